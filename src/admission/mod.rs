@@ -1,0 +1,3 @@
+//! From an `AdmissionReview` to its answer.
+
+pub mod handler;

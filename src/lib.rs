@@ -1,0 +1,33 @@
+//! A mutating admission webhook that gives every certificate generator in a Kubernetes cluster an
+//! overlap of old and new CA when it rotates `ca.crt`.
+//!
+//! # The flow
+//!
+//! Data flows one way, and nothing is remembered between two requests:
+//!
+//! ```text
+//! server::accept ──► admission::review ──► admission::guard ──► overlap::decide ──► admission::patch ──► response
+//!  TCP, TLS, limits   borrowed wire types   Secrets we do not     pure: what to       add and remove
+//!                                           touch                 carry, what to cut  operations only
+//! ```
+//!
+//! # The modules
+//!
+//! | module | knows | does |
+//! | --- | --- | --- |
+//! | [`overlap`] | certificates, time as an argument | decides; no clock, no I/O, no Kubernetes |
+//! | [`admission`] | `AdmissionReview`, HTTP | reads a review, guards, turns a decision into a patch |
+//! | [`server`] | sockets, TLS, HTTP | accept loop with limits, admin endpoints, drain |
+//! | [`serving_cert`] | files, the Kubernetes API | where the server's own certificate comes from |
+//! | [`tools`] | all of the above | the other commands: `review`, `demo` |
+//! | [`telemetry`] | logs, metrics | handles that are resolved once, at start |
+//! | [`names`] | nothing | the names that are the contract with users and manifests |
+
+pub mod admission;
+pub mod cli;
+pub mod names;
+pub mod overlap;
+pub mod server;
+pub mod serving_cert;
+pub mod telemetry;
+pub mod tools;

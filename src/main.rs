@@ -1,0 +1,3 @@
+//! The `ca-overlap` command.
+
+fn main() {}

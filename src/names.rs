@@ -1,0 +1,54 @@
+//! The names that make up the contract with users, generators and manifests.
+//!
+//! Everything that appears in a Secret, a manifest or a flag default stands here once; a test
+//! compares the manifests with these constants.
+
+/// Prefix of every label and annotation of ours.
+pub const PREFIX: &str = "ca-overlap.dev/";
+
+/// Label, set by people: `bundle`, `staged` or `off`.
+pub const MODE: &str = "ca-overlap.dev/mode";
+/// Label, ours: `overlap` while something is carried, `staged` while a new leaf waits.
+pub const PHASE: &str = "ca-overlap.dev/phase";
+
+/// Annotation, ours: the record of what is carried (JSON list).
+pub const CARRIED: &str = "ca-overlap.dev/carried";
+/// Annotation, ours: the state of a staged rotation.
+pub const STAGED: &str = "ca-overlap.dev/staged";
+/// Annotation, set by people: how many previous CAs to carry, 0–8.
+pub const KEEP: &str = "ca-overlap.dev/keep";
+/// Annotation, set by people: how long to carry, such as `24h`, or `none`.
+pub const WINDOW: &str = "ca-overlap.dev/window";
+/// Annotation, set by people: fingerprints that must not be carried.
+pub const DISTRUST: &str = "ca-overlap.dev/distrust";
+/// Annotation, set by people: workloads to restart after a change of trust.
+pub const RESTART: &str = "ca-overlap.dev/restart";
+/// Annotation, set by people: Secrets that rotate together.
+pub const GROUP: &str = "ca-overlap.dev/group";
+/// Annotation, written by the keeper: the trust that workloads were restarted for.
+pub const RESTARTED: &str = "ca-overlap.dev/restarted";
+
+/// The annotation by which cert-manager marks a Secret that it owns.
+pub const CERT_MANAGER_CERTIFICATE: &str = "cert-manager.io/certificate-name";
+
+/// Data key of the trust anchors.
+pub const CA_CRT: &str = "ca.crt";
+/// Data key of the leaf certificate and its chain.
+pub const TLS_CRT: &str = "tls.crt";
+
+/// Default namespace of the installation.
+pub const NAMESPACE: &str = "ca-overlap";
+/// Default name of the webhook's Service.
+pub const SERVICE: &str = "ca-overlap-webhook";
+/// Default name of the Secret that holds our own CA.
+pub const CA_SECRET: &str = "ca-overlap-ca";
+/// Default name of the `MutatingWebhookConfiguration`.
+pub const WEBHOOK_CONFIGURATION: &str = "ca-overlap";
+/// Name of the webhook inside of that configuration.
+pub const WEBHOOK: &str = "secrets.ca-overlap.dev";
+/// `ServiceAccount` of the webhook.
+pub const WEBHOOK_SERVICE_ACCOUNT: &str = "ca-overlap-webhook";
+/// `ServiceAccount` of the keeper.
+pub const KEEPER_SERVICE_ACCOUNT: &str = "ca-overlap-keeper";
+/// The path of the admission endpoint.
+pub const MUTATE_PATH: &str = "/mutate";
