@@ -1,1 +1,3 @@
-//! To be written.
+//! The commands beside the server, and the control plane that tests and demo run.
+
+pub mod control_plane;
