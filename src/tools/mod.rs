@@ -1,3 +1,4 @@
 //! The commands beside the server, and the control plane that tests and demo run.
 
 pub mod control_plane;
+pub mod demo;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::access::{Access, kubeconfig};
 use super::network::{ClusterIps, free_port};
-use super::{Assets, Error, Scratch, Supervised, log_tail, pki, random};
+use super::{Assets, Error, Scratch, Supervised, hex, log_tail, pki, random};
 
 /// How often a port that somebody else took meanwhile is replaced by another one.
 const PORT_ATTEMPTS: usize = 5;
@@ -253,14 +253,4 @@ async fn wait_ready(
             }
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

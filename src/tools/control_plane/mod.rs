@@ -26,7 +26,9 @@ pub use access::{http_get, send};
 pub use assets::Assets;
 pub use install::{Patches, render};
 pub use launch::{ControlPlane, Options};
+pub(crate) use network::free_port;
 pub use network::{Spreader, can_listen};
+pub(crate) use pki::serving;
 pub use supervise::{Scratch, Supervised};
 pub use webhook::{Webhook, WebhookOptions};
 
@@ -153,4 +155,15 @@ pub(crate) fn log_tail(path: &std::path::Path) -> String {
         .map(|line| format!("  {}", line.chars().take(WIDTH).collect::<String>()))
         .collect();
     if tail.is_empty() { "  (empty)".into() } else { tail.join("\n") }
+}
+
+/// Lower-case hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
