@@ -1,5 +1,24 @@
 //! The decision: what stays bundled beside the incoming CA, and for how long.
 //!
-//! Pure: no clock, no I/O, no Kubernetes client. The time is an argument.
+//! Pure: no clock, no I/O, no Kubernetes client. The time is an argument. Read [`decide`] first:
+//! it is the heart; [`retire`] is its counterpart for writes that leave `ca.crt` alone.
 
+pub mod certs;
+pub mod decide;
+pub mod issuer;
+pub mod pem;
 pub mod policy;
+pub mod record;
+pub mod retire;
+mod select;
+pub mod warning;
+
+pub use decide::{Case, Contents, Decision, RecordAfter, Write, decide};
+pub use warning::Warning;
+
+/// More own certificates than this in one `ca.crt` are a trust store, not a rotation.
+pub const MAX_OWN: usize = 64;
+
+/// More certificate blocks than this are not even decoded: 64 own ones, and room for all that we
+/// could have carried.
+const MAX_BLOCKS: usize = 2 * MAX_OWN;

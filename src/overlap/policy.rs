@@ -4,6 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::certs::Fingerprint;
+use super::warning::Warning;
+
 /// The most previous CAs that `keep` can ask for.
 pub const MAX_KEEP: u8 = 8;
 
@@ -21,6 +24,79 @@ pub struct Defaults {
 impl Default for Defaults {
     fn default() -> Self {
         Self { mode: Mode::Bundle, keep: Keep(1), window: Window::NONE }
+    }
+}
+
+/// What counts for one Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The mode, with the default where the Secret says nothing.
+    pub mode: Mode,
+    /// Whether the Secret itself says `mode: bundle`, which overrides the signer guard.
+    pub explicit_bundle: bool,
+    /// How many previous CAs to carry.
+    pub keep: Keep,
+    /// How long to carry.
+    pub window: Window,
+    /// Certificates that are never carried.
+    pub distrust: Vec<Fingerprint>,
+    /// What did not parse.
+    pub warnings: Vec<Warning>,
+}
+
+/// The settings as they stand on a Secret.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Raw<'a> {
+    /// Label `ca-overlap.dev/mode`.
+    pub mode: Option<&'a str>,
+    /// Annotation `ca-overlap.dev/keep`.
+    pub keep: Option<&'a str>,
+    /// Annotation `ca-overlap.dev/window`.
+    pub window: Option<&'a str>,
+    /// Annotation `ca-overlap.dev/distrust`.
+    pub distrust: Option<&'a str>,
+}
+
+impl Settings {
+    /// Reads what a person set. An empty value means the default; one that does not parse, too,
+    /// with a warning.
+    pub fn read(raw: Raw<'_>, defaults: &Defaults) -> Self {
+        let mut warnings = Vec::new();
+        let mode = parse_or(raw.mode, defaults.mode, Warning::ModeUnreadable, &mut warnings);
+        let keep = parse_or(raw.keep, defaults.keep, Warning::KeepUnreadable, &mut warnings);
+        let window =
+            parse_or(raw.window, defaults.window, Warning::WindowUnreadable, &mut warnings);
+        let mut distrust = Vec::new();
+        for item in raw.distrust.unwrap_or_default().split(',').map(str::trim) {
+            match Fingerprint::parse(item) {
+                Some(fingerprint) => distrust.push(fingerprint),
+                None if item.is_empty() => {}
+                None => push_once(&mut warnings, Warning::DistrustUnreadable),
+            }
+        }
+        let explicit_bundle = raw.mode.is_some_and(|text| text.trim() == "bundle");
+        Self { mode, explicit_bundle, keep, window, distrust, warnings }
+    }
+}
+
+fn parse_or<T: FromStr>(
+    text: Option<&str>,
+    default: T,
+    warning: Warning,
+    warnings: &mut Vec<Warning>,
+) -> T {
+    match text.map(str::trim) {
+        None | Some("") => default,
+        Some(text) => text.parse().unwrap_or_else(|_| {
+            push_once(warnings, warning);
+            default
+        }),
+    }
+}
+
+fn push_once(warnings: &mut Vec<Warning>, warning: Warning) {
+    if !warnings.contains(&warning) {
+        warnings.push(warning);
     }
 }
 
@@ -139,4 +215,87 @@ pub enum ParseSettingError {
     /// Not a duration.
     #[error("expected a duration such as 90m, 24h or 7d, or none")]
     Window,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(raw: Raw<'_>) -> Settings {
+        Settings::read(raw, &Defaults::default())
+    }
+
+    #[test]
+    fn nothing_set_and_empty_values_mean_the_defaults() {
+        let empty =
+            Raw { mode: Some(""), keep: Some(""), window: Some(" "), distrust: Some(" , ") };
+        for raw in [Raw::default(), empty] {
+            let settings = read(raw);
+            assert_eq!(settings.mode, Mode::Bundle);
+            assert_eq!(settings.keep.count(), 1);
+            assert_eq!(settings.window, Window::NONE);
+            assert!(settings.distrust.is_empty() && settings.warnings.is_empty());
+            assert!(!settings.explicit_bundle);
+        }
+    }
+
+    #[test]
+    fn what_does_not_parse_is_named_and_the_default_is_used() {
+        let raw = Raw {
+            mode: Some("on"),
+            keep: Some("9"),
+            window: Some("soon"),
+            distrust: Some("abc,def"),
+        };
+        let settings = read(raw);
+        assert_eq!((settings.mode, settings.keep.count()), (Mode::Bundle, 1));
+        assert_eq!(
+            settings.warnings,
+            [
+                Warning::ModeUnreadable,
+                Warning::KeepUnreadable,
+                Warning::WindowUnreadable,
+                Warning::DistrustUnreadable
+            ]
+        );
+        for keep in ["-1", "10", "1.0", "+1", "08"] {
+            let settings = read(Raw { keep: Some(keep), ..Raw::default() });
+            assert_eq!(settings.warnings, [Warning::KeepUnreadable], "{keep}");
+        }
+    }
+
+    #[test]
+    fn distrust_takes_fingerprints_as_tools_print_them() {
+        let fingerprint = Fingerprint::of(b"x");
+        let plain = fingerprint.to_string();
+        let pairs: Vec<_> = plain.as_bytes().chunks(2).map(|p| str::from_utf8(p).unwrap()).collect();
+        let colons = pairs.join(":").to_uppercase();
+        let other = Fingerprint::of(b"y");
+        let text = format!("{colons}, nonsense ,{other}");
+        let settings = read(Raw { distrust: Some(&text), ..Raw::default() });
+        assert_eq!(settings.distrust, [fingerprint, other]);
+        assert_eq!(settings.warnings, [Warning::DistrustUnreadable]);
+    }
+
+    #[test]
+    fn windows_are_read_as_people_write_them() {
+        for (text, hours) in [("90m", 1.5), ("24h", 24.0), ("7d", 168.0), ("1h 30m", 1.5)] {
+            let window: Window = text.parse().unwrap();
+            assert_eq!(window.length(), Some(Duration::from_secs_f64(hours * 3600.0)), "{text}");
+            assert_eq!(window.to_string().parse::<Window>().unwrap(), window);
+        }
+        for text in ["0s", "10ms", "-1h", "7", "20years", "", "None"] {
+            assert_eq!(text.parse::<Window>(), Err(ParseSettingError::Window), "{text}");
+        }
+        assert_eq!("none".parse::<Window>().unwrap().to_string(), "none");
+    }
+
+    #[test]
+    fn modes_and_keeps_survive_printing() {
+        for mode in [Mode::Bundle, Mode::Off, Mode::Staged] {
+            assert_eq!(mode.to_string().parse::<Mode>().unwrap(), mode);
+        }
+        assert_eq!("8".parse::<Keep>().unwrap().to_string(), "8");
+        assert_eq!("8".parse::<Keep>().unwrap().count(), usize::from(MAX_KEEP));
+    }
 }

@@ -1,0 +1,373 @@
+//! What stays beside an incoming `ca.crt` (DESIGN §4.1).
+//!
+//! Words, as in the design: *incoming* are the certificates of the write, *stored* those of the
+//! Secret as it is. Of the stored ones, *carried* are those that we put there and *own* those that
+//! the generator wrote. *Active* are the stored ones that issued the outgoing leaf.
+
+use jiff::Timestamp;
+
+use super::certs::{Bundle, Certificate};
+use super::issuer::{Issuers, MAX_CHAIN};
+use super::policy::Settings;
+use super::record::{Entry, Record};
+use super::select::{self, Candidate, Room};
+use super::warning::Warning;
+use super::{MAX_BLOCKS, MAX_OWN, pem, retire};
+
+/// One update of a Secret, as far as the decision looks at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Write<'a> {
+    /// The time of the write.
+    pub now: Timestamp,
+    /// The Secret as it is.
+    pub stored: Contents<'a>,
+    /// The Secret as the writer wants it.
+    pub incoming: Contents<'a>,
+    /// The stored record, if there is one that can be read.
+    pub record: Option<&'a Record>,
+    /// What counts for this Secret.
+    pub settings: &'a Settings,
+    /// Whether data may be changed: not in mode `off`, and not for a CA signing Secret.
+    pub may_change_data: bool,
+    /// How many bytes `ca.crt` may grow.
+    pub room: usize,
+}
+
+/// The two values of a Secret that matter here, decoded.
+#[derive(Clone, Copy, Default)]
+pub struct Contents<'a> {
+    /// `data["ca.crt"]`
+    pub ca_crt: Option<&'a [u8]>,
+    /// `data["tls.crt"]`
+    pub tls_crt: Option<&'a [u8]>,
+}
+
+/// Only whether the values are there: what a caller passes is not known to be public.
+impl std::fmt::Debug for Contents<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contents")
+            .field("ca_crt", &self.ca_crt.is_some())
+            .field("tls_crt", &self.tls_crt.is_some())
+            .finish()
+    }
+}
+
+/// What is to be stored.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Which of the rules applied.
+    pub case: Case,
+    /// The bytes of `ca.crt` to store, where they are not the incoming ones.
+    pub ca_crt: Option<Vec<u8>>,
+    /// What becomes of the record.
+    pub record: RecordAfter,
+    /// How many certificates were appended.
+    pub appended: usize,
+    /// How many carried certificates were cut out.
+    pub cut: usize,
+    /// What the writer is told.
+    pub warnings: Vec<Warning>,
+}
+
+/// Which rule applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Case {
+    /// There is no record yet and nothing new is introduced.
+    FirstContact,
+    /// One side has no `ca.crt`.
+    NoCa,
+    /// The incoming `ca.crt` holds no readable certificate.
+    NotReadable,
+    /// The generator dropped one of its own.
+    Retirement,
+    /// The generator went back to a CA that is carried.
+    Rollback,
+    /// A new CA takes the place of the active one.
+    Rotation,
+    /// A re-apply, an echo of what is stored, or a generator that bundles by itself.
+    Same,
+    /// Too many certificates for a rotation.
+    TrustStore,
+    /// The bytes of `ca.crt` are not changed.
+    Unchanged,
+}
+
+/// What becomes of the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordAfter {
+    /// It stays, or comes back, as it is stored.
+    AsStored,
+    /// There is none.
+    Gone,
+    /// This one.
+    Set(Record),
+}
+
+/// Decides about one write. Deterministic, and total: any input has an answer.
+pub fn decide(write: &Write<'_>) -> Decision {
+    match (write.stored.ca_crt, write.incoming.ca_crt) {
+        (_, None) => Decision::as_written(Case::NoCa, RecordAfter::Gone),
+        (Some(stored), Some(incoming)) if stored == incoming => retire::decide(write, stored),
+        (stored, Some(incoming)) => changed(write, stored, incoming),
+    }
+}
+
+impl Decision {
+    /// The incoming bytes, with nothing added or cut.
+    pub(super) fn as_written(case: Case, record: RecordAfter) -> Self {
+        Self { case, ca_crt: None, record, appended: 0, cut: 0, warnings: Vec::new() }
+    }
+}
+
+fn changed(write: &Write<'_>, stored_text: Option<&[u8]>, text: &[u8]) -> Decision {
+    let Ok(incoming) = Bundle::parse(text, MAX_BLOCKS) else { return trust_store(write) };
+    if incoming.is_empty() {
+        let mut decision = Decision::as_written(Case::NotReadable, record_as_stored(write));
+        decision.warnings.push(Warning::IncomingUnreadable);
+        return decision;
+    }
+    let Some(stored_text) = stored_text else {
+        return Decision::as_written(Case::NoCa, new_record(write, Vec::new()));
+    };
+    let Ok(stored) = Bundle::parse(stored_text, MAX_BLOCKS) else { return trust_store(write) };
+    let view = View::new(write, incoming, stored);
+    if view.own_stored() > MAX_OWN || view.own_incoming() > MAX_OWN {
+        return trust_store(write);
+    }
+    view.decide(text)
+}
+
+fn trust_store(write: &Write<'_>) -> Decision {
+    Decision::as_written(Case::TrustStore, new_record(write, Vec::new()))
+}
+
+fn record_as_stored(write: &Write<'_>) -> RecordAfter {
+    if write.record.is_some() { RecordAfter::AsStored } else { RecordAfter::Gone }
+}
+
+/// Where data must not be touched, a record is kept true but none is begun: such a Secret is to
+/// be left alone.
+fn new_record(write: &Write<'_>, entries: Vec<Entry>) -> RecordAfter {
+    if write.record.is_none() && !write.may_change_data {
+        return RecordAfter::Gone;
+    }
+    RecordAfter::Set(Record::new(entries))
+}
+
+/// Which stored certificates we put there: the entry for each. An entry for the first stored
+/// certificate does not count, because a bundle always begins with the generator's own.
+pub(super) fn carried_entries(stored: &Bundle, record: Option<&Record>) -> Vec<Option<Entry>> {
+    let record = record.filter(|record| !record.is_empty());
+    let entry = |(index, certificate): (usize, &Certificate)| {
+        record.filter(|_| index > 0)?.entry(certificate.fingerprint()).copied()
+    };
+    stored.certificates().iter().enumerate().map(entry).collect()
+}
+
+/// A write that changes `ca.crt`, with both sides read.
+struct View<'a> {
+    write: &'a Write<'a>,
+    incoming: Bundle,
+    stored: Bundle,
+    carried: Vec<Option<Entry>>,
+    issuers: Issuers,
+}
+
+impl<'a> View<'a> {
+    fn new(write: &'a Write<'a>, incoming: Bundle, stored: Bundle) -> Self {
+        let carried = carried_entries(&stored, write.record);
+        Self { write, incoming, stored, carried, issuers: Issuers::default() }
+    }
+
+    fn decide(&self, text: &[u8]) -> Decision {
+        let active = self.active();
+        let case = self.case(&active);
+        let chosen = self.choose(case, &active, text);
+        let mut warnings = chosen.warnings;
+        if self.stored.is_empty() || self.stored.has_unreadable {
+            warnings.push(Warning::StoredUnreadable);
+        }
+        if self.incoming.certificates().iter().any(|c| self.is_distrusted(c)) {
+            warnings.push(Warning::DistrustedOwn);
+        }
+        let chosen = chosen.indexes;
+        let starts_anew = |index| is_turning_point(case) && active.contains(&index);
+        let appended = chosen.iter().map(|&index| match self.carried[index] {
+            Some(entry) if !starts_anew(index) => entry,
+            _ => self.new_entry(index),
+        });
+        let entries = self.echoed(case).into_iter().chain(appended).collect();
+        Decision {
+            case,
+            ca_crt: (!chosen.is_empty()).then(|| self.append(text, &chosen)),
+            record: new_record(self.write, entries),
+            appended: chosen.len(),
+            cut: 0,
+            warnings,
+        }
+    }
+
+    /// The stored certificates that issued the outgoing chain, else the first own one.
+    fn active(&self) -> Vec<usize> {
+        let outgoing = chain(self.write.stored.tls_crt);
+        let issuers = self.issuers.of_chain(
+            &outgoing,
+            self.stored.certificates(),
+            self.incoming.certificates(),
+        );
+        if issuers.is_empty() {
+            return self.own().take(1).collect();
+        }
+        issuers
+    }
+
+    fn case(&self, active: &[usize]) -> Case {
+        let introduces = self.introduces();
+        let keeps_own = self.own().any(|index| self.is_incoming(index));
+        let revives_carried =
+            self.indexes().any(|i| self.carried[i].is_some() && self.is_incoming(i));
+        if self.write.record.is_none() && !introduces {
+            Case::FirstContact
+        } else if revives_carried && !keeps_own {
+            Case::Rollback
+        } else if introduces && !active.iter().any(|&index| self.is_incoming(index)) {
+            Case::Rotation
+        } else if self.own().all(|index| self.is_incoming(index)) {
+            Case::Same
+        } else {
+            Case::Retirement
+        }
+    }
+
+    fn choose(&self, case: Case, active: &[usize], text: &[u8]) -> select::Chosen {
+        let mut candidates: Vec<_> = self.needed().into_iter().map(Candidate::needed).collect();
+        let ordinary = |index| Candidate::ordinary(index);
+        match case {
+            Case::FirstContact | Case::Rollback | Case::Rotation => {
+                candidates.extend(active.iter().copied().map(ordinary));
+                candidates.extend(self.indexes().map(ordinary));
+            }
+            Case::Same => {
+                let carried = self.indexes().filter(|&index| self.carried[index].is_some());
+                candidates.extend(carried.map(ordinary));
+            }
+            _ => {}
+        }
+        let glue = usize::from(!text.ends_with(b"\n"));
+        let room = Room {
+            chains: if self.write.may_change_data { self.write.settings.keep.count() } else { 0 },
+            bytes: self.write.room.saturating_sub(glue),
+        };
+        let is_usable = |index: usize| self.is_usable(index);
+        let is_over = |index: usize| self.is_over(index);
+        select::choose(
+            &candidates,
+            self.stored.certificates(),
+            &self.issuers,
+            &is_usable,
+            &is_over,
+            room,
+        )
+    }
+
+    /// The stored certificates that the *incoming* leaf needs, because no incoming one issued it:
+    /// the CA was renewed before the leaf.
+    fn needed(&self) -> Vec<usize> {
+        let (stored, incoming) = (self.stored.certificates(), self.incoming.certificates());
+        let leaf = chain(self.write.incoming.tls_crt);
+        if leaf.is_empty() || !self.issuers.of_chain(&leaf, incoming, stored).is_empty() {
+            return Vec::new();
+        }
+        self.issuers.of_chain(&leaf, stored, incoming)
+    }
+
+    /// The entries of carried certificates that the writer only echoes: they stay carried.
+    fn echoed(&self, case: Case) -> Vec<Entry> {
+        if self.introduces() || case == Case::Rollback {
+            return Vec::new();
+        }
+        let echo = |certificate: &Certificate| {
+            let index = self.stored.certificates().iter().position(|c| c == certificate)?;
+            self.carried[index]
+        };
+        self.incoming.certificates().iter().skip(1).filter_map(echo).collect()
+    }
+
+    fn append(&self, text: &[u8], chosen: &[usize]) -> Vec<u8> {
+        let mut bytes = text.to_vec();
+        if !bytes.ends_with(b"\n") {
+            bytes.push(b'\n');
+        }
+        for &index in chosen {
+            pem::encode_certificate(self.stored.certificates()[index].der(), &mut bytes);
+        }
+        bytes
+    }
+
+    fn new_entry(&self, index: usize) -> Entry {
+        let fingerprint = self.stored.certificates()[index].fingerprint();
+        Entry::starting(fingerprint, self.write.now, self.write.settings.window.length())
+    }
+
+    fn introduces(&self) -> bool {
+        self.incoming.certificates().iter().any(|c| !self.stored.contains(c))
+    }
+
+    fn own_stored(&self) -> usize {
+        self.own().count()
+    }
+
+    fn own_incoming(&self) -> usize {
+        let carried = self.indexes().filter(|&i| self.carried[i].is_some() && self.is_incoming(i));
+        self.incoming.certificates().len() - carried.count()
+    }
+
+    fn indexes(&self) -> std::ops::Range<usize> {
+        0..self.carried.len()
+    }
+
+    fn own(&self) -> impl Iterator<Item = usize> {
+        self.indexes().filter(|&index| self.carried[index].is_none())
+    }
+
+    fn is_incoming(&self, index: usize) -> bool {
+        self.incoming.contains(&self.stored.certificates()[index])
+    }
+
+    fn is_usable(&self, index: usize) -> bool {
+        let certificate = &self.stored.certificates()[index];
+        !certificate.is_expired(self.write.now)
+            && !self.is_distrusted(certificate)
+            && !self.is_incoming(index)
+    }
+
+    fn is_over(&self, index: usize) -> bool {
+        let Some(entry) = self.carried[index] else { return false };
+        is_over(&self.stored.certificates()[index], &entry, self.write)
+    }
+
+    fn is_distrusted(&self, certificate: &Certificate) -> bool {
+        is_distrusted(certificate, self.write.settings)
+    }
+}
+
+/// Whether a carried certificate has to go.
+pub(super) fn is_over(certificate: &Certificate, entry: &Entry, write: &Write<'_>) -> bool {
+    certificate.is_expired(write.now)
+        || entry.is_past_deadline(write.now, write.settings.window.length())
+        || is_distrusted(certificate, write.settings)
+}
+
+/// Whether the Secret says that this certificate must not be trusted.
+pub(super) fn is_distrusted(certificate: &Certificate, settings: &Settings) -> bool {
+    !settings.distrust.is_empty() && settings.distrust.contains(&certificate.fingerprint())
+}
+
+/// The certificates of a leaf and its chain; none where there is nothing readable.
+pub(super) fn chain(tls_crt: Option<&[u8]>) -> Bundle {
+    tls_crt.and_then(|text| Bundle::parse(text, MAX_CHAIN).ok()).unwrap_or_default()
+}
+
+fn is_turning_point(case: Case) -> bool {
+    matches!(case, Case::FirstContact | Case::Rollback | Case::Rotation)
+}

@@ -1,0 +1,211 @@
+//! Where the PEM blocks of a bundle begin and end.
+//!
+//! The PEM libraries give a block's content; this product also has to know its place, because a
+//! carried certificate is cut out of a bundle while every other byte stays. What counts as a block
+//! follows RFC 7468 with the leniency of Go's `encoding/pem` and of OpenSSL, whose programs read
+//! these bundles: a boundary stands at the start of a line, text between blocks is ignored, lines
+//! may have any width and end in LF or CRLF.
+
+use std::ops::Range;
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::prelude::BASE64_STANDARD;
+
+/// A block as it stands in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block<'a> {
+    /// What stands behind `BEGIN`, such as `CERTIFICATE`.
+    pub label: &'a [u8],
+    /// From the first byte of the `BEGIN` line to behind the line end of the `END` line.
+    pub span: Range<usize>,
+    body: Option<&'a [u8]>,
+}
+
+impl<'a> Block<'a> {
+    /// Whether this block claims to be a certificate.
+    pub fn is_certificate(&self) -> bool {
+        self.label == b"CERTIFICATE"
+    }
+
+    /// The decoded content. `None` if the block is not terminated, has headers (RFC 1421, which
+    /// Go's certificate pools skip) or is not base64.
+    pub fn contents(&self) -> Option<Vec<u8>> {
+        // Trailing bits as Go and OpenSSL take them: a certificate that they read must not be
+        // invisible here.
+        const LENIENT: GeneralPurpose = GeneralPurpose::new(
+            &alphabet::STANDARD,
+            GeneralPurposeConfig::new()
+                .with_decode_allow_trailing_bits(true)
+                .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
+        );
+        let body = self.body?;
+        let mut compact = Vec::with_capacity(body.len());
+        for line in body.split(|&b| b == b'\n') {
+            compact.extend(line.iter().filter(|b| !b.is_ascii_whitespace()));
+        }
+        // A header's colon is not in the alphabet, so a block with headers fails here.
+        LENIENT.decode(&compact).ok()
+    }
+}
+
+/// The blocks of `text` in order, in time linear in its size. A `BEGIN` without its `END` is a
+/// block without content; it ends where the next block begins.
+pub fn blocks(text: &[u8]) -> impl Iterator<Item = Block<'_>> {
+    Blocks { text, position: 0 }
+}
+
+/// The canonical form of a certificate: 64 columns, LF (RFC 7468 §3).
+pub fn encode_certificate(der: &[u8], out: &mut Vec<u8>) {
+    const COLUMNS: usize = 64;
+    let encoded = BASE64_STANDARD.encode(der);
+    out.reserve(encoded_len(der.len()));
+    out.extend_from_slice(b"-----BEGIN CERTIFICATE-----\n");
+    for line in encoded.as_bytes().chunks(COLUMNS) {
+        out.extend_from_slice(line);
+        out.push(b'\n');
+    }
+    out.extend_from_slice(b"-----END CERTIFICATE-----\n");
+}
+
+/// The size of the canonical form of `der_len` bytes.
+pub fn encoded_len(der_len: usize) -> usize {
+    let base64 = der_len.div_ceil(3) * 4;
+    base64 + base64.div_ceil(64) + b"-----BEGIN CERTIFICATE-----\n".len() + b"-----END CERTIFICATE-----\n".len()
+}
+
+struct Blocks<'a> {
+    text: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Iterator for Blocks<'a> {
+    type Item = Block<'a>;
+
+    fn next(&mut self) -> Option<Block<'a>> {
+        while self.position < self.text.len() {
+            let begin = self.line();
+            if let Some(label) = boundary(&self.text[begin.clone()], b"-----BEGIN ") {
+                return Some(self.rest_of_block(begin, label));
+            }
+        }
+        None
+    }
+}
+
+impl<'a> Blocks<'a> {
+    /// Takes the next line, with its line end.
+    fn line(&mut self) -> Range<usize> {
+        let start = self.position;
+        let rest = &self.text[start..];
+        let len = rest.iter().position(|&b| b == b'\n').map_or(rest.len(), |i| i + 1);
+        self.position = start + len;
+        start..self.position
+    }
+
+    fn rest_of_block(&mut self, begin: Range<usize>, label: &'a [u8]) -> Block<'a> {
+        let body_start = begin.end;
+        loop {
+            let line_start = self.position;
+            let unterminated = |end| Block { label, span: begin.start..end, body: None };
+            if line_start >= self.text.len() {
+                return unterminated(line_start);
+            }
+            let line = self.line();
+            let bytes = &self.text[line.clone()];
+            if boundary(bytes, b"-----BEGIN ").is_some() {
+                self.position = line_start;
+                return unterminated(line_start);
+            }
+            if bytes.starts_with(b"-----END ") {
+                let matches = boundary(bytes, b"-----END ") == Some(label);
+                let body = matches.then(|| &self.text[body_start..line_start]);
+                return Block { label, span: begin.start..line.end, body };
+            }
+        }
+    }
+}
+
+/// The label of a boundary line that begins with `prefix`.
+fn boundary<'a>(line: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    line.strip_prefix(prefix)?.trim_ascii_end().strip_suffix(b"-----")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(text: &str) -> Vec<(String, bool)> {
+        blocks(text.as_bytes())
+            .map(|b| (String::from_utf8(b.label.to_vec()).unwrap(), b.contents().is_some()))
+            .collect()
+    }
+
+    #[test]
+    fn finds_blocks_between_text_and_their_exact_spans() {
+        let text = "note\n-----BEGIN A-----\nQUJD\n-----END A-----\nmore\n-----BEGIN B-----\r\nQQ==\r\n-----END B-----";
+        let found: Vec<_> = blocks(text.as_bytes()).collect();
+        assert_eq!(found.len(), 2);
+        assert_eq!(&text[found[0].span.clone()], "-----BEGIN A-----\nQUJD\n-----END A-----\n");
+        assert_eq!(found[0].contents().unwrap(), b"ABC");
+        assert_eq!(found[1].span.end, text.len());
+        assert_eq!(found[1].contents().unwrap(), b"A");
+    }
+
+    #[test]
+    fn a_begin_without_its_end_has_no_content_and_swallows_nothing() {
+        let text = "-----BEGIN A-----\nQUJD\n-----BEGIN B-----\nQUJD\n-----END B-----\n";
+        assert_eq!(labels(text), [("A".into(), false), ("B".into(), true)]);
+        assert_eq!(labels("-----BEGIN A-----\nQUJD\n"), [("A".into(), false)]);
+        assert_eq!(labels("-----BEGIN A-----"), [("A".into(), false)]);
+    }
+
+    #[test]
+    fn an_end_of_another_label_ends_the_block_without_content() {
+        let text = "-----BEGIN A-----\nQUJD\n-----END B-----\n-----BEGIN C-----\nQUJD\n-----END C-----\n";
+        assert_eq!(labels(text), [("A".into(), false), ("C".into(), true)]);
+    }
+
+    #[test]
+    fn headers_and_bad_base64_leave_a_block_without_content() {
+        assert_eq!(
+            labels("-----BEGIN A-----\nProc-Type: 4\n\nQUJD\n-----END A-----\n"),
+            [("A".into(), false)]
+        );
+        assert_eq!(labels("-----BEGIN A-----\nQUJ*\n-----END A-----\n"), [("A".into(), false)]);
+    }
+
+    #[test]
+    fn a_boundary_counts_only_at_the_start_of_a_line() {
+        assert_eq!(labels(" -----BEGIN A-----\nQUJD\n-----END A-----\n"), []);
+        assert_eq!(labels("x-----BEGIN A-----\n"), []);
+        assert_eq!(labels("-----BEGIN A\n"), []);
+    }
+
+    #[test]
+    fn any_line_width_is_read_and_64_columns_are_written() {
+        let der = vec![7_u8; 100];
+        let mut canonical = Vec::new();
+        encode_certificate(&der, &mut canonical);
+        assert_eq!(canonical.len(), encoded_len(der.len()));
+        let text = String::from_utf8(canonical.clone()).unwrap();
+        assert!(text.lines().all(|l| l.len() <= 64));
+        assert_eq!(text.lines().nth(1).unwrap().len(), 64);
+        let one_line = format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----",
+            BASE64_STANDARD.encode(&der)
+        );
+        assert_eq!(blocks(one_line.as_bytes()).next().unwrap().contents().unwrap(), der);
+        assert_eq!(blocks(&canonical).next().unwrap().contents().unwrap(), der);
+    }
+
+    #[test]
+    fn the_size_is_foretold_for_every_remainder() {
+        for len in [0, 1, 2, 3, 47, 48, 49, 96, 1000] {
+            let mut out = Vec::new();
+            encode_certificate(&vec![1; len], &mut out);
+            assert_eq!(out.len(), encoded_len(len), "{len} bytes");
+        }
+    }
+}

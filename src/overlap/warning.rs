@@ -1,0 +1,128 @@
+//! What the writer of a Secret is told.
+
+use std::fmt;
+
+/// A problem that the API server hands to the writer as a warning. Never holds content of a
+/// Secret; at most 120 characters, as the admission API asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Warning {
+    /// A person's write dropped a certificate that we add back.
+    AddedBack,
+    /// Annotations have no room for the record or for a setting.
+    AnnotationsFull,
+    /// There is no room in the Secret's data for what should be carried.
+    DataFull,
+    /// The setting `distrust` has an entry that is no fingerprint.
+    DistrustUnreadable,
+    /// The generator itself writes a certificate that is distrusted.
+    DistrustedOwn,
+    /// The incoming `ca.crt` holds no readable certificate.
+    IncomingUnreadable,
+    /// The setting `keep` does not parse.
+    KeepUnreadable,
+    /// The label `mode` does not parse.
+    ModeUnreadable,
+    /// The record of what is carried does not parse.
+    RecordUnreadable,
+    /// Staged mode is asked for and cannot be had.
+    StagedUnavailable,
+    /// The stored `ca.crt` holds something that cannot be carried.
+    StoredUnreadable,
+    /// The setting `window` does not parse.
+    WindowUnreadable,
+}
+
+impl Warning {
+    /// Every warning, for metrics that exist from the start.
+    pub const ALL: [Self; 12] = [
+        Self::AddedBack,
+        Self::AnnotationsFull,
+        Self::DataFull,
+        Self::DistrustUnreadable,
+        Self::DistrustedOwn,
+        Self::IncomingUnreadable,
+        Self::KeepUnreadable,
+        Self::ModeUnreadable,
+        Self::RecordUnreadable,
+        Self::StagedUnavailable,
+        Self::StoredUnreadable,
+        Self::WindowUnreadable,
+    ];
+
+    /// The value of the metric label `reason`.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::AddedBack => "added_back",
+            Self::AnnotationsFull => "annotations_full",
+            Self::DataFull => "data_full",
+            Self::DistrustUnreadable => "distrust_unreadable",
+            Self::DistrustedOwn => "distrusted_own",
+            Self::IncomingUnreadable => "incoming_unreadable",
+            Self::KeepUnreadable => "keep_unreadable",
+            Self::ModeUnreadable => "mode_unreadable",
+            Self::RecordUnreadable => "record_unreadable",
+            Self::StagedUnavailable => "staged_unavailable",
+            Self::StoredUnreadable => "stored_unreadable",
+            Self::WindowUnreadable => "window_unreadable",
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AddedBack => {
+                "ca-overlap kept the previous CA in ca.crt; to drop it: annotation ca-overlap.dev/distrust=<its SHA-256>"
+            }
+            Self::AnnotationsFull => {
+                "ca-overlap: the annotations have no room (262144 bytes): some of its state or settings were left out"
+            }
+            Self::DataFull => {
+                "ca-overlap: the Secret has no room (1048576 bytes): not every previous CA could be kept in ca.crt"
+            }
+            Self::DistrustUnreadable => {
+                "ca-overlap.dev/distrust: an entry is not a SHA-256 fingerprint (64 hex digits) and is ignored"
+            }
+            Self::DistrustedOwn => {
+                "ca-overlap: ca.crt holds a distrusted CA that its generator wrote; only the generator can replace it"
+            }
+            Self::IncomingUnreadable => {
+                "ca-overlap: ca.crt holds no readable certificate; written as it is, no previous CA was added"
+            }
+            Self::KeepUnreadable => {
+                "ca-overlap.dev/keep: expected a number from 0 to 8; the default is used"
+            }
+            Self::ModeUnreadable => {
+                "ca-overlap.dev/mode: expected bundle, staged or off; the default is used"
+            }
+            Self::RecordUnreadable => {
+                "ca-overlap.dev/carried on the stored Secret is not readable and counts as absent"
+            }
+            Self::StagedUnavailable => {
+                "ca-overlap.dev/mode=staged: not available in this installation; the CA is bundled instead"
+            }
+            Self::StoredUnreadable => {
+                "ca-overlap: the previous ca.crt holds something that is no readable certificate; it was not kept"
+            }
+            Self::WindowUnreadable => {
+                "ca-overlap.dev/window: expected a duration such as 90m, 24h, 7d, or none; the default is used"
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_warning_is_short_and_has_its_own_reason() {
+        let mut reasons: Vec<_> = Warning::ALL.iter().map(|w| w.reason()).collect();
+        for warning in Warning::ALL {
+            assert!(warning.to_string().len() <= 120, "{warning:?}");
+        }
+        reasons.dedup();
+        assert_eq!(reasons.len(), Warning::ALL.len());
+        assert!(reasons.is_sorted());
+    }
+}
