@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use ca_overlap::tools::control_plane::{ControlPlane, Options};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
-use support::secrets::{MERGE, Secrets, secret};
+use support::Cluster;
+use support::certs::{Ca, bundle};
+use support::secrets::{MERGE, Secrets, secret, tls_secret};
 
 /// Marks the process that the test below kills.
 const HELPER: &str = "CA_OVERLAP_TEST_HELPER";
@@ -95,6 +97,37 @@ async fn two_stand_beside_each_other_and_go() {
     drop((one, two));
     assert!(!pids.iter().any(|pid| alive(*pid)));
     assert!(!directories.iter().any(|directory| directory.exists()));
+}
+
+/// Replicas fill the empty CA Secret together, and the API server reaches each by the Service.
+#[tokio::test]
+async fn two_replicas_share_the_service() {
+    let test = "two_replicas_share_the_service";
+    let Some(assets) = support::assets(test) else { return };
+    let Some(cluster) = Cluster::without_webhook(test, Options::new(assets)).await else { return };
+    let (spreader, mut webhooks) = cluster.replicas(2, &[]).await;
+    let secrets = cluster.namespace(test).await;
+    let (one, two) = (Ca::new("ca"), Ca::new("ca"));
+    for (index, webhook) in webhooks.iter().enumerate() {
+        // The API server keeps its connection to the replica it has: a name for each, one backend.
+        spreader.set_backends(vec![webhook.listen()]);
+        let name = format!("it-{index}");
+        secrets.create(&tls_secret(&name, &one.pem, &one.leaf("it"))).await.ok();
+        let rotated = secrets.put(&name, &tls_secret(&name, &two.pem, &two.leaf("it"))).await.ok();
+        assert_eq!(rotated.pem("ca.crt"), bundle(&[&two, &one]));
+    }
+    let mut calls = 0.0;
+    for webhook in &webhooks {
+        let metrics = webhook.metrics().await.unwrap();
+        calls += support::sum(&metrics, "ca_overlap_admissions_total", &["rotation"]);
+    }
+    assert!(calls >= 2.0, "{calls}");
+    webhooks[0].process().signal("TERM");
+    drop(webhooks);
+    // With nobody behind the Service the write passes as it is (failurePolicy Ignore).
+    let three = Ca::new("ca");
+    let alone = secrets.put("it-0", &tls_secret("it-0", &three.pem, &three.leaf("it"))).await.ok();
+    assert_eq!(alone.pem("ca.crt"), three.pem);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 //! before. The cluster is that of `KUBECONFIG`.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -45,8 +46,21 @@ struct Args {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+async fn main() -> ExitCode {
+    match run(&Args::parse()).await {
+        Ok(number) => {
+            println!("wrote generation {number}");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            eprintln!("legacy-certgen: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Gives the number of the generation that was written.
+async fn run(args: &Args) -> anyhow::Result<u32> {
     let latest = latest(&args.state)?;
     let number = if args.rollback {
         latest.checked_sub(1).filter(|n| *n > 0).context("there is no generation to go back to")?
@@ -66,8 +80,7 @@ async fn main() -> anyhow::Result<()> {
         overwrite(&Api::namespaced(client.clone(), &args.namespace), object).await?;
     }
     std::fs::write(args.state.join("latest"), number.to_string())?;
-    println!("wrote generation {number}");
-    Ok(())
+    Ok(number)
 }
 
 /// 0 before the first run.

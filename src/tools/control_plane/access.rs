@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -11,8 +12,13 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::{ControlPlane, Error};
 
@@ -26,9 +32,9 @@ const MAX_ANSWER: u64 = 4 << 20;
 /// How to reach the API server as its administrator.
 #[derive(Clone)]
 pub(crate) struct Access {
-    address: SocketAddr,
-    ca: String,
-    client: kube::Client,
+    pub(crate) address: SocketAddr,
+    pub(crate) ca: String,
+    pub(crate) token: String,
 }
 
 impl std::fmt::Debug for Access {
@@ -38,16 +44,27 @@ impl std::fmt::Debug for Access {
 }
 
 impl Access {
-    pub(crate) async fn new(address: SocketAddr, ca: String, token: String) -> Result<Self, Error> {
-        let client = client(kubeconfig(address, &ca, &token)).await?;
-        Ok(Self { address, ca, client })
+    pub(crate) fn kubeconfig(&self) -> Value {
+        kubeconfig(self.address, &self.ca, &self.token)
     }
 
-    pub(crate) async fn text(&self, path: &str) -> Result<String, Error> {
-        let request = Request::get(path)
-            .body(Vec::new())
-            .map_err(|e| Error::Unexpected(format!("{path}: {e}")))?;
-        self.client.request_text(request).await.map_err(Error::api(path))
+    /// `/readyz`, over TLS. Not by the Kubernetes client: it logs each attempt that fails, and
+    /// while the API server starts all but the last do.
+    pub(crate) async fn readiness(&self) -> Result<(StatusCode, String), Error> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(self.ca.as_bytes()).flatten() {
+            // A root that is refused shows as a failing handshake.
+            let _ = roots.add(certificate);
+        }
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let name = ServerName::from(self.address.ip());
+        let exchange = async {
+            let stream = TcpStream::connect(self.address).await?;
+            let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+            let bearer = format!("Authorization: Bearer {}\r\n", self.token);
+            exchange(stream, self.address, "/readyz", &bearer).await
+        };
+        answer(&format!("https://{}/readyz", self.address), exchange).await
     }
 }
 
@@ -55,11 +72,7 @@ impl ControlPlane {
     /// A client of the administrator. Clients keep their connections in the runtime that made
     /// them: take a new one for each test that has a runtime of its own.
     pub async fn client(&self) -> Result<kube::Client, Error> {
-        let text = std::fs::read_to_string(self.admin_kubeconfig())
-            .map_err(Error::file(self.admin_kubeconfig()))?;
-        let value = serde_json::from_str(&text)
-            .map_err(|_| Error::Unexpected("admin.kubeconfig is not JSON".into()))?;
-        client(value).await
+        client(self.access.kubeconfig()).await
     }
 
     /// Where the API server listens.
@@ -191,16 +204,31 @@ pub async fn send(
 
 /// Plain HTTP to an admin endpoint on loopback.
 pub async fn http_get(address: SocketAddr, path: &str) -> Result<(StatusCode, String), Error> {
-    let wrong = |why: &str| Error::Unexpected(format!("http://{address}{path}: {why}"));
-    let exchange = async {
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
+    let exchange = async { exchange(TcpStream::connect(address).await?, address, path, "").await };
+    answer(&format!("http://{address}{path}"), exchange).await
+}
+
+/// One request on a connection of its own; gives everything that came back.
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    host: SocketAddr,
+    path: &str,
+    header: &str,
+) -> std::io::Result<Vec<u8>> {
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{header}Connection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn answer(
+    url: &str,
+    exchange: impl Future<Output = std::io::Result<Vec<u8>>>,
+) -> Result<(StatusCode, String), Error> {
+    let wrong = |why: &str| Error::Unexpected(format!("{url}: {why}"));
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, exchange)
         .await
         .map_err(|_| wrong("no answer"))?
@@ -216,7 +244,7 @@ pub async fn http_get(address: SocketAddr, path: &str) -> Result<(StatusCode, St
 }
 
 /// A kubeconfig with one bearer token. JSON is YAML.
-pub(crate) fn kubeconfig(address: SocketAddr, ca: &str, token: &str) -> Value {
+fn kubeconfig(address: SocketAddr, ca: &str, token: &str) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Config",

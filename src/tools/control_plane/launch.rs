@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
-use super::access::{Access, kubeconfig};
+use super::access::Access;
 use super::network::{ClusterIps, free_port};
 use super::{Assets, Error, Scratch, Supervised, hex, log_tail, pki, random};
 
@@ -81,11 +82,11 @@ impl ControlPlane {
         for attempt in 1.. {
             let address =
                 SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(Ipv4Addr::LOCALHOST.into())?));
-            let access = secrets.access(address).await?;
+            let access = secrets.access(address);
             let mut api_server = start_api_server(&options, &scratch, address, &cluster_ips)?;
             match wait_ready(&access, &mut api_server, &mut etcd, deadline).await {
                 Ok(()) => {
-                    scratch.write("admin.kubeconfig", secrets.kubeconfig(address).to_string())?;
+                    scratch.write("admin.kubeconfig", access.kubeconfig().to_string())?;
                     let assets = options.assets;
                     return Ok(Self { api_server, etcd, access, cluster_ips, assets, scratch });
                 }
@@ -162,12 +163,8 @@ impl Credentials {
         Ok(Self { ca: serving.ca, admin_token })
     }
 
-    fn kubeconfig(&self, address: SocketAddr) -> serde_json::Value {
-        kubeconfig(address, &self.ca, &self.admin_token)
-    }
-
-    async fn access(&self, address: SocketAddr) -> Result<Access, Error> {
-        Access::new(address, self.ca.clone(), self.admin_token.clone()).await
+    fn access(&self, address: SocketAddr) -> Access {
+        Access { address, ca: self.ca.clone(), token: self.admin_token.clone() }
     }
 }
 
@@ -234,19 +231,20 @@ async fn wait_ready(
 ) -> Result<(), Error> {
     loop {
         // The order matters: an answer counts only if it came from a server that still runs.
-        let answer = tokio::time::timeout_at(deadline, access.text("/readyz")).await;
+        let answer = tokio::time::timeout_at(deadline, access.readiness()).await;
         etcd.still_running()?;
         api_server.still_running()?;
         match answer {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(_)) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+            Ok(Ok((StatusCode::OK, _))) => return Ok(()),
+            Ok(_) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
             other => {
                 return Err(Error::NotReady {
                     component: "kube-apiserver".into(),
                     seconds: READY_TIMEOUT.as_secs(),
                     last: match other {
+                        Ok(Ok((status, body))) => format!("{status} {}", body.trim()),
                         Ok(Err(e)) => e.to_string(),
-                        _ => "no answer".into(),
+                        Err(_) => "no answer".into(),
                     },
                     log: log_tail(api_server.log()),
                 });

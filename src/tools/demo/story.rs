@@ -110,7 +110,7 @@ pub(super) async fn tell(world: &mut World, view: View) -> Result<Outcome, Error
     view.line("");
     world.install(view).await?;
     let together = part(world, view, WITH, &TOGETHER, &mut differences).await?;
-    differences += control(world).await?;
+    differences += control(world, view).await?;
     summary(view, &alone, &together, differences);
     Ok(if differences == 0 { Outcome::AsPromised } else { Outcome::Differs(differences) })
 }
@@ -166,12 +166,14 @@ async fn both_ways(before: &[Holding], now: &[Holding]) -> Result<(Tally, Tally)
 }
 
 /// The trial that must fail, or the others would prove nothing: peers who trust a stranger's CA.
-async fn control(world: &World) -> Result<usize, Error> {
+async fn control(world: &World, view: View) -> Result<usize, Error> {
     let peers = files(&world.holdings(WITH).await?);
     let ca = serving(&[])?.ca.into_bytes();
     let strangers: Vec<_> = peers.iter().map(|f| Files { ca: ca.clone(), ..f.clone() }).collect();
     let tally = meet(&strangers, &peers).await?;
-    Ok(usize::from(!tally.none()))
+    view.head("Control: peers that trust a stranger's CA must refuse everybody");
+    let kept = show_handshakes(view, " a stranger meets a leaf", tally, Promise::AllFail);
+    Ok(usize::from(!kept))
 }
 
 /// The table of a step; gives how many Secrets are not as promised.
@@ -188,14 +190,20 @@ fn show_secrets(
     for (index, holding) in now.iter().enumerate() {
         let previous = before.map(|before| &before[index]);
         let moved = previous.is_none_or(|p| p.resource_version != holding.resource_version);
-        let (holds, leaf, good) = if holding.name == HMAC_SECRET {
+        let (holds, leaf, expected, good) = if holding.name == HMAC_SECRET {
             let same = previous.is_none_or(|p| p.opaque == holding.opaque);
-            let text = if same { "no ca.crt: same bytes" } else { "no ca.crt: bytes CHANGED" };
-            (text.to_owned(), String::new(), holding.opaque.is_some() && same)
+            let text = match previous {
+                None => "no ca.crt",
+                Some(_) if same => "no ca.crt: same bytes",
+                Some(_) => "no ca.crt: bytes CHANGED",
+            };
+            let untouched = same && (previous.is_none() || !moved);
+            let good = holding.opaque.is_some() && untouched && !holding.is_marked();
+            (text.to_owned(), String::new(), "the same object", good)
         } else {
             let holds = in_words(holding, numbers);
             let good = holds == step.holds && moved == step.writes;
-            (holds, leaf_issuer(holding, numbers), good)
+            (holds, leaf_issuer(holding, numbers), step.holds, good)
         };
         let version = match previous {
             Some(previous) if moved => {
@@ -204,7 +212,7 @@ fn show_secrets(
             Some(_) => format!("{} unmoved", holding.resource_version),
             None => holding.resource_version.clone(),
         };
-        let verdict = if good { String::new() } else { format!("✗ expected {}", step.holds) };
+        let verdict = if good { String::new() } else { format!("✗ expected {expected}") };
         differences += usize::from(!good);
         rows.push(vec![holding.name.to_owned(), holds, leaf, version, verdict]);
     }

@@ -51,6 +51,7 @@ pub(super) struct Holding {
     pub(super) cas: Vec<CertificateDer<'static>>,
     /// Fingerprints that the record says are carried, hexadecimal.
     carried: Vec<String>,
+    marked: bool,
     /// As a pod sees it.
     pub(super) files: Option<Files>,
 }
@@ -150,16 +151,29 @@ impl World {
         });
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
         self.plane.json("POST", &path, &account).await?;
+        // Not the ClusterRole `edit`: it is put together by a controller that does not run here.
+        let group = "rbac.authorization.k8s.io";
+        let role = json!({
+            "apiVersion": format!("{group}/v1"),
+            "kind": "Role",
+            "metadata": {"name": GENERATOR_ACCOUNT},
+            "rules": [{
+                "apiGroups": [""],
+                "resources": ["secrets"],
+                "verbs": ["get", "create", "update"],
+            }],
+        });
         let binding = json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "apiVersion": format!("{group}/v1"),
             "kind": "RoleBinding",
             "metadata": {"name": GENERATOR_ACCOUNT},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": GENERATOR_ACCOUNT},
             "subjects": [{"kind": "ServiceAccount", "name": GENERATOR_ACCOUNT, "namespace": namespace}],
         });
-        let path =
-            format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings");
-        self.plane.json("POST", &path, &binding).await?;
+        for (resource, object) in [("roles", role), ("rolebindings", binding)] {
+            let path = format!("/apis/{group}/v1/namespaces/{namespace}/{resource}");
+            self.plane.json("POST", &path, &object).await?;
+        }
         Ok(())
     }
 
@@ -228,6 +242,10 @@ impl Holding {
             opaque: value("hmac-secret").map(|value| sha256(&value)),
             cas: Vec::new(),
             carried: carried(&secret["metadata"]["annotations"][names::CARRIED]),
+            marked: ["labels", "annotations"].iter().any(|map| {
+                let map = secret["metadata"][*map].as_object();
+                map.is_some_and(|map| map.keys().any(|key| key.starts_with(names::PREFIX)))
+            }),
             files: None,
         };
         if let Some(ca) = value(names::CA_CRT) {
@@ -241,6 +259,11 @@ impl Holding {
             holding.files = Some(Files { name, ca, certificate, key });
         }
         Ok(holding)
+    }
+
+    /// Whether it carries a label or annotation of ours.
+    pub(super) fn is_marked(&self) -> bool {
+        self.marked
     }
 
     /// The leaf certificate.
