@@ -5,11 +5,13 @@ mod webhook;
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 pub use webhook::WebhookArgs;
 
 use crate::telemetry::{self, Format, Level};
+use crate::tools::demo;
 use crate::tools::review::ReviewArgs;
 
 /// Parses, runs, and turns what comes of it into an exit code: 0 fine, 1 found something or
@@ -75,6 +77,8 @@ pub enum Command {
     Review(Box<ReviewArgs>),
     /// Run the admission webhook
     Webhook(Box<WebhookArgs>),
+    /// Play a CA rotation on a real API server, first without the webhook and then with it
+    Demo(demo::Args),
 }
 
 impl Command {
@@ -86,8 +90,15 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Self::Webhook(args) => args.run(),
+            Self::Demo(args) => run_demo(&args),
         }
     }
+}
+
+fn run_demo(args: &demo::Args) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let outcome = runtime.block_on(demo::run(args)).context("demo")?;
+    Ok(outcome.exit_code().into())
 }
 
 /// Why a command could not do its work.

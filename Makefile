@@ -1,0 +1,90 @@
+# `make` lists what there is to do. Nothing here needs more than Rust, a C compiler and, for the
+# test control plane, Go (or KUBEBUILDER_ASSETS).
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+CARGO_DENY_VERSION := 0.20.2
+CARGO_DENY_ROOT := $(TARGET)/tools/cargo-deny-$(CARGO_DENY_VERSION)
+CARGO_DENY := $(CARGO_DENY_ROOT)/bin/cargo-deny
+# Bounds a download where the machine has the command.
+TIMEOUT := $(shell command -v timeout >/dev/null 2>&1 && echo timeout 120)
+
+##@ To see it work
+
+.PHONY: demo
+demo: control-plane ## Play a CA rotation on a real API server, without the webhook and with it
+	cargo build --locked --bin ca-overlap --example legacy-certgen
+	$(TARGET)/debug/ca-overlap demo
+
+##@ To build
+
+.PHONY: build
+build: need-rust ## Build the program for development: target/debug/ca-overlap
+	cargo build --locked
+
+.PHONY: release
+release: need-rust ## Build the program for use: target/release/ca-overlap (fat LTO: about 7 minutes)
+	cargo build --locked --release
+
+.PHONY: doc
+doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+##@ To check
+
+.PHONY: test
+test: control-plane ## Run all tests; the first time, the control plane is built before
+	cargo test --locked --no-fail-fast
+
+.PHONY: lint
+lint: need-rust ## Check format and lints; warnings are errors
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+.PHONY: deny
+deny: $(CARGO_DENY) ## Check licences, sources, banned and duplicate crates, and advisories if reachable
+	$(CARGO_DENY) --locked check bans licenses sources
+	@if $(TIMEOUT) $(CARGO_DENY) --locked fetch db; then \
+		$(CARGO_DENY) --locked check advisories; \
+	else \
+		echo "advisories: the RustSec database is not reachable from here: NOT CHECKED" >&2; \
+	fi
+
+.PHONY: ci
+ci: ## Everything that a change must pass, as .ci/run does it
+	.ci/run
+
+##@ Other
+
+.PHONY: control-plane
+control-plane: need-rust ## Find or build etcd, kube-apiserver and kubectl for tests and demo
+	@sh tests/control-plane/build.sh
+
+.PHONY: clean
+clean: ## Remove what cargo built; keeps the control plane and the tools
+	rm -rf $(TARGET)/debug $(TARGET)/release $(TARGET)/doc $(TARGET)/tmp $(TARGET)/ci
+
+.PHONY: distclean
+distclean: ## Remove everything that was built
+	rm -rf $(TARGET)
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: need-rust
+need-rust:
+	@command -v cargo >/dev/null 2>&1 || { \
+		echo "cargo is missing: install Rust 1.89 or newer, see https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null 2>&1 || { \
+		echo "cc is missing: install a C compiler (aws-lc is built from C), such as gcc" >&2; exit 1; }
+
+$(CARGO_DENY): | need-rust
+	@echo "installing cargo-deny $(CARGO_DENY_VERSION) below $(TARGET)/tools (about a minute, once)" >&2
+	cargo install --quiet --locked --debug --version $(CARGO_DENY_VERSION) \
+		--root $(CARGO_DENY_ROOT) --target-dir $(CARGO_DENY_ROOT)/build cargo-deny
+	rm -rf $(CARGO_DENY_ROOT)/build
