@@ -1,7 +1,7 @@
 //! The listener over real sockets: HTTP/1.1 over TLS, limits, rotation and drain.
 
 // Clippy's exception for tests does not reach their helper functions.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support {
     pub(crate) mod pki;
