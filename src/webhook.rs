@@ -118,7 +118,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let webhook_port = bind("--listen", listen).await?;
     let admin_port = bind("--admin-listen", admin_listen).await?;
     let address = webhook_port.local_addr().context("--listen: no local address")?;
-    let (publisher, published) = tls::channel();
+    let (publisher, serving) = tls::channel();
     let certificates = Certificates {
         client_ca,
         reload_interval: tls_reload_interval,
@@ -136,13 +136,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metrics: admission_metrics,
     };
     let webhook = Server {
-        transport: Transport::Tls(published.clone()),
+        transport: Transport::Tls(serving.clone()),
         router: handler::router(Arc::new(admission)),
         limits,
         drain: drain.clone(),
         metrics: metrics.clone(),
     };
-    let readiness = Readiness { address, published, trusted, drain: drain.clone() };
+    let readiness = Readiness { address, published: serving, trusted, drain: drain.clone() };
     let admin = Server {
         transport: Transport::Plain,
         router: admin::router(Admin { readiness, registry }),
@@ -154,18 +154,32 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tokio::spawn(webhook.run(webhook_port));
     tokio::spawn(admin.run(admin_port));
 
+    end(&mut signals, &drain, &metrics, drain_delay, drain_timeout).await
+}
+
+/// Waits for a signal, then for the connections to end.
+async fn end(
+    signals: &mut Signals,
+    drain: &Drain,
+    metrics: &ServerMetrics,
+    delay: Duration,
+    limit: Duration,
+) -> anyhow::Result<()> {
     let signal = signals.next().await;
     tracing::info!(signal, "draining: still accepting, but asking every connection to close");
     drain.start();
     metrics.draining();
     let cut = tokio::select! {
-        cut = drain.finished(drain_delay, drain_timeout) => cut,
+        cut = drain.finished(delay, limit) => cut,
         signal = signals.next() => {
             tracing::warn!(signal, "ending at once");
             drain.connections()
         }
     };
-    anyhow::ensure!(cut == 0, "{cut} connections were still open at the end");
+    if cut > 0 {
+        // Silent ones, mostly: whoever kept them past the limit would not have used them.
+        tracing::warn!(connections = cut, "still open at the end");
+    }
     tracing::info!("ended");
     Ok(())
 }

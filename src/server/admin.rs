@@ -81,7 +81,7 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
     }
 }
 
-/// Prometheus asks for this type; see the OpenMetrics specification, "Overall Structure".
+/// Prometheus asks for this type; see the `OpenMetrics` specification, "Overall Structure".
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> Response {

@@ -43,10 +43,10 @@ impl Files {
         metrics: ServerMetrics,
     ) -> Result<Reloader, FilesError> {
         let content = Content::of(&self);
-        let published = content.digest();
+        let digest = content.digest();
         let first = content.parse(&self, now)?;
         let mut reloader =
-            Reloader { files: self, publisher, metrics, published, complained_about: None };
+            Reloader { files: self, publisher, metrics, published: digest, complained_about: None };
         reloader.send(first);
         Ok(reloader)
     }

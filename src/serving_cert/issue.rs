@@ -33,9 +33,9 @@ impl Authority {
     pub fn generate(now: Timestamp, lifetime: Duration) -> Result<Self, IssueError> {
         let key = KeyPair::generate()?;
         let public = digest::digest(&digest::SHA256, &key.subject_public_key_info());
-        let tag: String = public.as_ref().iter().take(8).map(|b| format!("{b:02x}")).collect();
+        let tag = public.as_ref().first_chunk().map_or(0, |tag| u64::from_be_bytes(*tag));
         let mut params = CertificateParams::default();
-        params.distinguished_name = common_name(&format!("ca-overlap webhook CA {tag}"));
+        params.distinguished_name = common_name(&format!("ca-overlap webhook CA {tag:016x}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let to = now.as_second().saturating_add(whole(lifetime));

@@ -244,9 +244,8 @@ impl Manager {
         let current = self.leaf.as_ref().is_some_and(|l| l.issuer == issuer && !l.is_due(now));
         if !current {
             let authority = self.authorities.find(issuer).ok_or(RoundError::Unsettled)?;
-            let issued =
-                authority.issue(&self.settings.dns_names, now, self.settings.leaf_lifetime);
-            let leaf = issued.inspect_err(|_| self.metrics.refreshed(RefreshResult::Failed))?;
+            let leaf = authority.issue(&self.settings.dns_names, now, self.settings.leaf_lifetime);
+            let leaf = leaf.inspect_err(|_| self.metrics.refreshed(RefreshResult::Failed))?;
             tracing::info!(not_after = %leaf.not_after, "serving a new certificate");
             self.leaf = Some(leaf);
             self.publish()?;

@@ -79,10 +79,8 @@ fn colour() -> bool {
 
 /// Where, never what: the message of a panic may quote the data of a request.
 fn report_panic(info: &PanicHookInfo<'_>) {
-    match info.location() {
-        Some(at) => tracing::error!(file = at.file(), line = at.line(), "a task panicked"),
-        None => tracing::error!("a task panicked"),
-    }
+    let (file, line) = info.location().map_or(("?", 0), |at| (at.file(), at.line()));
+    tracing::error!(file, line, "a task panicked");
 }
 
 #[cfg(test)]

@@ -173,7 +173,7 @@ impl World {
             self.look(replica);
         }
         if let Step::Serve(id) = plan(&self.view(replica), at(self.now), settings) {
-            let expires = self.now + i64::try_from(settings.leaf_lifetime.as_secs()).unwrap();
+            let expires = self.now + settings.leaf_lifetime.as_secs();
             let leaf = &mut self.replicas[replica].leaf;
             let due = leaf.is_none_or(|(of, until)| {
                 of != id || (until - self.now) * 3 <= settings.leaf_lifetime.as_secs()
@@ -228,7 +228,7 @@ impl World {
             // What any copy of the API server may still go by.
             for (n, (_, bundle)) in self.bundles.iter().enumerate() {
                 let replaced = self.bundles.get(n + 1).map_or(i64::MAX, |(at, _)| *at);
-                if replaced + self.lag > self.now && self.now >= first + self.lag {
+                if replaced.saturating_add(self.lag) > self.now && self.now >= first + self.lag {
                     prop_assert!(bundle.contains(&leaf.0), "an API server does not trust the leaf");
                 }
             }

@@ -1,0 +1,257 @@
+//! Certificates from files: what is published, what is refused, and what stays.
+
+// Clippy's exception for tests does not reach their helper functions.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support {
+    pub(crate) mod pki;
+}
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use ca_overlap::server::tls::{self, Published};
+use ca_overlap::serving_cert::files::{Files, Reloader};
+use ca_overlap::telemetry::ServerMetrics;
+use support::pki::{Ca, Pair};
+
+#[test]
+fn a_renewed_pair_is_published_once() {
+    let mount = Mount::new();
+    let ca = Ca::new("ca");
+    let (one, two) = (ca.leaf(), ca.leaf());
+    mount.write(&one);
+    let (mut reloader, published) = mount.publish().unwrap();
+    assert_eq!(leaf(&published), *one.der);
+    assert!(!reloader.poll(now()), "nothing has changed");
+    mount.write(&two);
+    assert!(reloader.poll(now()));
+    assert_eq!(leaf(&published), *two.der);
+    assert!(!reloader.poll(now()), "published already");
+}
+
+#[test]
+fn every_publication_is_a_configuration_of_its_own() {
+    let mount = Mount::new();
+    let ca = Ca::new("ca");
+    mount.write(&ca.leaf());
+    let (mut reloader, published) = mount.publish().unwrap();
+    let before = published.borrow().clone().unwrap();
+    mount.write(&ca.leaf());
+    assert!(reloader.poll(now()));
+    let after = published.borrow().clone().unwrap();
+    let ticket = before.config().ticketer.encrypt(b"session").unwrap();
+    assert_eq!(after.config().ticketer.decrypt(&ticket), None);
+}
+
+#[test]
+fn a_kubelet_like_swap_of_a_symbolic_link_is_noticed() {
+    let mount = Mount::new();
+    let ca = Ca::new("ca");
+    let (one, two) = (ca.leaf(), ca.leaf());
+    mount.swap("..2026_01", &one);
+    for file in ["tls.crt", "tls.key"] {
+        symlink(Path::new("..data").join(file), mount.path(file)).unwrap();
+    }
+    let (mut reloader, published) = mount.publish().unwrap();
+    assert_eq!(leaf(&published), *one.der);
+    mount.swap("..2026_02", &two);
+    fs::remove_dir_all(mount.path("..2026_01")).unwrap();
+    assert!(reloader.poll(now()));
+    assert_eq!(leaf(&published), *two.der);
+}
+
+#[test]
+fn what_cannot_be_served_leaves_the_last_good_pair_in_place() {
+    let ca = Ca::new("ca");
+    let (one, two) = (ca.leaf(), ca.leaf());
+    let expired = ca.leaf_between(2020, 2021);
+    let future = ca.leaf_between(2090, 2100);
+    let half = |text: &str| text[..text.len() / 2].to_owned();
+    for (what, cert, key) in [
+        ("the certificate came first", two.cert_pem.clone(), one.key.serialize_pem()),
+        ("the key came first", one.cert_pem.clone(), two.key.serialize_pem()),
+        ("half a certificate", half(&two.cert_pem), two.key.serialize_pem()),
+        ("half a key", two.cert_pem.clone(), half(&two.key.serialize_pem())),
+        ("empty", String::new(), String::new()),
+        ("swapped", two.key.serialize_pem(), two.cert_pem.clone()),
+        ("expired", expired.cert_pem.clone(), expired.key.serialize_pem()),
+        ("not yet valid", future.cert_pem.clone(), future.key.serialize_pem()),
+        ("a broken chain", format!("{}{BROKEN}", two.cert_pem), two.key.serialize_pem()),
+    ] {
+        let mount = Mount::new();
+        mount.write(&one);
+        let (mut reloader, published) = mount.publish().unwrap();
+        fs::write(mount.path("tls.crt"), cert).unwrap();
+        fs::write(mount.path("tls.key"), key).unwrap();
+        assert!(!reloader.poll(now()), "{what}");
+        assert!(!reloader.poll(now()), "{what}");
+        assert_eq!(leaf(&published), *one.der, "{what}");
+        mount.write(&two);
+        assert!(reloader.poll(now()), "after {what}");
+        assert_eq!(leaf(&published), *two.der, "after {what}");
+    }
+}
+
+#[test]
+fn files_that_vanish_and_come_back_change_nothing() {
+    let mount = Mount::new();
+    let one = Ca::new("ca").leaf();
+    mount.write(&one);
+    let (mut reloader, published) = mount.publish().unwrap();
+    fs::remove_file(mount.path("tls.key")).unwrap();
+    assert!(!reloader.poll(now()));
+    mount.write(&one);
+    assert!(!reloader.poll(now()), "it is what is served");
+    assert_eq!(leaf(&published), *one.der);
+}
+
+#[test]
+fn a_pair_that_is_not_yet_valid_is_served_once_it_is() {
+    let mount = Mount::new();
+    let ca = Ca::new("ca");
+    mount.write(&ca.leaf());
+    let (mut reloader, published) = mount.publish().unwrap();
+    let future = ca.leaf_between(2090, 2100);
+    mount.write(&future);
+    assert!(!reloader.poll(now()));
+    assert!(reloader.poll("2091-01-01T00:00:00Z".parse().unwrap()));
+    assert_eq!(leaf(&published), *future.der);
+}
+
+#[test]
+fn a_changed_client_ca_is_a_new_configuration() {
+    let mount = Mount::new();
+    mount.write(&Ca::new("ca").leaf());
+    fs::write(mount.path("ca.crt"), Ca::new("clients").pem).unwrap();
+    let files = Files { client_ca: Some(mount.path("ca.crt")), ..mount.files() };
+    let (sender, published) = tls::channel();
+    let mut reloader = files.publish(now(), sender, ServerMetrics::default()).unwrap();
+    let before = published.borrow().clone().unwrap();
+    fs::write(mount.path("ca.crt"), "nothing").unwrap();
+    assert!(!reloader.poll(now()));
+    fs::write(mount.path("ca.crt"), Ca::new("other clients").pem).unwrap();
+    assert!(reloader.poll(now()));
+    let after = published.borrow().clone().unwrap();
+    assert!(!std::sync::Arc::ptr_eq(before.config(), after.config()));
+    assert_eq!(after.leaf(), before.leaf());
+}
+
+#[test]
+fn keys_of_all_three_encodings_are_served() {
+    let ca = Ca::new("ca");
+    let rsa = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
+    let rsa = ca.leaf_of(rsa.unwrap(), 2020, 2100);
+    let ec = ca.leaf();
+    for (label, pair, der) in [
+        ("PRIVATE KEY", &ec, ec.key.serialize_der()),
+        ("EC PRIVATE KEY", &ec, inner(&ec.key.serialize_der())),
+        ("RSA PRIVATE KEY", &rsa, inner(&rsa.key.serialize_der())),
+    ] {
+        let mount = Mount::new();
+        mount.write(pair);
+        fs::write(mount.path("tls.key"), pem(label, &der)).unwrap();
+        let (_, published) = mount.publish().unwrap();
+        assert_eq!(leaf(&published), *pair.der, "{label}");
+    }
+}
+
+#[test]
+fn at_start_one_line_names_flag_and_file() {
+    let ca = Ca::new("ca");
+    let (one, two) = (ca.leaf(), ca.leaf());
+    let expired = ca.leaf_between(2020, 2021);
+    let fails = |cert: &str, key: &str, flag: &str, reason: &str| {
+        let mount = Mount::new();
+        fs::write(mount.path("tls.crt"), cert).unwrap();
+        fs::write(mount.path("tls.key"), key).unwrap();
+        let message = mount.publish().err().unwrap().to_string();
+        assert!(message.starts_with(flag), "{message}");
+        assert!(message.contains(reason), "{message}");
+        assert!(message.contains(&mount.dir.path().display().to_string()), "{message}");
+        assert!(!message.contains('\n') && !message.contains("BEGIN"), "{message}");
+    };
+    let (cert, key) = (&one.cert_pem, &one.key.serialize_pem());
+    fails(cert, &two.key.serialize_pem(), "--tls-cert and --tls-key", "does not belong");
+    fails("", key, "--tls-cert", "no certificate found");
+    fails(cert, "", "--tls-key", "no private key found");
+    fails(BROKEN, key, "--tls-cert", "not readable");
+    fails(&expired.cert_pem, &expired.key.serialize_pem(), "--tls-cert", "expired at 2021-01-01");
+    let nothing = Mount::new();
+    let message = nothing.publish().err().unwrap().to_string();
+    assert!(message.starts_with("--tls-cert /") && message.contains("No such file"), "{message}");
+}
+
+/// A block whose content is no certificate.
+const BROKEN: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+
+/// A directory with `tls.crt` and `tls.key`.
+struct Mount {
+    dir: TempDir,
+}
+
+impl Mount {
+    fn new() -> Self {
+        Self { dir: TempDir::new().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, pair: &Pair) {
+        fs::write(self.path("tls.crt"), &pair.cert_pem).unwrap();
+        fs::write(self.path("tls.key"), pair.key.serialize_pem()).unwrap();
+    }
+
+    /// As the kubelet does: a new directory, and `..data` renamed to point at it.
+    fn swap(&self, version: &str, pair: &Pair) {
+        fs::create_dir(self.path(version)).unwrap();
+        fs::write(self.path(version).join("tls.crt"), &pair.cert_pem).unwrap();
+        fs::write(self.path(version).join("tls.key"), pair.key.serialize_pem()).unwrap();
+        symlink(version, self.path("..data_tmp")).unwrap();
+        fs::rename(self.path("..data_tmp"), self.path("..data")).unwrap();
+    }
+
+    fn files(&self) -> Files {
+        Files {
+            cert: self.path("tls.crt"),
+            key: self.path("tls.key"),
+            client_ca: None,
+            interval: Duration::from_secs(5),
+        }
+    }
+
+    fn publish(
+        &self,
+    ) -> Result<(Reloader, Published), ca_overlap::serving_cert::files::FilesError> {
+        let (sender, published) = tls::channel();
+        let reloader = self.files().publish(now(), sender, ServerMetrics::default())?;
+        Ok((reloader, published))
+    }
+}
+
+fn now() -> Timestamp {
+    "2026-06-01T00:00:00Z".parse().unwrap()
+}
+
+fn leaf(published: &Published) -> Vec<u8> {
+    published.borrow().as_ref().unwrap().leaf().to_vec()
+}
+
+/// What a PKCS#8 key wraps: SEC1 for a P-256 key, PKCS#1 for an RSA key (RFC 5208, section 5).
+fn inner(pkcs8: &[u8]) -> Vec<u8> {
+    let (_, info) = x509_parser::der_parser::parse_der(pkcs8).unwrap();
+    info.as_sequence().unwrap()[2].as_slice().unwrap().to_vec()
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+}

@@ -1,0 +1,195 @@
+//! A server on a free port, and a client that speaks HTTP/1.1 byte by byte.
+
+#![allow(dead_code)] // Each test crate uses a part.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::{get, post};
+use http::StatusCode;
+use rustls::ClientConfig;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use ca_overlap::server::accept::{Limits, Server, Transport, bind};
+use ca_overlap::server::drain::Drain;
+use ca_overlap::server::tls::{self, Published, Publisher};
+use ca_overlap::telemetry::ServerMetrics;
+
+use super::pki::{Ca, Pair};
+
+/// Limits that no test reaches by accident.
+pub(crate) const GENEROUS: Limits = Limits {
+    max_connections: 64,
+    handshake_timeout: HOUR,
+    request_timeout: HOUR,
+    idle_timeout: HOUR,
+};
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Short enough to be waited for.
+pub(crate) const SHORT: Duration = Duration::from_millis(50);
+
+/// A TLS server with its own CA; stopped when dropped.
+pub(crate) struct Rig {
+    pub(crate) address: SocketAddr,
+    pub(crate) ca: Ca,
+    pub(crate) publisher: Publisher,
+    pub(crate) published: Published,
+    pub(crate) drain: Drain,
+    pub(crate) metrics: ServerMetrics,
+    task: JoinHandle<std::convert::Infallible>,
+}
+
+impl Rig {
+    /// Serves a first leaf.
+    pub(crate) async fn start(limits: Limits) -> Self {
+        let rig = Self::without_certificate(limits).await;
+        rig.rotate();
+        rig
+    }
+
+    pub(crate) async fn without_certificate(limits: Limits) -> Self {
+        let (sender, published) = tls::channel();
+        let (drain, metrics) = (Drain::default(), ServerMetrics::default());
+        let listener = bind("--listen", ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server {
+            transport: Transport::Tls(published.clone()),
+            router: router(),
+            limits,
+            drain: drain.clone(),
+            metrics: metrics.clone(),
+        };
+        let task = tokio::spawn(server.run(listener));
+        Self {
+            address,
+            ca: Ca::new("server CA"),
+            publisher: sender,
+            published,
+            drain,
+            metrics,
+            task,
+        }
+    }
+
+    /// Publishes a new leaf of the same CA.
+    pub(crate) fn rotate(&self) -> Pair {
+        self.publish(None)
+    }
+
+    /// Publishes a new leaf, and asks clients for certificates of these CAs.
+    pub(crate) fn publish(&self, client_cas: Option<&[CertificateDer<'static>]>) -> Pair {
+        let leaf = self.ca.leaf();
+        self.publisher.send_replace(Some(leaf.serving(client_cas)));
+        leaf
+    }
+
+    pub(crate) async fn connect(
+        &self,
+        config: ClientConfig,
+    ) -> std::io::Result<Client<TlsStream<TcpStream>>> {
+        self.connect_with(&Arc::new(config)).await
+    }
+
+    /// With a configuration, hence a session cache, that outlives the connection.
+    pub(crate) async fn connect_with(
+        &self,
+        config: &Arc<ClientConfig>,
+    ) -> std::io::Result<Client<TlsStream<TcpStream>>> {
+        let tcp = TcpStream::connect(self.address).await?;
+        let name = ServerName::from(self.address.ip());
+        Ok(Client(TlsConnector::from(config.clone()).connect(name, tcp).await?))
+    }
+
+    /// A client of today.
+    pub(crate) async fn client(&self) -> Client<TlsStream<TcpStream>> {
+        self.connect(self.ca.client(rustls::ALL_VERSIONS)).await.unwrap()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What the rig serves.
+fn router() -> Router {
+    Router::new()
+        .route("/", get(|| async { "hello" }))
+        .route("/panic", get(|| async { broken() }))
+        .route("/echo", post(|body: Bytes| async move { body }))
+        .route("/refuse", post(|| async { StatusCode::PAYLOAD_TOO_LARGE }))
+}
+
+/// A handler with a fault.
+fn broken() -> &'static str {
+    std::panic::panic_any("what a request holds")
+}
+
+/// One connection.
+pub(crate) struct Client<S>(pub(crate) S);
+
+/// One answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// In lower case, with the status line.
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn asks_to_close(&self) -> bool {
+        self.head.contains("\r\nconnection: close\r\n")
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(crate) async fn get(&mut self, path: &str) -> std::io::Result<Answer> {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await?;
+        self.answer().await
+    }
+
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(bytes).await?;
+        self.0.flush().await
+    }
+
+    pub(crate) async fn answer(&mut self) -> std::io::Result<Answer> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.0.read_u8().await?);
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let length = head
+            .split_once("\r\ncontent-length: ")
+            .map_or(0, |(_, rest)| rest.split("\r\n").next().unwrap().parse().unwrap());
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).await?;
+        Ok(Answer { status, head, body })
+    }
+
+    /// Waits until the server closes the connection; fails if it says anything before.
+    pub(crate) async fn closed(&mut self) {
+        let mut rest = Vec::new();
+        // A reset is an end, too.
+        drop(within(self.0.read_to_end(&mut rest)).await);
+        assert!(rest.is_empty(), "the server said {} bytes before it closed", rest.len());
+    }
+}
+
+/// Fails a test that would hang.
+pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), what).await.expect("it hangs")
+}
