@@ -1,11 +1,24 @@
 //! `POST /mutate`.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use base64::Engine;
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use jiff::Timestamp;
+use serde::Serialize;
+use tracing::info;
 
+use super::respond::{Answer, respond};
+use super::review::{self, ReadReviewError};
 use crate::names;
 use crate::overlap::policy::Defaults;
 use crate::telemetry::AdmissionMetrics;
@@ -27,5 +40,167 @@ pub struct Admission {
 
 /// The router of the webhook port: `POST /mutate` and nothing else.
 pub fn router(admission: Arc<Admission>) -> Router {
-    Router::new().route(names::MUTATE_PATH, post(|| async { "" })).with_state(admission)
+    Router::new().route(names::MUTATE_PATH, post(mutate)).with_state(admission)
+}
+
+async fn mutate(State(admission): State<Arc<Admission>>, request: Request<Body>) -> Response {
+    match answer(&admission, request).await {
+        Ok(body) => ([(header::CONTENT_TYPE, JSON)], body).into_response(),
+        Err(refusal) => {
+            let status = refusal.status();
+            admission.metrics.refused(status.as_u16());
+            // A refused body may still be on its way: the connection cannot be used again.
+            ([(header::CONNECTION, "close")], (status, refusal.to_string())).into_response()
+        }
+    }
+}
+
+async fn answer(admission: &Admission, request: Request<Body>) -> Result<Vec<u8>, Refusal> {
+    if !is_json(request.headers()) {
+        return Err(Refusal::ContentType);
+    }
+    let body = read_body(admission, request.into_body()).await?;
+    let started = Instant::now();
+    // A bug in the decision costs one request its overlap, never the process.
+    panic::catch_unwind(AssertUnwindSafe(|| review(admission, &body, started)))
+        .map_err(|_| Refusal::Panicked)?
+        .map_err(Refusal::Unreadable)
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let essence = |value: &str| value.split(';').next().unwrap_or_default().trim().to_owned();
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| essence(value).eq_ignore_ascii_case(JSON))
+}
+
+async fn read_body(admission: &Admission, body: Body) -> Result<Bytes, Refusal> {
+    let limited = Limited::new(body, admission.max_body).collect();
+    let body = tokio::time::timeout(admission.body_timeout, limited).await;
+    match body.map_err(|_| Refusal::Slow)? {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(admission.max_body)),
+        Err(_) => Err(Refusal::Interrupted),
+    }
+}
+
+/// Reads a review, decides and writes the answer.
+fn review(
+    admission: &Admission,
+    body: &[u8],
+    started: Instant,
+) -> Result<Vec<u8>, ReadReviewError> {
+    let request = review::read(body)?;
+    let answer = respond(&request, &admission.defaults, &admission.own_namespace, Timestamp::now());
+    let bytes = render(&request.uid, &answer);
+    let elapsed = started.elapsed();
+    admission.metrics.decided(answer.verdict, elapsed);
+    admission.metrics.carried(answer.appended as u64);
+    for warning in &answer.warnings {
+        admission.metrics.warned(*warning);
+    }
+    info!(
+        namespace = request.namespace.as_deref(),
+        name = request.name.as_deref(),
+        dry_run = request.dry_run.unwrap_or_default(),
+        decision = answer.verdict.as_str(),
+        appended = answer.appended,
+        cut = answer.cut,
+        warnings = %reasons(&answer),
+        micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+        "reviewed"
+    );
+    Ok(bytes)
+}
+
+/// The answer as it goes over the wire.
+pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
+    let patch = answer.patch.as_ref().map(|patch| {
+        // Plain strings and lists: writing them to memory cannot fail, and no patch is harmless.
+        super::BASE64.encode(serde_json::to_vec(patch).unwrap_or_else(|_| b"[]".to_vec()))
+    });
+    let warnings = answer.warnings.iter().map(ToString::to_string).collect();
+    let fingerprints: Vec<_> =
+        answer.record.entries().iter().map(|entry| entry.sha256.to_string()).collect();
+    let review = ReviewResponse {
+        api_version: "admission.k8s.io/v1",
+        kind: "AdmissionReview",
+        response: ResponseBody {
+            uid,
+            allowed: true,
+            patch_type: patch.is_some().then_some("JSONPatch"),
+            patch,
+            warnings,
+            audit_annotations: AuditAnnotations {
+                decision: answer.verdict.as_str(),
+                carried: fingerprints.join(","),
+            },
+        },
+    };
+    serde_json::to_vec(&review).unwrap_or_default()
+}
+
+fn reasons(answer: &Answer) -> String {
+    answer.warnings.iter().map(|warning| warning.reason()).collect::<Vec<_>>().join(",")
+}
+
+const JSON: &str = "application/json";
+
+/// Why a request gets no review.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("expected content type application/json")]
+    ContentType,
+    #[error("the body ended early")]
+    Interrupted,
+    #[error("the review could not be processed")]
+    Panicked,
+    #[error("the body took too long")]
+    Slow,
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error(transparent)]
+    Unreadable(ReadReviewError),
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Interrupted | Self::Unreadable(_) => StatusCode::BAD_REQUEST,
+            Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReviewResponse<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    response: ResponseBody<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ResponseBody<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+    audit_annotations: AuditAnnotations,
+}
+
+#[derive(Serialize)]
+struct AuditAnnotations {
+    decision: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    carried: String,
 }

@@ -1,3 +1,13 @@
-//! From an `AdmissionReview` to its answer.
+//! From an `AdmissionReview` to its answer: read, guard, decide, patch.
 
+pub mod guard;
 pub mod handler;
+pub mod patch;
+pub mod respond;
+pub mod review;
+
+use base64::engine::{GeneralPurposeConfig, Simd};
+
+/// Standard base64 with padding, by the fastest engine that the machine has.
+static BASE64: std::sync::LazyLock<Simd> =
+    std::sync::LazyLock::new(|| Simd::standard(GeneralPurposeConfig::new()));

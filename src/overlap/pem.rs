@@ -72,7 +72,10 @@ pub fn encode_certificate(der: &[u8], out: &mut Vec<u8>) {
 /// The size of the canonical form of `der_len` bytes.
 pub fn encoded_len(der_len: usize) -> usize {
     let base64 = der_len.div_ceil(3) * 4;
-    base64 + base64.div_ceil(64) + b"-----BEGIN CERTIFICATE-----\n".len() + b"-----END CERTIFICATE-----\n".len()
+    base64
+        + base64.div_ceil(64)
+        + b"-----BEGIN CERTIFICATE-----\n".len()
+        + b"-----END CERTIFICATE-----\n".len()
 }
 
 struct Blocks<'a> {
@@ -163,7 +166,8 @@ mod tests {
 
     #[test]
     fn an_end_of_another_label_ends_the_block_without_content() {
-        let text = "-----BEGIN A-----\nQUJD\n-----END B-----\n-----BEGIN C-----\nQUJD\n-----END C-----\n";
+        let text =
+            "-----BEGIN A-----\nQUJD\n-----END B-----\n-----BEGIN C-----\nQUJD\n-----END C-----\n";
         assert_eq!(labels(text), [("A".into(), false), ("C".into(), true)]);
     }
 

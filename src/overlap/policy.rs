@@ -268,7 +268,8 @@ mod tests {
     fn distrust_takes_fingerprints_as_tools_print_them() {
         let fingerprint = Fingerprint::of(b"x");
         let plain = fingerprint.to_string();
-        let pairs: Vec<_> = plain.as_bytes().chunks(2).map(|p| str::from_utf8(p).unwrap()).collect();
+        let pairs: Vec<_> =
+            plain.as_bytes().chunks(2).map(|p| str::from_utf8(p).unwrap()).collect();
         let colons = pairs.join(":").to_uppercase();
         let other = Fingerprint::of(b"y");
         let text = format!("{colons}, nonsense ,{other}");

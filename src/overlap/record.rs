@@ -136,13 +136,16 @@ mod tests {
         );
         assert_eq!(Record::parse(&text).unwrap(), record);
         assert_eq!(Record::default().to_annotation(), "[]");
-        let open = Record::new(vec![Entry::starting(fingerprint(), at("2026-03-01T10:00:00Z"), None)]);
+        let open =
+            Record::new(vec![Entry::starting(fingerprint(), at("2026-03-01T10:00:00Z"), None)]);
         assert!(!open.to_annotation().contains("until"));
     }
 
     #[test]
     fn what_we_do_not_write_is_no_record() {
-        for text in ["", "{}", "null", "[1]", r#"[{"sha256":"ab","since":"2026-03-01T10:00:00Z"}]"#, "[{}]"] {
+        for text in
+            ["", "{}", "null", "[1]", r#"[{"sha256":"ab","since":"2026-03-01T10:00:00Z"}]"#, "[{}]"]
+        {
             assert_eq!(Record::parse(text), Err(ParseRecordError), "{text}");
         }
         let entry = format!(r#"{{"sha256":"{}","since":"2026-03-01T10:00:00Z"}}"#, fingerprint());

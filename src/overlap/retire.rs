@@ -20,6 +20,10 @@ pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
         return decision;
     }
     let Ok(bundle) = Bundle::parse(text, MAX_BLOCKS) else { return decision };
+    // Over something unreadable the record waits for the next readable write.
+    if bundle.is_empty() {
+        return decision;
+    }
     let carried = carried_entries(&bundle, Some(record));
     let over = cuttable(write, &bundle, &carried);
     let left: Vec<Entry> =
@@ -62,7 +66,8 @@ fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Ve
             }
         }
         anchors.retain(|&index| !std::mem::replace(&mut seen[index], true) && !over[index]);
-        anchors = anchors.iter().flat_map(|&i| issuers.of(&certificates[i], certificates)).collect();
+        anchors =
+            anchors.iter().flat_map(|&i| issuers.of(&certificates[i], certificates)).collect();
     }
     over
 }

@@ -1,1 +1,3 @@
-//! To be written.
+//! The commands beside the server.
+
+pub mod review;

@@ -1,0 +1,215 @@
+//! The patch: `add` and `remove` only (RFC 6902).
+//!
+//! An operation that fails to apply rejects the user's write, even under `failurePolicy: Ignore`.
+//! So there is never a `test` or a `replace`, and a `remove` only for what the incoming object is
+//! seen to hold.
+
+use base64::Engine;
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation};
+use serde_json::{Map, Value};
+
+use super::review::{Secret, Strings};
+use crate::names;
+
+/// What the API server allows all annotations together: keys and values, in bytes
+/// (`TotalAnnotationSizeLimitB` of Kubernetes' object meta validation).
+pub const MAX_ANNOTATIONS: usize = 256 * 1024;
+
+/// Changes to one object, relative to how it came in.
+pub struct PatchBuilder<'a> {
+    object: &'a Secret<'a>,
+    labels: Edits<'a>,
+    annotations: Edits<'a>,
+    annotation_bytes: usize,
+    ca_crt: Option<Vec<u8>>,
+}
+
+/// There is no room for an annotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnnotationsFull;
+
+impl<'a> PatchBuilder<'a> {
+    /// No changes yet to `object`, the incoming one.
+    pub fn new(object: &'a Secret<'a>) -> Self {
+        Self {
+            object,
+            labels: Edits::default(),
+            annotations: Edits::default(),
+            annotation_bytes: object.annotations().map_or(0, |annotations| annotations.size),
+            ca_crt: None,
+        }
+    }
+
+    /// Makes a label what it should be: a value, or absent.
+    pub fn label(&mut self, key: &'static str, value: Option<&'a str>) {
+        self.labels.set(self.object.label(key), key, value);
+    }
+
+    /// Makes an annotation what it should be, if there is room.
+    pub fn annotation(
+        &mut self,
+        key: &'static str,
+        value: Option<String>,
+    ) -> Result<(), AnnotationsFull> {
+        let existing = self.object.annotation(key);
+        let before = existing.map_or(0, |text| key.len() + text.len());
+        let after = value.as_ref().map_or(0, |text| key.len() + text.len());
+        let total = self.annotation_bytes - before + after;
+        if total > MAX_ANNOTATIONS && after > before {
+            return Err(AnnotationsFull);
+        }
+        self.annotation_bytes = total;
+        self.annotations.set(existing, key, value);
+        Ok(())
+    }
+
+    /// Stores these bytes as `ca.crt`.
+    pub fn ca_crt(&mut self, bytes: Vec<u8>) {
+        self.ca_crt = Some(bytes);
+    }
+
+    /// The patch; `None` where nothing changes.
+    pub fn build(self) -> Option<Patch> {
+        // Every object of the API server has metadata; a map cannot be made inside of nothing.
+        if !self.object.has_metadata() {
+            return None;
+        }
+        let mut operations = Vec::new();
+        if let Some(bytes) = self.ca_crt {
+            let value = Value::String(super::BASE64.encode(bytes));
+            operations.push(add(pointer(["data", names::CA_CRT]), value));
+        }
+        self.labels.write("labels", self.object.labels(), &mut operations);
+        self.annotations.write("annotations", self.object.annotations(), &mut operations);
+        (!operations.is_empty()).then_some(Patch(operations))
+    }
+}
+
+/// Changes to one map of strings.
+#[derive(Default)]
+struct Edits<'a> {
+    add: Vec<(&'static str, std::borrow::Cow<'a, str>)>,
+    remove: Vec<&'static str>,
+}
+
+impl<'a> Edits<'a> {
+    fn set(
+        &mut self,
+        existing: Option<&str>,
+        key: &'static str,
+        value: Option<impl Into<std::borrow::Cow<'a, str>>>,
+    ) {
+        match (existing, value.map(Into::into)) {
+            (Some(existing), Some(value)) if existing == value => {}
+            (_, Some(value)) => self.add.push((key, value)),
+            (Some(_), None) => self.remove.push(key),
+            (None, None) => {}
+        }
+    }
+
+    fn write(
+        self,
+        map: &'static str,
+        existing: Option<&Strings<'_>>,
+        operations: &mut Vec<PatchOperation>,
+    ) {
+        let values = self.add.into_iter().map(|(k, v)| (k, Value::String(v.into_owned())));
+        if existing.is_some() {
+            operations.extend(values.map(|(k, v)| add(pointer(["metadata", map, k]), v)));
+        } else {
+            // The map itself, where there is none: absent and `null` alike.
+            let whole: Map<String, Value> = values.map(|(k, v)| (k.to_owned(), v)).collect();
+            if !whole.is_empty() {
+                operations.push(add(pointer(["metadata", map]), Value::Object(whole)));
+            }
+        }
+        operations.extend(self.remove.into_iter().map(|key| {
+            PatchOperation::Remove(RemoveOperation { path: pointer(["metadata", map, key]) })
+        }));
+    }
+}
+
+fn add(path: PointerBuf, value: Value) -> PatchOperation {
+    PatchOperation::Add(AddOperation { path, value })
+}
+
+/// A JSON pointer (RFC 6901); the tokens are escaped here.
+fn pointer<const N: usize>(tokens: [&str; N]) -> PointerBuf {
+    PointerBuf::from_tokens(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(json: &str) -> Secret<'_> {
+        serde_json::from_str(json).ok().expect("a Secret")
+    }
+
+    fn build(json: &str, edit: impl FnOnce(&mut PatchBuilder<'_>)) -> Value {
+        let secret = secret(json);
+        let mut builder = PatchBuilder::new(&secret);
+        edit(&mut builder);
+        serde_json::to_value(builder.build()).unwrap()
+    }
+
+    #[test]
+    fn maps_are_made_where_they_are_absent_or_null() {
+        for json in [r#"{"metadata":{}}"#, r#"{"metadata":{"labels":null,"annotations":null}}"#] {
+            let patch = build(json, |b| {
+                b.label(names::PHASE, Some("overlap"));
+                b.annotation(names::CARRIED, Some("[]".into())).unwrap();
+                b.annotation(names::KEEP, Some("2".into())).unwrap();
+            });
+            assert_eq!(
+                patch,
+                serde_json::json!([
+                    {"op": "add", "path": "/metadata/labels", "value": {"ca-overlap.dev/phase": "overlap"}},
+                    {"op": "add", "path": "/metadata/annotations",
+                     "value": {"ca-overlap.dev/carried": "[]", "ca-overlap.dev/keep": "2"}},
+                ])
+            );
+        }
+    }
+
+    #[test]
+    fn keys_are_escaped_and_only_what_is_there_is_removed() {
+        let json = r#"{"metadata":{"labels":{},"annotations":{"ca-overlap.dev/carried":"x","ca-overlap.dev/keep":"1"}}}"#;
+        let patch = build(json, |b| {
+            b.label(names::PHASE, None);
+            b.annotation(names::CARRIED, None).unwrap();
+            b.annotation(names::KEEP, Some("1".into())).unwrap();
+            b.annotation(names::WINDOW, Some("7d".into())).unwrap();
+        });
+        assert_eq!(
+            patch,
+            serde_json::json!([
+                {"op": "add", "path": "/metadata/annotations/ca-overlap.dev~1window", "value": "7d"},
+                {"op": "remove", "path": "/metadata/annotations/ca-overlap.dev~1carried"},
+            ])
+        );
+    }
+
+    #[test]
+    fn no_change_is_no_patch_and_without_metadata_there_is_none() {
+        assert_eq!(build(r#"{"metadata":{}}"#, |b| b.label(names::PHASE, None)), Value::Null);
+        assert_eq!(build("{}", |b| b.label(names::PHASE, Some("overlap"))), Value::Null);
+    }
+
+    #[test]
+    fn annotations_never_grow_past_the_limit_of_the_api_server() {
+        let others = MAX_ANNOTATIONS - "a".len() - names::CARRIED.len();
+        let json = |n| format!(r#"{{"metadata":{{"annotations":{{"a":"{}"}}}}}}"#, "x".repeat(n));
+        let text = json(others - 2);
+        let fitting = secret(&text);
+        let mut builder = PatchBuilder::new(&fitting);
+        assert_eq!(builder.annotation(names::CARRIED, Some("[]".into())), Ok(()));
+        assert_eq!(builder.annotation(names::KEEP, Some(String::new())), Err(AnnotationsFull));
+        let text = json(others - 1);
+        let full = secret(&text);
+        let mut builder = PatchBuilder::new(&full);
+        assert_eq!(builder.annotation(names::CARRIED, Some("[]".into())), Err(AnnotationsFull));
+        assert!(builder.build().is_none());
+    }
+}

@@ -1,0 +1,298 @@
+//! One request, one answer: guards, settings, decision, patch. Pure, as the decision is.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use jiff::Timestamp;
+use json_patch::Patch;
+
+use super::guard::{self, LeaveData, Skip};
+use super::patch::{AnnotationsFull, PatchBuilder};
+use super::review::{Request, Secret};
+use crate::names;
+use crate::overlap::policy::{Defaults, Mode, Raw, Settings};
+use crate::overlap::record::Record;
+use crate::overlap::{self, Case, Contents, Decision, RecordAfter, Warning, Write};
+
+/// What the API server allows a Secret: the sum of its decoded values, in bytes
+/// (`MaxSecretSize` of the core API).
+pub const MAX_DATA: usize = 1024 * 1024;
+
+/// A setting longer than this is not brought back: nobody means it.
+const MAX_RESTORED: usize = 4096;
+
+/// The annotations that people, or the keeper, set. A PUT of a generator that knows nothing of
+/// them would wipe them.
+const SETTINGS: [&str; 6] =
+    [names::DISTRUST, names::KEEP, names::WINDOW, names::RESTART, names::GROUP, names::RESTARTED];
+
+/// The answer to one request. It is always allowed.
+pub struct Answer {
+    /// What was decided.
+    pub verdict: Verdict,
+    /// The patch, if anything changes.
+    pub patch: Option<Patch>,
+    /// What the writer is told.
+    pub warnings: Vec<Warning>,
+    /// What is carried after the write.
+    pub record: Record,
+    /// How many certificates were appended.
+    pub appended: usize,
+    /// How many carried certificates were cut out.
+    pub cut: usize,
+}
+
+/// What was decided about one request, as metrics, audit annotations and logs call it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A rule of the decision applied.
+    Decided(Case),
+    /// `ca.crt` changes and its data is left alone.
+    Left(LeaveData),
+    /// No business of ours.
+    Skipped(Skip),
+}
+
+impl Verdict {
+    /// Every verdict, for metrics that exist from the start.
+    pub const ALL: [Self; 16] = [
+        Self::Decided(Case::FirstContact),
+        Self::Decided(Case::NoCa),
+        Self::Decided(Case::NotReadable),
+        Self::Decided(Case::Retirement),
+        Self::Decided(Case::Rollback),
+        Self::Decided(Case::Rotation),
+        Self::Decided(Case::Same),
+        Self::Decided(Case::TrustStore),
+        Self::Decided(Case::Unchanged),
+        Self::Left(LeaveData::ForeignOverlap),
+        Self::Left(LeaveData::Off),
+        Self::Left(LeaveData::Signer),
+        Self::Skipped(Skip::Immutable),
+        Self::Skipped(Skip::NotASecretUpdate),
+        Self::Skipped(Skip::OwnNamespace),
+        Self::Skipped(Skip::ServiceAccountToken),
+    ];
+
+    /// Its name in metrics, audit annotations and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Decided(case) => match case {
+                Case::FirstContact => "first_contact",
+                Case::NoCa => "no_ca",
+                Case::NotReadable => "not_readable",
+                Case::Retirement => "retirement",
+                Case::Rollback => "rollback",
+                Case::Rotation => "rotation",
+                Case::Same => "same",
+                Case::TrustStore => "trust_store",
+                Case::Unchanged => "unchanged",
+            },
+            Self::Left(left) => left.as_str(),
+            Self::Skipped(skip) => skip.as_str(),
+        }
+    }
+}
+
+/// Answers `request` as of `now`.
+pub fn respond(
+    request: &Request<'_>,
+    defaults: &Defaults,
+    own_namespace: &str,
+    now: Timestamp,
+) -> Answer {
+    if let Some(skip) = guard::skip(request, own_namespace) {
+        return Answer::without_change(Verdict::Skipped(skip));
+    }
+    let (Some(object), Some(old)) = (&request.object, &request.old_object) else {
+        return Answer::without_change(Verdict::Skipped(Skip::NotASecretUpdate));
+    };
+    Update { object, old, is_put: request.is_put(), is_by_person: request.is_by_person() }
+        .answer(defaults, now)
+}
+
+impl Answer {
+    fn without_change(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            patch: None,
+            warnings: Vec::new(),
+            record: Record::default(),
+            appended: 0,
+            cut: 0,
+        }
+    }
+}
+
+/// An update of a Secret that no guard took out.
+struct Update<'a> {
+    object: &'a Secret<'a>,
+    old: &'a Secret<'a>,
+    is_put: bool,
+    is_by_person: bool,
+}
+
+impl<'a> Update<'a> {
+    fn answer(&self, defaults: &Defaults, now: Timestamp) -> Answer {
+        let settings = Settings::read(self.raw_settings(), defaults);
+        let stored_record = self.old.annotation(names::CARRIED).map(Record::parse);
+        let record = stored_record.as_ref().and_then(|record| record.as_ref().ok());
+        let values = Values::decode(self.object, self.old);
+        let left = guard::leave_data(
+            self.object,
+            &settings,
+            values.incoming().ca_crt,
+            values.incoming().tls_crt,
+        );
+        let write = Write {
+            now,
+            stored: values.stored(),
+            incoming: values.incoming(),
+            record,
+            settings: &settings,
+            may_change_data: left.is_none(),
+            room: MAX_DATA.saturating_sub(self.object.data_size()),
+        };
+        let mut warnings = settings.warnings.clone();
+        if stored_record.as_ref().is_some_and(Result::is_err) {
+            warnings.push(Warning::RecordUnreadable);
+        }
+        if settings.mode == Mode::Staged && self.object.ca_crt().is_some() {
+            warnings.push(Warning::StagedUnavailable);
+        }
+        let (decision, patch) = self.patch(&write, &mut warnings);
+        warnings.extend(&decision.warnings);
+        if self.is_by_person && decision.appended > 0 {
+            warnings.push(Warning::AddedBack);
+        }
+        let verdict = match (left, decision.case) {
+            (None, case) | (_, case @ (Case::NoCa | Case::Unchanged)) => Verdict::Decided(case),
+            (Some(left), _) => Verdict::Left(left),
+        };
+        let record = match decision.record {
+            RecordAfter::AsStored => record.cloned().unwrap_or_default(),
+            RecordAfter::Gone => Record::default(),
+            RecordAfter::Set(record) => record,
+        };
+        let (appended, cut) = (decision.appended, decision.cut);
+        Answer { verdict, patch, warnings, record, appended, cut }
+    }
+
+    /// Decides, and decides again without carrying anything where the record has no room: without
+    /// a record a carried certificate would pass for the generator's own.
+    fn patch(&self, write: &Write<'_>, warnings: &mut Vec<Warning>) -> (Decision, Option<Patch>) {
+        let decision = overlap::decide(write);
+        match self.build(write, &decision, warnings) {
+            Ok(patch) => (decision, patch),
+            Err(AnnotationsFull) => {
+                warnings.push(Warning::AnnotationsFull);
+                let mut as_written =
+                    overlap::decide(&Write { may_change_data: false, record: None, ..*write });
+                as_written.record = RecordAfter::Gone;
+                let patch = self.build(write, &as_written, warnings).unwrap_or_default();
+                (as_written, patch)
+            }
+        }
+    }
+
+    fn build(
+        &self,
+        write: &Write<'_>,
+        decision: &Decision,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Option<Patch>, AnnotationsFull> {
+        let mut patch = PatchBuilder::new(self.object);
+        let (carried, is_carrying) = match &decision.record {
+            RecordAfter::AsStored => (
+                self.old.annotation(names::CARRIED).map(str::to_owned),
+                write.record.is_some_and(|record| !record.is_empty()),
+            ),
+            RecordAfter::Gone => (None, false),
+            RecordAfter::Set(record) => (Some(record.to_annotation()), !record.is_empty()),
+        };
+        patch.annotation(names::CARRIED, carried)?;
+        patch.label(names::PHASE, is_carrying.then_some("overlap"));
+        let staged = self.old.annotation(names::STAGED).filter(|_| self.object.ca_crt().is_some());
+        patch.annotation(names::STAGED, staged.map(str::to_owned))?;
+        if let Some(bytes) = &decision.ca_crt {
+            patch.ca_crt(bytes.clone());
+        }
+        if let Some(mode) =
+            self.restored(self.object.label(names::MODE), self.old.label(names::MODE))
+        {
+            patch.label(names::MODE, Some(mode));
+        }
+        for key in SETTINGS {
+            let setting = self.restored(self.object.annotation(key), self.old.annotation(key));
+            let fits =
+                setting.is_none_or(|value| patch.annotation(key, Some(value.to_owned())).is_ok());
+            if !fits && !warnings.contains(&Warning::AnnotationsFull) {
+                warnings.push(Warning::AnnotationsFull);
+            }
+        }
+        Ok(patch.build())
+    }
+
+    /// The settings as they will stand on the Secret.
+    fn raw_settings(&self) -> Raw<'a> {
+        let annotation = |key| {
+            let (new, old) = (self.object.annotation(key), self.old.annotation(key));
+            new.or(self.restored(new, old))
+        };
+        let (new, old) = (self.object.label(names::MODE), self.old.label(names::MODE));
+        Raw {
+            mode: new.or(self.restored(new, old)),
+            keep: annotation(names::KEEP),
+            window: annotation(names::WINDOW),
+            distrust: annotation(names::DISTRUST),
+        }
+    }
+
+    /// A stored value that a PUT lacks.
+    fn restored(&self, new: Option<&'a str>, old: Option<&'a str>) -> Option<&'a str> {
+        old.filter(|value| self.is_put && new.is_none() && value.len() <= MAX_RESTORED)
+    }
+}
+
+/// The decoded values, each decoded once.
+struct Values {
+    ca_crt: Option<Vec<u8>>,
+    /// `None` where it is the same as the incoming one.
+    stored_ca_crt: Option<Option<Vec<u8>>>,
+    tls_crt: Option<Vec<u8>>,
+    stored_tls_crt: Option<Option<Vec<u8>>>,
+}
+
+impl Values {
+    fn decode(object: &Secret<'_>, old: &Secret<'_>) -> Self {
+        let other = |new: Option<&str>, old: Option<&str>| (new != old).then(|| old.map(decode));
+        Self {
+            ca_crt: object.ca_crt().map(decode),
+            stored_ca_crt: other(object.ca_crt(), old.ca_crt()),
+            tls_crt: object.tls_crt().map(decode),
+            stored_tls_crt: other(object.tls_crt(), old.tls_crt()),
+        }
+    }
+
+    fn incoming(&self) -> Contents<'_> {
+        Contents { ca_crt: self.ca_crt.as_deref(), tls_crt: self.tls_crt.as_deref() }
+    }
+
+    fn stored(&self) -> Contents<'_> {
+        Contents {
+            ca_crt: self.stored_ca_crt.as_ref().unwrap_or(&self.ca_crt).as_deref(),
+            tls_crt: self.stored_tls_crt.as_ref().unwrap_or(&self.tls_crt).as_deref(),
+        }
+    }
+}
+
+/// The API server sends canonical base64. What is not base64 reads as empty, which holds no
+/// certificate.
+fn decode(base64: &str) -> Vec<u8> {
+    let compact: Cow<'_, [u8]> = if base64.bytes().any(|b| b.is_ascii_whitespace()) {
+        base64.bytes().filter(|b| !b.is_ascii_whitespace()).collect()
+    } else {
+        base64.as_bytes().into()
+    };
+    super::BASE64.decode(compact).unwrap_or_default()
+}

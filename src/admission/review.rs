@@ -1,0 +1,485 @@
+//! The wire format of a review (Kubernetes `admission.k8s.io/v1`), borrowed from the body.
+//!
+//! Only what the decision needs is read: the parser skips everything else, so a private key is
+//! never decoded or copied, and nonsense under a key that is not ours does no harm. None of these
+//! types implements `Debug`: a review must not end up in a log.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::guard;
+use crate::names;
+
+/// Why a body is not a review. Says nothing of its content, as `serde`'s errors would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadReviewError {
+    /// Not JSON, or not of the shape of a review.
+    #[error("the body is not a JSON AdmissionReview")]
+    Malformed,
+    /// Another kind or version.
+    #[error("the body is not an AdmissionReview of admission.k8s.io/v1")]
+    WrongKind,
+    /// There is no `request`, or it has no `uid`: no answer could name it.
+    #[error("the AdmissionReview has no request with a uid")]
+    NoRequest,
+}
+
+/// Reads the request of a review.
+pub fn read(body: &[u8]) -> Result<Request<'_>, ReadReviewError> {
+    let review: Review<'_> =
+        serde_json::from_slice(body).map_err(|_| ReadReviewError::Malformed)?;
+    if review.kind != "AdmissionReview" || review.api_version != "admission.k8s.io/v1" {
+        return Err(ReadReviewError::WrongKind);
+    }
+    review.request.filter(|request| !request.uid.is_empty()).ok_or(ReadReviewError::NoRequest)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Review<'a> {
+    #[serde(borrow, default)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    request: Option<Request<'a>>,
+}
+
+/// What is asked.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request<'a> {
+    /// To be echoed.
+    #[serde(borrow)]
+    pub uid: Cow<'a, str>,
+    /// `UPDATE` for all that concerns us.
+    #[serde(borrow, default)]
+    pub operation: Cow<'a, str>,
+    /// The kind of the objects.
+    #[serde(borrow, default)]
+    pub kind: Option<Kind<'a>>,
+    /// Set for `/status` and the like.
+    #[serde(borrow, default)]
+    pub sub_resource: Option<Cow<'a, str>>,
+    /// The namespace of the object.
+    #[serde(borrow, default)]
+    pub namespace: Option<Cow<'a, str>>,
+    /// The name of the object.
+    #[serde(borrow, default)]
+    pub name: Option<Cow<'a, str>>,
+    /// Whether nothing will be stored.
+    #[serde(default)]
+    pub dry_run: Option<bool>,
+    /// The options of the API call: their kind tells PUT from PATCH.
+    #[serde(borrow, default)]
+    pub options: Option<Options<'a>>,
+    /// Who writes.
+    #[serde(borrow, default)]
+    pub user_info: Option<UserInfo<'a>>,
+    /// The Secret as the writer wants it.
+    #[serde(borrow, default)]
+    pub object: Option<Secret<'a>>,
+    /// The Secret as it is.
+    #[serde(borrow, default)]
+    pub old_object: Option<Secret<'a>>,
+}
+
+impl Request<'_> {
+    /// A PUT replaces the whole object, and a generator that knows nothing of us wipes people's
+    /// settings with it; a PATCH removes only what it names.
+    pub fn is_put(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.kind == "UpdateOptions")
+    }
+
+    /// Whether a person, not a program of the cluster, writes.
+    pub fn is_by_person(&self) -> bool {
+        let user = self.user_info.as_ref().map(|user| user.username.as_ref()).unwrap_or_default();
+        !user.is_empty() && !user.starts_with("system:serviceaccount:")
+    }
+}
+
+/// A `GroupVersionKind`.
+#[derive(Deserialize)]
+pub struct Kind<'a> {
+    /// Empty for the core group.
+    #[serde(borrow, default)]
+    pub group: Cow<'a, str>,
+    /// Such as `v1`.
+    #[serde(borrow, default)]
+    pub version: Cow<'a, str>,
+    /// Such as `Secret`.
+    #[serde(borrow, default)]
+    pub kind: Cow<'a, str>,
+}
+
+/// The part of the options that tells PUT from PATCH.
+#[derive(Deserialize)]
+pub struct Options<'a> {
+    /// `UpdateOptions` or `PatchOptions`.
+    #[serde(borrow, default)]
+    pub kind: Cow<'a, str>,
+}
+
+/// The part of the user info that tells people from programs.
+#[derive(Deserialize)]
+pub struct UserInfo<'a> {
+    /// The name of the user.
+    #[serde(borrow, default)]
+    pub username: Cow<'a, str>,
+}
+
+/// What is read of a Secret.
+#[derive(Deserialize, Default)]
+pub struct Secret<'a> {
+    /// Such as `kubernetes.io/tls`.
+    #[serde(borrow, default, rename = "type")]
+    pub type_: Option<Cow<'a, str>>,
+    /// Whether its data can never change.
+    #[serde(default)]
+    pub immutable: Option<bool>,
+    /// Labels and annotations.
+    #[serde(borrow, default)]
+    metadata: Option<Metadata<'a>>,
+    #[serde(borrow, default)]
+    data: Option<Data<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+struct Metadata<'a> {
+    #[serde(borrow, default)]
+    labels: Option<Labels<'a>>,
+    #[serde(borrow, default)]
+    annotations: Option<Annotations<'a>>,
+}
+
+impl<'a> Secret<'a> {
+    /// The labels that concern us; `None` where the object has no such map.
+    pub fn labels(&self) -> Option<&Strings<'a>> {
+        self.metadata.as_ref()?.labels.as_ref().map(|labels| &labels.0)
+    }
+
+    /// The annotations that concern us; `None` where the object has no such map.
+    pub fn annotations(&self) -> Option<&Strings<'a>> {
+        self.metadata.as_ref()?.annotations.as_ref().map(|annotations| &annotations.0)
+    }
+
+    /// The value of a label, if it is one that concerns us.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels()?.get(key)
+    }
+
+    /// The value of an annotation, if it is one that concerns us.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations()?.get(key)
+    }
+
+    /// Whether the object has the map that labels or annotations live in.
+    pub fn has_metadata(&self) -> bool {
+        self.metadata.is_some()
+    }
+
+    /// The base64 text of `ca.crt`.
+    pub fn ca_crt(&self) -> Option<&str> {
+        self.data.as_ref()?.ca_crt.as_deref()
+    }
+
+    /// The base64 text of `tls.crt`.
+    pub fn tls_crt(&self) -> Option<&str> {
+        self.data.as_ref()?.tls_crt.as_deref()
+    }
+
+    /// Whether there is a value under `key`; true for [`guard::WATCHED_KEYS`], `ca.crt` and
+    /// `tls.crt` alone.
+    pub fn has_key(&self, key: &str) -> bool {
+        let Some(data) = &self.data else { return false };
+        match key {
+            names::CA_CRT => data.ca_crt.is_some(),
+            names::TLS_CRT => data.tls_crt.is_some(),
+            _ => data.watched.contains(&key),
+        }
+    }
+
+    /// The sum of the decoded sizes of all values, in bytes: what the API server's limit counts.
+    pub fn data_size(&self) -> usize {
+        self.data.as_ref().map_or(0, |data| data.size)
+    }
+}
+
+/// A map of strings, of which only some are kept.
+#[derive(Default)]
+pub struct Strings<'a> {
+    kept: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// The bytes of all keys and values, also of those that are not kept.
+    pub size: usize,
+}
+
+impl Strings<'_> {
+    /// A kept value.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.kept.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_ref())
+    }
+
+    fn deserialize<'a, D: Deserializer<'a>>(
+        deserializer: D,
+        keep: fn(&str) -> bool,
+    ) -> Result<Strings<'a>, D::Error> {
+        deserializer.deserialize_map(StringsVisitor { keep })
+    }
+}
+
+#[derive(Default)]
+struct Labels<'a>(Strings<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Labels<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Strings::deserialize(deserializer, |key| is_ours(key) || guard::is_watched_label(key))
+            .map(Self)
+    }
+}
+
+#[derive(Default)]
+struct Annotations<'a>(Strings<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Annotations<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Strings::deserialize(deserializer, |key| {
+            is_ours(key) || key == names::CERT_MANAGER_CERTIFICATE
+        })
+        .map(Self)
+    }
+}
+
+fn is_ours(key: &str) -> bool {
+    key.starts_with(names::PREFIX)
+}
+
+struct StringsVisitor {
+    keep: fn(&str) -> bool,
+}
+
+impl<'de> Visitor<'de> for StringsVisitor {
+    type Value = Strings<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut strings = Strings::default();
+        while let Some(Text(key)) = map.next_key()? {
+            if (self.keep)(&key) {
+                let value = map.next_value::<Option<Text<'de>>>()?.map(|t| t.0).unwrap_or_default();
+                strings.size += key.len() + value.len();
+                strings.kept.push((key, value));
+            } else {
+                let value = map.next_value::<&RawValue>()?;
+                strings.size += key.len() + string_len(value);
+            }
+        }
+        Ok(strings)
+    }
+}
+
+/// The `data` map: two values, some key names, and sizes.
+#[derive(Default)]
+struct Data<'a> {
+    ca_crt: Option<Cow<'a, str>>,
+    tls_crt: Option<Cow<'a, str>>,
+    watched: Vec<&'static str>,
+    size: usize,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(DataVisitor)
+    }
+}
+
+struct DataVisitor;
+
+impl<'de> Visitor<'de> for DataVisitor {
+    type Value = Data<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of base64 strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut data = Data::default();
+        while let Some(Text(key)) = map.next_key()? {
+            match key.as_ref() {
+                names::CA_CRT => data.ca_crt = Some(base64_value(&mut map, &mut data.size)?),
+                names::TLS_CRT => data.tls_crt = Some(base64_value(&mut map, &mut data.size)?),
+                other => {
+                    let watched = guard::WATCHED_KEYS.into_iter().find(|key| *key == other);
+                    data.watched.extend(watched);
+                    let value = map.next_value::<&RawValue>()?.get();
+                    data.size += decoded_len(value.trim_matches('"'));
+                }
+            }
+        }
+        Ok(data)
+    }
+}
+
+/// A `null` is what Go writes for an empty value, and reads as one.
+fn base64_value<'de, A: MapAccess<'de>>(
+    map: &mut A,
+    size: &mut usize,
+) -> Result<Cow<'de, str>, A::Error> {
+    let value = map.next_value::<Option<Text<'de>>>()?.map(|text| text.0).unwrap_or_default();
+    *size += decoded_len(&value);
+    Ok(value)
+}
+
+/// The decoded size of standard base64 text, exact for what the API server sends: it always
+/// encodes anew.
+fn decoded_len(base64: &str) -> usize {
+    let padding = base64.bytes().rev().take(2).take_while(|&b| b == b'=').count();
+    (base64.len() / 4 * 3 + (base64.len() % 4 * 3) / 4).saturating_sub(padding)
+}
+
+/// The length of a JSON string's value. Without escapes it is that of its text; with them the
+/// value is read, and dropped.
+fn string_len(raw: &RawValue) -> usize {
+    let text = raw.get();
+    if !text.contains('\\') {
+        return text.len().saturating_sub(2);
+    }
+    serde_json::from_str::<Cow<'_, str>>(text).map_or(text.len(), |value| value.len())
+}
+
+/// A string that borrows wherever it has no escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text)))
+            }
+        }
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::prelude::*;
+
+    use super::*;
+
+    fn review(request: &str) -> String {
+        format!(
+            r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{request}}}"#
+        )
+    }
+
+    fn secret(json: &str) -> Secret<'_> {
+        serde_json::from_str(json).ok().expect("a Secret")
+    }
+
+    #[test]
+    fn what_is_no_review_is_refused_by_kind() {
+        let cases = [
+            ("", ReadReviewError::Malformed),
+            ("[]", ReadReviewError::Malformed),
+            ("{}", ReadReviewError::WrongKind),
+            (
+                r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview"}"#,
+                ReadReviewError::WrongKind,
+            ),
+            (
+                r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#,
+                ReadReviewError::NoRequest,
+            ),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(read(body.as_bytes()).err(), Some(expected), "{body}");
+        }
+        assert_eq!(
+            read(review(r#"{"uid":""}"#).as_bytes()).err(),
+            Some(ReadReviewError::NoRequest)
+        );
+        assert_eq!(read(review("{}").as_bytes()).err(), Some(ReadReviewError::Malformed));
+        assert_eq!(read(review("null").as_bytes()).err(), Some(ReadReviewError::NoRequest));
+    }
+
+    #[test]
+    fn unknown_fields_nulls_and_missing_maps_are_no_obstacle() {
+        let text = review(
+            r#"{"uid":"u","future":{"a":[1]},"kind":null,"namespace":null,"options":null,"userInfo":null,
+                "object":{"metadata":{"labels":null,"annotations":null,"managedFields":[{}]},"data":null,"stringData":{"x":"y"}},
+                "oldObject":null}"#,
+        );
+        let request = read(text.as_bytes()).ok().unwrap();
+        let object = request.object.unwrap();
+        assert!(object.labels().is_none() && object.annotations().is_none());
+        assert!(object.ca_crt().is_none() && object.data_size() == 0 && object.has_metadata());
+        assert!(request.old_object.is_none() && request.kind.is_none());
+    }
+
+    #[test]
+    fn only_what_concerns_us_is_kept_and_everything_is_measured() {
+        let secret = secret(
+            r#"{"metadata":{"annotations":{"a":"12345","ca-overlap.dev/keep":"2","b\n":"\u00e9\\"}}}"#,
+        );
+        let annotations = secret.annotations().unwrap();
+        assert_eq!(annotations.get("a"), None);
+        assert_eq!(annotations.get("ca-overlap.dev/keep"), Some("2"));
+        assert_eq!(annotations.size, 6 + 20 + 2 + 3);
+    }
+
+    #[test]
+    fn values_under_other_keys_are_never_read() {
+        let secret = secret(
+            r#"{"data":{"tls.key":"%%%not base64%%%","n":7,"deep":{"x":[null]},"ca.crt":null,"ca.key":"AAAA"}}"#,
+        );
+        assert_eq!(secret.ca_crt(), Some(""));
+        assert!(secret.has_key("ca.crt") && secret.has_key("ca.key"));
+        assert!(!secret.has_key("tls.crt") && !secret.has_key("cakey.pem"));
+    }
+
+    #[test]
+    fn the_data_size_is_that_of_the_decoded_values() {
+        for sizes in [[0, 1, 2], [3, 4, 5], [100, 1001, 4096]] {
+            let [a, b, c] = sizes.map(|n| BASE64_STANDARD.encode(vec![7_u8; n]));
+            let text = format!(r#"{{"data":{{"ca.crt":"{a}","x":"{b}","tls.crt":"{c}"}}}}"#);
+            assert_eq!(secret(&text).data_size(), sizes.iter().sum::<usize>());
+        }
+    }
+
+    #[test]
+    fn put_and_people_are_told_apart() {
+        for (kind, user, put, person) in [
+            ("UpdateOptions", "kubernetes-admin", true, true),
+            ("PatchOptions", "system:serviceaccount:a:b", false, false),
+            ("", "", false, false),
+        ] {
+            let text = review(&format!(
+                r#"{{"uid":"u","options":{{"kind":"{kind}"}},"userInfo":{{"username":"{user}"}}}}"#
+            ));
+            let request = read(text.as_bytes()).ok().unwrap();
+            assert_eq!((request.is_put(), request.is_by_person()), (put, person), "{kind} {user}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What the endpoint answers to what it can and cannot read.
+
+use axum::body::Body;
+use http::{Request, StatusCode};
+use serde_json::{Value, json};
+
+use crate::pki;
+use crate::rig::{MAX_BODY, ask, post, review, secret, send};
+
+#[tokio::test]
+async fn a_rotation_is_bundled_recorded_and_explained() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let outcome = ask(&review(&secret(&old.pem()), &secret(&new.pem()))).await;
+    assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+    assert_eq!(outcome.label("phase"), Some("overlap"));
+    let record: Value = serde_json::from_str(outcome.annotation("carried").unwrap()).unwrap();
+    assert_eq!(record[0]["sha256"], old.fingerprint().to_string());
+    assert!(
+        record[0].get("until").is_none() && record[0]["since"].as_str().unwrap().ends_with('Z')
+    );
+    assert_eq!(outcome.decision(), "rotation");
+    assert_eq!(outcome.response["auditAnnotations"]["carried"], old.fingerprint().to_string());
+    assert!(outcome.warnings().is_empty());
+    // The same on a dry run.
+    let mut dry = review(&secret(&old.pem()), &secret(&new.pem()));
+    dry["request"]["dryRun"] = true.into();
+    assert_eq!(ask(&dry).await.ca_crt(), outcome.ca_crt());
+}
+
+#[tokio::test]
+async fn a_person_is_told_how_to_drop_what_was_added_back() {
+    let mut review = review(&secret(&pki::ca().pem()), &secret(&pki::ca().pem()));
+    review["request"]["userInfo"]["username"] = "kubernetes-admin".into();
+    let warnings = ask(&review).await;
+    assert!(
+        warnings.warnings()[0].contains("ca-overlap.dev/distrust"),
+        "{:?}",
+        warnings.warnings()
+    );
+}
+
+#[tokio::test]
+async fn nothing_changes_where_neither_side_has_a_ca() {
+    let hmac = json!({"metadata": {"name": "hmac"}, "data": {"hmac-secret": "c2VjcmV0"}});
+    let outcome = ask(&review(&hmac, &hmac)).await;
+    assert_eq!((outcome.decision(), outcome.operations.len()), ("no_ca", 0));
+    for missing in [json!({"metadata": {}}), json!({"metadata": null, "data": null}), json!({})] {
+        assert!(ask(&review(&missing, &missing)).await.operations.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_review_gets_the_fitting_status() {
+    for body in ["", "not json", "{}", "[1]", "null", "{\"kind\":\"AdmissionReview\"}"] {
+        let (status, answer) = post(body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+        assert!(!answer.is_empty());
+    }
+    let good = serde_json::to_vec(&review(&json!({}), &json!({}))).unwrap();
+    let as_type = |content_type: Option<&str>| {
+        let request = Request::post("/mutate");
+        content_type.into_iter().fold(request, |r, t| r.header("content-type", t))
+    };
+    for refused in [None, Some("text/plain"), Some("application/json-patch+json"), Some("")] {
+        let request = as_type(refused).body(Body::from(good.clone())).unwrap();
+        assert_eq!(send(request).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{refused:?}");
+    }
+    for taken in ["application/json", "Application/JSON; charset=utf-8"] {
+        let request = as_type(Some(taken)).body(Body::from(good.clone())).unwrap();
+        assert_eq!(send(request).await.0, StatusCode::OK, "{taken}");
+    }
+    let get = Request::get("/mutate").body(Body::empty()).unwrap();
+    assert_eq!(send(get).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    let elsewhere = Request::post("/").body(Body::empty()).unwrap();
+    assert_eq!(send(elsewhere).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_gets_413_and_one_at_the_limit_is_read() {
+    let mut padded = serde_json::to_vec(&review(&json!({}), &json!({}))).unwrap();
+    padded.resize(MAX_BODY, b' ');
+    assert_eq!(post(padded.clone()).await.0, StatusCode::OK);
+    padded.push(b' ');
+    assert_eq!(post(padded).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_review_of_two_secrets_near_the_size_limit_is_answered() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let filler = |ca: &str| {
+        let mut secret = secret(ca);
+        secret["data"]["blob"] = "A".repeat(1_390_000).into();
+        secret
+    };
+    let outcome = ask(&review(&filler(&old.pem()), &filler(&new.pem()))).await;
+    assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+}
+
+#[tokio::test]
+async fn where_the_secret_is_full_the_write_passes_as_it_is() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let mut full = secret(&new.pem());
+    let used = new.pem().len() + "CANARY-tls-key".len();
+    let blob = 1_048_576 - used - 10;
+    full["data"]["blob"] =
+        base64::Engine::encode(&base64::prelude::BASE64_STANDARD, vec![0; blob]).into();
+    let outcome = ask(&review(&secret(&old.pem()), &full)).await;
+    assert_eq!(outcome.ca_crt(), new.pem());
+    assert!(outcome.warnings()[0].contains("no room"));
+    assert_eq!(outcome.annotation("carried"), Some("[]"));
+}
+
+#[tokio::test]
+async fn the_private_key_is_in_no_answer() {
+    let canary = "CANARY";
+    let mut bad = secret(&pki::ca().pem());
+    bad["data"]["tls.key"] = format!("%%{canary}%%").into();
+    bad["data"][format!("extra-{canary}")] = json!({"not": [canary]});
+    let reviews = [
+        review(&secret(&pki::ca().pem()), &secret(&pki::ca().pem())),
+        review(&bad, &bad),
+        review(&json!({"data": [canary]}), &bad),
+        json!({"request": {"uid": [canary]}}),
+    ];
+    for review in reviews {
+        let (_, body) = post(serde_json::to_vec(&review).unwrap()).await;
+        assert!(!String::from_utf8_lossy(&body).contains(canary));
+    }
+}

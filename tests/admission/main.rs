@@ -1,0 +1,11 @@
+//! The admission endpoint without sockets: a request in, an answer out, and json-patch as the
+//! judge of the patch.
+
+#[path = "../support/pki.rs"]
+mod pki;
+
+mod answers;
+mod guards;
+mod hostile;
+mod rig;
+mod state;

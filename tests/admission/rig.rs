@@ -1,0 +1,168 @@
+//! Builds reviews, asks the router, applies the patch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use base64::prelude::*;
+use ca_overlap::admission::handler::{Admission, router};
+use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::telemetry::AdmissionMetrics;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+pub const MAX_BODY: usize = 8 * 1024 * 1024;
+
+pub fn admission(defaults: Defaults) -> Arc<Admission> {
+    Arc::new(Admission {
+        defaults,
+        own_namespace: "ca-overlap".into(),
+        max_body: MAX_BODY,
+        body_timeout: Duration::from_secs(10),
+        metrics: AdmissionMetrics::default(),
+    })
+}
+
+/// Sends a body as the API server does.
+pub async fn post(body: impl Into<Body>) -> (StatusCode, Vec<u8>) {
+    let request = Request::post("/mutate?timeout=3s")
+        .header("content-type", "application/json")
+        .body(body.into())
+        .unwrap();
+    send(request).await
+}
+
+pub async fn send(request: Request<Body>) -> (StatusCode, Vec<u8>) {
+    let response = router(admission(Defaults::default())).oneshot(request).await.unwrap();
+    let status = response.status();
+    assert!(!response.headers().contains_key("retry-after"));
+    (status, response.into_body().collect().await.unwrap().to_bytes().to_vec())
+}
+
+/// An update of a Secret, as a PUT of a program unless said otherwise.
+pub fn review(old: &Value, new: &Value) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "0a1b",
+            "kind": {"group": "", "version": "v1", "kind": "Secret"},
+            "resource": {"group": "", "version": "v1", "resource": "secrets"},
+            "name": "envoy", "namespace": "gateway", "operation": "UPDATE", "dryRun": false,
+            "userInfo": {"username": "system:serviceaccount:gateway:certgen"},
+            "options": {"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1"},
+            "object": new, "oldObject": old,
+        }
+    })
+}
+
+pub fn as_patch(mut review: Value) -> Value {
+    review["request"]["options"]["kind"] = "PatchOptions".into();
+    review
+}
+
+/// A TLS Secret with this `ca.crt`.
+pub fn secret(ca_crt: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "envoy", "namespace": "gateway", "resourceVersion": "7"},
+        "data": {
+            "ca.crt": BASE64_STANDARD.encode(ca_crt),
+            "tls.crt": "", "tls.key": BASE64_STANDARD.encode("CANARY-tls-key"),
+        }
+    })
+}
+
+pub fn annotate(mut secret: Value, key: &str, value: &str) -> Value {
+    secret["metadata"]["annotations"][format!("ca-overlap.dev/{key}")] = value.into();
+    secret
+}
+
+pub fn label(mut secret: Value, key: &str, value: &str) -> Value {
+    secret["metadata"]["labels"][format!("ca-overlap.dev/{key}")] = value.into();
+    secret
+}
+
+/// The answer to a review, and the object as the API server would store it.
+pub struct Outcome {
+    pub response: Value,
+    pub stored: Value,
+    pub operations: Vec<Value>,
+}
+
+pub async fn ask(review: &Value) -> Outcome {
+    let (status, body) = post(serde_json::to_vec(review).unwrap()).await;
+    assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
+    let answer: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(answer["apiVersion"], "admission.k8s.io/v1");
+    assert_eq!(answer["kind"], "AdmissionReview");
+    let response = answer["response"].clone();
+    assert_eq!(response["uid"], review["request"]["uid"]);
+    assert_eq!(response["allowed"], true);
+    assert_eq!(response.get("patch").is_some(), response.get("patchType").is_some());
+    let mut stored = review["request"]["object"].clone();
+    let mut operations = Vec::new();
+    if let Some(patch) = response["patch"].as_str() {
+        assert_eq!(response["patchType"], "JSONPatch");
+        let bytes = BASE64_STANDARD.decode(patch).unwrap();
+        let patch: json_patch::Patch = serde_json::from_slice(&bytes).unwrap();
+        json_patch::patch(&mut stored, &patch).expect("the patch applies");
+        operations = serde_json::from_slice(&bytes).unwrap();
+        only_our_paths(&operations);
+    }
+    for warning in response["warnings"].as_array().into_iter().flatten() {
+        assert!(warning.as_str().unwrap().len() <= 120);
+    }
+    Outcome { response, stored, operations }
+}
+
+fn only_our_paths(operations: &[Value]) {
+    for operation in operations {
+        let (op, path) = (operation["op"].as_str().unwrap(), operation["path"].as_str().unwrap());
+        let ours = path.starts_with("/metadata/labels/ca-overlap.dev~1")
+            || path.starts_with("/metadata/annotations/ca-overlap.dev~1");
+        let makes_map = op == "add"
+            && (path == "/metadata/labels" || path == "/metadata/annotations")
+            && operation["value"]
+                .as_object()
+                .unwrap()
+                .keys()
+                .all(|k| k.starts_with("ca-overlap.dev/"));
+        assert!(
+            (op == "add" && path == "/data/ca.crt")
+                || (matches!(op, "add" | "remove") && ours)
+                || makes_map,
+            "{op} {path}"
+        );
+    }
+}
+
+impl Outcome {
+    pub fn ca_crt(&self) -> String {
+        let text = self.stored["data"]["ca.crt"].as_str().unwrap();
+        String::from_utf8(BASE64_STANDARD.decode(text).unwrap()).unwrap()
+    }
+
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.stored["metadata"]["annotations"][format!("ca-overlap.dev/{key}")].as_str()
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.stored["metadata"]["labels"][format!("ca-overlap.dev/{key}")].as_str()
+    }
+
+    pub fn decision(&self) -> &str {
+        self.response["auditAnnotations"]["decision"].as_str().unwrap()
+    }
+
+    pub fn warnings(&self) -> Vec<&str> {
+        self.response["warnings"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|w| w.as_str().unwrap())
+            .collect()
+    }
+}

@@ -1,0 +1,184 @@
+//! Our own state and people's settings: what comes back, what is obeyed, what is refused.
+
+use base64::prelude::*;
+use serde_json::{Value, json};
+
+use crate::pki::{self, Identity};
+use crate::rig::{annotate, as_patch, ask, label, review, secret};
+
+fn carrying(new: &Identity, old: &Identity) -> Value {
+    let record =
+        json!([{"sha256": old.fingerprint().to_string(), "since": "2026-01-01T00:00:00Z"}]);
+    let stored = annotate(secret(&(new.pem() + &old.pem())), "carried", &record.to_string());
+    label(stored, "phase", "overlap")
+}
+
+#[tokio::test]
+async fn a_put_that_lacks_settings_gets_them_back_and_a_patch_is_obeyed() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let settings = [
+        ("keep", "2"),
+        ("window", "7d"),
+        ("distrust", ""),
+        ("restart", "deployment/x"),
+        ("group", "g"),
+    ];
+    let mut stored = label(secret(&old.pem()), "mode", "bundle");
+    for (key, value) in settings {
+        stored = annotate(stored, key, value);
+    }
+    let put = ask(&review(&stored, &secret(&new.pem()))).await;
+    assert_eq!(put.label("mode"), Some("bundle"));
+    for (key, value) in settings {
+        assert_eq!(put.annotation(key), Some(value), "{key}");
+    }
+    // The restored window counts for this very write.
+    assert!(put.annotation("carried").unwrap().contains("until"));
+    let patch = ask(&as_patch(review(&stored, &secret(&new.pem())))).await;
+    assert_eq!((patch.label("mode"), patch.annotation("keep")), (None, None));
+}
+
+#[tokio::test]
+async fn what_the_writer_sets_wins_over_what_was_set() {
+    let ca = pki::ca();
+    let stored = annotate(secret(&ca.pem()), "keep", "2");
+    let outcome = ask(&review(&stored, &annotate(secret(&ca.pem()), "keep", ""))).await;
+    assert_eq!(outcome.annotation("keep"), Some(""));
+    assert!(outcome.operations.is_empty());
+}
+
+#[tokio::test]
+async fn an_oversized_setting_is_not_brought_back() {
+    let ca = pki::ca();
+    for (len, comes_back) in [(4096, true), (4097, false)] {
+        let stored = annotate(secret(&ca.pem()), "group", &"g".repeat(len));
+        let outcome = ask(&review(&stored, &secret(&ca.pem()))).await;
+        assert_eq!(outcome.annotation("group").is_some(), comes_back, "{len}");
+    }
+}
+
+#[tokio::test]
+async fn our_state_comes_back_from_put_and_patch_and_forgery_is_replaced() {
+    let (old, new, evil) = (pki::ca(), pki::ca(), pki::ca());
+    let stored = carrying(&new, &old);
+    let bare = secret(&(new.pem() + &old.pem()));
+    let forged = carrying(&old, &evil);
+    let mut forged_state = bare.clone();
+    forged_state["metadata"]["annotations"] = forged["metadata"]["annotations"].clone();
+    for incoming in [&bare, &forged_state] {
+        for review in [review(&stored, incoming), as_patch(review(&stored, incoming))] {
+            let outcome = ask(&review).await;
+            assert_eq!(
+                outcome.stored["metadata"]["annotations"],
+                stored["metadata"]["annotations"]
+            );
+            assert_eq!(outcome.label("phase"), Some("overlap"));
+            assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+        }
+    }
+    // Where nothing was recorded, a forged record goes.
+    let outcome = ask(&review(&bare, &label(forged_state, "phase", "staged"))).await;
+    assert_eq!((outcome.annotation("carried"), outcome.label("phase")), (None, None));
+}
+
+#[tokio::test]
+async fn when_ca_crt_goes_our_state_goes() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let stored = annotate(carrying(&new, &old), "keep", "2");
+    let mut without = stored.clone();
+    without["data"].as_object_mut().unwrap().remove("ca.crt");
+    let outcome = ask(&as_patch(review(&stored, &without))).await;
+    assert_eq!((outcome.annotation("carried"), outcome.label("phase")), (None, None));
+    assert_eq!(outcome.annotation("keep"), Some("2"));
+}
+
+#[tokio::test]
+async fn a_reapply_makes_the_write_a_no_op() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let stored = carrying(&new, &old);
+    let outcome = ask(&review(&stored, &secret(&new.pem()))).await;
+    assert_eq!(outcome.stored["data"], stored["data"]);
+    assert_eq!(outcome.stored["metadata"]["annotations"], stored["metadata"]["annotations"]);
+    assert_eq!(outcome.stored["metadata"]["labels"], stored["metadata"]["labels"]);
+    assert_eq!(outcome.decision(), "same");
+}
+
+#[tokio::test]
+async fn distrust_acts_with_the_write_that_sets_it() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let stored = carrying(&new, &old);
+    let distrusting = annotate(stored.clone(), "distrust", &old.fingerprint().to_string());
+    let outcome = ask(&as_patch(review(&stored, &distrusting))).await;
+    assert_eq!(outcome.ca_crt(), new.pem());
+    assert_eq!((outcome.annotation("carried"), outcome.label("phase")), (Some("[]"), None));
+    // And it survives the next PUT of the generator, which would have brought it back.
+    let next = ask(&review(&outcome.stored, &secret(&new.pem()))).await;
+    assert_eq!(next.ca_crt(), new.pem());
+    assert_eq!(next.annotation("distrust"), Some(old.fingerprint().to_string().as_str()));
+}
+
+#[tokio::test]
+async fn a_record_that_does_not_parse_counts_as_absent_with_a_warning() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let stored = annotate(secret(&(new.pem() + &old.pem())), "carried", "CANARY{");
+    let outcome = ask(&review(&stored, &secret(&new.pem()))).await;
+    assert_eq!(outcome.decision(), "first_contact");
+    assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+    assert!(outcome.warnings()[0].contains("ca-overlap.dev/carried"));
+    assert!(!outcome.response.to_string().contains("CANARY"));
+}
+
+#[tokio::test]
+async fn an_unreadable_setting_is_named_and_the_default_used() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let mut incoming = annotate(secret(&new.pem()), "keep", "CANARY");
+    incoming = annotate(incoming, "window", "CANARY");
+    incoming = label(incoming, "mode", "CANARY");
+    let outcome = ask(&review(&secret(&old.pem()), &incoming)).await;
+    assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+    assert_eq!(outcome.warnings().len(), 3);
+    assert!(!outcome.warnings().concat().contains("CANARY"));
+}
+
+#[tokio::test]
+async fn staged_is_bundled_with_a_warning_until_it_is_there() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let outcome =
+        ask(&review(&secret(&old.pem()), &label(secret(&new.pem()), "mode", "staged"))).await;
+    assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+    assert!(outcome.warnings()[0].contains("mode=staged"));
+}
+
+#[tokio::test]
+async fn without_room_for_the_record_nothing_is_carried() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let mut full = secret(&new.pem());
+    full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - 10).into();
+    let outcome = ask(&review(&annotate(secret(&old.pem()), "keep", "3"), &full)).await;
+    assert!(outcome.operations.is_empty(), "{:?}", outcome.operations.len());
+    assert_eq!(outcome.ca_crt(), new.pem());
+    assert!(outcome.warnings().iter().any(|w| w.contains("annotations have no room")));
+    // A byte count that fits exactly is used.
+    let record = ask(&review(&secret(&old.pem()), &secret(&new.pem()))).await;
+    let needed = "ca-overlap.dev/carried".len() + record.annotation("carried").unwrap().len();
+    full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - needed).into();
+    let outcome = ask(&review(&secret(&old.pem()), &full)).await;
+    assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+}
+
+#[tokio::test]
+async fn a_ca_crt_that_is_not_base64_passes_as_it_is() {
+    let mut bad = secret("");
+    bad["data"]["ca.crt"] = "%%%".into();
+    let outcome = ask(&review(&secret(&pki::ca().pem()), &bad)).await;
+    assert_eq!(outcome.decision(), "not_readable");
+    assert_eq!(outcome.stored["data"]["ca.crt"], "%%%");
+    // White space in base64 is read, as Go reads it.
+    let ca = pki::ca();
+    let mut spaced = secret("");
+    let mut text = BASE64_STANDARD.encode(ca.pem());
+    text.insert_str(10, "\r\n");
+    spaced["data"]["ca.crt"] = text.into();
+    let old = pki::ca();
+    assert_eq!(ask(&review(&secret(&old.pem()), &spaced)).await.ca_crt(), ca.pem() + &old.pem());
+}

@@ -1,0 +1,244 @@
+//! The laws of the decision, over random histories of writes.
+
+use std::sync::LazyLock;
+
+use ca_overlap::overlap::certs::Bundle;
+use ca_overlap::overlap::policy::{Defaults, Raw, Settings};
+use ca_overlap::overlap::record::Record;
+use ca_overlap::overlap::{Case, Contents, Decision, RecordAfter, Write, decide};
+use jiff::{SignedDuration, Timestamp};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use crate::pki::{self, Identity, Spec};
+
+/// Six roots of one subject, two of them expired at some time of a history, and a chain.
+static POOL: LazyLock<Vec<Identity>> = LazyLock::new(|| {
+    let mut pool: Vec<_> = (0..4).map(|_| pki::ca()).collect();
+    for year in [2026, 2027] {
+        pool.push(Spec { not_after: (year, 3, 2), ..Spec::default() }.self_signed());
+    }
+    let root = Spec { subject: "root", ..Spec::default() }.self_signed();
+    pool.push(Spec { subject: "intermediate", ..Spec::default() }.signed_by(&root));
+    pool.push(root);
+    pool
+});
+
+static LEAFS: LazyLock<Vec<Vec<u8>>> =
+    LazyLock::new(|| POOL.iter().map(|ca| pki::leaf(ca, true).pem().into_bytes()).collect());
+
+#[derive(Clone, Debug)]
+struct Step {
+    bundle: Vec<usize>,
+    style: u8,
+    leaf: Option<usize>,
+    keep: u8,
+    window_hours: Option<u8>,
+    distrust: Option<usize>,
+    hours_later: i64,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let certificate = 0..POOL.len();
+    (
+        vec(certificate.clone(), 0..4),
+        0..5_u8,
+        proptest::option::of(certificate.clone()),
+        prop_oneof![3 => Just(1_u8), 1 => 0..4_u8],
+        proptest::option::weighted(0.3, 1..72_u8),
+        proptest::option::weighted(0.2, certificate),
+        prop_oneof![3 => Just(0_i64), 1 => -5..100_i64],
+    )
+        .prop_map(|(bundle, style, leaf, keep, window_hours, distrust, hours_later)| Step {
+            bundle,
+            style,
+            leaf,
+            keep,
+            window_hours,
+            distrust,
+            hours_later,
+        })
+}
+
+impl Step {
+    /// The bundle, as one of several programs may write it.
+    fn text(&self) -> Vec<u8> {
+        let write = |ca: &usize| match self.style {
+            1 => POOL[*ca].pem_wrapped(76, "\r\n"),
+            2 => format!("# {ca}\n{}", POOL[*ca].pem()),
+            _ => POOL[*ca].pem(),
+        };
+        let text: String = self.bundle.iter().map(write).collect();
+        if self.style == 3 { text.trim_end().into() } else { text.into() }
+    }
+
+    fn settings(&self) -> Settings {
+        let keep = self.keep.to_string();
+        let window = self.window_hours.map_or("none".to_owned(), |hours| format!("{hours}h"));
+        let distrust = self.distrust.map(|ca| POOL[ca].fingerprint().to_string());
+        let raw = Raw {
+            keep: Some(&keep),
+            window: Some(&window),
+            distrust: distrust.as_deref(),
+            mode: None,
+        };
+        Settings::read(raw, &Defaults::default())
+    }
+}
+
+#[derive(Clone, Default)]
+struct Stored {
+    ca_crt: Option<Vec<u8>>,
+    tls_crt: Option<Vec<u8>>,
+    record: Option<Record>,
+}
+
+impl Stored {
+    fn decide(
+        &self,
+        text: &[u8],
+        leaf: Option<&[u8]>,
+        now: Timestamp,
+        settings: &Settings,
+    ) -> Decision {
+        decide(&Write {
+            now,
+            stored: Contents { ca_crt: self.ca_crt.as_deref(), tls_crt: self.tls_crt.as_deref() },
+            incoming: Contents { ca_crt: Some(text), tls_crt: leaf },
+            record: self.record.as_ref(),
+            settings,
+            may_change_data: true,
+            room: usize::MAX,
+        })
+    }
+
+    fn after(&self, decision: &Decision, text: &[u8], leaf: Option<&[u8]>) -> Self {
+        Self {
+            ca_crt: Some(decision.ca_crt.clone().unwrap_or_else(|| text.to_vec())),
+            tls_crt: leaf.map(<[u8]>::to_vec),
+            record: match &decision.record {
+                RecordAfter::AsStored => self.record.clone(),
+                RecordAfter::Gone => None,
+                RecordAfter::Set(record) => Some(record.clone()),
+            },
+        }
+    }
+}
+
+fn bundle(text: &[u8]) -> Bundle {
+    Bundle::parse(text, 1000).unwrap()
+}
+
+/// 3,000 histories, or as many as `PROPTEST_CASES` says.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        return default;
+    }
+    ProptestConfig { cases: 3_000, ..default }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn laws_hold_in_every_history(steps in vec(step(), 1..7)) {
+        let mut stored = Stored::default();
+        let mut now = pki::now();
+        for step in steps {
+            now += SignedDuration::from_hours(step.hours_later);
+            let settings = step.settings();
+            let text = step.text();
+            let leaf = step.leaf.map(|ca| LEAFS[ca].as_slice());
+            let decision = stored.decide(&text, leaf, now, &settings);
+            let after = stored.after(&decision, &text, leaf);
+            let result = after.ca_crt.as_deref().unwrap();
+
+            if decision.case != Case::Unchanged {
+                prop_assert!(result.starts_with(&text), "the output starts with the incoming bytes");
+                appended_is_harmless(&text, result, now, &settings)?;
+            }
+            record_is_true(&after)?;
+            // A write that holds what was just cut from it brings that back as the generator's own.
+            if decision.cut == 0 {
+                deciding_again_changes_nothing(&after, &text, leaf, now, &settings)?;
+            }
+            stored = after;
+        }
+    }
+}
+
+fn appended_is_harmless(
+    text: &[u8],
+    result: &[u8],
+    now: Timestamp,
+    settings: &Settings,
+) -> Result<(), TestCaseError> {
+    let incoming = bundle(text);
+    let outgoing = bundle(result);
+    for certificate in incoming.certificates() {
+        prop_assert!(outgoing.contains(certificate), "every incoming certificate survives");
+    }
+    let appended: Vec<_> =
+        outgoing.certificates().iter().filter(|c| !incoming.contains(c)).collect();
+    // The only chain of the pool is one of two certificates.
+    let is_chain = appended.iter().any(|c| !ca_overlap::overlap::issuer::is_root(c));
+    let allowed = settings.keep.count() + usize::from(is_chain);
+    prop_assert!(appended.len() <= allowed, "at most `keep` chains are appended");
+    for certificate in appended {
+        prop_assert!(!certificate.is_expired(now), "nothing expired is appended");
+        prop_assert!(!settings.distrust.contains(&certificate.fingerprint()));
+    }
+    let tail = String::from_utf8(result[text.len()..].to_vec()).unwrap();
+    let canonical: String = bundle(tail.as_bytes())
+        .certificates()
+        .iter()
+        .map(|c| pki::pem_of(c.der(), 64, "\n"))
+        .collect();
+    prop_assert_eq!(tail.trim_start_matches('\n'), canonical, "only canonical blocks are appended");
+    Ok(())
+}
+
+/// Each entry stands for a certificate that is stored, and never for the first.
+fn record_is_true(after: &Stored) -> Result<(), TestCaseError> {
+    let Some(record) = &after.record else { return Ok(()) };
+    let stored = bundle(after.ca_crt.as_deref().unwrap_or_default());
+    if stored.is_empty() {
+        return Ok(());
+    }
+    for entry in record.entries() {
+        let place = stored.certificates().iter().position(|c| c.fingerprint() == entry.sha256);
+        prop_assert!(place.is_some_and(|place| place > 0));
+    }
+    Ok(())
+}
+
+fn deciding_again_changes_nothing(
+    after: &Stored,
+    text: &[u8],
+    leaf: Option<&[u8]>,
+    now: Timestamp,
+    settings: &Settings,
+) -> Result<(), TestCaseError> {
+    // An echo that is over stays as the generator wrote it, and goes with the next write that
+    // leaves ca.crt alone: the one history in which the same write has two outcomes.
+    let window = settings.window.length();
+    let stored = bundle(after.ca_crt.as_deref().unwrap());
+    let over = after.record.iter().flat_map(Record::entries).any(|entry| {
+        let certificate = stored.certificates().iter().find(|c| c.fingerprint() == entry.sha256);
+        entry.is_past_deadline(now, window)
+            || settings.distrust.contains(&entry.sha256)
+            || certificate.is_some_and(|c| c.is_expired(now))
+    });
+    if over || after.record.is_none() {
+        return Ok(());
+    }
+    let own_output = after.ca_crt.clone().unwrap();
+    for again in [text, own_output.as_slice()] {
+        let second = after.decide(again, leaf, now, settings);
+        let twice = after.after(&second, again, leaf);
+        prop_assert_eq!(&twice.ca_crt, &after.ca_crt, "deciding again changes nothing");
+        prop_assert_eq!(&twice.record, &after.record);
+    }
+    Ok(())
+}

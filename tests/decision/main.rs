@@ -1,0 +1,9 @@
+//! The pure decision: the table and the laws of the design, and the edges that hurt.
+
+#[path = "../support/pki.rs"]
+mod pki;
+
+mod edges;
+mod laws;
+mod scene;
+mod table;

@@ -1,0 +1,168 @@
+//! A small language for the rows of the design's table: `"CA2 CA1*"` is a bundle in which CA1 is
+//! carried.
+
+use std::collections::BTreeMap;
+
+use ca_overlap::overlap::policy::{Defaults, Raw, Settings};
+use ca_overlap::overlap::record::{Entry, Record};
+use ca_overlap::overlap::{Contents, Decision, RecordAfter, Write, decide};
+use jiff::Timestamp;
+
+use crate::pki::{self, Identity, Spec};
+
+/// Certificates by name, and one Secret that is written to.
+pub struct Scene {
+    people: BTreeMap<&'static str, Identity>,
+    pub now: Timestamp,
+    pub ca_crt: Option<Vec<u8>>,
+    pub tls_crt: Option<Vec<u8>>,
+    pub record: Option<Record>,
+    pub keep: &'static str,
+    pub window: &'static str,
+    pub distrust: Vec<&'static str>,
+    pub may_change_data: bool,
+    pub room: usize,
+}
+
+impl Scene {
+    /// CA1 to CA4 share subject and algorithm, as legacy generators make them.
+    pub fn new() -> Self {
+        let mut people = BTreeMap::new();
+        for name in ["CA1", "CA2", "CA3", "CA4", "X"] {
+            people.insert(name, pki::ca());
+        }
+        for (root, intermediate) in [("Root1", "Int1"), ("Root2", "Int2")] {
+            let root_ca = Spec { subject: root, ..Spec::default() }.self_signed();
+            let int = Spec { subject: intermediate, ..Spec::default() }.signed_by(&root_ca);
+            people.insert(root, root_ca);
+            people.insert(intermediate, int);
+        }
+        people.insert("Expired", Spec { not_after: (2025, 1, 1), ..Spec::default() }.self_signed());
+        let renewed = Spec { not_after: (2031, 1, 1), ..Spec::default() }
+            .self_signed_with(people["CA1"].key_copy());
+        people.insert("CA1renewed", renewed);
+        Self {
+            people,
+            now: pki::now(),
+            ca_crt: None,
+            tls_crt: None,
+            record: None,
+            keep: "1",
+            window: "none",
+            distrust: Vec::new(),
+            may_change_data: true,
+            room: usize::MAX,
+        }
+    }
+
+    pub fn add(&mut self, name: &'static str, identity: Identity) {
+        self.people.insert(name, identity);
+    }
+
+    pub fn get(&self, name: &str) -> &Identity {
+        &self.people[name]
+    }
+
+    /// What is stored, and since when its carried certificates are: a day.
+    pub fn stored(mut self, bundle: &str) -> Self {
+        self.ca_crt = Some(self.pem(bundle).into_bytes());
+        if bundle.contains('*') {
+            self.record = Some(Record::new(self.entries(bundle)));
+        }
+        self
+    }
+
+    /// There is a record, though nothing may be carried.
+    pub fn recorded(mut self) -> Self {
+        self.record.get_or_insert_default();
+        self
+    }
+
+    pub fn leaf_by(mut self, issuer: &str) -> Self {
+        self.tls_crt = Some(self.leaf(issuer));
+        self
+    }
+
+    pub fn leaf(&self, issuer: &str) -> Vec<u8> {
+        pki::leaf(self.get(issuer), true).pem().into_bytes()
+    }
+
+    pub fn entries(&self, bundle: &str) -> Vec<Entry> {
+        let day_before = self.now - jiff::SignedDuration::from_hours(24);
+        bundle
+            .split_whitespace()
+            .filter_map(|name| name.strip_suffix('*'))
+            .map(|name| Entry {
+                sha256: self.get(name).fingerprint(),
+                since: day_before,
+                until: None,
+            })
+            .collect()
+    }
+
+    pub fn pem(&self, bundle: &str) -> String {
+        bundle.split_whitespace().map(|name| self.get(name.trim_end_matches('*')).pem()).collect()
+    }
+
+    pub fn settings(&self) -> Settings {
+        let distrust: Vec<_> =
+            self.distrust.iter().map(|name| self.get(name).fingerprint().to_string()).collect();
+        let distrust = distrust.join(",");
+        let raw = Raw {
+            keep: Some(self.keep),
+            window: Some(self.window),
+            distrust: Some(&distrust),
+            mode: None,
+        };
+        Settings::read(raw, &Defaults::default())
+    }
+
+    /// Decides about `incoming` bytes without storing anything.
+    pub fn decide(&self, incoming: Option<&[u8]>, leaf: Option<&[u8]>) -> Decision {
+        let settings = self.settings();
+        decide(&Write {
+            now: self.now,
+            stored: Contents { ca_crt: self.ca_crt.as_deref(), tls_crt: self.tls_crt.as_deref() },
+            incoming: Contents { ca_crt: incoming, tls_crt: leaf },
+            record: self.record.as_ref(),
+            settings: &settings,
+            may_change_data: self.may_change_data,
+            room: self.room,
+        })
+    }
+
+    /// Writes bytes and stores the outcome.
+    pub fn write_bytes(&mut self, incoming: &[u8], leaf: Option<&[u8]>) -> Decision {
+        let decision = self.decide(Some(incoming), leaf);
+        self.ca_crt = Some(decision.ca_crt.clone().unwrap_or_else(|| incoming.to_vec()));
+        if let Some(leaf) = leaf {
+            self.tls_crt = Some(leaf.to_vec());
+        }
+        match &decision.record {
+            RecordAfter::AsStored => {}
+            RecordAfter::Gone => self.record = None,
+            RecordAfter::Set(record) => self.record = Some(record.clone()),
+        }
+        decision
+    }
+
+    /// Writes a bundle by names with the leaf that is stored, and stores the outcome.
+    pub fn write(&mut self, bundle: &str) -> Decision {
+        let leaf = self.tls_crt.clone();
+        self.write_bytes(self.pem(bundle).as_bytes(), leaf.as_deref())
+    }
+
+    /// The stored bundle by names, `*` for what the record lists.
+    pub fn shows(&self) -> String {
+        let text = String::from_utf8(self.ca_crt.clone().unwrap_or_default()).unwrap();
+        let mut shown = Vec::new();
+        for block in text.split_inclusive("-----END CERTIFICATE-----\n") {
+            let found = self.people.iter().find(|(_, person)| block.contains(&person.pem()));
+            let Some((name, person)) = found else { continue };
+            let carried =
+                self.record.as_ref().is_some_and(|r| r.entry(person.fingerprint()).is_some());
+            shown.push(format!("{name}{}", if carried { "*" } else { "" }));
+        }
+        shown.join(" ")
+    }
+}
