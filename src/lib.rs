@@ -19,6 +19,7 @@
 //! | [`admission`] | `AdmissionReview`, HTTP | reads a review, guards, turns a decision into a patch |
 //! | [`server`] | sockets, TLS, HTTP | accept loop with limits, admin endpoints, drain |
 //! | [`serving_cert`] | files, the Kubernetes API | where the server's own certificate comes from |
+//! | [`webhook`] | all of the above | wires them together, and ends them |
 //! | [`tools`] | all of the above | the other commands: `review`, `demo` |
 //! | [`telemetry`] | logs, metrics | handles that are resolved once, at start |
 //! | [`names`] | nothing | the names that are the contract with users and manifests |
@@ -31,3 +32,4 @@ pub mod server;
 pub mod serving_cert;
 pub mod telemetry;
 pub mod tools;
+pub mod webhook;

@@ -1,0 +1,420 @@
+//! `ca-overlap webhook`: its flags, and the configuration that they make.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use humantime::parse_duration;
+
+use super::{Failure, UsageError};
+use crate::names;
+use crate::overlap::policy::{Defaults, Keep, Mode, Window};
+use crate::server::accept::Limits;
+use crate::webhook::{self, Config, Source};
+
+/// The flags of `ca-overlap webhook`.
+#[derive(Clone, Debug, Args)]
+pub struct WebhookArgs {
+    #[command(flatten)]
+    listen: ListenArgs,
+    #[command(flatten)]
+    certificate: CertificateArgs,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    authority: AuthorityArgs,
+    #[command(flatten)]
+    policy: PolicyArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
+    #[command(flatten)]
+    drain: DrainArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Addresses")]
+struct ListenArgs {
+    /// Where the API server calls, by HTTPS
+    #[arg(long, value_name = "ADDR", env = "CA_OVERLAP_LISTEN", default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+
+    /// Where /livez, /readyz and /metrics are, by plain HTTP
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "CA_OVERLAP_ADMIN_LISTEN",
+        default_value = "0.0.0.0:8081"
+    )]
+    admin_listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Serving certificate (either --self-managed or --tls-*)")]
+struct CertificateArgs {
+    /// Issue it ourselves: CA in a Secret, leaf in memory, caBundle injected
+    #[arg(long, env = "CA_OVERLAP_SELF_MANAGED")]
+    self_managed: bool,
+
+    /// Certificate chain, PEM, leaf first; re-read when its content changes
+    #[arg(long, value_name = "FILE", env = "CA_OVERLAP_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+
+    /// Its key, PEM: PKCS#8, SEC1 or PKCS#1
+    #[arg(long, value_name = "FILE", env = "CA_OVERLAP_TLS_KEY")]
+    tls_key: Option<PathBuf>,
+
+    /// Demand a client certificate of one of these CAs, PEM; for API servers that are configured
+    /// to show one. Re-read when its content changes
+    #[arg(long, value_name = "FILE", env = "CA_OVERLAP_CLIENT_CA")]
+    client_ca: Option<PathBuf>,
+
+    /// How often to look at these files
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_TLS_RELOAD_INTERVAL",
+        default_value = "5s"
+    )]
+    tls_reload_interval: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Names in the cluster")]
+struct ClusterArgs {
+    /// Our own namespace, whose Secrets are left alone [default: the pod's own, else the
+    /// kubeconfig's, else ca-overlap]
+    #[arg(long, value_name = "NAME", value_parser = label, env = "CA_OVERLAP_NAMESPACE")]
+    namespace: Option<String>,
+
+    /// Our Service
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = label,
+        env = "CA_OVERLAP_SERVICE",
+        default_value = names::SERVICE
+    )]
+    service: String,
+
+    /// The Secret that holds our own CA
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = subdomain,
+        env = "CA_OVERLAP_CA_SECRET",
+        default_value = names::CA_SECRET
+    )]
+    ca_secret: String,
+
+    /// The MutatingWebhookConfiguration whose caBundle is ours
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = subdomain,
+        env = "CA_OVERLAP_WEBHOOK_CONFIG",
+        default_value = names::WEBHOOK_CONFIGURATION
+    )]
+    webhook_config: String,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "With --self-managed")]
+struct AuthorityArgs {
+    /// How long a CA lives; the next one is added at two thirds of it
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_CA_LIFETIME",
+        default_value = "365d"
+    )]
+    ca_lifetime: Duration,
+
+    /// How long a serving certificate lives; renewed at two thirds of it
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_LEAF_LIFETIME",
+        default_value = "7d"
+    )]
+    leaf_lifetime: Duration,
+
+    /// How long a new CA is in the caBundle before it issues what is served
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_TRUST_SETTLE",
+        default_value = "60s"
+    )]
+    trust_settle: Duration,
+
+    /// How often Secret and caBundle are compared
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_RECONCILE_INTERVAL",
+        default_value = "60s"
+    )]
+    reconcile_interval: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "For Secrets that do not say it themselves")]
+struct PolicyArgs {
+    /// bundle, staged or off
+    #[arg(long, value_name = "MODE", env = "CA_OVERLAP_DEFAULT_MODE", default_value = "bundle")]
+    default_mode: Mode,
+
+    /// How many previous CAs to carry, 0 to 8
+    #[arg(long, value_name = "N", env = "CA_OVERLAP_KEEP", default_value = "1")]
+    keep: Keep,
+
+    /// How long to carry them, such as 24h; none: until the next rotation
+    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_WINDOW", default_value = "none")]
+    window: Window,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Limits")]
+struct LimitArgs {
+    /// Connections at the same time; further ones wait
+    #[arg(long, value_name = "N", env = "CA_OVERLAP_MAX_CONNECTIONS", default_value = "1024")]
+    max_connections: usize,
+
+    /// For a TLS handshake
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_HANDSHAKE_TIMEOUT",
+        default_value = "10s"
+    )]
+    handshake_timeout: Duration,
+
+    /// For the header of a connection's first request, from its first byte, and for each body
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_REQUEST_TIMEOUT",
+        default_value = "10s"
+    )]
+    request_timeout: Duration,
+
+    /// For a connection without a request; more than the 90s of the API server, which does not
+    /// repeat a call on a connection that is closed under it
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_IDLE_TIMEOUT",
+        default_value = "120s"
+    )]
+    idle_timeout: Duration,
+
+    /// The largest body; a review of two Secrets of 1 MiB has 2.8 MB
+    #[arg(
+        long,
+        value_name = "SIZE",
+        value_parser = size,
+        env = "CA_OVERLAP_MAX_BODY",
+        default_value = "8MiB"
+    )]
+    max_body: usize,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "At the end (SIGTERM; a second one ends at once)")]
+struct DrainArgs {
+    /// Accept connections for at least this long: other nodes learn late that we leave
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_DRAIN_DELAY",
+        default_value = "15s"
+    )]
+    drain_delay: Duration,
+
+    /// Wait at most this long for connections to end
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_DRAIN_TIMEOUT",
+        default_value = "95s"
+    )]
+    drain_timeout: Duration,
+}
+
+impl WebhookArgs {
+    /// Runs the webhook until it is told to end.
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let config = self.validate()?;
+        webhook::run(config)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Checks what clap cannot.
+    pub fn validate(self) -> Result<Config, UsageError> {
+        let Self { listen, certificate, cluster, authority, policy, limits, drain } = self;
+        let ListenArgs { listen, admin_listen } = listen;
+        if listen == admin_listen && listen.port() != 0 {
+            return Err(UsageError::new("--admin-listen", "must differ from --listen"));
+        }
+        let ClusterArgs { namespace, service, ca_secret, webhook_config } = cluster;
+        let PolicyArgs { default_mode, keep, window } = policy;
+        let DrainArgs { drain_delay, drain_timeout } = drain;
+        if drain_timeout < drain_delay {
+            return Err(UsageError::new("--drain-timeout", "must not be below --drain-delay"));
+        }
+        let CertificateArgs { self_managed, tls_cert, tls_key, client_ca, tls_reload_interval } =
+            certificate;
+        positive("--tls-reload-interval", tls_reload_interval)?;
+        let source = match (self_managed, tls_cert, tls_key) {
+            (true, None, None) => {
+                let AuthorityArgs { ca_lifetime, leaf_lifetime, trust_settle, reconcile_interval } =
+                    authority.validate()?;
+                Source::SelfManaged {
+                    ca_secret,
+                    webhook_config,
+                    ca_lifetime,
+                    leaf_lifetime,
+                    trust_settle,
+                    reconcile_interval,
+                }
+            }
+            (false, Some(cert), Some(key)) => Source::Files { cert, key },
+            (true, ..) => {
+                let problem = "cannot be combined with --tls-cert and --tls-key";
+                return Err(UsageError::new("--self-managed", problem));
+            }
+            (false, Some(_), None) => {
+                return Err(UsageError::new("--tls-key", "is required with --tls-cert"));
+            }
+            (false, None, Some(_)) => {
+                return Err(UsageError::new("--tls-cert", "is required with --tls-key"));
+            }
+            (false, None, None) => {
+                let problem = "no serving certificate: either this, or --tls-cert and --tls-key";
+                return Err(UsageError::new("--self-managed", problem));
+            }
+        };
+        let (limits, body_timeout, max_body) = limits.validate()?;
+        Ok(Config {
+            listen,
+            admin_listen,
+            source,
+            client_ca,
+            tls_reload_interval,
+            namespace,
+            service,
+            defaults: Defaults { mode: default_mode, keep, window },
+            limits,
+            body_timeout,
+            max_body,
+            drain_delay,
+            drain_timeout,
+        })
+    }
+}
+
+impl AuthorityArgs {
+    fn validate(self) -> Result<Self, UsageError> {
+        let Self { ca_lifetime, leaf_lifetime, trust_settle, reconcile_interval } = self;
+        positive("--reconcile-interval", reconcile_interval)?;
+        if leaf_lifetime / 3 < reconcile_interval || leaf_lifetime < Duration::from_secs(3) {
+            return Err(UsageError::new(
+                "--leaf-lifetime",
+                "must be at least 3s and three times --reconcile-interval, or a certificate \
+                 expires before its renewal is looked at",
+            ));
+        }
+        if ca_lifetime / 3 < leaf_lifetime.max(trust_settle + reconcile_interval * 2) {
+            return Err(UsageError::new(
+                "--ca-lifetime",
+                "must be at least three times --leaf-lifetime, and three times --trust-settle \
+                 with two of --reconcile-interval, or a CA expires before the next one is served",
+            ));
+        }
+        if ca_lifetime > CENTURY {
+            return Err(UsageError::new("--ca-lifetime", "must not be above 100 years"));
+        }
+        Ok(self)
+    }
+}
+
+impl LimitArgs {
+    fn validate(self) -> Result<(Limits, Duration, usize), UsageError> {
+        let Self { max_connections, handshake_timeout, request_timeout, idle_timeout, max_body } =
+            self;
+        positive("--handshake-timeout", handshake_timeout)?;
+        positive("--request-timeout", request_timeout)?;
+        if idle_timeout <= API_SERVER_IDLE || idle_timeout > DAY {
+            return Err(UsageError::new(
+                "--idle-timeout",
+                "must be above 90s and at most a day: the API server keeps idle connections for \
+                 90s, and a call fails where one is closed under it",
+            ));
+        }
+        if !(1..=MAX_CONNECTIONS).contains(&max_connections) {
+            return Err(UsageError::new("--max-connections", "must be from 1 to 65536"));
+        }
+        let limits = Limits { max_connections, handshake_timeout, request_timeout, idle_timeout };
+        Ok((limits, request_timeout, max_body))
+    }
+}
+
+/// How long client-go, hence the API server, keeps idle connections.
+const API_SERVER_IDLE: Duration = Duration::from_secs(90);
+const DAY: Duration = Duration::from_secs(86_400);
+const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
+const MAX_CONNECTIONS: usize = 65_536;
+
+/// At least a millisecond, the resolution of timers, and at most a day.
+fn positive(flag: &'static str, time: Duration) -> Result<(), UsageError> {
+    if (Duration::from_millis(1)..=DAY).contains(&time) {
+        return Ok(());
+    }
+    Err(UsageError::new(flag, "must be from 1ms to a day"))
+}
+
+/// A DNS label (RFC 1123), as namespaces and Services are named.
+fn label(name: &str) -> Result<String, &'static str> {
+    let fits = name.len() <= 63 && !name.contains('.');
+    subdomain(name).ok().filter(|_| fits).ok_or("expected a DNS label such as ca-overlap")
+}
+
+/// A DNS subdomain (RFC 1123), as most objects are named.
+fn subdomain(name: &str) -> Result<String, &'static str> {
+    let good = |part: &str| {
+        let edges = !part.starts_with('-') && !part.ends_with('-') && !part.is_empty();
+        edges && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    };
+    if name.len() <= 253 && name.split('.').all(good) {
+        return Ok(name.to_owned());
+    }
+    Err("expected a name of lower-case letters, digits, dots and dashes")
+}
+
+/// Bytes, or a number with `KiB` or `MiB`.
+fn size(text: &str) -> Result<usize, &'static str> {
+    let (number, unit) = match (text.strip_suffix("KiB"), text.strip_suffix("MiB")) {
+        (Some(number), _) => (number, 1 << 10),
+        (_, Some(number)) => (number, 1 << 20),
+        _ => (text, 1),
+    };
+    let bytes = number.trim().parse::<usize>().ok().and_then(|n| n.checked_mul(unit));
+    bytes
+        .filter(|bytes| (1 << 10..=64 << 20).contains(bytes))
+        .ok_or("expected a size from 1KiB to 64MiB, such as 8MiB")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! What the flags accept, refuse and mean.
+
+use clap::{CommandFactory, Parser};
+
+use super::super::{Cli, Command};
+use super::*;
+
+const FILES: [&str; 4] = ["--tls-cert", "c.pem", "--tls-key", "k.pem"];
+
+fn config(args: &[&str]) -> Result<Config, String> {
+    let line = ["ca-overlap", "webhook"].iter().chain(args);
+    match Cli::try_parse_from(line).map_err(|e| e.to_string())?.command {
+        Command::Webhook(args) => args.validate().map_err(|e| e.to_string()),
+        #[allow(unreachable_patterns)] // Other commands come and go.
+        _ => unreachable!("webhook was asked for"),
+    }
+}
+
+fn with_files(args: &[&str]) -> Result<Config, String> {
+    config(&[&FILES[..], args].concat())
+}
+
+#[test]
+fn the_command_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_flag_has_an_environment_variable_a_default_and_a_help_text() {
+    let command = Cli::command();
+    let webhook = command.find_subcommand("webhook").unwrap();
+    let flags: Vec<_> = command.get_arguments().chain(webhook.get_arguments()).collect();
+    assert!(flags.len() > 25, "{}", flags.len());
+    for arg in flags {
+        let id = arg.get_id().as_str();
+        if matches!(id, "help" | "version") {
+            continue;
+        }
+        let expected = format!("CA_OVERLAP_{}", id.to_uppercase());
+        assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(expected.as_str()), "{id}");
+        assert!(arg.get_help().is_some(), "{id} has no help text");
+        let optional = ["self_managed", "tls_cert", "tls_key", "client_ca", "namespace"];
+        assert_eq!(arg.get_default_values().is_empty(), optional.contains(&id), "{id}");
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_design() {
+    let config = config(&["--self-managed"]).unwrap();
+    assert_eq!(config.listen, ([0, 0, 0, 0], 8443).into());
+    assert_eq!(config.admin_listen, ([0, 0, 0, 0], 8081).into());
+    assert_eq!(config.defaults, Defaults::default());
+    assert_eq!(config.max_body, 8 << 20);
+    assert_eq!(config.body_timeout, Duration::from_secs(10));
+    assert_eq!(config.drain_delay, Duration::from_secs(15));
+    assert_eq!(config.drain_timeout, Duration::from_secs(95));
+    assert_eq!(
+        config.limits,
+        Limits {
+            max_connections: 1024,
+            handshake_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(120),
+        }
+    );
+    let Source::SelfManaged { ca_secret, ca_lifetime, leaf_lifetime, .. } = config.source else {
+        unreachable!("self-managed was asked for");
+    };
+    assert_eq!(ca_secret, "ca-overlap-ca");
+    assert_eq!(ca_lifetime, DAY * 365);
+    assert_eq!(leaf_lifetime, DAY * 7);
+}
+
+#[test]
+fn exactly_one_source_of_certificates() {
+    assert!(config(&FILES).is_ok());
+    for (args, flag) in [
+        (&[][..], "--self-managed: no serving certificate"),
+        (&["--tls-cert", "c"], "--tls-key: is required"),
+        (&["--tls-key", "k"], "--tls-cert: is required"),
+        (&["--self-managed", "--tls-cert", "c"], "--self-managed: cannot be combined"),
+        (&["--self-managed", "--tls-key", "k"], "--self-managed: cannot be combined"),
+    ] {
+        let error = config(args).unwrap_err();
+        assert!(error.starts_with(flag), "{error}");
+    }
+}
+
+#[test]
+fn nonsense_names_its_flag() {
+    for (args, flag) in [
+        (["--idle-timeout", "90s"], "--idle-timeout"),
+        (["--drain-timeout", "1s"], "--drain-timeout"),
+        (["--max-connections", "0"], "--max-connections"),
+        (["--handshake-timeout", "0s"], "--handshake-timeout"),
+        (["--request-timeout", "0s"], "--request-timeout"),
+        (["--tls-reload-interval", "0s"], "--tls-reload-interval"),
+        (["--admin-listen", "0.0.0.0:8443"], "--admin-listen"),
+        (["--max-body", "1"], "--max-body"),
+        (["--max-body", "99999999MiB"], "--max-body"),
+        (["--keep", "9"], "--keep"),
+        (["--window", "soon"], "--window"),
+        (["--default-mode", "on"], "--default-mode"),
+        (["--service", "a/../b"], "--service"),
+        (["--namespace", "a.b"], "--namespace"),
+        (["--listen", "8443"], "--listen"),
+    ] {
+        let error = with_files(&args).unwrap_err();
+        assert!(error.contains(flag), "{args:?}: {error}");
+    }
+    for (args, flag) in [
+        (["--leaf-lifetime", "1m"], "--leaf-lifetime"),
+        (["--ca-lifetime", "20d"], "--ca-lifetime"),
+        (["--ca-lifetime", "200y"], "--ca-lifetime"),
+        (["--trust-settle", "200d"], "--ca-lifetime"),
+        (["--reconcile-interval", "0s"], "--reconcile-interval"),
+    ] {
+        let error = config(&[&["--self-managed"], &args[..]].concat()).unwrap_err();
+        assert!(error.starts_with(flag), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn sizes_are_bytes_or_carry_a_unit() {
+    for (text, bytes) in [("2048", 2048), ("4KiB", 4096), ("8MiB", 8 << 20)] {
+        assert_eq!(size(text), Ok(bytes), "{text}");
+    }
+    assert!(size("8MB").is_err());
+}

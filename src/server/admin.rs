@@ -1,0 +1,93 @@
+//! `/livez`, `/readyz` and `/metrics`, over plain HTTP on a port of their own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use jiff::Timestamp;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use tokio::sync::watch;
+
+use super::drain::Drain;
+use super::self_check;
+use super::tls::Published;
+
+/// The router of the admin port.
+pub fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(Arc::new(admin))
+}
+
+/// What the admin port tells.
+#[derive(Debug)]
+pub struct Admin {
+    /// What readiness depends on.
+    pub readiness: Readiness,
+    /// What `/metrics` shows.
+    pub registry: Registry,
+}
+
+/// What readiness depends on.
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    /// The address the webhook listens on.
+    pub address: SocketAddr,
+    /// What is served there.
+    pub published: Published,
+    /// Self-managed: whether the caBundle that was last read verifies what is served.
+    pub trusted: Option<watch::Receiver<bool>>,
+    /// Whether the process is ending.
+    pub drain: Drain,
+}
+
+impl Readiness {
+    /// What is missing, if anything; found by a TLS handshake with our own listener.
+    pub async fn missing(&self, now: Timestamp) -> Option<&'static str> {
+        if self.drain.is_draining() {
+            return Some("draining: this process is about to end");
+        }
+        let Some(current) = self.published.borrow().clone() else {
+            return Some("no serving certificate yet");
+        };
+        if current.check_valid(now).is_err() {
+            return Some("the serving certificate is not valid now");
+        }
+        if self.trusted.as_ref().is_some_and(|trusted| !*trusted.borrow()) {
+            return Some(
+                "the caBundle of the MutatingWebhookConfiguration was not seen to verify the \
+                 serving certificate",
+            );
+        }
+        if !self_check::serves(self.address, current.leaf().clone()).await {
+            return Some("the webhook's port does not answer with the serving certificate");
+        }
+        None
+    }
+}
+
+async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.readiness.missing(Timestamp::now()).await {
+        None => "ok\n".into_response(),
+        Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("{missing}\n")).into_response(),
+    }
+}
+
+/// Prometheus asks for this type; see the OpenMetrics specification, "Overall Structure".
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let mut text = String::new();
+    match encode(&mut text, &admin.registry) {
+        Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

@@ -1,0 +1,218 @@
+//! The TLS configuration: one value, published as a whole.
+//!
+//! A certificate is never swapped inside of a configuration that lives on. Ticket keys and session
+//! storage belong to the configuration, so a session from before a rotation cannot resume after
+//! it: the client sees the new certificate.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rustls::RootCertStore;
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// A sender and a receiver of the TLS configuration; nothing is published yet.
+pub fn channel() -> (Publisher, Published) {
+    watch::channel(None)
+}
+
+/// Where the source of certificates puts the configuration to serve.
+pub type Publisher = watch::Sender<Option<Arc<ServingCert>>>;
+
+/// Where the listener finds it; `None` until there is one.
+pub type Published = watch::Receiver<Option<Arc<ServingCert>>>;
+
+/// A certificate and all that TLS needs to serve it.
+pub struct ServingCert {
+    config: Arc<ServerConfig>,
+    leaf: CertificateDer<'static>,
+    not_before: Timestamp,
+    not_after: Timestamp,
+}
+
+impl ServingCert {
+    /// Checks that the certificates parse and that the key is the leaf's, and builds the
+    /// configuration: TLS 1.2 and 1.3, ALPN `http/1.1`, new ticket keys, new session storage.
+    ///
+    /// `chain` starts with the leaf. With `client_cas` every client must show a certificate of one
+    /// of them, and sessions do not resume: resumption would skip the check of a certificate that
+    /// has expired, or whose CA was withdrawn.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        client_cas: Option<&[CertificateDer<'static>]>,
+    ) -> Result<Self, TlsError> {
+        let leaf = chain.first().ok_or(TlsError::NoCertificate)?.clone();
+        for (at, certificate) in chain.iter().enumerate() {
+            parse(certificate).ok_or(TlsError::Certificate { number: at + 1 })?;
+        }
+        let (not_before, not_after) = validity(&leaf)?;
+        let provider = provider();
+        let key = provider.key_provider.load_private_key(key).map_err(|_| TlsError::Key)?;
+        let pair = CertifiedKey::new(chain, key);
+        pair.keys_match().map_err(|_| TlsError::Mismatch)?;
+
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&TLS13, &TLS12])
+            .map_err(TlsError::Configuration)?;
+        let mut config = match client_cas {
+            None => builder.with_no_client_auth(),
+            Some(cas) => builder.with_client_cert_verifier(
+                WebPkiClientVerifier::builder_with_provider(roots(cas)?, provider)
+                    .build()
+                    .map_err(|_| TlsError::ClientCa)?,
+            ),
+        }
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair)));
+        // An HTTP/2-only list would fail every call: the API server offers HTTP/1.1 alone.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if client_cas.is_some() {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        } else {
+            config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Configuration)?;
+        }
+        Ok(Self { config: Arc::new(config), leaf, not_before, not_after })
+    }
+
+    /// The configuration to accept connections with.
+    pub fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// The certificate that is served, DER.
+    pub fn leaf(&self) -> &CertificateDer<'static> {
+        &self.leaf
+    }
+
+    /// When the leaf expires.
+    pub fn not_after(&self) -> Timestamp {
+        self.not_after
+    }
+
+    /// Fails where the leaf is not yet valid, or no longer.
+    pub fn check_valid(&self, now: Timestamp) -> Result<(), TlsError> {
+        if now < self.not_before {
+            return Err(TlsError::NotYetValid { not_before: self.not_before });
+        }
+        if now >= self.not_after {
+            return Err(TlsError::Expired { not_after: self.not_after });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ServingCert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServingCert").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
+}
+
+/// Why a certificate cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A certificate of the chain is not X.509.
+    #[error("certificate {number} of the chain is not readable")]
+    Certificate {
+        /// Counted from 1, the leaf.
+        number: usize,
+    },
+    /// A client CA cannot be a trust anchor.
+    #[error("no client CA can serve as a trust anchor")]
+    ClientCa,
+    /// rustls refused the parameters.
+    #[error("the TLS configuration was refused")]
+    Configuration(#[source] rustls::Error),
+    /// The leaf has expired.
+    #[error("the certificate expired at {not_after}")]
+    Expired {
+        /// When.
+        not_after: Timestamp,
+    },
+    /// The key is of no kind that can sign.
+    #[error("the private key is not usable: expected an RSA, ECDSA or Ed25519 key")]
+    Key,
+    /// The key belongs to another certificate.
+    #[error("the private key does not belong to the certificate")]
+    Mismatch,
+    /// The chain is empty.
+    #[error("there is no certificate")]
+    NoCertificate,
+    /// The leaf is of the future.
+    #[error("the certificate is not valid before {not_before}: check the clock")]
+    NotYetValid {
+        /// When it will be.
+        not_before: Timestamp,
+    },
+}
+
+/// The one provider, given explicitly wherever rustls takes one.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Trust anchors from certificates; fails if one of them cannot be one.
+pub fn roots(cas: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for ca in cas {
+        roots.add(ca.clone()).map_err(|_| TlsError::ClientCa)?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// `notBefore` and `notAfter`.
+pub(crate) fn validity(der: &[u8]) -> Result<(Timestamp, Timestamp), TlsError> {
+    let unreadable = || TlsError::Certificate { number: 1 };
+    let certificate = parse(der).ok_or_else(unreadable)?;
+    let validity = certificate.validity();
+    let from = Timestamp::from_second(validity.not_before.timestamp());
+    let to = Timestamp::from_second(validity.not_after.timestamp());
+    from.ok().zip(to.ok()).ok_or_else(unreadable)
+}
+
+/// The whole of `der`, or nothing.
+fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
+    X509Certificate::from_der(der).ok().filter(|(rest, _)| rest.is_empty()).map(|(_, c)| c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_configuration_has_its_own_sessions() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(["a.b.svc".to_owned()]).unwrap().self_signed(&key);
+        let chain = vec![certificate.unwrap().der().clone()];
+        let build = || {
+            let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+            ServingCert::new(chain.clone(), key, None).unwrap()
+        };
+        let (one, two) = (build(), build());
+        let ticket = one.config().ticketer.encrypt(b"session").unwrap();
+        assert_eq!(one.config().ticketer.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        assert_eq!(two.config().ticketer.decrypt(&ticket), None);
+        assert!(one.config().session_storage.put(b"id".to_vec(), b"session".to_vec()));
+        assert_eq!(two.config().session_storage.get(b"id"), None);
+        assert_eq!(one.config().alpn_protocols, [b"http/1.1".to_vec()]);
+    }
+
+    #[test]
+    fn the_debug_text_holds_no_key() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::new(["a.b.svc".to_owned()]).unwrap();
+        let chain = vec![certificate.self_signed(&key).unwrap().der().clone()];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let text = format!("{:?}", ServingCert::new(chain, key, None).unwrap());
+        assert_eq!(text, "ServingCert { not_after: 4096-01-01T00:00:00Z, .. }");
+    }
+}

@@ -1,0 +1,231 @@
+//! What the CA Secret holds: our CAs, since when, and since when each is active.
+//!
+//! One data key with one JSON list, so that every version of the Secret is one consistent state.
+//! All that a replica needs to go on stands in it: a crash at any point loses nothing.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::api::Secret;
+use super::inject;
+use super::issue::{Authority, IssueError};
+use super::plan::{Generation, Id, MAX_GENERATIONS};
+
+/// The data key of the Secret.
+pub const KEY: &str = "authorities.json";
+
+/// Our CAs, in the order in which they were added.
+#[derive(Debug, Default)]
+pub struct Authorities(Vec<Authority>);
+
+/// What was found in the Secret.
+#[derive(Debug)]
+pub struct Found {
+    /// What can be used.
+    pub authorities: Authorities,
+    /// Whether something was there that cannot be.
+    pub damaged: bool,
+}
+
+impl Authorities {
+    /// Reads the Secret. What cannot be used is left out and reported, never an error: the Secret
+    /// is healed by the next write.
+    pub fn of(secret: &Secret) -> Found {
+        let Some(value) = secret.value(KEY).filter(|value| !value.is_empty()) else {
+            return Found { authorities: Self::default(), damaged: false };
+        };
+        let bytes = STANDARD.decode(value).unwrap_or_default();
+        let Ok(stored) = serde_json::from_slice::<Vec<serde_json::Value>>(&bytes) else {
+            return Found { authorities: Self::default(), damaged: true };
+        };
+        let mut damaged = stored.len() > 2 * MAX_GENERATIONS;
+        let mut usable: Vec<Authority> = Vec::new();
+        for value in stored.into_iter().take(2 * MAX_GENERATIONS) {
+            match Stored::authority(value) {
+                Some(authority) if usable.iter().all(|u| u.facts().id != authority.facts().id) => {
+                    usable.push(authority);
+                }
+                _ => damaged = true,
+            }
+        }
+        usable.sort_by_key(|authority| (authority.facts().added, authority.facts().id));
+        Found { authorities: Self(usable), damaged }
+    }
+
+    /// Puts them into the Secret that was read.
+    pub fn store(&self, secret: &mut Secret) -> Result<(), IssueError> {
+        let stored: Vec<Stored> = self.0.iter().map(Stored::of).collect();
+        let json = serde_json::to_vec_pretty(&stored).map_err(|_| IssueError::Stored)?;
+        secret.set(KEY, STANDARD.encode(json));
+        Ok(())
+    }
+
+    /// The facts that the plan goes by; `seen` says since when each is in the caBundle.
+    pub fn generations(&self, seen: impl Fn(Id) -> Option<Timestamp>) -> Vec<Generation> {
+        let facts = self.0.iter().map(Authority::facts);
+        facts.map(|facts| Generation { seen: seen(facts.id), ..facts.clone() }).collect()
+    }
+
+    /// The certificates, newest first: what most verifiers try first.
+    pub fn certificates(&self) -> Vec<rustls_pki_types::CertificateDer<'static>> {
+        self.0.iter().rev().map(|authority| authority.certificate().clone()).collect()
+    }
+
+    /// One of them.
+    pub fn find(&self, id: Id) -> Option<&Authority> {
+        self.0.iter().find(|authority| authority.facts().id == id)
+    }
+
+    /// Adds a new one. The first is active at once: nothing is served that it would replace.
+    pub fn add(&mut self, mut authority: Authority, now: Timestamp) {
+        if self.0.is_empty() {
+            authority.activate(now);
+        }
+        self.0.push(authority);
+    }
+
+    /// Leaves of it are served from `now` on.
+    pub fn activate(&mut self, id: Id, now: Timestamp) {
+        for authority in self.0.iter_mut().filter(|authority| authority.facts().id == id) {
+            authority.activate(now);
+        }
+    }
+
+    /// Removes one.
+    pub fn drop(&mut self, id: Id) {
+        self.0.retain(|authority| authority.facts().id != id);
+    }
+
+    /// A copy, by way of what would be stored.
+    pub fn duplicate(&self) -> Result<Self, IssueError> {
+        let copies = self.0.iter().map(|authority| {
+            let Stored { certificate, key, added, active } = Stored::of(authority);
+            Authority::from_pem(&certificate, &key, added, active)
+        });
+        copies.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// One entry of the list. No `Debug`: it holds a key.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    /// PEM.
+    certificate: String,
+    /// PKCS#8 PEM.
+    key: String,
+    added: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    active: Option<Timestamp>,
+}
+
+impl Stored {
+    fn of(authority: &Authority) -> Self {
+        Self {
+            certificate: inject::bundle([authority.certificate()]),
+            key: authority.key_pem(),
+            added: authority.facts().added,
+            active: authority.facts().active,
+        }
+    }
+
+    fn authority(value: serde_json::Value) -> Option<Authority> {
+        let Self { certificate, key, added, active } = serde_json::from_value(value).ok()?;
+        Authority::from_pem(&certificate, &key, added, active).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn secret(value: Option<&str>) -> Secret {
+        let mut object = json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+            "metadata": {"name": "ca-overlap-ca", "resourceVersion": "5", "labels": {"a": "b"}},
+        });
+        if let Some(value) = value {
+            object["data"] = json!({KEY: STANDARD.encode(value), "foreign": "eA=="});
+        }
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn two() -> Authorities {
+        let mut authorities = Authorities::default();
+        for second in [0, 100] {
+            let authority = Authority::generate(at(second), Duration::from_secs(86_400)).unwrap();
+            authorities.add(authority, at(second));
+        }
+        authorities
+    }
+
+    #[test]
+    fn what_is_stored_is_found_again_and_the_rest_of_the_secret_stays() {
+        let authorities = two();
+        let mut secret = secret(Some("[]"));
+        authorities.store(&mut secret).unwrap();
+        let stored = serde_json::to_value(&secret).unwrap();
+        assert_eq!(stored["data"]["foreign"], "eA==");
+        assert_eq!(stored["metadata"]["labels"]["a"], "b");
+        assert_eq!(stored["metadata"]["resourceVersion"], "5");
+        assert_eq!(stored["type"], "Opaque");
+
+        let found = Authorities::of(&secret);
+        assert!(!found.damaged);
+        assert_eq!(found.authorities.generations(|_| None), authorities.generations(|_| None));
+        let facts = found.authorities.generations(|_| None);
+        assert_eq!(facts.iter().map(|g| g.active).collect::<Vec<_>>(), [Some(at(0)), None]);
+        assert_eq!(found.authorities.certificates()[0], authorities.0[1].certificate().clone());
+    }
+
+    #[test]
+    fn an_empty_secret_is_not_damaged() {
+        for secret in [secret(None), secret(Some("[]"))] {
+            let found = Authorities::of(&secret);
+            assert!(found.authorities.is_empty() && !found.damaged);
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_is_left_out_and_the_rest_is_used() {
+        let authorities = two();
+        let mut good = secret(None);
+        authorities.store(&mut good).unwrap();
+        let text = STANDARD.decode(good.value(KEY).unwrap()).unwrap();
+        let mut list: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
+
+        for garbage in ["", "{}", "[1, null, {}]", "\u{0}", "[{\"certificate\": \"x\"}]"] {
+            let found = Authorities::of(&secret(Some(garbage)));
+            assert!(found.authorities.is_empty(), "{garbage}");
+            assert_eq!(found.damaged, !garbage.is_empty(), "{garbage}");
+        }
+        // The keys of two CAs swapped on one side, and one entry twice.
+        let swapped = list[1]["key"].clone();
+        list[0]["key"] = swapped;
+        list.push(list[1].clone());
+        let found = Authorities::of(&secret(Some(&serde_json::to_string(&list).unwrap())));
+        assert!(found.damaged);
+        assert_eq!(found.authorities.generations(|_| None).len(), 1);
+    }
+
+    #[test]
+    fn debug_texts_hold_no_key() {
+        let authorities = two();
+        let text = format!("{authorities:?}");
+        assert!(!text.contains("PRIVATE") && !text.contains("key"), "{text}");
+    }
+}

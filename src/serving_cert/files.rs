@@ -1,0 +1,264 @@
+//! `--tls-cert`, `--tls-key` and `--client-ca`: files that others renew.
+//!
+//! They are polled by content. The kubelet renews a mounted Secret by renaming a symbolic link, of
+//! which a watch on the file itself hears nothing; and a mount without change costs a read of a
+//! few kilobytes.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{self, SHA256};
+use jiff::Timestamp;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::server::tls::{Publisher, ServingCert, TlsError};
+use crate::telemetry::{RefreshResult, ServerMetrics};
+
+/// The files, and how often to look at them.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// `--tls-cert`: PEM, the leaf first.
+    pub cert: PathBuf,
+    /// `--tls-key`: PEM, PKCS#8, SEC1 or PKCS#1.
+    pub key: PathBuf,
+    /// `--client-ca`: PEM.
+    pub client_ca: Option<PathBuf>,
+    /// `--tls-reload-interval`.
+    pub interval: Duration,
+}
+
+impl Files {
+    /// Reads, checks and publishes the files, and returns what keeps them published.
+    ///
+    /// Fails where they cannot be served now: at start that is for the operator to see.
+    pub fn publish(
+        self,
+        now: Timestamp,
+        publisher: Publisher,
+        metrics: ServerMetrics,
+    ) -> Result<Reloader, FilesError> {
+        let content = Content::of(&self);
+        let published = content.digest();
+        let first = content.parse(&self, now)?;
+        let mut reloader =
+            Reloader { files: self, publisher, metrics, published, complained_about: None };
+        reloader.send(first);
+        Ok(reloader)
+    }
+}
+
+/// Keeps the published configuration in step with the files.
+#[derive(Debug)]
+pub struct Reloader {
+    files: Files,
+    publisher: Publisher,
+    metrics: ServerMetrics,
+    published: Digest,
+    complained_about: Option<Digest>,
+}
+
+impl Reloader {
+    /// Looks at the files for ever.
+    pub async fn run(mut self) -> std::convert::Infallible {
+        let mut ticks = interval(self.files.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.poll(Timestamp::now());
+        }
+    }
+
+    /// Publishes the files if their content has changed and can be served; what is served stays
+    /// otherwise. Says whether anything was published.
+    pub fn poll(&mut self, now: Timestamp) -> bool {
+        let content = Content::of(&self.files);
+        let digest = content.digest();
+        if digest == self.published {
+            if self.complained_about.take().is_some() {
+                tracing::info!("the serving certificate's files are as served again");
+            }
+            return false;
+        }
+        match content.parse(&self.files, now) {
+            Ok(cert) => {
+                tracing::info!(not_after = %cert.not_after(), "serving a new certificate");
+                self.complained_about = None;
+                self.published = digest;
+                self.send(cert);
+                true
+            }
+            Err(error) => {
+                self.metrics.refreshed(RefreshResult::Failed);
+                // Once for each content: the metric counts the polls.
+                if self.complained_about.replace(digest) != Some(digest) {
+                    tracing::error!(%error, "the certificate served so far stays");
+                }
+                false
+            }
+        }
+    }
+
+    fn send(&mut self, cert: ServingCert) {
+        self.metrics.refreshed(RefreshResult::Ok { not_after: cert.not_after() });
+        self.publisher.send_replace(Some(Arc::new(cert)));
+    }
+}
+
+/// The client CAs of `path`.
+pub(super) fn client_cas(path: &Path) -> Result<Vec<CertificateDer<'static>>, FilesError> {
+    parse_certificates(CLIENT_CA, path, read(path))
+}
+
+const TLS_CERT: &str = "--tls-cert";
+const TLS_KEY: &str = "--tls-key";
+const CLIENT_CA: &str = "--client-ca";
+
+/// A file that cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FilesError {
+    /// A file has no PEM block of the right kind.
+    #[error("{flag} {path}: no {expected} found: expected PEM")]
+    Empty {
+        /// The flag that named it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        expected: &'static str,
+    },
+    /// A PEM block does not decode.
+    #[error("{flag} {path}: the PEM is broken")]
+    Pem {
+        /// The flag that named it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("{flag} {path}: cannot be read: {error}")]
+    Read {
+        /// The flag that named it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// What the files hold does not go together.
+    #[error("{flags} {path}: {error}")]
+    Unfit {
+        /// The flags that named them.
+        flags: &'static str,
+        /// The file to look at first.
+        path: PathBuf,
+        /// Why.
+        error: TlsError,
+    },
+}
+
+/// What the files hold at one moment. No `Debug`: one of them is a key.
+struct Content {
+    cert: io::Result<Vec<u8>>,
+    key: io::Result<Vec<u8>>,
+    client_ca: Option<io::Result<Vec<u8>>>,
+}
+
+/// SHA-256 over what was read, so that no copy of a key is kept for comparison.
+type Digest = [u8; digest::SHA256_OUTPUT_LEN];
+
+impl Content {
+    fn of(files: &Files) -> Self {
+        Self {
+            cert: read(&files.cert),
+            key: read(&files.key),
+            client_ca: files.client_ca.as_deref().map(read),
+        }
+    }
+
+    fn digest(&self) -> Digest {
+        let mut context = digest::Context::new(&SHA256);
+        for file in [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()] {
+            // A byte says what follows; the length keeps one file's end from being the next
+            // one's beginning.
+            match file {
+                None => context.update(&[0]),
+                Some(Err(_)) => context.update(&[1]),
+                Some(Ok(bytes)) => {
+                    context.update(&[2]);
+                    context.update(&bytes.len().to_be_bytes());
+                    context.update(bytes);
+                }
+            }
+        }
+        let mut digest = Digest::default();
+        digest.copy_from_slice(context.finish().as_ref());
+        digest
+    }
+
+    fn parse(self, files: &Files, now: Timestamp) -> Result<ServingCert, FilesError> {
+        let chain = parse_certificates(TLS_CERT, &files.cert, self.cert)?;
+        let key = parse_key(&files.key, self.key)?;
+        let client_cas = match (&files.client_ca, self.client_ca) {
+            (Some(path), Some(read)) => Some(parse_certificates(CLIENT_CA, path, read)?),
+            _ => None,
+        };
+        let cert = ServingCert::new(chain, key, client_cas.as_deref());
+        cert.and_then(|cert| cert.check_valid(now).map(|()| cert)).map_err(|error| {
+            let (flags, path) = match error {
+                TlsError::ClientCa => (CLIENT_CA, files.client_ca.as_ref().unwrap_or(&files.cert)),
+                TlsError::Key => (TLS_KEY, &files.key),
+                TlsError::Mismatch => ("--tls-cert and --tls-key", &files.key),
+                _ => (TLS_CERT, &files.cert),
+            };
+            FilesError::Unfit { flags, path: path.clone(), error }
+        })
+    }
+}
+
+/// The most that is read of a file: a hundred times what a long chain needs.
+const MAX_FILE: u64 = 1 << 20;
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
+    }
+    Ok(bytes)
+}
+
+fn parse_certificates(
+    flag: &'static str,
+    path: &Path,
+    bytes: io::Result<Vec<u8>>,
+) -> Result<Vec<CertificateDer<'static>>, FilesError> {
+    let bytes = bytes.map_err(|error| FilesError::Read { flag, path: path.into(), error })?;
+    let certificates = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| FilesError::Pem { flag, path: path.into() })?;
+    if certificates.is_empty() {
+        return Err(FilesError::Empty { flag, path: path.into(), expected: "certificate" });
+    }
+    Ok(certificates)
+}
+
+fn parse_key(
+    path: &Path,
+    bytes: io::Result<Vec<u8>>,
+) -> Result<PrivateKeyDer<'static>, FilesError> {
+    let bytes =
+        bytes.map_err(|error| FilesError::Read { flag: TLS_KEY, path: path.into(), error })?;
+    match PrivateKeyDer::pem_slice_iter(&bytes).next() {
+        Some(Ok(key)) => Ok(key),
+        Some(Err(_)) => Err(FilesError::Pem { flag: TLS_KEY, path: path.into() }),
+        None => {
+            Err(FilesError::Empty { flag: TLS_KEY, path: path.into(), expected: "private key" })
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The caBundle: what the API server trusts when it calls us.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use serde::Serialize;
+
+use super::api::WebhookConfiguration;
+use crate::names;
+use crate::server::tls::{provider, roots};
+
+/// The certificates as PEM, in their order.
+pub fn bundle<'a>(cas: impl IntoIterator<Item = &'a CertificateDer<'static>>) -> String {
+    let mut pem = String::new();
+    for ca in cas {
+        pem.push_str("-----BEGIN CERTIFICATE-----\n");
+        let text = STANDARD.encode(ca);
+        let mut rest = text.as_str();
+        while !rest.is_empty() {
+            // Base64 is ASCII: every index is a character boundary.
+            let (line, remaining) = rest.split_at(rest.len().min(64));
+            pem.push_str(line);
+            pem.push('\n');
+            rest = remaining;
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+    }
+    pem
+}
+
+/// The certificates of a `clientConfig.caBundle`, base64 of PEM as JSON carries it. What cannot
+/// be read is left out, as the API server does.
+pub fn certificates(ca_bundle: &str) -> Vec<CertificateDer<'static>> {
+    let pem = STANDARD.decode(ca_bundle).unwrap_or_default();
+    CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).take(MAX_BUNDLE).collect()
+}
+
+/// Whether an API server with these trust anchors accepts `leaf` for `dns_name` at `now`.
+pub fn verifies(
+    cas: &[CertificateDer<'static>],
+    leaf: &CertificateDer<'static>,
+    dns_name: &str,
+    now: Timestamp,
+) -> bool {
+    let verify = || {
+        // One at a time: an unfit certificate in the bundle must not hide the others.
+        let fit: Vec<_> =
+            cas.iter().filter(|ca| roots(&[(*ca).clone()]).is_ok()).cloned().collect();
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(roots(&fit).ok()?, provider()).build();
+        let name = ServerName::try_from(dns_name).ok()?;
+        let now = Duration::from_secs(u64::try_from(now.as_second()).ok()?);
+        let now = UnixTime::since_unix_epoch(now);
+        let verifier: Arc<WebPkiServerVerifier> = verifier.ok()?;
+        verifier.verify_server_cert(leaf, &[], &name, &[], now).ok()
+    };
+    verify().is_some()
+}
+
+/// The patch that makes `cas` the caBundle of our webhook, or `None` where they are already.
+///
+/// It names the `resourceVersion` that was read: another writer in between makes it fail with a
+/// conflict instead of hitting another webhook's entry.
+pub fn patch(
+    read: &WebhookConfiguration,
+    cas: &[CertificateDer<'static>],
+) -> Result<Option<Vec<Operation>>, NoSuchWebhook> {
+    let (at, current) = read.ca_bundle(names::WEBHOOK).ok_or(NoSuchWebhook)?;
+    if certificates(current) == cas {
+        return Ok(None);
+    }
+    let value = |path: String, value: String| Operation { op: "add", path, value };
+    Ok(Some(vec![
+        value("/metadata/resourceVersion".into(), read.resource_version().to_owned()),
+        value(format!("/webhooks/{at}/clientConfig/caBundle"), STANDARD.encode(bundle(cas))),
+    ]))
+}
+
+/// One operation of a JSON patch (RFC 6902).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Operation {
+    op: &'static str,
+    path: String,
+    value: String,
+}
+
+/// The configuration has no webhook of our name.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("it has no webhook named {}: apply the manifests", names::WEBHOOK)]
+pub struct NoSuchWebhook;
+
+/// More certificates than this are not ours.
+const MAX_BUNDLE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::serving_cert::issue::Authority;
+
+    const NAME: &str = "ca-overlap-webhook.ca-overlap.svc";
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn authority() -> Authority {
+        Authority::generate(now(), Duration::from_secs(86_400)).unwrap()
+    }
+
+    #[test]
+    fn a_bundle_of_two_verifies_the_leaves_of_both_and_of_no_third() {
+        let [one, two, three] = [0, 1, 2].map(|_| authority());
+        let text = STANDARD.encode(bundle([one.certificate(), two.certificate()]));
+        let cas = certificates(&text);
+        assert_eq!(cas, [one.certificate().clone(), two.certificate().clone()]);
+        for (ca, expected) in [(&one, true), (&two, true), (&three, false)] {
+            let leaf = ca.issue(&[NAME.to_owned()], now(), Duration::from_secs(60)).unwrap();
+            assert_eq!(verifies(&cas, &leaf.certificate, NAME, now()), expected);
+            assert!(!verifies(&cas, &leaf.certificate, "other.ca-overlap.svc", now()));
+            let later = Timestamp::from_second(now().as_second() + 61).unwrap();
+            assert!(!verifies(&cas, &leaf.certificate, NAME, later), "expired");
+        }
+    }
+
+    #[test]
+    fn garbage_in_the_bundle_is_skipped() {
+        let one = authority();
+        assert!(certificates("%%%").is_empty());
+        let text = format!(
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n{}",
+            bundle([one.certificate()])
+        );
+        let cas = certificates(&STANDARD.encode(text));
+        let leaf = one.issue(&[NAME.to_owned()], now(), Duration::from_secs(60)).unwrap();
+        assert!(verifies(&cas, &leaf.certificate, NAME, now()));
+    }
+
+    #[test]
+    fn only_a_difference_is_patched_and_only_in_our_webhook() {
+        let one = authority();
+        let cas = [one.certificate().clone()];
+        let read = |ours: serde_json::Value| -> WebhookConfiguration {
+            serde_json::from_value(json!({
+                "metadata": {"resourceVersion": "7"},
+                "webhooks": [
+                    {"name": "other.example", "clientConfig": {"caBundle": "AAAA"}},
+                    {"name": names::WEBHOOK, "clientConfig": ours},
+                ],
+            }))
+            .unwrap()
+        };
+        let encoded = STANDARD.encode(bundle(&cas));
+        let patch = |ours| super::patch(&read(ours), &cas).unwrap();
+        assert_eq!(patch(json!({"caBundle": encoded})), None);
+        assert_eq!(
+            serde_json::to_value(patch(json!({}))).unwrap(),
+            json!([
+                {"op": "add", "path": "/metadata/resourceVersion", "value": "7"},
+                {"op": "add", "path": "/webhooks/1/clientConfig/caBundle", "value": encoded},
+            ])
+        );
+        let empty = json!({"metadata": {"resourceVersion": "7"}});
+        assert!(super::patch(&serde_json::from_value(empty).unwrap(), &cas).is_err());
+    }
+}

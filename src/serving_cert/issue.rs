@@ -1,0 +1,271 @@
+//! Our own CA and its leaves. Keys are P-256; none is ever printed.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::time::ASN1Time;
+
+use super::plan::{Generation, Id};
+use crate::server::tls::validity;
+
+/// A CA of ours, able to sign.
+pub struct Authority {
+    certificate: CertificateDer<'static>,
+    key: KeyPair,
+    subject: String,
+    facts: Generation,
+}
+
+impl Authority {
+    /// A new one, valid from five minutes before `now` (clocks differ) until `lifetime` after it.
+    ///
+    /// Subject and key id are its own: a verifier that finds several CAs in a caBundle can tell
+    /// them apart.
+    pub fn generate(now: Timestamp, lifetime: Duration) -> Result<Self, IssueError> {
+        let key = KeyPair::generate()?;
+        let public = digest::digest(&digest::SHA256, &key.subject_public_key_info());
+        let tag: String = public.as_ref().iter().take(8).map(|b| format!("{b:02x}")).collect();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = common_name(&format!("ca-overlap webhook CA {tag}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let to = now.as_second().saturating_add(whole(lifetime));
+        limit(&mut params, now.as_second() - BACKDATED, to)?;
+        let certificate = params.self_signed(&key)?;
+        Self::from_parts(certificate.into(), key, now, None)
+    }
+
+    /// One that was stored; fails where the two do not belong together or it is no CA.
+    pub fn from_pem(
+        certificate: &str,
+        key: &str,
+        added: Timestamp,
+        active: Option<Timestamp>,
+    ) -> Result<Self, IssueError> {
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
+            .map_err(|_| IssueError::Stored)?;
+        let key = KeyPair::from_pem(key).map_err(|_| IssueError::Stored)?;
+        Self::from_parts(certificate, key, added, active)
+    }
+
+    fn from_parts(
+        certificate: CertificateDer<'static>,
+        key: KeyPair,
+        added: Timestamp,
+        active: Option<Timestamp>,
+    ) -> Result<Self, IssueError> {
+        let (not_before, not_after) = validity(&certificate).map_err(|_| IssueError::Stored)?;
+        let subject = {
+            let (_, parsed) =
+                X509Certificate::from_der(&certificate).map_err(|_| IssueError::Stored)?;
+            if !parsed.is_ca() || parsed.public_key().raw != key.subject_public_key_info() {
+                return Err(IssueError::Stored);
+            }
+            let name = parsed.subject().iter_common_name().next();
+            name.and_then(|name| name.as_str().ok()).ok_or(IssueError::Stored)?.to_owned()
+        };
+        let id = id(&certificate);
+        let facts = Generation { id, not_before, not_after, added, active, seen: None };
+        Ok(Self { certificate, key, subject, facts })
+    }
+
+    /// A leaf with a new key for `dns_names`, that lives for `lifetime`, or as long as its CA.
+    pub fn issue(
+        &self,
+        dns_names: &[String],
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<Leaf, IssueError> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(dns_names)?;
+        params.distinguished_name = common_name("ca-overlap webhook");
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let from = (now.as_second() - BACKDATED).max(self.facts.not_before.as_second());
+        let to = now.as_second().saturating_add(whole(lifetime));
+        let to = to.min(self.facts.not_after.as_second());
+        limit(&mut params, from, to)?;
+
+        let mut ca = CertificateParams::default();
+        ca.distinguished_name = common_name(&self.subject);
+        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let certificate = params.signed_by(&key, &Issuer::new(ca, &self.key))?;
+        let not_after = Timestamp::from_second(to).map_err(|_| IssueError::Lifetime)?;
+        Ok(Leaf {
+            issuer: self.facts.id,
+            certificate: certificate.into(),
+            key: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+            issued: now,
+            not_after,
+        })
+    }
+
+    /// What the plan goes by; `seen` is not known here.
+    pub fn facts(&self) -> &Generation {
+        &self.facts
+    }
+
+    /// Leaves of it are served from `now` on.
+    pub fn activate(&mut self, now: Timestamp) {
+        self.facts.active = Some(now);
+    }
+
+    /// Its certificate, DER.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// Its key, PKCS#8 PEM; for the Secret alone.
+    pub(super) fn key_pem(&self) -> String {
+        self.key.serialize_pem()
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").field("facts", &self.facts).finish_non_exhaustive()
+    }
+}
+
+/// A serving certificate of ours.
+pub struct Leaf {
+    /// The CA that issued it.
+    pub issuer: Id,
+    /// DER.
+    pub certificate: CertificateDer<'static>,
+    /// PKCS#8.
+    pub key: PrivateKeyDer<'static>,
+    /// When.
+    pub issued: Timestamp,
+    /// When it expires.
+    pub not_after: Timestamp,
+}
+
+impl Leaf {
+    /// Whether two thirds of its life are over, or the clock went back to before it was issued.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        let life = self.not_after.duration_since(self.issued).as_millis();
+        let age = now.duration_since(self.issued).as_millis();
+        age * 3 >= life * 2 || age < -i128::from(BACKDATED) * 1000
+    }
+}
+
+impl fmt::Debug for Leaf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leaf").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
+}
+
+/// Why a certificate could not be made, or a stored one not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IssueError {
+    /// The lifetime ends beyond what a certificate can say.
+    #[error("the lifetime is too long for a certificate")]
+    Lifetime,
+    /// The library refused.
+    #[error("cannot issue a certificate: {0}")]
+    Refused(#[from] rcgen::Error),
+    /// What was stored is no CA with its key.
+    #[error("the stored CA and its key are not usable")]
+    Stored,
+}
+
+/// SHA-256 of a certificate's DER.
+pub(super) fn id(certificate: &[u8]) -> Id {
+    let mut id = Id([0; 32]);
+    id.0.copy_from_slice(digest::digest(&digest::SHA256, certificate).as_ref());
+    id
+}
+
+/// Seconds by which certificates are backdated: clocks differ between nodes.
+const BACKDATED: i64 = 300;
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+fn whole(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Sets both ends, Unix times; X.509 itself ends in the year 9999.
+fn limit(params: &mut CertificateParams, from: i64, to: i64) -> Result<(), IssueError> {
+    let time = |unix| ASN1Time::from_timestamp(unix).map_err(|_| IssueError::Lifetime);
+    params.not_before = time(from)?.to_datetime();
+    params.not_after = time(to)?.to_datetime();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+    const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    #[test]
+    fn two_generations_share_neither_subject_nor_key_id() {
+        let [one, two] = [0, 1].map(|_| Authority::generate(now(), YEAR).unwrap());
+        let [a, b] = [&one, &two].map(|ca| X509Certificate::from_der(&ca.certificate).unwrap().1);
+        assert_ne!(a.subject(), b.subject());
+        let key_id = |c: &X509Certificate<'_>| {
+            c.iter_extensions().find_map(|e| match e.parsed_extension() {
+                x509_parser::extensions::ParsedExtension::SubjectKeyIdentifier(id) => {
+                    Some(id.0.to_vec())
+                }
+                _ => None,
+            })
+        };
+        assert!(key_id(&a).is_some());
+        assert_ne!(key_id(&a), key_id(&b));
+        assert!(a.is_ca());
+        assert_eq!(a.validity().not_before.timestamp(), 1_800_000_000 - 300);
+        assert_eq!(a.validity().not_after.timestamp(), 1_800_000_000 + 365 * 86_400);
+    }
+
+    #[test]
+    fn a_leaf_never_outlives_its_ca_and_is_renewed_at_two_thirds() {
+        let names = ["a.b.svc".to_owned()];
+        let ca = Authority::generate(now(), YEAR).unwrap();
+        let leaf = ca.issue(&names, now(), WEEK).unwrap();
+        let after = |seconds: i64| Timestamp::from_second(now().as_second() + seconds).unwrap();
+        assert_eq!(leaf.not_after, after(7 * 86_400));
+        assert!(!leaf.is_due(after(7 * 86_400 * 2 / 3 - 1)));
+        assert!(leaf.is_due(after(7 * 86_400 * 2 / 3)));
+        assert!(leaf.is_due(after(-301)), "the clock went back");
+
+        let late = after(364 * 86_400);
+        let leaf = ca.issue(&names, late, WEEK).unwrap();
+        assert_eq!(leaf.not_after, ca.facts().not_after);
+        assert_eq!(validity(&leaf.certificate).unwrap().1, ca.facts().not_after);
+    }
+
+    #[test]
+    fn a_key_of_another_ca_is_refused() {
+        let [one, two] = [0, 1].map(|_| Authority::generate(now(), YEAR).unwrap());
+        let pem = super::super::inject::bundle([one.certificate()]);
+        assert!(Authority::from_pem(&pem, &one.key_pem(), now(), None).is_ok());
+        assert!(Authority::from_pem(&pem, &two.key_pem(), now(), None).is_err());
+        let leaf = one.issue(&["a.b.svc".to_owned()], now(), WEEK).unwrap();
+        let pem = super::super::inject::bundle([&leaf.certificate]);
+        assert!(Authority::from_pem(&pem, &one.key_pem(), now(), None).is_err());
+    }
+}

@@ -1,0 +1,72 @@
+//! Where the binaries are.
+
+use std::path::{Path, PathBuf};
+
+use super::Error;
+
+/// The variable by which envtest and its users name their directory of binaries.
+const KUBEBUILDER_ASSETS: &str = "KUBEBUILDER_ASSETS";
+/// Where `make control-plane` puts them, from the root of the repository.
+const BUILT: &str = "target/control-plane/bin";
+
+/// etcd, kube-apiserver and kubectl of one version.
+#[derive(Clone, Debug)]
+pub struct Assets {
+    /// The etcd server.
+    pub etcd: PathBuf,
+    /// The API server.
+    pub kube_apiserver: PathBuf,
+    /// The client; kustomize is part of it.
+    pub kubectl: PathBuf,
+}
+
+impl Assets {
+    /// Finds the binaries: in `explicit` if given, else in `KUBEBUILDER_ASSETS` if set, else
+    /// where `make control-plane` leaves them, below the working directory or one of its parents.
+    pub fn find(explicit: Option<&Path>) -> Result<Self, Error> {
+        if let Some(directory) = explicit {
+            return Self::in_directory(directory);
+        }
+        if let Some(directory) = std::env::var_os(KUBEBUILDER_ASSETS).filter(|v| !v.is_empty()) {
+            return Self::in_directory(Path::new(&directory));
+        }
+        let here = std::env::current_dir().map_err(Error::file("."))?;
+        here.ancestors()
+            .find_map(|directory| Self::in_directory(&directory.join(BUILT)).ok())
+            .ok_or_else(|| Error::NoAssets {
+                missing: "etcd, kube-apiserver and kubectl",
+                searched: BUILT.into(),
+            })
+    }
+
+    fn in_directory(directory: &Path) -> Result<Self, Error> {
+        let find = |name: &'static str| {
+            let path = directory.join(name);
+            if path.is_file() {
+                // Components run in a directory of their own.
+                std::path::absolute(&path).map_err(Error::file(&path))
+            } else {
+                Err(Error::NoAssets { missing: name, searched: directory.display().to_string() })
+            }
+        };
+        Ok(Self {
+            etcd: find("etcd")?,
+            kube_apiserver: find("kube-apiserver")?,
+            kubectl: find("kubectl")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_incomplete_directory_is_named_with_what_is_missing() {
+        let scratch = super::super::Scratch::create().unwrap();
+        std::fs::write(scratch.path().join("etcd"), "").unwrap();
+        let error = Assets::find(Some(scratch.path())).unwrap_err().to_string();
+        assert!(error.starts_with("no kube-apiserver in "), "{error}");
+        assert!(error.ends_with("run make control-plane or set KUBEBUILDER_ASSETS"), "{error}");
+    }
+}

@@ -1,0 +1,182 @@
+//! Real TLS handshakes between peers that hold the files of one moment or another.
+
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// The pipe between two peers, in bytes; a handshake is about 3 KB.
+const PIPE: usize = 16 * 1024;
+
+/// The files of a mounted Secret, as a process that read them at one moment holds them.
+#[derive(Clone)]
+pub(super) struct Files {
+    /// The name in its certificate.
+    pub(super) name: String,
+    /// `ca.crt`, PEM.
+    pub(super) ca: Vec<u8>,
+    /// `tls.crt`, PEM.
+    pub(super) certificate: Vec<u8>,
+    /// `tls.key`, PEM.
+    pub(super) key: Vec<u8>,
+}
+
+/// How many of a number of handshakes succeeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) succeeded: usize,
+    pub(super) tried: usize,
+}
+
+impl Tally {
+    pub(super) fn all(self) -> bool {
+        self.tried > 0 && self.succeeded == self.tried
+    }
+
+    pub(super) fn none(self) -> bool {
+        self.tried > 0 && self.succeeded == 0
+    }
+}
+
+/// Lets each of `verifiers` check the certificate of each of `presenters`, once as a TLS client
+/// and once as a server that demands client certificates (the two halves of mTLS).
+pub(super) async fn meet(verifiers: &[Files], presenters: &[Files]) -> Result<Tally, Broken> {
+    let mut tally = Tally::default();
+    for verifier in verifiers {
+        for presenter in presenters {
+            for accepted in [
+                client_accepts(verifier, presenter).await?,
+                server_accepts(verifier, presenter).await?,
+            ] {
+                tally.tried += 1;
+                tally.succeeded += usize::from(accepted);
+            }
+        }
+    }
+    Ok(tally)
+}
+
+/// Files that no peer could start with: that is not a refused handshake, the demo itself is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("the files of {name} cannot be used: {source}")]
+pub struct Broken {
+    name: String,
+    source: rustls::Error,
+}
+
+async fn client_accepts(verifier: &Files, presenter: &Files) -> Result<bool, Broken> {
+    let (chain, key) = presenter.pair()?;
+    let server = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(presenter.broken())?;
+    let client =
+        ClientConfig::builder().with_root_certificates(verifier.roots()?).with_no_client_auth();
+    let (client_side, _) = shake(client, server, &presenter.name).await;
+    Ok(client_side)
+}
+
+/// The server's own certificate is checked against its own CA, so that only the client's counts.
+async fn server_accepts(verifier: &Files, presenter: &Files) -> Result<bool, Broken> {
+    let roots = verifier.roots()?;
+    let demand = WebPkiClientVerifier::builder(Arc::new(roots.clone()))
+        .build()
+        .map_err(|e| verifier.broken()(rustls::Error::General(e.to_string())))?;
+    let (chain, key) = verifier.pair()?;
+    let server = ServerConfig::builder()
+        .with_client_cert_verifier(demand)
+        .with_single_cert(chain, key)
+        .map_err(verifier.broken())?;
+    let (chain, key) = presenter.pair()?;
+    let client = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)
+        .map_err(presenter.broken())?;
+    let (_, server_side) = shake(client, server, &verifier.name).await;
+    Ok(server_side)
+}
+
+/// Whether client and server finished; in TLS 1.3 a client does before its certificate is checked.
+async fn shake(client: ClientConfig, server: ServerConfig, name: &str) -> (bool, bool) {
+    let (near, far) = tokio::io::duplex(PIPE);
+    let Ok(name) = ServerName::try_from(name.to_owned()) else { return (false, false) };
+    let (client, server) = tokio::join!(
+        TlsConnector::from(Arc::new(client)).connect(name, near),
+        TlsAcceptor::from(Arc::new(server)).accept(far),
+    );
+    (client.is_ok(), server.is_ok())
+}
+
+impl Files {
+    fn roots(&self) -> Result<RootCertStore, Broken> {
+        let mut roots = RootCertStore::empty();
+        for certificate in self.certificates(&self.ca)? {
+            roots.add(certificate).map_err(self.broken())?;
+        }
+        Ok(roots)
+    }
+
+    fn pair(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Broken> {
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|_| self.broken()(rustls::Error::General("no key in tls.key".into())))?;
+        Ok((self.certificates(&self.certificate)?, key))
+    }
+
+    fn certificates(&self, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Broken> {
+        CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| self.broken()(rustls::Error::General("unreadable PEM".into())))
+    }
+
+    fn broken(&self) -> impl FnOnce(rustls::Error) -> Broken {
+        let name = self.name.clone();
+        move |source| Broken { name, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
+    use super::*;
+
+    /// A peer whose leaf is by the first of `cas` and who trusts all of them.
+    fn peer(name: &str, cas: &[&(CertificateParams, KeyPair)]) -> Files {
+        let key = KeyPair::generate().unwrap();
+        let mut leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        leaf.use_authority_key_identifier_extension = true;
+        let issuer = Issuer::from_params(&cas[0].0, &cas[0].1);
+        let ca: String = cas.iter().map(|(p, k)| p.self_signed(k).unwrap().pem()).collect();
+        Files {
+            name: name.into(),
+            ca: ca.into_bytes(),
+            certificate: leaf.signed_by(&key, &issuer).unwrap().pem().into_bytes(),
+            key: key.serialize_pem().into_bytes(),
+        }
+    }
+
+    fn ca() -> (CertificateParams, KeyPair) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        (params, KeyPair::generate().unwrap())
+    }
+
+    #[tokio::test]
+    async fn trust_decides_in_both_roles() {
+        let (old, new) = (ca(), ca());
+        let before = peer("a", &[&old]);
+        let after = peer("b", &[&new, &old]);
+        let bare = peer("c", &[&new]);
+        let one = |verifier: &Files, presenter: &Files| {
+            let (verifier, presenter) = (vec![verifier.clone()], vec![presenter.clone()]);
+            async move { meet(&verifier, &presenter).await.unwrap() }
+        };
+        assert_eq!(one(&after, &before).await, Tally { succeeded: 2, tried: 2 });
+        assert!(one(&before, &after).await.none());
+        assert!(one(&bare, &before).await.none());
+        assert!(one(&bare, &bare).await.all());
+    }
+}

@@ -1,0 +1,185 @@
+#!/bin/sh
+# Finds or builds what tests and demo run: etcd, kube-apiserver and kubectl, and the foreign
+# CRDs that tests of the manifests need. Run by `make control-plane`; quick when all is there.
+#
+#   1. KUBEBUILDER_ASSETS, if set
+#   2. what an earlier run left under target/control-plane, if it fits go.mod
+#   3. setup-envtest, if it is installed and its download works
+#   4. go build, from tests/control-plane/go.mod: minutes the first time, then cached
+#
+# CA_OVERLAP_CONTROL_PLANE_DIR puts the result elsewhere than target/control-plane.
+set -eu
+
+KUBERNETES=1.36.3
+CERT_MANAGER=v1.21.2
+ENVTEST_SECONDS=180
+BINARIES="etcd kube-apiserver kubectl"
+VERSION_PACKAGE=k8s.io/component-base/version
+LDFLAGS="-s -w -X $VERSION_PACKAGE.gitVersion=v$KUBERNETES -X $VERSION_PACKAGE.gitMajor=1 -X $VERSION_PACKAGE.gitMinor=36"
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+out=${CA_OVERLAP_CONTROL_PLANE_DIR:-$root/target/control-plane}
+work=
+child=
+
+main() {
+    mkdir -p "$out"
+    find_binaries || with_lock
+    find_crds || fetch_crds
+}
+
+# Two runs at once would only do the same work twice: results are renamed into place.
+with_lock() {
+    if command -v flock >/dev/null 2>&1; then
+        exec 9>"$out/.lock"
+        if ! flock -n 9; then
+            say "another run is at work; waiting for it"
+            flock 9
+            find_binaries && return 0
+        fi
+    fi
+    work=$(mktemp -d "$out/.work.XXXXXX")
+    trap clean EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
+    download_binaries || build_binaries
+}
+
+find_binaries() {
+    if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
+        for name in $BINARIES; do
+            [ -x "$KUBEBUILDER_ASSETS/$name" ] ||
+                fail "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS has no $name: complete it, or unset the variable"
+        done
+        say "using KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS"
+        return 0
+    fi
+    for name in $BINARIES; do
+        [ -x "$out/bin/$name" ] || return 1
+    done
+    [ "$(cat "$out/bin/.stamp" 2>/dev/null)" = "$(stamp)" ] || return 1
+    say "ready in ${out#"$root"/}/bin"
+}
+
+# Names what the binaries were made from.
+stamp() {
+    printf '%s %s\n' "$LDFLAGS" "$(cat "$here/go.mod" "$here/go.sum" | cksum)"
+}
+
+download_binaries() {
+    command -v setup-envtest >/dev/null 2>&1 || return 1
+    say "asking setup-envtest for Kubernetes 1.36 (at most $ENVTEST_SECONDS s)"
+    bounded=
+    command -v timeout >/dev/null 2>&1 && bounded="timeout $ENVTEST_SECONDS"
+    # shellcheck disable=SC2086 # two words on purpose
+    if assets=$($bounded setup-envtest use -p path --bin-dir "$out/envtest" 1.36.x 2>"$work/log"); then
+        mkdir "$work/bin"
+        for name in $BINARIES; do
+            cp "$assets/$name" "$work/bin/$name" || return 1
+        done
+        publish
+    else
+        say "setup-envtest failed ($(tail -n 1 "$work/log")); building instead"
+        return 1
+    fi
+}
+
+build_binaries() {
+    command -v go >/dev/null 2>&1 ||
+        fail "no Kubernetes binaries and no go: install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a directory with $BINARIES (setup-envtest makes one)"
+    say "building etcd, kube-apiserver and kubectl $KUBERNETES with $(go version | cut -d ' ' -f 3)"
+    say "the first time takes 4 to 8 minutes on two cores; it is kept for later runs"
+    mkdir "$work/bin"
+    (cd "$here" && exec go build -v -mod=readonly -trimpath -ldflags "$LDFLAGS" -o "$work/bin/" tool) \
+        >"$work/log" 2>&1 9>&- &
+    child=$!
+    watch_build
+    wait "$child" || {
+        child=
+        tail -n 15 "$work/log" >&2
+        fail "go build in tests/control-plane failed; its last lines are above"
+    }
+    child=
+    mv "$work/bin/server" "$work/bin/etcd"
+    publish
+}
+
+# A line every 15 seconds, or one that keeps changing on a terminal.
+watch_build() {
+    seconds=0
+    while kill -0 "$child" 2>/dev/null; do
+        sleep 1
+        seconds=$((seconds + 1))
+        if [ -t 2 ]; then
+            printf '\r%s' "control plane: $(progress)  " >&2
+        elif [ $((seconds % 15)) -eq 0 ]; then
+            say "$(progress)"
+        fi
+    done
+    [ ! -t 2 ] || printf '\n' >&2
+}
+
+progress() {
+    if grep -q '^go: downloading' "$work/log" && ! grep -qv '^go: ' "$work/log"; then
+        what="downloading modules, $(grep -c '^go: downloading' "$work/log" || true) so far"
+    else
+        what="$(grep -cv '^go: ' "$work/log" || true) packages compiled"
+    fi
+    printf '%d:%02d elapsed, %s' $((seconds / 60)) $((seconds % 60)) "$what"
+}
+
+# The directory appears whole or not at all.
+publish() {
+    stamp >"$work/bin/.stamp"
+    rm -rf "$out/bin"
+    mv "$work/bin" "$out/bin"
+    say "ready in ${out#"$root"/}/bin"
+}
+
+find_crds() {
+    [ -e "$out/crds/cert-manager-$CERT_MANAGER.yaml" ]
+}
+
+fetch_crds() {
+    if ! command -v go >/dev/null 2>&1; then
+        say "no go: without it cert-manager's CRDs are not fetched, and the test of overlays/cert-manager needs them"
+        return 0
+    fi
+    [ -n "$work" ] || {
+        work=$(mktemp -d "$out/.work.XXXXXX")
+        trap clean EXIT
+    }
+    module=github.com/cert-manager/cert-manager@$CERT_MANAGER
+    # Outside of any module, so that go.mod and go.sum stay as they are; the checksum database
+    # or GOFLAGS of the caller decide about verification.
+    (cd "$work" && GOWORK=off go mod download -json "$module" >module.json) ||
+        fail "cannot download $module: $(grep '"Error"' "$work/module.json" || true)"
+    dir=$(sed -n 's/^[[:space:]]*"Dir": "\(.*\)",*$/\1/p' "$work/module.json")
+    for crd in "$dir"/deploy/crds/*.yaml; do
+        printf -- '---\n'
+        cat "$crd"
+    done >"$work/crds.yaml"
+    grep -q 'name: certificates.cert-manager.io' "$work/crds.yaml" ||
+        fail "$module has no CRDs in deploy/crds"
+    mkdir -p "$out/crds"
+    rm -f "$out"/crds/cert-manager-*.yaml
+    mv "$work/crds.yaml" "$out/crds/cert-manager-$CERT_MANAGER.yaml"
+    say "cert-manager's CRDs are in ${out#"$root"/}/crds"
+}
+
+clean() {
+    [ -z "$child" ] || kill "$child" 2>/dev/null || true
+    [ -z "$work" ] || rm -rf "$work"
+}
+
+say() {
+    printf 'control plane: %s\n' "$*" >&2
+}
+
+fail() {
+    printf 'control plane: error: %s\n' "$*" >&2
+    exit 1
+}
+
+main "$@"

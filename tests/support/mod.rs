@@ -1,0 +1,216 @@
+//! What the tests on a real API server share.
+//!
+//! One control plane and one webhook serve all tests of a test binary; each test has a namespace
+//! of its own. Both end with the process, whatever ends it (`control_plane::supervise`).
+
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails here")]
+
+pub mod certs;
+pub mod secrets;
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use ca_overlap::tools::control_plane::{
+    Assets, ControlPlane, Error, Options, Patches, Spreader, Webhook, WebhookOptions, can_listen,
+};
+use serde_json::json;
+use tokio::sync::{Mutex, OnceCell};
+
+use secrets::Secrets;
+
+/// The manifests that the tests install.
+pub const OVERLAY: &str = "kind";
+/// The label that names the test on its namespace.
+const TEST_LABEL: &str = "ca-overlap-test";
+
+/// The binaries, or `None` after a loud word: the test is skipped. Fails where `CI=true`.
+pub fn assets(test: &str) -> Option<Assets> {
+    match Assets::find(None) {
+        Ok(assets) => Some(assets),
+        Err(e) => skip(test, &e.to_string()),
+    }
+}
+
+/// Skips a test loudly; in CI that is a failure.
+pub fn skip<T>(test: &str, why: &str) -> Option<T> {
+    let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    assert!(!ci, "{test}: {why}");
+    // Past the capture of test output, which would swallow the line of a test that passes.
+    writeln!(std::io::stderr(), "SKIPPED {test}: {why}").expect("stderr");
+    None
+}
+
+/// A control plane without our webhook, shared by the test binary.
+pub async fn plane(test: &str) -> Option<&'static ControlPlane> {
+    static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
+    let assets = assets(test)?;
+    Some(
+        PLANE
+            .get_or_init(|| async { ControlPlane::start(Options::new(assets)).await.unwrap() })
+            .await,
+    )
+}
+
+/// A control plane with the real manifests, and the real webhook behind its Service.
+#[derive(Debug)]
+pub struct Cluster {
+    pub plane: ControlPlane,
+    /// The Service's loopback ClusterIP.
+    pub service: Ipv4Addr,
+    /// The webhook, unless a test took it away.
+    pub webhook: Mutex<Option<Webhook>>,
+}
+
+/// The cluster that all tests of the binary share. Tests that stop the webhook, or that count its
+/// calls while others write, start their own: [`Cluster::start`].
+pub async fn cluster(test: &str) -> Option<&'static Cluster> {
+    static CLUSTER: OnceCell<Option<Cluster>> = OnceCell::const_new();
+    CLUSTER
+        .get_or_init(|| async {
+            let assets = assets(test)?;
+            Cluster::start(test, Options::new(assets), &[]).await
+        })
+        .await
+        .as_ref()
+        .or_else(|| skip(test, "no cluster with a webhook on its Service"))
+}
+
+impl Cluster {
+    /// Starts one: control plane, overlay, webhook with more `arguments`, registration in force.
+    pub async fn start(test: &str, options: Options, arguments: &[&str]) -> Option<Self> {
+        let cluster = Self::without_webhook(test, options).await?;
+        cluster.start_webhook("webhook", cluster.port_443(), arguments).await.unwrap();
+        Some(cluster)
+    }
+
+    /// The same with nothing behind the Service yet.
+    pub async fn without_webhook(test: &str, options: Options) -> Option<Self> {
+        let plane = ControlPlane::start(options).await.unwrap();
+        let service = plane.next_cluster_ip().unwrap();
+        if let Err(e) = can_listen(SocketAddr::from((service, 443))) {
+            return skip(test, &format!("cannot listen on {service}:443 (needs root): {e}"));
+        }
+        let overlay = manifests().join("overlays").join(OVERLAY);
+        plane.install(&overlay, Patches { cluster_ip: Some(service), url: None }).await.unwrap();
+        Some(Self { plane, service, webhook: Mutex::new(None) })
+    }
+
+    /// Where the API server sends reviews.
+    pub fn port_443(&self) -> SocketAddr {
+        (self.service, 443).into()
+    }
+
+    /// Starts the webhook on `listen` and waits until it is ready and its registration in force
+    /// (the latter only if it listens on the Service itself).
+    pub async fn start_webhook(
+        &self,
+        name: &str,
+        listen: SocketAddr,
+        arguments: &[&str],
+    ) -> Result<(), Error> {
+        let mut webhook = self.replica(name, listen, arguments).await?;
+        webhook.ready().await?;
+        if listen == self.port_443() {
+            self.plane.registration_in_force().await?;
+        }
+        *self.webhook.lock().await = Some(webhook);
+        Ok(())
+    }
+
+    /// Starts one more webhook process; does not wait. Its admin port is 8081 beside `listen`.
+    pub async fn replica(
+        &self,
+        name: &str,
+        listen: SocketAddr,
+        arguments: &[&str],
+    ) -> Result<Webhook, Error> {
+        let options = WebhookOptions {
+            program: PathBuf::from(env!("CARGO_BIN_EXE_ca-overlap")),
+            name: name.into(),
+            listen,
+            admin: (listen.ip(), 8081).into(),
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+        };
+        Webhook::start(&self.plane, options).await
+    }
+
+    /// Several replicas behind the Service, all ready, on addresses of their own.
+    pub async fn replicas(&self, count: usize, arguments: &[&str]) -> (Spreader, Vec<Webhook>) {
+        let mut webhooks = Vec::new();
+        for number in 0..count {
+            let listen = SocketAddr::from((self.plane.next_cluster_ip().unwrap(), 8443));
+            let name = format!("replica-{number}");
+            webhooks.push(self.replica(&name, listen, arguments).await.unwrap());
+        }
+        // Listening before they are ready: readiness may depend on being reached.
+        let backends = webhooks.iter().map(Webhook::listen).collect();
+        let spreader = Spreader::start(self.port_443(), backends).await.unwrap();
+        for webhook in &mut webhooks {
+            webhook.ready().await.unwrap();
+        }
+        self.plane.registration_in_force().await.unwrap();
+        (spreader, webhooks)
+    }
+
+    /// The webhook's metrics.
+    pub async fn metrics(&self) -> String {
+        self.webhook.lock().await.as_ref().expect("a webhook").metrics().await.unwrap()
+    }
+
+    /// A fresh namespace for `test`, and its Secrets.
+    pub async fn namespace(&self, test: &str) -> Secrets {
+        namespace(&self.plane, test, &json!({})).await
+    }
+
+    /// The same with labels.
+    pub async fn namespace_with(&self, test: &str, labels: &serde_json::Value) -> Secrets {
+        namespace(&self.plane, test, labels).await
+    }
+}
+
+/// A fresh namespace in `plane`. It stays: without a controller manager nothing would empty it,
+/// and the control plane goes anyway.
+pub async fn namespace(plane: &ControlPlane, test: &str, labels: &serde_json::Value) -> Secrets {
+    static NUMBER: AtomicU32 = AtomicU32::new(1);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("test-{number}");
+    let mut labels = labels.clone();
+    labels[TEST_LABEL] = json!(test.chars().take(63).collect::<String>());
+    let object = json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": labels},
+    });
+    plane.json("POST", "/api/v1/namespaces", &object).await.unwrap();
+    Secrets::new(plane.client().await.unwrap(), name)
+}
+
+/// The repository's manifests.
+pub fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests")
+}
+
+/// The value of one sample in the text format of Prometheus: `sample` is the name with its labels
+/// as printed. Absent is 0.
+pub fn sample(metrics: &str, sample: &str) -> f64 {
+    metrics
+        .lines()
+        .filter_map(|line| line.rsplit_once(' '))
+        .find(|(name, _)| *name == sample)
+        .map_or(0.0, |(_, value)| value.parse().unwrap())
+}
+
+/// The sum over all samples of a family that carry all of `labels` (such as `decision="x"`).
+pub fn sum(metrics: &str, family: &str, labels: &[&str]) -> f64 {
+    metrics
+        .lines()
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter(|(name, _)| name.split('{').next() == Some(family))
+        .filter(|(name, _)| labels.iter().all(|label| name.contains(label)))
+        .map(|(_, value)| value.parse::<f64>().unwrap())
+        .sum()
+}

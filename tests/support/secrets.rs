@@ -1,0 +1,148 @@
+//! Any request to the Secrets of a namespace, as a generator or a person would send it.
+
+use ca_overlap::tools::control_plane::send;
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+
+/// The media types of the four kinds of PATCH.
+pub const MERGE: &str = "application/merge-patch+json";
+pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
+pub const JSON_PATCH: &str = "application/json-patch+json";
+pub const APPLY: &str = "application/apply-patch+yaml";
+
+/// The Secrets of one namespace, for one client.
+#[derive(Clone)]
+pub struct Secrets {
+    pub client: kube::Client,
+    pub namespace: String,
+}
+
+/// What the API server said.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: Value,
+    /// The texts of the `Warning` headers (RFC 9110 §5.5 of the older RFC 7234), unquoted.
+    pub warnings: Vec<String>,
+}
+
+impl Secrets {
+    pub fn new(client: kube::Client, namespace: String) -> Self {
+        Self { client, namespace }
+    }
+
+    /// Any verb: `name` may be empty (POST, LIST), `query` too.
+    pub async fn request(
+        &self,
+        method: &str,
+        name: &str,
+        query: &str,
+        content_type: Option<&str>,
+        body: Vec<u8>,
+    ) -> Answer {
+        let slash = if name.is_empty() { "" } else { "/" };
+        let path = format!("/api/v1/namespaces/{}/secrets{slash}{name}?{query}", self.namespace);
+        let response = send(&self.client, method, &path, content_type, body).await.unwrap();
+        let warnings = response
+            .headers()
+            .get_all("warning")
+            .iter()
+            .filter_map(|value| value.to_str().ok()?.split_once('"'))
+            .map(|(_, text)| text.trim_end_matches('"').replace("\\\"", "\""))
+            .collect();
+        Answer { status: response.status(), body: response.into_body(), warnings }
+    }
+
+    pub async fn get(&self, name: &str) -> Answer {
+        self.request("GET", name, "", None, Vec::new()).await
+    }
+
+    pub async fn create(&self, secret: &Value) -> Answer {
+        let body = secret.to_string().into_bytes();
+        self.request("POST", "", "", Some("application/json"), body).await
+    }
+
+    /// PUT of a whole object; with a `resourceVersion` in it the write is conditional.
+    pub async fn put(&self, name: &str, secret: &Value) -> Answer {
+        self.put_with(name, "", secret).await
+    }
+
+    pub async fn put_with(&self, name: &str, query: &str, secret: &Value) -> Answer {
+        let body = secret.to_string().into_bytes();
+        self.request("PUT", name, query, Some("application/json"), body).await
+    }
+
+    /// PATCH of a type such as [`MERGE`]; `query` such as `fieldManager=x&force=true&dryRun=All`.
+    pub async fn patch(&self, name: &str, kind: &str, query: &str, patch: &Value) -> Answer {
+        self.request("PATCH", name, query, Some(kind), patch.to_string().into_bytes()).await
+    }
+
+    /// Server-side apply.
+    pub async fn apply(&self, name: &str, manager: &str, force: bool, secret: &Value) -> Answer {
+        let query = format!("fieldManager={manager}&force={force}");
+        self.patch(name, APPLY, &query, secret).await
+    }
+
+    pub async fn delete(&self, name: &str) -> Answer {
+        self.request("DELETE", name, "", None, Vec::new()).await
+    }
+}
+
+impl Answer {
+    /// The answer, if the status is 2xx; else the test fails with the message.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert!(self.status.is_success(), "{}: {}", self.status, self.body["message"]);
+        self
+    }
+
+    pub fn resource_version(&self) -> &str {
+        self.body["metadata"]["resourceVersion"].as_str().unwrap()
+    }
+
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.body["metadata"]["annotations"][key].as_str()
+    }
+
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.body["metadata"]["labels"][key].as_str()
+    }
+
+    /// A value of `data`, decoded.
+    pub fn data(&self, key: &str) -> Option<Vec<u8>> {
+        self.body["data"][key].as_str().map(|value| BASE64_STANDARD.decode(value).unwrap())
+    }
+
+    /// A PEM value of `data`.
+    pub fn pem(&self, key: &str) -> String {
+        String::from_utf8(self.data(key).unwrap_or_default()).unwrap()
+    }
+}
+
+/// A Secret object with these `data` (given decoded).
+pub fn secret(name: &str, kind: &str, data: &[(&str, &[u8])]) -> Value {
+    let data: Map<String, Value> = data
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), json!(BASE64_STANDARD.encode(value))))
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name},
+        "type": kind,
+        "data": data,
+    })
+}
+
+/// A Secret of type `kubernetes.io/tls` with `ca.crt`, `tls.crt` and `tls.key`.
+pub fn tls_secret(name: &str, ca: &str, leaf: &super::certs::Leaf) -> Value {
+    let data = [
+        ("ca.crt", ca.as_bytes()),
+        ("tls.crt", leaf.certificate.as_bytes()),
+        ("tls.key", leaf.key.as_bytes()),
+    ];
+    secret(name, "kubernetes.io/tls", &data)
+}
