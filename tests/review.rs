@@ -1,4 +1,5 @@
 //! `ca-overlap review` as a user runs it.
+#![allow(unreachable_pub)]
 
 #[path = "support/pki.rs"]
 mod pki;
