@@ -8,6 +8,7 @@ mod kustomization;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::Command;
 
 use ca_overlap::names;
 use serde_json::{Value, json};
@@ -303,6 +304,30 @@ fn all_ports_lead_to_the_listeners() {
         assert_eq!(probe("readinessProbe"), json!({ "path": "/readyz", "port": "admin" }));
         assert_eq!(probe("livenessProbe"), json!({ "path": "/livez", "port": "admin" }));
         assert_eq!(probe("startupProbe"), json!({ "path": "/livez", "port": "admin" }));
+    }
+}
+
+#[test]
+fn the_program_knows_every_flag_and_variable_of_the_pod() {
+    let help = Command::new(env!("CARGO_BIN_EXE_ca-overlap"))
+        .args(["webhook", "--help"])
+        .output()
+        .expect("the program");
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
+    // Lines are wrapped anywhere.
+    let help: Vec<&str> = help.split_whitespace().collect();
+    let help = format!("{} ", help.join(" "));
+    for manifests in Manifests::all() {
+        let args = manifests.args();
+        assert_eq!(args[0], "webhook");
+        for flag in &args[1..] {
+            let name = flag.split('=').next().unwrap_or(flag);
+            assert!(help.contains(&format!(" {name} ")), "{name}");
+        }
+        for variable in manifests.container()["env"].as_array().expect("env") {
+            let name = format!("[env: {}=", text(&variable["name"]));
+            assert!(help.contains(&name), "{name}");
+        }
     }
 }
 
