@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support {
-    pub(crate) mod pki;
+    pub(crate) mod serving_pki;
 }
 
 use std::fs;
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use ca_overlap::server::tls::{self, Published};
 use ca_overlap::serving_cert::files::{Files, Reloader};
 use ca_overlap::telemetry::ServerMetrics;
-use support::pki::{Ca, Pair};
+use support::serving_pki::{Ca, Pair};
 
 #[test]
 fn a_renewed_pair_is_published_once() {

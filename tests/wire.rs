@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support {
-    pub(crate) mod pki;
+    pub(crate) mod serving_pki;
     pub(crate) mod rig;
 }
 
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use ca_overlap::server::accept::{Limits, Server, Transport, bind};
 use ca_overlap::server::admin::{self, Admin, Readiness};
 use ca_overlap::telemetry::{self, ServerMetrics};
-use support::pki::{Ca, Pair};
+use support::serving_pki::{Ca, Pair};
 use support::rig::{Client, GENEROUS, Rig, SHORT, within};
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use ca_overlap::server::drain::Drain;
 use ca_overlap::server::tls::{self, Published, Publisher};
 use ca_overlap::telemetry::ServerMetrics;
 
-use super::pki::{Ca, Pair};
+use super::serving_pki::{Ca, Pair};
 
 /// Limits that no test reaches by accident.
 pub(crate) const GENEROUS: Limits = Limits {

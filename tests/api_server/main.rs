@@ -1,0 +1,16 @@
+//! On a real API server, through the real registration: Service, caBundle, RBAC, `ServiceAccount`.
+#![allow(unreachable_pub)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod availability;
+mod canary;
+mod concurrency;
+mod generators;
+mod guards;
+mod limits;
+mod quiet;
+mod scene;
+mod table;
+mod verbs;

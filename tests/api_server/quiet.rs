@@ -1,0 +1,51 @@
+//! The fastest call is no call: the API server asks only where `ca.crt` or our keys change. Shown
+//! by the webhook's own counter, on a cluster that nobody else writes to.
+
+use base64::prelude::*;
+use ca_overlap::tools::control_plane::Options;
+use serde_json::json;
+
+use crate::scene::{NAME, Scene};
+use crate::support::secrets::MERGE;
+use crate::support::{Cluster, assets, sum};
+
+async fn calls(cluster: &Cluster) -> f64 {
+    sum(&cluster.metrics().await, "ca_overlap_admissions_total", &[])
+}
+
+#[tokio::test]
+async fn only_writes_that_concern_us_cost_a_call() {
+    let Some(assets) = assets("quiet") else { return };
+    let Some(cluster) = Cluster::start("quiet", Options::new(assets), &[]).await else { return };
+    let scene = Scene::new(cluster.namespace("quiet").await);
+    scene.create("CA1", None).await;
+    let label = |value: &str| json!({"metadata": {"labels": {"app": value}}});
+    let other_key = json!({"data": {"other": BASE64_STANDARD.encode("x")}});
+    let stored = scene.secrets.get(NAME).await.ok();
+    let before = calls(&cluster).await;
+    for patch in [label("a"), label("b"), other_key, json!({"metadata": {"annotations": {"n": "1"}}})] {
+        scene.secrets.patch(NAME, MERGE, "", &patch).await.ok();
+    }
+    scene.put_ca_only(&stored.pem("ca.crt")).await;
+    assert_eq!(calls(&cluster).await, before, "none of these concerns us");
+    let mut expected = before;
+    let ca2 = BASE64_STANDARD.encode(scene.pem("CA2"));
+    for (patch, why) in [
+        (json!({"data": {"ca.crt": ca2}}), "ca.crt changed"),
+        (json!({"metadata": {"annotations": {"ca-overlap.dev/keep": "2"}}}), "a setting came"),
+        (json!({"metadata": {"annotations": {"ca-overlap.dev/keep": null}}}), "a setting went"),
+        (json!({"metadata": {"labels": {"ca-overlap.dev/phase": null}}}), "our state was touched"),
+        (json!({"data": {"ca.crt": null}}), "ca.crt went"),
+    ] {
+        scene.secrets.patch(NAME, MERGE, "", &patch).await.ok();
+        expected += 1.0;
+        assert_eq!(calls(&cluster).await, expected, "{why}");
+    }
+    // The API server saw no failure: nothing failed open.
+    let metrics = cluster.plane.metrics().await.unwrap();
+    for family in
+        ["apiserver_admission_webhook_fail_open_count", "apiserver_admission_match_condition_evaluation_errors_total"]
+    {
+        assert_eq!(sum(&metrics, family, &["ca-overlap"]), 0.0, "{family}");
+    }
+}

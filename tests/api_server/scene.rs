@@ -1,0 +1,116 @@
+//! One Secret on the API server, written and read in the language of the design's table:
+//! `"CA2 CA1*"` is a bundle in which CA1 is carried.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use sha2_hex::sha256;
+
+use crate::support::certs::{Ca, Leaf};
+use crate::support::secrets::{Answer, Secrets, tls_secret};
+
+/// The name of the Secret in every scene.
+pub const NAME: &str = "envoy";
+
+pub struct Scene {
+    pub secrets: Secrets,
+    cas: BTreeMap<&'static str, Ca>,
+}
+
+impl Scene {
+    pub fn new(secrets: Secrets) -> Self {
+        let mut cas = BTreeMap::new();
+        for name in ["CA1", "CA2", "CA3", "CA4", "X"] {
+            cas.insert(name, Ca::new("Legacy CA"));
+        }
+        for (root, intermediate) in [("Root1", "Int1"), ("Root2", "Int2")] {
+            let ca = Ca::new(root);
+            cas.insert(intermediate, ca.intermediate(intermediate));
+            cas.insert(root, ca);
+        }
+        cas.insert("Expired", Ca::expired("Legacy CA"));
+        let renewed = cas["CA1"].renewed();
+        cas.insert("CA1renewed", renewed);
+        Self { secrets, cas }
+    }
+
+    pub fn ca(&self, name: &str) -> &Ca {
+        &self.cas[name]
+    }
+
+    pub fn pem(&self, bundle: &str) -> String {
+        bundle.split_whitespace().map(|name| self.ca(name).pem.as_str()).collect()
+    }
+
+    pub fn leaf(&self, issuer: &str) -> Leaf {
+        self.ca(issuer).leaf("envoy")
+    }
+
+    /// A fresh object, as a legacy generator writes it.
+    pub fn fresh(&self, bundle: &str, leaf: &Leaf) -> Value {
+        tls_secret(NAME, &self.pem(bundle), leaf)
+    }
+
+    /// Creates the Secret; its leaf is by the first CA of the bundle unless said otherwise.
+    pub async fn create(&self, bundle: &str, leaf_by: Option<&str>) -> Answer {
+        let leaf = self.leaf(leaf_by.unwrap_or_else(|| first(bundle)));
+        self.secrets.create(&self.fresh(bundle, &leaf)).await.ok()
+    }
+
+    /// PUTs a fresh object with a leaf by the first CA of the bundle.
+    pub async fn put(&self, bundle: &str) -> Answer {
+        let leaf = self.leaf(first(bundle));
+        self.secrets.put(NAME, &self.fresh(bundle, &leaf)).await.ok()
+    }
+
+    /// PUTs a fresh object that keeps the stored leaf.
+    pub async fn put_ca_only(&self, text: &str) -> Answer {
+        let stored = self.secrets.get(NAME).await.ok();
+        let leaf = Leaf { certificate: stored.pem("tls.crt"), key: stored.pem("tls.key") };
+        self.secrets.put(NAME, &tls_secret(NAME, text, &leaf)).await.ok()
+    }
+
+    pub async fn annotate(&self, annotations: Value) -> Answer {
+        let patch = json!({"metadata": {"annotations": annotations}});
+        self.secrets.patch(NAME, crate::support::secrets::MERGE, "", &patch).await.ok()
+    }
+
+    /// What is stored, by names.
+    pub async fn shows(&self) -> String {
+        self.shown(&self.secrets.get(NAME).await.ok())
+    }
+
+    /// What an answer holds, by names.
+    pub fn shown(&self, answer: &Answer) -> String {
+        let carried = answer.annotation("ca-overlap.dev/carried").unwrap_or("[]").to_owned();
+        let phase = answer.label("ca-overlap.dev/phase");
+        assert_eq!(phase, (carried != "[]").then_some("overlap"), "phase tells what is carried");
+        let text = answer.pem("ca.crt");
+        let mut shown = Vec::new();
+        for block in text.split_inclusive("-----END CERTIFICATE-----\n") {
+            let Some((name, ca)) = self.cas.iter().find(|(_, ca)| block.contains(&ca.pem)) else {
+                continue;
+            };
+            let star = if carried.contains(&sha256(&ca.der)) { "*" } else { "" };
+            shown.push(format!("{name}{star}"));
+        }
+        shown.join(" ")
+    }
+}
+
+fn first(bundle: &str) -> &str {
+    bundle.split_whitespace().next().expect("a bundle")
+}
+
+/// SHA-256 as other tools print it, independent of the product's own.
+pub mod sha2_hex {
+    use std::fmt::Write as _;
+
+    pub fn sha256(bytes: &[u8]) -> String {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        digest.as_ref().iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        })
+    }
+}
