@@ -12,6 +12,7 @@ pub use webhook::WebhookArgs;
 
 use crate::telemetry::{self, Format, Level};
 use crate::tools::demo;
+use crate::tools::review::ReviewArgs;
 
 /// Parses, runs, and turns what comes of it into an exit code: 0 fine, 1 found something or
 /// failed, 64 usage (`EX_USAGE` of sysexits.h).
@@ -72,6 +73,8 @@ pub struct LogArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Explain what the webhook decides about a write, without a cluster
+    Review(Box<ReviewArgs>),
     /// Run the admission webhook
     Webhook(Box<WebhookArgs>),
     /// Play a CA rotation on a real API server, first without the webhook and then with it
@@ -82,6 +85,10 @@ impl Command {
     /// Runs it to its end.
     pub fn run(self) -> Result<ExitCode, Failure> {
         match self {
+            Self::Review(args) => {
+                args.run().map_err(anyhow::Error::from)?;
+                Ok(ExitCode::SUCCESS)
+            }
             Self::Webhook(args) => args.run(),
             Self::Demo(args) => run_demo(&args),
         }

@@ -1,4 +1,5 @@
 //! The pure decision: the table and the laws of the design, and the edges that hurt.
+#![allow(unreachable_pub)]
 
 #[path = "../support/pki.rs"]
 mod pki;

@@ -1,0 +1,165 @@
+//! `ca-overlap review`: the server's own decision, offline.
+
+mod input;
+mod show;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::admission::handler::render;
+use crate::admission::respond::respond;
+use crate::admission::review::{self, ReadReviewError};
+use crate::names;
+use crate::overlap::policy::{Defaults, Keep, Mode, Window};
+
+/// Explains what the webhook decides about a write, without a cluster
+///
+/// Takes an AdmissionReview (JSON or YAML), or the old and the new state of a Secret: as Secrets
+/// (JSON or YAML) or as PEM files with the content of ca.crt.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ReviewArgs {
+    /// An AdmissionReview as JSON or YAML; - reads standard input
+    #[arg(value_name = "FILE", required_unless_present = "new", conflicts_with_all = ["old", "new"])]
+    pub file: Option<PathBuf>,
+
+    /// The Secret as it is: a Secret (JSON or YAML) or a PEM file
+    #[arg(long, value_name = "FILE", requires = "new")]
+    pub old: Option<PathBuf>,
+
+    /// The Secret as its generator writes it
+    #[arg(long, value_name = "FILE", requires = "old")]
+    pub new: Option<PathBuf>,
+
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t, env = "CA_OVERLAP_OUTPUT")]
+    pub output: Output,
+
+    /// Decide as of this time (RFC 3339) instead of now
+    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_AT")]
+    pub at: Option<Timestamp>,
+
+    /// Mode of Secrets that have no label: bundle, staged or off
+    #[arg(long, value_name = "MODE", env = "CA_OVERLAP_DEFAULT_MODE", default_value = "bundle", value_parser = Mode::from_str)]
+    pub default_mode: Mode,
+
+    /// How many previous CAs to carry, 0 to 8
+    #[arg(long, value_name = "N", env = "CA_OVERLAP_KEEP", default_value = "1", value_parser = Keep::from_str)]
+    pub keep: Keep,
+
+    /// How long to carry a previous CA, such as 24h or 7d; none: until the next rotation
+    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_WINDOW", default_value = "none", value_parser = Window::from_str)]
+    pub window: Window,
+
+    /// The webhook's own namespace, whose Secrets it never touches
+    #[arg(long, value_name = "NAME", env = "CA_OVERLAP_NAMESPACE", default_value = names::NAMESPACE)]
+    pub namespace: String,
+}
+
+const EXAMPLES: &str = "Examples:
+  ca-overlap review review.json
+  ca-overlap review --old old-ca.pem --new new-ca.pem
+  kubectl get secret envoy -o yaml >old.yaml
+  ca-overlap review --old old.yaml --new new.yaml -o diff";
+
+/// What is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// An explanation for people
+    #[default]
+    Text,
+    /// The webhook's answer and, under `result`, what would be stored
+    Json,
+    /// The same as YAML
+    Yaml,
+    /// How what is stored differs from what was written
+    Diff,
+}
+
+/// Why there is nothing to explain. Never says what a file holds.
+#[derive(Debug, thiserror::Error)]
+pub enum ReviewError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {error}", .path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// A file is neither of what is taken.
+    #[error("{}: expected {expected}", .path.display())]
+    NotUnderstood {
+        /// Which one.
+        path: PathBuf,
+        /// What would be understood.
+        expected: &'static str,
+    },
+    /// A document of the right kind that is no review.
+    #[error("{}: {error}", .path.display())]
+    NoReview {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: ReadReviewError,
+    },
+    /// The result cannot be written.
+    #[error("cannot write the result: {0}")]
+    Write(#[from] io::Error),
+}
+
+impl ReviewArgs {
+    /// Reads, decides, prints.
+    pub fn run(self) -> Result<(), ReviewError> {
+        let Self { file, old, new, output, at, default_mode, keep, window, namespace } = self;
+        let (source, document) = match (file, old, new) {
+            (Some(file), _, _) => (file.clone(), input::review(&file)?),
+            (None, Some(old), Some(new)) => (new.clone(), input::review_of(&old, &new)?),
+            // The argument parser lets nothing else through.
+            _ => return Ok(()),
+        };
+        let defaults = Defaults { mode: default_mode, keep, window };
+        let now = at.unwrap_or_else(Timestamp::now);
+        let text = decide(&source, &document, &defaults, &namespace, now, output)?;
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            // A reader such as `head` that has seen enough is no failure.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => Ok(written?),
+        }
+    }
+}
+
+/// Runs the server's own code on a review and renders what comes of it.
+fn decide(
+    source: &Path,
+    document: &Value,
+    defaults: &Defaults,
+    own_namespace: &str,
+    now: Timestamp,
+    output: Output,
+) -> Result<String, ReviewError> {
+    let no_review = |error| ReviewError::NoReview { path: source.to_owned(), error };
+    let body = document.to_string();
+    let request = review::read(body.as_bytes()).map_err(no_review)?;
+    let answer = respond(&request, defaults, own_namespace, now);
+    let incoming = document["request"]["object"].clone();
+    let result = show::Explanation::new(&request, &answer, incoming, now);
+    let rendered = || {
+        let response = render(&request.uid, &answer);
+        let mut response: Value = serde_json::from_slice(&response).unwrap_or_default();
+        response["result"] = result.to_json();
+        response
+    };
+    Ok(match output {
+        Output::Text => result.to_text(),
+        Output::Diff => result.to_diff(),
+        Output::Json => format!("{:#}\n", rendered()),
+        Output::Yaml => serde_saphyr::to_string(&rendered()).map_err(io::Error::other)?,
+    })
+}

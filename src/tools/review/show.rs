@@ -1,0 +1,259 @@
+//! What `review` prints. Only what the webhook itself reads is shown: never another value of the
+//! Secret, in particular no private key.
+
+use std::fmt::Write as _;
+
+use base64::prelude::*;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Map, Value, json};
+
+use crate::admission::guard::LeaveData;
+use crate::admission::respond::{Answer, Verdict};
+use crate::admission::review::Request;
+use crate::names;
+use crate::overlap::Case;
+use crate::overlap::certs::{Bundle, Certificate};
+use crate::overlap::record::{Entry, Record};
+
+/// More certificates are counted, not listed.
+const MAX_LISTED: usize = 80;
+
+/// A decision with everything that is needed to show it.
+pub(super) struct Explanation {
+    who: String,
+    verdict: Verdict,
+    warnings: Vec<String>,
+    operations: Vec<(String, String)>,
+    incoming: Shown,
+    stored: Shown,
+    record: Record,
+    now: Timestamp,
+}
+
+impl Explanation {
+    pub(super) fn new(
+        request: &Request<'_>,
+        answer: &Answer,
+        incoming: Value,
+        now: Timestamp,
+    ) -> Self {
+        let mut stored = incoming.clone();
+        if let Some(patch) = &answer.patch {
+            // A patch that would not apply is shown as what the API server would refuse.
+            if json_patch::patch(&mut stored, patch).is_err() {
+                stored = Value::Null;
+            }
+        }
+        let operations = serde_json::to_value(&answer.patch).unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let operations = operations.as_array().into_iter().flatten();
+        Self {
+            who: format!(
+                "{}/{}",
+                printable(request.namespace.as_deref().unwrap_or("-")),
+                printable(request.name.as_deref().unwrap_or("-"))
+            ),
+            verdict: answer.verdict,
+            warnings: answer.warnings.iter().map(ToString::to_string).collect(),
+            operations: operations.map(|op| (text(&op["op"]), text(&op["path"]))).collect(),
+            incoming: Shown::of(&incoming),
+            stored: Shown::of(&stored),
+            record: answer.record.clone(),
+            now,
+        }
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        let mut out = String::new();
+        let _ = writeln!(out, "Secret    {}", self.who);
+        let _ = writeln!(out, "Decision  {}: {}", self.verdict.as_str(), explain(self.verdict));
+        self.write_certificates(&mut out);
+        let title = if self.operations.is_empty() {
+            "\nPatch     none: stored as written"
+        } else {
+            "\nPatch"
+        };
+        let _ = writeln!(out, "{title}");
+        for (op, path) in &self.operations {
+            let _ = writeln!(out, "  {op:<6} {}", path.replace("~1", "/"));
+        }
+        if !self.warnings.is_empty() {
+            let _ = writeln!(out, "\nWarnings to the writer");
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(out, "  {warning}");
+        }
+        out
+    }
+
+    fn write_certificates(&self, out: &mut String) {
+        let Some(certificates) = self.stored.certificates() else {
+            let _ = writeln!(out, "\nca.crt    none");
+            return;
+        };
+        let _ = writeln!(out, "\nca.crt after the write: {} readable", plural(certificates.len()));
+        for (number, certificate) in certificates.iter().take(MAX_LISTED).enumerate() {
+            let role = match self.record.entry(certificate.fingerprint()) {
+                Some(entry) => carried(entry),
+                None => "written by the generator".to_owned(),
+            };
+            let expired = if certificate.is_expired(self.now) { " (EXPIRED)" } else { "" };
+            let _ = writeln!(out, "  {}. {}", number + 1, subject(certificate));
+            let _ = writeln!(out, "     {role}; expires {}{expired}", day(certificate.not_after()));
+            let _ = writeln!(out, "     sha256 {}", certificate.fingerprint());
+        }
+        if let Some(more) = certificates.len().checked_sub(MAX_LISTED).filter(|more| *more > 0) {
+            let _ = writeln!(out, "  and {more} more");
+        }
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let describe = |certificate: &Certificate| {
+            let entry = self.record.entry(certificate.fingerprint());
+            json!({
+                "sha256": certificate.fingerprint().to_string(),
+                "subject": subject(certificate),
+                "notAfter": day(certificate.not_after()),
+                "carried": entry.is_some(),
+                "since": entry.map(|entry| entry.since.to_string()),
+                "until": entry.and_then(|entry| entry.until).map(|until| until.to_string()),
+            })
+        };
+        json!({
+            "decision": self.verdict.as_str(),
+            "explanation": explain(self.verdict),
+            "ca.crt": self.stored.ca_crt,
+            "certificates": self.stored.certificates().unwrap_or_default().iter().map(describe).collect::<Vec<_>>(),
+            "labels": self.stored.labels,
+            "annotations": self.stored.annotations,
+        })
+    }
+
+    pub(super) fn to_diff(&self) -> String {
+        let (before, after) = (self.incoming.lines(), self.stored.lines());
+        let diff = similar::TextDiff::from_lines(&before, &after);
+        diff.unified_diff().context_radius(2).header("as written", "as stored").to_string()
+    }
+}
+
+/// The part of a Secret that may be shown.
+struct Shown {
+    ca_crt: Option<String>,
+    labels: Map<String, Value>,
+    annotations: Map<String, Value>,
+}
+
+impl Shown {
+    fn of(secret: &Value) -> Self {
+        let ours = |map: &Value| {
+            let pairs = map.as_object().into_iter().flatten();
+            pairs
+                .filter(|(key, _)| key.starts_with(names::PREFIX))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect()
+        };
+        let ca_crt = secret["data"][names::CA_CRT]
+            .as_str()
+            .and_then(|text| BASE64_STANDARD.decode(text).ok())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        Self {
+            ca_crt: ca_crt.map(|text| without_keys(&text)),
+            labels: ours(&secret["metadata"]["labels"]),
+            annotations: ours(&secret["metadata"]["annotations"]),
+        }
+    }
+
+    fn certificates(&self) -> Option<Vec<Certificate>> {
+        let text = self.ca_crt.as_ref()?;
+        Bundle::parse(text.as_bytes(), usize::MAX - 1).ok().map(|b| b.certificates().to_vec())
+    }
+
+    fn lines(&self) -> String {
+        let mut out = String::new();
+        for (title, map) in [("labels", &self.labels), ("annotations", &self.annotations)] {
+            for (key, value) in map {
+                let value = printable(value.as_str().unwrap_or_default());
+                let _ = writeln!(out, "{title}: {key}: {value}");
+            }
+        }
+        for line in self.ca_crt.iter().flat_map(|text| text.lines()) {
+            let _ = writeln!(out, "ca.crt: {}", printable(line));
+        }
+        out
+    }
+}
+
+/// A private key that someone put into `ca.crt` is not printed.
+fn without_keys(text: &str) -> String {
+    let mut shown = String::new();
+    let mut position = 0;
+    for block in crate::overlap::pem::blocks(text.as_bytes()) {
+        if block.is_certificate() {
+            continue;
+        }
+        shown.push_str(text.get(position..block.span.start).unwrap_or_default());
+        shown.push_str("# a block that is no certificate is not shown\n");
+        position = block.span.end;
+    }
+    shown.push_str(text.get(position..).unwrap_or_default());
+    shown
+}
+
+fn explain(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Decided(case) => match case {
+            Case::FirstContact => {
+                "nothing new and no record yet; what the write drops stays beside it"
+            }
+            Case::NoCa => "one side has no ca.crt; there is nothing to overlap",
+            Case::NotReadable => "the new ca.crt holds no readable certificate",
+            Case::Retirement => "the generator dropped a CA of its own; that is respected",
+            Case::Rollback => {
+                "the generator went back to a carried CA; the later one stays beside it"
+            }
+            Case::Rotation => "a new CA replaces the active one, which stays beside it",
+            Case::Same => "the generator keeps its CAs; what is carried stays carried",
+            Case::TrustStore => "more than 64 certificates: a trust store, not a rotation",
+            Case::Unchanged => "ca.crt is not changed; only what is over would be cut",
+        },
+        Verdict::Left(LeaveData::ForeignOverlap) => {
+            "its system keeps old CAs by itself; data is left alone"
+        }
+        Verdict::Left(LeaveData::Off) => "mode off: data is never changed",
+        Verdict::Left(LeaveData::Signer) => {
+            "a CA's signing Secret is left alone (label mode=bundle overrides)"
+        }
+        Verdict::Skipped(_) => "no business of the webhook; stored as written",
+    }
+}
+
+fn carried(entry: &Entry) -> String {
+    match entry.until {
+        Some(until) => format!("carried since {}, until {until}", entry.since),
+        None => format!("carried since {}, until the next rotation", entry.since),
+    }
+}
+
+fn subject(certificate: &Certificate) -> String {
+    let subject = certificate.parsed().map(|parsed| parsed.subject().to_string());
+    match subject.as_deref().map(printable) {
+        None => "(unreadable subject)".to_owned(),
+        Some(subject) if subject.is_empty() => "(empty subject)".to_owned(),
+        Some(subject) => subject,
+    }
+}
+
+/// Names come from whoever made the certificate: nothing in them may steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(200).collect()
+}
+
+fn day(seconds: i64) -> String {
+    let Ok(time) = Timestamp::from_second(seconds) else { return "never".to_owned() };
+    time.to_zoned(TimeZone::UTC).date().to_string()
+}
+
+fn plural(count: usize) -> String {
+    if count == 1 { "1 certificate".to_owned() } else { format!("{count} certificates") }
+}
