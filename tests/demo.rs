@@ -17,16 +17,16 @@ fn it_shows_what_the_design_promises() {
     let Some((output, scratch)) = demo("it_shows_what_the_design_promises", &[], &[]) else {
         return;
     };
-    let text = said(&output);
-    assert!(output.status.success(), "{text}");
+    let shown = said(&output);
+    assert!(output.status.success(), "{shown}");
     for line in ["envoy             CA2, CA1*", "envoy-gateway     CA3, CA2*"] {
-        assert!(text.contains(line), "{text}");
+        assert!(shown.contains(line), "{shown}");
     }
-    assert!(text.contains("[CA2, CA1*] [CA3, CA2*] [CA4, CA3*]"), "{text}");
-    assert!(text.contains("✓ 54 of 54 handshakes"), "{text}");
-    assert!(text.ends_with("✓ Everything shown is what the design promises.\n"), "{text}");
-    assert!(!text.contains('\x1b'), "colour without a terminal");
-    assert_fits(&text);
+    assert!(shown.contains("[CA2, CA1*] [CA3, CA2*] [CA4, CA3*]"), "{shown}");
+    assert!(shown.contains("✓ 54 of 54 handshakes"), "{shown}");
+    assert!(shown.ends_with("✓ Everything shown is what the design promises.\n"), "{shown}");
+    assert!(!shown.contains('\x1b'), "colour without a terminal");
+    assert_fits(&shown);
     assert_nothing_left(scratch.path());
 }
 
@@ -34,11 +34,11 @@ fn it_shows_what_the_design_promises() {
 fn it_registers_by_url_where_port_443_cannot_be_had() {
     let test = "it_registers_by_url_where_port_443_cannot_be_had";
     let Some((output, scratch)) = demo(test, &["--by-url"], &[]) else { return };
-    let text = said(&output);
-    assert!(output.status.success(), "{text}");
-    assert!(text.contains("Registered by URL instead of by Service"), "{text}");
-    assert!(text.contains("with https://127.0.0.1:"), "{text}");
-    assert_fits(&text);
+    let shown = said(&output);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains("Registered by URL instead of by Service"), "{shown}");
+    assert!(shown.contains("with https://127.0.0.1:"), "{shown}");
+    assert_fits(&shown);
     assert_nothing_left(scratch.path());
 }
 
@@ -47,11 +47,11 @@ fn it_registers_by_url_where_port_443_cannot_be_had() {
 fn it_fails_when_the_promise_is_not_kept() {
     let test = "it_fails_when_the_promise_is_not_kept";
     let Some((output, scratch)) = demo(test, &[], &[("CA_OVERLAP_KEEP", "0")]) else { return };
-    let text = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let shown = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
     assert!(
-        text.contains("is not ready") || text.contains("NOT what the design promises"),
-        "{text}"
+        shown.contains("is not ready") || shown.contains("NOT what the design promises"),
+        "{shown}"
     );
     assert_nothing_left(scratch.path());
 }
@@ -110,8 +110,8 @@ fn said(output: &Output) -> String {
 }
 
 #[track_caller]
-fn assert_fits(text: &str) {
-    let widest = text.lines().max_by_key(|line| line.chars().count()).unwrap();
+fn assert_fits(shown: &str) {
+    let widest = shown.lines().max_by_key(|line| line.chars().count()).unwrap();
     assert!(widest.chars().count() <= WIDTH, "{widest}");
 }
 

@@ -66,7 +66,7 @@ impl World {
             return Err(Error::NoManifests(args.manifests.join(OVERLAY)));
         }
         let assets = Assets::find(args.assets.as_deref())?;
-        let starting = ControlPlane::start(Options::new(assets));
+        let starting = Box::pin(ControlPlane::start(Options::new(assets)));
         let plane = view.during("starting etcd and kube-apiserver", starting).await?;
         Ok(Self { webhook: None, plane, manifests, generator, by_url: args.by_url })
     }
