@@ -37,7 +37,9 @@ async fn it_is_a_kubernetes_with_rbac_and_an_audit_log() {
     let plane = ControlPlane::start(options).await.unwrap();
 
     let version = plane.client().await.unwrap().apiserver_version().await.unwrap();
-    assert_eq!((version.major.as_str(), version.minor.as_str()), ("1", "36"));
+    // Whatever `KUBEBUILDER_ASSETS` holds; matchConditions are GA since 1.30.
+    let minor: u32 = version.minor.trim_end_matches('+').parse().unwrap();
+    assert!(version.major == "1" && minor >= 30, "{}", version.git_version);
 
     let secrets = support::namespace(&plane, test, &json!({})).await;
     secrets.create(&secret("it", "Opaque", &[("key", b"1")])).await.ok();

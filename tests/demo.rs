@@ -17,17 +17,16 @@ fn it_shows_what_the_design_promises() {
     let Some((output, scratch)) = demo("it_shows_what_the_design_promises", &[], &[]) else {
         return;
     };
-    let text = said(&output);
-    assert!(output.status.success(), "{text}");
+    let shown = said(&output);
+    assert!(output.status.success(), "{shown}");
     for line in ["envoy             CA2, CA1*", "envoy-gateway     CA3, CA2*"] {
-        assert!(text.contains(line), "{text}");
+        assert!(shown.contains(line), "{shown}");
     }
-    assert!(text.contains("[CA2, CA1*] [CA3, CA2*] [CA4, CA3*]"), "{text}");
-    assert!(text.contains("✓ 54 of 54 handshakes"), "{text}");
-    assert!(text.ends_with("✓ Everything shown is what the design promises.\n"), "{text}");
-    assert!(!text.contains('\x1b'), "colour without a terminal");
-    let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
-    assert!(widest <= WIDTH, "{widest} columns");
+    assert!(shown.contains("[CA2, CA1*] [CA3, CA2*] [CA4, CA3*]"), "{shown}");
+    assert!(shown.contains("✓ 54 of 54 handshakes"), "{shown}");
+    assert!(shown.ends_with("✓ Everything shown is what the design promises.\n"), "{shown}");
+    assert!(!shown.contains('\x1b'), "colour without a terminal");
+    assert_fits(&shown);
     assert_nothing_left(scratch.path());
 }
 
@@ -35,10 +34,11 @@ fn it_shows_what_the_design_promises() {
 fn it_registers_by_url_where_port_443_cannot_be_had() {
     let test = "it_registers_by_url_where_port_443_cannot_be_had";
     let Some((output, scratch)) = demo(test, &["--by-url"], &[]) else { return };
-    let text = said(&output);
-    assert!(output.status.success(), "{text}");
-    assert!(text.contains("registered by URL instead of by Service"), "{text}");
-    assert!(text.contains("with https://127.0.0.1:"), "{text}");
+    let shown = said(&output);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains("Registered by URL instead of by Service"), "{shown}");
+    assert!(shown.contains("with https://127.0.0.1:"), "{shown}");
+    assert_fits(&shown);
     assert_nothing_left(scratch.path());
 }
 
@@ -47,11 +47,11 @@ fn it_registers_by_url_where_port_443_cannot_be_had() {
 fn it_fails_when_the_promise_is_not_kept() {
     let test = "it_fails_when_the_promise_is_not_kept";
     let Some((output, scratch)) = demo(test, &[], &[("CA_OVERLAP_KEEP", "0")]) else { return };
-    let text = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let shown = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{shown}");
     assert!(
-        text.contains("is not ready") || text.contains("NOT what the design promises"),
-        "{text}"
+        shown.contains("is not ready") || shown.contains("NOT what the design promises"),
+        "{shown}"
     );
     assert_nothing_left(scratch.path());
 }
@@ -61,7 +61,7 @@ fn ctrl_c_stops_everything() {
     let Some((mut command, scratch)) = command("ctrl_c_stops_everything", &[], &[]) else { return };
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.contains("started etcd and kube-apiserver")));
+    assert!(lines.any(|line| line.contains("✓ starting etcd and kube-apiserver")));
     assert!(!running_in(scratch.path()).is_empty());
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
@@ -107,6 +107,12 @@ fn command(test: &str, flags: &[&str], variables: &[(&str, &str)]) -> Option<(Co
 fn said(output: &Output) -> String {
     let error = String::from_utf8_lossy(&output.stderr);
     format!("{error}{}", String::from_utf8(output.stdout.clone()).unwrap())
+}
+
+#[track_caller]
+fn assert_fits(shown: &str) {
+    let widest = shown.lines().max_by_key(|line| line.chars().count()).unwrap();
+    assert!(widest.chars().count() <= WIDTH, "{widest}");
 }
 
 #[track_caller]

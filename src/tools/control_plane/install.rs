@@ -51,7 +51,8 @@ impl ControlPlane {
             json!({
                 "apiVersion": "v1",
                 "kind": "Secret",
-                "metadata": {"name": PROBE},
+                // Whatever the default mode, and by an object selector too.
+                "metadata": {"name": PROBE, "labels": {names::MODE: "bundle"}},
                 "data": {names::CA_CRT: BASE64_STANDARD.encode(ca)},
             })
         };

@@ -32,7 +32,7 @@ pub(crate) use pki::serving;
 pub use supervise::{Scratch, Supervised};
 pub use webhook::{Webhook, WebhookOptions};
 
-/// What keeps a control plane from starting or from being used.
+/// What keeps a control plane from starting or from being used. Causes are in the source chain.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nowhere a complete set of binaries.
@@ -44,7 +44,7 @@ pub enum Error {
         searched: String,
     },
     /// A file or directory cannot be used.
-    #[error("{path}: {source}")]
+    #[error("cannot use {path}")]
     File {
         /// Which one.
         path: PathBuf,
@@ -52,7 +52,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A program cannot be started.
-    #[error("cannot start {program}: {source}")]
+    #[error("cannot start {program}")]
     Spawn {
         /// Which one.
         program: String,
@@ -82,10 +82,10 @@ pub enum Error {
         log: String,
     },
     /// A certificate or key for the API server cannot be made.
-    #[error("cannot make the API server's certificates: {0}")]
+    #[error("cannot make the API server's certificates")]
     Certificate(#[from] rcgen::Error),
     /// The API server refused a request.
-    #[error("{what}: {source}")]
+    #[error("the API server did not answer {what}")]
     Api {
         /// What was asked for.
         what: String,
@@ -109,7 +109,7 @@ pub enum Error {
         message: String,
     },
     /// There is no free port or address.
-    #[error("no free loopback {what}: {source}")]
+    #[error("no free loopback {what}")]
     Network {
         /// Port or address range.
         what: &'static str,

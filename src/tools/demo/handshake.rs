@@ -61,7 +61,7 @@ pub(super) async fn meet(verifiers: &[Files], presenters: &[Files]) -> Result<Ta
 
 /// Files that no peer could start with: that is not a refused handshake, the demo itself is wrong.
 #[derive(Debug, thiserror::Error)]
-#[error("the files of {name} cannot be used: {source}")]
+#[error("the files of {name} cannot be used")]
 pub struct Broken {
     name: String,
     source: rustls::Error,

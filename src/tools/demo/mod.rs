@@ -91,8 +91,11 @@ pub enum Error {
         /// What is wrong; never content.
         message: String,
     },
+    /// The manifests are not where they should be.
+    #[error("no {0}: run in the repository, or set --manifests")]
+    NoManifests(PathBuf),
     /// A file, the own executable, or signals cannot be used.
-    #[error("{what}: {source}")]
+    #[error("cannot use {what}")]
     System {
         /// Which one.
         what: String,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How often progress is shown on a terminal, and elsewhere.
-const TICK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+const TICK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 
 /// Standard output, with or without colour.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +73,9 @@ impl View {
                 () = tokio::time::sleep(tick) => {
                     let seconds = begun.elapsed().as_secs();
                     if self.terminal {
-                        print!("\r  {what} … {seconds} s ");
-                        let _ = std::io::stdout().flush();
+                        let mut out = std::io::stdout();
+                        let _ = write!(out, "\r  {what} … {seconds} s ");
+                        let _ = out.flush();
                     } else {
                         self.line(&format!("  {what} … {seconds} s"));
                     }

@@ -63,14 +63,11 @@ impl World {
         let manifests = std::path::absolute(args.manifests.join(OVERLAY))
             .map_err(Error::system(args.manifests.display().to_string()))?;
         if !manifests.is_dir() {
-            return Err(Error::System {
-                what: format!("--manifests {}", args.manifests.display()),
-                source: std::io::Error::other(format!("no {OVERLAY} in it")),
-            });
+            return Err(Error::NoManifests(args.manifests.join(OVERLAY)));
         }
         let assets = Assets::find(args.assets.as_deref())?;
-        let starting = ControlPlane::start(Options::new(assets));
-        let plane = view.during("started etcd and kube-apiserver", starting).await?;
+        let starting = Box::pin(ControlPlane::start(Options::new(assets)));
+        let plane = view.during("starting etcd and kube-apiserver", starting).await?;
         Ok(Self { webhook: None, plane, manifests, generator, by_url: args.by_url })
     }
 
@@ -84,19 +81,20 @@ impl World {
                     Ok(()) => "asked for by --by-url".into(),
                     Err(e) => format!("{service}:443 cannot be listened on: {e}"),
                 };
-                view.line(&format!("  registered by URL instead of by Service ({why})"));
+                view.line("  Registered by URL instead of by Service:");
+                view.line(&format!("  {why}"));
                 self.install_by_url(view).await?;
             }
         }
         let in_force = self.plane.registration_in_force();
-        view.during("the API server calls it", in_force).await?;
+        view.during("waiting until the API server calls it", in_force).await?;
         Ok(())
     }
 
     async fn install_by_service(&mut self, service: Ipv4Addr, view: View) -> Result<(), Error> {
         let patches = Patches { cluster_ip: Some(service), url: None };
         let installing = self.plane.install(&self.manifests, patches);
-        view.during(&format!("applied manifests/{OVERLAY}, Service at {service}"), installing)
+        view.during(&format!("applying manifests/{OVERLAY}, Service at {service}"), installing)
             .await?;
         let listen = SocketAddr::from((service, 443));
         self.start_webhook(listen, (service, 8081).into(), Vec::new(), view).await
@@ -113,7 +111,7 @@ impl World {
         let url = format!("https://{local}:{port}{}", names::MUTATE_PATH);
         let patches = Patches { cluster_ip: None, url: Some((&url, &serving.ca)) };
         let installing = self.plane.install(&self.manifests, patches);
-        view.during(&format!("applied manifests/{OVERLAY} with {url}"), installing).await?;
+        view.during(&format!("applying manifests/{OVERLAY} with {url}"), installing).await?;
         let arguments = vec![
             "--tls-cert".into(),
             certificate.display().to_string(),
@@ -133,7 +131,7 @@ impl World {
         let program = std::env::current_exe().map_err(Error::system("own executable"))?;
         let options = WebhookOptions { program, name: "webhook".into(), listen, admin, arguments };
         let mut webhook = Webhook::start(&self.plane, options).await?;
-        let what = "started ca-overlap webhook as its ServiceAccount";
+        let what = "starting ca-overlap webhook as its ServiceAccount";
         view.during(what, webhook.ready()).await?;
         self.webhook = Some(webhook);
         Ok(())
