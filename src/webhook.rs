@@ -253,9 +253,10 @@ fn announce(webhook: &TcpListener, admin: &TcpListener) {
 
 /// As kubectl finds its way: `KUBECONFIG`, else as a pod.
 async fn client() -> anyhow::Result<kube::Client> {
-    let mut config = kube::Config::infer()
-        .await
-        .context("--self-managed: no cluster: set KUBECONFIG, or run in a pod")?;
+    // Its causes are told by its own text already.
+    let mut config = kube::Config::infer().await.map_err(|error| {
+        anyhow::anyhow!("--self-managed: no cluster: set KUBECONFIG, or run in a pod: {error}")
+    })?;
     // The rounds of the manager are the retries, and say so.
     config.default_retry = false;
     kube::Client::try_from(config).context("--self-managed: the kubeconfig cannot be used")

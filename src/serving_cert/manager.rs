@@ -103,7 +103,8 @@ impl Manager {
                     self.settings.reconcile_interval
                 }
                 Err(error) => {
-                    let pause = backoff(failures);
+                    // Renewals are looked at between tries, so these must not be rarer than rounds.
+                    let pause = backoff(failures).min(self.settings.reconcile_interval);
                     failures = failures.saturating_add(1);
                     self.report(&error);
                     self.renew_from_memory();
@@ -184,17 +185,22 @@ impl Manager {
                 Step::Activate(id) => authorities.activate(id, now),
                 Step::Add => {
                     let new = Authority::generate(now, self.settings.ca_lifetime)?;
-                    tracing::info!(not_after = %new.facts().not_after, "adding a CA");
+                    tracing::debug!(not_after = %new.facts().not_after, "proposing a CA");
                     authorities.add(new, now);
                 }
                 Step::Drop(id) => {
-                    tracing::info!("dropping a CA of which no leaf can be alive");
+                    tracing::debug!("dropping a CA of which no leaf can be alive");
                     authorities.drop(id);
                 }
                 Step::Serve(id) => {
                     if changed {
                         authorities.store(secret)?;
                         self.cluster.replace_secret(secret).await?;
+                        tracing::info!(
+                            object = self.cluster.secret_name(),
+                            cas = authorities.certificates().len(),
+                            "the CAs were written"
+                        );
                     }
                     return Ok((authorities, id));
                 }
