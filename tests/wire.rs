@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support {
-    pub(crate) mod serving_pki;
     pub(crate) mod rig;
+    pub(crate) mod serving_pki;
 }
 
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use tokio::sync::watch;
 use ca_overlap::server::accept::{Limits, Server, Transport, bind};
 use ca_overlap::server::admin::{self, Admin, Readiness};
 use ca_overlap::telemetry::{self, ServerMetrics};
-use support::serving_pki::{Ca, Pair};
 use support::rig::{Client, GENEROUS, Rig, SHORT, within};
+use support::serving_pki::{Ca, Pair};
 
 #[tokio::test]
 async fn one_connection_carries_many_requests() {

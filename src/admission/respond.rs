@@ -107,8 +107,13 @@ pub fn respond(
     let (Some(object), Some(old)) = (&request.object, &request.old_object) else {
         return Answer::without_change(Verdict::Skipped(Skip::NotASecretUpdate));
     };
-    Update { object, old, is_put: request.is_put(), is_by_person: request.is_by_person() }
-        .answer(defaults, now)
+    Update {
+        object,
+        old,
+        is_wholesale: request.is_wholesale(),
+        is_by_person: request.is_by_person(),
+    }
+    .answer(defaults, now)
 }
 
 impl Answer {
@@ -128,7 +133,7 @@ impl Answer {
 struct Update<'a> {
     object: &'a Secret<'a>,
     old: &'a Secret<'a>,
-    is_put: bool,
+    is_wholesale: bool,
     is_by_person: bool,
 }
 
@@ -248,9 +253,9 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// A stored value that a PUT lacks.
+    /// A stored value that a fresh object lacks.
     fn restored(&self, new: Option<&'a str>, old: Option<&'a str>) -> Option<&'a str> {
-        old.filter(|value| self.is_put && new.is_none() && value.len() <= MAX_RESTORED)
+        old.filter(|value| self.is_wholesale && new.is_none() && value.len() <= MAX_RESTORED)
     }
 }
 

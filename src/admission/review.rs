@@ -74,7 +74,7 @@ pub struct Request<'a> {
     /// Whether nothing will be stored.
     #[serde(default)]
     pub dry_run: Option<bool>,
-    /// The options of the API call: their kind tells PUT from PATCH.
+    /// The options of the API call.
     #[serde(borrow, default)]
     pub options: Option<Options<'a>>,
     /// Who writes.
@@ -89,10 +89,18 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// A PUT replaces the whole object, and a generator that knows nothing of us wipes people's
-    /// settings with it; a PATCH removes only what it names.
-    pub fn is_put(&self) -> bool {
-        self.options.as_ref().is_some_and(|options| options.kind == "UpdateOptions")
+    /// Whether what the incoming object lacks was not removed on purpose: it is a fresh object, as
+    /// generators PUT it that know nothing of us, or one whose annotations were replaced whole.
+    ///
+    /// The kind of the options does not tell: the API server reviews a PATCH with `UpdateOptions`
+    /// too (`patchToUpdateOptions` in its `patch.go`). But an object that was made from the stored
+    /// one, by a PATCH or by a program that had read it, has the stored one's uid and our record.
+    pub fn is_wholesale(&self) -> bool {
+        let (Some(object), Some(old)) = (&self.object, &self.old_object) else { return false };
+        let is_patch = self.options.as_ref().is_some_and(|options| options.kind == "PatchOptions");
+        let is_fresh = object.uid().is_none_or(|uid| old.uid() != Some(uid));
+        let record = |secret: &Secret<'_>| secret.annotation(names::CARRIED).is_some();
+        !is_patch && (is_fresh || (record(old) && !record(object)))
     }
 
     /// Whether a person, not a program of the cluster, writes.
@@ -116,7 +124,7 @@ pub struct Kind<'a> {
     pub kind: Cow<'a, str>,
 }
 
-/// The part of the options that tells PUT from PATCH.
+/// The part of the options that can tell a PATCH.
 #[derive(Deserialize)]
 pub struct Options<'a> {
     /// `UpdateOptions` or `PatchOptions`.
@@ -151,12 +159,19 @@ pub struct Secret<'a> {
 #[derive(Deserialize, Default)]
 struct Metadata<'a> {
     #[serde(borrow, default)]
+    uid: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
     labels: Option<Labels<'a>>,
     #[serde(borrow, default)]
     annotations: Option<Annotations<'a>>,
 }
 
 impl<'a> Secret<'a> {
+    /// The uid, which a fresh object does not have yet when it is reviewed.
+    pub fn uid(&self) -> Option<&str> {
+        self.metadata.as_ref()?.uid.as_deref().filter(|uid| !uid.is_empty())
+    }
+
     /// The labels that concern us; `None` where the object has no such map.
     pub fn labels(&self) -> Option<&Strings<'a>> {
         self.metadata.as_ref()?.labels.as_ref().map(|labels| &labels.0)
@@ -383,103 +398,4 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use base64::prelude::*;
-
-    use super::*;
-
-    fn review(request: &str) -> String {
-        format!(
-            r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{request}}}"#
-        )
-    }
-
-    fn secret(json: &str) -> Secret<'_> {
-        serde_json::from_str(json).ok().expect("a Secret")
-    }
-
-    #[test]
-    fn what_is_no_review_is_refused_by_kind() {
-        let cases = [
-            ("", ReadReviewError::Malformed),
-            ("[]", ReadReviewError::Malformed),
-            ("{}", ReadReviewError::WrongKind),
-            (
-                r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview"}"#,
-                ReadReviewError::WrongKind,
-            ),
-            (
-                r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#,
-                ReadReviewError::NoRequest,
-            ),
-        ];
-        for (body, expected) in cases {
-            assert_eq!(read(body.as_bytes()).err(), Some(expected), "{body}");
-        }
-        assert_eq!(
-            read(review(r#"{"uid":""}"#).as_bytes()).err(),
-            Some(ReadReviewError::NoRequest)
-        );
-        assert_eq!(read(review("{}").as_bytes()).err(), Some(ReadReviewError::Malformed));
-        assert_eq!(read(review("null").as_bytes()).err(), Some(ReadReviewError::NoRequest));
-    }
-
-    #[test]
-    fn unknown_fields_nulls_and_missing_maps_are_no_obstacle() {
-        let text = review(
-            r#"{"uid":"u","future":{"a":[1]},"kind":null,"namespace":null,"options":null,"userInfo":null,
-                "object":{"metadata":{"labels":null,"annotations":null,"managedFields":[{}]},"data":null,"stringData":{"x":"y"}},
-                "oldObject":null}"#,
-        );
-        let request = read(text.as_bytes()).ok().unwrap();
-        let object = request.object.unwrap();
-        assert!(object.labels().is_none() && object.annotations().is_none());
-        assert!(object.ca_crt().is_none() && object.data_size() == 0 && object.has_metadata());
-        assert!(request.old_object.is_none() && request.kind.is_none());
-    }
-
-    #[test]
-    fn only_what_concerns_us_is_kept_and_everything_is_measured() {
-        let secret = secret(
-            r#"{"metadata":{"annotations":{"a":"12345","ca-overlap.dev/keep":"2","b\n":"\u00e9\\"}}}"#,
-        );
-        let annotations = secret.annotations().unwrap();
-        assert_eq!(annotations.get("a"), None);
-        assert_eq!(annotations.get("ca-overlap.dev/keep"), Some("2"));
-        assert_eq!(annotations.size, 6 + 20 + 2 + 3);
-    }
-
-    #[test]
-    fn values_under_other_keys_are_never_read() {
-        let secret = secret(
-            r#"{"data":{"tls.key":"%%%not base64%%%","n":7,"deep":{"x":[null]},"ca.crt":null,"ca.key":"AAAA"}}"#,
-        );
-        assert_eq!(secret.ca_crt(), Some(""));
-        assert!(secret.has_key("ca.crt") && secret.has_key("ca.key"));
-        assert!(!secret.has_key("tls.crt") && !secret.has_key("cakey.pem"));
-    }
-
-    #[test]
-    fn the_data_size_is_that_of_the_decoded_values() {
-        for sizes in [[0, 1, 2], [3, 4, 5], [100, 1001, 4096]] {
-            let [a, b, c] = sizes.map(|n| BASE64_STANDARD.encode(vec![7_u8; n]));
-            let text = format!(r#"{{"data":{{"ca.crt":"{a}","x":"{b}","tls.crt":"{c}"}}}}"#);
-            assert_eq!(secret(&text).data_size(), sizes.iter().sum::<usize>());
-        }
-    }
-
-    #[test]
-    fn put_and_people_are_told_apart() {
-        for (kind, user, put, person) in [
-            ("UpdateOptions", "kubernetes-admin", true, true),
-            ("PatchOptions", "system:serviceaccount:a:b", false, false),
-            ("", "", false, false),
-        ] {
-            let text = review(&format!(
-                r#"{{"uid":"u","options":{{"kind":"{kind}"}},"userInfo":{{"username":"{user}"}}}}"#
-            ));
-            let request = read(text.as_bytes()).ok().unwrap();
-            assert_eq!((request.is_put(), request.is_by_person()), (put, person), "{kind} {user}");
-        }
-    }
-}
+mod tests;

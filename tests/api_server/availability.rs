@@ -21,7 +21,9 @@ async fn ca_bundle(cluster: &Cluster) -> String {
 #[tokio::test]
 async fn while_the_webhook_is_down_writes_pass_and_afterwards_they_are_bundled() {
     let Some(assets) = assets("down") else { return };
-    let Some(cluster) = Cluster::without_webhook("down", Options::new(assets)).await else { return };
+    let Some(cluster) = Cluster::without_webhook("down", Options::new(assets)).await else {
+        return;
+    };
     let scene = Scene::new(cluster.namespace("down").await);
     scene.create("CA1", None).await;
     scene.put("CA2").await;
@@ -44,7 +46,9 @@ async fn while_the_webhook_is_down_writes_pass_and_afterwards_they_are_bundled()
 #[tokio::test]
 async fn replicas_that_start_together_agree_on_one_ca() {
     let Some(assets) = assets("replicas") else { return };
-    let Some(cluster) = Cluster::without_webhook("replicas", Options::new(assets)).await else { return };
+    let Some(cluster) = Cluster::without_webhook("replicas", Options::new(assets)).await else {
+        return;
+    };
     let (_spreader, replicas) = cluster.replicas(3, &[]).await;
     assert_eq!(ca_bundle(&cluster).await.matches("BEGIN CERTIFICATE").count(), 1);
     let scene = Scene::new(cluster.namespace("replicas").await);
@@ -61,10 +65,13 @@ async fn replicas_that_start_together_agree_on_one_ca() {
 async fn a_wiped_ca_bundle_is_healed() {
     let Some(assets) = assets("healed") else { return };
     let arguments = ["--reconcile-interval", "1s"];
-    let Some(cluster) = Cluster::start("healed", Options::new(assets), &arguments).await else { return };
+    let Some(cluster) = Cluster::start("healed", Options::new(assets), &arguments).await else {
+        return;
+    };
     let before = ca_bundle(&cluster).await;
     for wiped in ["", &BASE64_STANDARD.encode(crate::support::certs::Ca::new("stranger").pem)] {
-        let mut configuration = cluster.plane.json("GET", CONFIGURATION, &Value::Null).await.unwrap();
+        let mut configuration =
+            cluster.plane.json("GET", CONFIGURATION, &Value::Null).await.unwrap();
         configuration["webhooks"][0]["clientConfig"]["caBundle"] = json!(wiped);
         cluster.plane.json("PUT", CONFIGURATION, &configuration).await.unwrap();
         tokio::time::timeout(Duration::from_secs(60), async {
@@ -80,7 +87,9 @@ async fn a_wiped_ca_bundle_is_healed() {
 #[tokio::test]
 async fn the_webhook_has_no_access_to_users_secrets() {
     let Some(assets) = assets("rbac") else { return };
-    let Some(cluster) = Cluster::without_webhook("rbac", Options::new(assets)).await else { return };
+    let Some(cluster) = Cluster::without_webhook("rbac", Options::new(assets)).await else {
+        return;
+    };
     let can = |verb: &'static str, what: &'static str| {
         let account = "--as=system:serviceaccount:ca-overlap:ca-overlap-webhook";
         let plane = &cluster.plane;
@@ -89,7 +98,9 @@ async fn the_webhook_has_no_access_to_users_secrets() {
             plane.kubectl(&arguments, &[]).await.is_ok_and(|answer| answer.trim() == "yes")
         }
     };
-    assert!(can("get", "secret/ca-overlap-ca").await && can("update", "secret/ca-overlap-ca").await);
+    assert!(
+        can("get", "secret/ca-overlap-ca").await && can("update", "secret/ca-overlap-ca").await
+    );
     let configuration = "mutatingwebhookconfigurations.admissionregistration.k8s.io/ca-overlap";
     assert!(can("get", configuration).await && can("patch", configuration).await);
     for (verb, what) in [

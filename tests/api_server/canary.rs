@@ -23,7 +23,7 @@ async fn the_canary_is_in_no_output() {
     let Some(cluster) = Cluster::start("canary", options, &arguments).await else { return };
     let scene = Scene::new(cluster.namespace("canary").await);
     let with_canary = |bundle: &str| {
-        let mut leaf = scene.leaf("CA1");
+        let mut leaf = scene.leaf(bundle);
         leaf.key = format!("{CANARY}\n{}", leaf.key);
         scene.fresh(bundle, &leaf)
     };
@@ -62,7 +62,10 @@ fn audit_annotations_are_clean(cluster: &Cluster) {
         free_of_canary(&annotations);
     }
     assert!(of_the_webhook >= 4, "the decisions are in the audit log: {of_the_webhook}");
-    assert!(audit.contains(&BASE64_STANDARD.encode(CANARY)[..20]), "the control: requests are logged");
+    assert!(
+        audit.contains(&BASE64_STANDARD.encode(CANARY)[..20]),
+        "the control: requests are logged"
+    );
 }
 
 fn free_of_canary(text: &str) {

@@ -41,11 +41,15 @@ async fn a_service_account_token_is_left_alone() {
     let Some(cluster) = cluster("token").await else { return };
     let secrets = cluster.namespace("token").await;
     let path = format!("/api/v1/namespaces/{}/serviceaccounts", secrets.namespace);
-    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "app"}});
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "app"}});
     let account = cluster.plane.json("POST", &path, &account).await.unwrap();
     let (old, new) = (Ca::new("cluster"), Ca::new("cluster"));
-    let mut token =
-        secret("app-token", "kubernetes.io/service-account-token", &[("ca.crt", old.pem.as_bytes())]);
+    let mut token = secret(
+        "app-token",
+        "kubernetes.io/service-account-token",
+        &[("ca.crt", old.pem.as_bytes())],
+    );
     token["metadata"]["annotations"] = json!({
         "kubernetes.io/service-account.name": "app",
         "kubernetes.io/service-account.uid": account["metadata"]["uid"],
@@ -92,7 +96,10 @@ async fn the_label_off_on_a_secret_stops_data_and_survives_a_put() {
     scene.secrets.patch(NAME, MERGE, "", &off).await.ok();
     for bundle in ["CA2", "CA3"] {
         let answer = scene.put(bundle).await;
-        assert_eq!((scene.shown(&answer).as_str(), answer.label("ca-overlap.dev/mode")), (bundle, Some("off")));
+        assert_eq!(
+            (scene.shown(&answer).as_str(), answer.label("ca-overlap.dev/mode")),
+            (bundle, Some("off"))
+        );
     }
     let on = json!({"metadata": {"labels": {"ca-overlap.dev/mode": null}}});
     scene.secrets.patch(NAME, MERGE, "", &on).await.ok();

@@ -23,7 +23,9 @@ async fn only_writes_that_concern_us_cost_a_call() {
     let other_key = json!({"data": {"other": BASE64_STANDARD.encode("x")}});
     let stored = scene.secrets.get(NAME).await.ok();
     let before = calls(&cluster).await;
-    for patch in [label("a"), label("b"), other_key, json!({"metadata": {"annotations": {"n": "1"}}})] {
+    for patch in
+        [label("a"), label("b"), other_key, json!({"metadata": {"annotations": {"n": "1"}}})]
+    {
         scene.secrets.patch(NAME, MERGE, "", &patch).await.ok();
     }
     scene.put_ca_only(&stored.pem("ca.crt")).await;
@@ -43,9 +45,10 @@ async fn only_writes_that_concern_us_cost_a_call() {
     }
     // The API server saw no failure: nothing failed open.
     let metrics = cluster.plane.metrics().await.unwrap();
-    for family in
-        ["apiserver_admission_webhook_fail_open_count", "apiserver_admission_match_condition_evaluation_errors_total"]
-    {
+    for family in [
+        "apiserver_admission_webhook_fail_open_count",
+        "apiserver_admission_match_condition_evaluation_errors_total",
+    ] {
         assert_eq!(sum(&metrics, family, &["ca-overlap"]), 0.0, "{family}");
     }
 }

@@ -24,14 +24,18 @@ const UNCHECKED: &str = "";
 
 #[tokio::test]
 async fn rotations_keep_the_previous_ca_always_two() {
-    let steps =
-        [("CA1", UNCHECKED), ("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*"), ("CA4", "CA4 CA3*")];
+    let steps = [("CA1", UNCHECKED), ("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*"), ("CA4", "CA4 CA3*")];
     row("rotations", None, &steps).await;
 }
 
 #[tokio::test]
 async fn keep_two_carries_two() {
-    let steps = [("CA1", UNCHECKED), ("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2* CA1*"), ("CA4", "CA4 CA3* CA2*")];
+    let steps = [
+        ("CA1", UNCHECKED),
+        ("CA2", "CA2 CA1*"),
+        ("CA3", "CA3 CA2* CA1*"),
+        ("CA4", "CA4 CA3* CA2*"),
+    ];
     row("keep-two", Some("2"), &steps).await;
 }
 
@@ -49,12 +53,8 @@ async fn staged_and_bundling_generators_are_left_as_they_write() {
     row("self-bundler", None, &steps).await;
     let steps = [("CA1", UNCHECKED), ("CA2", "CA2 CA1*"), ("CA3 CA2 CA1", "CA3 CA2 CA1")];
     row("becomes-own", None, &steps).await;
-    let steps = [
-        ("CA1", UNCHECKED),
-        ("CA2", "CA2 CA1*"),
-        ("CA2 CA3", "CA2 CA3 CA1*"),
-        ("CA3", "CA3"),
-    ];
+    let steps =
+        [("CA1", UNCHECKED), ("CA2", "CA2 CA1*"), ("CA2 CA3", "CA2 CA3 CA1*"), ("CA3", "CA3")];
     row("retirement-ends-carries", None, &steps).await;
 }
 
@@ -126,8 +126,7 @@ async fn an_echo_in_other_bytes_stays_carried_and_other_encodings_are_the_same_c
 
 #[tokio::test]
 async fn distrust_acts_with_the_write_that_sets_it_and_holds() {
-    let Some(scene) =
-        row("distrust", None, &[("CA1", UNCHECKED), ("CA2", "CA2 CA1*")]).await
+    let Some(scene) = row("distrust", None, &[("CA1", UNCHECKED), ("CA2", "CA2 CA1*")]).await
     else {
         return;
     };

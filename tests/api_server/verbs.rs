@@ -21,7 +21,9 @@ async fn scene(cluster: &Cluster, test: &str) -> Scene {
 async fn patches_of_every_kind_are_bundled() {
     let Some(cluster) = cluster("patches").await else { return };
     for kind in [MERGE, STRATEGIC, JSON_PATCH] {
-        let scene = scene(cluster, "patches").await;
+        // With a leaf of none of these CAs: else its issuer would matter most.
+        let scene = Scene::new(cluster.namespace("patches").await);
+        scene.create("CA1", Some("X")).await;
         for (bundle, expected) in [("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")] {
             let value = ca_crt(&scene, bundle);
             let patch = if kind == JSON_PATCH {
@@ -100,7 +102,9 @@ async fn kubectl_apply_with_last_applied_is_bundled_and_idempotent() {
     let Some(cluster) = cluster("kubectl-apply").await else { return };
     let scene = Scene::new(cluster.namespace("kubectl-apply").await);
     let namespace = scene.secrets.namespace.clone();
-    for (bundle, expected) in [("CA1", "CA1"), ("CA2", "CA2 CA1*"), ("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")] {
+    for (bundle, expected) in
+        [("CA1", "CA1"), ("CA2", "CA2 CA1*"), ("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")]
+    {
         let manifest = applied(&scene, bundle).to_string();
         let arguments = ["apply", "-n", &namespace, "-f", "-"];
         cluster.plane.kubectl(&arguments, manifest.as_bytes()).await.unwrap();
@@ -109,7 +113,11 @@ async fn kubectl_apply_with_last_applied_is_bundled_and_idempotent() {
     // `kubectl annotate key-` removes a setting, because a PATCH is obeyed.
     for arguments in [["annotate", "ca-overlap.dev/keep=2"], ["annotate", "ca-overlap.dev/keep-"]] {
         let [verb, setting] = arguments;
-        cluster.plane.kubectl(&[verb, "-n", &namespace, "secret", NAME, setting], &[]).await.unwrap();
+        cluster
+            .plane
+            .kubectl(&[verb, "-n", &namespace, "secret", NAME, setting], &[])
+            .await
+            .unwrap();
     }
     let stored = scene.secrets.get(NAME).await.ok();
     assert_eq!(stored.annotation("ca-overlap.dev/keep"), None);
@@ -129,7 +137,10 @@ async fn a_dry_run_shows_what_the_real_write_stores() {
     assert_eq!(real.body["data"], dry.body["data"]);
     assert_eq!(real.body["metadata"]["labels"], dry.body["metadata"]["labels"]);
     let patch = json!({"data": {"ca.crt": ca_crt(&scene, "CA3")}});
-    let dry = scene.secrets.patch(NAME, APPLY, "dryRun=All&fieldManager=a&force=true", &applied(&scene, "CA3")).await;
+    let dry = scene
+        .secrets
+        .patch(NAME, APPLY, "dryRun=All&fieldManager=a&force=true", &applied(&scene, "CA3"))
+        .await;
     assert_eq!(dry.status, 422, "the type of a Secret cannot change: the rule holds on a dry run");
     let dry = scene.secrets.patch(NAME, MERGE, "dryRun=All", &patch).await.ok();
     let real = scene.secrets.patch(NAME, MERGE, "", &patch).await.ok();
