@@ -38,6 +38,10 @@ doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
 test: control-plane ## Run all tests; the first time, the control plane is built before
 	cargo test --locked --no-fail-fast
 
+.PHONY: corpus
+corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
+	CA_OVERLAP_RECORD=1 cargo test --locked --test api_server corpus
+
 .PHONY: lint
 lint: need-rust ## Check format and lints; warnings are errors
 	cargo fmt --check

@@ -10,7 +10,6 @@ mod support {
 #[path = "support/pki.rs"]
 mod pki;
 
-use std::fs;
 use std::net::TcpListener;
 use std::time::Duration;
 
@@ -259,10 +258,4 @@ async fn without_connections_it_ends_after_the_drain_delay() {
         tokio::time::timeout(Duration::from_secs(60), program.ended()).await.unwrap().code(),
         Some(0)
     );
-}
-
-#[test]
-fn the_files_of_the_tests_are_what_they_say() {
-    let files = Files::new();
-    assert!(fs::read_to_string(files.cert()).unwrap().starts_with("-----BEGIN CERTIFICATE"));
 }

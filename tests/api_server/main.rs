@@ -7,6 +7,7 @@ mod support;
 mod availability;
 mod canary;
 mod concurrency;
+mod corpus;
 mod generators;
 mod guards;
 mod limits;
