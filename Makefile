@@ -32,6 +32,10 @@ release: need-rust ## Build the program for use: target/release/ca-overlap (fat 
 doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
+.PHONY: measure
+measure: release ## Measure the release build: CPU per admission, memory, start, size
+	cargo run --locked --example measure -- $(TARGET)/release/ca-overlap
+
 ##@ To check
 
 .PHONY: test
