@@ -4,7 +4,12 @@
 //! The server is the program named on the command line, with mounted certificates, one worker
 //! thread and, where `taskset` is at hand, a core of its own. Every answer is checked.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a measurement that cannot go on says why")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a measurement that cannot go on says why"
+)]
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
@@ -179,7 +184,10 @@ impl Server {
     fn memory(&self) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let lines = status.lines().filter(|l| l.starts_with("VmRSS") || l.starts_with("RssAnon"));
-        lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
+        lines
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
