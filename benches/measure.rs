@@ -73,7 +73,7 @@ async fn measure(program: &Path) {
         load(&server, &pki, &body, bundles, REQUESTS / 10).await;
         let (before, began) = (server.cpu(), Instant::now());
         load(&server, &pki, &body, bundles, REQUESTS).await;
-        let (cpu, elapsed) = (server.cpu() - before, began.elapsed());
+        let (cpu, elapsed) = (server.cpu().saturating_sub(before), began.elapsed());
         println!(
             "{name:<35} {:.1} µs CPU per admission, {:.0}/s closed loop ({} bytes, {REQUESTS} requests)",
             cpu.as_secs_f64() * 1e6 / usize_to_f64(REQUESTS),

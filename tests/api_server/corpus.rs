@@ -151,8 +151,8 @@ async fn record(cluster: &Cluster, recorded: Recorded) {
         .collect::<Result<Vec<_>, _>>()
         .unwrap();
     let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
-    let (publisher, published) = tls::channel();
-    publisher.send_replace(Some(Arc::new(ServingCert::new(chain, key, None).unwrap())));
+    let (sender, published) = tls::channel();
+    sender.send_replace(Some(Arc::new(ServingCert::new(chain, key, None).unwrap())));
     let hour = Duration::from_secs(3600);
     let admission = Admission {
         defaults: Defaults::default(),
@@ -176,7 +176,7 @@ async fn record(cluster: &Cluster, recorded: Recorded) {
     let listener = bind("--listen", cluster.port_443()).await.unwrap();
     tokio::spawn(server.run(listener));
     // For as long as the test runs.
-    std::mem::forget(publisher);
+    std::mem::forget(sender);
     let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/ca-overlap";
     let mut configuration = cluster.plane.json("GET", path, &Value::Null).await.unwrap();
     configuration["webhooks"][0]["clientConfig"]["caBundle"] =
