@@ -218,6 +218,37 @@ fn a_chain_whose_root_stays_brings_only_what_is_missing() {
 }
 
 #[test]
+fn a_chain_with_a_link_that_stays_or_has_expired_still_counts_as_one() {
+    for stays in [true, false] {
+        let mut scene = Scene::new();
+        let year = if stays { 2030 } else { 2025 };
+        let middle = Spec { subject: "Middle", not_after: (year, 1, 1), ..Spec::default() }
+            .signed_by(scene.get("Root1"));
+        let low = Spec { subject: "Low", ..Spec::default() }.signed_by(&middle);
+        scene.add("Middle", middle);
+        scene.add("Low", low);
+        let mut scene = scene.stored("Low Middle Root1");
+        scene.write(if stays { "CA2 Middle" } else { "CA2" });
+        let appended = scene.shows();
+        assert!(appended.ends_with(" Low* Root1*"), "{appended}");
+    }
+}
+
+#[test]
+fn a_circle_of_cross_signed_cas_counts_as_one() {
+    let mut scene = Scene::new();
+    let named = |subject| Spec { subject, key_ids: false, ..Spec::default() };
+    let (x, y) = (named("circle x").self_signed(), named("circle y").self_signed());
+    scene.add("XbyY", named("circle x").signed_by(&y));
+    scene.add("YbyX", named("circle y").signed_by(&x));
+    let mut scene = scene.stored("XbyY YbyX CA1 CA2");
+    for _ in 0..2 {
+        scene.write("CA3");
+        assert_eq!(scene.shows(), "CA3 XbyY* YbyX*");
+    }
+}
+
+#[test]
 fn entries_for_the_first_or_for_absent_certificates_do_not_count() {
     let mut scene = scene("CA2 CA1");
     let entries = scene.entries("CA2* CA1* CA4*");
