@@ -38,6 +38,19 @@ fn nothing_but_plain_certificates_is_carried() {
 }
 
 #[test]
+fn a_certificate_under_another_label_is_not_carried_and_a_warning_says_so() {
+    for label in ["TRUSTED CERTIFICATE", "X509 CERTIFICATE"] {
+        let mut scene = scene("CA1");
+        let other = scene.pem("X").replace("CERTIFICATE", label);
+        scene.ca_crt = Some(format!("{}{other}", scene.pem("CA1")).into_bytes());
+        scene.keep = "2";
+        let decision = scene.write("CA2");
+        assert_eq!(scene.shows(), "CA2 CA1*");
+        assert_eq!(decision.warnings, [Warning::StoredUnreadable], "{label}");
+    }
+}
+
+#[test]
 fn an_unterminated_tail_of_the_write_does_not_hide_what_is_carried() {
     let mut scene = scene("CA1");
     let torn = format!("{}-----BEGIN CERTIFICATE-----\nQUJD\n", scene.pem("CA2"));
