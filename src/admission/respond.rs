@@ -206,12 +206,16 @@ impl<'a> Update<'a> {
     ) -> Result<Option<Patch>, AnnotationsFull> {
         let mut patch = PatchBuilder::new(self.object);
         let (carried, is_carrying) = match &decision.record {
-            RecordAfter::AsStored => (
+            RecordAfter::Gone => (None, false),
+            RecordAfter::Set(record) if write.record != Some(record) => {
+                (Some(record.to_annotation()), !record.is_empty())
+            }
+            // Word for word: one that says the same in other words would make every re-apply a
+            // change.
+            RecordAfter::AsStored | RecordAfter::Set(_) => (
                 self.old.annotation(names::CARRIED).map(str::to_owned),
                 write.record.is_some_and(|record| !record.is_empty()),
             ),
-            RecordAfter::Gone => (None, false),
-            RecordAfter::Set(record) => (Some(record.to_annotation()), !record.is_empty()),
         };
         patch.annotation(names::CARRIED, carried)?;
         patch.label(names::PHASE, is_carrying.then_some("overlap"));

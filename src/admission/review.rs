@@ -57,7 +57,7 @@ pub struct Request<'a> {
     #[serde(borrow)]
     pub uid: Cow<'a, str>,
     /// `UPDATE` for all that concerns us.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub operation: Cow<'a, str>,
     /// The kind of the objects.
     #[serde(borrow, default)]
@@ -114,13 +114,13 @@ impl Request<'_> {
 #[derive(Deserialize)]
 pub struct Kind<'a> {
     /// Empty for the core group.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub group: Cow<'a, str>,
     /// Such as `v1`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub version: Cow<'a, str>,
     /// Such as `Secret`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub kind: Cow<'a, str>,
 }
 
@@ -128,7 +128,7 @@ pub struct Kind<'a> {
 #[derive(Deserialize)]
 pub struct Options<'a> {
     /// `UpdateOptions` or `PatchOptions`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub kind: Cow<'a, str>,
 }
 
@@ -136,7 +136,7 @@ pub struct Options<'a> {
 #[derive(Deserialize)]
 pub struct UserInfo<'a> {
     /// The name of the user.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub username: Cow<'a, str>,
 }
 
@@ -366,6 +366,13 @@ fn string_len(raw: &RawValue) -> usize {
         return text.len().saturating_sub(2);
     }
     serde_json::from_str::<Cow<'_, str>>(text).map_or(text.len(), |value| value.len())
+}
+
+/// A string that may be `null`, which is what Go reads as an empty one.
+fn text_or_null<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Cow<'a, str>, D::Error> {
+    Ok(Option::<Text<'a>>::deserialize(deserializer)?.map(|text| text.0).unwrap_or_default())
 }
 
 /// A string that borrows wherever it has no escapes.

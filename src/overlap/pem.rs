@@ -29,6 +29,12 @@ impl Block<'_> {
         self.label == b"CERTIFICATE"
     }
 
+    /// Whether some reader may take this block for a certificate: OpenSSL also knows
+    /// `X509 CERTIFICATE` and `TRUSTED CERTIFICATE`.
+    pub fn is_certificate_to_some(&self) -> bool {
+        self.label.ends_with(b"CERTIFICATE")
+    }
+
     /// The decoded content. `None` if the block is not terminated, has headers (RFC 1421, which
     /// Go's certificate pools skip) or is not base64.
     pub fn contents(&self) -> Option<Vec<u8>> {
