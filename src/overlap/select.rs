@@ -60,9 +60,8 @@ pub(super) fn choose(candidates: &[Candidate], pool: &Pool<'_>, room: Room) -> C
     let mut bytes = 0;
     for candidate in candidates {
         let first = candidate.index;
-        let fits = |index: usize| {
-            pool.is_usable[index] && (candidate.needed || !pool.is_over[index])
-        };
+        let fits =
+            |index: usize| pool.is_usable[index] && (candidate.needed || !pool.is_over[index]);
         if room.chains == 0 || !fits(first) || chosen.indexes.contains(&first) {
             continue;
         }
