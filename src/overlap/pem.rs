@@ -23,7 +23,7 @@ pub struct Block<'a> {
     body: Option<&'a [u8]>,
 }
 
-impl<'a> Block<'a> {
+impl Block<'_> {
     /// Whether this block claims to be a certificate.
     pub fn is_certificate(&self) -> bool {
         self.label == b"CERTIFICATE"

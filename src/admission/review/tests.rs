@@ -9,7 +9,8 @@ fn review(request: &str) -> String {
 }
 
 fn secret(json: &str) -> Secret<'_> {
-    serde_json::from_str(json).ok().expect("a Secret")
+    let Ok(secret) = serde_json::from_str(json) else { panic!("{json} is no Secret") };
+    secret
 }
 
 #[test]
