@@ -223,7 +223,7 @@ impl<'a> View<'a> {
     fn active(&self) -> Vec<usize> {
         let outgoing = chain(self.write.stored.tls_crt);
         let issuers =
-            self.issuers.of_chain(&outgoing, self.stored.certificates(), self.introduced());
+            self.issuers.of_chain(&outgoing, self.stored.certificates(), &self.introduced());
         if issuers.is_empty() {
             return self.own().take(1).collect();
         }
@@ -284,10 +284,10 @@ impl<'a> View<'a> {
         let leaf = chain(self.write.incoming.tls_crt);
         let gone = stored.iter().zip(&self.is_incoming).filter(|(_, stays)| !**stays);
         let gone = gone.map(|(certificate, _)| certificate);
-        if leaf.is_empty() || !self.issuers.of_chain(&leaf, incoming, gone).is_empty() {
+        if leaf.is_empty() || !self.issuers.of_chain(&leaf, incoming, &gone).is_empty() {
             return Vec::new();
         }
-        self.issuers.of_chain(&leaf, stored, self.introduced())
+        self.issuers.of_chain(&leaf, stored, &self.introduced())
     }
 
     /// The entries of carried certificates that the writer only echoes: they stay carried.

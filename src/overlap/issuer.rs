@@ -39,7 +39,7 @@ impl Issuers {
         &self,
         chain: &Bundle,
         among: &[Certificate],
-        others: impl Iterator<Item = &'a Certificate> + Clone,
+        others: &(impl Iterator<Item = &'a Certificate> + Clone),
     ) -> Vec<usize> {
         let mut issued = vec![false; among.len()];
         for child in chain.certificates() {

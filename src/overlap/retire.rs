@@ -57,7 +57,7 @@ fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Ve
     }
     let issuers = Issuers::default();
     let leaf = decide::chain(write.incoming.tls_crt);
-    let mut anchors = issuers.of_chain(&leaf, certificates, iter::empty());
+    let mut anchors = issuers.of_chain(&leaf, certificates, &iter::empty());
     let mut seen = vec![false; certificates.len()];
     // Upwards from the leaf: where only certificates that are over issued it, they stay; and so
     // for their own issuers.
