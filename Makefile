@@ -32,6 +32,10 @@ release: need-rust ## Build the program for use: target/release/ca-overlap (fat 
 doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
+.PHONY: measure
+measure: release ## Measure the release build: CPU per admission, memory, start, size
+	cargo run --locked --example measure -- $(TARGET)/release/ca-overlap
+
 ##@ To check
 
 .PHONY: test
@@ -45,6 +49,10 @@ fault-test: fault-rig ## Break what breaks in production under load: no call may
 .PHONY: fault-test-full
 fault-test-full: fault-rig ## The same with the full totals of docs/reliability.md (half an hour)
 	$(TARGET)/fault-rig $(FAULT_PROGRAMS) -dir $(TARGET)/fault-full -full
+
+.PHONY: corpus
+corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
+	CA_OVERLAP_RECORD=1 cargo test --locked --test api_server corpus
 
 .PHONY: lint
 lint: need-rust ## Check format and lints; warnings are errors
