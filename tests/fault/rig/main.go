@@ -24,6 +24,7 @@ func main() {
 	flag.StringVar(&options.Faulty, "faulty", "target/debug/examples/faulty-webhook", "the `program` with faults")
 	flag.StringVar(&options.Dir, "dir", "target/fault", "where certificates and logs go; emptied before")
 	flag.StringVar(&options.FakeTime, "faketime", fakeTime(), "libfaketime, a shared `object`; none: no clock jumps")
+	flag.StringVar(&options.Review, "review", "tests/data/reviews/put.json", "a captured review, whose certificates are replaced")
 	flag.BoolVar(&options.Full, "full", false, "the full totals, half an hour")
 	flag.Uint64Var(&options.Seed, "seed", uint64(time.Now().UnixNano()), "for delays")
 	only := flag.String("only", "", "run scenarios whose name matches this `regexp`")
@@ -48,7 +49,7 @@ func main() {
 
 // Options are the flags.
 type Options struct {
-	Product, Faulty, Dir, FakeTime string
+	Product, Faulty, Dir, FakeTime, Review string
 
 	Full bool
 	Seed uint64

@@ -114,6 +114,15 @@ func (l line) explain(out io.Writer) {
 		fmt.Fprintf(out, "%s (%s): %s\n", l.scenario.Name, l.result.Took.Round(time.Second), l.result.Note)
 	}
 	if l.good() {
+		if failures := l.failures(); len(failures) > 0 {
+			fmt.Fprintf(out, "%s: such as: %s\n", l.scenario.Name, failures[0].Err)
+		}
+		for _, failure := range l.failures() {
+			if failure.Kind == kindOther {
+				fmt.Fprintf(out, "%s: also: %s\n", l.scenario.Name, failure.Err)
+				break
+			}
+		}
 		return
 	}
 	for _, problem := range l.result.Problems {

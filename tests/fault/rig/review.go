@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 )
 
@@ -15,26 +16,39 @@ type Review struct {
 	wanted        string // ca.crt as it must be stored
 }
 
-// NewReview is an update of a Secret whose generator replaces one CA by another, as the API server
-// sends it. ballast adds that many bytes of other data to both objects.
-func NewReview(ballast int) (*Review, error) {
-	previous, err := NewAuthority()
+// NewReview is an update of a Secret whose generator replaces one CA by another: a review that a real
+// API server sent, with certificates of the rig's. ballast adds that many bytes of other data to both
+// objects.
+func NewReview(captured string, ballast int) (*Review, error) {
+	file, err := os.ReadFile(captured)
 	if err != nil {
 		return nil, err
 	}
-	next, err := NewAuthority()
-	if err != nil {
-		return nil, err
+	var review struct {
+		APIVersion string         `json:"apiVersion"`
+		Kind       string         `json:"kind"`
+		Request    map[string]any `json:"request"`
 	}
-	stored, err := secret(previous, "41", ballast)
-	if err != nil {
-		return nil, err
+	if err := json.Unmarshal(file, &review); err != nil {
+		return nil, fmt.Errorf("%s: %w", captured, err)
 	}
-	written, err := secret(next, "41", ballast)
-	if err != nil {
-		return nil, err
+	review.Request["uid"] = uidMark
+	authorities := map[string]*Authority{}
+	for _, side := range []string{"oldObject", "object"} {
+		secret, ok := review.Request[side].(map[string]any)
+		if !ok {
+			return nil, fmt.Errorf("%s has no %s", captured, side)
+		}
+		authority, err := NewAuthority()
+		if err != nil {
+			return nil, err
+		}
+		authorities[side] = authority
+		if secret["data"], err = data(authority, ballast); err != nil {
+			return nil, err
+		}
 	}
-	body, err := json.Marshal(envelope(written, stored))
+	body, err := json.Marshal(review)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +56,8 @@ func NewReview(ballast int) (*Review, error) {
 	if !found {
 		return nil, errors.New("the review has no uid")
 	}
-	return &Review{before, after, string(next.pem) + string(previous.pem)}, nil
+	wanted := string(authorities["object"].pem) + string(authorities["oldObject"].pem)
+	return &Review{before, after, wanted}, nil
 }
 
 // Body is the review with this uid.
@@ -98,15 +113,13 @@ func (r *Review) Check(uid string, answer []byte) error {
 
 const uidMark = "@uid@"
 
-type object = map[string]any
-
-// secret is what certgen-like generators write, with the metadata that the API server adds.
-func secret(authority *Authority, version string, ballast int) (object, error) {
+// data is what a generator such as certgen writes.
+func data(authority *Authority, ballast int) (map[string]any, error) {
 	leaf, err := authority.Leaf()
 	if err != nil {
 		return nil, err
 	}
-	data := object{
+	data := map[string]any{
 		"ca.crt":  base64.StdEncoding.EncodeToString(authority.pem),
 		"tls.crt": base64.StdEncoding.EncodeToString(leaf.certPEM),
 		"tls.key": base64.StdEncoding.EncodeToString(leaf.keyPEM),
@@ -114,43 +127,5 @@ func secret(authority *Authority, version string, ballast int) (object, error) {
 	if ballast > 0 {
 		data["ballast"] = base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", ballast)))
 	}
-	return object{
-		"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "data": data,
-		"metadata": object{
-			"name": "envoy", "namespace": "gateway", "resourceVersion": version,
-			"uid":               "6f3b7c3e-2f0a-4f43-9d0c-0f2b1c6d7e8f",
-			"creationTimestamp": "2026-01-02T03:04:05Z",
-			"labels":            object{"control-plane": "envoy-gateway"},
-			"managedFields": []object{{
-				"manager": "certgen", "operation": "Update", "apiVersion": "v1",
-				"time": "2026-01-02T03:04:05Z", "fieldsType": "FieldsV1",
-				"fieldsV1": object{
-					"f:data":     object{".": object{}, "f:ca.crt": object{}, "f:tls.crt": object{}, "f:tls.key": object{}},
-					"f:metadata": object{"f:labels": object{".": object{}, "f:control-plane": object{}}},
-					"f:type":     object{},
-				},
-			}},
-		},
-	}, nil
-}
-
-func envelope(written, stored object) object {
-	kind := object{"group": "", "version": "v1", "kind": "Secret"}
-	resource := object{"group": "", "version": "v1", "resource": "secrets"}
-	return object{
-		"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
-		"request": object{
-			"uid": uidMark, "kind": kind, "resource": resource,
-			"requestKind": kind, "requestResource": resource,
-			"name": "envoy", "namespace": "gateway", "operation": "UPDATE", "dryRun": false,
-			"userInfo": object{
-				"username": "system:serviceaccount:gateway:certgen",
-				"uid":      "2a3f0c55-7d0d-4f5e-8c1a-3a4c5b6d7e8f",
-				"groups": []string{"system:serviceaccounts", "system:serviceaccounts:gateway",
-					"system:authenticated"},
-			},
-			"object": written, "oldObject": stored,
-			"options": object{"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1"},
-		},
-	}
+	return data, nil
 }
