@@ -90,7 +90,7 @@ distclean: ## Remove everything that was built
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 FAULT_PROGRAMS := -product $(TARGET)/debug/ca-overlap -faulty $(TARGET)/debug/examples/faulty-webhook
 

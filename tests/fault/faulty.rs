@@ -93,10 +93,10 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let admin = TcpListener::bind(args.admin_listen).await.context("--admin-listen")?;
     let (address, admin_address) = (listener.local_addr()?, admin.local_addr()?);
 
-    let (publisher, published) = tls::channel();
+    let (sender, published) = tls::channel();
     let interval = args.tls_reload_interval;
     let files = Files { cert: args.tls_cert, key: args.tls_key, client_ca: None, interval };
-    let reloader = files.publish(Timestamp::now(), publisher, ServerMetrics::default())?;
+    let reloader = files.publish(Timestamp::now(), sender, ServerMetrics::default())?;
     tokio::spawn(reloader.run());
 
     let drain = Drain::default();
