@@ -73,7 +73,8 @@ func trickle(ctx context.Context, conn net.Conn, prefix string) bool {
 	}
 }
 
-// flood opens 2,000 connections, half of which never say a byte while half shake hands and stop.
+// flood opens 2,000 connections to one replica, twice as many as it keeps: half of them never say a
+// byte, half shake hands and stop.
 func flood(env *Env) (*Result, error) {
 	service, review, err := setUp(env, Settings{Program: product(env), Arguments: defaultDrain}, 0)
 	if err != nil {
@@ -88,7 +89,7 @@ func flood(env *Env) (*Result, error) {
 			go func() {
 				defer dialling.Done()
 				for range 2000 / 50 {
-					conn, err := occupy(service.Spreader.Address(), worker%2 == 1)
+					conn, err := occupy(service.Replicas()[0].Address, worker%2 == 1)
 					if err != nil {
 						continue
 					}

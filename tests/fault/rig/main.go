@@ -112,6 +112,8 @@ func run(ctx context.Context, options Options) (bool, error) {
 	if err := os.RemoveAll(options.Dir); err != nil {
 		return false, err
 	}
+	lateness := &Lateness{}
+	go lateness.Watch(ctx)
 	tracks, begin := selected(options), time.Now()
 	if len(tracks) == 0 {
 		return false, errors.New("-only: no scenario has such a name")
@@ -130,6 +132,9 @@ func run(ctx context.Context, options Options) (bool, error) {
 	}
 	wait.Wait()
 	good := report(os.Stdout, lines, time.Since(begin))
+	if text := lateness.Between(begin, time.Now()); text != "" {
+		fmt.Println(text)
+	}
 	return good, context.Cause(ctx)
 }
 

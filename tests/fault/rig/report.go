@@ -107,7 +107,7 @@ func (l line) good() bool {
 
 // explain prints what was measured and, where something is wrong, examples.
 func (l line) explain(out io.Writer) {
-	if l.result == nil {
+	if l.result == nil || l.err != nil {
 		return
 	}
 	if l.result.Note != "" {
@@ -129,6 +129,10 @@ func (l line) explain(out io.Writer) {
 		fmt.Fprintf(out, "%s: %s\n", l.scenario.Name, problem)
 	}
 	failures := l.failures()
+	if len(failures) > 0 {
+		fmt.Fprintf(out, "%s: failed between %s and %s\n", l.scenario.Name,
+			failures[0].Start.Format("15:04:05"), failures[len(failures)-1].Start.Format("15:04:05"))
+	}
 	for _, failure := range failures[:min(len(failures), 8)] {
 		fmt.Fprintf(out, "%s: at %s after %s: %s: %s\n", l.scenario.Name,
 			failure.Start.Format("15:04:05.000"), failure.Took.Round(time.Microsecond), failure.Kind, failure.Err)
