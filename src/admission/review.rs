@@ -275,7 +275,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Annotations<'a> {
 }
 
 fn is_ours(key: &str) -> bool {
-    key.starts_with(names::PREFIX)
+    key.starts_with(names::PREFIX) && names::KEYS.contains(&key)
 }
 
 struct StringsVisitor {
