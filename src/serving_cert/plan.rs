@@ -26,7 +26,10 @@ pub fn plan(generations: &[Generation], now: Timestamp, settings: &Settings) -> 
         return Step::Drop(superseded);
     }
     let usable: Vec<&Generation> = generations.iter().filter(|g| g.not_before <= now).collect();
-    let Some(newest) = usable.last() else {
+    // All of the future: whoever made them, or we, have the wrong time. One CA more helps in the
+    // first case; a clock that is set back again and again must not pile them up.
+    let of_the_future = generations.last().filter(|_| generations.len() >= FORCED_LIMIT);
+    let Some(newest) = usable.last().copied().or(of_the_future) else {
         return Step::Add;
     };
     if newest.is_due(now) {
@@ -167,7 +170,8 @@ pub enum Forced {
 /// More than are ever needed at once; further ones would only make the caBundle grow.
 pub const MAX_GENERATIONS: usize = 8;
 
-/// With this many CAs a forced rotation has to wait until an old one was dropped.
+/// With this many CAs a forced rotation has to wait until an old one was dropped; only a CA that
+/// is due has its successor all the same.
 pub const FORCED_LIMIT: usize = 4;
 
 /// Allows for clocks that differ between nodes. More than a leaf's life would be of no use: to a

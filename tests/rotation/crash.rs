@@ -1,5 +1,8 @@
 //! One replica alone, killed between any two steps of a rotation: the next process goes on.
 
+use base64::prelude::*;
+use ca_overlap::serving_cert::inject;
+use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 
 use crate::scene::{Scene, Writer, wait_for};
@@ -34,7 +37,7 @@ async fn a_rotation_survives_its_replica_at_every_step() {
     wait_for("the caBundle holds it", async || {
         let newest = scene.authorities().await.last().cloned().unwrap_or_default();
         let added = newest["certificate"] != second["certificate"];
-        let held = scene.ca_bundle().await.first().map(|ca| inject_pem(ca));
+        let held = scene.ca_bundle().await.first().map(pem);
         (added && held.as_deref() == newest["certificate"].as_str()).then_some(())
     })
     .await;
@@ -77,11 +80,10 @@ async fn a_rotation_survives_its_replica_at_every_step() {
     }
 }
 
-fn encoded(cas: &[rustls_pki_types::CertificateDer<'static>]) -> Value {
-    use base64::prelude::*;
-    Value::from(BASE64_STANDARD.encode(ca_overlap::serving_cert::inject::bundle(cas)))
+fn encoded(cas: &[CertificateDer<'static>]) -> Value {
+    Value::from(BASE64_STANDARD.encode(inject::bundle(cas)))
 }
 
-fn inject_pem(ca: &rustls_pki_types::CertificateDer<'static>) -> String {
-    ca_overlap::serving_cert::inject::bundle([ca])
+fn pem(ca: &CertificateDer<'static>) -> String {
+    inject::bundle([ca])
 }

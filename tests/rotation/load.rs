@@ -35,10 +35,10 @@ async fn forced_rotations_and_renewals_cost_no_write() {
         let family = "ca_overlap_serving_certificate_refreshes_total";
         let renewals = sum(&metrics, family, &["ok"]);
         assert!(renewals >= 6.0, "one, three of new CAs, and some for their age: {renewals}");
-        assert_eq!(sum(&metrics, family, &["failed"]), 0.0);
+        assert!(sum(&metrics, family, &["failed"]) < 1.0);
         assert!(sum(&metrics, "ca_overlap_admissions_total", &["rotation"]) > 0.0);
     }
     let written = writers.finish().await;
     assert!(written > 100, "{written} writes are no load");
-    assert_eq!(scene.failed_calls().await, 0.0);
+    assert!(!scene.has_failed_calls().await);
 }

@@ -109,8 +109,8 @@ impl Scene {
 
     /// Sets a field of our webhook.
     pub async fn patch_registration(&self, field: &str, value: &Value) {
-        let path = format!("/webhooks/0/{field}");
-        let patch = json!([{"op": "add", "path": path, "value": value}]);
+        let field = format!("/webhooks/0/{field}");
+        let patch = json!([{"op": "add", "path": field, "value": value}]);
         self.patch(&["mutatingwebhookconfiguration", "ca-overlap"], &patch).await;
     }
 
@@ -127,13 +127,13 @@ impl Scene {
         self.cluster.plane.json("POST", RBAC, binding).await.unwrap();
     }
 
-    /// What the API server counts of calls to us that failed.
-    pub async fn failed_calls(&self) -> f64 {
+    /// Whether the API server has counted a call to us that failed.
+    pub async fn has_failed_calls(&self) -> bool {
         let metrics = self.cluster.plane.metrics().await.unwrap();
         ["rejection_count", "fail_open_count"]
             .map(|name| sum(&metrics, &format!("apiserver_admission_webhook_{name}"), &[OURS]))
             .iter()
-            .sum()
+            .any(|count| *count > 0.0)
     }
 
     async fn patch(&self, what: &[&str], patch: &Value) {

@@ -112,6 +112,13 @@ fn a_ca_of_the_future_is_not_served() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_does_not_pile_up_cas() {
+    let future: Vec<_> = (1..5).map(|n| ca(n, 10 * DAY, Some(10 * DAY))).collect();
+    assert_eq!(plan(&future[..3], at(0), &SETTINGS), Step::Add);
+    assert_eq!(plan(&future, at(0), &SETTINGS), Step::Serve(id(4)));
+}
+
+#[test]
 fn there_are_never_more_than_the_limit() {
     let many: Vec<_> = (0..=8).map(|n| ca(n, i64::from(n), None)).collect();
     assert_eq!(plan(&many, at(10), &SETTINGS), Step::Drop(id(0)));
