@@ -32,11 +32,19 @@ release: need-rust ## Build the program for use: target/release/ca-overlap (fat 
 doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
+.PHONY: measure
+measure: release ## Measure the release build: CPU per admission, memory, start, size
+	cargo run --locked --example measure -- $(TARGET)/release/ca-overlap
+
 ##@ To check
 
 .PHONY: test
 test: control-plane ## Run all tests; the first time, the control plane is built before
 	cargo test --locked --no-fail-fast
+
+.PHONY: corpus
+corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
+	CA_OVERLAP_RECORD=1 cargo test --locked --test api_server corpus
 
 .PHONY: lint
 lint: need-rust ## Check format and lints; warnings are errors

@@ -17,8 +17,6 @@ use support::Cluster;
 use support::certs::{Ca, bundle};
 use support::secrets::{MERGE, Secrets, secret, tls_secret};
 
-/// Marks the process that the test below kills.
-const HELPER: &str = "CA_OVERLAP_TEST_HELPER";
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 
 #[tokio::test]
@@ -152,36 +150,12 @@ fn nothing_is_left_when_the_owner_exits_without_drop() {
     });
 }
 
-/// Not a test of its own: the owner whose end the three tests above watch.
-#[test]
-#[ignore = "run by other tests, in a process of its own"]
-fn helper() {
-    if std::env::var_os(HELPER).is_none() {
-        return;
-    }
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let assets = support::assets("helper").unwrap();
-    let plane = runtime.block_on(ControlPlane::start(Options::new(assets))).unwrap();
-    let [one, two] = plane.pids();
-    println!("\nhelper {one} {two} {}", plane.scratch().path().display());
-    // Forgotten as a static would be.
-    std::mem::forget(plane);
-    let mut line = String::new();
-    std::io::stdin().read_line(&mut line).unwrap();
-    std::process::exit(0);
-}
-
 fn end_helper_by(end: &mut dyn FnMut(&mut Child)) {
     if support::assets("nothing is left behind").is_none() {
         return;
     }
-    let mut helper = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "helper", "--ignored", "--nocapture"])
-        .env(HELPER, "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut helper =
+        Command::new(owner()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (pids, directory) = read_helper(&mut helper);
     assert!(pids.iter().all(|pid| alive(*pid)) && directory.exists());
     end(&mut helper);
@@ -191,6 +165,12 @@ fn end_helper_by(end: &mut dyn FnMut(&mut Child)) {
         assert!(Instant::now() < deadline, "{pids:?} or {} are left", directory.display());
         std::thread::yield_now();
     }
+}
+
+/// The example `plane-owner`, which `cargo test` builds beside the tests.
+fn owner() -> PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    tests.ancestors().nth(2).unwrap().join("examples/plane-owner")
 }
 
 fn read_helper(helper: &mut Child) -> (Vec<u32>, PathBuf) {

@@ -1,5 +1,5 @@
 //! `ca-overlap review` as a user runs it.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "support/pki.rs"]
 mod pki;

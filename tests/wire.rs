@@ -107,6 +107,7 @@ async fn an_idle_connection_is_ended() {
 async fn connections_beyond_the_cap_wait() {
     let rig = Arc::new(Rig::start(Limits { max_connections: 1, ..GENEROUS }).await);
     let mut first = rig.client().await;
+    assert_eq!(first.get("/").await.unwrap().status, 200);
     let waiting = tokio::spawn({
         let rig = rig.clone();
         async move { rig.client().await.get("/").await.unwrap().status }
@@ -118,6 +119,26 @@ async fn connections_beyond_the_cap_wait() {
     assert!(!waiting.is_finished());
     drop(first);
     assert_eq!(within(waiting).await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn a_silent_crowd_makes_room_for_who_asks() {
+    let rig = Rig::start(Limits { max_connections: 4, ..GENEROUS }).await;
+    let mut busy = rig.client().await;
+    assert_eq!(busy.get("/").await.unwrap().status, 200);
+    // Some that do not even begin a handshake, some that end it and say nothing.
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(rig.address).await.unwrap());
+    }
+    let mut quiet = Vec::new();
+    for _ in 0..8 {
+        quiet.push(within(rig.client()).await);
+        assert_eq!(busy.get("/").await.unwrap().status, 200, "who has asked keeps its place");
+    }
+    assert_eq!(within(rig.client()).await.get("/").await.unwrap().status, 200);
+    assert!(rig.drain.connections() <= 4);
+    quiet[0].closed().await;
 }
 
 #[tokio::test]

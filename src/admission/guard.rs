@@ -180,7 +180,8 @@ mod tests {
     use crate::overlap::policy::{Defaults, Raw};
 
     fn secret(json: &str) -> Secret<'_> {
-        serde_json::from_str(json).ok().expect("a Secret")
+        let Ok(secret) = serde_json::from_str(json) else { panic!("{json} is no Secret") };
+        secret
     }
 
     fn settings(mode: Option<&str>) -> Settings {

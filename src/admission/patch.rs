@@ -144,7 +144,8 @@ mod tests {
     use super::*;
 
     fn secret(json: &str) -> Secret<'_> {
-        serde_json::from_str(json).ok().expect("a Secret")
+        let Ok(secret) = serde_json::from_str(json) else { panic!("{json} is no Secret") };
+        secret
     }
 
     fn build(json: &str, edit: impl FnOnce(&mut PatchBuilder<'_>)) -> Value {

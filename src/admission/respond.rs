@@ -187,17 +187,15 @@ impl<'a> Update<'a> {
     /// a record a carried certificate would pass for the generator's own.
     fn patch(&self, write: &Write<'_>, warnings: &mut Vec<Warning>) -> (Decision, Option<Patch>) {
         let decision = overlap::decide(write);
-        match self.build(write, &decision, warnings) {
-            Ok(patch) => (decision, patch),
-            Err(AnnotationsFull) => {
-                warnings.push(Warning::AnnotationsFull);
-                let mut as_written =
-                    overlap::decide(&Write { may_change_data: false, record: None, ..*write });
-                as_written.record = RecordAfter::Gone;
-                let patch = self.build(write, &as_written, warnings).unwrap_or_default();
-                (as_written, patch)
-            }
+        if let Ok(patch) = self.build(write, &decision, warnings) {
+            return (decision, patch);
         }
+        warnings.push(Warning::AnnotationsFull);
+        let mut as_written =
+            overlap::decide(&Write { may_change_data: false, record: None, ..*write });
+        as_written.record = RecordAfter::Gone;
+        let patch = self.build(write, &as_written, warnings).unwrap_or_default();
+        (as_written, patch)
     }
 
     fn build(
@@ -208,12 +206,16 @@ impl<'a> Update<'a> {
     ) -> Result<Option<Patch>, AnnotationsFull> {
         let mut patch = PatchBuilder::new(self.object);
         let (carried, is_carrying) = match &decision.record {
-            RecordAfter::AsStored => (
+            RecordAfter::Gone => (None, false),
+            RecordAfter::Set(record) if write.record != Some(record) => {
+                (Some(record.to_annotation()), !record.is_empty())
+            }
+            // Word for word: one that says the same in other words would make every re-apply a
+            // change.
+            RecordAfter::AsStored | RecordAfter::Set(_) => (
                 self.old.annotation(names::CARRIED).map(str::to_owned),
                 write.record.is_some_and(|record| !record.is_empty()),
             ),
-            RecordAfter::Gone => (None, false),
-            RecordAfter::Set(record) => (Some(record.to_annotation()), !record.is_empty()),
         };
         patch.annotation(names::CARRIED, carried)?;
         patch.label(names::PHASE, is_carrying.then_some("overlap"));
@@ -261,32 +263,52 @@ impl<'a> Update<'a> {
 
 /// The decoded values, each decoded once.
 struct Values {
-    ca_crt: Option<Vec<u8>>,
-    /// `None` where it is the same as the incoming one.
-    stored_ca_crt: Option<Option<Vec<u8>>>,
-    tls_crt: Option<Vec<u8>>,
-    stored_tls_crt: Option<Option<Vec<u8>>>,
+    anchors: Decoded,
+    leaf: Decoded,
 }
 
 impl Values {
     fn decode(object: &Secret<'_>, old: &Secret<'_>) -> Self {
-        let other = |new: Option<&str>, old: Option<&str>| (new != old).then(|| old.map(decode));
         Self {
-            ca_crt: object.ca_crt().map(decode),
-            stored_ca_crt: other(object.ca_crt(), old.ca_crt()),
-            tls_crt: object.tls_crt().map(decode),
-            stored_tls_crt: other(object.tls_crt(), old.tls_crt()),
+            anchors: Decoded::new(object.ca_crt(), old.ca_crt()),
+            leaf: Decoded::new(object.tls_crt(), old.tls_crt()),
         }
     }
 
     fn incoming(&self) -> Contents<'_> {
-        Contents { ca_crt: self.ca_crt.as_deref(), tls_crt: self.tls_crt.as_deref() }
+        Contents {
+            ca_crt: self.anchors.incoming.as_deref(),
+            tls_crt: self.leaf.incoming.as_deref(),
+        }
     }
 
     fn stored(&self) -> Contents<'_> {
-        Contents {
-            ca_crt: self.stored_ca_crt.as_ref().unwrap_or(&self.ca_crt).as_deref(),
-            tls_crt: self.stored_tls_crt.as_ref().unwrap_or(&self.tls_crt).as_deref(),
+        Contents { ca_crt: self.anchors.stored(), tls_crt: self.leaf.stored() }
+    }
+}
+
+/// One value on both sides of a write.
+struct Decoded {
+    incoming: Option<Vec<u8>>,
+    stored: Stored,
+}
+
+enum Stored {
+    AsIncoming,
+    Other(Option<Vec<u8>>),
+}
+
+impl Decoded {
+    fn new(incoming: Option<&str>, stored: Option<&str>) -> Self {
+        let stored =
+            if incoming == stored { Stored::AsIncoming } else { Stored::Other(stored.map(decode)) };
+        Self { incoming: incoming.map(decode), stored }
+    }
+
+    fn stored(&self) -> Option<&[u8]> {
+        match &self.stored {
+            Stored::AsIncoming => self.incoming.as_deref(),
+            Stored::Other(stored) => stored.as_deref(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::guard;
@@ -57,7 +57,7 @@ pub struct Request<'a> {
     #[serde(borrow)]
     pub uid: Cow<'a, str>,
     /// `UPDATE` for all that concerns us.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub operation: Cow<'a, str>,
     /// The kind of the objects.
     #[serde(borrow, default)]
@@ -95,12 +95,15 @@ impl Request<'_> {
     /// The kind of the options does not tell: the API server reviews a PATCH with `UpdateOptions`
     /// too (`patchToUpdateOptions` in its `patch.go`). But an object that was made from the stored
     /// one, by a PATCH or by a program that had read it, has the stored one's uid and our record.
+    /// The uid tells only of what an API server sends, which has managed fields by then: Secrets
+    /// that people wrote to files for an offline review have the uid on both sides.
     pub fn is_wholesale(&self) -> bool {
         let (Some(object), Some(old)) = (&self.object, &self.old_object) else { return false };
         let is_patch = self.options.as_ref().is_some_and(|options| options.kind == "PatchOptions");
-        let is_fresh = object.uid().is_none_or(|uid| old.uid() != Some(uid));
+        let is_made_from_stored = object.uid().is_some_and(|uid| old.uid() == Some(uid))
+            && object.metadata.as_ref().is_some_and(|m| m.managed_fields.is_some());
         let record = |secret: &Secret<'_>| secret.annotation(names::CARRIED).is_some();
-        !is_patch && (is_fresh || (record(old) && !record(object)))
+        !is_patch && (!is_made_from_stored || (record(old) && !record(object)))
     }
 
     /// Whether a person, not a program of the cluster, writes.
@@ -114,13 +117,13 @@ impl Request<'_> {
 #[derive(Deserialize)]
 pub struct Kind<'a> {
     /// Empty for the core group.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub group: Cow<'a, str>,
     /// Such as `v1`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub version: Cow<'a, str>,
     /// Such as `Secret`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub kind: Cow<'a, str>,
 }
 
@@ -128,7 +131,7 @@ pub struct Kind<'a> {
 #[derive(Deserialize)]
 pub struct Options<'a> {
     /// `UpdateOptions` or `PatchOptions`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub kind: Cow<'a, str>,
 }
 
@@ -136,7 +139,7 @@ pub struct Options<'a> {
 #[derive(Deserialize)]
 pub struct UserInfo<'a> {
     /// The name of the user.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub username: Cow<'a, str>,
 }
 
@@ -157,9 +160,12 @@ pub struct Secret<'a> {
 }
 
 #[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
 struct Metadata<'a> {
     #[serde(borrow, default)]
     uid: Option<Cow<'a, str>>,
+    #[serde(default)]
+    managed_fields: Option<IgnoredAny>,
     #[serde(borrow, default)]
     labels: Option<Labels<'a>>,
     #[serde(borrow, default)]
@@ -366,6 +372,13 @@ fn string_len(raw: &RawValue) -> usize {
         return text.len().saturating_sub(2);
     }
     serde_json::from_str::<Cow<'_, str>>(text).map_or(text.len(), |value| value.len())
+}
+
+/// A string that may be `null`, which is what Go reads as an empty one.
+fn text_or_null<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Cow<'a, str>, D::Error> {
+    Ok(Option::<Text<'a>>::deserialize(deserializer)?.map(|text| text.0).unwrap_or_default())
 }
 
 /// A string that borrows wherever it has no escapes.

@@ -193,7 +193,7 @@ struct PolicyArgs {
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Connections at the same time; further ones wait
+    /// Connections at the same time; a further one takes the place of one that has asked nothing
     #[arg(long, value_name = "N", env = "CA_OVERLAP_MAX_CONNECTIONS", default_value = "1024")]
     max_connections: usize,
 

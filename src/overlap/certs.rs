@@ -21,7 +21,7 @@ pub struct Bundle {
     certificates: Vec<Certificate>,
     /// The place of every readable block, with the index of its certificate.
     places: Vec<(Range<usize>, usize)>,
-    /// Whether a block claims to be a certificate and cannot be read as one.
+    /// Whether a block claims to be a certificate, to some reader, and cannot be read as one here.
     pub has_unreadable: bool,
 }
 
@@ -35,13 +35,14 @@ impl Bundle {
     /// certificates, so that a large trust store costs one scan.
     pub fn parse(text: &[u8], limit: usize) -> Result<Self, TooMany> {
         let claimed: Vec<_> =
-            pem::blocks(text).filter(pem::Block::is_certificate).take(limit + 1).collect();
+            pem::blocks(text).filter(pem::Block::is_certificate_to_some).take(limit + 1).collect();
         if claimed.len() > limit {
             return Err(TooMany);
         }
         let mut bundle = Self::default();
         for block in claimed {
-            match block.contents().and_then(Certificate::from_der) {
+            let contents = block.is_certificate().then(|| block.contents()).flatten();
+            match contents.and_then(Certificate::from_der) {
                 Some(certificate) => bundle.push(block.span, certificate),
                 None => bundle.has_unreadable = true,
             }

@@ -7,10 +7,10 @@
 use jiff::Timestamp;
 
 use super::certs::{Bundle, Certificate};
-use super::issuer::{Issuers, MAX_CHAIN};
+use super::issuer::{Family, Issuers, MAX_CHAIN};
 use super::policy::Settings;
 use super::record::{Entry, Record};
-use super::select::{self, Candidate, Room};
+use super::select::{self, Candidate, Pool, Room};
 use super::warning::Warning;
 use super::{MAX_BLOCKS, MAX_OWN, pem, retire};
 
@@ -170,13 +170,25 @@ struct View<'a> {
     incoming: Bundle,
     stored: Bundle,
     carried: Vec<Option<Entry>>,
+    /// For each incoming certificate, its place among the stored ones. Found once: to compare
+    /// two certificates is to compare all of their bytes.
+    places: Vec<Option<usize>>,
+    /// For each stored certificate, whether it is incoming too.
+    is_incoming: Vec<bool>,
     issuers: Issuers,
 }
 
 impl<'a> View<'a> {
     fn new(write: &'a Write<'a>, incoming: Bundle, stored: Bundle) -> Self {
         let carried = carried_entries(&stored, write.record);
-        Self { write, incoming, stored, carried, issuers: Issuers::default() }
+        let place = |c: &Certificate| stored.certificates().iter().position(|s| s == c);
+        let places: Vec<_> = incoming.certificates().iter().map(place).collect();
+        let mut is_incoming = vec![false; stored.certificates().len()];
+        for &place in places.iter().flatten() {
+            is_incoming[place] = true;
+        }
+        let issuers = Issuers::default();
+        Self { write, incoming, stored, carried, places, is_incoming, issuers }
     }
 
     fn decide(&self, text: &[u8]) -> Decision {
@@ -210,11 +222,8 @@ impl<'a> View<'a> {
     /// The stored certificates that issued the outgoing chain, else the first own one.
     fn active(&self) -> Vec<usize> {
         let outgoing = chain(self.write.stored.tls_crt);
-        let issuers = self.issuers.of_chain(
-            &outgoing,
-            self.stored.certificates(),
-            self.incoming.certificates(),
-        );
+        let issuers =
+            self.issuers.of_chain(&outgoing, self.stored.certificates(), &self.introduced());
         if issuers.is_empty() {
             return self.own().take(1).collect();
         }
@@ -223,16 +232,16 @@ impl<'a> View<'a> {
 
     fn case(&self, active: &[usize]) -> Case {
         let introduces = self.introduces();
-        let keeps_own = self.own().any(|index| self.is_incoming(index));
+        let keeps_own = self.own().any(|index| self.is_incoming[index]);
         let revives_carried =
-            self.indexes().any(|i| self.carried[i].is_some() && self.is_incoming(i));
+            self.indexes().any(|i| self.carried[i].is_some() && self.is_incoming[i]);
         if self.write.record.is_none() && !introduces {
             Case::FirstContact
         } else if revives_carried && !keeps_own {
             Case::Rollback
-        } else if introduces && !active.iter().any(|&index| self.is_incoming(index)) {
+        } else if introduces && !active.iter().any(|&index| self.is_incoming[index]) {
             Case::Rotation
-        } else if self.own().all(|index| self.is_incoming(index)) {
+        } else if self.own().all(|index| self.is_incoming[index]) {
             Case::Same
         } else {
             Case::Retirement
@@ -258,16 +267,14 @@ impl<'a> View<'a> {
             chains: if self.write.may_change_data { self.write.settings.keep.count() } else { 0 },
             bytes: self.write.room.saturating_sub(glue),
         };
-        let is_usable = |index: usize| self.is_usable(index);
-        let is_over = |index: usize| self.is_over(index);
-        select::choose(
-            &candidates,
-            self.stored.certificates(),
-            &self.issuers,
-            &is_usable,
-            &is_over,
-            room,
-        )
+        let stored = self.stored.certificates();
+        let pool = Pool {
+            stored,
+            family: Family::new(stored, &self.issuers),
+            is_usable: self.indexes().map(|index| self.is_usable(index)).collect(),
+            is_over: self.indexes().map(|index| self.is_over(index)).collect(),
+        };
+        select::choose(&candidates, &pool, room)
     }
 
     /// The stored certificates that the *incoming* leaf needs, because no incoming one issued it:
@@ -275,10 +282,12 @@ impl<'a> View<'a> {
     fn needed(&self) -> Vec<usize> {
         let (stored, incoming) = (self.stored.certificates(), self.incoming.certificates());
         let leaf = chain(self.write.incoming.tls_crt);
-        if leaf.is_empty() || !self.issuers.of_chain(&leaf, incoming, stored).is_empty() {
+        let gone = stored.iter().zip(&self.is_incoming).filter(|(_, stays)| !**stays);
+        let gone = gone.map(|(certificate, _)| certificate);
+        if leaf.is_empty() || !self.issuers.of_chain(&leaf, incoming, &gone).is_empty() {
             return Vec::new();
         }
-        self.issuers.of_chain(&leaf, stored, incoming)
+        self.issuers.of_chain(&leaf, stored, &self.introduced())
     }
 
     /// The entries of carried certificates that the writer only echoes: they stay carried.
@@ -286,11 +295,7 @@ impl<'a> View<'a> {
         if self.introduces() || case == Case::Rollback {
             return Vec::new();
         }
-        let echo = |certificate: &Certificate| {
-            let index = self.stored.certificates().iter().position(|c| c == certificate)?;
-            self.carried[index]
-        };
-        self.incoming.certificates().iter().skip(1).filter_map(echo).collect()
+        self.places.iter().skip(1).filter_map(|place| self.carried[(*place)?]).collect()
     }
 
     fn append(&self, text: &[u8], chosen: &[usize]) -> Vec<u8> {
@@ -310,7 +315,12 @@ impl<'a> View<'a> {
     }
 
     fn introduces(&self) -> bool {
-        self.incoming.certificates().iter().any(|c| !self.stored.contains(c))
+        self.places.contains(&None)
+    }
+
+    fn introduced(&self) -> impl Iterator<Item = &Certificate> + Clone {
+        let pairs = self.incoming.certificates().iter().zip(&self.places);
+        pairs.filter(|(_, place)| place.is_none()).map(|(certificate, _)| certificate)
     }
 
     fn own_stored(&self) -> usize {
@@ -318,7 +328,7 @@ impl<'a> View<'a> {
     }
 
     fn own_incoming(&self) -> usize {
-        let carried = self.indexes().filter(|&i| self.carried[i].is_some() && self.is_incoming(i));
+        let carried = self.indexes().filter(|&i| self.carried[i].is_some() && self.is_incoming[i]);
         self.incoming.certificates().len() - carried.count()
     }
 
@@ -330,15 +340,11 @@ impl<'a> View<'a> {
         self.indexes().filter(|&index| self.carried[index].is_none())
     }
 
-    fn is_incoming(&self, index: usize) -> bool {
-        self.incoming.contains(&self.stored.certificates()[index])
-    }
-
     fn is_usable(&self, index: usize) -> bool {
         let certificate = &self.stored.certificates()[index];
         !certificate.is_expired(self.write.now)
             && !self.is_distrusted(certificate)
-            && !self.is_incoming(index)
+            && !self.is_incoming[index]
     }
 
     fn is_over(&self, index: usize) -> bool {

@@ -4,13 +4,17 @@
 //! make the same subject, some without key identifiers; only then a signature is checked, because
 //! one check costs more than everything else together.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 
 use super::certs::{Bundle, Certificate};
 
-/// The most signature checks for one decision: bounds the work that a hostile bundle of
-/// look-alikes can cause to some milliseconds.
-const MAX_SIGNATURE_CHECKS: u32 = 64;
+/// How much one decision may spend on signatures, in bytes of certificates: 64 checks of ordinary
+/// ones. Bounds the work that a hostile bundle of look-alikes can cause to some milliseconds.
+const SIGNATURE_BUDGET: usize = 64 * CHECK_COST;
+
+/// What a check costs at least. One of larger certificates costs their size, because it reads
+/// both in full.
+const CHECK_COST: usize = 4096;
 
 /// The most certificates of an outgoing chain that are looked at.
 pub const MAX_CHAIN: usize = 16;
@@ -18,30 +22,29 @@ pub const MAX_CHAIN: usize = 16;
 /// Answers who issued what, within a budget of signature checks.
 #[derive(Debug)]
 pub struct Issuers {
-    budget: Cell<u32>,
+    budget: Cell<usize>,
 }
 
 impl Default for Issuers {
     fn default() -> Self {
-        Self { budget: Cell::new(MAX_SIGNATURE_CHECKS) }
+        Self { budget: Cell::new(SIGNATURE_BUDGET) }
     }
 }
 
 impl Issuers {
     /// Those of `among` that issued any certificate of `chain`, as indexes in order. Where
     /// names and key identifiers leave more than one candidate in `among` and `others` together,
-    /// the signature decides.
-    pub fn of_chain(
+    /// the signature decides. No certificate is in both.
+    pub fn of_chain<'a>(
         &self,
         chain: &Bundle,
         among: &[Certificate],
-        others: &[Certificate],
+        others: &(impl Iterator<Item = &'a Certificate> + Clone),
     ) -> Vec<usize> {
         let mut issued = vec![false; among.len()];
         for child in chain.certificates() {
             let mut candidates = matching(child, among);
-            let rivals =
-                others.iter().filter(|c| !among.contains(c) && could_have_issued(c, child)).count();
+            let rivals = others.clone().filter(|c| could_have_issued(c, child)).count();
             if candidates.len() + rivals > 1 {
                 candidates.retain(|&index| self.signed(&among[index], child));
             }
@@ -65,10 +68,47 @@ impl Issuers {
     }
 
     fn signed(&self, issuer: &Certificate, child: &Certificate) -> bool {
-        let Some(left) = self.budget.get().checked_sub(1) else { return false };
+        let cost = CHECK_COST.max(issuer.der().len() + child.der().len());
+        let Some(left) = self.budget.get().checked_sub(cost) else { return false };
         self.budget.set(left);
         let (Some(issuer), Some(child)) = (issuer.parsed(), child.parsed()) else { return false };
         child.verify_signature(Some(issuer.public_key())).is_ok()
+    }
+}
+
+/// Who issued whom in one bundle, each question answered once: a chain is walked from each of its
+/// certificates.
+pub struct Family<'a> {
+    certificates: &'a [Certificate],
+    issuers: &'a Issuers,
+    found: Vec<OnceCell<Vec<usize>>>,
+}
+
+impl<'a> Family<'a> {
+    /// The certificates of one bundle.
+    pub fn new(certificates: &'a [Certificate], issuers: &'a Issuers) -> Self {
+        let found = certificates.iter().map(|_| OnceCell::new()).collect();
+        Self { certificates, issuers, found }
+    }
+
+    /// A certificate and its issuers, up to the root, each once.
+    pub fn chain_of(&self, first: usize) -> Vec<usize> {
+        let mut chain = vec![first];
+        let mut next = 0;
+        while let Some(&index) = chain.get(next) {
+            for &issuer in self.issuers_of(index) {
+                if !chain.contains(&issuer) {
+                    chain.push(issuer);
+                }
+            }
+            next += 1;
+        }
+        chain
+    }
+
+    fn issuers_of(&self, index: usize) -> &[usize] {
+        self.found[index]
+            .get_or_init(|| self.issuers.of(&self.certificates[index], self.certificates))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The decision: what stays bundled beside the incoming CA, and for how long.
 //!
-//! Pure: no clock, no I/O, no Kubernetes client. The time is an argument. Read [`decide`] first:
+//! Pure: no clock, no I/O, no Kubernetes client. The time is an argument. Read [`mod@decide`] first:
 //! it is the heart; [`retire`] is its counterpart for writes that leave `ca.crt` alone.
 
 pub mod certs;

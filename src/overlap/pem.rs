@@ -23,10 +23,16 @@ pub struct Block<'a> {
     body: Option<&'a [u8]>,
 }
 
-impl<'a> Block<'a> {
+impl Block<'_> {
     /// Whether this block claims to be a certificate.
     pub fn is_certificate(&self) -> bool {
         self.label == b"CERTIFICATE"
+    }
+
+    /// Whether some reader may take this block for a certificate: OpenSSL also knows
+    /// `X509 CERTIFICATE` and `TRUSTED CERTIFICATE`.
+    pub fn is_certificate_to_some(&self) -> bool {
+        self.label.ends_with(b"CERTIFICATE")
     }
 
     /// The decoded content. `None` if the block is not terminated, has headers (RFC 1421, which

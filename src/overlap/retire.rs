@@ -1,6 +1,8 @@
 //! A write that leaves `ca.crt` alone: what is over is cut out, so that `distrust` or a shorter
 //! `window` acts at once (DESIGN §4.1).
 
+use std::iter;
+
 use super::certs::{Bundle, Certificate};
 use super::decide::{self, Case, Decision, RecordAfter, Write};
 use super::issuer::Issuers;
@@ -55,7 +57,7 @@ fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Ve
     }
     let issuers = Issuers::default();
     let leaf = decide::chain(write.incoming.tls_crt);
-    let mut anchors = issuers.of_chain(&leaf, certificates, &[]);
+    let mut anchors = issuers.of_chain(&leaf, certificates, &iter::empty());
     let mut seen = vec![false; certificates.len()];
     // Upwards from the leaf: where only certificates that are over issued it, they stay; and so
     // for their own issuers.

@@ -2,7 +2,7 @@
 //! and within the room that the Secret has.
 
 use super::certs::Certificate;
-use super::issuer::Issuers;
+use super::issuer::Family;
 use super::pem;
 use super::warning::Warning;
 
@@ -40,74 +40,47 @@ pub(super) struct Chosen {
     pub(super) warnings: Vec<Warning>,
 }
 
+/// What the choice is made from: for each stored certificate, by its index, what is known of it.
+pub(super) struct Pool<'a> {
+    pub(super) stored: &'a [Certificate],
+    pub(super) family: Family<'a>,
+    /// Could be carried, whatever its deadline.
+    pub(super) is_usable: Vec<bool>,
+    /// Was carried, and has to go.
+    pub(super) is_over: Vec<bool>,
+}
+
 /// Takes the first candidates that fit. One that does not fit is passed over, not the end: a
 /// later one may belong to a chain that is already taken.
-pub(super) fn choose(
-    candidates: &[Candidate],
-    stored: &[Certificate],
-    issuers: &Issuers,
-    is_usable: &dyn Fn(usize) -> bool,
-    is_over: &dyn Fn(usize) -> bool,
-    room: Room,
-) -> Chosen {
+pub(super) fn choose(candidates: &[Candidate], pool: &Pool<'_>, room: Room) -> Chosen {
     let mut chosen = Chosen::default();
-    if room.chains == 0 {
-        return chosen;
-    }
+    // Where the taken chains begin. Counted by these, not by who issued no other: cross-signed
+    // certificates can issue each other in a circle, and a link of a chain can be missing.
+    let mut starts: Vec<usize> = Vec::new();
     let mut bytes = 0;
     for candidate in candidates {
-        let over = |index| !candidate.needed && is_over(index);
-        if !is_usable(candidate.index) || over(candidate.index) {
+        let first = candidate.index;
+        let fits =
+            |index: usize| pool.is_usable[index] && (candidate.needed || !pool.is_over[index]);
+        if room.chains == 0 || !fits(first) || chosen.indexes.contains(&first) {
             continue;
         }
-        let mut taken = chosen.indexes.clone();
-        for index in with_issuers(candidate.index, stored, issuers) {
-            if !taken.contains(&index) && is_usable(index) && !over(index) {
-                taken.push(index);
-            }
-        }
-        let more: usize = taken[chosen.indexes.len()..]
-            .iter()
-            .map(|&index| pem::encoded_len(stored[index].der().len()))
-            .sum();
-        if chains(&taken, stored, issuers) > room.chains {
+        let chain = pool.family.chain_of(first);
+        let mut begun: Vec<_> = starts.iter().copied().filter(|s| !chain.contains(s)).collect();
+        if begun.len() == room.chains {
             continue;
         }
-        if bytes + more > room.bytes {
+        let more: Vec<_> =
+            chain.into_iter().filter(|i| fits(*i) && !chosen.indexes.contains(i)).collect();
+        let size = |&index: &usize| pem::encoded_len(pool.stored[index].der().len());
+        let with_these = bytes + more.iter().map(size).sum::<usize>();
+        if with_these > room.bytes {
             chosen.warnings = vec![Warning::DataFull];
             continue;
         }
-        bytes += more;
-        chosen.indexes = taken;
+        begun.push(first);
+        (starts, bytes) = (begun, with_these);
+        chosen.indexes.extend(more);
     }
     chosen
-}
-
-/// A certificate and its issuers among the stored ones, up to the root, each once.
-pub(super) fn with_issuers(first: usize, stored: &[Certificate], issuers: &Issuers) -> Vec<usize> {
-    let mut found = vec![first];
-    let mut next = 0;
-    while let Some(&index) = found.get(next) {
-        for issuer in issuers.of(&stored[index], stored) {
-            if !found.contains(&issuer) {
-                found.push(issuer);
-            }
-        }
-        next += 1;
-    }
-    found
-}
-
-/// How many chains these certificates form: those that issued no other one of them.
-fn chains(taken: &[usize], stored: &[Certificate], issuers: &Issuers) -> usize {
-    if taken.len() == 1 {
-        return 1;
-    }
-    let mut is_issuer = vec![false; stored.len()];
-    for &index in taken {
-        for issuer in issuers.of(&stored[index], stored) {
-            is_issuer[issuer] |= issuer != index;
-        }
-    }
-    taken.iter().filter(|&&index| !is_issuer[index]).count()
 }

@@ -27,6 +27,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
+use super::crowd::{Crowd, Silent};
 use super::drain::{Connection, Drain};
 use super::opening::watched;
 use super::tls::Published;
@@ -73,7 +74,8 @@ pub enum Transport {
 /// What a peer may use, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at the same time; further ones wait in the backlog.
+    /// Connections at the same time. A further one takes the place of the oldest that has not
+    /// asked anything yet; where all have, it waits.
     pub max_connections: usize,
     /// For the whole of the TLS handshake.
     pub handshake_timeout: Duration,
@@ -93,30 +95,45 @@ impl Server {
     /// served as soon as there is one.
     pub async fn run(self, listener: TcpListener) -> Infallible {
         let slots = Arc::new(Semaphore::new(self.limits.max_connections));
+        let crowd = Arc::new(Crowd::default());
         let server = Arc::new(self);
         let mut backoff = Backoff::default();
         loop {
             server.transport.clone().ready().await;
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    backoff.wait(&error).await;
+                    continue;
+                }
+            };
+            backoff = Backoff::default();
+            if slots.available_permits() == 0 && crowd.evict_oldest() {
+                server.metrics.evicted();
+            }
             let Ok(slot) = slots.clone().acquire_owned().await else {
                 // Never closed; but were it, accepting nothing is better than ending.
                 return std::future::pending().await;
             };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    backoff = Backoff::default();
-                    let held = Held::new(&server, slot);
-                    tokio::spawn(server.clone().connection(stream, held));
-                }
-                Err(error) => backoff.wait(&error).await,
-            }
+            let (held, silent) = (Held::new(&server, slot), crowd.join());
+            tokio::spawn(server.clone().place(stream, held, silent));
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, held: Held) {
+    /// A connection for as long as it has its place.
+    async fn place(self: Arc<Self>, stream: TcpStream, held: Held, silent: Silent) {
+        tokio::select! {
+            () = self.connection(stream, &silent) => {}
+            () = silent.evicted() => {}
+        }
+        drop(held);
+    }
+
+    async fn connection(&self, stream: TcpStream, silent: &Silent) {
         // Answers are small and written at once: waiting for more only delays them.
         drop(stream.set_nodelay(true));
         match &self.transport {
-            Transport::Plain => self.serve(stream, || false).await,
+            Transport::Plain => self.serve(stream, silent, || false).await,
             Transport::Tls(published) => {
                 let mut published = published.clone();
                 let Some(current) = published.borrow_and_update().clone() else { return };
@@ -127,7 +144,7 @@ impl Server {
                         self.metrics.handshake(HandshakeResult::Ok);
                         // An error says that nothing can be published any more.
                         let outdated = move || published.has_changed().unwrap_or(false);
-                        self.serve(stream, outdated).await;
+                        self.serve(stream, silent, outdated).await;
                     }
                     Ok(Err(error)) => {
                         tracing::debug!(%error, "TLS handshake failed");
@@ -140,11 +157,10 @@ impl Server {
                 }
             }
         }
-        drop(held);
     }
 
     /// HTTP until the peer leaves, is too slow, or was asked to close.
-    async fn serve<I, O>(&self, io: I, outdated: O)
+    async fn serve<I, O>(&self, io: I, silent: &Silent, outdated: O)
     where
         I: AsyncRead + AsyncWrite + Unpin,
         O: Fn() -> bool,
@@ -152,7 +168,9 @@ impl Server {
         let (io, spoken) = watched(io);
         let requested = AtomicBool::new(false);
         let service = service_fn(|request: Request<Incoming>| {
-            requested.store(true, Ordering::Relaxed);
+            if !requested.swap(true, Ordering::Relaxed) {
+                silent.has_spoken();
+            }
             let answer = answer(self.router.clone(), request, &self.metrics);
             async {
                 let mut response = answer.await;

@@ -7,6 +7,7 @@
 
 pub mod accept;
 pub mod admin;
+mod crowd;
 pub mod drain;
 mod opening;
 pub mod self_check;

@@ -16,6 +16,7 @@ use super::{Label, handle};
 pub struct ServerMetrics {
     connections: Gauge,
     accepted: Counter,
+    evicted: Counter,
     handshakes: Family<Label, Counter>,
     by_result: [Counter; 3],
     timeouts: Family<Label, Counter>,
@@ -41,6 +42,11 @@ impl ServerMetrics {
     pub fn connected(&self) {
         self.accepted.inc();
         self.connections.inc();
+    }
+
+    /// A connection that had not asked anything made room for another one.
+    pub fn evicted(&self) {
+        self.evicted.inc();
     }
 
     /// A connection has ended.
@@ -105,6 +111,11 @@ impl ServerMetrics {
             self.accepted.clone(),
         );
         registry.register(
+            "connections_evicted",
+            "Connections that were closed to make room before they had asked anything",
+            self.evicted.clone(),
+        );
+        registry.register(
             "tls_handshakes",
             "TLS handshakes that ended, by result",
             self.handshakes.clone(),
@@ -154,6 +165,7 @@ impl Default for ServerMetrics {
         Self {
             connections: Gauge::default(),
             accepted: Counter::default(),
+            evicted: Counter::default(),
             handshakes,
             by_result,
             timeouts,

@@ -45,6 +45,32 @@ async fn many_and_huge_annotations_are_measured_not_kept() {
 }
 
 #[tokio::test]
+async fn nulls_anywhere_in_the_request_are_answered() {
+    let (old, new) = (secret(&pki::ca().pem()), secret(&pki::ca().pem()));
+    for (pointer, decision) in [
+        ("/request/operation", "not_a_secret_update"),
+        ("/request/kind/kind", "not_a_secret_update"),
+        ("/request/kind/version", "not_a_secret_update"),
+        ("/request/kind/group", "rotation"),
+        ("/request/options/kind", "rotation"),
+        ("/request/userInfo/username", "rotation"),
+        ("/request/userInfo", "rotation"),
+        ("/request/dryRun", "rotation"),
+        ("/request/name", "rotation"),
+        ("/request/object/type", "rotation"),
+        ("/request/object/metadata/name", "rotation"),
+        ("/request/object/data/tls.key", "rotation"),
+        ("/request/object/data/tls.crt", "rotation"),
+        ("/request/oldObject/metadata", "rotation"),
+        ("/request/oldObject/data", "no_ca"),
+    ] {
+        let mut review = review(&old, &new);
+        *review.pointer_mut(pointer).unwrap() = serde_json::Value::Null;
+        assert_eq!(ask(&review).await.decision(), decision, "{pointer}");
+    }
+}
+
+#[tokio::test]
 async fn values_of_the_wrong_type_under_our_names_are_refused_without_their_content() {
     for object in [
         json!({"metadata": {"annotations": {"ca-overlap.dev/keep": ["CANARY"]}}}),

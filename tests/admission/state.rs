@@ -104,6 +104,20 @@ async fn a_reapply_makes_the_write_a_no_op() {
 }
 
 #[tokio::test]
+async fn a_record_that_says_the_same_in_other_words_is_not_rewritten() {
+    let (old, new) = (pki::ca(), pki::ca());
+    // Python's spaces, an offset, and a field of a later version.
+    let text = format!(
+        r#"[{{"since": "2026-01-01T00:00:00+00:00", "sha256": "{}", "more": 1}}]"#,
+        old.fingerprint().to_string().to_uppercase()
+    );
+    let stored = annotate(secret(&(new.pem() + &old.pem())), "carried", &text);
+    let stored = label(stored, "phase", "overlap");
+    let outcome = ask(&review(&stored, &secret(&new.pem()))).await;
+    assert_eq!(outcome.stored, stored, "a no-op, which the API server drops");
+}
+
+#[tokio::test]
 async fn distrust_acts_with_the_write_that_sets_it() {
     let (old, new) = (pki::ca(), pki::ca());
     let stored = carrying(&new, &old);

@@ -13,7 +13,7 @@ fn blocks(text: &str) -> Vec<String> {
 }
 
 /// Bundles by itself, new first, never prunes, and rotates again whenever the stored data is not
-/// what it wrote (as CockroachDB's self-signer, by a hash of its own data).
+/// what it wrote (as `CockroachDB`'s self-signer, by a hash of its own data).
 #[tokio::test]
 async fn one_that_hashes_its_own_data_is_never_disturbed() {
     let Some(cluster) = cluster("hashing").await else { return };

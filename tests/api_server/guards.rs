@@ -65,9 +65,8 @@ async fn signing_secrets_are_left_alone() {
     for key in ["ca.key", "ca-key.pem", "cakey.pem"] {
         let ca = Ca::new("signer");
         let name = format!("signer-{}", key.replace('.', "-"));
-        let data = [("ca.crt", ca.pem.as_bytes()), (key, ca.key_pem().as_bytes()).clone()]
-            .map(|(k, v)| (k, v.to_vec()));
-        let data: Vec<_> = data.iter().map(|(k, v)| (*k, v.as_slice())).collect();
+        let private = ca.key_pem();
+        let data = [("ca.crt", ca.pem.as_bytes()), (key, private.as_bytes())];
         secrets.create(&secret(&name, "Opaque", &data)).await.ok();
         is_as_written(&secrets, &name, &Ca::new("signer")).await;
     }

@@ -1,5 +1,5 @@
 //! On a real API server, through the real registration: Service, caBundle, RBAC, `ServiceAccount`.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -7,6 +7,7 @@ mod support;
 mod availability;
 mod canary;
 mod concurrency;
+mod corpus;
 mod generators;
 mod guards;
 mod limits;

@@ -9,8 +9,10 @@ use crate::scene::{NAME, Scene};
 use crate::support::secrets::MERGE;
 use crate::support::{Cluster, assets, sum};
 
-async fn calls(cluster: &Cluster) -> f64 {
-    sum(&cluster.metrics().await, "ca_overlap_admissions_total", &[])
+/// A whole number, as the counters print it.
+async fn calls(cluster: &Cluster) -> i64 {
+    let total = sum(&cluster.metrics().await, "ca_overlap_admissions_total", &[]);
+    format!("{total:.0}").parse().unwrap()
 }
 
 #[tokio::test]
@@ -40,7 +42,7 @@ async fn only_writes_that_concern_us_cost_a_call() {
         (json!({"data": {"ca.crt": null}}), "ca.crt went"),
     ] {
         scene.secrets.patch(NAME, MERGE, "", &patch).await.ok();
-        expected += 1.0;
+        expected += 1;
         assert_eq!(calls(&cluster).await, expected, "{why}");
     }
     // The API server saw no failure: nothing failed open.
@@ -49,6 +51,6 @@ async fn only_writes_that_concern_us_cost_a_call() {
         "apiserver_admission_webhook_fail_open_count",
         "apiserver_admission_match_condition_evaluation_errors_total",
     ] {
-        assert_eq!(sum(&metrics, family, &["ca-overlap"]), 0.0, "{family}");
+        assert!(sum(&metrics, family, &["ca-overlap"]) < 0.5, "{family}");
     }
 }

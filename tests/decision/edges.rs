@@ -38,6 +38,19 @@ fn nothing_but_plain_certificates_is_carried() {
 }
 
 #[test]
+fn a_certificate_under_another_label_is_not_carried_and_a_warning_says_so() {
+    for label in ["TRUSTED CERTIFICATE", "X509 CERTIFICATE"] {
+        let mut scene = scene("CA1");
+        let other = scene.pem("X").replace("CERTIFICATE", label);
+        scene.ca_crt = Some(format!("{}{other}", scene.pem("CA1")).into_bytes());
+        scene.keep = "2";
+        let decision = scene.write("CA2");
+        assert_eq!(scene.shows(), "CA2 CA1*");
+        assert_eq!(decision.warnings, [Warning::StoredUnreadable], "{label}");
+    }
+}
+
+#[test]
 fn an_unterminated_tail_of_the_write_does_not_hide_what_is_carried() {
     let mut scene = scene("CA1");
     let torn = format!("{}-----BEGIN CERTIFICATE-----\nQUJD\n", scene.pem("CA2"));
@@ -215,6 +228,37 @@ fn a_chain_whose_root_stays_brings_only_what_is_missing() {
     scene.tls_crt = Some(scene.leaf("Int1"));
     assert_eq!(scene.write_bytes(scene.pem("Int1b Root1").as_bytes(), None).case, Case::Rotation);
     assert_eq!(scene.shows(), "Int1b Root1 Int1*");
+}
+
+#[test]
+fn a_chain_with_a_link_that_stays_or_has_expired_still_counts_as_one() {
+    for stays in [true, false] {
+        let mut scene = Scene::new();
+        let year = if stays { 2030 } else { 2025 };
+        let middle = Spec { subject: "Middle", not_after: (year, 1, 1), ..Spec::default() }
+            .signed_by(scene.get("Root1"));
+        let low = Spec { subject: "Low", ..Spec::default() }.signed_by(&middle);
+        scene.add("Middle", middle);
+        scene.add("Low", low);
+        let mut scene = scene.stored("Low Middle Root1");
+        scene.write(if stays { "CA2 Middle" } else { "CA2" });
+        let appended = scene.shows();
+        assert!(appended.ends_with(" Low* Root1*"), "{appended}");
+    }
+}
+
+#[test]
+fn a_circle_of_cross_signed_cas_counts_as_one() {
+    let mut scene = Scene::new();
+    let named = |subject| Spec { subject, key_ids: false, ..Spec::default() };
+    let (x, y) = (named("circle x").self_signed(), named("circle y").self_signed());
+    scene.add("XbyY", named("circle x").signed_by(&y));
+    scene.add("YbyX", named("circle y").signed_by(&x));
+    let mut scene = scene.stored("XbyY YbyX CA1 CA2");
+    for _ in 0..2 {
+        scene.write("CA3");
+        assert_eq!(scene.shows(), "CA3 XbyY* YbyX*");
+    }
 }
 
 #[test]

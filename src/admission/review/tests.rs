@@ -9,7 +9,8 @@ fn review(request: &str) -> String {
 }
 
 fn secret(json: &str) -> Secret<'_> {
-    serde_json::from_str(json).ok().expect("a Secret")
+    let Ok(secret) = serde_json::from_str(json) else { panic!("{json} is no Secret") };
+    secret
 }
 
 #[test]
@@ -83,8 +84,11 @@ fn the_data_size_is_that_of_the_decoded_values() {
 fn fresh_objects_are_told_from_edited_ones() {
     let with = |uid: &str, carried: bool| {
         let annotations = if carried { r#""ca-overlap.dev/carried":"[]""# } else { "" };
-        format!(r#"{{"metadata":{{"uid":"{uid}","annotations":{{{annotations}}}}}}}"#)
+        format!(
+            r#"{{"metadata":{{"uid":"{uid}","managedFields":[{{}}],"annotations":{{{annotations}}}}}}}"#
+        )
     };
+    let exported = r#"{"metadata":{"uid":"1"}}"#.to_owned();
     let cases = [
         (with("", false), with("1", false), "UpdateOptions", true, "a fresh object"),
         (with("2", false), with("1", false), "UpdateOptions", true, "of another Secret"),
@@ -92,6 +96,7 @@ fn fresh_objects_are_told_from_edited_ones() {
         (with("1", true), with("1", true), "UpdateOptions", false, "with our record"),
         (with("1", false), with("1", true), "UpdateOptions", true, "its annotations replaced"),
         (with("", false), with("", false), "UpdateOptions", true, "no uid at all"),
+        (exported.clone(), exported, "UpdateOptions", true, "from no API server"),
         (with("", false), with("1", true), "PatchOptions", false, "says that it is a PATCH"),
     ];
     for (object, old, kind, wholesale, why) in cases {

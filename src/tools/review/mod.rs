@@ -148,7 +148,7 @@ fn decide(
     let body = document.to_string();
     let request = review::read(body.as_bytes()).map_err(no_review)?;
     let answer = respond(&request, defaults, own_namespace, now);
-    let incoming = document["request"]["object"].clone();
+    let incoming = &document["request"]["object"];
     let result = show::Explanation::new(&request, &answer, incoming, now);
     let rendered = || {
         let response = render(&request.uid, &answer);

@@ -35,7 +35,7 @@ impl Explanation {
     pub(super) fn new(
         request: &Request<'_>,
         answer: &Answer,
-        incoming: Value,
+        incoming: &Value,
         now: Timestamp,
     ) -> Self {
         let mut stored = incoming.clone();
@@ -57,7 +57,7 @@ impl Explanation {
             verdict: answer.verdict,
             warnings: answer.warnings.iter().map(ToString::to_string).collect(),
             operations: operations.map(|op| (text(&op["op"]), text(&op["path"]))).collect(),
-            incoming: Shown::of(&incoming),
+            incoming: Shown::of(incoming),
             stored: Shown::of(&stored),
             record: answer.record.clone(),
             now,

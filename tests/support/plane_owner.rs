@@ -1,0 +1,18 @@
+//! Owns a control plane until it is ended or told to exit: the process whose end the tests of the
+//! launcher watch (`tests/control_plane.rs`).
+
+#![allow(clippy::unwrap_used, reason = "part of a test")]
+
+use ca_overlap::tools::control_plane::{Assets, ControlPlane, Options};
+
+fn main() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let assets = Assets::find(None).unwrap();
+    let plane = runtime.block_on(ControlPlane::start(Options::new(assets))).unwrap();
+    let [one, two] = plane.pids();
+    println!("helper {one} {two} {}", plane.scratch().path().display());
+    // Forgotten as a static would be.
+    std::mem::forget(plane);
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    std::process::exit(0);
+}

@@ -1,0 +1,189 @@
+//! The real binary with mounted certificates, on free ports; ended when dropped.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use http::StatusCode;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::rig::{Client, within};
+use super::serving_pki::{Ca, Pair};
+
+/// A directory with a certificate and its key.
+pub(crate) struct Files {
+    directory: tempfile::TempDir,
+    key: String,
+    pub(crate) ca: Ca,
+}
+
+impl Files {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = Ca::new("files");
+        let Pair { cert_pem, key, .. } = ca.leaf();
+        std::fs::write(directory.path().join("tls.crt"), cert_pem).unwrap();
+        std::fs::write(directory.path().join("tls.key"), key.serialize_pem()).unwrap();
+        let key = directory.path().join("tls.key").display().to_string();
+        Self { directory, key, ca }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn cert(&self) -> String {
+        self.path("tls.crt").display().to_string()
+    }
+
+    pub(crate) fn key(&self) -> String {
+        self.key.clone()
+    }
+
+    pub(crate) fn key_ref(&self) -> &str {
+        &self.key
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    }
+}
+
+/// A running `ca-overlap webhook`.
+pub(crate) struct Program {
+    child: Child,
+    files: Files,
+    log: Arc<Mutex<String>>,
+    lines: watch::Receiver<usize>,
+    listen: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Program {
+    pub(crate) fn command() -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ca-overlap"));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// With mounted files, ready.
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
+        let files = Files::new();
+        let (cert, key) = (files.cert(), files.key());
+        let files_arguments = ["--tls-cert", &cert, "--tls-key", &key];
+        Self::spawn_with(files, &[&files_arguments, arguments].concat(), &[]).await
+    }
+
+    /// With any arguments and environment; its ports are known when this returns.
+    pub(crate) async fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        Self::spawn_with(Files::new(), arguments, environment).await
+    }
+
+    async fn spawn_with(files: Files, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = Self::command()
+            .args(["--log-format", "json", "webhook", "--listen", "127.0.0.1:0"])
+            .args(["--admin-listen", "127.0.0.1:0"])
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (log, lines) = follow(child.stderr.take().unwrap());
+        let nowhere = ([127, 0, 0, 1], 0).into();
+        let mut program = Self { child, files, log, lines, listen: nowhere, admin: nowhere };
+        let text = program.wait_for_log("\"listening\"").await;
+        let line = text.lines().find(|line| line.contains("\"listening\"")).unwrap();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let address = |field: &str| {
+            let found = line["fields"].get(field).or_else(|| line.get(field)).unwrap();
+            found.as_str().unwrap().parse().unwrap()
+        };
+        (program.listen, program.admin) = (address("webhook"), address("admin"));
+        program
+    }
+
+    pub(crate) async fn client(&self) -> Client<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(self.listen).await.unwrap();
+        let config = Arc::new(self.files.ca.client(rustls::ALL_VERSIONS));
+        let name = ServerName::from(self.listen.ip());
+        Client(TlsConnector::from(config).connect(name, tcp).await.unwrap())
+    }
+
+    pub(crate) async fn admin(&self, path: &str) -> (u16, String) {
+        let mut client = Client(TcpStream::connect(self.admin).await.unwrap());
+        let answer = client.get(path).await.unwrap();
+        (answer.status, String::from_utf8(answer.body).unwrap())
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        let (status, text) = self.admin("/metrics").await;
+        assert_eq!(status, StatusCode::OK.as_u16());
+        text
+    }
+
+    /// Waits until the log holds `text`, and gives the log.
+    pub(crate) async fn wait_for_log(&mut self, text: &str) -> String {
+        let log = self.log.clone();
+        let holds = |_: &usize| log.lock().unwrap().contains(text);
+        let waited = within(self.lines.wait_for(holds)).await.is_ok();
+        let log = log.lock().unwrap().clone();
+        assert!(waited, "the program ended before it said {text}:\n{log}");
+        log
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        // The log ends with the process.
+        within(async { while self.lines.changed().await.is_ok() {} }).await;
+        self.child.wait().unwrap()
+    }
+
+    /// Ends it and gives its whole log.
+    pub(crate) async fn stop(mut self) -> String {
+        self.signal("KILL");
+        self.ended().await;
+        self.log.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Runs a command that fails at once: its exit code and what it says.
+pub(crate) fn fails(arguments: &[&str]) -> (i32, String) {
+    let output = Program::command().args(arguments).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// Collects the log line by line; the receiver ends with the process.
+fn follow(stderr: std::process::ChildStderr) -> (Arc<Mutex<String>>, watch::Receiver<usize>) {
+    let log = Arc::new(Mutex::new(String::new()));
+    let (sender, lines) = watch::channel(0);
+    let collected = log.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            let mut log = collected.lock().unwrap();
+            log.push_str(&line);
+            log.push('\n');
+            drop(log);
+            sender.send_modify(|count| *count += 1);
+        }
+    });
+    (log, lines)
+}
