@@ -28,6 +28,10 @@ pub const GROUP: &str = "ca-overlap.dev/group";
 /// Annotation, written by the keeper: the trust that workloads were restarted for.
 pub const RESTARTED: &str = "ca-overlap.dev/restarted";
 
+/// All of the above. Of keys with our prefix only these are read, brought back or removed.
+pub const KEYS: [&str; 10] =
+    [MODE, PHASE, CARRIED, STAGED, KEEP, WINDOW, DISTRUST, RESTART, GROUP, RESTARTED];
+
 /// The annotation by which cert-manager marks a Secret that it owns.
 pub const CERT_MANAGER_CERTIFICATE: &str = "cert-manager.io/certificate-name";
 

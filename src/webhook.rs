@@ -9,7 +9,8 @@ use anyhow::Context;
 use jiff::Timestamp;
 use kube::config::Kubeconfig;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
 
 use crate::admission::handler::{self, Admission};
 use crate::names;
@@ -110,6 +111,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         drain_timeout,
     } = config;
     let mut signals = Signals::new().context("cannot listen for signals")?;
+    let force = hangups().context("cannot listen for SIGHUP")?;
     let mut registry = telemetry::registry();
     let metrics = ServerMetrics::register(&mut registry);
     let admission_metrics = AdmissionMetrics::register(&mut registry);
@@ -124,6 +126,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         reload_interval: tls_reload_interval,
         publisher,
         metrics: metrics.clone(),
+        force,
     };
     let trusted = certificates.start(source, &namespace, &service).await?;
 
@@ -184,12 +187,28 @@ async fn end(
     Ok(())
 }
 
+/// From now on SIGHUP ends nothing, but asks the source of certificates for a change.
+fn hangups() -> std::io::Result<Arc<Notify>> {
+    let mut signals = signal(SignalKind::hangup())?;
+    let force = Arc::new(Notify::new());
+    let notified = force.clone();
+    tokio::spawn(async move {
+        while signals.recv().await.is_some() {
+            tracing::info!("SIGHUP: renewing what is served");
+            notified.notify_one();
+        }
+    });
+    Ok(force)
+}
+
 /// What every source of certificates needs.
 struct Certificates {
     client_ca: Option<PathBuf>,
     reload_interval: Duration,
     publisher: Publisher,
     metrics: ServerMetrics,
+    /// Notified on SIGHUP.
+    force: Arc<Notify>,
 }
 
 impl Certificates {
@@ -200,12 +219,12 @@ impl Certificates {
         namespace: &str,
         service: &str,
     ) -> anyhow::Result<Option<watch::Receiver<bool>>> {
-        let Self { client_ca, reload_interval, publisher, metrics } = self;
+        let Self { client_ca, reload_interval, publisher, metrics, force } = self;
         match source {
             Source::Files { cert, key } => {
                 let files = Files { cert, key, client_ca, interval: reload_interval };
                 let reloader = files.publish(Timestamp::now(), publisher, metrics)?;
-                tokio::spawn(reloader.run());
+                tokio::spawn(reloader.run(force));
                 Ok(None)
             }
             Source::SelfManaged {
@@ -230,7 +249,7 @@ impl Certificates {
                     reload_interval,
                 };
                 let (manager, trusted) = Manager::new(cluster, settings, publisher, metrics)?;
-                tokio::spawn(manager.run());
+                tokio::spawn(manager.run(force));
                 Ok(Some(trusted))
             }
         }

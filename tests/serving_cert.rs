@@ -10,6 +10,7 @@ mod support {
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -143,22 +144,93 @@ fn a_changed_client_ca_is_a_new_configuration() {
 }
 
 #[test]
-fn keys_of_all_three_encodings_are_served() {
+fn a_broken_swap_is_not_served_and_the_next_good_one_is() {
+    let mount = Mount::new();
+    let ca = Ca::new("ca");
+    let (one, two) = (ca.leaf(), ca.leaf());
+    mount.swap("..1", &one);
+    for file in ["tls.crt", "tls.key"] {
+        symlink(Path::new("..data").join(file), mount.path(file)).unwrap();
+    }
+    let (mut reloader, published) = mount.publish().unwrap();
+    mount.swap("..2", &Pair { key: ca.leaf().key, ..ca.leaf() });
+    assert!(!reloader.poll(now()), "the key of another");
+    // The mount as it is while a volume is being taken away.
+    fs::remove_file(mount.path("..data")).unwrap();
+    assert!(!reloader.poll(now()), "nothing");
+    assert_eq!(leaf(&published), *one.der);
+    mount.swap("..3", &two);
+    assert!(reloader.poll(now()));
+    assert_eq!(leaf(&published), *two.der);
+}
+
+#[test]
+fn at_every_moment_of_a_write_in_place_one_of_the_two_pairs_is_served() {
+    let ca = Ca::new("ca");
+    let (one, two) = (ca.leaf(), ca.leaf());
+    for order in [["tls.crt", "tls.key"], ["tls.key", "tls.crt"]] {
+        let mount = Mount::new();
+        mount.write(&one);
+        let (mut reloader, published) = mount.publish().unwrap();
+        for file in order {
+            let whole =
+                if file == "tls.crt" { two.cert_pem.clone() } else { two.key.serialize_pem() };
+            for written in (0..whole.len()).step_by(7) {
+                fs::write(mount.path(file), &whole[..written]).unwrap();
+                // The line break after the last line is all that a complete file may lack.
+                if reloader.poll(now()) {
+                    assert!(file == order[1] && whole[written..].trim().is_empty());
+                }
+            }
+            fs::write(mount.path(file), whole).unwrap();
+            reloader.poll(now());
+            let expected = if file == order[1] { &two.der } else { &one.der };
+            assert_eq!(leaf(&published), **expected);
+        }
+    }
+}
+
+#[test]
+fn keys_of_every_kind_and_encoding_are_served() {
     let ca = Ca::new("ca");
     let rsa = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
     let rsa = ca.leaf_of(rsa.unwrap(), 2020, 2100);
-    let ec = ca.leaf();
-    for (label, pair, der) in [
-        ("PRIVATE KEY", &ec, ec.key.serialize_der()),
-        ("EC PRIVATE KEY", &ec, inner(&ec.key.serialize_der())),
-        ("RSA PRIVATE KEY", &rsa, inner(&rsa.key.serialize_der())),
+    let of = |kind| ca.leaf_of(rcgen::KeyPair::generate_for(kind).unwrap(), 2020, 2100);
+    let (p256, p384, ed25519) =
+        (ca.leaf(), of(&rcgen::PKCS_ECDSA_P384_SHA384), of(&rcgen::PKCS_ED25519));
+    for (kind, pair, label, wrapped) in [
+        ("RSA in PKCS#8", &rsa, "PRIVATE KEY", true),
+        ("RSA in PKCS#1", &rsa, "RSA PRIVATE KEY", false),
+        ("P-256 in PKCS#8", &p256, "PRIVATE KEY", true),
+        ("P-256 in SEC1", &p256, "EC PRIVATE KEY", false),
+        ("P-384 in PKCS#8", &p384, "PRIVATE KEY", true),
+        ("P-384 in SEC1", &p384, "EC PRIVATE KEY", false),
+        // RFC 8410: there is no other encoding.
+        ("Ed25519 in PKCS#8", &ed25519, "PRIVATE KEY", true),
     ] {
         let mount = Mount::new();
+        mount.write(&ca.leaf());
+        let (mut reloader, published) = mount.publish().unwrap();
         mount.write(pair);
+        let der = pair.key.serialize_der();
+        let der = if wrapped { der } else { inner(&der) };
         fs::write(mount.path("tls.key"), pem(label, &der)).unwrap();
-        let (_, published) = mount.publish().unwrap();
-        assert_eq!(leaf(&published), *pair.der, "{label}");
+        assert!(reloader.poll(now()), "{kind}");
+        assert_eq!(leaf(&published), *pair.der, "{kind}");
+        assert_eq!(shake_hands(&published, &ca).as_deref(), Some(&*pair.der), "{kind}");
     }
+    // What openssl writes before a P-256 key, and a key that nobody can read without a password.
+    let mount = Mount::new();
+    mount.write(&p256);
+    let parameters =
+        "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
+    let sec1 = pem("EC PRIVATE KEY", &inner(&p256.key.serialize_der()));
+    fs::write(mount.path("tls.key"), format!("{parameters}{sec1}")).unwrap();
+    assert_eq!(leaf(&mount.publish().unwrap().1), *p256.der);
+    fs::write(mount.path("tls.key"), pem("ENCRYPTED PRIVATE KEY", &p256.key.serialize_der()))
+        .unwrap();
+    let message = mount.publish().err().unwrap().to_string();
+    assert!(message.starts_with("--tls-key") && message.contains("no private key"), "{message}");
 }
 
 #[test]
@@ -242,6 +314,26 @@ fn now() -> Timestamp {
 
 fn leaf(published: &Published) -> Vec<u8> {
     published.borrow().as_ref().unwrap().leaf().to_vec()
+}
+
+/// The certificate that a client of `ca` accepts, both sides in memory.
+fn shake_hands(published: &Published, ca: &Ca) -> Option<Vec<u8>> {
+    let config = published.borrow().as_ref()?.config().clone();
+    let mut server = rustls::ServerConnection::new(config).ok()?;
+    let config = Arc::new(ca.client(rustls::ALL_VERSIONS));
+    let name = std::net::IpAddr::from([127, 0, 0, 1]).into();
+    let mut client = rustls::ClientConnection::new(config, name).ok()?;
+    while client.is_handshaking() || server.is_handshaking() {
+        let mut bytes = Vec::new();
+        client.write_tls(&mut bytes).ok()?;
+        server.read_tls(&mut bytes.as_slice()).ok()?;
+        server.process_new_packets().ok()?;
+        bytes.clear();
+        server.write_tls(&mut bytes).ok()?;
+        client.read_tls(&mut bytes.as_slice()).ok()?;
+        client.process_new_packets().ok()?;
+    }
+    Some(client.peer_certificates()?.first()?.to_vec())
 }
 
 /// What a PKCS#8 key wraps: SEC1 for a P-256 key, PKCS#1 for an RSA key (RFC 5208, section 5).

@@ -166,9 +166,14 @@ impl<'a> Update<'a> {
             warnings.push(Warning::StagedUnavailable);
         }
         let (decision, patch) = self.patch(&write, &mut warnings);
-        warnings.extend(&decision.warnings);
+        // Of a Secret that is left alone nothing was to be kept.
+        let concerns = |w: &&Warning| left.is_none() || **w == Warning::DistrustedOwn;
+        warnings.extend(decision.warnings.iter().filter(concerns));
         if self.is_by_person && decision.appended > 0 {
             warnings.push(Warning::AddedBack);
+        }
+        if self.loses_a_setting() {
+            warnings.push(Warning::SettingTooLong);
         }
         let verdict = match (left, decision.case) {
             (None, case) | (_, case @ (Case::NoCa | Case::Unchanged)) => Verdict::Decided(case),
@@ -253,6 +258,14 @@ impl<'a> Update<'a> {
             window: annotation(names::WINDOW),
             distrust: annotation(names::DISTRUST),
         }
+    }
+
+    /// Whether a setting is wiped by a fresh object and is too long to be brought back.
+    fn loses_a_setting(&self) -> bool {
+        let too_long =
+            |key: &&str| self.old.annotation(key).is_some_and(|v| v.len() > MAX_RESTORED);
+        self.is_wholesale
+            && SETTINGS.iter().any(|key| too_long(key) && self.object.annotation(key).is_none())
     }
 
     /// A stored value that a fresh object lacks.

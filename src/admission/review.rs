@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -64,13 +65,13 @@ pub struct Request<'a> {
     pub kind: Option<Kind<'a>>,
     /// Set for `/status` and the like.
     #[serde(borrow, default)]
-    pub sub_resource: Option<Cow<'a, str>>,
+    pub sub_resource: Option<Text<'a>>,
     /// The namespace of the object.
     #[serde(borrow, default)]
-    pub namespace: Option<Cow<'a, str>>,
+    pub namespace: Option<Text<'a>>,
     /// The name of the object.
     #[serde(borrow, default)]
-    pub name: Option<Cow<'a, str>>,
+    pub name: Option<Text<'a>>,
     /// Whether nothing will be stored.
     #[serde(default)]
     pub dry_run: Option<bool>,
@@ -148,7 +149,7 @@ pub struct UserInfo<'a> {
 pub struct Secret<'a> {
     /// Such as `kubernetes.io/tls`.
     #[serde(borrow, default, rename = "type")]
-    pub type_: Option<Cow<'a, str>>,
+    pub type_: Option<Text<'a>>,
     /// Whether its data can never change.
     #[serde(default)]
     pub immutable: Option<bool>,
@@ -163,7 +164,7 @@ pub struct Secret<'a> {
 #[serde(rename_all = "camelCase")]
 struct Metadata<'a> {
     #[serde(borrow, default)]
-    uid: Option<Cow<'a, str>>,
+    uid: Option<Text<'a>>,
     #[serde(default)]
     managed_fields: Option<IgnoredAny>,
     #[serde(borrow, default)]
@@ -275,7 +276,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Annotations<'a> {
 }
 
 fn is_ours(key: &str) -> bool {
-    key.starts_with(names::PREFIX)
+    key.starts_with(names::PREFIX) && names::KEYS.contains(&key)
 }
 
 struct StringsVisitor {
@@ -381,8 +382,18 @@ fn text_or_null<'de: 'a, 'a, D: Deserializer<'de>>(
     Ok(Option::<Text<'a>>::deserialize(deserializer)?.map(|text| text.0).unwrap_or_default())
 }
 
-/// A string that borrows wherever it has no escapes.
-struct Text<'a>(Cow<'a, str>);
+/// A string that borrows wherever it has no escapes, within an `Option` too, where serde's own
+/// handling of `Cow` copies.
+#[derive(Default)]
+pub struct Text<'a>(Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

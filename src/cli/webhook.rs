@@ -14,8 +14,18 @@ use crate::overlap::policy::{Defaults, Keep, Mode, Window};
 use crate::server::accept::Limits;
 use crate::webhook::{self, Config, Source};
 
+/// What signals do, for `--help`.
+const SIGNALS: &str = "\
+Signals:
+  SIGHUP   With --self-managed: rotate our own CA now. A new one is added to the Secret and to the
+           caBundle, serves after --trust-settle, and the old one goes when no certificate of it
+           can be alive. To one replica or all, once or often: a rotation that is in flight is
+           not started again. With --tls-*, and for --client-ca: re-read the files now.
+  SIGTERM  Drain, then end; a second one ends at once.";
+
 /// The flags of `ca-overlap webhook`.
 #[derive(Clone, Debug, Args)]
+#[command(after_help = SIGNALS)]
 pub struct WebhookArgs {
     #[command(flatten)]
     listen: ListenArgs,

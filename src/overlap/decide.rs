@@ -12,7 +12,7 @@ use super::policy::Settings;
 use super::record::{Entry, Record};
 use super::select::{self, Candidate, Pool, Room};
 use super::warning::Warning;
-use super::{MAX_BLOCKS, MAX_OWN, pem, retire};
+use super::{MAX_BLOCKS, MAX_OWN, MAX_STORED_BLOCKS, pem, retire};
 
 /// One update of a Secret, as far as the decision looks at it.
 #[derive(Clone, Copy, Debug)]
@@ -129,12 +129,20 @@ fn changed(write: &Write<'_>, stored_text: Option<&[u8]>, text: &[u8]) -> Decisi
     let Some(stored_text) = stored_text else {
         return Decision::as_written(Case::NoCa, new_record(write, Vec::new()));
     };
-    let Ok(stored) = Bundle::parse(stored_text, MAX_BLOCKS) else { return trust_store(write) };
+    let Ok(stored) = Bundle::parse(stored_text, MAX_STORED_BLOCKS) else {
+        return trust_store(write);
+    };
     let view = View::new(write, incoming, stored);
     if view.own_stored() > MAX_OWN || view.own_incoming() > MAX_OWN {
         return trust_store(write);
     }
-    view.decide(text)
+    let mut decision = view.decide(text);
+    // An empty value, as a Secret has that is filled later, is nothing that was lost.
+    let was_unreadable = view.stored.is_empty() && !stored_text.trim_ascii().is_empty();
+    if was_unreadable || view.stored.has_unreadable {
+        decision.warnings.push(Warning::StoredUnreadable);
+    }
+    decision
 }
 
 fn trust_store(write: &Write<'_>) -> Decision {
@@ -196,9 +204,6 @@ impl<'a> View<'a> {
         let case = self.case(&active);
         let chosen = self.choose(case, &active, text);
         let mut warnings = chosen.warnings;
-        if self.stored.is_empty() || self.stored.has_unreadable {
-            warnings.push(Warning::StoredUnreadable);
-        }
         if self.incoming.certificates().iter().any(|c| self.is_distrusted(c)) {
             warnings.push(Warning::DistrustedOwn);
         }

@@ -19,6 +19,9 @@ pub use warning::Warning;
 /// More own certificates than this in one `ca.crt` are a trust store, not a rotation.
 pub const MAX_OWN: usize = 64;
 
-/// More certificate blocks than this are not even decoded: 64 own ones, and room for all that we
-/// could have carried.
+/// More certificate blocks than this in a write are not even decoded: 64 own ones, and room for
+/// all that we could have carried and the generator echoes.
 const MAX_BLOCKS: usize = 2 * MAX_OWN;
+
+/// What is stored may have what we added to as many.
+const MAX_STORED_BLOCKS: usize = MAX_BLOCKS + MAX_OWN;

@@ -8,7 +8,7 @@ use super::decide::{self, Case, Decision, RecordAfter, Write};
 use super::issuer::Issuers;
 use super::record::{Entry, Record};
 use super::warning::Warning;
-use super::{MAX_BLOCKS, decide::carried_entries};
+use super::{MAX_STORED_BLOCKS, decide::carried_entries};
 
 /// Decides about a write whose `ca.crt` is the stored one, `text`.
 pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
@@ -21,7 +21,7 @@ pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
     if !write.may_change_data || (record.is_empty() && write.settings.distrust.is_empty()) {
         return decision;
     }
-    let Ok(bundle) = Bundle::parse(text, MAX_BLOCKS) else { return decision };
+    let Ok(bundle) = Bundle::parse(text, MAX_STORED_BLOCKS) else { return decision };
     // Over something unreadable the record waits for the next readable write.
     if bundle.is_empty() {
         return decision;
@@ -78,7 +78,7 @@ fn warn_of_distrusted_own(write: &Write<'_>, text: &[u8], decision: &mut Decisio
     if write.settings.distrust.is_empty() {
         return;
     }
-    let Ok(bundle) = Bundle::parse(text, MAX_BLOCKS) else { return };
+    let Ok(bundle) = Bundle::parse(text, MAX_STORED_BLOCKS) else { return };
     let carried = carried_entries(&bundle, write.record);
     let own = bundle.certificates().iter().zip(&carried).filter(|(_, entry)| entry.is_none());
     if own.into_iter().any(|(c, _)| decide::is_distrusted(c, write.settings)) {

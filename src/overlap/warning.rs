@@ -24,6 +24,8 @@ pub enum Warning {
     ModeUnreadable,
     /// The record of what is carried does not parse.
     RecordUnreadable,
+    /// A setting is too long to be brought back.
+    SettingTooLong,
     /// Staged mode is asked for and cannot be had.
     StagedUnavailable,
     /// The stored `ca.crt` holds something that cannot be carried.
@@ -34,7 +36,7 @@ pub enum Warning {
 
 impl Warning {
     /// Every warning, for metrics that exist from the start.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AddedBack,
         Self::AnnotationsFull,
         Self::DataFull,
@@ -44,6 +46,7 @@ impl Warning {
         Self::KeepUnreadable,
         Self::ModeUnreadable,
         Self::RecordUnreadable,
+        Self::SettingTooLong,
         Self::StagedUnavailable,
         Self::StoredUnreadable,
         Self::WindowUnreadable,
@@ -61,6 +64,7 @@ impl Warning {
             Self::KeepUnreadable => "keep_unreadable",
             Self::ModeUnreadable => "mode_unreadable",
             Self::RecordUnreadable => "record_unreadable",
+            Self::SettingTooLong => "setting_too_long",
             Self::StagedUnavailable => "staged_unavailable",
             Self::StoredUnreadable => "stored_unreadable",
             Self::WindowUnreadable => "window_unreadable",
@@ -97,6 +101,9 @@ impl fmt::Display for Warning {
             }
             Self::RecordUnreadable => {
                 "ca-overlap.dev/carried on the stored Secret is not readable and counts as absent"
+            }
+            Self::SettingTooLong => {
+                "ca-overlap: a setting of more than 4096 bytes was wiped by this write and is not brought back"
             }
             Self::StagedUnavailable => {
                 "ca-overlap.dev/mode=staged: not available in this installation; the CA is bundled instead"

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::api::Secret;
 use super::inject;
 use super::issue::{Authority, IssueError};
-use super::plan::{Generation, Id, MAX_GENERATIONS};
+use super::plan::{Generation, Id, MAX_GENERATIONS, Observed};
 
 /// The data key of the Secret.
 pub const KEY: &str = "authorities.json";
@@ -50,8 +50,9 @@ impl Authorities {
                 _ => damaged = true,
             }
         }
-        usable.sort_by_key(|authority| (authority.facts().added, authority.facts().id));
-        Found { authorities: Self(usable), damaged }
+        let mut authorities = Self(usable);
+        authorities.sort();
+        Found { authorities, damaged }
     }
 
     /// Puts them into the Secret that was read.
@@ -62,10 +63,10 @@ impl Authorities {
         Ok(())
     }
 
-    /// The facts that the plan goes by; `seen` says since when each is in the caBundle.
-    pub fn generations(&self, seen: impl Fn(Id) -> Option<Timestamp>) -> Vec<Generation> {
+    /// The facts that the plan goes by, with what this process has `observed` of each.
+    pub fn generations(&self, observed: impl Fn(Id) -> Observed) -> Vec<Generation> {
         let facts = self.0.iter().map(Authority::facts);
-        facts.map(|facts| Generation { seen: seen(facts.id), ..facts.clone() }).collect()
+        facts.map(|facts| Generation { observed: observed(facts.id), ..facts.clone() }).collect()
     }
 
     /// The certificates, newest first: what most verifiers try first.
@@ -80,10 +81,22 @@ impl Authorities {
 
     /// Adds a new one. The first is active at once: nothing is served that it would replace.
     pub fn add(&mut self, mut authority: Authority, now: Timestamp) {
-        if self.0.is_empty() {
-            authority.activate(now);
+        match self.0.last() {
+            None => authority.activate(now),
+            // Replicas' clocks differ, but the order in which CAs were added must stay.
+            Some(last) => authority.add_after(last.facts().added),
         }
         self.0.push(authority);
+    }
+
+    /// Takes back what the Secret has lost: copies of those of `remembered` that `ids` names.
+    pub fn restore(&mut self, remembered: &Self, ids: &[Id]) -> Result<(), IssueError> {
+        for authority in remembered.0.iter().filter(|a| ids.contains(&a.facts().id)) {
+            let Stored { certificate, key, added, active } = Stored::of(authority);
+            self.0.push(Authority::from_pem(&certificate, &key, added, active)?);
+        }
+        self.sort();
+        Ok(())
     }
 
     /// Leaves of it are served from `now` on.
@@ -98,18 +111,13 @@ impl Authorities {
         self.0.retain(|authority| authority.facts().id != id);
     }
 
-    /// A copy, by way of what would be stored.
-    pub fn duplicate(&self) -> Result<Self, IssueError> {
-        let copies = self.0.iter().map(|authority| {
-            let Stored { certificate, key, added, active } = Stored::of(authority);
-            Authority::from_pem(&certificate, &key, added, active)
-        });
-        copies.collect::<Result<_, _>>().map(Self)
-    }
-
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    fn sort(&mut self) {
+        self.0.sort_by_key(|authority| (authority.facts().added, authority.facts().id));
     }
 }
 
@@ -186,8 +194,11 @@ mod tests {
 
         let found = Authorities::of(&secret);
         assert!(!found.damaged);
-        assert_eq!(found.authorities.generations(|_| None), authorities.generations(|_| None));
-        let facts = found.authorities.generations(|_| None);
+        assert_eq!(
+            found.authorities.generations(|_| Observed::default()),
+            authorities.generations(|_| Observed::default())
+        );
+        let facts = found.authorities.generations(|_| Observed::default());
         assert_eq!(facts.iter().map(|g| g.active).collect::<Vec<_>>(), [Some(at(0)), None]);
         assert_eq!(found.authorities.certificates()[0], authorities.0[1].certificate().clone());
     }
@@ -219,7 +230,34 @@ mod tests {
         list.push(list[1].clone());
         let found = Authorities::of(&secret(Some(&serde_json::to_string(&list).unwrap())));
         assert!(found.damaged);
-        assert_eq!(found.authorities.generations(|_| None).len(), 1);
+        assert_eq!(found.authorities.generations(|_| Observed::default()).len(), 1);
+    }
+
+    #[test]
+    fn what_was_lost_is_restored_in_its_place() {
+        let remembered = two();
+        let facts = remembered.generations(|_| Observed::default());
+        let mut secret = secret(None);
+        remembered.store(&mut secret).unwrap();
+        let mut found = Authorities::of(&secret).authorities;
+        found.drop(facts[0].id);
+        found.restore(&remembered, &[facts[0].id]).unwrap();
+        assert_eq!(found.generations(|_| Observed::default()), facts);
+        found.restore(&remembered, &[]).unwrap();
+        assert_eq!(found.generations(|_| Observed::default()), facts);
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_does_not_change_the_order() {
+        let mut authorities = two();
+        let late = Authority::generate(at(-500), Duration::from_secs(86_400)).unwrap();
+        let id = late.facts().id;
+        authorities.add(late, at(-500));
+        let mut secret = secret(None);
+        authorities.store(&mut secret).unwrap();
+        let found = Authorities::of(&secret).authorities.generations(|_| Observed::default());
+        assert_eq!(found.last().unwrap().id, id);
+        assert!(found.last().unwrap().active.is_none());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use aws_lc_rs::digest::{self, SHA256};
 use jiff::Timestamp;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::server::tls::{Publisher, ServingCert, TlsError};
@@ -63,12 +64,15 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Looks at the files for ever.
-    pub async fn run(mut self) -> std::convert::Infallible {
+    /// Looks at the files for ever: each `--tls-reload-interval`, and when notified.
+    pub async fn run(mut self, force: Arc<Notify>) -> std::convert::Infallible {
         let mut ticks = interval(self.files.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = force.notified() => {}
+            }
             self.poll(Timestamp::now());
         }
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
@@ -14,7 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
-use super::plan::{Generation, Id};
+use super::plan::{Generation, Id, Observed};
 use crate::server::tls::validity;
 
 /// A CA of ours, able to sign.
@@ -74,7 +74,8 @@ impl Authority {
             name.and_then(|name| name.as_str().ok()).ok_or(IssueError::Stored)?.to_owned()
         };
         let id = id(&certificate);
-        let facts = Generation { id, not_before, not_after, added, active, seen: None };
+        let facts =
+            Generation { id, not_before, not_after, added, active, observed: Observed::default() };
         Ok(Self { certificate, key, subject, facts })
     }
 
@@ -111,7 +112,7 @@ impl Authority {
         })
     }
 
-    /// What the plan goes by; `seen` is not known here.
+    /// What the plan goes by; what was observed is not known here.
     pub fn facts(&self) -> &Generation {
         &self.facts
     }
@@ -119,6 +120,12 @@ impl Authority {
     /// Leaves of it are served from `now` on.
     pub fn activate(&mut self, now: Timestamp) {
         self.facts.active = Some(now);
+    }
+
+    /// It was added after one that was added at `last`, whatever the clock says.
+    pub(super) fn add_after(&mut self, last: Timestamp) {
+        let next = last.checked_add(SignedDuration::from_millis(1)).unwrap_or(last);
+        self.facts.added = self.facts.added.max(next);
     }
 
     /// Its certificate, DER.

@@ -3,6 +3,8 @@
 //! Each round reads both objects anew, does what [`super::plan`] says, and publishes a leaf. A
 //! round that fails at any point leaves a state that the next one goes on from.
 
+mod secret;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -11,16 +13,16 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use rustls_pki_types::CertificateDer;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, sleep_until};
 
 use super::Repeated;
-use super::api::{ApiError, Cluster, Secret, WebhookConfiguration};
+use super::api::{ApiError, Cluster, WebhookConfiguration};
 use super::authority::Authorities;
 use super::files::{FilesError, client_cas};
 use super::inject::{self, NoSuchWebhook};
-use super::issue::{Authority, IssueError, Leaf};
-use super::plan::{self, Id, Step, plan};
+use super::issue::{IssueError, Leaf};
+use super::plan::{self, Generation, Id, Observed, Step, plan};
 use crate::names;
 use crate::server::tls::{Publisher, ServingCert, TlsError};
 use crate::telemetry::{RefreshResult, ServerMetrics};
@@ -54,7 +56,11 @@ pub struct Manager {
     /// The last good state of the Secret, for the time it is damaged or gone.
     authorities: Authorities,
     /// Since when each CA was found in the caBundle, without a break.
-    seen: BTreeMap<Id, Timestamp>,
+    seen: BTreeMap<Id, Instant>,
+    /// Since when each CA was found to be active.
+    active: BTreeMap<Id, Instant>,
+    /// When a rotation was asked for that has not been answered yet.
+    forced: Option<Timestamp>,
     leaf: Option<Leaf>,
     client_cas: Option<Vec<CertificateDer<'static>>>,
     trouble: Repeated,
@@ -82,6 +88,8 @@ impl Manager {
             metrics,
             authorities: Authorities::default(),
             seen: BTreeMap::new(),
+            active: BTreeMap::new(),
+            forced: None,
             leaf: None,
             client_cas,
             trouble: Repeated::default(),
@@ -91,7 +99,9 @@ impl Manager {
     }
 
     /// Rounds for ever: each `--reconcile-interval`, sooner while something fails.
-    pub async fn run(mut self) -> Infallible {
+    ///
+    /// A notification forces a rotation: a round at once, which adds a CA unless one is on its way.
+    pub async fn run(mut self, force: Arc<Notify>) -> Infallible {
         let mut failures = 0;
         loop {
             let pause = match self.round().await {
@@ -111,7 +121,10 @@ impl Manager {
                     pause
                 }
             };
-            self.pause(pause).await;
+            tokio::select! {
+                () = self.pause(pause) => {}
+                () = force.notified() => self.forced = Some(Timestamp::now()),
+            }
         }
     }
 
@@ -141,11 +154,13 @@ impl Manager {
     }
 
     async fn attempt(&mut self) -> Result<Progress, RoundError> {
-        let mut secret = self.cluster.secret().await?;
+        // In this order: a CA that is added once the Secret was read changes the caBundle later
+        // still, so writing what we read here then conflicts. It must never take that CA out.
         let read = self.cluster.webhook().await?;
+        let mut secret = self.cluster.secret().await?;
         self.observe(&read, Timestamp::now());
         let (authorities, serve) = self.settle_secret(&mut secret).await?;
-        self.authorities = authorities;
+        self.remember(authorities);
 
         let injected = self.settle_bundle(read).await;
         let now = Timestamp::now();
@@ -157,57 +172,6 @@ impl Manager {
         }
         self.serve(serve, now)?;
         injected.map(|_| Progress::Done)
-    }
-
-    /// Does what the plan says, writes the Secret if that changed anything, and says whose leaf to
-    /// serve.
-    async fn settle_secret(&self, secret: &mut Secret) -> Result<(Authorities, Id), RoundError> {
-        let found = Authorities::of(secret);
-        let mut authorities = found.authorities;
-        let mut changed = found.damaged;
-        if found.damaged {
-            tracing::warn!(
-                object = self.cluster.secret_name(),
-                "it holds what cannot be used, and is healed"
-            );
-        }
-        if authorities.is_empty() && !self.authorities.is_empty() {
-            tracing::warn!(
-                object = self.cluster.secret_name(),
-                "it is empty, and gets back the CA that is being served"
-            );
-            authorities = self.authorities.duplicate()?;
-            changed = true;
-        }
-        let now = Timestamp::now();
-        for _ in 0..4 * plan::MAX_GENERATIONS {
-            match self.next(&authorities, now) {
-                Step::Activate(id) => authorities.activate(id, now),
-                Step::Add => {
-                    let new = Authority::generate(now, self.settings.ca_lifetime)?;
-                    tracing::debug!(not_after = %new.facts().not_after, "proposing a CA");
-                    authorities.add(new, now);
-                }
-                Step::Drop(id) => {
-                    tracing::debug!("dropping a CA of which no leaf can be alive");
-                    authorities.drop(id);
-                }
-                Step::Serve(id) => {
-                    if changed {
-                        authorities.store(secret)?;
-                        self.cluster.replace_secret(secret).await?;
-                        tracing::info!(
-                            object = self.cluster.secret_name(),
-                            cas = authorities.certificates().len(),
-                            "the CAs were written"
-                        );
-                    }
-                    return Ok((authorities, id));
-                }
-            }
-            changed = true;
-        }
-        Err(RoundError::Unsettled)
     }
 
     /// Injects the caBundle if it differs; says whether it did.
@@ -227,9 +191,10 @@ impl Manager {
         let bundle = read.ca_bundle(names::WEBHOOK).map_or("", |(_, bundle)| bundle);
         let cas = inject::certificates(bundle);
         let before = std::mem::take(&mut self.seen);
+        let seen = Instant::now();
         for ca in &cas {
             let id = super::issue::id(ca);
-            self.seen.insert(id, before.get(&id).copied().unwrap_or(now));
+            self.seen.insert(id, before.get(&id).copied().unwrap_or(seen));
         }
         self.verify(&cas, now);
     }
@@ -308,16 +273,26 @@ impl Manager {
     }
 
     fn next(&self, authorities: &Authorities, now: Timestamp) -> Step {
-        let generations = authorities.generations(|id| self.seen.get(&id).copied());
-        plan(
-            &generations,
-            now,
-            &plan::Settings {
-                leaf_lifetime: signed(self.settings.leaf_lifetime),
-                trust_settle: signed(self.settings.trust_settle),
-                reconcile_interval: signed(self.settings.reconcile_interval),
-            },
-        )
+        plan(&self.generations(authorities), now, &self.plan_settings())
+    }
+
+    fn generations(&self, authorities: &Authorities) -> Vec<Generation> {
+        let now = Instant::now();
+        let since = |times: &BTreeMap<Id, Instant>, id| {
+            times.get(&id).map(|since| signed(now.duration_since(*since)))
+        };
+        authorities.generations(|id| Observed {
+            trusted: since(&self.seen, id),
+            active: since(&self.active, id),
+        })
+    }
+
+    fn plan_settings(&self) -> plan::Settings {
+        plan::Settings {
+            leaf_lifetime: signed(self.settings.leaf_lifetime),
+            trust_settle: signed(self.settings.trust_settle),
+            reconcile_interval: signed(self.settings.reconcile_interval),
+        }
     }
 
     fn report(&mut self, error: &RoundError) {

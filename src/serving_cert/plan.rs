@@ -9,6 +9,9 @@
 //!  in Secret and     in the      written to the Secret before the    leaf lifetime and a
 //!  caBundle          caBundle    first leaf of it is served          margin later
 //! ```
+//!
+//! Ages of certificates go by the wall clock. What must not shrink when somebody sets that clock,
+//! the waits between these steps, is measured by each process itself: [`Observed`].
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -23,7 +26,10 @@ pub fn plan(generations: &[Generation], now: Timestamp, settings: &Settings) -> 
         return Step::Drop(superseded);
     }
     let usable: Vec<&Generation> = generations.iter().filter(|g| g.not_before <= now).collect();
-    let Some(newest) = usable.last() else {
+    // All of the future: whoever made them, or we, have the wrong time. One CA more helps in the
+    // first case; a clock that is set back again and again must not pile them up.
+    let of_the_future = generations.last().filter(|_| generations.len() >= FORCED_LIMIT);
+    let Some(newest) = usable.last().copied().or(of_the_future) else {
         return Step::Add;
     };
     if newest.is_due(now) {
@@ -32,15 +38,68 @@ pub fn plan(generations: &[Generation], now: Timestamp, settings: &Settings) -> 
     let serve = usable
         .iter()
         .rev()
-        .find(|g| g.may_serve(now, settings))
-        // Nothing has settled: the one trusted for longest.
-        .or_else(|| usable.iter().find(|g| g.seen.is_some()))
-        // None of ours is trusted: there is nothing to wait for.
+        .copied()
+        .find(|g| g.may_serve(settings))
+        // Nothing has settled: the one trusted for longest. It may be of the future, which is as
+        // likely our clock's fault. Of those that a new process finds, the newest that is active:
+        // others have served it, and may be about to drop the ones before.
+        .or_else(|| {
+            let trusted = generations.iter().filter(|g| g.observed.trusted.is_some());
+            trusted.max_by_key(|g| (g.observed.trusted, g.active.is_some()))
+        })
+        // The caBundle holds none of ours. What it held before, API servers may still go by.
+        .or_else(|| generations.iter().rev().find(|g| g.active.is_some()))
+        // None was ever served: there is nothing to wait for.
         .unwrap_or(newest);
     if serve.active.is_none() {
         return Step::Activate(serve.id);
     }
     Step::Serve(serve.id)
+}
+
+/// Whether a rotation that was asked for at `requested` begins now. To be asked where the plan
+/// itself has nothing to write.
+///
+/// Every replica may be asked, at once or again and again: a CA that nobody serves yet, or that
+/// was added since, answers them all. So does reaching [`FORCED_LIMIT`], until one is dropped:
+/// an old CA is never dropped early to make room.
+pub fn forced(
+    generations: &[Generation],
+    requested: Timestamp,
+    now: Timestamp,
+    settings: &Settings,
+) -> Forced {
+    let Some(newest) = generations.last() else {
+        return Forced::InFlight;
+    };
+    // An `added` of the future is a clock that was set back, and answers nothing.
+    let answered =
+        newest.added <= now && requested.duration_since(newest.added) <= settings.trust_settle;
+    if newest.active.is_none() || answered {
+        return Forced::InFlight;
+    }
+    if generations.len() >= FORCED_LIMIT {
+        return Forced::Full;
+    }
+    Forced::Begin
+}
+
+/// Which of the CAs that a replica remembers have to go back to the Secret: all that are missing,
+/// where it was emptied or damaged, or lacks the one whose leaf is being served.
+///
+/// Otherwise what is missing was dropped by another replica, rightly.
+pub fn lost(
+    found: &[Generation],
+    damaged: bool,
+    remembered: &[Generation],
+    served: Option<Id>,
+    now: Timestamp,
+) -> Vec<Id> {
+    let lacks = |id: Id| found.iter().all(|g| g.id != id);
+    if !damaged && !found.is_empty() && !served.is_some_and(lacks) {
+        return Vec::new();
+    }
+    remembered.iter().filter(|g| now < g.not_after && lacks(g.id)).map(|g| g.id).collect()
 }
 
 /// One CA of ours.
@@ -56,8 +115,17 @@ pub struct Generation {
     pub added: Timestamp,
     /// Since when leaves of it may be served, as the Secret says.
     pub active: Option<Timestamp>,
-    /// Since when this process has found it in the caBundle, each time it looked.
-    pub seen: Option<Timestamp>,
+    /// What this process has seen of it.
+    pub observed: Observed,
+}
+
+/// What a process has seen by itself, and for how long, by a clock that nobody sets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// In the caBundle, each time it looked.
+    pub trusted: Option<SignedDuration>,
+    /// Active in the Secret.
+    pub active: Option<SignedDuration>,
 }
 
 /// The SHA-256 of a CA's certificate.
@@ -88,10 +156,26 @@ pub enum Step {
     Serve(Id),
 }
 
+/// What comes of a forced rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forced {
+    /// A new CA is added now.
+    Begin,
+    /// There are [`FORCED_LIMIT`] CAs: none is added.
+    Full,
+    /// One was added already: none is added.
+    InFlight,
+}
+
 /// More than are ever needed at once; further ones would only make the caBundle grow.
 pub const MAX_GENERATIONS: usize = 8;
 
-/// Allows for clocks that differ between nodes.
+/// With this many CAs a forced rotation has to wait until an old one was dropped; only a CA that
+/// is due has its successor all the same.
+pub const FORCED_LIMIT: usize = 4;
+
+/// Allows for clocks that differ between nodes. More than a leaf's life would be of no use: to a
+/// clock that is so far ahead the leaf has expired anyway.
 const SKEW: SignedDuration = SignedDuration::from_mins(10);
 
 impl Generation {
@@ -101,27 +185,33 @@ impl Generation {
         now.duration_since(self.added).as_millis() * 3 >= life * 2
     }
 
-    /// Whether every API server that follows its caBundle trusts it by now.
-    fn may_serve(&self, now: Timestamp, settings: &Settings) -> bool {
-        self.seen.is_some_and(|seen| {
-            // Active: another replica has waited already, and we follow it.
-            self.active.is_some()
-                || now.duration_since(seen.max(self.added)) >= settings.trust_settle
-        })
+    /// Whether every API server that follows its caBundle trusts it by now: we have waited, or
+    /// another replica has before it made it active. The first of all is active without a wait.
+    fn may_serve(&self, settings: &Settings) -> bool {
+        let another_waited = self.active.is_some_and(|active| active != self.added);
+        self.observed
+            .trusted
+            .is_some_and(|trusted| another_waited || trusted >= settings.trust_settle)
     }
 }
 
 /// The oldest that has a successor which everyone has been serving for longer than a leaf lives.
 fn superseded(generations: &[Generation], now: Timestamp, settings: &Settings) -> Option<Id> {
     let (oldest, newer) = generations.split_first()?;
-    let last_leaf = settings.leaf_lifetime + settings.reconcile_interval * 2 + SKEW;
+    let rounds = settings.reconcile_interval * 2;
+    let last_leaf = settings.leaf_lifetime + rounds + SKEW.min(settings.leaf_lifetime);
+    // By then every replica that reaches the API server has followed, whatever our clock says.
+    let followed = settings.trust_settle + rounds;
     let replaced = newer.iter().any(|g| {
-        g.seen.is_some()
+        g.observed.trusted.is_some()
             && g.not_before <= now
             && g.active.is_some_and(|active| now.duration_since(active) >= last_leaf)
+            && g.observed.active.is_some_and(|known| known >= followed)
     });
     (replaced || generations.len() > MAX_GENERATIONS).then_some(oldest.id)
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;

@@ -97,6 +97,9 @@ async fn the_mode_off_stops_changes_of_data_only() {
     let outcome = ask(&review(&label(old.clone(), "mode", "off"), &new)).await;
     assert_eq!((outcome.decision(), outcome.label("mode")), ("off", Some("off")));
     assert_eq!(outcome.stored["data"], new["data"]);
+    // Nor is there anything to warn of.
+    let garbage = label(secret("garbage"), "mode", "off");
+    assert!(ask(&review(&old, &garbage)).await.warnings().is_empty());
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ async fn an_oversized_setting_is_not_brought_back() {
         let stored = annotate(secret(&ca.pem()), "group", &"g".repeat(len));
         let outcome = ask(&review(&stored, &secret(&ca.pem()))).await;
         assert_eq!(outcome.annotation("group").is_some(), comes_back, "{len}");
+        assert_eq!(outcome.warnings().is_empty(), comes_back, "{len}");
     }
 }
 

@@ -163,6 +163,24 @@ fn of_stored_garbage_nothing_is_carried() {
 }
 
 #[test]
+fn an_empty_value_that_is_filled_later_is_no_loss() {
+    let mut scene = Scene::new();
+    scene.ca_crt = Some(Vec::new());
+    let decision = scene.write("CA1");
+    assert_eq!((scene.shows().as_str(), decision.warnings.as_slice()), ("CA1", &[][..]));
+}
+
+#[test]
+fn many_blocks_of_few_certificates_are_no_trust_store_either_time() {
+    let mut scene = scene("CA1");
+    let doubled = scene.pem("CA2").repeat(128);
+    assert_eq!(scene.write_bytes(doubled.as_bytes(), None).case, Case::Rotation);
+    let stored = scene.ca_crt.clone();
+    assert_eq!(scene.write_bytes(doubled.as_bytes(), None).case, Case::Same);
+    assert_eq!(scene.ca_crt, stored);
+}
+
+#[test]
 fn more_than_64_certificates_are_a_trust_store() {
     let many: Vec<_> = (0..65).map(|_| crate::pki::ca().pem()).collect();
     let mut scene = scene("CA1");
