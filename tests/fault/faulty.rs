@@ -97,7 +97,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let interval = args.tls_reload_interval;
     let files = Files { cert: args.tls_cert, key: args.tls_key, client_ca: None, interval };
     let reloader = files.publish(Timestamp::now(), sender, ServerMetrics::default())?;
-    tokio::spawn(reloader.run());
+    tokio::spawn(reloader.run(Arc::default()));
 
     let drain = Drain::default();
     let ready =
