@@ -9,6 +9,7 @@ use base64::prelude::*;
 use ca_overlap::names;
 use ca_overlap::serving_cert::inject;
 use ca_overlap::tools::control_plane::{Options, Spreader, Webhook};
+use jiff::Timestamp;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
@@ -69,13 +70,24 @@ impl Scene {
         .await
     }
 
-    /// SIGKILL, then the same again.
+    /// Waits until the newest CA does not answer a signal by its youth any more.
+    pub async fn can_rotate(&self, trust_settle: Duration) {
+        wait_for("the newest CA is old enough", async || {
+            let newest = self.authorities().await.last().cloned().unwrap_or_default();
+            let added: Timestamp = newest["added"].as_str()?.parse().ok()?;
+            (Timestamp::now().duration_since(added).unsigned_abs() > trust_settle).then_some(())
+        })
+        .await;
+    }
+
+    /// SIGKILL, without a word to the program.
     pub async fn kill(&mut self) {
         let mut killed = self.replicas.pop().unwrap();
         killed.process().signal("KILL");
         wait_for("it is dead", async || killed.process().ended()).await;
     }
 
+    /// The next process of the same replica.
     pub async fn restart(&mut self, listen: SocketAddr) {
         let mut replica = self.cluster.replica("restarted", listen, &self.arguments).await.unwrap();
         replica.ready().await.unwrap();
