@@ -31,7 +31,8 @@ pub struct Scene {
     pub cluster: Cluster,
     pub replicas: Vec<Webhook>,
     arguments: Vec<&'static str>,
-    _spreader: Spreader,
+    leaving: Vec<Webhook>,
+    spreader: Spreader,
 }
 
 impl Scene {
@@ -40,7 +41,13 @@ impl Scene {
         let assets = assets(test)?;
         let cluster = Cluster::without_webhook(test, Options::new(assets)).await?;
         let (spreader, replicas) = cluster.replicas(replicas, arguments).await;
-        let scene = Self { cluster, replicas, arguments: arguments.to_vec(), _spreader: spreader };
+        let scene = Self {
+            cluster,
+            replicas,
+            arguments: arguments.to_vec(),
+            leaving: Vec::new(),
+            spreader,
+        };
         scene.patch_registration("failurePolicy", &json!("Fail")).await;
         Some(scene)
     }
@@ -78,6 +85,31 @@ impl Scene {
             (Timestamp::now().duration_since(added).unsigned_abs() > trust_settle).then_some(())
         })
         .await;
+    }
+
+    /// As a Deployment with maxSurge 1 replaces a pod: the new one is ready before the old one is
+    /// told to end, and for a while new connections still reach the old one.
+    pub async fn replace_oldest(&mut self, name: &str) {
+        let listen = SocketAddr::from((self.cluster.plane.next_cluster_ip().unwrap(), 8443));
+        let name = format!("{name}-{}", listen.ip());
+        let mut new = self.cluster.replica(&name, listen, &self.arguments).await.unwrap();
+        new.ready().await.unwrap();
+        let mut old = self.replicas.remove(0);
+        self.replicas.push(new);
+        let mut backends: Vec<_> = self.replicas.iter().map(Webhook::listen).collect();
+        backends.push(old.listen());
+        self.spreader.set_backends(backends.clone());
+        old.process().signal("TERM");
+        // What kube-proxy needs on a quiet node; the drain delay of these tests is longer.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        backends.pop();
+        self.spreader.set_backends(backends);
+        // It drains for as long as the API server keeps a connection to it: up to 90 s.
+        self.leaving.push(old);
+        for old in &mut self.leaving {
+            let ended = old.process().ended();
+            assert!(ended.is_none_or(|status| status.success()), "{}", old.log_tail());
+        }
     }
 
     /// SIGKILL, without a word to the program.
