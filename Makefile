@@ -42,6 +42,14 @@ measure: release ## Measure the release build: CPU per admission, memory, start,
 test: control-plane ## Run all tests; the first time, the control plane is built before
 	cargo test --locked --no-fail-fast
 
+.PHONY: fault-test
+fault-test: fault-rig ## Break what breaks in production under load: no call may fail (3 minutes)
+	$(TARGET)/fault-rig $(FAULT_PROGRAMS) -dir $(TARGET)/fault
+
+.PHONY: fault-test-full
+fault-test-full: fault-rig ## The same with the full totals of docs/reliability.md (half an hour)
+	$(TARGET)/fault-rig $(FAULT_PROGRAMS) -dir $(TARGET)/fault-full -full
+
 .PHONY: corpus
 corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
 	CA_OVERLAP_RECORD=1 cargo test --locked --test api_server corpus
@@ -82,7 +90,19 @@ distclean: ## Remove everything that was built
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+FAULT_PROGRAMS := -product $(TARGET)/debug/ca-overlap -faulty $(TARGET)/debug/examples/faulty-webhook
+
+.PHONY: fault-rig
+fault-rig: need-rust need-go
+	cargo build --locked --bin ca-overlap --example faulty-webhook
+	go -C tests/fault/rig build -o "$(abspath $(TARGET))/fault-rig" .
+
+.PHONY: need-go
+need-go:
+	@command -v go >/dev/null 2>&1 || { \
+		echo "go is missing: install Go 1.24 or newer, see https://go.dev/dl" >&2; exit 1; }
 
 .PHONY: need-rust
 need-rust:

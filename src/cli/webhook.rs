@@ -258,7 +258,7 @@ struct DrainArgs {
         value_name = "TIME",
         value_parser = parse_duration,
         env = "CA_OVERLAP_DRAIN_TIMEOUT",
-        default_value = "95s"
+        default_value = "110s"
     )]
     drain_timeout: Duration,
 }

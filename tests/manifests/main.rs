@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use self::kustomization::{Manifests, has_key, id, manifests_directory, text};
 
 /// The longest that a drain can take, in seconds: 90 s of idle connections and a margin.
-const DRAIN_TIMEOUT_SECONDS: u64 = 95;
+const DRAIN_TIMEOUT_SECONDS: u64 = 110;
 
 // The registration
 

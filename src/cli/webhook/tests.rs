@@ -53,7 +53,7 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(config.max_body, 8 << 20);
     assert_eq!(config.body_timeout, Duration::from_secs(10));
     assert_eq!(config.drain_delay, Duration::from_secs(15));
-    assert_eq!(config.drain_timeout, Duration::from_secs(95));
+    assert_eq!(config.drain_timeout, Duration::from_secs(110));
     assert_eq!(
         config.limits,
         Limits {

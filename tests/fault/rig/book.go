@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Entry is one call.
+type Entry struct {
+	Start  time.Time
+	Took   time.Duration
+	Kind   string // of failure; empty if all was well
+	Err    string
+	Client string // address of the failed call's connection, where it had one
+}
+
+// Book has every call of a scenario.
+type Book struct {
+	mu      sync.Mutex
+	entries []Entry
+}
+
+// Add books a call.
+func (b *Book) Add(entry Entry) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.entries = append(b.entries, entry)
+}
+
+// Calls is how many there were.
+func (b *Book) Calls() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.entries)
+}
+
+// Failures are the calls that failed.
+func (b *Book) Failures() []Entry {
+	return b.where(func(entry Entry) bool { return entry.Kind != "" })
+}
+
+// Between are the calls that began in this time.
+func (b *Book) Between(from, to time.Time) []Entry {
+	return b.where(func(e Entry) bool { return !e.Start.Before(from) && e.Start.Before(to) })
+}
+
+func (b *Book) where(wanted func(Entry) bool) []Entry {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var found []Entry
+	for _, entry := range b.entries {
+		if wanted(entry) {
+			found = append(found, entry)
+		}
+	}
+	return found
+}
+
+// kinds says how often each kind of failure occurred, such as "closed 3, timeout 1".
+func kinds(failures []Entry) string {
+	count := map[string]int{}
+	for _, failure := range failures {
+		count[failure.Kind]++
+	}
+	var parts []string
+	for kind, n := range count {
+		parts = append(parts, fmt.Sprintf("%s %d", kind, n))
+	}
+	sort.Strings(parts)
+	return strings.Join(parts, ", ")
+}
+
+// quantile of how long calls took: 0.5, 0.99, 1 for the longest.
+func quantile(entries []Entry, q float64) time.Duration {
+	if len(entries) == 0 {
+		return 0
+	}
+	took := make([]time.Duration, len(entries))
+	for i, entry := range entries {
+		took[i] = entry.Took
+	}
+	slices.Sort(took)
+	return took[int(q*float64(len(took)-1))]
+}
+
+// ms prints a duration for people.
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// callTimeout is timeoutSeconds of the manifests.
+const callTimeout = 3 * time.Second
+
+// apiServerIdle is how long the API server's client keeps an idle connection.
+const apiServerIdle = 90 * time.Second
+
+// APIServer calls a webhook as kube-apiserver does: client-go's transport settings, HTTP/1.1 alone,
+// no TLS resumption, no retry beyond what net/http does by itself, and a new transport whenever the
+// caBundle changes; the old one's connections are left to their idle timeout.
+type APIServer struct {
+	address string
+	idle    time.Duration
+	book    *Book
+
+	current atomic.Pointer[generation]
+	dials   atomic.Int64
+}
+
+// generation is the client of one caBundle.
+type generation struct {
+	transport *http.Transport
+	calls     atomic.Int64 // under way
+}
+
+// NewAPIServer makes a client of the webhook at address; what happens goes into book.
+func NewAPIServer(address string, caBundle *x509.CertPool, book *Book) *APIServer {
+	a := &APIServer{address: address, idle: apiServerIdle, book: book}
+	a.SetBundle(caBundle)
+	return a
+}
+
+// SetBundle is an update of the caBundle in the registration. Returns once no call of the client
+// before it is under way.
+func (a *APIServer) SetBundle(caBundle *x509.CertPool) {
+	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
+	previous := a.current.Swap(&generation{transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			a.dials.Add(1)
+			conn, err := dialer.DialContext(ctx, "tcp", a.address)
+			if call, ok := ctx.Value(callKey{}).(*call); ok && err == nil {
+				call.dialled.Store(conn.LocalAddr().String())
+				if call.onDial != nil {
+					call.onDial()
+				}
+			}
+			return conn, err
+		},
+		TLSClientConfig: &tls.Config{
+			RootCAs:    caBundle,
+			ServerName: serverName,
+			NextProtos: []string{"http/1.1"},
+		},
+		TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 25,
+		IdleConnTimeout:     a.idle,
+		DisableCompression:  true,
+	}})
+	for previous != nil && previous.calls.Load() > 0 {
+		time.Sleep(time.Millisecond) // at most callTimeout
+	}
+}
+
+// Close lets go of idle connections.
+func (a *APIServer) Close() { a.current.Load().transport.CloseIdleConnections() }
+
+// Call sends the review and books what came of it. Says whether all was well.
+func (a *APIServer) Call(ctx context.Context, review *Review) bool {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	call, start := &call{}, time.Now()
+	err := a.send(ctx, review, call)
+	entry := Entry{Start: start, Took: time.Since(start)}
+	if err != nil {
+		entry.Err, entry.Kind, entry.Client = err.Error(), kindOf(err), call.address()
+	}
+	a.book.Add(entry)
+	return err == nil
+}
+
+// DialAhead leaves an unused connection in the pool. net/http does so whenever a call that waits
+// for its dial is given a connection that has become free in the meantime.
+func (a *APIServer) DialAhead(ctx context.Context, review *Review) {
+	ctx, cancel := context.WithCancel(ctx)
+	_ = a.send(ctx, review, &call{onDial: cancel})
+}
+
+type callKey struct{}
+
+// call is what is known of the connection of a call.
+type call struct {
+	dialled, used atomic.Value
+	onDial        func()
+}
+
+func (c *call) address() string {
+	for _, value := range []*atomic.Value{&c.used, &c.dialled} {
+		if address, ok := value.Load().(string); ok {
+			return address
+		}
+	}
+	return ""
+}
+
+func (a *APIServer) send(ctx context.Context, review *Review, call *call) error {
+	client := a.current.Load()
+	client.calls.Add(1)
+	defer client.calls.Add(-1)
+	ctx = context.WithValue(ctx, callKey{}, call)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(got httptrace.GotConnInfo) { call.used.Store(got.Conn.LocalAddr().String()) },
+	})
+	uid := newUID()
+	url := "https://" + serverName + ":443/mutate?timeout=3s"
+	body := bytes.NewReader(review.Body(uid))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, body)
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Accept", "application/json, */*")
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("User-Agent", "kube-apiserver-admission")
+	response, err := client.transport.RoundTrip(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(response.Body, 16<<20))
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return &answerError{kind: fmt.Sprintf("status %d", response.StatusCode)}
+	}
+	if response.Header.Get("Retry-After") != "" {
+		return &answerError{kind: "answer", text: "it says Retry-After"}
+	}
+	if err := review.Check(uid, answer); err != nil {
+		return &answerError{kind: "answer", text: err.Error()}
+	}
+	return nil
+}
+
+type answerError struct{ kind, text string }
+
+func (e *answerError) Error() string { return strings.TrimSpace(e.kind + " " + e.text) }
+
+// Kinds of failure. The negative controls must fail in the way that is theirs.
+const (
+	kindClosed  = "closed"  // the connection was ended under the call, or refused
+	kindTrust   = "trust"   // the certificate does not verify
+	kindALPN    = "alpn"    // no common protocol
+	kindTimeout = "timeout" // longer than timeoutSeconds
+	kindOther   = "other"
+)
+
+func kindOf(err error) string {
+	var answer *answerError
+	var verification *tls.CertificateVerificationError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &answer):
+		return answer.kind
+	case errors.As(err, &verification):
+		return kindTrust
+	case strings.Contains(err.Error(), "no application protocol"):
+		return kindALPN
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return kindTimeout
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
+		errors.Is(err, syscall.ECONNREFUSED),
+		strings.Contains(err.Error(), "server closed idle connection"):
+		return kindClosed
+	}
+	return kindOther
+}
+
+func newUID() string {
+	var raw [16]byte
+	_, _ = rand.Read(raw[:]) // never fails since Go 1.24
+	return fmt.Sprintf("%x-%x-%x-%x-%x", raw[:4], raw[4:6], raw[6:8], raw[8:10], raw[10:])
+}

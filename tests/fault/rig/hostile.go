@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// slowloris lets 200 peers send a byte a second, half of them of a header, half of a body, and
+// compares how long the calls of others take with before.
+func slowloris(env *Env) (*Result, error) {
+	service, review, err := setUp(env, Settings{Program: product(env), Arguments: defaultDrain}, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer service.Stop()
+	var ended atomic.Int64
+	attack := func(ctx context.Context, wait *sync.WaitGroup) {
+		for i := range 200 {
+			prefix := "POST /mutate HTTP/1.1\r\nX-Slow: "
+			if i%2 == 1 {
+				prefix = "POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" +
+					"Content-Length: 3000\r\n\r\n"
+			}
+			conn, err := tls.Dial("tcp", service.Spreader.Address(), insecure)
+			if err != nil {
+				continue // is missed in the end
+			}
+			wait.Add(1)
+			go func() {
+				defer wait.Done()
+				defer conn.Close()
+				if trickle(ctx, conn, prefix) {
+					ended.Add(1)
+				}
+			}()
+		}
+	}
+	result, err := compare(env, service, review, 13*time.Second, attack)
+	if n := ended.Load(); err == nil && n < 200 {
+		result.Problem("only %d of 200 slow connections were ended by the server", n)
+	}
+	return result, err
+}
+
+// trickle says whether the server ended the connection.
+func trickle(ctx context.Context, conn net.Conn, prefix string) bool {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_, _ = conn.Read(make([]byte, 4096)) // an answer such as 408, or the end
+	}()
+	if _, err := conn.Write([]byte(prefix)); err != nil {
+		return true
+	}
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ended:
+			return true
+		case <-ctx.Done():
+			return false
+		case <-ticker.C:
+			if _, err := conn.Write([]byte("x")); err != nil {
+				return true
+			}
+		}
+	}
+}
+
+// flood opens 2,000 connections to one replica, twice as many as it keeps: half of them never say a
+// byte, half shake hands and stop.
+func flood(env *Env) (*Result, error) {
+	service, review, err := setUp(env, Settings{Program: product(env), Arguments: defaultDrain}, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer service.Stop()
+	var opened atomic.Int64
+	attack := func(ctx context.Context, wait *sync.WaitGroup) {
+		var dialling sync.WaitGroup
+		for worker := range 50 {
+			dialling.Add(1)
+			go func() {
+				defer dialling.Done()
+				for range 2000 / 50 {
+					conn, err := occupy(service.Replicas()[0].Address, worker%2 == 1)
+					if err != nil {
+						continue
+					}
+					opened.Add(1)
+					wait.Add(1)
+					context.AfterFunc(ctx, func() { _ = conn.Close(); wait.Done() })
+				}
+			}()
+		}
+		dialling.Wait()
+	}
+	result, err := compare(env, service, review, 12*time.Second, attack)
+	if n := opened.Load(); err == nil && n < 1990 {
+		result.Problem("only %d of 2,000 connections could be opened", n)
+	}
+	return result, err
+}
+
+func occupy(address string, handshake bool) (net.Conn, error) {
+	if handshake {
+		return tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", address, insecure)
+	}
+	return net.DialTimeout("tcp", address, 20*time.Second)
+}
+
+// insecure is for peers that want no answer.
+var insecure = &tls.Config{InsecureSkipVerify: true, ServerName: serverName}
+
+// compare calls 200 times a second, at first in peace, then while the attack is on. Opening its
+// connections takes this machine's processors from all alike, so that time is not compared.
+func compare(env *Env, service *Service, review *Review, during time.Duration, attack func(context.Context, *sync.WaitGroup)) (*Result, error) {
+	load := NewLoad(env.ctx, review)
+	load.Steady(service.Client(), 200)
+	pause(env.ctx, time.Second) // first dials
+	begin := time.Now()
+	pause(env.ctx, 5*time.Second)
+	attacked := time.Now()
+	ctx, cancel := context.WithCancel(env.ctx)
+	var wait sync.WaitGroup
+	attack(ctx, &wait)
+	settled := time.Now()
+	pause(env.ctx, during)
+	over := time.Now()
+	load.Stop()
+	cancel()
+	wait.Wait()
+
+	result := &Result{Book: service.Book}
+	peace, war := service.Book.Between(begin, attacked), service.Book.Between(settled, over)
+	before, under := quantile(peace, 0.99), quantile(war, 0.99)
+	// Twice, and what a busy machine may add to either.
+	if under > 2*before+20*time.Millisecond {
+		result.Problem("p99 rises from %s to %s", ms(before), ms(under))
+	}
+	opening := service.Book.Between(attacked, settled)
+	result.Note = fmt.Sprintf("p50 %s → %s, p99 %s → %s; while they opened p99 %s; longest of all %s",
+		ms(quantile(peace, 0.5)), ms(quantile(war, 0.5)), ms(before), ms(under),
+		ms(quantile(opening, 0.99)), ms(quantile(service.Book.Between(begin, over), 1)))
+	return result, nil
+}

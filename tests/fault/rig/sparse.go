@@ -1,0 +1,172 @@
+package main
+
+import (
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// sparse calls so rarely that connections reach the idle limits of hyper (30 s), of usual servers
+// (90 s) and of the client (90 s) in between.
+func sparse(rounds int) func(*Env) (*Result, error) {
+	return func(env *Env) (*Result, error) {
+		service, review, err := setUp(env, Settings{
+			Program: product(env), Arguments: defaultDrain, Latency: time.Millisecond,
+		}, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer service.Stop()
+		load := NewLoad(env.ctx, review)
+		sparseClients(load, service, 5)
+		pause(env.ctx, time.Duration(rounds)*sparsest)
+		load.Stop()
+		return &Result{Book: service.Book}, nil
+	}
+}
+
+const sparsest = 91 * time.Second
+
+func sparseClients(load *Load, service *Service, each int) {
+	for _, pause := range []time.Duration{31 * time.Second, 45 * time.Second, 89 * time.Second, sparsest} {
+		for range each {
+			load.Solo(service.Client(), pause)
+		}
+	}
+}
+
+// aimedAtLimits uses 360 connections when they have been idle for hyper's default limit, for the
+// client's own, and for the product's.
+func aimedAtLimits(env *Env) (*Result, error) {
+	service, review, err := setUp(env, Settings{
+		Program: product(env), Arguments: defaultDrain, Latency: time.Millisecond,
+	}, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer service.Stop()
+	var wait sync.WaitGroup
+	for idle, rounds := range map[time.Duration]int{30 * time.Second: 4, apiServerIdle: 1, ourIdle: 1} {
+		clients := many(service, 120)
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			for range rounds {
+				aimed(env.ctx, clients, review, idle)
+			}
+		}()
+	}
+	wait.Wait()
+	return &Result{Book: service.Book}, nil
+}
+
+// ourIdle is the default of --idle-timeout.
+const ourIdle = 120 * time.Second
+
+// aimedAt30 does so at 30 s alone.
+func aimedAt30(program program) func(*Env) (*Result, error) {
+	return func(env *Env) (*Result, error) {
+		service, review, err := setUp(env, Settings{
+			Program: program(env), Arguments: defaultDrain, Latency: time.Millisecond,
+		}, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer service.Stop()
+		clients := many(service, 150)
+		for range 2 {
+			aimed(env.ctx, clients, review, 30*time.Second)
+		}
+		return &Result{Book: service.Book}, nil
+	}
+}
+
+// aimedByHoarders shows that the rig would see a race at the product's own limit: clients that keep
+// connections for longer than the API server does must run into it.
+func aimedByHoarders(env *Env) (*Result, error) {
+	service, review, err := setUp(env, Settings{
+		Program: product(env), Arguments: defaultDrain, Latency: time.Millisecond,
+	}, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer service.Stop()
+	clients := many(service, 120)
+	for _, client := range clients {
+		client.idle = time.Hour
+		client.SetBundle(service.Bundle())
+	}
+	aimed(env.ctx, clients, review, ourIdle)
+	return &Result{Book: service.Book}, nil
+}
+
+// lateDials are connections that clients dialled ahead, and have not used, just before the spreader
+// learned that the replica is leaving. The client keeps them for 90 s, which outlives a drain that
+// counts from SIGTERM; they are used around the end of the drain.
+func lateDials(env *Env) (*Result, error) {
+	const lateness = 10 * time.Second
+	service, review, err := setUp(env, Settings{
+		Program: product(env), Latency: time.Millisecond, Lateness: lateness,
+	}, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer service.Stop()
+	leaving := service.Replicas()[0]
+	var clients []*APIServer
+	for range 120 {
+		clients = append(clients, NewAPIServer(service.Spreader.Address(), service.Bundle(), service.Book))
+	}
+	service.Spreader.Remove(service.Replicas()[1].Name, 0)
+	pause(env.ctx, 100*time.Millisecond)
+	if err := leaving.Signal(syscall.SIGTERM); err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	pause(env.ctx, lateness-time.Second)
+	for _, client := range clients {
+		client.DialAhead(env.ctx, review)
+	}
+	// By now the spreader has learned it: new connections go to the replica that stays.
+	pause(env.ctx, time.Until(begin.Add(lateness)))
+	service.Spreader.Add(service.Replicas()[1].Name, service.Replicas()[1].Address)
+	service.Spreader.Remove(leaving.Name, 0)
+	var wait sync.WaitGroup
+	for i, client := range clients {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			if pause(env.ctx, time.Until(begin.Add(lateUse(i)))) {
+				client.Call(env.ctx, review)
+			}
+		}()
+	}
+	wait.Wait()
+	result, dials := &Result{Book: service.Book}, int64(0)
+	for _, client := range clients {
+		dials += client.dials.Load()
+	}
+	if dials < int64(len(clients)) {
+		result.Problem("only %d of %d connections were dialled ahead", dials, len(clients))
+	}
+	result.Note = fmt.Sprintf("%d connections dialled ahead, %d calls had to dial again", len(clients), dials-int64(len(clients)))
+	return result, nil
+}
+
+// lateUse is when the i-th connection is used: 0.2 ms apart around a drain of 95 s, which ends a
+// little later than the signal's sender thinks; then spread over the rest of the client's 90 s.
+func lateUse(i int) time.Duration {
+	if i < 100 {
+		return 95*time.Second - 5*time.Millisecond + time.Duration(i)*200*time.Microsecond
+	}
+	return 95*time.Second + time.Duration(i-100)*150*time.Millisecond
+}
+
+func many(service *Service, count int) []*APIServer {
+	clients := make([]*APIServer, count)
+	for i := range clients {
+		clients[i] = service.Client()
+	}
+	return clients
+}
