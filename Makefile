@@ -50,6 +50,10 @@ fault-test: fault-rig ## Break what breaks in production under load: no call may
 fault-test-full: fault-rig ## The same with the full totals of docs/reliability.md (half an hour)
 	$(TARGET)/fault-rig $(FAULT_PROGRAMS) -dir $(TARGET)/fault-full -full
 
+.PHONY: rollout-test-full
+rollout-test-full: control-plane ## 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
+	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test rotation rollouts -- --nocapture
+
 .PHONY: corpus
 corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
 	CA_OVERLAP_RECORD=1 cargo test --locked --test api_server corpus

@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod source;
+mod threats;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! What others may do to the CA Secret and to the caBundle.
 
+use std::time::Duration;
+
 use base64::prelude::*;
 use ca_overlap::names;
 use serde_json::{Value, json};
@@ -17,7 +19,7 @@ const ARGUMENTS: [&str; 4] = [
 #[tokio::test]
 async fn a_damaged_secret_is_healed_and_costs_no_write() {
     let Some(mut scene) = Scene::start("damaged", 2, &ARGUMENTS).await else { return };
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    scene.can_rotate(Duration::from_millis(500)).await;
     let first = scene.authorities().await[0].clone();
     scene.force();
     scene.served(&first).await;

@@ -1,5 +1,7 @@
 //! Rotations while Secrets are written without a pause.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::scene::{Scene, Writers, wait_for};
@@ -15,9 +17,8 @@ async fn forced_rotations_and_renewals_cost_no_write() {
     ];
     let Some(mut scene) = Scene::start("load", 2, &arguments).await else { return };
     let writers = Writers::start(&scene.cluster, 3).await;
-    // A CA that is younger than --trust-settle answers a signal by itself.
     let mut newest = scene.served(&Value::Null).await;
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    scene.can_rotate(Duration::from_secs(1)).await;
     for rotation in 1..=3 {
         scene.force();
         newest = scene.served(&newest).await;

@@ -19,4 +19,5 @@ mod crash;
 mod damage;
 mod files;
 mod load;
+mod rollouts;
 mod scene;

@@ -9,6 +9,7 @@ use base64::prelude::*;
 use ca_overlap::names;
 use ca_overlap::serving_cert::inject;
 use ca_overlap::tools::control_plane::{Options, Spreader, Webhook};
+use jiff::Timestamp;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
@@ -30,7 +31,8 @@ pub struct Scene {
     pub cluster: Cluster,
     pub replicas: Vec<Webhook>,
     arguments: Vec<&'static str>,
-    _spreader: Spreader,
+    leaving: Vec<Webhook>,
+    spreader: Spreader,
 }
 
 impl Scene {
@@ -39,7 +41,13 @@ impl Scene {
         let assets = assets(test)?;
         let cluster = Cluster::without_webhook(test, Options::new(assets)).await?;
         let (spreader, replicas) = cluster.replicas(replicas, arguments).await;
-        let scene = Self { cluster, replicas, arguments: arguments.to_vec(), _spreader: spreader };
+        let scene = Self {
+            cluster,
+            replicas,
+            arguments: arguments.to_vec(),
+            leaving: Vec::new(),
+            spreader,
+        };
         scene.patch_registration("failurePolicy", &json!("Fail")).await;
         Some(scene)
     }
@@ -69,13 +77,49 @@ impl Scene {
         .await
     }
 
-    /// SIGKILL, then the same again.
+    /// Waits until the newest CA does not answer a signal by its youth any more.
+    pub async fn can_rotate(&self, trust_settle: Duration) {
+        wait_for("the newest CA is old enough", async || {
+            let newest = self.authorities().await.last().cloned().unwrap_or_default();
+            let added: Timestamp = newest["added"].as_str()?.parse().ok()?;
+            (Timestamp::now().duration_since(added).unsigned_abs() > trust_settle).then_some(())
+        })
+        .await;
+    }
+
+    /// As a Deployment with maxSurge 1 replaces a pod: the new one is ready before the old one is
+    /// told to end, and for a while new connections still reach the old one.
+    pub async fn replace_oldest(&mut self, name: &str) {
+        let listen = SocketAddr::from((self.cluster.plane.next_cluster_ip().unwrap(), 8443));
+        let name = format!("{name}-{}", listen.ip());
+        let mut new = self.cluster.replica(&name, listen, &self.arguments).await.unwrap();
+        new.ready().await.unwrap();
+        let mut old = self.replicas.remove(0);
+        self.replicas.push(new);
+        let mut backends: Vec<_> = self.replicas.iter().map(Webhook::listen).collect();
+        backends.push(old.listen());
+        self.spreader.set_backends(backends.clone());
+        old.process().signal("TERM");
+        // What kube-proxy needs on a quiet node; the drain delay of these tests is longer.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        backends.pop();
+        self.spreader.set_backends(backends);
+        // It drains for as long as the API server keeps a connection to it: up to 90 s.
+        self.leaving.push(old);
+        for old in &mut self.leaving {
+            let ended = old.process().ended();
+            assert!(ended.is_none_or(|status| status.success()), "{}", old.log_tail());
+        }
+    }
+
+    /// SIGKILL, without a word to the program.
     pub async fn kill(&mut self) {
         let mut killed = self.replicas.pop().unwrap();
         killed.process().signal("KILL");
         wait_for("it is dead", async || killed.process().ended()).await;
     }
 
+    /// The next process of the same replica.
     pub async fn restart(&mut self, listen: SocketAddr) {
         let mut replica = self.cluster.replica("restarted", listen, &self.arguments).await.unwrap();
         replica.ready().await.unwrap();

@@ -57,6 +57,7 @@ struct Replica {
     /// Of its wall clock.
     offset: i64,
     next_round: i64,
+    stalled_until: i64,
     phase: Phase,
     seen: Vec<(Id, i64)>,
     active: Vec<(Id, i64)>,
@@ -99,6 +100,14 @@ impl World {
         let replica = &mut self.replicas[who];
         match what {
             // Its memory is gone, the wall clock of the node is not.
+            // Slow in the middle of a round, as calls to the API server may be.
+            16..22 => {
+                replica.stalled_until = self.now + amount.abs() / 3;
+                self.advance(who);
+                if amount > 0 && !matches!(self.replicas[who].phase, Phase::Idle) {
+                    self.advance(who);
+                }
+            }
             22..26 => {
                 *replica = Replica {
                     offset: replica.offset,
@@ -129,9 +138,9 @@ impl World {
 
     fn is_busy(&self, who: usize) -> bool {
         let replica = &self.replicas[who];
-        !matches!(replica.phase, Phase::Idle)
-            || replica.next_round <= self.now
-            || (replica.forced.is_some() && replica.leaf.is_some())
+        let due =
+            replica.next_round <= self.now || (replica.forced.is_some() && replica.leaf.is_some());
+        self.now >= replica.stalled_until && (due || !matches!(replica.phase, Phase::Idle))
     }
 
     fn advance(&mut self, who: usize) {
