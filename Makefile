@@ -47,7 +47,7 @@ fault-test: fault-rig ## Break what breaks in production under load: no call may
 	$(TARGET)/fault-rig $(FAULT_PROGRAMS) -dir $(TARGET)/fault
 
 .PHONY: fault-test-full
-fault-test-full: fault-rig ## The same with the full totals of docs/reliability.md (half an hour)
+fault-test-full: fault-rig ## The same with the full totals of docs/reliability.md (20 minutes)
 	$(TARGET)/fault-rig $(FAULT_PROGRAMS) -dir $(TARGET)/fault-full -full
 
 .PHONY: rollout-test-full

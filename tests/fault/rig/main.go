@@ -25,7 +25,7 @@ func main() {
 	flag.StringVar(&options.Dir, "dir", "target/fault", "where certificates and logs go; emptied before")
 	flag.StringVar(&options.FakeTime, "faketime", fakeTime(), "libfaketime, a shared `object`; none: no clock jumps")
 	flag.StringVar(&options.Review, "review", "tests/data/reviews/put.json", "a captured review, whose certificates are replaced")
-	flag.BoolVar(&options.Full, "full", false, "the full totals, half an hour")
+	flag.BoolVar(&options.Full, "full", false, "the full totals, 20 minutes")
 	flag.Uint64Var(&options.Seed, "seed", uint64(time.Now().UnixNano()), "for delays")
 	only := flag.String("only", "", "run scenarios whose name matches this `regexp`")
 	flag.Parse()
