@@ -123,7 +123,8 @@ async fn connections_beyond_the_cap_wait() {
 
 #[tokio::test]
 async fn a_silent_crowd_makes_room_for_who_asks() {
-    let rig = Rig::start(Limits { max_connections: 4, ..GENEROUS }).await;
+    let limits = Limits { max_connections: 4, request_timeout: SHORT, ..GENEROUS };
+    let rig = Rig::start(limits).await;
     let mut busy = rig.client().await;
     assert_eq!(busy.get("/").await.unwrap().status, 200);
     // Some that do not even begin a handshake, some that end it and say nothing.

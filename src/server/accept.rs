@@ -74,8 +74,8 @@ pub enum Transport {
 /// What a peer may use, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at the same time. A further one takes the place of the oldest that has not
-    /// asked anything yet; where all have, it waits.
+    /// Connections at the same time. A further one waits, or takes the place of the oldest that
+    /// has not asked anything for `request_timeout`.
     pub max_connections: usize,
     /// For the whole of the TLS handshake.
     pub handshake_timeout: Duration,
@@ -108,10 +108,15 @@ impl Server {
                 }
             };
             backoff = Backoff::default();
-            if slots.available_permits() == 0 && crowd.evict_oldest() {
-                server.metrics.evicted();
-            }
-            let Ok(slot) = slots.clone().acquire_owned().await else {
+            let slot = tokio::select! {
+                biased;
+                slot = slots.clone().acquire_owned() => slot,
+                () = crowd.make_room(server.limits.request_timeout) => {
+                    server.metrics.evicted();
+                    slots.clone().acquire_owned().await
+                }
+            };
+            let Ok(slot) = slot else {
                 // Never closed; but were it, accepting nothing is better than ending.
                 return std::future::pending().await;
             };

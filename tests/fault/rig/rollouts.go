@@ -24,7 +24,7 @@ func quickRollouts(count int) Rollouts {
 
 // fullRollouts have the product's own delays, and kube-proxy's.
 var fullRollouts = Rollouts{
-	count: 52, every: 18 * time.Second, lateness: 10 * time.Second, drain: defaultDrain, sparse: true,
+	count: 52, every: 9 * time.Second, lateness: 10 * time.Second, drain: defaultDrain, sparse: true,
 }
 
 // rollouts restarts both replicas again and again under 200 calls a second: half of them from one
