@@ -75,7 +75,7 @@ pub enum Transport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at the same time. A further one waits, or takes the place of the oldest that
-    /// has not asked anything for `request_timeout`.
+    /// has not asked anything for two seconds (or `request_timeout`, if that is shorter).
     pub max_connections: usize,
     /// For the whole of the TLS handshake.
     pub handshake_timeout: Duration,
@@ -111,7 +111,7 @@ impl Server {
             let slot = tokio::select! {
                 biased;
                 slot = slots.clone().acquire_owned() => slot,
-                () = crowd.make_room(server.limits.request_timeout) => {
+                () = crowd.make_room(server.limits.patience()) => {
                     server.metrics.evicted();
                     slots.clone().acquire_owned().await
                 }
@@ -206,6 +206,14 @@ impl Server {
             Err(error) if error.is_timeout() => self.metrics.timed_out(TimeoutPhase::Idle),
             Err(error) => tracing::debug!(%error, "connection failed"),
         }
+    }
+}
+
+impl Limits {
+    /// How long a silent connection keeps its place from one that has none. Less than the 3 s that
+    /// the API server waits for an answer, by the manifests; more than a burst of dials takes.
+    fn patience(&self) -> Duration {
+        self.request_timeout.min(Duration::from_secs(2))
     }
 }
 
