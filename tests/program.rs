@@ -205,7 +205,7 @@ async fn without_a_cluster_it_says_what_to_do_and_with_one_away_it_keeps_trying(
         .to_string(),
     );
     let mut program = Program::spawn(&["--self-managed"], &[("KUBECONFIG", &kubeconfig)]).await;
-    let log = program.wait_for_log("ca-overlap-ca").await;
+    let log = program.wait_for_log("MutatingWebhookConfiguration ca-overlap").await;
     assert!(!log.contains("CANARY"), "{log}");
     let (status, body) = program.admin("/readyz").await;
     assert_eq!(status, 503, "{body}");
