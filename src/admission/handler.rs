@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tracing::info;
 
+use super::patch;
 use super::respond::{Answer, respond};
 use super::review::{self, ReadReviewError};
 use crate::names;
@@ -117,10 +118,6 @@ fn review(
 
 /// The answer as it goes over the wire.
 pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
-    let patch = answer.patch.as_ref().map(|patch| {
-        // Plain strings and lists: writing them to memory cannot fail, and no patch is harmless.
-        super::BASE64.encode(serde_json::to_vec(patch).unwrap_or_else(|_| b"[]".to_vec()))
-    });
     let warnings = answer.warnings.iter().map(ToString::to_string).collect();
     let fingerprints: Vec<_> =
         answer.record.entries().iter().map(|entry| entry.sha256.to_string()).collect();
@@ -130,8 +127,6 @@ pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
         response: ResponseBody {
             uid,
             allowed: true,
-            patch_type: patch.is_some().then_some("JSONPatch"),
-            patch,
             warnings,
             audit_annotations: AuditAnnotations {
                 decision: answer.verdict.as_str(),
@@ -139,7 +134,28 @@ pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
             },
         },
     };
-    serde_json::to_vec(&review).unwrap_or_default()
+    // Plain strings and lists: writing them to memory cannot fail.
+    let mut bytes = serde_json::to_vec(&review).unwrap_or_default();
+    if let Some(patch) = &answer.patch {
+        append_patch(&mut bytes, &patch::to_json(patch));
+    }
+    bytes
+}
+
+/// Puts the patch into the response, which ends in the braces of its two objects. Base64 has
+/// nothing that JSON would have to escape, so it need not be looked through again, which costs as
+/// much as all else in the response.
+fn append_patch(response: &mut Vec<u8>, patch: &[u8]) {
+    const BRACES: &[u8] = b"}}";
+    const BEFORE: &[u8] = br#","patchType":"JSONPatch","patch":""#;
+    let Some(open) = response.strip_suffix(BRACES).map(<[u8]>::len) else { return };
+    response.truncate(open);
+    let encoded = super::BASE64.encode(patch);
+    response.reserve(BEFORE.len() + encoded.len() + 1 + BRACES.len());
+    response.extend_from_slice(BEFORE);
+    response.extend_from_slice(encoded.as_bytes());
+    response.push(b'"');
+    response.extend_from_slice(BRACES);
 }
 
 fn reasons(answer: &Answer) -> String {
@@ -187,10 +203,6 @@ struct ReviewResponse<'a> {
 struct ResponseBody<'a> {
     uid: &'a str,
     allowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
     audit_annotations: AuditAnnotations,

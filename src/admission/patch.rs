@@ -22,7 +22,8 @@ pub struct PatchBuilder<'a> {
     labels: Edits<'a>,
     annotations: Edits<'a>,
     annotation_bytes: usize,
-    ca_crt: Option<Vec<u8>>,
+    /// In base64.
+    ca_crt: Option<String>,
 }
 
 /// There is no room for an annotation.
@@ -65,8 +66,8 @@ impl<'a> PatchBuilder<'a> {
     }
 
     /// Stores these bytes as `ca.crt`.
-    pub fn ca_crt(&mut self, bytes: Vec<u8>) {
-        self.ca_crt = Some(bytes);
+    pub fn ca_crt(&mut self, bytes: &[u8]) {
+        self.ca_crt = Some(super::BASE64.encode(bytes));
     }
 
     /// The patch; `None` where nothing changes.
@@ -76,15 +77,55 @@ impl<'a> PatchBuilder<'a> {
             return None;
         }
         let mut operations = Vec::new();
-        if let Some(bytes) = self.ca_crt {
-            let value = Value::String(super::BASE64.encode(bytes));
-            operations.push(add(pointer(["data", names::CA_CRT]), value));
+        if let Some(base64) = self.ca_crt {
+            operations.push(add(pointer(["data", names::CA_CRT]), Value::String(base64)));
         }
         self.labels.write("labels", self.object.labels(), &mut operations);
         self.annotations.write("annotations", self.object.annotations(), &mut operations);
         (!operations.is_empty()).then_some(Patch(operations))
     }
 }
+
+/// A patch that was built here as JSON (RFC 6902): what `serde_json` writes, save that the value of `ca.crt` is not
+/// searched for characters to escape: it is our own base64, and most of the patch.
+pub(super) fn to_json(patch: &Patch) -> Vec<u8> {
+    let mut json = Vec::with_capacity(512 + patch.iter().map(base64_len).sum::<usize>());
+    let mut separator = b'[';
+    for operation in patch.iter() {
+        json.push(separator);
+        separator = b',';
+        if let Some(base64) = base64_value(operation) {
+            json.extend_from_slice(br#"{"op":"add","path":"/data/ca.crt","value":""#);
+            json.extend_from_slice(base64.as_bytes());
+            json.extend_from_slice(br#""}"#);
+        } else if serde_json::to_writer(&mut json, operation).is_err() {
+            // Plain strings, written to memory: it cannot fail; and no patch is harmless.
+            return b"[]".to_vec();
+        }
+    }
+    if separator == b'[' {
+        json.push(separator);
+    }
+    json.push(b']');
+    json
+}
+
+fn base64_value(operation: &PatchOperation) -> Option<&str> {
+    match operation {
+        PatchOperation::Add(AddOperation { path, value: Value::String(base64) })
+            if path.as_str() == CA_CRT_PATH =>
+        {
+            Some(base64)
+        }
+        _ => None,
+    }
+}
+
+fn base64_len(operation: &PatchOperation) -> usize {
+    base64_value(operation).map_or(0, str::len)
+}
+
+const CA_CRT_PATH: &str = "/data/ca.crt";
 
 /// Changes to one map of strings.
 #[derive(Default)]

@@ -5,14 +5,9 @@ use std::ops::Range;
 
 use jiff::Timestamp;
 use x509_parser::certificate::{X509Certificate, X509CertificateParser};
-use x509_parser::extensions::{AuthorityKeyIdentifier, BasicConstraints, KeyIdentifier};
 use x509_parser::nom::Parser as _;
-use x509_parser::oid_registry::{
-    OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_BASIC_CONSTRAINTS,
-    OID_X509_EXT_SUBJECT_KEY_IDENTIFIER,
-};
-use x509_parser::prelude::FromDer;
 
+use super::fields::Fields;
 use super::pem;
 
 /// The readable certificates of a PEM text, each once, in order.
@@ -34,13 +29,13 @@ impl Bundle {
     /// certificates of the bundle. Nothing is decoded if more than `limit` blocks claim to be
     /// certificates, so that a large trust store costs one scan.
     pub fn parse(text: &[u8], limit: usize) -> Result<Self, TooMany> {
-        let claimed: Vec<_> =
-            pem::blocks(text).filter(pem::Block::is_certificate_to_some).take(limit + 1).collect();
-        if claimed.len() > limit {
+        let claim = || pem::blocks(text).filter(pem::Block::is_certificate_to_some);
+        // A text of fewer bytes cannot hold too many, and need not be read twice.
+        if text.len() / pem::MIN_BLOCK > limit && claim().nth(limit).is_some() {
             return Err(TooMany);
         }
         let mut bundle = Self::default();
-        for block in claimed {
+        for block in claim() {
             let contents = block.is_certificate().then(|| block.contents()).flatten();
             match contents.and_then(Certificate::from_der) {
                 Some(certificate) => bundle.push(block.span, certificate),
@@ -95,45 +90,14 @@ impl Bundle {
 #[derive(Clone)]
 pub struct Certificate {
     der: Vec<u8>,
-    subject: Range<usize>,
-    issuer: Range<usize>,
-    subject_key_id: Option<Range<usize>>,
-    authority_key_id: Option<Range<usize>>,
-    not_after: i64,
-    is_ca: bool,
+    fields: Fields,
 }
 
 impl Certificate {
     /// Reads a certificate; `None` if `der` is not exactly one.
     pub fn from_der(der: Vec<u8>) -> Option<Self> {
-        // Extensions are read one by one below: one that this parser dislikes must not make a
-        // certificate unreadable that TLS libraries accept.
-        let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
-        let (rest, parsed) = parser.parse(&der).ok()?;
-        if !rest.is_empty() {
-            return None;
-        }
-        let mut subject_key_id = None;
-        let mut authority_key_id = None;
-        let mut is_ca = false;
-        for extension in parsed.extensions() {
-            if extension.oid == OID_X509_EXT_SUBJECT_KEY_IDENTIFIER {
-                subject_key_id = KeyIdentifier::from_der(extension.value).ok().map(|(_, id)| id.0);
-            } else if extension.oid == OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER {
-                authority_key_id = AuthorityKeyIdentifier::from_der(extension.value)
-                    .ok()
-                    .and_then(|(_, id)| id.key_identifier)
-                    .map(|id| id.0);
-            } else if extension.oid == OID_X509_EXT_BASIC_CONSTRAINTS {
-                is_ca = BasicConstraints::from_der(extension.value).is_ok_and(|(_, b)| b.ca);
-            }
-        }
-        let subject = range_in(&der, parsed.subject().as_raw())?;
-        let issuer = range_in(&der, parsed.issuer().as_raw())?;
-        let subject_key_id = subject_key_id.and_then(|id| range_in(&der, id));
-        let authority_key_id = authority_key_id.and_then(|id| range_in(&der, id));
-        let not_after = parsed.validity().not_after.timestamp();
-        Some(Self { der, subject, issuer, subject_key_id, authority_key_id, not_after, is_ca })
+        let fields = Fields::find(&der)?;
+        Some(Self { der, fields })
     }
 
     /// The exact encoding.
@@ -148,41 +112,49 @@ impl Certificate {
 
     /// The subject, as encoded.
     pub fn subject(&self) -> &[u8] {
-        &self.der[self.subject.clone()]
+        &self.der[self.fields.subject.clone()]
     }
 
     /// The issuer, as encoded.
     pub fn issuer(&self) -> &[u8] {
-        &self.der[self.issuer.clone()]
+        &self.der[self.fields.issuer.clone()]
     }
 
     /// The subject key identifier (RFC 5280 §4.2.1.2).
     pub fn subject_key_id(&self) -> Option<&[u8]> {
-        self.subject_key_id.clone().map(|range| &self.der[range])
+        self.fields.subject_key_id.clone().map(|range| &self.der[range])
     }
 
     /// The key identifier of the issuer (RFC 5280 §4.2.1.1).
     pub fn authority_key_id(&self) -> Option<&[u8]> {
-        self.authority_key_id.clone().map(|range| &self.der[range])
+        self.fields.authority_key_id.clone().map(|range| &self.der[range])
     }
 
     /// Whether basic constraints say that it is a CA (RFC 5280 §4.2.1.9).
     pub fn is_ca(&self) -> bool {
-        self.is_ca
+        self.fields.is_ca
     }
 
     /// When it expires, in seconds since the Unix epoch.
     pub fn not_after(&self) -> i64 {
-        self.not_after
+        self.fields.not_after
     }
 
     /// Whether it is expired at `now`: notAfter itself counts as expired.
     pub fn is_expired(&self, now: Timestamp) -> bool {
-        self.not_after <= now.as_second()
+        self.fields.not_after <= now.as_second()
     }
 
-    /// Parsed anew, for the rare questions that need more than the fields kept here.
+    /// Whether all of it reads as X.509, not only the fields that are kept here. What does not is
+    /// never carried.
+    pub fn is_well_formed(&self) -> bool {
+        self.parsed().is_some()
+    }
+
+    /// Read in full, for the rare questions that need more than the fields kept here.
     pub fn parsed(&self) -> Option<X509Certificate<'_>> {
+        // Extensions stay unread: one that this library dislikes must not make a certificate
+        // unusable that TLS libraries accept.
         let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
         parser.parse(&self.der).ok().map(|(_, parsed)| parsed)
     }
@@ -230,7 +202,9 @@ impl Fingerprint {
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        const DIGITS: [u8; 16] = *b"0123456789abcdef";
+        let digits = self.0.map(|byte| [byte >> 4, byte & 15].map(|n| DIGITS[usize::from(n)]));
+        f.write_str(str::from_utf8(digits.as_flattened()).unwrap_or_default())
     }
 }
 
@@ -238,11 +212,4 @@ impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-/// The place of `inner` in `outer`, of which it is a part.
-fn range_in(outer: &[u8], inner: &[u8]) -> Option<Range<usize>> {
-    let start = (inner.as_ptr() as usize).checked_sub(outer.as_ptr() as usize)?;
-    let end = start.checked_add(inner.len())?;
-    (end <= outer.len()).then_some(start..end)
 }

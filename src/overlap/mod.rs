@@ -5,6 +5,7 @@
 
 pub mod certs;
 pub mod decide;
+mod fields;
 pub mod issuer;
 pub mod pem;
 pub mod policy;

@@ -6,12 +6,22 @@
 //! these bundles: a boundary stands at the start of a line, text between blocks is ignored, lines
 //! may have any width and end in LF or CRLF.
 
+use std::iter;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use base64::Engine;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use base64::prelude::BASE64_STANDARD;
+use base64::engine::{GeneralPurposeConfig, Simd};
+use memchr::memchr;
+
+/// Trailing bits are taken as Go and OpenSSL take them: a certificate that they read must not be
+/// invisible here.
+static BASE64: LazyLock<Simd> = LazyLock::new(|| {
+    Simd::standard(GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true))
+});
+
+/// No block that claims to be a certificate is shorter, in bytes: a `BEGIN` line may stand alone.
+pub const MIN_BLOCK: usize = b"-----BEGIN CERTIFICATE-----".len();
 
 /// A block as it stands in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,21 +48,18 @@ impl Block<'_> {
     /// The decoded content. `None` if the block is not terminated, has headers (RFC 1421, which
     /// Go's certificate pools skip) or is not base64.
     pub fn contents(&self) -> Option<Vec<u8>> {
-        // Trailing bits as Go and OpenSSL take them: a certificate that they read must not be
-        // invisible here.
-        const LENIENT: GeneralPurpose = GeneralPurpose::new(
-            &alphabet::STANDARD,
-            GeneralPurposeConfig::new()
-                .with_decode_allow_trailing_bits(true)
-                .with_decode_padding_mode(DecodePaddingMode::RequireCanonical),
-        );
         let body = self.body?;
+        // One copy of whole lines; only a body with spaces within its lines costs a second pass.
+        // A header's colon is not in the alphabet, so a block with headers fails in both.
         let mut compact = Vec::with_capacity(body.len());
-        for line in body.split(|&b| b == b'\n') {
-            compact.extend(line.iter().filter(|b| !b.is_ascii_whitespace()));
+        for line in lines(body) {
+            compact.extend_from_slice(line.trim_ascii());
         }
-        // A header's colon is not in the alphabet, so a block with headers fails here.
-        LENIENT.decode(&compact).ok()
+        if let Ok(contents) = BASE64.decode(&compact) {
+            return Some(contents);
+        }
+        compact.retain(|b| !b.is_ascii_whitespace());
+        BASE64.decode(&compact).ok()
     }
 }
 
@@ -65,7 +72,7 @@ pub fn blocks(text: &[u8]) -> impl Iterator<Item = Block<'_>> {
 /// The canonical form of a certificate: 64 columns, LF (RFC 7468 §3).
 pub fn encode_certificate(der: &[u8], out: &mut Vec<u8>) {
     const COLUMNS: usize = 64;
-    let encoded = BASE64_STANDARD.encode(der);
+    let encoded = BASE64.encode(der);
     out.reserve(encoded_len(der.len()));
     out.extend_from_slice(b"-----BEGIN CERTIFICATE-----\n");
     for line in encoded.as_bytes().chunks(COLUMNS) {
@@ -108,7 +115,7 @@ impl<'a> Blocks<'a> {
     fn line(&mut self) -> Range<usize> {
         let start = self.position;
         let rest = &self.text[start..];
-        let len = rest.iter().position(|&b| b == b'\n').map_or(rest.len(), |i| i + 1);
+        let len = memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
         self.position = start + len;
         start..self.position
     }
@@ -134,6 +141,20 @@ impl<'a> Blocks<'a> {
             }
         }
     }
+}
+
+/// The lines of `text`, without their LF.
+fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text;
+    iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = memchr(b'\n', rest).unwrap_or(rest.len());
+        let line = &rest[..end];
+        rest = rest.get(end + 1..).unwrap_or_default();
+        Some(line)
+    })
 }
 
 /// The label of a boundary line that begins with `prefix`.
@@ -204,7 +225,7 @@ mod tests {
         assert_eq!(text.lines().nth(1).unwrap().len(), 64);
         let one_line = format!(
             "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----",
-            BASE64_STANDARD.encode(&der)
+            BASE64.encode(&der)
         );
         assert_eq!(blocks(one_line.as_bytes()).next().unwrap().contents().unwrap(), der);
         assert_eq!(blocks(&canonical).next().unwrap().contents().unwrap(), der);

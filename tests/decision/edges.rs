@@ -1,7 +1,8 @@
 //! The edges of the decision that hurt: leafs, distrust, deadlines, byte-exactness, guards.
 
+use ca_overlap::overlap::certs::Certificate;
 use ca_overlap::overlap::record::Record;
-use ca_overlap::overlap::{Case, RecordAfter, Warning};
+use ca_overlap::overlap::{Case, RecordAfter, Warning, pem};
 use jiff::SignedDuration;
 
 use crate::pki::{self, Spec};
@@ -48,6 +49,25 @@ fn a_certificate_under_another_label_is_not_carried_and_a_warning_says_so() {
         assert_eq!(scene.shows(), "CA2 CA1*");
         assert_eq!(decision.warnings, [Warning::StoredUnreadable], "{label}");
     }
+}
+
+#[test]
+fn a_certificate_that_reads_only_in_part_is_known_but_never_carried() {
+    let mut scene = scene("CA1");
+    let mut der = pem::blocks(scene.pem("X").as_bytes()).next().unwrap().contents().unwrap();
+    let curve: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    let at = der.windows(curve.len()).position(|w| w == curve).unwrap() + curve.len();
+    assert_eq!(der[at], 0x03, "the key is a bit string");
+    der[at] = 0x04;
+    let mut torn = Vec::new();
+    pem::encode_certificate(&der, &mut torn);
+    let known = Certificate::from_der(der).unwrap();
+    assert!(!known.is_well_formed());
+    scene.ca_crt = Some([scene.pem("CA1").as_bytes(), &torn].concat());
+    scene.keep = "2";
+    let decision = scene.write("CA2");
+    assert_eq!(scene.shows(), "CA2 CA1*");
+    assert_eq!(decision.warnings, [Warning::StoredUnreadable]);
 }
 
 #[test]

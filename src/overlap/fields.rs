@@ -1,0 +1,294 @@
+//! The few fields of a certificate that the decision asks for, found without reading the rest.
+//!
+//! A library that reads a whole certificate spends most of its time on names, numbers and keys that
+//! nobody asks for here, four times for each review. This walks the outer structure alone (RFC 5280
+//! §4.1; DER, X.690 §8 and §10) and skips what it does not need. It takes every certificate that
+//! `x509-parser` takes, and finds the same fields there: a fuzz target compares the two. What it
+//! takes beyond that is never carried: [`super::certs::Certificate::is_well_formed`] has the library
+//! look at each certificate before it is appended.
+
+use std::ops::Range;
+
+use x509_parser::prelude::FromDer;
+use x509_parser::time::ASN1Time;
+
+/// Where the fields are in a certificate's DER.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fields {
+    /// The subject, with its tag.
+    pub(super) subject: Range<usize>,
+    /// The issuer, with its tag.
+    pub(super) issuer: Range<usize>,
+    /// The subject key identifier (RFC 5280 §4.2.1.2).
+    pub(super) subject_key_id: Option<Range<usize>>,
+    /// The key identifier of the issuer (RFC 5280 §4.2.1.1).
+    pub(super) authority_key_id: Option<Range<usize>>,
+    /// notAfter, in seconds since the Unix epoch.
+    pub(super) not_after: i64,
+    /// Whether basic constraints say CA (RFC 5280 §4.2.1.9).
+    pub(super) is_ca: bool,
+}
+
+impl Fields {
+    /// `None` if `der` is not exactly one certificate.
+    pub(super) fn find(der: &[u8]) -> Option<Self> {
+        let mut outer = Cursor::all(der);
+        let mut certificate = outer.inside(SEQUENCE)?;
+        if !outer.is_at_end() {
+            return None;
+        }
+        let fields = Self::in_tbs(certificate.inside(SEQUENCE)?)?;
+        certificate.inside(SEQUENCE)?;
+        certificate.inside(BIT_STRING)?;
+        Some(fields)
+    }
+
+    fn in_tbs(mut tbs: Cursor<'_>) -> Option<Self> {
+        tbs.skip_if(VERSION)?;
+        tbs.inside(INTEGER)?;
+        tbs.inside(SEQUENCE)?;
+        let issuer = tbs.expect(SEQUENCE)?.whole;
+        let mut validity = tbs.inside(SEQUENCE)?;
+        validity.next()?;
+        let not_after = validity.next()?.whole;
+        let subject = tbs.expect(SEQUENCE)?.whole;
+        tbs.inside(SEQUENCE)?;
+        for unique_id in UNIQUE_IDS {
+            tbs.skip_if(unique_id)?;
+        }
+        let (_, not_after) = ASN1Time::from_der(&tbs.der[not_after]).ok()?;
+        let mut fields = Self {
+            subject,
+            issuer,
+            subject_key_id: None,
+            authority_key_id: None,
+            not_after: not_after.timestamp(),
+            is_ca: false,
+        };
+        if !tbs.is_at_end() {
+            fields.read_extensions(tbs.inside(EXTENSIONS)?.inside(SEQUENCE)?)?;
+        }
+        Some(fields)
+    }
+
+    /// An extension that cannot be read is as good as absent: TLS libraries accept certificates
+    /// with worse.
+    fn read_extensions(&mut self, mut extensions: Cursor<'_>) -> Option<()> {
+        while !extensions.is_at_end() {
+            let mut extension = extensions.inside(SEQUENCE)?;
+            let id = extension.expect(OBJECT_IDENTIFIER)?.content;
+            extension.skip_if(BOOLEAN)?;
+            let mut value = extension.inside(OCTET_STRING)?;
+            match &extension.der[id] {
+                SUBJECT_KEY_IDENTIFIER => {
+                    self.subject_key_id = value.expect(OCTET_STRING).map(|id| id.content);
+                }
+                AUTHORITY_KEY_IDENTIFIER => {
+                    self.authority_key_id = value
+                        .inside(SEQUENCE)
+                        .and_then(|mut names| names.expect(KEY_IDENTIFIER))
+                        .map(|id| id.content);
+                }
+                BASIC_CONSTRAINTS => {
+                    let flag = value
+                        .inside(SEQUENCE)
+                        .and_then(|mut constraints| constraints.expect(BOOLEAN))
+                        .map(|flag| &value.der[flag.content]);
+                    self.is_ca = flag.is_some_and(|flag| flag.len() == 1 && flag[0] != 0);
+                }
+                _ => {}
+            }
+        }
+        Some(())
+    }
+}
+
+const BOOLEAN: u8 = 0x01;
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const OCTET_STRING: u8 = 0x04;
+const OBJECT_IDENTIFIER: u8 = 0x06;
+const SEQUENCE: u8 = 0x30;
+/// `[0]` around the version.
+const VERSION: u8 = 0xa0;
+/// `[1]` and `[2]`, implicit bit strings.
+const UNIQUE_IDS: [u8; 2] = [0x81, 0x82];
+/// `[3]` around the extensions.
+const EXTENSIONS: u8 = 0xa3;
+/// `[0]` of an authority key identifier, an implicit octet string.
+const KEY_IDENTIFIER: u8 = 0x80;
+
+/// 2.5.29.14
+const SUBJECT_KEY_IDENTIFIER: &[u8] = &[0x55, 0x1d, 14];
+/// 2.5.29.19
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
+/// 2.5.29.35
+const AUTHORITY_KEY_IDENTIFIER: &[u8] = &[0x55, 0x1d, 35];
+
+/// Reads elements one after the other.
+#[derive(Clone)]
+struct Cursor<'a> {
+    /// All of the certificate: places are relative to its start.
+    der: &'a [u8],
+    left: Range<usize>,
+}
+
+/// A tag, a length and a content.
+struct Element {
+    tag: u8,
+    content: Range<usize>,
+    whole: Range<usize>,
+}
+
+impl<'a> Cursor<'a> {
+    fn all(der: &'a [u8]) -> Self {
+        Self { der, left: 0..der.len() }
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    /// The next element, which must have this tag.
+    fn expect(&mut self, tag: u8) -> Option<Element> {
+        self.next().filter(|element| element.tag == tag)
+    }
+
+    /// What is in the next element, which must have this tag.
+    fn inside(&mut self, tag: u8) -> Option<Self> {
+        Some(Self { der: self.der, left: self.expect(tag)?.content })
+    }
+
+    /// Passes over the next element if it has this tag.
+    fn skip_if(&mut self, tag: u8) -> Option<()> {
+        if self.der[self.left.clone()].first() == Some(&tag) {
+            self.next()?;
+        }
+        Some(())
+    }
+
+    /// The next element. Lengths are definite (X.690 §10.1); tags of more than one byte have no
+    /// place in what is read here.
+    fn next(&mut self) -> Option<Element> {
+        let (tag, rest) = self.der[self.left.clone()].split_first()?;
+        let (first, rest) = rest.split_first()?;
+        let (length, header) = match usize::from(*first) {
+            short @ 0..0x80 => (short, 2),
+            long => {
+                let bytes =
+                    rest.get(..long - 0x80).filter(|bytes| (1..=4).contains(&bytes.len()))?;
+                let length = bytes.iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+                (length, 2 + bytes.len())
+            }
+        };
+        let start = self.left.start;
+        let content = start + header..(start + header).checked_add(length)?;
+        if content.end > self.left.end {
+            return None;
+        }
+        self.left.start = content.end;
+        Some(Element { tag: *tag, whole: start..content.end, content })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CustomExtension, IsCa, Issuer, KeyIdMethod, KeyPair,
+        date_time_ymd,
+    };
+    use x509_parser::certificate::X509Certificate;
+    use x509_parser::extensions::ParsedExtension;
+
+    use super::*;
+
+    fn certificates() -> Vec<Vec<u8>> {
+        let mut params = CertificateParams::new(vec!["a.example".into()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        // Past 2049 the dates are of another type.
+        let key = KeyPair::generate().unwrap();
+        let mut all = Vec::new();
+        for year in [2030, 2060] {
+            params.not_after = date_time_ymd(year, 3, 1);
+            all.push(params.self_signed(&key).unwrap().der().to_vec());
+        }
+        let mut leaf = CertificateParams::new(vec!["b.example".into()]).unwrap();
+        leaf.use_authority_key_identifier_extension = true;
+        leaf.key_identifier_method = KeyIdMethod::PreSpecified(vec![7; 300]);
+        leaf.is_ca = IsCa::ExplicitNoCa;
+        let nonsense = CustomExtension::from_oid_content(&[2, 5, 29, 15], vec![0xff; 3]);
+        leaf.custom_extensions.push(nonsense);
+        let issuer = Issuer::new(params, key);
+        let leaf_key = KeyPair::generate().unwrap();
+        all.push(leaf.signed_by(&leaf_key, &issuer).unwrap().der().to_vec());
+        all
+    }
+
+    fn id<'a>(range: Option<&Range<usize>>, der: &'a [u8]) -> Option<&'a [u8]> {
+        range.map(|range| &der[range.clone()])
+    }
+
+    #[test]
+    fn the_fields_are_those_that_the_library_finds() {
+        for der in certificates() {
+            let fields = Fields::find(&der).unwrap();
+            let (_, full) = X509Certificate::from_der(&der).unwrap();
+            assert_eq!(&der[fields.subject.clone()], full.subject().as_raw());
+            assert_eq!(&der[fields.issuer.clone()], full.issuer().as_raw());
+            assert_eq!(fields.not_after, full.validity().not_after.timestamp());
+            assert_eq!(fields.is_ca, full.is_ca());
+            let (mut subject, mut authority) = (None, None);
+            for extension in full.extensions() {
+                match extension.parsed_extension() {
+                    ParsedExtension::SubjectKeyIdentifier(id) => subject = Some(id.0),
+                    ParsedExtension::AuthorityKeyIdentifier(ids) => {
+                        authority = ids.key_identifier.as_ref().map(|id| id.0);
+                    }
+                    _ => {}
+                }
+            }
+            assert_eq!(id(fields.subject_key_id.as_ref(), &der), subject);
+            assert_eq!(id(fields.authority_key_id.as_ref(), &der), authority);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_short_or_goes_on_is_no_certificate() {
+        for der in certificates() {
+            for end in 0..der.len() {
+                assert_eq!(Fields::find(&der[..end]), None, "{end} of {} bytes", der.len());
+            }
+            assert_eq!(Fields::find(&[&der[..], &[0]].concat()), None);
+        }
+    }
+
+    #[test]
+    fn lengths_of_any_kind_stay_within_the_text() {
+        let hostile: [&[u8]; 6] = [
+            &[0x30, 0x80, 0, 0],
+            &[0x30, 0xff],
+            &[0x30, 0x85, 1, 0, 0, 0, 0],
+            &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff],
+            &[0x30, 0x88, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+            &[0x30],
+        ];
+        for der in hostile {
+            assert_eq!(Fields::find(der), None, "{der:?}");
+        }
+    }
+
+    #[test]
+    fn no_byte_can_be_changed_into_a_panic() {
+        for der in certificates() {
+            for at in 0..der.len() {
+                for value in [0, 0x7f, 0x80, 0x84, 0xff] {
+                    let mut damaged = der.clone();
+                    damaged[at] = value;
+                    if let Some(fields) = Fields::find(&damaged) {
+                        assert!(fields.subject.end <= der.len());
+                    }
+                }
+            }
+        }
+    }
+}
