@@ -176,7 +176,7 @@ mod tests {
     fn more_instructions_fail_and_fewer_are_said() {
         let with = |instructions| Figures { instructions, ..FIGURES };
         for (instructions, fails, says) in
-            [(103_001, 1, 0), (103_000, 0, 0), (97_000, 0, 0), (96_999, 0, 1)]
+            [(103_010, 1, 0), (102_990, 0, 0), (97_010, 0, 0), (96_990, 0, 1)]
         {
             let measured = [("a", FIGURES), ("b", with(instructions))];
             let findings = baseline().compare(&environment(), &measured);
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn another_compiler_is_said_and_widens_the_margin_and_no_more() {
         let other = Environment { rustc: "rustc 2".into(), ..environment() };
-        for (instructions, fails) in [(110_000, 0), (110_001, 1)] {
+        for (instructions, fails) in [(109_990, 0), (110_010, 1)] {
             let measured = [("a", FIGURES), ("b", Figures { instructions, ..FIGURES })];
             let findings = baseline().compare(&other, &measured);
             assert_eq!((findings.failures.len(), findings.notes.len()), (fails, 1));

@@ -6,6 +6,7 @@ mod baseline;
 mod callgrind;
 mod cases;
 #[allow(unreachable_pub, reason = "the admission tests use it too")]
+#[allow(clippy::too_many_lines, clippy::format_collect, reason = "a table, and texts made once")]
 mod hostile;
 
 use std::path::Path;
