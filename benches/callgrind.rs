@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// memory, and with it the odd instruction.
 pub(crate) struct Counter {
     directory: TempDir,
+    valgrind: String,
 }
 
 impl Counter {
@@ -30,7 +31,10 @@ impl Counter {
             std::fs::copy(&program, directory.path().join(name))
                 .with_context(|| format!("cannot copy {}", program.display()))?;
         }
-        Ok(Self { directory })
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let mut candidates = std::env::split_paths(&paths).map(|path| path.join("valgrind"));
+        let valgrind = candidates.find(|path| path.is_file()).context("valgrind is missing")?;
+        Ok(Self { directory, valgrind: valgrind.display().to_string() })
     }
 
     /// Puts a body where the programs find it.
@@ -76,14 +80,15 @@ impl Counter {
 
     /// The CPU that valgrind shows.
     pub(crate) async fn cpu(&self) -> Result<String> {
-        let cpu = self.run("valgrind", &["-q", "--tool=none", "./hot-path", "cpu"]).await?;
+        let cpu = self.run(&self.valgrind, &["-q", "--tool=none", "./hot-path", "cpu"]).await?;
         Ok(cpu.trim().to_owned())
     }
 
     async fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.directory.path());
-        command.stdin(Stdio::null()).kill_on_drop(true);
+        // The environment stands on the stack, and its size shifts what is above.
+        command.env_clear().stdin(Stdio::null()).kill_on_drop(true);
         let words = || format!("{program} {}", arguments.join(" "));
         let output = match tokio::time::timeout(PATIENCE, command.output()).await {
             Ok(output) => output.with_context(|| format!("cannot run {}", words()))?,
