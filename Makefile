@@ -54,6 +54,24 @@ fault-test-full: fault-rig ## The same with the full totals of docs/reliability.
 rollout-test-full: control-plane ## 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
 	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test rotation rollouts -- --nocapture
 
+.PHONY: instructions
+instructions: counted ## Count instructions and allocations per admission, compare with the accepted ones (2 minutes)
+	cargo run --quiet --locked --example instructions -- compare $(TARGET)/release/examples
+
+.PHONY: instructions-accept
+instructions-accept: counted ## Accept what is counted now: writes benches/instructions.json
+	cargo run --quiet --locked --example instructions -- accept $(TARGET)/release/examples
+
+.PHONY: linear
+linear: counted ## Check that hostile bodies of twice the size cost twice the instructions (2 minutes)
+	cargo run --quiet --locked --example instructions -- linear $(TARGET)/release/examples
+
+.PHONY: profile
+profile: counted ## Show where the instructions of a review go: make profile REVIEW=tests/data/reviews/put.json
+	valgrind -q --tool=callgrind --callgrind-out-file=$(TARGET)/profile.callgrind \
+		$(TARGET)/release/examples/hot-path answer $(REVIEW) 1000
+	callgrind_annotate --inclusive=yes $(TARGET)/profile.callgrind
+
 .PHONY: corpus
 corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
 	CA_OVERLAP_RECORD=1 cargo test --locked --test api_server corpus
@@ -94,7 +112,21 @@ distclean: ## Remove everything that was built
 help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+		/^[a-z-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# The release build of the hot path. It keeps its symbols, for profiles; the dependencies are those
+# of the release build.
+.PHONY: counted
+counted: need-rust need-valgrind
+	cargo rustc --locked --release --example hot-path -- -C strip=none
+	cargo build --locked --release --example allocations
+
+REVIEW ?= tests/data/reviews/put.json
+
+.PHONY: need-valgrind
+need-valgrind:
+	@command -v valgrind >/dev/null 2>&1 || { \
+		echo "valgrind is missing: install the package valgrind (3.19 or newer)" >&2; exit 1; }
 
 FAULT_PROGRAMS := -product $(TARGET)/debug/ca-overlap -faulty $(TARGET)/debug/examples/faulty-webhook
 
