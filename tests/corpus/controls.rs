@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::oracle::answer::{has_over, judge};
+use crate::oracle::answer::{CANARY, has_over, judge};
 use crate::oracle::pool::AUTHORITIES;
 use crate::oracle::{certificate, pem, review, x509};
 use ca_overlap::overlap::certs::Certificate;
@@ -111,6 +111,11 @@ fn a_doctored_envelope_is_found() {
         let judged = judge(&review["request"], answer.to_string().as_bytes(), now());
         says(judged.map(|_| ()), words);
     }
+    let mut leaking = review.clone();
+    leaking["request"]["object"]["data"]["tls.key"] = CANARY.into();
+    let (mut told, _) = answer(&leaking);
+    told["response"]["warnings"] = json!([CANARY]);
+    says(judge(&leaking["request"], told.to_string().as_bytes(), now()).map(|_| ()), "private key");
     let cut_short = answer(&review).0.to_string();
     says(judge(&review["request"], &cut_short.as_bytes()[1..], now()).map(|_| ()), "not JSON");
 }

@@ -29,6 +29,11 @@ if ! cargo +nightly --version >/dev/null 2>&1; then
     echo "nightly Rust is missing: fuzzing needs it (rustup toolchain install nightly)" >&2
     exit 1
 fi
+# cargo-fuzz has no --locked.
+cargo +nightly metadata --locked --format-version 1 --manifest-path tests/fuzz/Cargo.toml >/dev/null || {
+    echo "tests/fuzz/Cargo.lock does not fit: run cargo metadata --manifest-path tests/fuzz/Cargo.toml" >&2
+    exit 1
+}
 echo "building the fuzz targets, sanitizer $sanitizer (10 minutes the first time)" >&2
 RUSTUP_TOOLCHAIN=nightly "$cargo_fuzz" build --fuzz-dir tests/fuzz --sanitizer "$sanitizer" --target-dir "$built"
 programs=$built/$(rustc +nightly -vV | sed -n 's/^host: //p')/release

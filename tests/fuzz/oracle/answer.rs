@@ -29,10 +29,15 @@ pub struct Judged {
     pub appended: usize,
 }
 
-/// Judges the answer to `body`, of which `request` is the parsed request.
+/// A private key that must not be in any answer.
+pub const CANARY: &str = "Q0FOQVJZLW9mLWEtcHJpdmF0ZS1rZXk=";
+
+/// Judges the answer to `request`.
 pub fn judge(request: &Value, answer: &[u8], now: Timestamp) -> Checked<Judged> {
     let (response, patch) = envelope(request, answer)?;
     let object = &request["object"];
+    let leaks = object["data"]["tls.key"] == CANARY && contains(answer, CANARY);
+    rule!(!leaks, "the private key is in the answer");
     let mut stored = object.clone();
     if let Some(patch) = &patch {
         only_our_paths(object, patch)?;
@@ -46,6 +51,10 @@ pub fn judge(request: &Value, answer: &[u8], now: Timestamp) -> Checked<Judged> 
     let decision = response["auditAnnotations"]["decision"].as_str().unwrap_or_default();
     rule!(!decision.is_empty(), "no decision for the audit log");
     Ok(Judged { stored, decision: decision.to_owned(), cut, appended })
+}
+
+fn contains(answer: &[u8], text: &str) -> bool {
+    answer.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
 fn envelope(request: &Value, answer: &[u8]) -> Checked<(Value, Option<Value>)> {
@@ -121,13 +130,20 @@ fn within_limits(before: &Value, after: &Value) -> Checked {
     };
     let data = |secret: &Value| {
         let values = secret["data"].as_object().into_iter().flatten();
-        values.map(|(_, v)| decode(v).map_or(0, |bytes| bytes.len())).sum::<usize>()
+        values.map(|(_, value)| decoded_len(value)).sum::<usize>()
     };
     let (was, is) = (annotations(before), annotations(after));
     rule!(is <= MAX_ANNOTATIONS.max(was), "{is} bytes of annotations");
     let (was, is) = (data(before), data(after));
     rule!(is <= MAX_DATA.max(was), "{is} bytes of data");
     Ok(())
+}
+
+/// The size of canonical base64.
+fn decoded_len(value: &Value) -> usize {
+    let text = value.as_str().unwrap_or_default();
+    let padding = text.bytes().rev().take(2).filter(|byte| *byte == b'=').count();
+    (text.len() / 4 * 3).saturating_sub(padding)
 }
 
 /// Judges what became of `ca.crt`; says how many certificates were appended and cut.
@@ -140,7 +156,8 @@ fn anchors(request: &Value, after: &Value, now: Timestamp) -> Checked<(usize, us
     }
     rule!(incoming.is_string(), "a ca.crt was made where there was none");
     let decoded = |value: &Value| decode(value).ok_or("ca.crt is changed and is not base64");
-    let (incoming, stored, result) = (decoded(&incoming)?, decoded(&stored)?, decoded(&result)?);
+    let (incoming, result) = (decoded(&incoming)?, decoded(&result)?);
+    let stored = decode(&stored).unwrap_or_default();
     let settings = Settings::of(after);
     rule!(settings.mode != "off", "data is changed in mode off");
     if incoming == stored {
@@ -317,9 +334,10 @@ impl Entry {
     }
 }
 
-/// Base64 as Go reads it in JSON: standard, line ends ignored.
+/// Base64 as it is read in JSON: standard, white space ignored (Go ignores line ends only, and an
+/// API server encodes anew what it sends).
 fn decode(value: &Value) -> Option<Vec<u8>> {
     let compact: Vec<u8> =
-        value.as_str()?.bytes().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+        value.as_str()?.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     BASE64_STANDARD.decode(compact).ok()
 }

@@ -34,9 +34,16 @@ pub fn check_value(review: &Value, now: Timestamp) -> Checked<Judged> {
     let first = ask(&body, now).ok_or("the normalised review is refused")?;
     rule!(ask(&body, now).as_ref() == Some(&first), "answered in two ways");
     let judged = answer::judge(&review["request"], &first, now)?;
-    repeated(review, &judged, now)?;
+    if !SKIPPED.contains(&judged.decision.as_str()) {
+        repeated(review, &judged, now)?;
+    }
     Ok(judged)
 }
+
+/// Decisions that depend on the kind of write, or on what the Secret was before: repeated as an
+/// update of the result, the write is another one.
+const SKIPPED: [&str; 4] =
+    ["immutable", "not_a_secret_update", "own_namespace", "service_account_token"];
 
 /// What the product answers; `None` where it refuses the body.
 pub fn ask(body: &[u8], now: Timestamp) -> Option<Vec<u8>> {
@@ -77,7 +84,8 @@ fn repeated(review: &Value, first: &Judged, now: Timestamp) -> Checked {
         rule!(settled.stored == written_back.stored, "the stored Secret never settles");
         return Ok(());
     }
-    rule!(written_back.stored == first.stored, "written back, the result is another");
+    let (was, is) = (&first.stored, &written_back.stored);
+    rule!(was == is, "written back, the result is another: {was} and then {is}");
     if first.cut == 0 {
         let same = again(&first.stored, &review["request"]["object"])?;
         let (was, is) = (state(&first.stored), state(&same.stored));

@@ -8,14 +8,13 @@ use base64::prelude::BASE64_STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
-use super::answer::Judged;
+use super::answer::{CANARY, Judged};
 use super::input::Input;
 use super::pool::{AUTHORITIES, LEAFS};
 use super::rule::Checked;
 use super::{review, x509};
 
 const MAX_WRITES: usize = 6;
-const CANARY: &str = "Q0FOQVJZLW9mLWEtcHJpdmF0ZS1rZXk=";
 
 /// Plays the history that `bytes` choose; says which decisions were reached.
 pub fn check(bytes: &[u8]) -> Checked<BTreeSet<String>> {
@@ -33,7 +32,6 @@ pub fn check(bytes: &[u8]) -> Checked<BTreeSet<String>> {
         let review = wrap(&mut input, &stored, &object);
         let judged = review::check_value(&review, now)
             .map_err(|wrong| format!("{wrong}, at {now} in the review {review}"))?;
-        rule!(!leaks(&review, now), "the private key is in the answer");
         reached.insert(name(&judged));
         stored = judged.stored;
     }
@@ -46,11 +44,6 @@ fn name(judged: &Judged) -> String {
         (0, _) => format!("{}, cuts", judged.decision),
         _ => format!("{}, appends", judged.decision),
     }
-}
-
-fn leaks(review: &Value, now: Timestamp) -> bool {
-    let answer = review::ask(review.to_string().as_bytes(), now).unwrap_or_default();
-    answer.windows(CANARY.len()).any(|part| part == CANARY.as_bytes())
 }
 
 fn wrap(input: &mut Input<'_>, old: &Value, new: &Value) -> Value {
@@ -191,7 +184,8 @@ fn odd_shape(input: &mut Input<'_>, secret: &mut Value) {
         6 => secret["metadata"]["annotations"] = Value::Null,
         7 => _ = secret.as_object_mut().map(|map| map.remove("metadata")),
         8 => _ = secret.as_object_mut().map(|map| map.remove("data")),
-        9 => {
+        // Rare, because a megabyte takes its time.
+        9 if input.pick(8) == 1 => {
             // Room for nothing, for one certificate, or for some of them.
             let left = input.of(&[0, 300, 700, 2000, 5000]);
             set(&mut secret["data"], "filler", "A".repeat((1024 * 1024 - left) / 3 * 4).into());
@@ -200,7 +194,8 @@ fn odd_shape(input: &mut Input<'_>, secret: &mut Value) {
             let left = input.of(&[0, 40, 200, 400]);
             secret["metadata"]["annotations"]["filler"] = "x".repeat(256 * 1024 - left).into();
         }
-        _ => secret["data"] = Value::Null,
+        11 => secret["data"] = Value::Null,
+        _ => {}
     }
 }
 
