@@ -236,13 +236,15 @@ fn a_false_record_is_found() {
     says(with_patch(&full, &patch(&record(1), "overlap")), "bytes of annotations");
 }
 
+type Edit = fn(&mut certificate::Fields);
+
 #[test]
 fn other_fields_of_a_certificate_are_found() {
     for der in AUTHORITIES.iter() {
         let (_, theirs) = X509Certificate::from_der(der).unwrap();
         let ours = || certificate::fields(&Certificate::from_der(der.clone()).unwrap());
         certificate::same(&ours(), &theirs).unwrap();
-        let edits: [(fn(&mut certificate::Fields), &str); 6] = [
+        let edits: [(Edit, &str); 6] = [
             (|f| f.subject.push(0), "subject"),
             (|f| f.issuer.push(0), "issuer"),
             (|f| f.not_after += 1, "notAfter"),

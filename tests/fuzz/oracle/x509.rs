@@ -13,7 +13,7 @@ pub fn certificates(text: &[u8]) -> Vec<Vec<u8>> {
 
 pub fn sha256(der: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// When it expires, in seconds since the Unix epoch.
