@@ -94,6 +94,37 @@ deny: $(CARGO_DENY) ## Check licences, sources, banned and duplicate crates, and
 ci: ## Everything that a change must pass, as .ci/run does it
 	.ci/run
 
+##@ To fuzz (needs nightly Rust; docs/fuzzing.md)
+
+CARGO_FUZZ_VERSION := 0.13.2
+CARGO_FUZZ_ROOT := $(TARGET)/tools/cargo-fuzz-$(CARGO_FUZZ_VERSION)
+CARGO_FUZZ := $(CARGO_FUZZ_ROOT)/bin/cargo-fuzz
+# For each of the six targets; 1200 s of each are 2 hours of one core.
+FUZZ_SECONDS ?= 1200
+
+.PHONY: fuzz-smoke
+fuzz-smoke: $(CARGO_FUZZ) ## Fuzz each target for 20 seconds
+	CARGO_FUZZ=$(CARGO_FUZZ) sh tests/fuzz/run.sh 20
+
+.PHONY: fuzz-long
+fuzz-long: $(CARGO_FUZZ) ## Fuzz each target for FUZZ_SECONDS (1200: 2 hours in all); goes on where the last run ended
+	CARGO_FUZZ=$(CARGO_FUZZ) sh tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+.PHONY: fuzz-seeds
+fuzz-seeds: need-rust ## Make the certificates anew that fuzz inputs are built from (tests/fuzz/pool)
+	CA_OVERLAP_RECORD=1 cargo test --locked --test corpus pool
+
+$(CARGO_FUZZ): | need-rust need-nightly
+	@echo "installing cargo-fuzz $(CARGO_FUZZ_VERSION) below $(TARGET)/tools (two minutes, once)" >&2
+	cargo install --quiet --locked --debug --version $(CARGO_FUZZ_VERSION) \
+		--root $(CARGO_FUZZ_ROOT) --target-dir $(CARGO_FUZZ_ROOT)/build cargo-fuzz
+	rm -rf $(CARGO_FUZZ_ROOT)/build
+
+.PHONY: need-nightly
+need-nightly:
+	@cargo +nightly --version >/dev/null 2>&1 || { \
+		echo "nightly Rust is missing: fuzzing needs it; rustup toolchain install nightly" >&2; exit 1; }
+
 ##@ Other
 
 .PHONY: control-plane

@@ -9,23 +9,25 @@ use std::fmt::Write as _;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use ca_overlap::overlap::certs::Fingerprint;
 
 /// Makes the body of a request of about so many bytes.
 pub type Generate = fn(usize) -> Vec<u8>;
 
 /// Every shape, by its name.
+#[allow(clippy::too_many_lines, reason = "a table")]
 pub fn cases() -> Vec<(&'static str, Generate)> {
     vec![
-        ("json arrays in data", |n| data(&[("x", nested("[", "]", n))])),
-        ("json objects in data", |n| data(&[("x", nested(r#"{"a":"#, "0}", n))])),
+        ("json arrays in data", |n| data("x", &nested("[", "", "]", n))),
+        ("json objects in data", |n| data("x", &nested(r#"{"a":"#, "0", "}", n))),
         ("json arrays in managed fields", |n| {
-            metadata(&format!(r#""managedFields":{}"#, nested("[", "]", n)))
+            metadata(&format!(r#""managedFields":{}"#, nested("[", "", "]", n)))
         }),
-        ("json arrays as body", |n| nested("[", "]", n).into_bytes()),
+        ("json arrays as body", |n| nested("[", "", "]", n).into_bytes()),
         ("json string without end", |n| format!("{{\"kind\":\"{}", "\\\\".repeat(n / 2)).into()),
-        ("json number in data", |n| data(&[("x", "7".repeat(n))])),
-        ("json white space", |n| data(&[("x", format!("{}\"\"", " \n".repeat(n / 2)))])),
-        ("json escapes in a data key", |n| data(&[(&"\\u00e9".repeat(n / 6), quoted(""))])),
+        ("json number in data", |n| data("x", &"7".repeat(n))),
+        ("json white space", |n| data("x", &format!("{}\"\"", " \n".repeat(n / 2)))),
+        ("json escapes in a data key", |n| data(&"\\u00e9".repeat(n / 6), r#""""#)),
         ("many data keys", |n| data_keys(n, |i| format!("k{i}"))),
         ("one data key many times", |n| data_keys(n, |_| "ca.key".to_owned())),
         ("many annotations", |n| {
@@ -121,12 +123,14 @@ pub fn cases() -> Vec<(&'static str, Generate)> {
             stored(
                 &root(1).pem(),
                 "",
-                &format!(r#""ca-overlap.dev/carried":"[{}]","#, entries(n / 110)),
+                &format!(r#""ca-overlap.dev/carried":"[{}]","#, strangers(n / 110)),
             )
         }),
         ("a full record, and white space", |n| {
-            let record = format!("{}[{}]", " ".repeat(n.saturating_sub(55_000)), entries(500));
-            let bundle: String = (1..=60).map(|i| root(i).pem()).collect();
+            let all: Vec<_> = (1..=60).map(root).collect();
+            let bundle: String = all.iter().map(Cert::pem).collect();
+            let space = " ".repeat(n.saturating_sub(90_000));
+            let record = format!("{space}[{},{}]", strangers(450), entries(&all[1..]));
             stored(&bundle, "", &format!(r#""ca-overlap.dev/carried":"{record}","#))
         }),
         ("a long list of distrust", |n| {
@@ -185,14 +189,13 @@ fn stored(ca: &str, leaf: &str, annotations: &str) -> Vec<u8> {
 fn retired(annotations: &str) -> Vec<u8> {
     let all: Vec<_> = (1..=61).map(root).collect();
     let bundle: String = all.iter().map(Cert::pem).collect();
-    let record = format!(r#""ca-overlap.dev/carried":"[{}]","#, entries(60));
+    let record = format!(r#""ca-overlap.dev/carried":"[{}]","#, entries(&all[1..]));
     let new = secret(&format!("{record}{annotations}"), &bundle, "");
     review("u", &secret(&record, &bundle, ""), &new)
 }
 
-fn data(values: &[(&str, String)]) -> Vec<u8> {
-    let others: String = values.iter().map(|(key, value)| format!(r#","{key}":{value}"#)).collect();
-    with_data(&others)
+fn data(key: &str, value: &str) -> Vec<u8> {
+    with_data(&format!(r#","{key}":{value}"#))
 }
 
 fn with_data(others: &str) -> Vec<u8> {
@@ -202,7 +205,7 @@ fn with_data(others: &str) -> Vec<u8> {
 }
 
 fn data_keys(n: usize, key: impl Fn(usize) -> String) -> Vec<u8> {
-    with_data(&repeat(n, 24, |i, out| write!(out, r#","{}":"QQ==""#, key(i))))
+    with_data(&repeat(n, 17, |i, out| write!(out, r#","{}":"QQ==""#, key(i))))
 }
 
 fn metadata(members: &str) -> Vec<u8> {
@@ -219,20 +222,26 @@ fn ca_crt(base64: &str) -> String {
     format!(r#""ca.crt":"{base64}""#)
 }
 
-fn quoted(text: &str) -> String {
-    format!("\"{text}\"")
+/// A record of `count` certificates that are nowhere.
+fn strangers(count: usize) -> String {
+    (0..count).map(|i| entry(&format!("{i:064x}"))).collect::<Vec<_>>().join(",")
 }
 
-fn entries(count: usize) -> String {
-    let entry = |i| format!(r#"{{\"sha256\":\"{i:064x}\",\"since\":\"2026-01-01T00:00:00Z\"}}"#);
-    (0..count).map(entry).collect::<Vec<_>>().join(",")
+/// The record of these certificates.
+fn entries(certificates: &[Cert]) -> String {
+    let fingerprint = |c: &Cert| Fingerprint::of(&c.der()).to_string();
+    certificates.iter().map(|c| entry(&fingerprint(c))).collect::<Vec<_>>().join(",")
+}
+
+fn entry(sha256: &str) -> String {
+    format!(r#"{{\"sha256\":\"{sha256}\",\"since\":\"2026-01-01T00:00:00Z\"}}"#)
 }
 
 // Repetitions.
 
-fn nested(open: &str, close: &str, n: usize) -> String {
+fn nested(open: &str, core: &str, close: &str, n: usize) -> String {
     let levels = n / (open.len() + close.len());
-    format!("{}{}", open.repeat(levels), close.repeat(levels))
+    format!("{}{core}{}", open.repeat(levels), close.repeat(levels))
 }
 
 /// As many items as fill `n` bytes, of about `each` bytes.

@@ -278,7 +278,7 @@ impl<'a> View<'a> {
         let stored = self.stored.certificates();
         let pool = Pool {
             stored,
-            family: Family::new(stored, &self.issuers),
+            family: Family::new(stored, self.introduced().collect(), &self.issuers),
             is_usable: self.indexes().map(|index| self.is_usable(index)).collect(),
             is_over: self.indexes().map(|index| self.is_over(index)).collect(),
             is_well_formed: vec![OnceCell::new(); stored.len()],
