@@ -150,10 +150,13 @@ fn append_patch(response: &mut Vec<u8>, patch: &[u8]) {
     const BEFORE: &[u8] = br#","patchType":"JSONPatch","patch":""#;
     let Some(open) = response.strip_suffix(BRACES).map(<[u8]>::len) else { return };
     response.truncate(open);
-    let encoded = super::BASE64.encode(patch);
-    response.reserve(BEFORE.len() + encoded.len() + 1 + BRACES.len());
+    response.reserve(BEFORE.len() + (patch.len() / 3 + 1) * 4 + 1 + BRACES.len());
     response.extend_from_slice(BEFORE);
-    response.extend_from_slice(encoded.as_bytes());
+    let start = response.len();
+    response.resize(start + base64::encoded_len(patch.len(), true).unwrap_or_default(), b'=');
+    // The room is right by construction.
+    let written = super::BASE64.encode_slice(patch, &mut response[start..]).unwrap_or_default();
+    response.truncate(start + written);
     response.push(b'"');
     response.extend_from_slice(BRACES);
 }

@@ -33,7 +33,7 @@ pub enum ReadReviewError {
 pub fn read(body: &[u8]) -> Result<Request<'_>, ReadReviewError> {
     // One check of the whole body is cheaper than one for each string. The API server sends UTF-8;
     // what is not, between the values that are read, does no harm.
-    let review: Result<Review<'_>, _> = match str::from_utf8(body) {
+    let review: Result<Review<'_>, _> = match simdutf8::basic::from_utf8(body) {
         Ok(text) => serde_json::from_str(text),
         Err(_) => serde_json::from_slice(body),
     };

@@ -145,8 +145,7 @@ impl Certificate {
         self.fields.not_after <= now.as_second()
     }
 
-    /// Whether all of it reads as X.509, not only the fields that are kept here. What does not is
-    /// never carried.
+    /// Whether the library reads all of it, too, not only the fields that are kept here.
     pub fn is_well_formed(&self) -> bool {
         self.parsed().is_some()
     }

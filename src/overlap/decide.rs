@@ -4,8 +4,6 @@
 //! Secret as it is. Of the stored ones, *carried* are those that we put there and *own* those that
 //! the generator wrote. *Active* are the stored ones that issued the outgoing leaf.
 
-use std::cell::OnceCell;
-
 use jiff::Timestamp;
 
 use super::certs::{Bundle, Certificate};
@@ -141,8 +139,7 @@ fn changed(write: &Write<'_>, stored_text: Option<&[u8]>, text: &[u8]) -> Decisi
     let mut decision = view.decide(text);
     // An empty value, as a Secret has that is filled later, is nothing that was lost.
     let was_unreadable = view.stored.is_empty() && !stored_text.trim_ascii().is_empty();
-    let is_said = decision.warnings.contains(&Warning::StoredUnreadable);
-    if (was_unreadable || view.stored.has_unreadable) && !is_said {
+    if was_unreadable || view.stored.has_unreadable {
         decision.warnings.push(Warning::StoredUnreadable);
     }
     decision
@@ -281,7 +278,6 @@ impl<'a> View<'a> {
             family: Family::new(stored, self.introduced().collect(), &self.issuers),
             is_usable: self.indexes().map(|index| self.is_usable(index)).collect(),
             is_over: self.indexes().map(|index| self.is_over(index)).collect(),
-            is_well_formed: vec![OnceCell::new(); stored.len()],
         };
         select::choose(&candidates, &pool, room)
     }

@@ -1,7 +1,8 @@
-//! Certificates as other libraries see them: PEM by rustls-pki-types, dates by x509-parser.
+//! Certificates as other libraries see them: PEM by rustls-pki-types, dates by x509-parser, anchors by webpki.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use rustls::RootCertStore;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -20,6 +21,11 @@ pub fn sha256(der: &[u8]) -> String {
 pub fn not_after(der: &[u8]) -> Option<i64> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     Some(certificate.validity().not_after.timestamp())
+}
+
+/// Whether webpki, which rustls verifies with, takes it for a trust anchor.
+pub fn is_anchor(der: &[u8]) -> bool {
+    RootCertStore::empty().add(CertificateDer::from(der)).is_ok()
 }
 
 /// PEM in `columns`.
