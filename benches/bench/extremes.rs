@@ -25,7 +25,7 @@ const MIB: usize = 1024 * 1024;
 impl Session<'_> {
     /// CPU for hostile bodies, ours; each in two sizes, to see how it grows.
     pub async fn hostile(&mut self) -> Result<()> {
-        const TIMES: u32 = 20;
+        const TIMES: u32 = 50;
         let Some(ours) = self.rigs.iter().find(|rig| rig.name == OURS) else { return Ok(()) };
         for (what, body) in hostile_bodies() {
             let mut server = ours.ready(self.serving).await?;

@@ -150,8 +150,8 @@ impl Schedule {
 async fn wait_until(due: Instant) {
     const ROUGHLY: Duration = Duration::from_millis(2);
     let left = due.saturating_duration_since(Instant::now());
-    if left > ROUGHLY {
-        tokio::time::sleep(left - ROUGHLY).await;
+    if let Some(asleep) = left.checked_sub(ROUGHLY) {
+        tokio::time::sleep(asleep).await;
     }
     while Instant::now() < due {
         yield_now().await;

@@ -86,6 +86,8 @@ enum Mode {
     Full,
     /// The main scenarios, in about 2 minutes
     Quick,
+    /// Everything, too short for figures: whether the measurements work
+    Trial,
     /// Our program alone
     Measure,
     /// Instructions per request alone, ours and allow-all
@@ -142,7 +144,7 @@ impl Run {
         match self.mode {
             Mode::Instructions => return session.instructions().await,
             Mode::SelfManaged => return session.self_managed(&self.program).await,
-            Mode::Full | Mode::Quick | Mode::Measure => {}
+            Mode::Full | Mode::Quick | Mode::Trial | Mode::Measure => {}
         }
         session.starts().await.context("starts")?;
         session.memory().await.context("memory")?;
@@ -212,6 +214,15 @@ impl Mode {
                 flat: &[10_000, 250_000, 500_000, 1_000_000],
                 all: true,
             },
+            Self::Trial => Plan {
+                rounds: 2,
+                cell: millis(50),
+                open: millis(200),
+                step: millis(100),
+                starts: 3,
+                flat: &[1_000, 2_000],
+                all: true,
+            },
             _ => Plan {
                 rounds: if self == Self::Measure { 3 } else { 4 },
                 cell: millis(300),
@@ -259,6 +270,9 @@ fn publish(file: &Path) -> Result<()> {
         ["<!-- results: written by make bench-publish -->\n", "<!-- end of results -->\n"];
     let text = std::fs::read(file).with_context(|| file.display().to_string())?;
     let results: Results = serde_json::from_slice(&text)?;
+    if results.mode != "full" {
+        bail!("a session of mode {} is too short to publish: make bench", results.mode);
+    }
     if let Some(reason) = results.void().first() {
         bail!("the session is void: {reason}");
     }

@@ -65,14 +65,14 @@ pub fn svg(results: &Results) -> String {
     let machine = &results.machine;
     let rounds = results.cells.iter().map(|cell| cell.round + 1).max().unwrap_or(0);
     format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" aria-label="CPU per admission request of ca-overlap, an allow-all server, and webhooks on Go's standard library and on controller-runtime">
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" aria-label="CPU per admission request of ca-overlap, an allow-all server, and webhooks on Go's standard library and on controller-runtime">
 <style>{STYLE}</style>
 <rect class="paper" width="{WIDTH}" height="{height}" rx="6"/>
 <text class="title" x="{MARGIN}" y="30">CPU per admission request (shorter is better)</text>
 <text class="quiet" x="{MARGIN}" y="50">User and system time of the server, TLS included, on one core. Each panel has its own scale, from zero.</text>
 {body}<text class="quiet" x="{MARGIN}" y="{}">Median of {rounds} rounds; thin line: interval of the median. {}, commit {}, {}.</text>
 </svg>
-"##,
+"#,
         height - 14.0,
         escape(&machine.cpu),
         escape(&machine.commit),

@@ -23,7 +23,7 @@ pub fn markdown(results: &Results) -> String {
         ("Hostile bodies", hostile_table(results)),
     ];
     for (title, section) in sections {
-        if !section.is_empty() {
+        if !section.trim().is_empty() {
             write!(text, "\n### {title}\n\n{section}").unwrap_or_default();
         }
     }
@@ -50,9 +50,7 @@ fn head(results: &Results) -> String {
         write!(text, "\n**VOID**: {reason}.\n").unwrap_or_default();
     }
     if void.is_empty() && results.programs.iter().any(|program| program.name == AGAIN) {
-        text.push_str(
-            "The same program against itself gave 1 within its interval in every scenario.\n",
-        );
+        text.push_str("The same program against itself gave 1 in every scenario.\n");
     }
     for program in results.programs.iter().filter(|program| program.name != AGAIN) {
         writeln!(text, "- {}: {}", program.name, program.tls).unwrap_or_default();
@@ -70,12 +68,15 @@ fn bar_table(results: &Results) -> String {
             Some(false) => "**missed**",
             None => "–",
         };
-        vec![bar.case, bar.bar, bar.measured, met.into()]
+        vec![bar.case, bar.limit, bar.measured, met.into()]
     });
     table(&["case", "bar", "measured", ""], rows)
 }
 
 fn cpu_table(results: &Results) -> String {
+    if results.scenarios.is_empty() {
+        return String::new();
+    }
     let rows = results.scenarios.iter().map(|scenario| {
         let mut row = vec![format!("{} ({} bytes)", scenario.title, scenario.size)];
         for program in COLUMNS {

@@ -1,6 +1,8 @@
 //! The reviews that are sent, in the order of fields that the API server writes, and what must
 //! become of each.
 
+use std::fmt::Write as _;
+
 use anyhow::Result;
 use base64::prelude::*;
 use serde_json::{Value, json};
@@ -169,7 +171,11 @@ fn fingerprint(pem: &str) -> String {
     let base64: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
     let der = BASE64_STANDARD.decode(base64).unwrap_or_default();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.as_ref().iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Bytes without a pattern, always the same (xorshift).
