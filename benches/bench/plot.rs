@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 
-use crate::report::short;
 use crate::results::{ALLOW_ALL, CONTROLLER_RUNTIME, OURS, Results, STDLIB, Spread};
 
 /// Program, class of its bar.
@@ -15,11 +14,11 @@ const PANELS: [&str; 6] =
 const WIDTH: f64 = 880.0;
 const COLUMN: f64 = WIDTH / 2.0;
 const MARGIN: f64 = 20.0;
-const HEAD: f64 = 74.0;
+const HEAD: f64 = 88.0;
 const PANEL: f64 = 132.0;
 const ROW: f64 = 22.0;
 const LABEL: f64 = 132.0;
-const BAR: f64 = 170.0;
+const BAR: f64 = 160.0;
 
 const STYLE: &str = "
   text { font-family: system-ui, sans-serif; font-size: 12px; fill: #24292f }
@@ -70,6 +69,7 @@ pub fn svg(results: &Results) -> String {
 <rect class="paper" width="{WIDTH}" height="{height}" rx="6"/>
 <text class="title" x="{MARGIN}" y="30">CPU per admission request (shorter is better)</text>
 <text class="quiet" x="{MARGIN}" y="50">User and system time of the server, TLS included, on one core. Each panel has its own scale, from zero.</text>
+<text class="quiet" x="{MARGIN}" y="66">Dashed: the floor of our stack, a server that reads the uid and allows. In brackets: times ca-overlap.</text>
 {body}<text class="quiet" x="{MARGIN}" y="{}">Median of {rounds} rounds; thin line: interval of the median. {}, commit {}, {}.</text>
 </svg>
 "#,
@@ -100,7 +100,7 @@ fn panel(out: &mut String, results: &Results, id: &str, title: &str, (x, y): (f6
             Some(ours) if program != OURS => format!(" ({:.1} ×)", spread.median / ours),
             _ => String::new(),
         };
-        let label = format!("{} µs{times}", short(spread.median));
+        let label = format!("{}{times}", time(spread.median));
         let (width, low, high) =
             (scale(spread.median).max(1.0), scale(spread.low), scale(spread.high));
         let _ = write!(
@@ -121,6 +121,16 @@ fn panel(out: &mut String, results: &Results, id: &str, title: &str, (x, y): (f6
         out,
         r#"<line class="base" x1="{zero:.1}" x2="{zero:.1}" y1="{top:.1}" y2="{end:.1}"/>"#
     );
+}
+
+/// With two or three digits that mean something.
+fn time(micros: f64) -> String {
+    match micros {
+        m if m < 9.95 => format!("{m:.1} µs"),
+        m if m < 999.5 => format!("{m:.0} µs"),
+        m if m < 9_950.0 => format!("{:.2} ms", m / 1e3),
+        m => format!("{:.1} ms", m / 1e3),
+    }
 }
 
 fn escape(text: &str) -> String {

@@ -227,7 +227,7 @@ fn ratio_text(spread: Spread) -> String {
 }
 
 /// With three digits that mean something.
-pub fn short(micros: f64) -> String {
+fn short(micros: f64) -> String {
     match micros {
         m if m < 9.95 => format!("{m:.1}"),
         m if m < 9_950.0 => format!("{m:.0}"),
