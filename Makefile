@@ -32,9 +32,27 @@ release: need-rust ## Build the program for use: target/release/ca-overlap (fat 
 doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
+##@ To measure
+
 .PHONY: measure
-measure: release ## Measure the release build: CPU per admission, memory, start, size
-	cargo run --locked --example measure -- $(TARGET)/release/ca-overlap
+measure: release ## Measure the release build alone: CPU per admission, memory, start, size (1 minute)
+	$(BENCH) --mode measure
+
+.PHONY: bench-quick
+bench-quick: bench-programs ## Measure it beside other webhooks, the main scenarios (2 minutes)
+	$(BENCH) --mode quick
+
+.PHONY: bench
+bench: bench-programs control-plane ## Measure everything beside other webhooks (25 minutes; wants a machine of its own)
+	$(BENCH) --mode full
+
+.PHONY: bench-instructions
+bench-instructions: bench-programs ## Count instructions per request with valgrind, beside an allow-all server
+	$(BENCH) --mode instructions
+
+.PHONY: bench-publish
+bench-publish: need-rust ## Put the last results of make bench into docs/
+	cargo run --locked --example bench -- publish $(TARGET)/bench/full.json
 
 ##@ To check
 
@@ -158,6 +176,15 @@ REVIEW ?= tests/data/reviews/put.json
 need-valgrind:
 	@command -v valgrind >/dev/null 2>&1 || { \
 		echo "valgrind is missing: install the package valgrind (3.19 or newer)" >&2; exit 1; }
+
+BENCH = cargo run --locked --example bench -- run --program $(TARGET)/release/ca-overlap \
+	--allow-all $(TARGET)/release/examples/allow_all --peers $(TARGET)/bench/bin --out $(TARGET)/bench
+
+.PHONY: bench-programs
+bench-programs: release need-go
+	cargo build --locked --release --example allow_all
+	mkdir -p $(TARGET)/bench/bin
+	go -C benches/peer build -trimpath -ldflags='-s -w' -o "$(abspath $(TARGET))/bench/bin/" ./...
 
 FAULT_PROGRAMS := -product $(TARGET)/debug/ca-overlap -faulty $(TARGET)/debug/examples/faulty-webhook
 
