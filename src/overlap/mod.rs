@@ -3,6 +3,7 @@
 //! Pure: no clock, no I/O, no Kubernetes client. The time is an argument. Read [`mod@decide`] first:
 //! it is the heart; [`retire`] is its counterpart for writes that leave `ca.crt` alone.
 
+pub mod ask;
 pub mod certs;
 pub mod decide;
 mod fields;
@@ -12,6 +13,7 @@ pub mod policy;
 pub mod record;
 pub mod retire;
 mod select;
+pub mod staged;
 pub mod warning;
 
 pub use decide::{Case, Contents, Decision, RecordAfter, Write, decide};
