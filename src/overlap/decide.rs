@@ -167,7 +167,7 @@ fn new_record(write: &Write<'_>, entries: Vec<Entry>) -> RecordAfter {
 
 /// Which stored certificates we put there: the entry for each. An entry for the first stored
 /// certificate does not count, because a bundle always begins with the generator's own.
-pub(super) fn carried_entries(stored: &Bundle, record: Option<&Record>) -> Vec<Option<Entry>> {
+pub(crate) fn carried_entries(stored: &Bundle, record: Option<&Record>) -> Vec<Option<Entry>> {
     let record = record.filter(|record| !record.is_empty());
     let entry = |(index, certificate): (usize, &Certificate)| {
         record.filter(|_| index > 0)?.entry(certificate.fingerprint()).copied()
