@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails here")]
 
 pub mod certs;
+pub mod command;
 pub mod secrets;
 
 use std::io::Write as _;

@@ -1,0 +1,139 @@
+//! Writing one Secret's annotation, and reading back what came of it.
+
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+
+use super::plan::{self, Holding};
+use crate::keeper::secret_view::SecretView;
+use crate::names;
+use crate::overlap::certs::Fingerprint;
+use crate::tools::cluster::explain;
+
+/// Who changed the annotation, in `managedFields`.
+const MANAGER: &str = "ca-overlap-distrust";
+/// How often a Secret that others write at the same time is read again.
+const ATTEMPTS: usize = 8;
+
+/// What came of one Secret.
+#[derive(Clone, Debug)]
+pub(super) struct Done {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    /// One for each of the certificates that it held.
+    pub(super) results: Vec<Outcome>,
+    /// The annotation is longer than what is brought back after a generator wiped it.
+    pub(super) annotation_too_long: bool,
+    /// The mode `off`, in which data is never changed.
+    pub(super) is_off: bool,
+    /// What failed.
+    pub(super) error: Option<String>,
+}
+
+/// What came of one certificate in one Secret.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outcome {
+    pub(super) holding: Holding,
+    pub(super) result: Fate,
+}
+
+/// Where a certificate is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Fate {
+    /// It was carried, and is gone.
+    Dropped,
+    /// Somebody else took it out meanwhile.
+    Gone,
+    /// The generator's own, still there.
+    Own,
+    /// The webhook did not act.
+    StillCarried,
+    /// Nothing was done.
+    Failed,
+}
+
+/// Distrusts the certificates that this Secret holds.
+pub(super) async fn distrust(
+    client: &Client,
+    mut secret: SecretView,
+    wanted: &[Fingerprint],
+    dry_run: bool,
+) -> Done {
+    let now = Timestamp::now();
+    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+    let api: Api<SecretView> = Api::namespaced(client.clone(), &namespace);
+    let mut done = Done {
+        namespace,
+        name,
+        results: Vec::new(),
+        annotation_too_long: false,
+        is_off: secret.label(names::MODE) == Some("off"),
+        error: None,
+    };
+    let first = plan::holdings(&secret, wanted, now);
+    for _ in 0..ATTEMPTS {
+        let before = plan::holdings(&secret, wanted, now);
+        let Some(value) = plan::annotation(&secret, &before) else {
+            done.results = outcomes(&first, &before);
+            return done;
+        };
+        done.annotation_too_long = plan::is_too_long(&value);
+        match write(&api, &secret, &value, dry_run).await {
+            Ok(after) => {
+                done.results = outcomes(&first, &plan::holdings(&after, wanted, now));
+                return done;
+            }
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_not_found() => {}
+            Err(error) => return failed(done, &first, explain(&error)),
+        }
+        // Somebody else wrote it meanwhile: what it holds now counts.
+        match api.get_opt(&done.name).await {
+            Ok(Some(read)) => secret = read,
+            Ok(None) => {
+                done.results = outcomes(&first, &[]);
+                return done;
+            }
+            Err(error) => return failed(done, &first, explain(&error)),
+        }
+    }
+    failed(done, &first, format!("others wrote it {ATTEMPTS} times meanwhile; run this again"))
+}
+
+/// On condition that nobody else wrote it since it was read. The answer is what is stored, after
+/// the webhook.
+async fn write(
+    api: &Api<SecretView>,
+    secret: &SecretView,
+    value: &str,
+    dry_run: bool,
+) -> Result<SecretView, kube::Error> {
+    let patch = json!({"metadata": {
+        "resourceVersion": secret.resource_version(),
+        "annotations": {names::DISTRUST: value},
+    }});
+    let parameters = PatchParams { dry_run, ..PatchParams::apply(MANAGER) };
+    api.patch(&secret.name_any(), &parameters, &Patch::Merge(patch)).await
+}
+
+fn outcomes(first: &[Holding], after: &[Holding]) -> Vec<Outcome> {
+    let outcome = |holding: &Holding| {
+        let still = after.iter().find(|other| other.fingerprint == holding.fingerprint);
+        let result = match still {
+            Some(still) if still.is_carried => Fate::StillCarried,
+            Some(_) => Fate::Own,
+            None if holding.is_carried => Fate::Dropped,
+            None => Fate::Gone,
+        };
+        Outcome { holding: *holding, result }
+    };
+    first.iter().map(outcome).collect()
+}
+
+fn failed(mut done: Done, first: &[Holding], error: String) -> Done {
+    let failed = |holding: &Holding| Outcome { holding: *holding, result: Fate::Failed };
+    done.results = first.iter().map(failed).collect();
+    done.error = Some(error);
+    done
+}
