@@ -132,3 +132,79 @@ async fn namespaces(client: &Client) -> Result<Vec<String>, kube::Error> {
     let list = namespaces.list_metadata(&ListParams::default()).await?;
     Ok(list.items.iter().map(ResourceExt::name_any).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A cluster that gives these answers one after another, and the queries it was asked.
+    fn cluster(answers: Vec<(u16, Value)>) -> (Cluster, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let queries = asked.clone();
+        let answers = Arc::new(Mutex::new(answers.into_iter()));
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            queries.lock().unwrap().push(request.uri().query().unwrap_or_default().to_owned());
+            let (status, body) = answers.lock().unwrap().next().expect("no more requests");
+            async move {
+                let response = http::Response::builder().status(status);
+                response.body(Body::from(body.to_string().into_bytes()))
+            }
+        });
+        let client = Client::new(service, "it");
+        let scope = Scope::One("it".into());
+        (Cluster { client, scope, namespace: "it".into() }, asked)
+    }
+
+    fn page(names: &[&str], next: &str) -> (u16, Value) {
+        let items: Vec<_> = names.iter().map(|name| json!({"metadata": {"name": name}})).collect();
+        let metadata = json!({"continue": next});
+        (
+            200,
+            json!({"kind": "SecretList", "apiVersion": "v1", "metadata": metadata, "items": items}),
+        )
+    }
+
+    /// What the API server says when it has forgotten the state at which a list began.
+    fn expired(next: &str) -> (u16, Value) {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410,
+            "reason": "Expired", "message": "The provided continue parameter is too old",
+            "metadata": {"continue": next}});
+        (410, status)
+    }
+
+    async fn read(cluster: &Cluster) -> (Vec<String>, Vec<Unread>) {
+        let mut names = Vec::new();
+        let seen = Seen::default();
+        let unread = read_all(cluster, None, &seen, |secret| names.push(secret.name_any())).await;
+        (names, unread)
+    }
+
+    #[tokio::test]
+    async fn a_list_that_expires_goes_on_where_it_was() {
+        let answers = vec![page(&["a"], "one"), expired("now"), page(&["b"], "")];
+        let (cluster, asked) = cluster(answers);
+        assert_eq!(read(&cluster).await, (vec!["a".to_owned(), "b".to_owned()], Vec::new()));
+        let asked = asked.lock().unwrap();
+        assert!(
+            asked[1].contains("continue=one") && asked[2].contains("continue=now"),
+            "{asked:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn without_a_token_it_begins_anew_but_not_for_ever() {
+        let answers = vec![page(&["a"], "one"), expired(""), page(&["a", "b"], "")];
+        let (cluster, asked) = cluster(answers);
+        assert_eq!(read(&cluster).await.0, ["a", "a", "b"]);
+        assert!(!asked.lock().unwrap()[2].contains("continue"));
+
+        let (cluster, _) = self::cluster(vec![expired(""); ANEW + 1]);
+        let (_, unread) = read(&cluster).await;
+        assert_eq!(unread[0].error, "The provided continue parameter is too old");
+    }
+}
