@@ -1,5 +1,6 @@
 //! The command line: flags, their environment variables, and what they must not say.
 
+mod keeper;
 mod webhook;
 
 use std::fmt::Display;
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
+pub use keeper::KeeperArgs;
 pub use webhook::WebhookArgs;
 
 use crate::telemetry::{self, Format, Level};
@@ -75,6 +77,8 @@ pub struct LogArgs {
 pub enum Command {
     /// Explain what the webhook decides about a write, without a cluster
     Review(Box<ReviewArgs>),
+    /// Run the keeper: retire what is over, promote what has settled, repair what was missed
+    Keeper(Box<KeeperArgs>),
     /// Run the admission webhook
     Webhook(Box<WebhookArgs>),
     /// Play a CA rotation on a real API server, first without the webhook and then with it
@@ -89,6 +93,7 @@ impl Command {
                 args.run().map_err(anyhow::Error::from)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Self::Keeper(args) => args.run(),
             Self::Webhook(args) => args.run(),
             Self::Demo(args) => run_demo(&args),
         }

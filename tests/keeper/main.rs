@@ -5,3 +5,6 @@
 mod support;
 
 mod due;
+mod election;
+mod retire;
+mod scene;
