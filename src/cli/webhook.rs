@@ -128,6 +128,11 @@ struct ClusterArgs {
         default_value = names::WEBHOOK_CONFIGURATION
     )]
     webhook_config: String,
+
+    /// The user that may ask by the annotation ca-overlap.dev/ask [default: the ServiceAccount
+    /// ca-overlap-keeper of our own namespace]
+    #[arg(long, value_name = "USER", env = "CA_OVERLAP_KEEPER_USER")]
+    keeper_user: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -278,7 +283,7 @@ impl WebhookArgs {
         if listen == admin_listen && listen.port() != 0 {
             return Err(UsageError::new("--admin-listen", "must differ from --listen"));
         }
-        let ClusterArgs { namespace, service, ca_secret, webhook_config } = cluster;
+        let ClusterArgs { namespace, service, ca_secret, webhook_config, keeper_user } = cluster;
         let PolicyArgs { default_mode, keep, window } = policy;
         let DrainArgs { drain_delay, drain_timeout } = drain;
         if drain_timeout < drain_delay {
@@ -325,6 +330,7 @@ impl WebhookArgs {
             tls_reload_interval,
             namespace,
             service,
+            keeper_user: keeper_user.filter(|user| !user.is_empty()),
             defaults: Defaults { mode: default_mode, keep, window },
             limits,
             body_timeout,
