@@ -1,5 +1,6 @@
 //! The command line: flags, their environment variables, and what they must not say.
 
+mod keeper;
 mod webhook;
 
 use std::ffi::{OsStr, OsString};
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use keeper::KeeperArgs;
 pub use webhook::WebhookArgs;
 
 use crate::telemetry::{self, Format, Level};
@@ -105,6 +107,8 @@ pub enum Command {
     Review(Box<ReviewArgs>),
     /// Show every CA rotation in flight
     Status(Box<StatusArgs>),
+    /// Run the keeper: retire what is over, promote what has settled, repair what was missed
+    Keeper(Box<KeeperArgs>),
     /// Run the admission webhook
     Webhook(Box<WebhookArgs>),
     /// Play a CA rotation on a real API server, first without the webhook and then with it
@@ -123,6 +127,7 @@ impl Command {
             Self::Status(args) => {
                 Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
             }
+            Self::Keeper(args) => args.run(),
             Self::Webhook(args) => args.run(),
             Self::Demo(args) => run_demo(&args),
         }

@@ -222,6 +222,18 @@ pub fn outlook(view: &View<'_>, rules: &Rules, now: Timestamp) -> Outlook {
     Outlook { settings, certificates, leaf, stage, due, next, problems }
 }
 
+/// What counts for a Secret.
+pub fn settings(view: &View<'_>, rules: &Rules) -> Settings {
+    let annotation = |key: &str| view.annotations.get(key).map(String::as_str);
+    let raw = Raw {
+        mode: view.labels.get(names::MODE).map(String::as_str),
+        keep: annotation(names::KEEP),
+        window: annotation(names::WINDOW),
+        distrust: annotation(names::DISTRUST),
+    };
+    Settings::read(raw, &rules.defaults)
+}
+
 fn due(
     going: &[Fingerprint],
     stage: Option<&Staged>,
@@ -268,15 +280,8 @@ struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     fn of(view: &'a View<'a>, rules: &Rules) -> Self {
-        let annotation = |key: &str| view.annotations.get(key).map(String::as_str);
-        let raw = Raw {
-            mode: view.labels.get(names::MODE).map(String::as_str),
-            keep: annotation(names::KEEP),
-            window: annotation(names::WINDOW),
-            distrust: annotation(names::DISTRUST),
-        };
-        let settings = Settings::read(raw, &rules.defaults);
-        let parsed = annotation(names::CARRIED).map(Record::parse);
+        let settings = settings(view, rules);
+        let parsed = view.annotations.get(names::CARRIED).map(|text| Record::parse(text));
         let record_is_unreadable = matches!(parsed, Some(Err(_)));
         let record = parsed.and_then(Result::ok);
         let bundle = view.ca_crt.and_then(|text| Bundle::parse(text, MAX_STORED_BLOCKS).ok());

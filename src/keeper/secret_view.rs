@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::prelude::*;
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, Time};
 use kube::Resource;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -53,6 +54,17 @@ impl SecretView {
     /// One of our labels.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.metadata.labels.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// The object's uid.
+    pub fn object_uid(&self) -> Option<&str> {
+        self.metadata.uid.as_deref()
+    }
+
+    /// When anybody last changed it, by the times of its managed fields.
+    pub fn written(&self) -> Option<Timestamp> {
+        let fields = self.metadata.managed_fields.iter().flatten();
+        fields.filter_map(|field| field.time.as_ref()).map(|time| time.0).max()
     }
 
     /// The version that was read.
@@ -142,9 +154,9 @@ impl<'de> Visitor<'de> for CertificatesVisitor {
     }
 }
 
-/// Of the metadata what is needed; no owner references, no managed fields.
+/// Of the metadata what is needed; of the managed fields their times alone.
 fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let Metadata { name, namespace, uid, resource_version, labels, annotations } =
+    let Metadata { name, namespace, uid, resource_version, labels, annotations, managed_fields } =
         Metadata::deserialize(deserializer)?;
     let Ours(labels) = labels.unwrap_or_default();
     let Ours(annotations) = annotations.unwrap_or_default();
@@ -155,6 +167,11 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         resource_version,
         labels: (!labels.is_empty()).then_some(labels),
         annotations: (!annotations.is_empty()).then_some(annotations),
+        managed_fields: managed_fields.and_then(|fields| {
+            let last =
+                fields.into_iter().filter_map(|field| field.time).max_by_key(|time| time.0)?;
+            Some(vec![ManagedFieldsEntry { time: Some(last), ..ManagedFieldsEntry::default() }])
+        }),
         ..ObjectMeta::default()
     })
 }
@@ -174,6 +191,14 @@ struct Metadata {
     labels: Option<Ours>,
     #[serde(default)]
     annotations: Option<Ours>,
+    #[serde(default)]
+    managed_fields: Option<Vec<Managed>>,
+}
+
+#[derive(Deserialize)]
+struct Managed {
+    #[serde(default)]
+    time: Option<Time>,
 }
 
 /// The entries of a map whose keys are ours.
@@ -217,7 +242,7 @@ mod tests {
     fn read() -> SecretView {
         let text = format!(
             r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"envoy","namespace":"a",
-            "uid":"u","resourceVersion":"7","managedFields":[{{"manager":"{CANARY}"}}],
+            "uid":"u","resourceVersion":"7","managedFields":[{{"manager":"{CANARY}","time":"2026-03-01T10:00:00Z"}},{{}}],
             "labels":{{"app":"{CANARY}","ca-overlap.dev/phase":"overlap"}},
             "annotations":{{"kubectl.kubernetes.io/last-applied-configuration":"{CANARY}",
             "ca-overlap.dev/keep":"2"}}}},"type":"kubernetes.io/tls","data":{{"ca.crt":"Y2E=",
@@ -238,7 +263,8 @@ mod tests {
         assert_eq!(secret.annotation(names::KEEP), Some("2"));
         assert_eq!(secret.label(names::PHASE), Some("overlap"));
         assert_eq!(secret.resource_version(), "7");
-        assert!(secret.meta().managed_fields.is_none());
+        assert_eq!(secret.written().unwrap().to_string(), "2026-03-01T10:00:00Z");
+        assert!(!format!("{:?}", secret.meta()).contains(CANARY));
     }
 
     #[test]

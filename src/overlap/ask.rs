@@ -36,6 +36,9 @@ pub enum Ask {
 pub struct ParseAskError;
 
 impl Ask {
+    /// The name of every ask, for metrics that exist from the start.
+    pub const NAMES: [&str; 3] = ["promote", "repair", "retire"];
+
     /// Reads the annotation. A last word that begins with `#` only makes the value differ from an
     /// earlier one, and is ignored.
     pub fn parse(text: &str) -> Result<Self, ParseAskError> {
@@ -59,6 +62,15 @@ impl Ask {
         }
     }
 
+    /// Its first word, as logs and metrics call it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Retire => "retire",
+            Self::Promote(_) => "promote",
+            Self::Repair(_) => "repair",
+        }
+    }
+
     /// The annotation's value. `nonce` makes it differ from that of the same ask before: one that
     /// was not seen still stands on the Secret, and to write the same again would change nothing.
     pub fn to_annotation(&self, nonce: u64) -> String {
@@ -69,10 +81,10 @@ impl Ask {
 impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Retire => f.write_str("retire"),
-            Self::Promote(fingerprint) => write!(f, "promote {fingerprint}"),
+            Self::Retire => f.write_str(self.name()),
+            Self::Promote(fingerprint) => write!(f, "{} {fingerprint}", self.name()),
             Self::Repair(certificates) => {
-                f.write_str("repair")?;
+                f.write_str(self.name())?;
                 certificates
                     .iter()
                     .try_for_each(|der| write!(f, " {}", BASE64_STANDARD.encode(der)))

@@ -33,6 +33,8 @@ pub struct Write<'a> {
     pub may_change_data: bool,
     /// How many bytes `ca.crt` may grow.
     pub room: usize,
+    /// What the keeper asks to be carried beside an unchanged `ca.crt`, as DER.
+    pub repair: &'a [Vec<u8>],
 }
 
 /// The two values of a Secret that matter here, decoded.

@@ -1,7 +1,8 @@
 //! The decision: what stays bundled beside the incoming CA, and for how long.
 //!
 //! Pure: no clock, no I/O, no Kubernetes client. The time is an argument. Read [`mod@decide`] first:
-//! it is the heart; [`retire`] is its counterpart for writes that leave `ca.crt` alone.
+//! it is the heart; [`retire`] is its counterpart for writes that leave `ca.crt` alone. What the keeper
+//! may ask for stands in [`ask`].
 
 pub mod ask;
 pub mod certs;
@@ -11,6 +12,7 @@ pub mod issuer;
 pub mod pem;
 pub mod policy;
 pub mod record;
+mod repair;
 pub mod retire;
 mod select;
 pub mod staged;

@@ -6,6 +6,7 @@
 mod pki;
 
 mod answers;
+mod asks;
 mod corpus;
 mod guards;
 mod hostile;

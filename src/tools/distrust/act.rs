@@ -189,8 +189,11 @@ mod tests {
 
     fn status(code: u16) -> (u16, Value) {
         let reason = if code == 404 { "NotFound" } else { "Conflict" };
-        (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
-            "reason": reason, "message": "no"}))
+        (
+            code,
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+            "reason": reason, "message": "no"}),
+        )
     }
 
     async fn run(client: &Client, stored: Value, wanted: Fingerprint) -> Done {
