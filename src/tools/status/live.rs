@@ -17,6 +17,7 @@ use super::{Key, Output, SELECTORS, StatusError, key, show};
 use crate::keeper::due::Rules;
 use crate::keeper::secret_view::SecretView;
 use crate::tools::cluster::{Cluster, Scope, explain};
+use crate::tools::text::printable;
 
 /// What the clock changes is shown within this time. The API server is not asked for it.
 const TICK: Duration = Duration::from_secs(1);
@@ -70,7 +71,9 @@ fn give_up_or_wait(error: &watcher::Error, scope: &Scope) -> Result<(), StatusEr
             let refused = matches!(error, kube::Error::Api(s) if [401, 403].contains(&s.code));
             (explain(error), refused)
         }
-        watcher::Error::WatchError(status) => (status.message.clone(), false),
+        // Its place in the stream is forgotten, as happens to a long watch: it reads all anew.
+        watcher::Error::WatchError(status) if status.code == 410 => return Ok(()),
+        watcher::Error::WatchError(status) => (printable(&status.message), false),
         _ => ("the watch ended".to_owned(), false),
     };
     if is_final {
