@@ -28,9 +28,13 @@ pub const GROUP: &str = "ca-overlap.dev/group";
 /// Annotation, written by the keeper: the trust that workloads were restarted for.
 pub const RESTARTED: &str = "ca-overlap.dev/restarted";
 
+/// Annotation, written by the keeper: what the webhook is to do in the same request. The webhook
+/// always removes it, so one that stands on a Secret was not seen.
+pub const ASK: &str = "ca-overlap.dev/ask";
+
 /// All of the above. Of keys with our prefix only these are read, brought back or removed.
-pub const KEYS: [&str; 10] =
-    [MODE, PHASE, CARRIED, STAGED, KEEP, WINDOW, DISTRUST, RESTART, GROUP, RESTARTED];
+pub const KEYS: [&str; 11] =
+    [MODE, PHASE, CARRIED, STAGED, KEEP, WINDOW, DISTRUST, RESTART, GROUP, RESTARTED, ASK];
 
 /// The annotation by which cert-manager marks a Secret that it owns.
 pub const CERT_MANAGER_CERTIFICATE: &str = "cert-manager.io/certificate-name";
@@ -39,6 +43,12 @@ pub const CERT_MANAGER_CERTIFICATE: &str = "cert-manager.io/certificate-name";
 pub const CA_CRT: &str = "ca.crt";
 /// Data key of the leaf certificate and its chain.
 pub const TLS_CRT: &str = "tls.crt";
+/// Data key of the leaf's private key. Only staged mode reads it, as an opaque string.
+pub const TLS_KEY: &str = "tls.key";
+/// Data key of the leaf and its chain that wait while a rotation is staged.
+pub const PENDING_TLS_CRT: &str = "pending.tls.crt";
+/// Data key of the private key that waits while a rotation is staged.
+pub const PENDING_TLS_KEY: &str = "pending.tls.key";
 
 /// Default namespace of the installation.
 pub const NAMESPACE: &str = "ca-overlap";
@@ -54,5 +64,7 @@ pub const WEBHOOK: &str = "secrets.ca-overlap.dev";
 pub const WEBHOOK_SERVICE_ACCOUNT: &str = "ca-overlap-webhook";
 /// `ServiceAccount` of the keeper.
 pub const KEEPER_SERVICE_ACCOUNT: &str = "ca-overlap-keeper";
+/// The Lease by which the keeper elects its leader; the webhook watches it with `--staged`.
+pub const KEEPER_LEASE: &str = "ca-overlap-keeper";
 /// The path of the admission endpoint.
 pub const MUTATE_PATH: &str = "/mutate";

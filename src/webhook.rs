@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
 use crate::admission::handler::{self, Admission};
+use crate::admission::respond::Installation;
 use crate::names;
 use crate::overlap::policy::Defaults;
 use crate::server::accept::{Limits, Server, Transport, bind};
@@ -41,6 +42,8 @@ pub struct Config {
     pub namespace: Option<String>,
     /// `--service`.
     pub service: String,
+    /// `--keeper-user`, if given.
+    pub keeper_user: Option<String>,
     /// `--default-mode`, `--keep` and `--window`.
     pub defaults: Defaults,
     /// Limits of the webhook's port.
@@ -103,6 +106,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         tls_reload_interval,
         namespace,
         service,
+        keeper_user,
         defaults,
         limits,
         body_timeout,
@@ -131,13 +135,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let trusted = certificates.start(source, &namespace, &service).await?;
 
     let drain = Drain::default();
-    let admission = Admission {
-        defaults,
-        own_namespace: namespace,
-        max_body,
-        body_timeout,
-        metrics: admission_metrics,
-    };
+    let mut installation = Installation::new(defaults, namespace);
+    installation.keeper_user = keeper_user.unwrap_or(installation.keeper_user);
+    let admission = Admission { installation, max_body, body_timeout, metrics: admission_metrics };
     let webhook = Server {
         transport: Transport::Tls(serving.clone()),
         router: handler::router(Arc::new(admission)),
@@ -282,7 +282,7 @@ async fn client() -> anyhow::Result<kube::Client> {
 }
 
 /// The pod's own namespace, else that of the kubeconfig's context, else the manifests' default.
-fn own_namespace() -> String {
+pub(crate) fn own_namespace() -> String {
     const OF_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
     let of_pod = std::fs::read_to_string(OF_POD).ok().map(|name| name.trim().to_owned());
     of_pod

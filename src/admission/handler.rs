@@ -17,19 +17,16 @@ use serde::Serialize;
 use tracing::info;
 
 use super::patch;
-use super::respond::{Answer, respond};
+use super::respond::{Answer, Installation, respond};
 use super::review::{self, ReadReviewError};
 use crate::names;
-use crate::overlap::policy::Defaults;
 use crate::telemetry::AdmissionMetrics;
 
 /// What the handler needs; one for the whole process.
 #[derive(Debug)]
 pub struct Admission {
-    /// What to do with the Secrets that do not say it themselves.
-    pub defaults: Defaults,
-    /// The namespace we run in: its Secrets are never touched.
-    pub own_namespace: String,
+    /// What the operator has set.
+    pub installation: Installation,
     /// The largest body that is read, in bytes; a larger one gets 413.
     pub max_body: usize,
     /// How long a body may take to arrive; past it the answer is 408.
@@ -94,11 +91,14 @@ fn review(
     started: Instant,
 ) -> Result<Vec<u8>, ReadReviewError> {
     let request = review::read(body)?;
-    let answer = respond(&request, &admission.defaults, &admission.own_namespace, Timestamp::now());
+    let answer = respond(&request, &admission.installation, Timestamp::now());
     let bytes = render(&request.uid, &answer);
     let elapsed = started.elapsed();
     admission.metrics.decided(answer.verdict, elapsed);
     admission.metrics.carried(answer.appended as u64);
+    if let Some(asked) = answer.asked {
+        admission.metrics.asked(asked);
+    }
     for warning in &answer.warnings {
         admission.metrics.warned(*warning);
     }
@@ -109,6 +109,7 @@ fn review(
         decision = answer.verdict.as_str(),
         appended = answer.appended,
         cut = answer.cut,
+        asked = answer.asked,
         warnings = %reasons(&answer),
         micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
         "reviewed"
@@ -131,6 +132,7 @@ pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
             audit_annotations: AuditAnnotations {
                 decision: answer.verdict.as_str(),
                 carried: fingerprints.join(","),
+                asked: answer.asked,
             },
         },
     };
@@ -220,4 +222,6 @@ struct AuditAnnotations {
     decision: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     carried: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<&'static str>,
 }

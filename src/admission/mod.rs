@@ -1,10 +1,12 @@
 //! From an `AdmissionReview` to its answer: read, guard, decide, patch.
 
+mod asked;
 pub mod guard;
 pub mod handler;
 pub mod patch;
 pub mod respond;
 pub mod review;
+mod values;
 
 use base64::engine::{GeneralPurposeConfig, Simd};
 

@@ -65,6 +65,13 @@ impl<'a> PatchBuilder<'a> {
         Ok(())
     }
 
+    /// Removes an annotation, if it is there.
+    pub fn without_annotation(&mut self, key: &'static str) {
+        let Some(text) = self.object.annotation(key) else { return };
+        self.annotation_bytes -= key.len() + text.len();
+        self.annotations.set(Some(text), key, None::<&str>);
+    }
+
     /// Stores these bytes as `ca.crt`.
     pub fn ca_crt(&mut self, bytes: &[u8]) {
         self.ca_crt = Some(super::BASE64.encode(bytes));

@@ -1,13 +1,15 @@
 //! One request, one answer: guards, settings, decision, patch. Pure, as the decision is.
 
-use base64::Engine;
 use jiff::Timestamp;
 use json_patch::Patch;
 
+use super::asked::Asked;
 use super::guard::{self, LeaveData, Skip};
 use super::patch::{AnnotationsFull, PatchBuilder};
 use super::review::{Request, Secret};
+use super::values::Values;
 use crate::names;
+use crate::overlap::ask::Ask;
 use crate::overlap::policy::{Defaults, Mode, Raw, Settings};
 use crate::overlap::record::Record;
 use crate::overlap::{self, Case, Contents, Decision, RecordAfter, Warning, Write};
@@ -24,6 +26,27 @@ const MAX_RESTORED: usize = 4096;
 const SETTINGS: [&str; 6] =
     [names::DISTRUST, names::KEEP, names::WINDOW, names::RESTART, names::GROUP, names::RESTARTED];
 
+/// What the operator has set for the whole installation.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// What to do with the Secrets that do not say it themselves.
+    pub defaults: Defaults,
+    /// The namespace we run in: its Secrets are never touched.
+    pub own_namespace: String,
+    /// Who may ask (`--keeper-user`).
+    pub keeper_user: String,
+}
+
+impl Installation {
+    /// One in which the keeper runs as its usual `ServiceAccount` beside us.
+    pub fn new(defaults: Defaults, own_namespace: impl Into<String>) -> Self {
+        let own_namespace = own_namespace.into();
+        let keeper_user =
+            format!("system:serviceaccount:{own_namespace}:{}", names::KEEPER_SERVICE_ACCOUNT);
+        Self { defaults, own_namespace, keeper_user }
+    }
+}
+
 /// The answer to one request. It is always allowed.
 pub struct Answer {
     /// What was decided.
@@ -38,6 +61,8 @@ pub struct Answer {
     pub appended: usize,
     /// How many carried certificates were cut out.
     pub cut: usize,
+    /// What the keeper asked for, if it was acted on.
+    pub asked: Option<&'static str>,
 }
 
 /// What was decided about one request, as metrics, audit annotations and logs call it.
@@ -93,25 +118,37 @@ impl Verdict {
 }
 
 /// Answers `request` as of `now`.
-pub fn respond(
-    request: &Request<'_>,
-    defaults: &Defaults,
-    own_namespace: &str,
-    now: Timestamp,
-) -> Answer {
-    if let Some(skip) = guard::skip(request, own_namespace) {
-        return Answer::without_change(Verdict::Skipped(skip));
-    }
+pub fn respond(request: &Request<'_>, installation: &Installation, now: Timestamp) -> Answer {
+    let skip = guard::skip(request, &installation.own_namespace);
     let (Some(object), Some(old)) = (&request.object, &request.old_object) else {
         return Answer::without_change(Verdict::Skipped(Skip::NotASecretUpdate));
     };
+    match skip {
+        None => {}
+        Some(Skip::Immutable) => return immutable(object),
+        Some(skip) => return Answer::without_change(Verdict::Skipped(skip)),
+    }
     Update {
         object,
         old,
         is_wholesale: request.is_wholesale(),
         is_by_person: request.is_by_person(),
+        asked: Asked::read(object, old, request.user(), &installation.keeper_user),
     }
-    .answer(defaults, now)
+    .answer(&installation.defaults, now)
+}
+
+/// Nothing of an immutable Secret is touched, save that an ask never stays: its writer would wait
+/// for an answer.
+fn immutable(object: &Secret<'_>) -> Answer {
+    let mut answer = Answer::without_change(Verdict::Skipped(Skip::Immutable));
+    if object.annotation(names::ASK).is_some() {
+        let mut patch = PatchBuilder::new(object);
+        patch.without_annotation(names::ASK);
+        answer.patch = patch.build();
+        answer.warnings.push(Warning::AskRefused);
+    }
+    answer
 }
 
 impl Answer {
@@ -123,6 +160,7 @@ impl Answer {
             record: Record::default(),
             appended: 0,
             cut: 0,
+            asked: None,
         }
     }
 }
@@ -133,6 +171,7 @@ struct Update<'a> {
     old: &'a Secret<'a>,
     is_wholesale: bool,
     is_by_person: bool,
+    asked: Asked,
 }
 
 impl<'a> Update<'a> {
@@ -152,6 +191,18 @@ impl<'a> Update<'a> {
             let Contents { ca_crt, tls_crt } = values.incoming();
             guard::leave_data(self.object, &settings, ca_crt, tls_crt)
         };
+        let mut warnings = settings.warnings.clone();
+        warnings.extend(self.asked.warning());
+        // Of a Secret that is left alone nothing can be asked; and nothing waits to be promoted.
+        let can_act = |ask: &&Ask| left.is_none() && !matches!(ask, Ask::Promote(_));
+        let ask = self.asked.ask().filter(can_act);
+        if ask.is_none() && self.asked.ask().is_some() {
+            warnings.push(Warning::AskRefused);
+        }
+        let repair = match ask {
+            Some(Ask::Repair(ders)) => ders.as_slice(),
+            _ => &[],
+        };
         let write = Write {
             now,
             stored: values.stored(),
@@ -160,8 +211,8 @@ impl<'a> Update<'a> {
             settings: &settings,
             may_change_data: left.is_none(),
             room: MAX_DATA.saturating_sub(self.object.data_size()),
+            repair,
         };
-        let mut warnings = settings.warnings.clone();
         if stored_record.as_ref().is_some_and(Result::is_err) {
             warnings.push(Warning::RecordUnreadable);
         }
@@ -172,7 +223,7 @@ impl<'a> Update<'a> {
         // Of a Secret that is left alone nothing was to be kept.
         let concerns = |w: &&Warning| left.is_none() || **w == Warning::DistrustedOwn;
         warnings.extend(decision.warnings.iter().filter(concerns));
-        if self.is_by_person && decision.appended > 0 {
+        if self.is_by_person && decision.appended > 0 && ask.is_none() {
             warnings.push(Warning::AddedBack);
         }
         if self.loses_a_setting() {
@@ -188,13 +239,15 @@ impl<'a> Update<'a> {
             RecordAfter::Set(record) => record,
         };
         let (appended, cut) = (decision.appended, decision.cut);
-        Answer { verdict, patch, warnings, record, appended, cut }
+        let asked = ask.map(Ask::name);
+        Answer { verdict, patch, warnings, record, appended, cut, asked }
     }
 
     /// Whether `ca.crt` stays as it is and nothing of it is carried or distrusted: then the answer
     /// depends on no content. Most writes are such, and cost no decoding.
     fn is_settled(&self, record: Option<&Record>, settings: &Settings) -> bool {
         self.object.ca_crt() == self.old.ca_crt()
+            && self.asked.ask().is_none()
             && record.is_none_or(Record::is_empty)
             && settings.distrust.is_empty()
     }
@@ -205,6 +258,10 @@ impl<'a> Update<'a> {
         let decision = overlap::decide(write);
         if let Ok(patch) = self.build(write, &decision, warnings) {
             return (decision, patch);
+        }
+        if !write.repair.is_empty() {
+            warnings.push(Warning::RepairIncomplete);
+            return self.patch(&Write { repair: &[], ..*write }, warnings);
         }
         warnings.push(Warning::AnnotationsFull);
         let mut as_written =
@@ -221,6 +278,7 @@ impl<'a> Update<'a> {
         warnings: &mut Vec<Warning>,
     ) -> Result<Option<Patch>, AnnotationsFull> {
         let mut patch = PatchBuilder::new(self.object);
+        patch.without_annotation(names::ASK);
         let (carried, is_carrying) = match &decision.record {
             RecordAfter::Gone => (None, false),
             RecordAfter::Set(record) if write.record != Some(record) => {
@@ -283,75 +341,4 @@ impl<'a> Update<'a> {
     fn restored(&self, new: Option<&'a str>, old: Option<&'a str>) -> Option<&'a str> {
         old.filter(|value| self.is_wholesale && new.is_none() && value.len() <= MAX_RESTORED)
     }
-}
-
-/// The decoded values, each decoded once.
-struct Values {
-    anchors: Decoded,
-    leaf: Decoded,
-}
-
-impl Values {
-    /// Stand-ins for two equal values that nobody is going to read.
-    fn unread(object: &Secret<'_>) -> Self {
-        let anchors = object.ca_crt().map(|_| Vec::new());
-        Self {
-            anchors: Decoded { incoming: anchors, stored: Stored::AsIncoming },
-            leaf: Decoded { incoming: None, stored: Stored::AsIncoming },
-        }
-    }
-
-    fn decode(object: &Secret<'_>, old: &Secret<'_>) -> Self {
-        Self {
-            anchors: Decoded::new(object.ca_crt(), old.ca_crt()),
-            leaf: Decoded::new(object.tls_crt(), old.tls_crt()),
-        }
-    }
-
-    fn incoming(&self) -> Contents<'_> {
-        Contents {
-            ca_crt: self.anchors.incoming.as_deref(),
-            tls_crt: self.leaf.incoming.as_deref(),
-        }
-    }
-
-    fn stored(&self) -> Contents<'_> {
-        Contents { ca_crt: self.anchors.stored(), tls_crt: self.leaf.stored() }
-    }
-}
-
-/// One value on both sides of a write.
-struct Decoded {
-    incoming: Option<Vec<u8>>,
-    stored: Stored,
-}
-
-enum Stored {
-    AsIncoming,
-    Other(Option<Vec<u8>>),
-}
-
-impl Decoded {
-    fn new(incoming: Option<&str>, stored: Option<&str>) -> Self {
-        let stored =
-            if incoming == stored { Stored::AsIncoming } else { Stored::Other(stored.map(decode)) };
-        Self { incoming: incoming.map(decode), stored }
-    }
-
-    fn stored(&self) -> Option<&[u8]> {
-        match &self.stored {
-            Stored::AsIncoming => self.incoming.as_deref(),
-            Stored::Other(stored) => stored.as_deref(),
-        }
-    }
-}
-
-/// The API server sends canonical base64. What is not base64 reads as empty, which holds no
-/// certificate.
-fn decode(base64: &str) -> Vec<u8> {
-    let decoded = super::BASE64.decode(base64).or_else(|_| {
-        let compact: Vec<u8> = base64.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-        super::BASE64.decode(compact)
-    });
-    decoded.unwrap_or_default()
 }

@@ -112,9 +112,14 @@ impl Request<'_> {
         !is_patch && (!is_made_from_stored || (record(old) && !record(object)))
     }
 
+    /// The name of the writer; empty where the review does not say.
+    pub fn user(&self) -> &str {
+        self.user_info.as_ref().map(|user| user.username.as_ref()).unwrap_or_default()
+    }
+
     /// Whether a person, not a program of the cluster, writes.
     pub fn is_by_person(&self) -> bool {
-        let user = self.user_info.as_ref().map(|user| user.username.as_ref()).unwrap_or_default();
+        let user = self.user();
         !user.is_empty() && !user.starts_with("system:serviceaccount:")
     }
 }

@@ -128,6 +128,11 @@ struct ClusterArgs {
         default_value = names::WEBHOOK_CONFIGURATION
     )]
     webhook_config: String,
+
+    /// The user that may ask by the annotation ca-overlap.dev/ask [default: the ServiceAccount
+    /// ca-overlap-keeper of our own namespace]
+    #[arg(long, value_name = "USER", env = "CA_OVERLAP_KEEPER_USER")]
+    keeper_user: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -278,7 +283,7 @@ impl WebhookArgs {
         if listen == admin_listen && listen.port() != 0 {
             return Err(UsageError::new("--admin-listen", "must differ from --listen"));
         }
-        let ClusterArgs { namespace, service, ca_secret, webhook_config } = cluster;
+        let ClusterArgs { namespace, service, ca_secret, webhook_config, keeper_user } = cluster;
         let PolicyArgs { default_mode, keep, window } = policy;
         let DrainArgs { drain_delay, drain_timeout } = drain;
         if drain_timeout < drain_delay {
@@ -325,6 +330,7 @@ impl WebhookArgs {
             tls_reload_interval,
             namespace,
             service,
+            keeper_user: keeper_user.filter(|user| !user.is_empty()),
             defaults: Defaults { mode: default_mode, keep, window },
             limits,
             body_timeout,
@@ -388,7 +394,7 @@ const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
 const MAX_CONNECTIONS: usize = 65_536;
 
 /// At least a millisecond, the resolution of timers, and at most a day.
-fn positive(flag: &'static str, time: Duration) -> Result<(), UsageError> {
+pub(super) fn positive(flag: &'static str, time: Duration) -> Result<(), UsageError> {
     if (Duration::from_millis(1)..=DAY).contains(&time) {
         return Ok(());
     }
@@ -396,13 +402,13 @@ fn positive(flag: &'static str, time: Duration) -> Result<(), UsageError> {
 }
 
 /// A DNS label (RFC 1123), as namespaces and Services are named.
-fn label(name: &str) -> Result<String, &'static str> {
+pub(super) fn label(name: &str) -> Result<String, &'static str> {
     let fits = name.len() <= 63 && !name.contains('.');
     subdomain(name).ok().filter(|_| fits).ok_or("expected a DNS label such as ca-overlap")
 }
 
 /// A DNS subdomain (RFC 1123), as most objects are named.
-fn subdomain(name: &str) -> Result<String, &'static str> {
+pub(super) fn subdomain(name: &str) -> Result<String, &'static str> {
     let good = |part: &str| {
         let edges = !part.starts_with('-') && !part.ends_with('-') && !part.is_empty();
         edges && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))

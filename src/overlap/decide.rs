@@ -31,6 +31,8 @@ pub struct Write<'a> {
     pub may_change_data: bool,
     /// How many bytes `ca.crt` may grow.
     pub room: usize,
+    /// What the keeper asks to be carried beside an unchanged `ca.crt`, as DER.
+    pub repair: &'a [Vec<u8>],
 }
 
 /// The two values of a Secret that matter here, decoded.
@@ -164,7 +166,7 @@ fn new_record(write: &Write<'_>, entries: Vec<Entry>) -> RecordAfter {
 
 /// Which stored certificates we put there: the entry for each. An entry for the first stored
 /// certificate does not count, because a bundle always begins with the generator's own.
-pub(super) fn carried_entries(stored: &Bundle, record: Option<&Record>) -> Vec<Option<Entry>> {
+pub(crate) fn carried_entries(stored: &Bundle, record: Option<&Record>) -> Vec<Option<Entry>> {
     let record = record.filter(|record| !record.is_empty());
     let entry = |(index, certificate): (usize, &Certificate)| {
         record.filter(|_| index > 0)?.entry(certificate.fingerprint()).copied()

@@ -1,8 +1,10 @@
 //! The decision: what stays bundled beside the incoming CA, and for how long.
 //!
 //! Pure: no clock, no I/O, no Kubernetes client. The time is an argument. Read [`mod@decide`] first:
-//! it is the heart; [`retire`] is its counterpart for writes that leave `ca.crt` alone.
+//! it is the heart; [`retire`] is its counterpart for writes that leave `ca.crt` alone. What the keeper
+//! may ask for stands in [`ask`].
 
+pub mod ask;
 pub mod certs;
 pub mod decide;
 mod fields;
@@ -10,8 +12,10 @@ pub mod issuer;
 pub mod pem;
 pub mod policy;
 pub mod record;
+mod repair;
 pub mod retire;
 mod select;
+pub mod staged;
 pub mod warning;
 
 pub use decide::{Case, Contents, Decision, RecordAfter, Write, decide};
@@ -25,4 +29,4 @@ pub const MAX_OWN: usize = 64;
 const MAX_BLOCKS: usize = 2 * MAX_OWN;
 
 /// What is stored may have what we added to as many.
-const MAX_STORED_BLOCKS: usize = MAX_BLOCKS + MAX_OWN;
+pub(crate) const MAX_STORED_BLOCKS: usize = MAX_BLOCKS + MAX_OWN;

@@ -8,19 +8,22 @@ use super::decide::{self, Case, Decision, RecordAfter, Write};
 use super::issuer::Issuers;
 use super::record::{Entry, Record};
 use super::warning::Warning;
-use super::{MAX_STORED_BLOCKS, decide::carried_entries};
+use super::{MAX_STORED_BLOCKS, decide::carried_entries, repair};
 
 /// Decides about a write whose `ca.crt` is the stored one, `text`.
 pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
     let as_stored = if write.record.is_some() { RecordAfter::AsStored } else { RecordAfter::Gone };
     let mut decision = Decision::as_written(Case::Unchanged, as_stored);
     let nothing_carried = write.record.is_none_or(Record::is_empty);
-    if nothing_carried && write.settings.distrust.is_empty() {
+    if nothing_carried && write.settings.distrust.is_empty() && write.repair.is_empty() {
         return decision;
     }
     // Over something unreadable the record waits for the next readable write.
-    let Ok(bundle) = Bundle::parse(text, MAX_STORED_BLOCKS) else { return decision };
+    let bundle = Bundle::parse(text, MAX_STORED_BLOCKS).unwrap_or_default();
     if bundle.is_empty() {
+        if !write.repair.is_empty() {
+            decision.warnings.push(Warning::RepairIncomplete);
+        }
         return decision;
     }
     let carried = carried_entries(&bundle, write.record);
@@ -28,13 +31,18 @@ pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
     if own.any(|(certificate, _)| decide::is_distrusted(certificate, write.settings)) {
         decision.warnings.push(Warning::DistrustedOwn);
     }
-    if let Some(record) = write.record.filter(|_| write.may_change_data) {
-        cut(write, text, &bundle, &carried, record, &mut decision);
+    let goes = match write.record.filter(|_| write.may_change_data) {
+        None => vec![false; carried.len()],
+        Some(record) => cut(write, text, &bundle, &carried, record, &mut decision),
+    };
+    if !write.repair.is_empty() {
+        let stays = carried.iter().zip(&goes).map(|(entry, goes)| entry.filter(|_| !goes));
+        repair::append(write, text, &bundle, &stays.collect::<Vec<_>>(), &mut decision);
     }
     decision
 }
 
-/// Cuts out what is over, and puts the record right.
+/// Cuts out what is over, and puts the record right. Says which certificates go.
 fn cut(
     write: &Write<'_>,
     text: &[u8],
@@ -42,7 +50,7 @@ fn cut(
     carried: &[Option<Entry>],
     record: &Record,
     decision: &mut Decision,
-) {
+) -> Vec<bool> {
     let goes = cuttable(write, bundle, carried);
     let left: Vec<Entry> =
         carried.iter().zip(&goes).filter(|(_, goes)| !**goes).filter_map(|(e, _)| *e).collect();
@@ -56,6 +64,7 @@ fn cut(
         };
         decision.ca_crt = Some(bundle.without(text, is_cut));
     }
+    goes
 }
 
 /// Which carried certificates go: those that are over, save what the Secret's own leaf needs.

@@ -10,6 +10,12 @@ pub enum Warning {
     AddedBack,
     /// Annotations have no room for the record or for a setting.
     AnnotationsFull,
+    /// Somebody else than the keeper asks.
+    AskNotAllowed,
+    /// The keeper asks for what cannot be done in this write, or for this Secret.
+    AskRefused,
+    /// What is asked for does not parse.
+    AskUnreadable,
     /// There is no room in the Secret's data for what should be carried.
     DataFull,
     /// The setting `distrust` has an entry that is no fingerprint.
@@ -24,6 +30,8 @@ pub enum Warning {
     ModeUnreadable,
     /// The record of what is carried does not parse.
     RecordUnreadable,
+    /// Not everything that the keeper asked to be carried could be.
+    RepairIncomplete,
     /// A setting is too long to be brought back.
     SettingTooLong,
     /// Staged mode is asked for and cannot be had.
@@ -36,9 +44,12 @@ pub enum Warning {
 
 impl Warning {
     /// Every warning, for metrics that exist from the start.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::AddedBack,
         Self::AnnotationsFull,
+        Self::AskNotAllowed,
+        Self::AskRefused,
+        Self::AskUnreadable,
         Self::DataFull,
         Self::DistrustUnreadable,
         Self::DistrustedOwn,
@@ -46,6 +57,7 @@ impl Warning {
         Self::KeepUnreadable,
         Self::ModeUnreadable,
         Self::RecordUnreadable,
+        Self::RepairIncomplete,
         Self::SettingTooLong,
         Self::StagedUnavailable,
         Self::StoredUnreadable,
@@ -57,6 +69,9 @@ impl Warning {
         match self {
             Self::AddedBack => "added_back",
             Self::AnnotationsFull => "annotations_full",
+            Self::AskNotAllowed => "ask_not_allowed",
+            Self::AskRefused => "ask_refused",
+            Self::AskUnreadable => "ask_unreadable",
             Self::DataFull => "data_full",
             Self::DistrustUnreadable => "distrust_unreadable",
             Self::DistrustedOwn => "distrusted_own",
@@ -64,6 +79,7 @@ impl Warning {
             Self::KeepUnreadable => "keep_unreadable",
             Self::ModeUnreadable => "mode_unreadable",
             Self::RecordUnreadable => "record_unreadable",
+            Self::RepairIncomplete => "repair_incomplete",
             Self::SettingTooLong => "setting_too_long",
             Self::StagedUnavailable => "staged_unavailable",
             Self::StoredUnreadable => "stored_unreadable",
@@ -80,6 +96,15 @@ impl fmt::Display for Warning {
             }
             Self::AnnotationsFull => {
                 "ca-overlap: the annotations have no room (262144 bytes): some of its state or settings were left out"
+            }
+            Self::AskNotAllowed => {
+                "ca-overlap.dev/ask is for ca-overlap's keeper alone; it was removed and nothing was done"
+            }
+            Self::AskRefused => {
+                "ca-overlap.dev/ask: this cannot be done in this write or for this Secret; it was removed"
+            }
+            Self::AskUnreadable => {
+                "ca-overlap.dev/ask: expected retire, promote or repair; it was removed and nothing was done"
             }
             Self::DataFull => {
                 "ca-overlap: the Secret has no room (1048576 bytes): not every previous CA could be kept in ca.crt"
@@ -101,6 +126,9 @@ impl fmt::Display for Warning {
             }
             Self::RecordUnreadable => {
                 "ca-overlap.dev/carried on the stored Secret is not readable and counts as absent"
+            }
+            Self::RepairIncomplete => {
+                "ca-overlap.dev/ask: not every CA could be carried: expired, distrusted, over, not readable, or above keep"
             }
             Self::SettingTooLong => {
                 "ca-overlap: a setting of more than 4096 bytes was wiped by this write and is not brought back"

@@ -10,6 +10,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::{Label, handle};
 use crate::admission::respond::Verdict;
 use crate::overlap::Warning;
+use crate::overlap::ask::Ask;
 
 /// Counts what the admission endpoint decides. Clones count together.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct AdmissionMetrics {
     carried: Counter,
     warnings: Family<Label, Counter>,
     by_warning: [Counter; Warning::ALL.len()],
+    asks: Family<Label, Counter>,
+    by_ask: [Counter; Ask::NAMES.len()],
     requests_refused: Family<Label, Counter>,
     by_status: [Counter; STATUSES.len()],
 }
@@ -48,6 +51,11 @@ impl AdmissionMetrics {
             "warnings",
             "Admission warnings that were sent, by reason",
             metrics.warnings.clone(),
+        );
+        registry.register(
+            "asks",
+            "What the keeper asked for and was done, by ask",
+            metrics.asks.clone(),
         );
         registry.register(
             "requests_refused",
@@ -79,6 +87,14 @@ impl AdmissionMetrics {
         }
     }
 
+    /// The keeper asked for this, and it was acted on.
+    pub fn asked(&self, name: &str) {
+        let at = Ask::NAMES.iter().position(|known| *known == name);
+        if let Some(counter) = at.and_then(|at| self.by_ask.get(at)) {
+            counter.inc();
+        }
+    }
+
     /// One request was answered with `status`: 400, 408, 413 or 415.
     pub fn refused(&self, status: u16) {
         let at = STATUSES.iter().position(|s| *s == status);
@@ -97,6 +113,8 @@ impl Default for AdmissionMetrics {
         let warnings = Family::<Label, Counter>::default();
         let by_warning =
             Warning::ALL.map(|warning| handle(&warnings, [("reason", warning.reason())]));
+        let asks = Family::<Label, Counter>::default();
+        let by_ask = Ask::NAMES.map(|name| handle(&asks, [("ask", name)]));
         let requests_refused = Family::<Label, Counter>::default();
         let by_status = LABELS.map(|code| handle(&requests_refused, [("code", code)]));
         Self {
@@ -106,6 +124,8 @@ impl Default for AdmissionMetrics {
             carried: Counter::default(),
             warnings,
             by_warning,
+            asks,
+            by_ask,
             requests_refused,
             by_status,
         }
@@ -140,6 +160,9 @@ mod tests {
         metrics.decided(Verdict::Decided(Case::Rotation), Duration::from_millis(3));
         metrics.carried(2);
         metrics.warned(Warning::DataFull);
+        for ask in Ask::NAMES {
+            metrics.asked(ask);
+        }
         metrics.refused(413);
         metrics.refused(400);
 
@@ -151,6 +174,9 @@ mod tests {
             "ca_overlap_admission_duration_seconds_count 17",
             "ca_overlap_certificates_carried_total 2",
             "ca_overlap_warnings_total{reason=\"data_full\"} 1",
+            "ca_overlap_asks_total{ask=\"retire\"} 1",
+            "ca_overlap_asks_total{ask=\"promote\"} 1",
+            "ca_overlap_asks_total{ask=\"repair\"} 1",
             "ca_overlap_requests_refused_total{code=\"413\"} 1",
             "ca_overlap_requests_refused_total{code=\"400\"} 1",
         ] {

@@ -9,6 +9,7 @@ mod pki;
 mod shapes;
 
 mod answers;
+mod asks;
 mod corpus;
 mod guards;
 mod hostile;

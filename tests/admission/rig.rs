@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use base64::prelude::*;
 use ca_overlap::admission::handler::{Admission, router};
+use ca_overlap::admission::respond::Installation;
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::telemetry::AdmissionMetrics;
 use http::{Request, StatusCode};
@@ -17,8 +18,7 @@ pub const MAX_BODY: usize = 8 * 1024 * 1024;
 
 pub fn admission(defaults: Defaults) -> Arc<Admission> {
     Arc::new(Admission {
-        defaults,
-        own_namespace: "ca-overlap".into(),
+        installation: Installation::new(defaults, "ca-overlap"),
         max_body: MAX_BODY,
         body_timeout: Duration::from_secs(10),
         metrics: AdmissionMetrics::default(),

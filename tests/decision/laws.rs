@@ -109,6 +109,7 @@ impl Stored {
             settings,
             may_change_data: true,
             room: usize::MAX,
+            repair: &[],
         })
     }
 
@@ -130,7 +131,7 @@ fn bundle(text: &[u8]) -> Bundle {
 }
 
 /// 3,000 histories, or as many as `PROPTEST_CASES` says.
-fn config() -> ProptestConfig {
+pub fn config() -> ProptestConfig {
     let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
     if std::env::var_os("PROPTEST_CASES").is_some() {
         return default;

@@ -4,6 +4,7 @@
 #[path = "../support/pki.rs"]
 mod pki;
 
+mod asks;
 mod edges;
 mod laws;
 mod scene;

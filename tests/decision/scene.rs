@@ -2,6 +2,7 @@
 //! carried.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ca_overlap::overlap::policy::{Defaults, Raw, Settings};
 use ca_overlap::overlap::record::{Entry, Record};
@@ -12,7 +13,7 @@ use crate::pki::{self, Identity, Spec};
 
 /// Certificates by name, and one Secret that is written to.
 pub struct Scene {
-    people: BTreeMap<&'static str, Identity>,
+    people: BTreeMap<&'static str, Arc<Identity>>,
     pub now: Timestamp,
     pub ca_crt: Option<Vec<u8>>,
     pub tls_crt: Option<Vec<u8>>,
@@ -22,6 +23,7 @@ pub struct Scene {
     pub distrust: Vec<&'static str>,
     pub may_change_data: bool,
     pub room: usize,
+    pub repair: Vec<Vec<u8>>,
 }
 
 impl Scene {
@@ -41,8 +43,13 @@ impl Scene {
         let renewed = Spec { not_after: (2031, 1, 1), ..Spec::default() }
             .self_signed_with(people["CA1"].key_copy());
         people.insert("CA1renewed", renewed);
+        Self::with(people.into_iter().map(|(name, person)| (name, Arc::new(person))))
+    }
+
+    /// With these certificates instead.
+    pub fn with(people: impl Iterator<Item = (&'static str, Arc<Identity>)>) -> Self {
         Self {
-            people,
+            people: people.collect(),
             now: pki::now(),
             ca_crt: None,
             tls_crt: None,
@@ -52,15 +59,25 @@ impl Scene {
             distrust: Vec::new(),
             may_change_data: true,
             room: usize::MAX,
+            repair: Vec::new(),
         }
     }
 
     pub fn add(&mut self, name: &'static str, identity: Identity) {
-        self.people.insert(name, identity);
+        self.people.insert(name, Arc::new(identity));
     }
 
     pub fn get(&self, name: &str) -> &Identity {
         &self.people[name]
+    }
+
+    /// The keeper asks for certificates by names, in a write that leaves all as it is.
+    pub fn repair(&mut self, names: &str) -> Decision {
+        self.repair = names.split_whitespace().map(|name| self.get(name).der().to_vec()).collect();
+        let (ca_crt, tls_crt) = (self.ca_crt.clone().unwrap_or_default(), self.tls_crt.clone());
+        let decision = self.write_bytes(&ca_crt, tls_crt.as_deref());
+        self.repair.clear();
+        decision
     }
 
     /// What is stored, and since when its carried certificates are: a day.
@@ -128,6 +145,7 @@ impl Scene {
             settings: &settings,
             may_change_data: self.may_change_data,
             room: self.room,
+            repair: &self.repair,
         })
     }
 

@@ -17,6 +17,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
 use ca_overlap::admission::handler::{Admission, router};
+use ca_overlap::admission::respond::Installation;
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::server::accept::{Limits, Server, Transport};
 use ca_overlap::server::admin::{self, Admin, Readiness};
@@ -125,8 +126,7 @@ impl Webhook {
     async fn accept(self, listener: TcpListener) {
         let max_body = if self.fault == Fault::Body2mb { 2_097_152 } else { 8 << 20 };
         let router = router(Arc::new(Admission {
-            defaults: Defaults::default(),
-            own_namespace: "ca-overlap".into(),
+            installation: Installation::new(Defaults::default(), "ca-overlap"),
             max_body,
             body_timeout: Duration::from_secs(10),
             metrics: AdmissionMetrics::default(),

@@ -8,6 +8,7 @@
 
 pub mod binary;
 pub mod certs;
+pub mod command;
 pub mod secrets;
 
 use std::io::Write as _;

@@ -39,7 +39,8 @@ fn every_flag_has_an_environment_variable_a_default_and_a_help_text() {
         let expected = format!("CA_OVERLAP_{}", id.to_uppercase());
         assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(expected.as_str()), "{id}");
         assert!(arg.get_help().is_some(), "{id} has no help text");
-        let optional = ["self_managed", "tls_cert", "tls_key", "client_ca", "namespace"];
+        let optional =
+            ["self_managed", "tls_cert", "tls_key", "client_ca", "namespace", "keeper_user"];
         assert_eq!(arg.get_default_values().is_empty(), optional.contains(&id), "{id}");
     }
 }

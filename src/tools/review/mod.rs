@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::admission::handler::render;
-use crate::admission::respond::respond;
+use crate::admission::respond::{Installation, respond};
 use crate::admission::review::{self, ReadReviewError};
 use crate::names;
 use crate::overlap::policy::{Defaults, Keep, Mode, Window};
@@ -125,7 +125,8 @@ impl ReviewArgs {
         };
         let defaults = Defaults { mode: default_mode, keep, window };
         let now = at.unwrap_or_else(Timestamp::now);
-        let text = decide(&source, &document, &defaults, &namespace, now, output)?;
+        let installation = Installation::new(defaults, namespace);
+        let text = decide(&source, &document, &installation, now, output)?;
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             // A reader such as `head` that has seen enough is no failure.
@@ -139,15 +140,14 @@ impl ReviewArgs {
 fn decide(
     source: &Path,
     document: &Value,
-    defaults: &Defaults,
-    own_namespace: &str,
+    installation: &Installation,
     now: Timestamp,
     output: Output,
 ) -> Result<String, ReviewError> {
     let no_review = |error| ReviewError::NoReview { path: source.to_owned(), error };
     let body = document.to_string();
     let request = review::read(body.as_bytes()).map_err(no_review)?;
-    let answer = respond(&request, defaults, own_namespace, now);
+    let answer = respond(&request, installation, now);
     let incoming = &document["request"]["object"];
     let result = show::Explanation::new(&request, &answer, incoming, now);
     let rendered = || {

@@ -1,0 +1,134 @@
+//! The ask `repair` (DESIGN §4.5): an update that passed without us has dropped certificates, and
+//! the keeper, which remembers them, wants them carried.
+
+use std::cell::OnceCell;
+use std::time::Duration;
+
+use super::certs::{Bundle, Certificate};
+use super::decide::{self, Decision, RecordAfter, Write};
+use super::issuer::{Family, Issuers};
+use super::record::{Entry, Record};
+use super::select::{self, Candidate, Pool, Room};
+use super::warning::Warning;
+use super::{MAX_OWN, pem};
+
+/// How long a repaired certificate is carried where no window is set. Nobody knows any more when
+/// it was replaced, so it must not stay until a next rotation that may be years away.
+const DEFAULT_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Appends what `write` asks for, as far as it is usable, to the outcome so far. `text` is `ca.crt`
+/// as it stands and `bundle` its certificates; `stays` are the entries of those that are carried,
+/// and go on being so.
+pub(super) fn append(
+    write: &Write<'_>,
+    text: &[u8],
+    bundle: &Bundle,
+    stays: &[Option<Entry>],
+    decision: &mut Decision,
+) {
+    let (asked, is_unreadable) = read(write.repair, bundle);
+    let known = bundle.certificates().len();
+    let mut stored = bundle.certificates().to_vec();
+    stored.extend(asked);
+    let chosen = if is_trust_store(write, known, stays) {
+        Vec::new()
+    } else {
+        choose(write, text.len(), &stored, stays, decision)
+    };
+    if is_unreadable || chosen.len() < stored.len() - known {
+        decision.warnings.push(Warning::RepairIncomplete);
+    }
+    if chosen.is_empty() {
+        return;
+    }
+    let mut bytes = decision.ca_crt.take().unwrap_or_else(|| text.to_vec());
+    if !bytes.ends_with(b"\n") {
+        bytes.push(b'\n');
+    }
+    for &index in &chosen {
+        pem::encode_certificate(stored[index].der(), &mut bytes);
+    }
+    let added = chosen.iter().map(|&index| entry(write, &stored[index]));
+    let entries = stays.iter().flatten().copied().chain(added).collect();
+    decision.ca_crt = Some(bytes);
+    decision.record = RecordAfter::Set(Record::new(entries));
+    decision.appended = chosen.len();
+}
+
+/// The certificates that are asked for and not there yet, each once, and whether one is none.
+fn read(ders: &[Vec<u8>], bundle: &Bundle) -> (Vec<Certificate>, bool) {
+    let mut asked: Vec<Certificate> = Vec::new();
+    let mut is_unreadable = false;
+    for der in ders {
+        match Certificate::from_der(der.clone()) {
+            None => is_unreadable = true,
+            Some(c) if bundle.contains(&c) || asked.contains(&c) => {}
+            Some(certificate) => asked.push(certificate),
+        }
+    }
+    (asked, is_unreadable)
+}
+
+fn is_trust_store(write: &Write<'_>, known: usize, stays: &[Option<Entry>]) -> bool {
+    known - stays.iter().flatten().count() > MAX_OWN || !write.may_change_data
+}
+
+/// Which of the certificates from `stays.len()` on are appended. What is carried already counts
+/// first: the asked ones get what is left of `keep` and of the room.
+fn choose(
+    write: &Write<'_>,
+    text_len: usize,
+    stored: &[Certificate],
+    stays: &[Option<Entry>],
+    decision: &mut Decision,
+) -> Vec<usize> {
+    let issuers = Issuers::default();
+    let is_usable = |index: usize| match stays.get(index) {
+        Some(entry) => entry.is_some(),
+        None => !is_over(write, &stored[index]),
+    };
+    let pool = Pool {
+        stored,
+        family: Family::new(stored, &issuers),
+        is_usable: (0..stored.len()).map(is_usable).collect(),
+        is_over: vec![false; stored.len()],
+        is_well_formed: vec![OnceCell::new(); stored.len()],
+    };
+    let candidates: Vec<_> = (0..stored.len()).map(Candidate::ordinary).collect();
+    let size = |index: usize| pem::encoded_len(stored[index].der().len());
+    let carried: usize = (0..stays.len()).filter(|&i| stays[i].is_some()).map(size).sum();
+    let cut = decision.ca_crt.as_ref().map_or(0, |bytes| text_len - bytes.len());
+    let bytes = write.room.saturating_add(cut).saturating_sub(1);
+    let room = Room { chains: write.settings.keep.count(), bytes: bytes.saturating_add(carried) };
+    let mut chosen = select::choose(&candidates, &pool, room);
+    chosen.indexes.retain(|&index| index >= stays.len());
+    // Where `keep` was lowered, not all that is carried was chosen, and counted.
+    if chosen.indexes.iter().copied().map(size).sum::<usize>() > bytes {
+        chosen.indexes.clear();
+    }
+    chosen.indexes
+}
+
+/// Whether it may not be carried: expired, distrusted, or past a deadline that is still recorded.
+fn is_over(write: &Write<'_>, certificate: &Certificate) -> bool {
+    match write.record.and_then(|record| record.entry(certificate.fingerprint())) {
+        Some(entry) => decide::is_over(certificate, entry, write),
+        None => {
+            certificate.is_expired(write.now) || decide::is_distrusted(certificate, write.settings)
+        }
+    }
+}
+
+/// A repaired certificate always has an end. One that is still in the record goes on from there.
+fn entry(write: &Write<'_>, certificate: &Certificate) -> Entry {
+    let length = write.settings.window.length().unwrap_or(DEFAULT_WINDOW);
+    let fresh = Entry::starting(certificate.fingerprint(), write.now, Some(length));
+    match write.record.and_then(|record| record.entry(certificate.fingerprint())) {
+        None => fresh,
+        Some(known) => Entry {
+            since: known.since,
+            until: [known.until, fresh.until].into_iter().flatten().min(),
+            ..fresh
+        },
+    }
+}
