@@ -191,7 +191,7 @@ impl<'a> Cursor<'a> {
             long => {
                 let bytes =
                     rest.get(..long - 0x80).filter(|bytes| (1..=4).contains(&bytes.len()))?;
-                let length = bytes.iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+                let length = bytes.iter().fold(0, |sum, &byte| sum * 256 + usize::from(byte));
                 (length, 2 + bytes.len())
             }
         };

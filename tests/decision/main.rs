@@ -4,7 +4,9 @@
 #[path = "../support/pki.rs"]
 mod pki;
 
+mod certificates;
 mod edges;
+mod issuers;
 mod laws;
 mod scene;
 mod table;
