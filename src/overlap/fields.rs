@@ -267,6 +267,19 @@ mod tests {
     }
 
     #[test]
+    fn not_before_is_a_time_of_either_kind() {
+        let mut late = CertificateParams::default();
+        (late.not_before, late.not_after) = (date_time_ymd(2055, 1, 1), date_time_ymd(2060, 1, 1));
+        let late = late.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert!(Fields::find(late.der()).is_some());
+        let mut der = certificates().remove(0);
+        let not_before = Fields::find(&der).unwrap().issuer.end + 2;
+        assert_eq!(der[not_before], UTC_TIME);
+        der[not_before] = INTEGER;
+        assert_eq!(Fields::find(&der), None);
+    }
+
+    #[test]
     fn what_is_cut_short_or_goes_on_is_no_certificate() {
         for der in certificates() {
             for end in 0..der.len() {
