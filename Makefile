@@ -8,6 +8,9 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY_ROOT := $(TARGET)/tools/cargo-deny-$(CARGO_DENY_VERSION)
 CARGO_DENY := $(CARGO_DENY_ROOT)/bin/cargo-deny
+CARGO_MUTANTS_VERSION := 27.1.0
+CARGO_MUTANTS_ROOT := $(TARGET)/tools/cargo-mutants-$(CARGO_MUTANTS_VERSION)
+CARGO_MUTANTS := $(CARGO_MUTANTS_ROOT)/bin/cargo-mutants
 # Bounds a download where the machine has the command.
 TIMEOUT := $(shell command -v timeout >/dev/null 2>&1 && echo timeout 120)
 
@@ -97,6 +100,10 @@ fault-test-full: fault-rig ## The same with the full totals of docs/reliability.
 rollout-test-full: control-plane ## 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
 	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test rotation rollouts -- --nocapture
 
+.PHONY: mutants
+mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn: a test must notice (half an hour)
+	PATH="$(abspath $(dir $(CARGO_MUTANTS))):$$PATH" tests/mutation/run.sh $(MUTANTS)
+
 .PHONY: instructions
 instructions: counted ## Count instructions and allocations per admission, compare with the accepted ones (2 minutes)
 	cargo run --quiet --locked --example instructions -- compare $(STATIC_DIR)/examples
@@ -176,7 +183,7 @@ control-plane: need-rust ## Find or build etcd, kube-apiserver and kubectl for t
 
 .PHONY: clean
 clean: ## Remove what cargo built; keeps the control plane and the tools
-	rm -rf $(TARGET)/debug $(TARGET)/release $(TARGET)/static $(TARGET)/*-linux-* $(TARGET)/doc $(TARGET)/tmp $(TARGET)/ci
+	rm -rf $(TARGET)/debug $(TARGET)/release $(TARGET)/static $(TARGET)/*-linux-* $(TARGET)/doc $(TARGET)/tmp $(TARGET)/ci $(TARGET)/mutation
 
 .PHONY: distclean
 distclean: ## Remove everything that was built
@@ -237,3 +244,9 @@ $(CARGO_DENY): | need-rust
 	cargo install --quiet --locked --debug --version $(CARGO_DENY_VERSION) \
 		--root $(CARGO_DENY_ROOT) --target-dir $(CARGO_DENY_ROOT)/build cargo-deny
 	rm -rf $(CARGO_DENY_ROOT)/build
+
+$(CARGO_MUTANTS): | need-rust
+	@echo "installing cargo-mutants $(CARGO_MUTANTS_VERSION) below $(TARGET)/tools (two minutes, once)" >&2
+	cargo install --quiet --locked --debug --version $(CARGO_MUTANTS_VERSION) \
+		--root $(CARGO_MUTANTS_ROOT) --target-dir $(CARGO_MUTANTS_ROOT)/build cargo-mutants
+	rm -rf $(CARGO_MUTANTS_ROOT)/build

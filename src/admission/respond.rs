@@ -264,8 +264,7 @@ impl<'a> Update<'a> {
             return self.patch(&Write { repair: &[], ..*write }, warnings);
         }
         warnings.push(Warning::AnnotationsFull);
-        let mut as_written =
-            overlap::decide(&Write { may_change_data: false, record: None, ..*write });
+        let mut as_written = overlap::decide(&Write { may_change_data: false, ..*write });
         as_written.record = RecordAfter::Gone;
         let patch = self.build(write, &as_written, warnings).unwrap_or_default();
         (as_written, patch)

@@ -50,11 +50,6 @@ impl Bundle {
         &self.certificates
     }
 
-    /// Whether `certificate` is one of these, by its exact DER.
-    pub fn contains(&self, certificate: &Certificate) -> bool {
-        self.certificates.contains(certificate)
-    }
-
     /// Whether there is no readable certificate.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_empty()
@@ -193,7 +188,7 @@ impl Fingerprint {
         for byte in &mut bytes {
             let high = digits.next()??;
             let low = digits.next()??;
-            *byte = u8::try_from(high << 4 | low).ok()?;
+            *byte = u8::try_from(high * 16 + low).ok()?;
         }
         digits.next().is_none().then_some(Self(bytes))
     }

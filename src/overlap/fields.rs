@@ -191,7 +191,7 @@ impl<'a> Cursor<'a> {
             long => {
                 let bytes =
                     rest.get(..long - 0x80).filter(|bytes| (1..=4).contains(&bytes.len()))?;
-                let length = bytes.iter().fold(0, |sum, &byte| sum << 8 | usize::from(byte));
+                let length = bytes.iter().fold(0, |sum, &byte| sum * 256 + usize::from(byte));
                 (length, 2 + bytes.len())
             }
         };
@@ -264,6 +264,19 @@ mod tests {
             assert_eq!(id(fields.subject_key_id.as_ref(), &der), subject);
             assert_eq!(id(fields.authority_key_id.as_ref(), &der), authority);
         }
+    }
+
+    #[test]
+    fn not_before_is_a_time_of_either_kind() {
+        let mut late = CertificateParams::default();
+        (late.not_before, late.not_after) = (date_time_ymd(2055, 1, 1), date_time_ymd(2060, 1, 1));
+        let late = late.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert!(Fields::find(late.der()).is_some());
+        let mut der = certificates().remove(0);
+        let not_before = Fields::find(&der).unwrap().issuer.end + 2;
+        assert_eq!(der[not_before], UTC_TIME);
+        der[not_before] = INTEGER;
+        assert_eq!(Fields::find(&der), None);
     }
 
     #[test]

@@ -160,6 +160,15 @@ fn a_needed_intermediate_keeps_its_root() {
 }
 
 #[test]
+fn a_distrusted_intermediate_keeps_no_root() {
+    let mut scene = scene("CA2 Int1* Root1*").leaf_by("Int1");
+    scene.window = "1h";
+    scene.distrust = vec!["Int1"];
+    scene.write("CA2 Int1 Root1");
+    assert_eq!(scene.shows(), "CA2");
+}
+
+#[test]
 fn the_issuer_of_the_incoming_leaf_is_carried_though_its_deadline_has_passed() {
     // The CA was renewed, the leaf was not.
     let mut scene = scene("CA2 X* CA1*").leaf_by("CA1");
@@ -288,6 +297,16 @@ fn entries_for_the_first_or_for_absent_certificates_do_not_count() {
     // CA2 is the generator's own all the same: without it, it is a retirement of nothing carried.
     let decision = scene.write("CA3");
     assert_eq!((decision.case, scene.shows().as_str()), (Case::Rotation, "CA3 CA2*"));
+}
+
+#[test]
+fn the_first_certificate_is_never_cut_whatever_the_record_says() {
+    let mut scene = scene("CA2 CA1*");
+    let entries = scene.entries("CA2* CA1*");
+    scene.record = Some(Record::new(entries));
+    scene.window = "1h";
+    assert_eq!(scene.write("CA2 CA1").cut, 1);
+    assert_eq!(scene.shows(), "CA2");
 }
 
 #[test]
