@@ -50,6 +50,11 @@ impl Bundle {
         &self.certificates
     }
 
+    /// Whether `certificate` is one of these, by its exact DER.
+    pub fn contains(&self, certificate: &Certificate) -> bool {
+        self.certificates.contains(certificate)
+    }
+
     /// Whether there is no readable certificate.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_empty()
