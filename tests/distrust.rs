@@ -45,7 +45,7 @@ async fn a_ca_goes_where_it_is_carried_and_is_reported_where_it_is_own() {
     assert!(line("/carries").contains("dropped"), "{text}");
     assert!(line("/owns").contains("own") && line("/owns").contains("STILL THERE"), "{text}");
     assert!(!text.contains("has-not") && !text.contains("no-ca"), "{text}");
-    assert!(text.contains("Make it issue a new CA"), "{text}");
+    assert!(text.contains("Only the generator can replace it"), "{text}");
 
     let carries = here.get("carries").await.ok();
     let fingerprint = sha256(&stolen.der);
@@ -118,7 +118,7 @@ async fn a_leaf_that_needs_the_ca_is_reported() {
     let done = run(&kubeconfig, &["distrust", file.path(), "-n", &secrets.namespace]);
     let text = done.with_code(1);
     assert!(text.contains("dropped, leaf needs it"), "{text}");
-    assert!(text.contains("serve a leaf that only this CA vouches for"), "{text}");
+    assert!(text.contains("The leaf needs it: 1 Secret"), "{text}");
     assert_eq!(secrets.get("it").await.pem("ca.crt"), new.pem);
     let listed = text.lines().filter(|line| line.starts_with("  sha256 ")).count();
     assert_eq!(listed, 2, "every certificate of the file is listed: {text}");
@@ -138,7 +138,7 @@ async fn without_the_webhook_it_says_so_and_again_with_it_the_ca_goes() {
     let fingerprint = sha256(&stolen.der);
     let arguments = ["distrust", &fingerprint, "-n", &secrets.namespace];
     let text = run(&kubeconfig, &arguments).with_code(1).to_owned();
-    assert!(text.contains("STILL CARRIED") && text.contains("the webhook did not act"), "{text}");
+    assert!(text.contains("STILL CARRIED") && text.contains("The webhook did not act"), "{text}");
     assert_eq!(secrets.get("it").await.pem("ca.crt"), bundle(&[&new, &stolen]));
 
     cluster.start_webhook("again", cluster.port_443(), &[]).await.unwrap();

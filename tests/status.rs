@@ -44,7 +44,7 @@ async fn each_rotation_is_a_row_with_what_comes_next() {
     for part in ["overlap", own, "New Root CA", carried, "Old Root CA", "s"] {
         assert!(lines[row].contains(part), "{part} is not in {}", lines[row]);
     }
-    let next = "    next: the next rotation drops the previous CA, at the latest its expiry in ";
+    let next = "    next: the next rotation drops the previous CA, or its expiry in ";
     assert!(lines[row + 1].starts_with(next), "{text}");
     assert!(
         text.contains("next: a previous CA goes in 23h (") || text.contains("in 24h ("),

@@ -74,7 +74,7 @@ fn give_up_or_wait(error: &watcher::Error, scope: &Scope) -> Result<(), StatusEr
         // Its place in the stream is forgotten, as happens to a long watch: it reads all anew.
         watcher::Error::WatchError(status) if status.code == 410 => return Ok(()),
         watcher::Error::WatchError(status) => (printable(&status.message), false),
-        _ => ("the watch ended".to_owned(), false),
+        watcher::Error::NoResourceVersion => ("the watch ended".to_owned(), false),
     };
     if is_final {
         return Err(StatusError::Watch { scope: scope.to_string(), error: text });
@@ -141,27 +141,12 @@ impl Screen {
         now: Timestamp,
     ) -> Result<(), StatusError> {
         if self.is_terminal {
-            self.redraw(&rotations, scope, now)?;
+            redraw(&rotations, scope, now)?;
         } else {
             self.append(&rotations, scope, now)?;
         }
         self.shown = Some(rotations);
         Ok(())
-    }
-
-    /// A terminal shows how it is now.
-    fn redraw(
-        &self,
-        rotations: &BTreeMap<Key, Rotation>,
-        scope: &Scope,
-        now: Timestamp,
-    ) -> Result<(), StatusError> {
-        let rotations: Vec<_> = rotations.values().cloned().collect();
-        let text = show::to_text(&rotations, &[], scope, now);
-        let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        // Home, each line cleared to its end, then what is below.
-        let text = text.replace('\n', "\x1b[K\n");
-        show::write_out(&format!("\x1b[H{text}\x1b[K\n{seconds}, live; Ctrl-C ends\x1b[K\n\x1b[J"))
     }
 
     /// Elsewhere each change is a line, or an object.
@@ -212,4 +197,18 @@ impl Screen {
             }
         })
     }
+}
+
+/// A terminal shows how it is now.
+fn redraw(
+    rotations: &BTreeMap<Key, Rotation>,
+    scope: &Scope,
+    now: Timestamp,
+) -> Result<(), StatusError> {
+    let rotations: Vec<_> = rotations.values().cloned().collect();
+    let text = show::to_text(&rotations, &[], scope, now);
+    let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    // Home, each line cleared to its end, then what is below.
+    let text = text.replace('\n', "\x1b[K\n");
+    show::write_out(&format!("\x1b[H{text}\x1b[K\n{seconds}, live; Ctrl-C ends\x1b[K\n\x1b[J"))
 }

@@ -56,7 +56,9 @@ pub(super) fn to_text(
         let _ = writeln!(out, "No rotation in flight in {scope}{more}.");
     } else {
         let mut table = table();
-        rotations.iter().for_each(|rotation| table.push(row(rotation, now)));
+        for rotation in rotations {
+            table.push(row(rotation, now));
+        }
         out.push_str(&table.render());
     }
     for Unread { namespace, error } in unread {
