@@ -317,6 +317,7 @@ impl<'a> Reading<'a> {
             settings: &self.settings,
             may_change_data: true,
             room: 0,
+            repair: &[],
         });
         let Some(left) = decision.ca_crt else { return Vec::new() };
         let left = Bundle::parse(&left, MAX_STORED_BLOCKS).unwrap_or_default();

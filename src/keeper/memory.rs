@@ -129,6 +129,7 @@ impl Remembered {
             may_change_data,
             // The webhook knows the room there is.
             room: MAX_ONE,
+            repair: &[],
         });
         let (Some(wanted), Some(found)) = (decision.ca_crt, view.ca_crt) else { return Vec::new() };
         let bundle = |text: &[u8]| Bundle::parse(text, MAX_STORED_BLOCKS).unwrap_or_default();
