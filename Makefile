@@ -54,6 +54,10 @@ fault-test-full: fault-rig ## The same with the full totals of docs/reliability.
 rollout-test-full: control-plane ## 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
 	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test rotation rollouts -- --nocapture
 
+.PHONY: keeper-scale
+keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print time and memory (2 minutes)
+	CI=true CA_OVERLAP_SECRETS=10000 cargo test --locked --test keeper many_secrets -- --nocapture
+
 .PHONY: corpus
 corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
 	CA_OVERLAP_RECORD=1 cargo test --locked --test api_server corpus

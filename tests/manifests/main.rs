@@ -4,6 +4,7 @@
 //! kubectl those tests say so, and in CI (`CI=true`) they fail.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod keeper;
 mod kustomization;
 
 use std::collections::BTreeSet;
