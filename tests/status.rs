@@ -136,6 +136,20 @@ async fn a_watch_shows_each_change_as_it_happens() {
     assert_eq!(change["type"], "DELETED");
     assert_eq!(change["rotation"]["name"], "first");
     shown.until(&format!("{row} is no longer in flight"));
+
+    // One whose reader goes ends with a later change.
+    let mut unread = Running::start(&kubeconfig, &arguments);
+    unread.line();
+    drop(std::mem::replace(&mut unread.lines, channel().1));
+    let mut number = 0;
+    let status = loop {
+        if let Some(status) = unread.child.try_wait().unwrap() {
+            break status;
+        }
+        rotate(&secrets, &format!("more-{number}"), &old, &new, &json!({})).await;
+        number += 1;
+    };
+    assert!(status.success());
 }
 
 #[tokio::test]
@@ -240,7 +254,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }

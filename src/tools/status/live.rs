@@ -22,7 +22,7 @@ use crate::tools::text::printable;
 /// What the clock changes is shown within this time. The API server is not asked for it.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Watches until the process is told to end, or until the API server refuses.
+/// Watches until the process is told to end, nobody reads any more, or the API server refuses.
 pub(super) async fn run(
     cluster: &Cluster,
     rules: &Rules,
@@ -43,7 +43,9 @@ pub(super) async fn run(
         }
         if world.is_complete() {
             let now = Timestamp::now();
-            screen.show(world.rotations(rules, now), &cluster.scope, now)?;
+            if !screen.show(world.rotations(rules, now), &cluster.scope, now)? {
+                return Ok(());
+            }
         }
     }
 }
@@ -134,19 +136,20 @@ impl Screen {
         Self { output, is_terminal, shown: None }
     }
 
+    /// Whether somebody still reads it.
     fn show(
         &mut self,
         rotations: BTreeMap<Key, Rotation>,
         scope: &Scope,
         now: Timestamp,
-    ) -> Result<(), StatusError> {
-        if self.is_terminal {
-            redraw(&rotations, scope, now)?;
+    ) -> Result<bool, StatusError> {
+        let is_read = if self.is_terminal {
+            redraw(&rotations, scope, now)?
         } else {
-            self.append(&rotations, scope, now)?;
-        }
+            self.append(&rotations, scope, now)?
+        };
         self.shown = Some(rotations);
-        Ok(())
+        Ok(is_read)
     }
 
     /// Elsewhere each change is a line, or an object.
@@ -155,7 +158,7 @@ impl Screen {
         rotations: &BTreeMap<Key, Rotation>,
         scope: &Scope,
         now: Timestamp,
-    ) -> Result<(), StatusError> {
+    ) -> Result<bool, StatusError> {
         let none = BTreeMap::new();
         let before = self.shown.as_ref().unwrap_or(&none);
         let mut text = String::new();
@@ -175,7 +178,7 @@ impl Screen {
         for (_, rotation) in before.iter().filter(|(key, _)| !rotations.contains_key(*key)) {
             text.push_str(&self.change("DELETED", rotation, now)?);
         }
-        if text.is_empty() { Ok(()) } else { show::write_out(&text) }
+        if text.is_empty() { Ok(true) } else { show::write_out(&text) }
     }
 
     fn change(
@@ -204,7 +207,7 @@ fn redraw(
     rotations: &BTreeMap<Key, Rotation>,
     scope: &Scope,
     now: Timestamp,
-) -> Result<(), StatusError> {
+) -> Result<bool, StatusError> {
     let rotations: Vec<_> = rotations.values().cloned().collect();
     let text = show::to_text(&rotations, &[], scope, now);
     let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);

@@ -31,15 +31,16 @@ pub(super) fn print(
         Output::Json => format!("{:#}\n", document()),
         Output::Yaml => serde_saphyr::to_string(&document()).map_err(io::Error::other)?,
     };
-    write_out(&text)
+    write_out(&text).map(drop)
 }
 
-/// To standard output. A reader such as `head` that has seen enough is no failure.
-pub(super) fn write_out(text: &str) -> Result<(), StatusError> {
+/// To standard output; whether somebody still reads it. A reader such as `head` that has seen
+/// enough is no failure.
+pub(super) fn write_out(text: &str) -> Result<bool, StatusError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => Ok(written.map(|()| true)?),
     }
 }
 
