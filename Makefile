@@ -122,6 +122,10 @@ profile: counted ## Show where the instructions of a review go: make profile REV
 		$(STATIC_DIR)/examples/hot-path answer $(REVIEW) 1000
 	callgrind_annotate --inclusive=yes $(TARGET)/profile.callgrind
 
+.PHONY: keeper-scale
+keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print time and memory (2 minutes)
+	CI=true CA_OVERLAP_SECRETS=10000 cargo test --locked --test keeper many_secrets -- --nocapture
+
 .PHONY: corpus
 corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
 	CA_OVERLAP_RECORD=1 cargo test --locked --test api_server corpus

@@ -33,19 +33,19 @@ async fn a_ca_goes_where_it_is_carried_and_is_reported_where_it_is_own() {
     let versions = || async { [here.get("carries").await, there.get("owns").await] };
     let before = versions().await;
     let dry = run(&kubeconfig, &["distrust", file.path(), "-A", "--dry-run"]);
-    let text = dry.with_code(1);
-    assert!(text.contains("would be dropped") && text.contains("would stay"), "{text}");
-    assert!(text.contains("Nothing was stored"), "{text}");
+    let shown = dry.with_code(1);
+    assert!(shown.contains("would be dropped") && shown.contains("would stay"), "{shown}");
+    assert!(shown.contains("Nothing was stored"), "{shown}");
     let after = versions().await;
     assert!(before.iter().zip(&after).all(|(b, a)| b.resource_version() == a.resource_version()));
 
     let done = run(&kubeconfig, &["distrust", file.path(), "-A"]);
-    let text = done.with_code(1);
-    let line = |name: &str| text.lines().find(|line| line.contains(name)).unwrap_or(text);
-    assert!(line("/carries").contains("dropped"), "{text}");
-    assert!(line("/owns").contains("own") && line("/owns").contains("STILL THERE"), "{text}");
-    assert!(!text.contains("has-not") && !text.contains("no-ca"), "{text}");
-    assert!(text.contains("Make it issue a new CA"), "{text}");
+    let shown = done.with_code(1);
+    let line = |name: &str| shown.lines().find(|line| line.contains(name)).unwrap_or(shown);
+    assert!(line("/carries").contains("dropped"), "{shown}");
+    assert!(line("/owns").contains("own") && line("/owns").contains("STILL THERE"), "{shown}");
+    assert!(!shown.contains("has-not") && !shown.contains("no-ca"), "{shown}");
+    assert!(shown.contains("Only the generator can replace it"), "{shown}");
 
     let carries = here.get("carries").await.ok();
     let fingerprint = sha256(&stolen.der);
@@ -99,8 +99,8 @@ async fn scope_is_a_namespace_or_names() {
     // One that was asked for by name and does not exist is a failure.
     let missing =
         run(&kubeconfig, &["distrust", &fingerprint, "-n", &there.namespace, "a", "none"]);
-    let text = missing.with_code(1);
-    assert!(text.contains(&format!("there is no Secret {}/none", there.namespace)), "{text}");
+    let shown = missing.with_code(1);
+    assert!(shown.contains(&format!("there is no Secret {}/none", there.namespace)), "{shown}");
     assert_eq!(carrying().await, [false, false, false]);
 }
 
@@ -116,12 +116,12 @@ async fn a_leaf_that_needs_the_ca_is_reported() {
     let kubeconfig = cluster.plane.admin_kubeconfig();
     let file = File::of(&bundle(&[&stolen, &Ca::new("unknown")]));
     let done = run(&kubeconfig, &["distrust", file.path(), "-n", &secrets.namespace]);
-    let text = done.with_code(1);
-    assert!(text.contains("dropped, leaf needs it"), "{text}");
-    assert!(text.contains("serve a leaf that only this CA vouches for"), "{text}");
+    let shown = done.with_code(1);
+    assert!(shown.contains("dropped, leaf needs it"), "{shown}");
+    assert!(shown.contains("The leaf needs it: 1 Secret"), "{shown}");
     assert_eq!(secrets.get("it").await.pem("ca.crt"), new.pem);
-    let listed = text.lines().filter(|line| line.starts_with("  sha256 ")).count();
-    assert_eq!(listed, 2, "every certificate of the file is listed: {text}");
+    let listed = shown.lines().filter(|line| line.starts_with("  sha256 ")).count();
+    assert_eq!(listed, 2, "every certificate of the file is listed: {shown}");
 }
 
 #[tokio::test]
@@ -137,13 +137,16 @@ async fn without_the_webhook_it_says_so_and_again_with_it_the_ca_goes() {
     let kubeconfig = cluster.plane.admin_kubeconfig();
     let fingerprint = sha256(&stolen.der);
     let arguments = ["distrust", &fingerprint, "-n", &secrets.namespace];
-    let text = run(&kubeconfig, &arguments).with_code(1).to_owned();
-    assert!(text.contains("STILL CARRIED") && text.contains("the webhook did not act"), "{text}");
+    let shown = run(&kubeconfig, &arguments).with_code(1).to_owned();
+    assert!(
+        shown.contains("STILL CARRIED") && shown.contains("The webhook did not act"),
+        "{shown}"
+    );
     assert_eq!(secrets.get("it").await.pem("ca.crt"), bundle(&[&new, &stolen]));
 
     cluster.start_webhook("again", cluster.port_443(), &[]).await.unwrap();
-    let text = run(&kubeconfig, &arguments).with_code(0).to_owned();
-    assert!(text.contains("dropped"), "{text}");
+    let shown = run(&kubeconfig, &arguments).with_code(0).to_owned();
+    assert!(shown.contains("dropped"), "{shown}");
     let after = secrets.get("it").await.ok();
     assert_eq!(after.pem("ca.crt"), new.pem);
     let listed = after.annotation(DISTRUST).unwrap().trim_end_matches(',');
@@ -162,11 +165,11 @@ async fn a_namespace_that_is_forbidden_is_reported_and_the_others_are_done() {
 
     let arguments = ["distrust", &sha256(&stolen.der), "-A"];
     let done = run(&kubeconfig, &arguments);
-    let text = done.with_code(1);
-    assert!(text.contains(&format!("{}/it", mine.namespace)), "{text}");
+    let shown = done.with_code(1);
+    assert!(shown.contains(&format!("{}/it", mine.namespace)), "{shown}");
     assert!(
-        text.contains(&format!("namespace {}: secrets is forbidden", theirs.namespace)),
-        "{text}"
+        shown.contains(&format!("namespace {}: secrets is forbidden", theirs.namespace)),
+        "{shown}"
     );
     assert_eq!(mine.get("it").await.pem("ca.crt"), new.pem);
     assert_eq!(theirs.get("it").await.pem("ca.crt"), bundle(&[&new, &stolen]));
@@ -180,14 +183,14 @@ async fn a_namespace_that_is_forbidden_is_reported_and_the_others_are_done() {
     rotate(&mine, "second", &stolen, &new).await;
     let scoped = ["distrust", &sha256(&stolen.der), "-n", &mine.namespace];
     // RBAC in the API server follows a change some milliseconds later.
-    let text = loop {
+    let shown = loop {
         let done = run(&kubeconfig, &[&scoped[..], &["--dry-run"]].concat());
         if done.stdout.contains("FAILED") {
             break done.with_code(1).to_owned();
         }
         tokio::task::yield_now().await;
     };
-    assert!(text.contains("failed: secrets \"second\" is forbidden"), "{text}");
+    assert!(shown.contains("failed: secrets \"second\" is forbidden"), "{shown}");
 }
 
 #[tokio::test]

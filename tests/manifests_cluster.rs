@@ -30,7 +30,10 @@ async fn every_overlay_applies_with_strict_validation() {
         plane.kubectl(&established, &[]).await.unwrap();
     }
 
-    for overlay in ["base", "overlays/kind", "overlays/opt-in", "overlays/cert-manager"] {
+    let keeper = "overlays/keeper";
+    let overlays =
+        ["base", "overlays/kind", "overlays/opt-in", keeper, keeper, "overlays/cert-manager"];
+    for overlay in overlays {
         let path = support::manifests().join(overlay);
         plane.install(&path, Patches::default()).await.unwrap();
         let deployment = plane.json("GET", DEPLOYMENT, &Value::Null).await.unwrap();

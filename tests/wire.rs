@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use ca_overlap::server::accept::{Limits, Server, Transport, bind};
-use ca_overlap::server::admin::{self, Admin, Readiness};
+use ca_overlap::server::admin::{self, Admin, Readiness, Ready as _};
 use ca_overlap::telemetry::{self, ServerMetrics};
 use support::rig::{Client, GENEROUS, Rig, SHORT, within};
 use support::serving_pki::{Ca, Pair};

@@ -7,18 +7,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, stream};
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
-use kube::runtime::WatchStreamExt;
+use kube::Client;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::act::{Actor, Asked, Before, Outcome, Restarting};
 use super::agenda::Agenda;
-use super::api::{CallError, Key, PAGE};
+use super::api::{CallError, Key};
 use super::due;
 use super::events::{Events, Reason};
 use super::lease::stopped;
@@ -26,6 +25,7 @@ use super::memory::Memory;
 use super::restart::{self, Step};
 use super::secret_view::SecretView;
 use super::tracked::{Source, Tracked, Watched};
+use super::watches::{describe, events_of};
 use crate::telemetry::{AskKind, AskResult, KeeperMetrics, RestartResult};
 
 /// Keeps the Secrets that are watched, and acts on them; see [`Controller::run`].
@@ -59,6 +59,8 @@ const GROUP_POLL: Duration = Duration::from_secs(3);
 const AFTER_CONFLICT: Duration = Duration::from_millis(50);
 /// The longest pause between two tries.
 const LONGEST: Duration = Duration::from_secs(15);
+/// After as many failures in a row, some ten minutes, it is tried every five minutes only.
+const PATIENT: u32 = 40;
 /// What was refused is likely to be refused again.
 const AFTER_REFUSAL: Duration = Duration::from_secs(60);
 
@@ -249,6 +251,7 @@ impl Controller {
             } else {
                 // A person took the labels away: it is none of ours any more.
                 self.memory.forget(&key);
+                self.metrics.remembers(self.memory.len());
             }
             return;
         }
@@ -301,10 +304,12 @@ impl Controller {
                 self.failures.remove(key);
                 let is_itself = key.namespace().is_empty();
                 let namespace = if is_itself { key.name() } else { key.namespace() };
+                tracing::debug!(namespace, "the uid of a namespace is known");
                 self.memory.set_namespace_uid(namespace, uid);
                 if !is_itself {
-                    // What is there belongs to somebody else.
+                    tracing::info!(secret = %key, "its namespace is another one: nothing comes back");
                     self.memory.forget(key);
+                    self.metrics.remembers(self.memory.len());
                 }
             }
             Outcome::NotLeading => self.looks.add(key, Instant::now()),
@@ -314,6 +319,7 @@ impl Controller {
             }
             Outcome::Restarting(restarting) => self.restarting(key, &restarting),
             Outcome::Waiting(secret) => {
+                tracing::debug!(secret = %key, "due, but others have to be ready first");
                 self.failures.remove(key);
                 self.observe(&secret);
                 self.looks.set(key, Instant::now() + GROUP_POLL);
@@ -341,7 +347,14 @@ impl Controller {
                     "{ask}: the webhook did not see this ask: is it down, or not registered for \
                      this Secret? It is asked again"
                 ));
-                self.retry(key, Duration::from_secs(1));
+                let is_hopeless = self.failures.get(key).is_some_and(|count| *count >= PATIENT);
+                if kind == AskKind::Repair && is_hopeless {
+                    // The webhook is not registered for it: so it is from now on.
+                    self.failures.remove(key);
+                    self.remember(key, &after);
+                } else {
+                    self.retry(key, Duration::from_secs(1));
+                }
             }
             AskResult::Refused => {
                 complain(format!("{}: the webhook has changed nothing", kind.name()));
@@ -422,29 +435,9 @@ impl Controller {
     /// Again after `first`, doubled with each failure.
     fn retry(&mut self, key: &Key, first: Duration) {
         let failures = self.failures.entry(key.clone()).or_default();
-        let pause = first.saturating_mul(1 << (*failures).min(10)).min(LONGEST.max(first));
+        let longest = if *failures < PATIENT { LONGEST } else { LONGEST * 20 };
+        let pause = first.saturating_mul(1 << (*failures).min(10)).min(longest.max(first));
         *failures = failures.saturating_add(1);
         self.looks.set(key, Instant::now() + pause);
-    }
-}
-
-/// The watch of one selector, for ever.
-fn events_of(
-    client: &Client,
-    source: Source,
-) -> impl Stream<Item = (Source, watcher::Result<Event<SecretView>>)> + use<> {
-    let config = watcher::Config::default().labels(source.label()).page_size(PAGE);
-    let api: Api<SecretView> = Api::all(client.clone());
-    watcher::watcher(api, config).default_backoff().map(move |event| (source, event))
-}
-
-/// Without what the API server, or a parser, quotes.
-fn describe(error: &watcher::Error) -> String {
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => CallError::from(error).to_string(),
-        watcher::Error::WatchError(status) => format!("status {} {}", status.code, status.reason),
-        watcher::Error::NoResourceVersion => "an object without a resourceVersion".to_owned(),
     }
 }

@@ -21,3 +21,4 @@ pub mod restart;
 pub mod run;
 pub mod secret_view;
 pub mod tracked;
+pub mod watches;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
+use kube::core::Status;
 use kube::{Api, Client, ResourceExt};
 
 use super::cluster::{Cluster, Scope, explain};
@@ -97,9 +98,9 @@ async fn read(
         let list = match secrets.list(&page).await {
             Ok(list) => list,
             Err(error) if expired < ANEW => {
-                let Some(go_on) = go_on(&error) else { return Err(error) };
+                let Some(status) = expiry(&error) else { return Err(error) };
                 expired += 1;
-                page.continue_token = go_on;
+                page.continue_token = rest(status);
                 continue;
             }
             Err(error) => return Err(error),
@@ -114,13 +115,18 @@ async fn read(
 }
 
 /// The pages of one list show the state at its begin, and that is forgotten after some minutes.
-/// Then the API server gives a token by which the rest is read as it is now; without one the list
-/// begins anew. `None` if that is not what happened.
-fn go_on(error: &kube::Error) -> Option<Option<String>> {
-    let kube::Error::Api(status) = error else { return None };
-    let gone = status.code == 410;
-    let token = || status.metadata.as_ref().and_then(|metadata| metadata.continue_.clone());
-    gone.then(|| token().filter(|token| !token.is_empty()))
+fn expiry(error: &kube::Error) -> Option<&Status> {
+    match error {
+        kube::Error::Api(status) if status.code == 410 => Some(status),
+        _ => None,
+    }
+}
+
+/// The token by which the rest of an expired list can be read as it is now. Without one the list
+/// begins anew.
+fn rest(status: &Status) -> Option<String> {
+    let token = status.metadata.as_ref()?.continue_.clone();
+    token.filter(|token| !token.is_empty())
 }
 
 fn is_forbidden(error: &kube::Error) -> bool {

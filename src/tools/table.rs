@@ -19,8 +19,8 @@ pub(crate) struct Table {
 pub(crate) struct Column {
     /// What stands above it.
     pub(crate) head: &'static str,
-    /// How wide it may become. In the first column a text that is wider gets a line of its own,
-    /// because a name that is cut names nothing; in others it is cut.
+    /// How wide it becomes where there is no room for more. In the first column a text that is
+    /// wider gets a line of its own, because a name that is cut names nothing; in others it is cut.
     pub(crate) most: usize,
 }
 
@@ -73,15 +73,26 @@ impl Table {
         self.columns.iter().map(|column| column.most).collect()
     }
 
+    /// As wide as their texts, or as much as there is.
     fn widths(&self) -> Vec<usize> {
         let width = |(index, column): (usize, &Column)| {
             let cells = self.rows.iter().filter_map(|row| row.cells.get(index)).flatten();
             let lengths = cells.map(|cell| length(cell));
             // A name too long for its column stands above the row and asks for no width.
             let fitting = lengths.filter(|length| index > 0 || *length <= column.most);
-            fitting.max().unwrap_or(0).min(column.most).max(length(column.head))
+            fitting.max().unwrap_or(0).max(length(column.head))
         };
-        self.columns.iter().enumerate().map(width).collect()
+        let mut widths: Vec<usize> = self.columns.iter().enumerate().map(width).collect();
+        let gaps = GAP.len() * widths.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + gaps > WIDTH {
+            let room = |index: usize| widths[index].saturating_sub(self.columns[index].most);
+            let Some(widest) = (0..widths.len()).max_by_key(|index| room(*index)) else { break };
+            if room(widest) == 0 {
+                break;
+            }
+            widths[widest] -= 1;
+        }
+        widths
     }
 }
 
@@ -131,12 +142,16 @@ fn length(text: &str) -> usize {
     text.chars().count()
 }
 
+/// In its middle: what tells two names apart often stands at the end.
 fn cut(text: &str, width: usize) -> String {
-    if length(text) <= width {
+    let whole = length(text);
+    if whole <= width {
         return text.to_owned();
     }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    format!("{kept}…")
+    let end = width.saturating_sub(1) / 2;
+    let begin: String = text.chars().take(width.saturating_sub(1 + end)).collect();
+    let end: String = text.chars().skip(whole - end).collect();
+    format!("{begin}…{end}")
 }
 
 /// Broken between words; a word that is too long for a line stands alone.
@@ -180,8 +195,14 @@ mod tests {
         let mut table = table();
         table.push(row("space/long-name", &["all of it"]));
         table.push(row("a/b", &["x"]));
-        let expected = "NAME  WHAT\nspace/long-name\n      all o…\na/b   x\n";
-        assert_eq!(table.render(), expected);
+        let expected = "NAME  WHAT\nspace/long-name\n      all of it\na/b   x\n";
+        assert_eq!(table.render(), expected, "there is room");
+        assert_eq!(table.stream_row(&row("a/b", &["all of it"])), "a/b       all…it\n");
+        table.push(row("c/d", &[&"0123456789".repeat(10)]));
+        let text = table.render();
+        let last = text.lines().last().unwrap();
+        assert_eq!(length(last), WIDTH, "{text}");
+        assert!(last.starts_with("c/d   01234567") && last.ends_with("456789"), "{text}");
     }
 
     #[test]

@@ -6,5 +6,9 @@ mod support;
 
 mod due;
 mod election;
+mod memory;
+mod repair;
+mod restart;
 mod retire;
+mod scale;
 mod scene;

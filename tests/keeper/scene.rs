@@ -204,6 +204,12 @@ impl Rotation {
     }
 }
 
+/// SHA-256 as other tools print it, independent of the product's own.
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Polls until there is something. The limit is far above what it takes on a busy machine.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let limit = tokio::time::Instant::now() + Duration::from_secs(120);

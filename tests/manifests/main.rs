@@ -6,6 +6,7 @@
 
 #[path = "../support/binary.rs"]
 mod binary;
+mod keeper;
 mod kustomization;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,6 @@
 //! The program as a user runs it against a cluster.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -21,8 +22,9 @@ impl Ended {
 
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout)
-            .unwrap_or_else(|_| panic!("{}{}", self.stdout, self.stderr))
+        let parsed = serde_json::from_str(&self.stdout);
+        assert!(parsed.is_ok(), "no JSON: {}{}", self.stdout, self.stderr);
+        parsed.unwrap()
     }
 }
 
@@ -51,5 +53,8 @@ pub fn run(kubeconfig: &Path, arguments: &[&str]) -> Ended {
 /// The SHA-256 of DER as hexadecimal digits, independent of the product's own.
 pub fn sha256(der: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.as_ref().iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }

@@ -27,7 +27,7 @@ impl Report {
     /// Whether nothing is left to do.
     pub(super) fn is_clean(&self) -> bool {
         let is_clean = |outcome: &Outcome| {
-            matches!(outcome.result, Fate::Dropped | Fate::Gone) && !outcome.holding.leaf_needs_it
+            matches!(outcome.result, Fate::Dropped | Fate::Gone) && !is_leaf_refused(outcome)
         };
         self.unread.is_empty() && self.outcomes().all(is_clean)
     }
@@ -103,10 +103,10 @@ fn nowhere(report: &Report) -> String {
 
 fn table(report: &Report) -> Table {
     let mut table = Table::new(vec![
-        Column { head: "SECRET", most: 46 },
+        Column { head: "SECRET", most: 42 },
         Column { head: "CA", most: 8 },
         Column { head: "WAS", most: 7 },
-        Column { head: "RESULT", most: 30 },
+        Column { head: "RESULT", most: 37 },
     ]);
     for done in &report.done {
         let column = |cell: &dyn Fn(&Outcome) -> String| done.results.iter().map(cell).collect();
@@ -150,47 +150,53 @@ fn result(outcome: &Outcome, dry_run: bool) -> String {
         (Fate::StillCarried, true) => "would STILL be carried",
         (Fate::Failed, _) => "FAILED",
     };
-    let leaf = if outcome.holding.leaf_needs_it { ", leaf needs it" } else { "" };
+    let leaf = if is_leaf_refused(outcome) { ", leaf needs it" } else { "" };
     format!("{result}{leaf}")
+}
+
+/// Whether the Secret serves a leaf that readers of its new `ca.crt` refuse.
+fn is_leaf_refused(outcome: &Outcome) -> bool {
+    outcome.result == Fate::Dropped && outcome.holding.leaf_needs_it
 }
 
 /// What is left to do, for what of it there is.
 fn hints(report: &Report) -> Vec<(String, &'static str)> {
-    let secrets =
-        |count: usize| if count == 1 { "1 Secret".into() } else { format!("{count} Secrets") };
     let mut hints = Vec::new();
     let mut hint = |count: usize, what: &str, text: &'static str| {
+        let secrets = if count == 1 { "Secret" } else { "Secrets" };
         if count > 0 {
-            hints.push((format!("{} {what}", secrets(count)), text));
+            hints.push((format!("{what}: {count} {secrets}"), text));
         }
     };
     hint(
         report.count(|outcome| outcome.result == Fate::Own),
-        "hold the CA as their generator's own: only the generator can replace it.",
-        "Make it issue a new CA (certgen --overwrite, cmctl renew, helm upgrade, …). The annotation \
-         is set, so the CA will not be carried beside the new one. Until then it stays trusted.",
+        "The generator's own",
+        "Only the generator can replace it: make it issue a new CA (certgen --overwrite, cmctl \
+         renew, helm upgrade, …). What is distrusted is not carried beside the new one. Until then \
+         it stays trusted.",
     );
     hint(
-        report.count(|outcome| outcome.holding.leaf_needs_it),
-        "serve a leaf that only this CA vouches for.",
-        "Peers that read the new ca.crt refuse it. Have its generator issue a new leaf now, and \
-         restart what does not re-read its files.",
+        report.count(is_leaf_refused),
+        "The leaf needs it",
+        "Only this CA vouches for the leaf, so readers of the new ca.crt refuse it. Have the \
+         generator issue a new leaf now, and restart what does not re-read its files.",
     );
     hint(
         report.count(|outcome| outcome.result == Fate::StillCarried),
-        "still carry it: the webhook did not act.",
-        "Is it running (kubectl -n ca-overlap get pods), and registered for this Secret? Then run \
-         this command again; the keeper, if installed, asks by itself until the CA is gone.",
+        "Still carried",
+        "The webhook did not act. Is it running (kubectl -n ca-overlap get pods), and registered for \
+         this Secret? Then run this command again; the keeper, if installed, asks by itself until \
+         the CA is gone.",
     );
     hint(
         report.count(|outcome| outcome.result == Fate::Failed),
-        "could not be written; the reasons stand in the table.",
-        "Needed are the rights to list, get and patch Secrets. Running this command again repeats \
-         nothing that is done.",
+        "Failed",
+        "The reasons stand in the table. Needed are the rights to list, get and patch Secrets. \
+         Running this command again repeats nothing that is done.",
     );
     if report.dry_run && !report.done.is_empty() {
         hints.push((
-            "Nothing was stored.".to_owned(),
+            "Nothing was stored".to_owned(),
             "This is what the API server and the webhook answered to a dry run. Without --dry-run \
              the same happens.",
         ));

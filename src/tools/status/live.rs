@@ -22,7 +22,7 @@ use crate::tools::text::printable;
 /// What the clock changes is shown within this time. The API server is not asked for it.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Watches until the process is told to end, or until the API server refuses.
+/// Watches until the process is told to end, nobody reads any more, or the API server refuses.
 pub(super) async fn run(
     cluster: &Cluster,
     rules: &Rules,
@@ -43,7 +43,9 @@ pub(super) async fn run(
         }
         if world.is_complete() {
             let now = Timestamp::now();
-            screen.show(world.rotations(rules, now), &cluster.scope, now)?;
+            if !screen.show(world.rotations(rules, now), &cluster.scope, now)? {
+                return Ok(());
+            }
         }
     }
 }
@@ -74,7 +76,7 @@ fn give_up_or_wait(error: &watcher::Error, scope: &Scope) -> Result<(), StatusEr
         // Its place in the stream is forgotten, as happens to a long watch: it reads all anew.
         watcher::Error::WatchError(status) if status.code == 410 => return Ok(()),
         watcher::Error::WatchError(status) => (printable(&status.message), false),
-        _ => ("the watch ended".to_owned(), false),
+        watcher::Error::NoResourceVersion => ("the watch ended".to_owned(), false),
     };
     if is_final {
         return Err(StatusError::Watch { scope: scope.to_string(), error: text });
@@ -134,34 +136,20 @@ impl Screen {
         Self { output, is_terminal, shown: None }
     }
 
+    /// Whether somebody still reads it.
     fn show(
         &mut self,
         rotations: BTreeMap<Key, Rotation>,
         scope: &Scope,
         now: Timestamp,
-    ) -> Result<(), StatusError> {
-        if self.is_terminal {
-            self.redraw(&rotations, scope, now)?;
+    ) -> Result<bool, StatusError> {
+        let is_read = if self.is_terminal {
+            redraw(&rotations, scope, now)?
         } else {
-            self.append(&rotations, scope, now)?;
-        }
+            self.append(&rotations, scope, now)?
+        };
         self.shown = Some(rotations);
-        Ok(())
-    }
-
-    /// A terminal shows how it is now.
-    fn redraw(
-        &self,
-        rotations: &BTreeMap<Key, Rotation>,
-        scope: &Scope,
-        now: Timestamp,
-    ) -> Result<(), StatusError> {
-        let rotations: Vec<_> = rotations.values().cloned().collect();
-        let text = show::to_text(&rotations, &[], scope, now);
-        let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        // Home, each line cleared to its end, then what is below.
-        let text = text.replace('\n', "\x1b[K\n");
-        show::write_out(&format!("\x1b[H{text}\x1b[K\n{seconds}, live; Ctrl-C ends\x1b[K\n\x1b[J"))
+        Ok(is_read)
     }
 
     /// Elsewhere each change is a line, or an object.
@@ -170,7 +158,7 @@ impl Screen {
         rotations: &BTreeMap<Key, Rotation>,
         scope: &Scope,
         now: Timestamp,
-    ) -> Result<(), StatusError> {
+    ) -> Result<bool, StatusError> {
         let none = BTreeMap::new();
         let before = self.shown.as_ref().unwrap_or(&none);
         let mut text = String::new();
@@ -190,7 +178,7 @@ impl Screen {
         for (_, rotation) in before.iter().filter(|(key, _)| !rotations.contains_key(*key)) {
             text.push_str(&self.change("DELETED", rotation, now)?);
         }
-        if text.is_empty() { Ok(()) } else { show::write_out(&text) }
+        if text.is_empty() { Ok(true) } else { show::write_out(&text) }
     }
 
     fn change(
@@ -212,4 +200,18 @@ impl Screen {
             }
         })
     }
+}
+
+/// A terminal shows how it is now.
+fn redraw(
+    rotations: &BTreeMap<Key, Rotation>,
+    scope: &Scope,
+    now: Timestamp,
+) -> Result<bool, StatusError> {
+    let rotations: Vec<_> = rotations.values().cloned().collect();
+    let text = show::to_text(&rotations, &[], scope, now);
+    let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    // Home, each line cleared to its end, then what is below.
+    let text = text.replace('\n', "\x1b[K\n");
+    show::write_out(&format!("\x1b[H{text}\x1b[K\n{seconds}, live; Ctrl-C ends\x1b[K\n\x1b[J"))
 }

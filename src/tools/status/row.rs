@@ -124,7 +124,7 @@ fn next(outlook: &Outlook) -> Option<Step> {
         let by_expiry = |known: &Known| known.ends == Some(next.at) && ends_by_expiry(known);
         let what = match next.what {
             Planned::Retire if outlook.certificates.iter().any(by_expiry) => {
-                "the next rotation drops the previous CA, at the latest its expiry"
+                "the next rotation drops the previous CA, or its expiry"
             }
             Planned::Retire => "a previous CA goes",
             Planned::Promote => {

@@ -31,15 +31,16 @@ pub(super) fn print(
         Output::Json => format!("{:#}\n", document()),
         Output::Yaml => serde_saphyr::to_string(&document()).map_err(io::Error::other)?,
     };
-    write_out(&text)
+    write_out(&text).map(drop)
 }
 
-/// To standard output. A reader such as `head` that has seen enough is no failure.
-pub(super) fn write_out(text: &str) -> Result<(), StatusError> {
+/// To standard output; whether somebody still reads it. A reader such as `head` that has seen
+/// enough is no failure.
+pub(super) fn write_out(text: &str) -> Result<bool, StatusError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => Ok(written.map(|()| true)?),
     }
 }
 
@@ -56,7 +57,9 @@ pub(super) fn to_text(
         let _ = writeln!(out, "No rotation in flight in {scope}{more}.");
     } else {
         let mut table = table();
-        rotations.iter().for_each(|rotation| table.push(row(rotation, now)));
+        for rotation in rotations {
+            table.push(row(rotation, now));
+        }
         out.push_str(&table.render());
     }
     for Unread { namespace, error } in unread {

@@ -1,7 +1,7 @@
 //! A review and its answer, and what becomes of the same write when it is repeated.
 
 use ca_overlap::admission::handler::render;
-use ca_overlap::admission::respond::respond;
+use ca_overlap::admission::respond::{Installation, respond};
 use ca_overlap::admission::review;
 use ca_overlap::overlap::policy::Defaults;
 use jiff::Timestamp;
@@ -48,7 +48,8 @@ const SKIPPED: [&str; 4] =
 /// What the product answers; `None` where it refuses the body.
 pub fn ask(body: &[u8], now: Timestamp) -> Option<Vec<u8>> {
     let request = review::read(body).ok()?;
-    let answer = respond(&request, &Defaults::default(), "ca-overlap", now);
+    let installation = Installation::new(Defaults::default(), "ca-overlap");
+    let answer = respond(&request, &installation, now);
     Some(render(&request.uid, &answer))
 }
 

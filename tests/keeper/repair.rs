@@ -1,0 +1,158 @@
+//! What passes while the webhook is down, and what is deleted and created anew.
+
+use ca_overlap::names;
+use serde_json::{Value, json};
+
+use crate::scene::{Keeper, Rotation, Scene, eventually};
+use crate::support::certs::bundle;
+use crate::support::sample;
+use crate::support::secrets::{Answer, MERGE, Secrets, tls_secret};
+
+/// A Secret with a mode, which the keeper has seen.
+async fn remembered(keeper: &Keeper, secrets: &Secrets, annotations: Value) -> Rotation {
+    let rotation = Rotation::begin(secrets, "envoy", annotations).await;
+    label(&rotation, json!("bundle")).await;
+    remembers(keeper, 1).await;
+    let of_namespace = format!("namespace=\"{}\"", secrets.namespace);
+    logged(keeper, &["the uid of a namespace is known", &of_namespace]).await;
+    rotation
+}
+
+async fn label(rotation: &Rotation, mode: Value) {
+    let patch = json!({"metadata": {"labels": {names::MODE: mode}}});
+    rotation.secrets.patch(&rotation.name, MERGE, "fieldManager=person", &patch).await.ok();
+}
+
+/// Beside the Secret by which the scene tells that the webhook is called.
+async fn remembers(keeper: &Keeper, count: u32) {
+    eventually("what is remembered", async || {
+        let remembered = sample(&keeper.metrics().await, "ca_overlap_keeper_remembered");
+        ((remembered - f64::from(count + 1)).abs() < 0.5).then_some(())
+    })
+    .await;
+}
+
+async fn logged(keeper: &Keeper, words: &[&str]) {
+    eventually(&format!("a line with {words:?}"), async || {
+        let log = keeper.log();
+        log.lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
+    })
+    .await;
+}
+
+/// Waits until `ca.crt` holds the CAs of these generations, in this order.
+async fn holds(rotation: &Rotation, generations: &[usize]) -> Answer {
+    let cas: Vec<_> = generations.iter().map(|&number| &rotation.generation[number]).collect();
+    let wanted = bundle(&cas);
+    eventually(&format!("the CAs {generations:?}"), async || {
+        let stored = rotation.stored().await;
+        (stored.pem("ca.crt") == wanted).then_some(stored)
+    })
+    .await
+}
+
+/// The generator starts from nothing, as `kubectl replace --force` does.
+async fn recreate(rotation: &mut Rotation) {
+    rotation.secrets.delete(&rotation.name).await.ok();
+    let ca = crate::support::certs::Ca::new("anew");
+    let secret = tls_secret(&rotation.name, &ca.pem, &ca.leaf("envoy"));
+    rotation.generation.push(ca);
+    rotation.secrets.create(&secret).await.ok();
+}
+
+#[tokio::test]
+async fn an_update_that_passed_while_the_webhook_was_down_is_repaired() {
+    let test = "an_update_that_passed_while_the_webhook_was_down_is_repaired";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotation = remembered(&keeper, &secrets, json!({})).await;
+    scene.stop_webhook().await;
+    let rotated = rotation.rotate().await;
+    assert_eq!(rotated.pem("ca.crt"), rotation.generation[1].pem, "nobody saw it");
+    scene.start_webhook().await;
+
+    let repaired = holds(&rotation, &[1, 0]).await;
+    assert_eq!(repaired.label(names::PHASE), Some("overlap"));
+    assert_eq!(repaired.annotation(names::ASK), None);
+    let record: Value = serde_json::from_str(repaired.annotation(names::CARRIED).unwrap()).unwrap();
+    assert!(record[0]["until"].is_string(), "a repair always has an end: {record}");
+    assert_eq!(rotation.data_managers().await, ["helm"]);
+    scene.event(&rotation, "Repaired").await;
+    // And the generator goes on as if nothing had been.
+    rotation.rotate().await;
+    holds(&rotation, &[2, 1]).await;
+}
+
+#[tokio::test]
+async fn what_is_deleted_and_created_gets_its_overlap_and_its_settings_back() {
+    let test = "what_is_deleted_and_created_gets_its_overlap_and_its_settings_back";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
+    recreate(&mut rotation).await;
+    let repaired = holds(&rotation, &[1, 0]).await;
+    assert_eq!(repaired.label(names::MODE), Some("bundle"));
+    assert_eq!(repaired.annotation(names::KEEP), Some("2"));
+    assert_eq!(repaired.label(names::PHASE), Some("overlap"));
+
+    // What is distrusted does not come back, and stays distrusted.
+    let distrusted = crate::scene::sha256(&rotation.generation[1].der);
+    let patch = json!({"metadata": {"annotations": {names::DISTRUST: distrusted}}});
+    secrets.patch("envoy", MERGE, "fieldManager=person", &patch).await.ok();
+    // The keeper has seen it when it says so.
+    scene.event(&rotation, "Distrusted").await;
+    recreate(&mut rotation).await;
+    let again = eventually("the settings", async || {
+        let stored = rotation.stored().await;
+        stored.annotation(names::DISTRUST).is_some().then_some(stored)
+    })
+    .await;
+    assert_eq!(again.label(names::MODE), Some("bundle"));
+    assert!(!again.pem("ca.crt").contains(&rotation.generation[1].pem));
+}
+
+#[tokio::test]
+async fn a_namespace_of_the_same_name_gets_nothing() {
+    let test = "a_namespace_of_the_same_name_gets_nothing";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
+    secrets.delete("envoy").await.ok();
+    // What the namespace controller does.
+    let plane = &scene.cluster.plane;
+    let path = format!("/api/v1/namespaces/{}", secrets.namespace);
+    plane.json("DELETE", &path, &Value::Null).await.unwrap();
+    let mut namespace = plane.json("GET", &path, &Value::Null).await.unwrap();
+    namespace["spec"]["finalizers"] = json!([]);
+    plane.json("PUT", &format!("{path}/finalize"), &namespace).await.unwrap();
+    let anew = json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": secrets.namespace},
+    });
+    plane.json("POST", "/api/v1/namespaces", &anew).await.unwrap();
+    let ca = crate::support::certs::Ca::new("another tenant");
+    let created = secrets.create(&tls_secret("envoy", &ca.pem, &ca.leaf("envoy"))).await.ok();
+    rotation.generation.push(ca);
+
+    logged(&keeper, &["nothing comes back", "secret=", "envoy"]).await;
+    remembers(&keeper, 0).await;
+    let stored = rotation.stored().await;
+    assert_eq!(stored.resource_version(), created.resource_version());
+    assert!(keeper.asks("repair", "done").await < 1.0);
+}
+
+#[tokio::test]
+async fn a_person_who_takes_the_label_away_is_obeyed() {
+    let test = "a_person_who_takes_the_label_away_is_obeyed";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
+    label(&rotation, Value::Null).await;
+    remembers(&keeper, 0).await;
+    let stored = rotation.stored().await;
+    assert_eq!(stored.label(names::MODE), None);
+    assert_eq!(stored.annotation(names::KEEP), Some("2"));
+}

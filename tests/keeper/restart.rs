@@ -1,0 +1,204 @@
+//! Restarts: of what, in which order, and how often. The test does what kube-controller-manager
+//! does to a workload: it writes the status of a rollout.
+
+use ca_overlap::keeper::restart::RESTARTED_FOR;
+use ca_overlap::names;
+use serde_json::{Value, json};
+
+use crate::scene::{Keeper, Rotation, Scene, eventually};
+use crate::support::secrets::MERGE;
+
+struct Workloads {
+    scene: Scene,
+    rotation: Rotation,
+    keeper: Keeper,
+}
+
+impl Workloads {
+    async fn start(test: &str, restart: &str) -> Option<Self> {
+        let scene = Scene::start(test).await?;
+        let keeper = scene.leading_keeper(&[]).await;
+        let secrets = scene.cluster.namespace(test).await;
+        let rotation = Rotation::begin(
+            &secrets,
+            "envoy",
+            json!({names::RESTART: restart, names::WINDOW: "1h"}),
+        )
+        .await;
+        // What is watched before the first rotation, too, has a mode.
+        let mode = json!({"metadata": {"labels": {names::MODE: "bundle"}}});
+        secrets.patch("envoy", MERGE, "fieldManager=person", &mode).await.ok();
+        Some(Self { scene, rotation, keeper })
+    }
+
+    fn path(&self, workload: &str) -> String {
+        let (kind, name) = workload.split_once('/').unwrap();
+        format!("/apis/apps/v1/namespaces/{}/{kind}s/{name}", self.rotation.secrets.namespace)
+    }
+
+    /// `mounts`: whether its pods refer to the Secret.
+    async fn create(&self, workload: &str, mounts: bool, more: Value) {
+        let (kind, name) = workload.split_once('/').unwrap();
+        let kind = match kind {
+            "deployment" => "Deployment",
+            "statefulset" => "StatefulSet",
+            _ => "DaemonSet",
+        };
+        let labels = json!({"app": name});
+        let volumes = if mounts {
+            json!([{"name": "v", "secret": {"secretName": "envoy"}}])
+        } else {
+            json!([])
+        };
+        let mut object = json!({
+            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
+            "spec": {"selector": {"matchLabels": labels}, "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "c", "image": "c"}], "volumes": volumes},
+            }},
+        });
+        json_patch::merge(&mut object, &more);
+        let path = self.path(workload);
+        let list = path.rsplit_once('/').unwrap().0.to_owned();
+        self.scene.cluster.plane.json("POST", &list, &object).await.unwrap();
+    }
+
+    async fn get(&self, workload: &str) -> Value {
+        self.scene.cluster.plane.json("GET", &self.path(workload), &Value::Null).await.unwrap()
+    }
+
+    async fn mark(&self, workload: &str) -> Option<String> {
+        let annotations = self.get(workload).await["spec"]["template"]["metadata"]["annotations"]
+            .as_object()
+            .cloned()?;
+        let mark = annotations.iter().find(|(key, _)| key.starts_with(RESTARTED_FOR))?;
+        mark.1.as_str().map(ToOwned::to_owned)
+    }
+
+    async fn marked(&self, workload: &str, other_than: Option<&str>) -> String {
+        eventually(&format!("a restart of {workload}"), async || {
+            self.mark(workload).await.filter(|mark| Some(mark.as_str()) != other_than)
+        })
+        .await
+    }
+
+    async fn patch(&self, workload: &str, patch: Value) {
+        let kind = workload.replace('/', " ");
+        let [kind, name] = kind.split(' ').collect::<Vec<_>>()[..] else { panic!() };
+        let namespace = &self.rotation.secrets.namespace;
+        let text = patch.to_string();
+        let arguments = ["patch", kind, name, "-n", namespace, "--type=merge", "-p", &text];
+        self.scene.cluster.plane.kubectl(&arguments, &[]).await.unwrap();
+    }
+
+    /// The rollout is complete.
+    async fn roll_out(&self, workload: &str) {
+        let mut object = self.get(workload).await;
+        object["status"] = json!({
+            "observedGeneration": object["metadata"]["generation"], "replicas": 1,
+            "updatedReplicas": 1, "availableReplicas": 1, "readyReplicas": 1,
+            "desiredNumberScheduled": 1, "updatedNumberScheduled": 1, "numberAvailable": 1,
+            "currentNumberScheduled": 1, "numberMisscheduled": 0, "numberReady": 1,
+        });
+        let path = format!("{}/status", self.path(workload));
+        self.scene.cluster.plane.json("PUT", &path, &object).await.unwrap();
+    }
+
+    async fn noted(&self) -> Option<String> {
+        let stored = self.rotation.stored().await;
+        stored.annotation(names::RESTARTED).map(ToOwned::to_owned)
+    }
+
+    /// Waits until nothing is left to restart; gives the hash of the trust.
+    async fn done(&self, other_than: Option<&str>) -> String {
+        eventually("the end of the restart", async || {
+            self.noted().await.filter(|n| !n.contains(' ') && Some(n.as_str()) != other_than)
+        })
+        .await
+    }
+
+    async fn generation(&self, workload: &str) -> u64 {
+        self.get(workload).await["metadata"]["generation"].as_u64().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn workloads_restart_once_in_order_and_only_those_that_may() {
+    let test = "workloads_restart_once_in_order_and_only_those_that_may";
+    let restart = "deployment/app, deployment/stranger,statefulset/marked,daemonset/agent";
+    let Some(mut it) = Workloads::start(test, restart).await else { return };
+    // What was trusted when the annotation came is noted, and nothing restarts for it.
+    let first = it.done(None).await;
+    it.create("deployment/app", true, json!({})).await;
+    it.create("deployment/stranger", false, json!({})).await;
+    let allowed = json!({
+        "metadata": {"annotations": {"ca-overlap.dev/allow-restart": "true"}},
+        "spec": {"serviceName": "marked"},
+    });
+    it.create("statefulset/marked", false, allowed).await;
+    it.create("daemonset/agent", true, json!({})).await;
+
+    it.rotation.rotate().await;
+    let trust = it.marked("deployment/app", None).await;
+    assert_ne!(trust, first);
+    // Written before anything else goes on, so nothing else can have been started.
+    let progress =
+        eventually("progress", async || it.noted().await.filter(|n| n.contains(' '))).await;
+    assert!(progress.starts_with(&format!("{trust} 1 ")), "{progress}");
+    assert_eq!(it.mark("statefulset/marked").await, None);
+    it.roll_out("deployment/app").await;
+    assert_eq!(it.marked("statefulset/marked", None).await, trust);
+    assert_eq!(it.mark("daemonset/agent").await, None);
+    it.roll_out("statefulset/marked").await;
+    assert_eq!(it.marked("daemonset/agent", None).await, trust);
+    it.roll_out("daemonset/agent").await;
+    assert_eq!(it.done(Some(&first)).await, trust);
+
+    assert_eq!(it.mark("deployment/stranger").await, None);
+    assert_eq!(it.generation("deployment/stranger").await, 1);
+    for workload in ["deployment/app", "statefulset/marked", "daemonset/agent"] {
+        assert_eq!(it.generation(workload).await, 2, "{workload}: once");
+    }
+    it.scene.event(&it.rotation, "Restarted").await;
+    it.scene.event(&it.rotation, "RestartFailed").await;
+    assert_eq!(it.rotation.data_managers().await, ["helm"]);
+}
+
+#[tokio::test]
+async fn an_operator_that_reverts_gets_an_event_and_no_loop() {
+    let test = "an_operator_that_reverts_gets_an_event_and_no_loop";
+    let Some(mut it) = Workloads::start(test, "deployment/app").await else { return };
+    let first = it.done(None).await;
+    it.create("deployment/app", true, json!({})).await;
+    it.rotation.rotate().await;
+    let trust = it.marked("deployment/app", None).await;
+    eventually("progress", async || it.noted().await.filter(|n| n.contains(' '))).await;
+    let template = json!({"metadata": {"annotations": null}});
+    it.patch("deployment/app", json!({"spec": {"template": template}})).await;
+    assert_eq!(it.done(Some(&first)).await, trust);
+    assert_eq!(it.generation("deployment/app").await, 3, "created, restarted, reverted");
+    let event = it.scene.event(&it.rotation, "RestartFailed").await;
+    assert!(event["note"].as_str().unwrap().contains("taken"), "{event}");
+}
+
+#[tokio::test]
+async fn a_paused_rollout_is_waited_for() {
+    let test = "a_paused_rollout_is_waited_for";
+    let Some(mut it) = Workloads::start(test, "deployment/app,deployment/next").await else {
+        return;
+    };
+    let first = it.done(None).await;
+    it.create("deployment/app", true, json!({"spec": {"paused": true}})).await;
+    it.create("deployment/next", true, json!({})).await;
+    it.rotation.rotate().await;
+    let looks = || it.keeper.log().matches("others have to be ready first").count();
+    eventually("two looks", async || (looks() >= 2).then_some(())).await;
+    assert_eq!(it.mark("deployment/app").await, None);
+    assert_eq!(it.mark("deployment/next").await, None);
+    it.patch("deployment/app", json!({"spec": {"paused": false}})).await;
+    let trust = it.marked("deployment/app", None).await;
+    it.roll_out("deployment/app").await;
+    it.marked("deployment/next", None).await;
+    it.roll_out("deployment/next").await;
+    assert_eq!(it.done(Some(&first)).await, trust);
+}
