@@ -1,23 +1,29 @@
 //! The command line: flags, their environment variables, and what they must not say.
 
+mod keeper;
 mod webhook;
 
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use keeper::KeeperArgs;
 pub use webhook::WebhookArgs;
 
 use crate::telemetry::{self, Format, Level};
 use crate::tools::demo;
+use crate::tools::distrust::{DistrustArgs, DistrustError};
 use crate::tools::review::ReviewArgs;
+use crate::tools::status::StatusArgs;
 
 /// Parses, runs, and turns what comes of it into an exit code: 0 fine, 1 found something or
 /// failed, 64 usage (`EX_USAGE` of sysexits.h).
 pub fn main() -> ExitCode {
-    let Cli { log: LogArgs { log_level, log_format }, command } = match Cli::try_parse() {
+    let Cli { log: LogArgs { log_level, log_format }, command } = match parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way, too; where they cannot be printed, nothing can.
@@ -33,6 +39,28 @@ pub fn main() -> ExitCode {
 }
 
 const USAGE: u8 = 64;
+
+/// The name under which kubectl finds its plugin `ca-overlap`, without an extension.
+const PLUGIN: &str = "kubectl-ca_overlap";
+/// What a user of the plugin types.
+const PLUGIN_COMMAND: &str = "kubectl ca-overlap";
+
+/// Reads the command line. Help and errors say the command as it was typed: kubectl starts its
+/// plugins under another name.
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let arguments: Vec<OsString> = arguments.collect();
+    let program = arguments.first().map(Path::new).and_then(Path::file_stem);
+    let command = if program == Some(OsStr::new(PLUGIN)) { plugin() } else { Cli::command() };
+    Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+fn plugin() -> clap::Command {
+    let example = |command: clap::Command| {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        command.after_help(help.replace("  ca-overlap ", &format!("  {PLUGIN_COMMAND} ")))
+    };
+    Cli::command().bin_name(PLUGIN_COMMAND).mut_subcommands(example)
+}
 
 /// Keeps the previous CA bundled beside the new one when a Secret's ca.crt rotates.
 #[derive(Debug, Parser)]
@@ -73,8 +101,14 @@ pub struct LogArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Take a compromised CA out of every Secret that carries it
+    Distrust(Box<DistrustArgs>),
     /// Explain what the webhook decides about a write, without a cluster
     Review(Box<ReviewArgs>),
+    /// Show every CA rotation in flight
+    Status(Box<StatusArgs>),
+    /// Run the keeper: retire what is over, promote what has settled, repair what was missed
+    Keeper(Box<KeeperArgs>),
     /// Run the admission webhook
     Webhook(Box<WebhookArgs>),
     /// Play a CA rotation on a real API server, first without the webhook and then with it
@@ -89,10 +123,21 @@ impl Command {
                 args.run().map_err(anyhow::Error::from)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
+            Self::Status(args) => {
+                Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
+            }
+            Self::Keeper(args) => args.run(),
             Self::Webhook(args) => args.run(),
             Self::Demo(args) => run_demo(&args),
         }
     }
+}
+
+/// For commands that make some calls and end: one thread is enough.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("cannot start the runtime")?)
 }
 
 fn run_demo(args: &demo::Args) -> Result<ExitCode, Failure> {
@@ -108,6 +153,15 @@ pub enum Failure {
     Failed(anyhow::Error),
     /// The flags do not go together: nothing was tried.
     Usage(UsageError),
+}
+
+impl From<DistrustError> for Failure {
+    fn from(error: DistrustError) -> Self {
+        match error.usage() {
+            Some(flag) => Self::Usage(UsageError::new(flag, error.to_string())),
+            None => Self::Failed(error.into()),
+        }
+    }
 }
 
 impl Failure {

@@ -19,13 +19,15 @@
 //! | [`admission`] | `AdmissionReview`, HTTP | reads a review, guards, turns a decision into a patch |
 //! | [`server`] | sockets, TLS, HTTP | accept loop with limits, admin endpoints, drain |
 //! | [`serving_cert`] | files, the Kubernetes API | where the server's own certificate comes from |
+//! | [`keeper`] | the Kubernetes API, `overlap` | watches Secrets in an overlap, and asks the webhook to act |
 //! | [`webhook`] | all of the above | wires them together, and ends them |
-//! | [`tools`] | all of the above | the other commands: `review`, `demo` |
+//! | [`tools`] | all of the above | the other commands: `review`, `status`, `distrust`, `demo` |
 //! | [`telemetry`] | logs, metrics | handles that are resolved once, at start |
 //! | [`names`] | nothing | the names that are the contract with users and manifests |
 
 pub mod admission;
 pub mod cli;
+pub mod keeper;
 pub mod names;
 pub mod overlap;
 pub mod server;

@@ -4,10 +4,12 @@
 //! reason or a number. No label names an object, so the number of series is fixed.
 
 mod admission;
+mod keeper;
 mod logs;
 mod server;
 
 pub use admission::AdmissionMetrics;
+pub use keeper::{AskKind, AskResult, EventResult, KeeperMetrics, RestartResult};
 pub use logs::{Format, Level, init};
 pub use server::{HandshakeResult, RefreshResult, ServerMetrics, TimeoutPhase};
 

@@ -302,7 +302,7 @@ async fn client(flag: &str) -> anyhow::Result<kube::Client> {
 }
 
 /// The pod's own namespace, else that of the kubeconfig's context, else the manifests' default.
-fn own_namespace() -> String {
+pub(crate) fn own_namespace() -> String {
     const OF_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
     let of_pod = std::fs::read_to_string(OF_POD).ok().map(|name| name.trim().to_owned());
     of_pod

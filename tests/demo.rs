@@ -73,7 +73,7 @@ fn ctrl_c_stops_everything() {
 #[test]
 fn a_missing_generator_is_named() {
     let arguments = ["demo", "--generator", "none/legacy-certgen"];
-    let output = Command::new(env!("CARGO_BIN_EXE_ca-overlap")).args(arguments).output().unwrap();
+    let output = Command::new(support::binary::path()).args(arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("no generator at none/legacy-certgen: run cargo build"), "{error}");
@@ -87,12 +87,12 @@ fn demo(test: &str, flags: &[&str], variables: &[(&str, &str)]) -> Option<(Outpu
 
 fn command(test: &str, flags: &[&str], variables: &[(&str, &str)]) -> Option<(Command, TempDir)> {
     support::assets(test)?;
-    let program = Path::new(env!("CARGO_BIN_EXE_ca-overlap"));
-    let generator = program.with_file_name("examples").join("legacy-certgen");
+    let built = Path::new(env!("CARGO_BIN_EXE_ca-overlap"));
+    let generator = built.with_file_name("examples").join("legacy-certgen");
     assert!(generator.exists(), "run cargo test without --test, or cargo build --examples first");
     // Sockets in it have a short limit for their paths: nothing long.
     let scratch = TempDir::new().unwrap();
-    let mut command = Command::new(program);
+    let mut command = Command::new(support::binary::path());
     command
         .arg("demo")
         .args(flags)

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support {
+    pub(crate) mod binary;
     pub(crate) mod program;
     pub(crate) mod rig;
     pub(crate) mod serving_pki;

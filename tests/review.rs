@@ -1,6 +1,8 @@
 //! `ca-overlap review` as a user runs it.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/binary.rs"]
+mod binary;
 #[path = "support/pki.rs"]
 mod pki;
 
@@ -13,7 +15,7 @@ use base64::prelude::*;
 use serde_json::{Value, json};
 
 fn review(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ca-overlap"))
+    Command::new(binary::path())
         .arg("review")
         .args(args)
         .current_dir(dir)
@@ -116,7 +118,7 @@ fn the_time_and_the_policy_are_arguments() {
 #[test]
 fn reads_standard_input() {
     let (dir, _, _) = files();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_ca-overlap"))
+    let mut child = Command::new(binary::path())
         .args(["review", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -221,6 +221,16 @@ mod tests {
     }
 
     #[test]
+    fn every_label_that_a_guard_asks_for_is_read_and_no_other() {
+        for label in ["strimzi.io/kind", "app.kubernetes.io/managed-by"] {
+            assert!(is_watched_label(label), "{label}");
+        }
+        for label in ["old-ca.crt", "app.kubernetes.io/name", ""] {
+            assert!(!is_watched_label(label), "{label}");
+        }
+    }
+
+    #[test]
     fn every_key_that_a_guard_asks_for_is_read() {
         let asked = SIGNING_KEYS.into_iter().chain(FOREIGN.iter().filter_map(|f| match f.sign {
             Sign::DataKey(key) => Some(key),

@@ -146,10 +146,15 @@ pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
             },
         },
     };
-    // Plain strings and lists: writing them to memory cannot fail.
-    let mut bytes = serde_json::to_vec(&review).unwrap_or_default();
-    if let Some(patch) = &answer.patch {
-        append_patch(&mut bytes, &patch::to_json(patch));
+    let patch = answer.patch.as_ref().map(patch::to_json);
+    // Room for all of it, base64 of the patch included, so that nothing has to move.
+    let mut bytes = Vec::with_capacity(512 + patch.as_ref().map_or(0, Vec::len) * 3 / 2);
+    // Plain strings and lists, written to memory: it cannot fail.
+    if serde_json::to_writer(&mut bytes, &review).is_err() {
+        bytes.clear();
+    }
+    if let Some(patch) = patch {
+        append_patch(&mut bytes, &patch);
     }
     bytes
 }
@@ -162,10 +167,12 @@ fn append_patch(response: &mut Vec<u8>, patch: &[u8]) {
     const BEFORE: &[u8] = br#","patchType":"JSONPatch","patch":""#;
     let Some(open) = response.strip_suffix(BRACES).map(<[u8]>::len) else { return };
     response.truncate(open);
-    let encoded = super::BASE64.encode(patch);
-    response.reserve(BEFORE.len() + encoded.len() + 1 + BRACES.len());
     response.extend_from_slice(BEFORE);
-    response.extend_from_slice(encoded.as_bytes());
+    let start = response.len();
+    response.resize(start + base64::encoded_len(patch.len(), true).unwrap_or_default(), b'=');
+    // The room is right by construction.
+    let written = super::BASE64.encode_slice(patch, &mut response[start..]).unwrap_or_default();
+    response.truncate(start + written);
     response.push(b'"');
     response.extend_from_slice(BRACES);
 }

@@ -281,4 +281,28 @@ mod tests {
         assert_eq!(builder.annotation(names::CARRIED, Some("[]".into())), Err(AnnotationsFull));
         assert!(builder.build().is_none());
     }
+
+    #[test]
+    fn a_change_needs_room_for_what_it_adds_only() {
+        let others = MAX_ANNOTATIONS - "a".len() - names::CARRIED.len() - "[]".len();
+        let json = |n| {
+            let filler = "x".repeat(n);
+            format!(
+                r#"{{"metadata":{{"annotations":{{"a":"{filler}","ca-overlap.dev/carried":"[]"}}}}}}"#
+            )
+        };
+        for (used, grows) in [(others - 1, Ok(())), (others, Err(AnnotationsFull))] {
+            let text = json(used);
+            let nearly_full = secret(&text);
+            let mut builder = PatchBuilder::new(&nearly_full);
+            assert_eq!(builder.annotation(names::CARRIED, Some("[1]".into())), grows);
+            assert_eq!(builder.annotation(names::CARRIED, Some("{}".into())), Ok(()));
+        }
+        // Too large already: that is for the API server to say, of what was there before.
+        let text = json(others + 1);
+        let overfull = secret(&text);
+        let mut builder = PatchBuilder::new(&overfull);
+        assert_eq!(builder.annotation(names::CARRIED, Some("{}".into())), Ok(()));
+        assert_eq!(builder.annotation(names::CARRIED, None), Ok(()));
+    }
 }

@@ -300,7 +300,7 @@ impl<'a> Update<'a> {
         if plan.waiting.is_some() {
             return self.patch(plan.unheld(), write, warnings);
         }
-        let as_written = Write { may_change_data: false, record: None, ..*write };
+        let as_written = Write { may_change_data: false, ..*write };
         let mut plan = plan.again(&as_written);
         plan.decision.record = RecordAfter::Gone;
         let patch = self.build(&as_written, &plan, warnings).unwrap_or_default();

@@ -36,7 +36,7 @@ pub enum ReadReviewError {
 pub fn read(body: &[u8]) -> Result<Request<'_>, ReadReviewError> {
     // One check of the whole body is cheaper than one for each string. The API server sends UTF-8;
     // what is not, between the values that are read, does no harm.
-    let review: Result<Review<'_>, _> = match str::from_utf8(body) {
+    let review: Result<Review<'_>, _> = match simdutf8::basic::from_utf8(body) {
         Ok(text) => serde_json::from_str(text),
         Err(_) => serde_json::from_slice(body),
     };
@@ -421,10 +421,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
                 Ok(Text(Cow::Owned(text.to_owned())))
-            }
-
-            fn visit_string<E>(self, text: String) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text)))
             }
         }
         deserializer.deserialize_str(TextVisitor)

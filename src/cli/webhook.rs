@@ -397,7 +397,7 @@ const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
 const MAX_CONNECTIONS: usize = 65_536;
 
 /// At least a millisecond, the resolution of timers, and at most a day.
-fn positive(flag: &'static str, time: Duration) -> Result<(), UsageError> {
+pub(super) fn positive(flag: &'static str, time: Duration) -> Result<(), UsageError> {
     if (Duration::from_millis(1)..=DAY).contains(&time) {
         return Ok(());
     }
@@ -405,13 +405,13 @@ fn positive(flag: &'static str, time: Duration) -> Result<(), UsageError> {
 }
 
 /// A DNS label (RFC 1123), as namespaces and Services are named.
-fn label(name: &str) -> Result<String, &'static str> {
+pub(super) fn label(name: &str) -> Result<String, &'static str> {
     let fits = name.len() <= 63 && !name.contains('.');
     subdomain(name).ok().filter(|_| fits).ok_or("expected a DNS label such as ca-overlap")
 }
 
 /// A DNS subdomain (RFC 1123), as most objects are named.
-fn subdomain(name: &str) -> Result<String, &'static str> {
+pub(super) fn subdomain(name: &str) -> Result<String, &'static str> {
     let good = |part: &str| {
         let edges = !part.starts_with('-') && !part.ends_with('-') && !part.is_empty();
         edges && part.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))

@@ -145,8 +145,7 @@ impl Certificate {
         self.fields.not_after <= now.as_second()
     }
 
-    /// Whether all of it reads as X.509, not only the fields that are kept here. What does not is
-    /// never carried.
+    /// Whether the library reads all of it, too, not only the fields that are kept here.
     pub fn is_well_formed(&self) -> bool {
         self.parsed().is_some()
     }
@@ -194,7 +193,7 @@ impl Fingerprint {
         for byte in &mut bytes {
             let high = digits.next()??;
             let low = digits.next()??;
-            *byte = u8::try_from(high << 4 | low).ok()?;
+            *byte = u8::try_from(high * 16 + low).ok()?;
         }
         digits.next().is_none().then_some(Self(bytes))
     }

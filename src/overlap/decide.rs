@@ -4,8 +4,6 @@
 //! Secret as it is. Of the stored ones, *carried* are those that we put there and *own* those that
 //! the generator wrote. *Active* are the stored ones that issued the outgoing leaf.
 
-use std::cell::OnceCell;
-
 use jiff::Timestamp;
 
 use super::certs::{Bundle, Certificate};
@@ -143,8 +141,7 @@ fn changed(write: &Write<'_>, stored_text: Option<&[u8]>, text: &[u8]) -> Decisi
     let mut decision = view.decide(text);
     // An empty value, as a Secret has that is filled later, is nothing that was lost.
     let was_unreadable = view.stored.is_empty() && !stored_text.trim_ascii().is_empty();
-    let is_said = decision.warnings.contains(&Warning::StoredUnreadable);
-    if (was_unreadable || view.stored.has_unreadable) && !is_said {
+    if was_unreadable || view.stored.has_unreadable {
         decision.warnings.push(Warning::StoredUnreadable);
     }
     decision
@@ -169,7 +166,7 @@ fn new_record(write: &Write<'_>, entries: Vec<Entry>) -> RecordAfter {
 
 /// Which stored certificates we put there: the entry for each. An entry for the first stored
 /// certificate does not count, because a bundle always begins with the generator's own.
-pub(super) fn carried_entries(stored: &Bundle, record: Option<&Record>) -> Vec<Option<Entry>> {
+pub(crate) fn carried_entries(stored: &Bundle, record: Option<&Record>) -> Vec<Option<Entry>> {
     let record = record.filter(|record| !record.is_empty());
     let entry = |(index, certificate): (usize, &Certificate)| {
         record.filter(|_| index > 0)?.entry(certificate.fingerprint()).copied()
@@ -280,10 +277,9 @@ impl<'a> View<'a> {
         let stored = self.stored.certificates();
         let pool = Pool {
             stored,
-            family: Family::new(stored, &self.issuers),
+            family: Family::new(stored, self.introduced().collect(), &self.issuers),
             is_usable: self.indexes().map(|index| self.is_usable(index)).collect(),
             is_over: self.indexes().map(|index| self.is_over(index)).collect(),
-            is_well_formed: vec![OnceCell::new(); stored.len()],
         };
         select::choose(&candidates, &pool, room)
     }

@@ -55,13 +55,20 @@ impl Issuers {
         (0..among.len()).filter(|&index| issued[index]).collect()
     }
 
-    /// Those of `among` that issued `child`, as indexes; none for a root.
-    pub fn of(&self, child: &Certificate, among: &[Certificate]) -> Vec<usize> {
+    /// Those of `among` that issued `child`, as indexes; none for a root. `others` are rivals, as
+    /// for a chain.
+    pub fn of(
+        &self,
+        child: &Certificate,
+        among: &[Certificate],
+        others: &[&Certificate],
+    ) -> Vec<usize> {
         if is_root(child) {
             return Vec::new();
         }
         let mut candidates = matching(child, among);
-        if candidates.len() > 1 {
+        let rivals = others.iter().filter(|c| could_have_issued(c, child)).count();
+        if candidates.len() + rivals > 1 {
             candidates.retain(|&index| self.signed(&among[index], child));
         }
         candidates
@@ -97,15 +104,21 @@ impl Issuers {
 /// certificates.
 pub struct Family<'a> {
     certificates: &'a [Certificate],
+    others: Vec<&'a Certificate>,
     issuers: &'a Issuers,
     found: Vec<OnceCell<Vec<usize>>>,
 }
 
 impl<'a> Family<'a> {
-    /// The certificates of one bundle.
-    pub fn new(certificates: &'a [Certificate], issuers: &'a Issuers) -> Self {
+    /// The certificates of one bundle, and others that may have issued some of them: the bundle
+    /// that they are appended to. Without these a chain would be another one in the result.
+    pub fn new(
+        certificates: &'a [Certificate],
+        others: Vec<&'a Certificate>,
+        issuers: &'a Issuers,
+    ) -> Self {
         let found = certificates.iter().map(|_| OnceCell::new()).collect();
-        Self { certificates, issuers, found }
+        Self { certificates, others, issuers, found }
     }
 
     /// A certificate and its issuers, up to the root, each once.
@@ -124,8 +137,9 @@ impl<'a> Family<'a> {
     }
 
     fn issuers_of(&self, index: usize) -> &[usize] {
-        self.found[index]
-            .get_or_init(|| self.issuers.of(&self.certificates[index], self.certificates))
+        self.found[index].get_or_init(|| {
+            self.issuers.of(&self.certificates[index], self.certificates, &self.others)
+        })
     }
 }
 

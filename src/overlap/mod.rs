@@ -29,4 +29,4 @@ pub const MAX_OWN: usize = 64;
 const MAX_BLOCKS: usize = 2 * MAX_OWN;
 
 /// What is stored may have what we added to as many.
-const MAX_STORED_BLOCKS: usize = MAX_BLOCKS + MAX_OWN;
+pub(crate) const MAX_STORED_BLOCKS: usize = MAX_BLOCKS + MAX_OWN;

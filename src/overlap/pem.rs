@@ -6,13 +6,13 @@
 //! these bundles: a boundary stands at the start of a line, text between blocks is ignored, lines
 //! may have any width and end in LF or CRLF.
 
-use std::iter;
 use std::ops::Range;
 use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::{GeneralPurposeConfig, Simd};
 use memchr::memchr;
+use memchr::memmem::Finder;
 
 /// Trailing bits are taken as Go and OpenSSL take them: a certificate that they read must not be
 /// invisible here.
@@ -49,15 +49,19 @@ impl Block<'_> {
     /// Go's certificate pools skip) or is not base64.
     pub fn contents(&self) -> Option<Vec<u8>> {
         let body = self.body?;
-        // One copy of whole lines; only a body with spaces within its lines costs a second pass.
-        // A header's colon is not in the alphabet, so a block with headers fails in both.
+        // Lines of one width, as every tool writes them, are joined without looking for each of
+        // their ends. What this misreads is not base64: a line end is in no other place then.
         let mut compact = Vec::with_capacity(body.len());
-        for line in lines(body) {
-            compact.extend_from_slice(line.trim_ascii());
+        let width = memchr(b'\n', body).map_or(body.len(), |end| end + 1).max(1);
+        for line in body.chunks(width) {
+            compact.extend_from_slice(line.trim_ascii_end());
         }
         if let Ok(contents) = BASE64.decode(&compact) {
             return Some(contents);
         }
+        // A header's colon is not in the alphabet, so a block with headers fails here, too.
+        compact.clear();
+        compact.extend_from_slice(body);
         compact.retain(|b| !b.is_ascii_whitespace());
         BASE64.decode(&compact).ok()
     }
@@ -107,7 +111,7 @@ impl<'a> Iterator for Blocks<'a> {
     type Item = Block<'a>;
 
     fn next(&mut self) -> Option<Block<'a>> {
-        while self.position < self.text.len() {
+        while self.next_dashes().is_some() {
             let begin = self.line();
             if let Some(label) = boundary(&self.text[begin.clone()], b"-----BEGIN ") {
                 return Some(self.rest_of_block(begin, label));
@@ -129,17 +133,13 @@ impl<'a> Blocks<'a> {
 
     fn rest_of_block(&mut self, begin: Range<usize>, label: &'a [u8]) -> Block<'a> {
         let body_start = begin.end;
-        loop {
-            let line_start = self.position;
-            let unterminated = |end| Block { label, span: begin.start..end, body: None };
-            if line_start >= self.text.len() {
-                return unterminated(line_start);
-            }
+        // From boundary to boundary: what is between them need not be looked at line by line.
+        while let Some(line_start) = self.next_dashes() {
             let line = self.line();
             let bytes = &self.text[line.clone()];
             if boundary(bytes, b"-----BEGIN ").is_some() {
                 self.position = line_start;
-                return unterminated(line_start);
+                return Block { label, span: begin.start..line_start, body: None };
             }
             if bytes.starts_with(b"-----END ") {
                 let matches = boundary(bytes, b"-----END ") == Some(label);
@@ -147,22 +147,25 @@ impl<'a> Blocks<'a> {
                 return Block { label, span: begin.start..line.end, body };
             }
         }
+        Block { label, span: begin.start..self.position, body: None }
+    }
+
+    /// Goes to the start of the next line that begins with dashes, which the position may be at
+    /// already; to the end of the text where there is none.
+    fn next_dashes(&mut self) -> Option<usize> {
+        const DASHES: &[u8] = b"-----";
+        if !self.text[self.position..].starts_with(DASHES) {
+            // The position is at the start of a line: the line end before it counts.
+            let from = self.position.saturating_sub(1);
+            let found = DASHES_LINE.find(&self.text[from..]);
+            self.position = found.map_or(self.text.len(), |at| from + at + 1);
+        }
+        (self.position < self.text.len()).then_some(self.position)
     }
 }
 
-/// The lines of `text`, without their LF.
-fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = text;
-    iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let end = memchr(b'\n', rest).unwrap_or(rest.len());
-        let line = &rest[..end];
-        rest = rest.get(end + 1..).unwrap_or_default();
-        Some(line)
-    })
-}
+/// Finds a line that begins with dashes, by the line end before it.
+static DASHES_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\n-----"));
 
 /// The label of a boundary line that begins with `prefix`.
 fn boundary<'a>(line: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {

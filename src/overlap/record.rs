@@ -78,11 +78,15 @@ impl Entry {
         Self { sha256, since, until: window.and_then(|window| after(since, window)) }
     }
 
-    /// Whether it is past its deadline: the earlier of its own `until` and `since` plus the
-    /// window that is set now.
-    pub fn is_past_deadline(&self, now: Timestamp, window: Option<Duration>) -> bool {
+    /// Its deadline: the earlier of its own `until` and `since` plus the window that is set now.
+    pub fn deadline(&self, window: Option<Duration>) -> Option<Timestamp> {
         let by_window = window.and_then(|window| after(self.since, window));
-        [self.until, by_window].into_iter().flatten().any(|deadline| deadline <= now)
+        [self.until, by_window].into_iter().flatten().min()
+    }
+
+    /// Whether it is past its deadline.
+    pub fn is_past_deadline(&self, now: Timestamp, window: Option<Duration>) -> bool {
+        self.deadline(window).is_some_and(|deadline| deadline <= now)
     }
 }
 
@@ -149,8 +153,9 @@ mod tests {
             assert_eq!(Record::parse(text), Err(ParseRecordError), "{text}");
         }
         let entry = format!(r#"{{"sha256":"{}","since":"2026-03-01T10:00:00Z"}}"#, fingerprint());
-        let many = format!("[{}]", vec![entry; 513].join(","));
-        assert_eq!(Record::parse(&many), Err(ParseRecordError));
+        let many = |count| format!("[{}]", vec![entry.as_str(); count].join(","));
+        assert_eq!(Record::parse(&many(512)).unwrap().entries().len(), 512);
+        assert_eq!(Record::parse(&many(513)), Err(ParseRecordError));
     }
 
     #[test]

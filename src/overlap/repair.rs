@@ -1,7 +1,6 @@
 //! The ask `repair` (DESIGN §4.5): an update that passed without us has dropped certificates, and
 //! the keeper, which remembers them, wants them carried.
 
-use std::cell::OnceCell;
 use std::time::Duration;
 
 use super::certs::{Bundle, Certificate};
@@ -60,7 +59,7 @@ fn read(ders: &[Vec<u8>], bundle: &Bundle) -> (Vec<Certificate>, bool) {
     let mut asked: Vec<Certificate> = Vec::new();
     let mut is_unreadable = false;
     for der in ders {
-        match Certificate::from_der(der.clone()) {
+        match Certificate::from_der(der.clone()).filter(Certificate::is_well_formed) {
             None => is_unreadable = true,
             Some(c) if bundle.contains(&c) || asked.contains(&c) => {}
             Some(certificate) => asked.push(certificate),
@@ -89,10 +88,9 @@ fn choose(
     };
     let pool = Pool {
         stored,
-        family: Family::new(stored, &issuers),
+        family: Family::new(stored, Vec::new(), &issuers),
         is_usable: (0..stored.len()).map(is_usable).collect(),
         is_over: vec![false; stored.len()],
-        is_well_formed: vec![OnceCell::new(); stored.len()],
     };
     let candidates: Vec<_> = (0..stored.len()).map(Candidate::ordinary).collect();
     let size = |index: usize| pem::encoded_len(stored[index].der().len());

@@ -94,7 +94,7 @@ fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Ve
         for index in anchors {
             if !goes[index] && !seen[index] {
                 seen[index] = true;
-                next.extend(issuers.of(&certificates[index], certificates));
+                next.extend(issuers.of(&certificates[index], certificates, &[]));
             }
         }
         anchors = next;

@@ -1,8 +1,6 @@
 //! Which of the candidates are carried: usable ones, in order, with their chains, within `keep`
 //! and within the room that the Secret has.
 
-use std::cell::OnceCell;
-
 use super::certs::Certificate;
 use super::issuer::Family;
 use super::pem;
@@ -42,14 +40,6 @@ pub(super) struct Chosen {
     pub(super) warnings: Vec<Warning>,
 }
 
-impl Chosen {
-    fn warn(&mut self, warning: Warning) {
-        if !self.warnings.contains(&warning) {
-            self.warnings.push(warning);
-        }
-    }
-}
-
 /// What the choice is made from: for each stored certificate, by its index, what is known of it.
 pub(super) struct Pool<'a> {
     pub(super) stored: &'a [Certificate],
@@ -58,19 +48,12 @@ pub(super) struct Pool<'a> {
     pub(super) is_usable: Vec<bool>,
     /// Was carried, and has to go.
     pub(super) is_over: Vec<bool>,
-    /// Reads as X.509 to the last field; found when it is asked, because it costs more than the
-    /// rest of the choice.
-    pub(super) is_well_formed: Vec<OnceCell<bool>>,
 }
 
 impl Pool<'_> {
     /// Whether this one may be appended for `candidate`.
     fn fits(&self, index: usize, candidate: &Candidate) -> bool {
         self.is_usable[index] && (candidate.needed || !self.is_over[index])
-    }
-
-    fn is_well_formed(&self, index: usize) -> bool {
-        *self.is_well_formed[index].get_or_init(|| self.stored[index].is_well_formed())
     }
 }
 
@@ -93,18 +76,11 @@ pub(super) fn choose(candidates: &[Candidate], pool: &Pool<'_>, room: Room) -> C
             continue;
         }
         let is_new = |&i: &usize| pool.fits(i, candidate) && !chosen.indexes.contains(&i);
-        let (more, malformed): (Vec<_>, Vec<_>) =
-            chain.into_iter().filter(is_new).partition(|&index| pool.is_well_formed(index));
-        if !malformed.is_empty() {
-            chosen.warn(Warning::StoredUnreadable);
-        }
-        if malformed.contains(&first) {
-            continue;
-        }
+        let more: Vec<_> = chain.into_iter().filter(is_new).collect();
         let size = |&index: &usize| pem::encoded_len(pool.stored[index].der().len());
         let with_these = bytes + more.iter().map(size).sum::<usize>();
         if with_these > room.bytes {
-            chosen.warn(Warning::DataFull);
+            chosen.warnings = vec![Warning::DataFull];
             continue;
         }
         begun.push(first);

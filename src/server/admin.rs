@@ -19,24 +19,30 @@ use super::self_check;
 use super::tls::Published;
 
 /// The router of the admin port.
-pub fn router(admin: Admin) -> Router {
+pub fn router<R: Ready>(admin: Admin<R>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
+        .route("/readyz", get(readyz::<R>))
+        .route("/metrics", get(metrics::<R>))
         .with_state(Arc::new(admin))
 }
 
 /// What the admin port tells.
 #[derive(Debug)]
-pub struct Admin {
+pub struct Admin<R> {
     /// What readiness depends on.
-    pub readiness: Readiness,
+    pub readiness: R,
     /// What `/metrics` shows.
     pub registry: Registry,
 }
 
-/// What readiness depends on.
+/// Whether a process can do its work.
+pub trait Ready: Send + Sync + 'static {
+    /// What is missing, if anything.
+    fn missing(&self, now: Timestamp) -> impl Future<Output = Option<&'static str>> + Send;
+}
+
+/// What the readiness of the webhook depends on.
 #[derive(Clone, Debug)]
 pub struct Readiness {
     /// The address the webhook listens on.
@@ -49,9 +55,9 @@ pub struct Readiness {
     pub drain: Drain,
 }
 
-impl Readiness {
-    /// What is missing, if anything; found by a TLS handshake with our own listener.
-    pub async fn missing(&self, now: Timestamp) -> Option<&'static str> {
+impl Ready for Readiness {
+    /// Found by a TLS handshake with our own listener.
+    async fn missing(&self, now: Timestamp) -> Option<&'static str> {
         if self.drain.is_draining() {
             return Some("draining: this process is about to end");
         }
@@ -74,7 +80,7 @@ impl Readiness {
     }
 }
 
-async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
+async fn readyz<R: Ready>(State(admin): State<Arc<Admin<R>>>) -> Response {
     match admin.readiness.missing(Timestamp::now()).await {
         None => "ok\n".into_response(),
         Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("{missing}\n")).into_response(),
@@ -84,7 +90,7 @@ async fn readyz(State(admin): State<Arc<Admin>>) -> Response {
 /// Prometheus asks for this type; see the `OpenMetrics` specification, "Overall Structure".
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+async fn metrics<R: Ready>(State(admin): State<Arc<Admin<R>>>) -> Response {
     let mut text = String::new();
     match encode(&mut text, &admin.registry) {
         Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),

@@ -1,5 +1,12 @@
 //! The commands beside the server, and the control plane that tests and demo run.
 
+pub mod cluster;
 pub mod control_plane;
 pub mod demo;
+pub mod distrust;
+mod progress;
 pub mod review;
+mod secrets;
+pub mod status;
+mod table;
+mod text;

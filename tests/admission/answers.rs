@@ -1,11 +1,15 @@
 //! What the endpoint answers to what it can and cannot read.
 
+use std::io;
+use std::sync::{Arc, Mutex};
+
 use axum::body::Body;
+use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
 use crate::pki;
-use crate::rig::{MAX_BODY, ask, post, review, secret, send};
+use crate::rig::{MAX_BODY, annotate, ask, post, review, secret, send};
 
 #[tokio::test]
 async fn a_rotation_is_bundled_recorded_and_explained() {
@@ -37,6 +41,41 @@ async fn a_person_is_told_how_to_drop_what_was_added_back() {
         "{:?}",
         warnings.warnings()
     );
+    // Nobody is told of what did not happen.
+    review["request"]["object"] = review["request"]["oldObject"].clone();
+    assert!(ask(&review).await.warnings().is_empty());
+}
+
+/// What a logger writes, in memory.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn one_log_line_says_what_was_decided_and_of_what_it_warned() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let logger = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+    let logging = tracing::subscriber::set_default(logger);
+    let unreadable = annotate(secret(&pki::ca().pem()), "keep", "many");
+    let unreadable = annotate(unreadable, "window", "long");
+    ask(&review(&secret(&pki::ca().pem()), &unreadable)).await;
+    drop(logging);
+    let written = lines.0.lock().unwrap().clone();
+    let line: Value = serde_json::from_slice(&written).expect("one line");
+    let fields = &line["fields"];
+    assert_eq!((&fields["namespace"], &fields["name"]), (&json!("gateway"), &json!("envoy")));
+    assert_eq!((&fields["decision"], &fields["appended"]), (&json!("rotation"), &json!(1)));
+    assert_eq!(fields["warnings"], "keep_unreadable,window_unreadable");
 }
 
 #[tokio::test]
@@ -82,6 +121,20 @@ async fn a_body_over_the_limit_gets_413_and_one_at_the_limit_is_read() {
     assert_eq!(post(padded.clone()).await.0, StatusCode::OK);
     padded.push(b' ');
     assert_eq!(post(padded).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_is_bounded_too_and_one_that_breaks_off_is_refused() {
+    let status = async |chunks: Vec<Result<Bytes, io::Error>>| {
+        post(Body::from_stream(futures::stream::iter(chunks))).await.0
+    };
+    let megabyte = Bytes::from(vec![b' '; 1024 * 1024]);
+    let flood: Vec<_> = (0..9).map(|_| Ok(megabyte.clone())).collect();
+    assert_eq!(status(flood).await, StatusCode::PAYLOAD_TOO_LARGE);
+    let good = serde_json::to_vec(&review(&json!({}), &json!({}))).unwrap();
+    assert_eq!(status(vec![Ok(good.clone().into())]).await, StatusCode::OK);
+    let broken = vec![Ok(good.into()), Err(io::Error::other("reset"))];
+    assert_eq!(status(broken).await, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

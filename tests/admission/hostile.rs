@@ -1,10 +1,11 @@
 //! Hostile bodies: answered, bounded, and never the end of the process.
 
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::pki;
 use crate::rig::{ask, post, review, secret};
+use crate::shapes;
 
 #[tokio::test]
 async fn deep_nesting_and_floods_are_answered() {
@@ -65,7 +66,7 @@ async fn nulls_anywhere_in_the_request_are_answered() {
         ("/request/oldObject/data", "no_ca"),
     ] {
         let mut review = review(&old, &new);
-        *review.pointer_mut(pointer).unwrap() = serde_json::Value::Null;
+        *review.pointer_mut(pointer).unwrap() = Value::Null;
         assert_eq!(ask(&review).await.decision(), decision, "{pointer}");
     }
 }
@@ -80,5 +81,77 @@ async fn values_of_the_wrong_type_under_our_names_are_refused_without_their_cont
         let (status, body) = post(serde_json::to_vec(&review(&object, &object)).unwrap()).await;
         assert_eq!(status, StatusCode::BAD_REQUEST);
         assert!(!String::from_utf8_lossy(&body).contains("CANARY"));
+    }
+}
+
+/// What comes of each shape of `benches/hostile.rs`, and how many certificates are carried then: in
+/// a body of 300 kB, and in one of 7 MiB, in which most values leave no room for any.
+const EXPECTED: [(&str, &str, usize, usize); 43] = [
+    ("json arrays in data", "rotation", 1, 0),
+    ("json objects in data", "rotation", 1, 0),
+    ("json arrays in managed fields", "rotation", 1, 1),
+    ("json arrays as body", "400", 0, 0),
+    ("json string without end", "400", 0, 0),
+    ("json number in data", "rotation", 1, 0),
+    ("json white space", "rotation", 1, 1),
+    ("json escapes in a data key", "rotation", 1, 1),
+    ("many data keys", "rotation", 1, 1),
+    ("one data key many times", "rotation", 1, 1),
+    ("many annotations", "rotation", 1, 0),
+    ("one annotation many times", "rotation", 1, 0),
+    ("one label many times", "rotation", 1, 1),
+    ("escapes in an annotation", "rotation", 1, 0),
+    ("a uid of escapes", "rotation", 1, 1),
+    ("tiny certificate blocks", "trust_store", 0, 0),
+    ("tiny other blocks", "not_readable", 0, 0),
+    ("begin lines without end", "trust_store", 0, 0),
+    ("begin lines without end, stored", "trust_store", 0, 0),
+    ("begin lines of many labels", "rotation", 1, 0),
+    ("one begin and many other ends", "rotation", 1, 0),
+    ("half boundaries", "rotation", 1, 0),
+    ("dashes", "rotation", 1, 0),
+    ("empty lines in a block", "rotation", 1, 0),
+    ("base64 with white space", "rotation", 1, 0),
+    ("base64 that is none", "not_readable", 0, 0),
+    ("a large certificate", "rotation", 1, 0),
+    ("a large certificate, stored", "rotation", 1, 0),
+    ("one certificate many times", "rotation", 1, 0),
+    ("many extensions", "rotation", 1, 0),
+    ("many parts of a name", "rotation", 1, 0),
+    ("asn.1 nested 64 times", "rotation", 1, 0),
+    ("asn.1 nested in a name", "rotation", 1, 0),
+    ("look-alike authorities", "rotation", 8, 8),
+    ("authorities that issue each other", "rotation", 8, 8),
+    ("a long chain of authorities", "rotation", 60, 11),
+    ("a long record", "rotation", 1, 1),
+    ("a full record, and white space", "rotation", 1, 1),
+    ("a long list of distrust", "unchanged", 60, 60),
+    ("a list of commas", "unchanged", 60, 60),
+    ("a list of colons", "unchanged", 60, 60),
+    ("a long window", "unchanged", 60, 60),
+    ("a flood of leaf certificates", "rotation", 1, 0),
+];
+
+#[tokio::test]
+async fn every_hostile_shape_is_answered_at_any_size() {
+    let names: Vec<_> = shapes::cases().iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, EXPECTED.map(|(name, ..)| name));
+    for ((name, generate), (_, decision, small, large)) in shapes::cases().into_iter().zip(EXPECTED)
+    {
+        for (size, carried) in [(300_000, small), (7 << 20, large)] {
+            let body = generate(size);
+            assert!((size / 2..size * 3 / 2).contains(&body.len()), "{name}: {}", body.len());
+            let (status, answer) = post(body).await;
+            if decision == "400" {
+                assert_eq!(status, StatusCode::BAD_REQUEST, "{name} of {size} bytes");
+                continue;
+            }
+            let answer: Value = serde_json::from_slice(&answer).unwrap();
+            let audit = &answer["response"]["auditAnnotations"];
+            let fingerprints = audit["carried"].as_str().unwrap_or_default().split_terminator(',');
+            let outcome = (audit["decision"].as_str().unwrap(), fingerprints.count());
+            assert_eq!(outcome, (decision, carried), "{name} of {size} bytes");
+            assert_eq!(answer["response"]["allowed"], true, "{name} of {size} bytes");
+        }
     }
 }

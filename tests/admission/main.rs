@@ -5,6 +5,9 @@
 #[path = "../support/pki.rs"]
 mod pki;
 
+#[path = "../../benches/hostile.rs"]
+mod shapes;
+
 mod answers;
 mod asks;
 mod corpus;

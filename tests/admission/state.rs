@@ -172,13 +172,31 @@ async fn without_room_for_the_record_nothing_is_carried() {
     let outcome = ask(&review(&annotate(secret(&old.pem()), "keep", "3"), &full)).await;
     assert!(outcome.operations.is_empty(), "{:?}", outcome.operations.len());
     assert_eq!(outcome.ca_crt(), new.pem());
-    assert!(outcome.warnings().iter().any(|w| w.contains("annotations have no room")));
+    let of_room = |w: &&&str| w.contains("annotations have no room");
+    assert_eq!(outcome.warnings().iter().filter(of_room).count(), 1);
     // A byte count that fits exactly is used.
     let record = ask(&review(&secret(&old.pem()), &secret(&new.pem()))).await;
     let needed = "ca-overlap.dev/carried".len() + record.annotation("carried").unwrap().len();
     full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - needed).into();
     let outcome = ask(&review(&secret(&old.pem()), &full)).await;
     assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+}
+
+#[tokio::test]
+async fn settings_without_room_are_left_out_with_one_warning() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let mut stored = annotate(secret(&old.pem()), "keep", "2");
+    for key in ["group", "restart"] {
+        stored = annotate(stored, key, &"x".repeat(4096));
+    }
+    let mut nearly_full = secret(&new.pem());
+    nearly_full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 4096).into();
+    let outcome = ask(&review(&stored, &nearly_full)).await;
+    assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+    assert_eq!(outcome.annotation("keep"), Some("2"));
+    assert_eq!((outcome.annotation("group"), outcome.annotation("restart")), (None, None));
+    assert!(outcome.warnings()[0].contains("annotations have no room"));
+    assert_eq!(outcome.warnings().len(), 1);
 }
 
 #[tokio::test]

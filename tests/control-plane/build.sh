@@ -12,6 +12,7 @@ set -eu
 
 KUBERNETES=1.36.3
 CERT_MANAGER=v1.21.2
+PROMETHEUS_OPERATOR=v0.85.0
 ENVTEST_SECONDS=180
 BINARIES="etcd kube-apiserver kubectl"
 VERSION_PACKAGE=k8s.io/component-base/version
@@ -138,34 +139,46 @@ publish() {
 }
 
 find_crds() {
-    [ -e "$out/crds/cert-manager-$CERT_MANAGER.yaml" ]
+    [ -e "$out/crds/cert-manager-$CERT_MANAGER.yaml" ] &&
+        [ -e "$out/crds/prometheus-operator-$PROMETHEUS_OPERATOR.yaml" ]
 }
 
 fetch_crds() {
     if ! command -v go >/dev/null 2>&1; then
-        say "no go: without it cert-manager's CRDs are not fetched, and the test of overlays/cert-manager needs them"
+        say "no go: without it foreign CRDs are not fetched, and the tests of overlays/cert-manager and components/prometheus need them"
         return 0
     fi
     [ -n "$work" ] || {
         work=$(mktemp -d "$out/.work.XXXXXX")
         trap clean EXIT
     }
-    module=github.com/cert-manager/cert-manager@$CERT_MANAGER
+    mkdir -p "$out/crds"
+    fetch_crd_module cert-manager github.com/cert-manager/cert-manager "$CERT_MANAGER" deploy/crds '*.yaml'
+    # Of the operator's kinds only those that components/prometheus uses: all are 4 MB.
+    fetch_crd_module prometheus-operator github.com/prometheus-operator/prometheus-operator \
+        "$PROMETHEUS_OPERATOR" example/prometheus-operator-crd \
+        'monitoring.coreos.com_prometheusrules.yaml monitoring.coreos.com_servicemonitors.yaml'
+    say "foreign CRDs are in ${out#"$root"/}/crds"
+}
+
+# NAME MODULE VERSION DIRECTORY FILES
+fetch_crd_module() {
+    [ ! -e "$out/crds/$1-$3.yaml" ] || return 0
     # Outside of any module, so that go.mod and go.sum stay as they are; the checksum database
     # or GOFLAGS of the caller decide about verification.
-    (cd "$work" && GOWORK=off go mod download -json "$module" >module.json) ||
-        fail "cannot download $module: $(grep '"Error"' "$work/module.json" || true)"
+    (cd "$work" && GOWORK=off go mod download -json "$2@$3" >module.json) ||
+        fail "cannot download $2@$3: $(grep '"Error"' "$work/module.json" || true)"
     dir=$(sed -n 's/^[[:space:]]*"Dir": "\(.*\)",*$/\1/p' "$work/module.json")
-    for crd in "$dir"/deploy/crds/*.yaml; do
-        printf -- '---\n'
-        cat "$crd"
-    done >"$work/crds.yaml"
-    grep -q 'name: certificates.cert-manager.io' "$work/crds.yaml" ||
-        fail "$module has no CRDs in deploy/crds"
-    mkdir -p "$out/crds"
-    rm -f "$out"/crds/cert-manager-*.yaml
-    mv "$work/crds.yaml" "$out/crds/cert-manager-$CERT_MANAGER.yaml"
-    say "cert-manager's CRDs are in ${out#"$root"/}/crds"
+    : >"$work/crds.yaml"
+    for pattern in $5; do
+        # shellcheck disable=SC2231 # a pattern on purpose
+        for crd in "$dir/$4"/$pattern; do
+            printf -- '---\n'
+            cat "$crd" || fail "$2@$3 has no $crd"
+        done >>"$work/crds.yaml"
+    done
+    rm -f "$out/crds/$1"-*.yaml
+    mv "$work/crds.yaml" "$out/crds/$1-$3.yaml"
 }
 
 clean() {

@@ -52,7 +52,7 @@ fn a_certificate_under_another_label_is_not_carried_and_a_warning_says_so() {
 }
 
 #[test]
-fn a_certificate_that_reads_only_in_part_is_known_but_never_carried() {
+fn a_certificate_whose_key_is_damaged_is_never_carried() {
     let mut scene = scene("CA1");
     let mut der = pem::blocks(scene.pem("X").as_bytes()).next().unwrap().contents().unwrap();
     let curve: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
@@ -61,8 +61,7 @@ fn a_certificate_that_reads_only_in_part_is_known_but_never_carried() {
     der[at] = 0x04;
     let mut torn = Vec::new();
     pem::encode_certificate(&der, &mut torn);
-    let known = Certificate::from_der(der).unwrap();
-    assert!(!known.is_well_formed());
+    assert!(Certificate::from_der(der).is_none());
     scene.ca_crt = Some([scene.pem("CA1").as_bytes(), &torn].concat());
     scene.keep = "2";
     let decision = scene.write("CA2");
@@ -158,6 +157,15 @@ fn a_needed_intermediate_keeps_its_root() {
     scene.distrust = vec!["Root1"];
     scene.write("CA2 Int1 Root1");
     assert_eq!(scene.shows(), "CA2 Int1*");
+}
+
+#[test]
+fn a_distrusted_intermediate_keeps_no_root() {
+    let mut scene = scene("CA2 Int1* Root1*").leaf_by("Int1");
+    scene.window = "1h";
+    scene.distrust = vec!["Int1"];
+    scene.write("CA2 Int1 Root1");
+    assert_eq!(scene.shows(), "CA2");
 }
 
 #[test]
@@ -289,6 +297,16 @@ fn entries_for_the_first_or_for_absent_certificates_do_not_count() {
     // CA2 is the generator's own all the same: without it, it is a retirement of nothing carried.
     let decision = scene.write("CA3");
     assert_eq!((decision.case, scene.shows().as_str()), (Case::Rotation, "CA3 CA2*"));
+}
+
+#[test]
+fn the_first_certificate_is_never_cut_whatever_the_record_says() {
+    let mut scene = scene("CA2 CA1*");
+    let entries = scene.entries("CA2* CA1*");
+    scene.record = Some(Record::new(entries));
+    scene.window = "1h";
+    assert_eq!(scene.write("CA2 CA1").cut, 1);
+    assert_eq!(scene.shows(), "CA2");
 }
 
 #[test]

@@ -5,7 +5,9 @@
 mod pki;
 
 mod asks;
+mod certificates;
 mod edges;
+mod issuers;
 mod laws;
 mod scene;
 mod table;

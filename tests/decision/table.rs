@@ -193,9 +193,23 @@ fn more_than_64_certificates_are_a_trust_store() {
     assert_eq!(scene.write_bytes(just_fits.as_bytes(), None).case, Case::Same);
     assert_eq!(scene.ca_crt, stored);
     assert!(scene.shows().ends_with("CA1*"));
+    // So is an echo, of which 64 are the generator's own.
+    let echo = [b"# exported\n", stored.unwrap().as_slice()].concat();
+    assert_eq!(scene.write_bytes(&echo, None).case, Case::Same);
+    assert!(scene.shows().ends_with("CA1*"));
     // From a trust store to one CA: nothing is carried.
     scene.ca_crt = Some(many.concat().into_bytes());
     assert_eq!(scene.write("CA1").case, Case::TrustStore);
+}
+
+#[test]
+fn a_stored_text_of_more_blocks_than_we_could_have_left_is_a_trust_store() {
+    // Twice 64 of the generator's, and 64 that we added.
+    for (blocks, case) in [(192, Case::Rotation), (193, Case::TrustStore)] {
+        let mut scene = scene("CA1");
+        scene.ca_crt = Some(scene.pem("CA1").repeat(blocks).into_bytes());
+        assert_eq!(scene.write("CA2").case, case, "{blocks} blocks");
+    }
 }
 
 #[test]
@@ -211,6 +225,20 @@ fn without_room_fewer_are_carried() {
     let decision = scene.write("CA4");
     assert_eq!((scene.shows().as_str(), decision.appended), ("CA4", 0));
     assert_eq!(decision.warnings, [Warning::DataFull]);
+}
+
+#[test]
+fn room_is_used_to_the_last_byte() {
+    let mut scene = scene("CA1");
+    let (incoming, one) = (scene.pem("CA2"), scene.get("CA1").pem().len());
+    // A final newline that is missing is added, and counts.
+    for (text, needed) in [(incoming.as_str(), one), (incoming.trim_end(), one + 1)] {
+        scene.room = needed - 1;
+        assert_eq!(scene.decide(Some(text.as_bytes()), None).appended, 0);
+        scene.room = needed;
+        let result = scene.decide(Some(text.as_bytes()), None).ca_crt.unwrap();
+        assert_eq!(result.len(), text.len() + needed);
+    }
 }
 
 #[test]

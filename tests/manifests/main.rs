@@ -4,6 +4,8 @@
 //! kubectl those tests say so, and in CI (`CI=true`) they fail.
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "../support/binary.rs"]
+mod binary;
 mod kustomization;
 
 use std::collections::BTreeSet;
@@ -309,10 +311,8 @@ fn all_ports_lead_to_the_listeners() {
 
 #[test]
 fn the_program_knows_every_flag_and_variable_of_the_pod() {
-    let help = Command::new(env!("CARGO_BIN_EXE_ca-overlap"))
-        .args(["webhook", "--help"])
-        .output()
-        .expect("the program");
+    let help =
+        Command::new(binary::path()).args(["webhook", "--help"]).output().expect("the program");
     let help = String::from_utf8(help.stdout).expect("UTF-8");
     // Lines are wrapped anywhere.
     let help: Vec<&str> = help.split_whitespace().collect();

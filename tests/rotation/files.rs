@@ -98,7 +98,7 @@ impl Program {
             arguments.push("--client-ca=ca.crt");
         }
         let log = scratch.path().join("log");
-        let program = Path::new(env!("CARGO_BIN_EXE_ca-overlap"));
+        let program = &crate::support::binary::path();
         let environment = [("NO_COLOR", std::ffi::OsStr::new("1"))];
         let mut process = Supervised::start(
             "webhook",

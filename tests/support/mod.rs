@@ -6,7 +6,9 @@
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails here")]
 
+pub mod binary;
 pub mod certs;
+pub mod command;
 pub mod secrets;
 
 use std::io::Write as _;
@@ -129,7 +131,7 @@ impl Cluster {
         arguments: &[&str],
     ) -> Result<Webhook, Error> {
         let options = WebhookOptions {
-            program: PathBuf::from(env!("CARGO_BIN_EXE_ca-overlap")),
+            program: binary::path(),
             name: name.into(),
             listen,
             admin: (listen.ip(), 8081).into(),

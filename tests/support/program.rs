@@ -69,7 +69,7 @@ pub(crate) struct Program {
 
 impl Program {
     pub(crate) fn command() -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ca-overlap"));
+        let mut command = Command::new(super::binary::path());
         command.stdin(Stdio::null());
         command
     }
@@ -79,16 +79,23 @@ impl Program {
         let files = Files::new();
         let (cert, key) = (files.cert(), files.key());
         let files_arguments = ["--tls-cert", &cert, "--tls-key", &key];
-        Self::spawn_with(files, &[&files_arguments, arguments].concat(), &[]).await
+        let arguments = [&files_arguments, arguments].concat();
+        Self::spawn_by(Self::command(), files, &arguments, &[]).await
     }
 
     /// With any arguments and environment; its ports are known when this returns.
     pub(crate) async fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        Self::spawn_with(Files::new(), arguments, environment).await
+        Self::spawn_by(Self::command(), Files::new(), arguments, environment).await
     }
 
-    async fn spawn_with(files: Files, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = Self::command()
+    /// By a command of the caller's, to which everything is added after the program's name.
+    pub(crate) async fn spawn_by(
+        mut command: Command,
+        files: Files,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        let mut child = command
             .args(["--log-format", "json", "webhook", "--listen", "127.0.0.1:0"])
             .args(["--admin-listen", "127.0.0.1:0"])
             .args(arguments)

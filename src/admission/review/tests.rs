@@ -53,12 +53,12 @@ fn unknown_fields_nulls_and_missing_maps_are_no_obstacle() {
 #[test]
 fn only_what_concerns_us_is_kept_and_everything_is_measured() {
     let secret = secret(
-        r#"{"metadata":{"annotations":{"a":"12345","ca-overlap.dev/keep":"2","b\n":"\u00e9\\"}}}"#,
+        r#"{"metadata":{"annotations":{"a":"12345","ca-overlap.dev/keep":"2","b\n":"\u00e9\\","ca-overlap.dev/x":""}}}"#,
     );
     let annotations = secret.annotations().unwrap();
-    assert_eq!(annotations.get("a"), None);
+    assert_eq!((annotations.get("a"), annotations.get("ca-overlap.dev/x")), (None, None));
     assert_eq!(annotations.get("ca-overlap.dev/keep"), Some("2"));
-    assert_eq!(annotations.size, 6 + 20 + 2 + 3);
+    assert_eq!(annotations.size, 6 + 20 + 2 + 3 + 16);
 }
 
 #[test]
@@ -77,6 +77,10 @@ fn the_data_size_is_that_of_the_decoded_values() {
         let [a, b, c] = sizes.map(|n| BASE64_STANDARD.encode(vec![7_u8; n]));
         let text = format!(r#"{{"data":{{"ca.crt":"{a}","x":"{b}","tls.crt":"{c}"}}}}"#);
         assert_eq!(secret(&text).data_size(), sizes.iter().sum::<usize>());
+    }
+    // Without padding, as no API server sends it.
+    for (value, size) in [("Q", 0), ("QQ", 1), ("QUI", 2), ("QUJDQ", 3), ("QUJDQUI", 5)] {
+        assert_eq!(secret(&format!(r#"{{"data":{{"x":"{value}"}}}}"#)).data_size(), size);
     }
 }
 

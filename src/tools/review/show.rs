@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 
 use base64::prelude::*;
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use json_patch::{Patch, PatchOperation};
 use serde_json::{Map, Value, json};
 
@@ -16,6 +15,7 @@ use crate::names;
 use crate::overlap::Case;
 use crate::overlap::certs::{Bundle, Certificate};
 use crate::overlap::record::{Entry, Record};
+use crate::tools::text::{day, printable, subject};
 
 /// More certificates are counted, not listed.
 const MAX_LISTED: usize = 80;
@@ -246,25 +246,6 @@ fn carried(entry: &Entry) -> String {
         Some(until) => format!("carried since {}, until {until}", entry.since),
         None => format!("carried since {}, until the next rotation", entry.since),
     }
-}
-
-fn subject(certificate: &Certificate) -> String {
-    let subject = certificate.parsed().map(|parsed| parsed.subject().to_string());
-    match subject.as_deref().map(printable) {
-        None => "(unreadable subject)".to_owned(),
-        Some(subject) if subject.is_empty() => "(empty subject)".to_owned(),
-        Some(subject) => subject,
-    }
-}
-
-/// Names come from whoever made the certificate: nothing in them may steer a terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(200).collect()
-}
-
-fn day(seconds: i64) -> String {
-    let Ok(time) = Timestamp::from_second(seconds) else { return "never".to_owned() };
-    time.to_zoned(TimeZone::UTC).date().to_string()
 }
 
 fn plural(count: usize) -> String {

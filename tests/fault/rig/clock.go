@@ -30,7 +30,7 @@ func clockJumps(env *Env) (*Result, error) {
 		return nil, err
 	}
 	service, review, err := setUp(env, Settings{
-		Program: product(env), Arguments: defaultDrain,
+		Program: webhook(env.ClockProduct), Arguments: defaultDrain,
 		Environment: []string{
 			"LD_PRELOAD=" + env.FakeTime, "FAKETIME_TIMESTAMP_FILE=" + absolute,
 			"FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1",

@@ -21,6 +21,7 @@ import (
 func main() {
 	options := Options{}
 	flag.StringVar(&options.Product, "product", "target/debug/ca-overlap", "the `program` to test")
+	flag.StringVar(&options.ClockProduct, "clock-product", "", "the `program` for clock jumps, dynamically linked as libfaketime needs; none: the product")
 	flag.StringVar(&options.Faulty, "faulty", "target/debug/examples/faulty-webhook", "the `program` with faults")
 	flag.StringVar(&options.Dir, "dir", "target/fault", "where certificates and logs go; emptied before")
 	flag.StringVar(&options.FakeTime, "faketime", fakeTime(), "libfaketime, a shared `object`; none: no clock jumps")
@@ -35,6 +36,9 @@ func main() {
 		os.Exit(64)
 	}
 	options.Only = pattern
+	if options.ClockProduct == "" {
+		options.ClockProduct = options.Product
+	}
 
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -49,7 +53,7 @@ func main() {
 
 // Options are the flags.
 type Options struct {
-	Product, Faulty, Dir, FakeTime, Review string
+	Product, ClockProduct, Faulty, Dir, FakeTime, Review string
 
 	Full bool
 	Seed uint64
@@ -98,7 +102,7 @@ func (r *Result) Problem(format string, arguments ...any) {
 }
 
 func run(ctx context.Context, options Options) (bool, error) {
-	for _, program := range []string{options.Product, options.Faulty} {
+	for _, program := range []string{options.Product, options.ClockProduct, options.Faulty} {
 		if _, err := os.Stat(program); err != nil {
 			return false, fmt.Errorf("%s is missing: use make fault-test, which builds it", program)
 		}

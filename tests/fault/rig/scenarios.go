@@ -54,8 +54,10 @@ func plan(full bool) [][]Scenario {
 // program says what to start.
 type program func(*Env) []string
 
-func product(e *Env) []string {
-	return []string{e.Product, "webhook", "--log-format", "json", "--namespace", "ca-overlap"}
+func product(e *Env) []string { return webhook(e.Product) }
+
+func webhook(program string) []string {
+	return []string{program, "webhook", "--log-format", "json", "--namespace", "ca-overlap"}
 }
 
 func fault(name string) program {

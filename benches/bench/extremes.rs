@@ -1,0 +1,201 @@
+//! Hostile bodies, instruction counts, and the webhook that manages its own certificates.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use base64::prelude::*;
+use ca_overlap::names;
+use ca_overlap::tools::control_plane::{
+    Assets, ControlPlane, Options, Patches, Webhook, WebhookOptions, can_listen, send,
+};
+
+use crate::client::{Connection, Target};
+use crate::load::Load;
+use crate::pki;
+use crate::results::{Hostile, Instructions, OURS};
+use crate::reviews::wire;
+use crate::server::{Kind, memory};
+use crate::session::Session;
+
+const MIB: usize = 1024 * 1024;
+
+impl Session<'_> {
+    /// CPU for hostile bodies, ours; each in two sizes, to see how it grows.
+    pub async fn hostile(&mut self) -> Result<()> {
+        const TIMES: u32 = 50;
+        let Some(ours) = self.rigs.iter().find(|rig| rig.name == OURS) else { return Ok(()) };
+        for (what, body) in hostile_bodies() {
+            let mut server = ours.ready(self.serving).await?;
+            let wire = wire(&body);
+            let mut connection = server.dial().await?;
+            let before = server.cpu()?;
+            let mut status = 0;
+            for _ in 0..TIMES {
+                status = connection.exchange(&wire).await?.0;
+                if status != 200 {
+                    // A refusal may end its connection.
+                    connection = server.dial().await?;
+                }
+            }
+            let cpu = server.cpu()?.saturating_sub(before) / TIMES;
+            let millis = cpu.as_secs_f64() * 1e3;
+            self.results.hostile.push(Hostile { what, bytes: body.len(), status, millis });
+        }
+        Ok(())
+    }
+
+    /// Instructions per request by callgrind, the whole of the server: twice as many requests
+    /// less once as many.
+    pub async fn instructions(&mut self) -> Result<()> {
+        const REQUESTS: u64 = 500;
+        if Command::new("valgrind").arg("--version").output().is_err() {
+            self.results.not_measured.push("instructions: valgrind is missing".into());
+            return Ok(());
+        }
+        let rigs: Vec<_> = self.distinct().filter(|rig| rig.kind != Kind::Peer).cloned().collect();
+        for rig in rigs {
+            for (what, review) in
+                [("bundling", &self.reviews.bundle_8k), ("nothing to do", &self.reviews.nothing_8k)]
+            {
+                let mut counts = [0, 0];
+                for (count, requests) in counts.iter_mut().zip([REQUESTS, 2 * REQUESTS]) {
+                    let out = self.serving.path().join("callgrind.out");
+                    let file = format!("--callgrind-out-file={}", out.display());
+                    let wrapper = ["taskset", "-c", "0", "valgrind", "--tool=callgrind", &file];
+                    let mut server = rig.start_under(self.serving, &wrapper)?;
+                    let mut connection = server.dial().await?;
+                    for _ in 0..requests {
+                        connection.call(&server.target, review).await?;
+                    }
+                    drop(connection);
+                    // The product drains at the first signal and ends at the second.
+                    server.signal("TERM")?;
+                    if !server.ended(Duration::from_secs(2)).await? {
+                        server.signal("TERM")?;
+                    }
+                    ensure!(server.ended(Duration::from_secs(60)).await?, "valgrind does not end");
+                    *count = collected(&out)?;
+                }
+                self.results.instructions.push(Instructions {
+                    program: rig.name.into(),
+                    what: what.into(),
+                    per_request: counts[1].saturating_sub(counts[0]) / REQUESTS,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Memory with certificates of its own, under a real API server.
+    pub async fn self_managed(&mut self, program: &Path) -> Result<()> {
+        let not_measured = |why: String| format!("RSS, self-managed: {why}");
+        let Ok(assets) = Assets::find(None) else {
+            let why = not_measured("no control plane (make control-plane)".into());
+            self.results.not_measured.push(why);
+            return Ok(());
+        };
+        let plane = ControlPlane::start(Options::new(assets)).await?;
+        let service = plane.next_cluster_ip()?;
+        let listen = SocketAddr::from((service, 443));
+        if let Err(error) = can_listen(listen) {
+            let why = not_measured(format!("cannot listen on {listen}: {error}"));
+            self.results.not_measured.push(why);
+            return Ok(());
+        }
+        let patches = Patches { cluster_ip: Some(service), url: None };
+        plane.install(Path::new("manifests/overlays/kind"), patches).await?;
+        let options = WebhookOptions {
+            program: program.canonicalize()?,
+            name: "webhook".into(),
+            listen,
+            admin: (service, 8081).into(),
+            arguments: vec!["--log-level".into(), "warn".into()],
+        };
+        let mut webhook = Webhook::start(&plane, options).await?;
+        webhook.ready().await?;
+        let client = plane.client().await?;
+        let path = format!(
+            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{}",
+            names::WEBHOOK_CONFIGURATION
+        );
+        let configuration = send(&client, "GET", &path, None, Vec::new()).await?;
+        let ca = &configuration.body()["webhooks"][0]["clientConfig"]["caBundle"];
+        let ca = BASE64_STANDARD.decode(ca.as_str().context("no caBundle")?)?;
+        let mut target = Target::new(listen, pki::client(str::from_utf8(&ca)?)?, false);
+        target.name =
+            format!("{}.{}.svc", names::SERVICE, names::NAMESPACE).try_into().context("name")?;
+        let review = &self.reviews.bundle_8k;
+        let load = Load { target: &target, review, connections: 1 };
+        let mut connection: Connection = load.dial().await?.remove(0);
+        for _ in 0..100 {
+            connection.call(&target, review).await?;
+        }
+        self.results.self_managed = Some(memory(webhook.process().pid())?);
+        Ok(())
+    }
+}
+
+/// What callgrind counted.
+fn collected(file: &Path) -> Result<u64> {
+    let text = std::fs::read_to_string(file)?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("summary: ").or_else(|| line.strip_prefix("totals: ")));
+    let Some(line) = line else { bail!("{}: no totals", file.display()) };
+    line.trim().parse().context("totals")
+}
+
+/// Bodies that try to make us work, in half the size and the whole.
+fn hostile_bodies() -> Vec<(String, Vec<u8>)> {
+    let review = |object: &str, old: &str| {
+        format!(
+            r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u","operation":"UPDATE","namespace":"n","name":"x","kind":{{"group":"","version":"v1","kind":"Secret"}},"options":{{"kind":"UpdateOptions"}},"userInfo":{{"username":"x"}},"object":{object},"oldObject":{old}}}}}"#
+        )
+    };
+    let pem = |block: &str, size: usize, tail: &str| {
+        let text = format!("{}{tail}", block.repeat(size / block.len()));
+        let text = BASE64_STANDARD.encode(text);
+        format!(r#"{{"metadata":{{}},"data":{{"ca.crt":"{text}"}}}}"#)
+    };
+    let annotations = |size: usize| {
+        let entry = r#""a":"b","#;
+        let entries = entry.repeat(size / 2 / entry.len());
+        format!(r#"{{"metadata":{{"annotations":{{{entries}"z":""}}}},"data":{{"ca.crt":""}}}}"#)
+    };
+    let escapes = |size: usize| {
+        let text = r"\u0041".repeat(size / 2 / 6);
+        format!(r#"{{"metadata":{{}},"data":{{"ca.crt":"{text}"}}}}"#)
+    };
+    let mut bodies = Vec::new();
+    let mut add = |what: &str, size: usize, body: &dyn Fn(usize) -> String| {
+        for size in [size / 2, size] {
+            bodies.push((what.to_owned(), body(size).into_bytes()));
+        }
+    };
+    add("nested lists", 7 * MIB, &|size| "[".repeat(size));
+    add("short annotations", 7 * MIB, &|size| review(&annotations(size), &annotations(size)));
+    add("escaped characters", 7 * MIB, &|size| review(&escapes(size), &escapes(size)));
+    add("PEM: BEGIN lines alone", MIB, &|size| {
+        let block = "-----BEGIN CERTIFICATE-----\n";
+        review(&pem(block, size, "a"), &pem(block, size, "b"))
+    });
+    add("PEM: tiny blocks", MIB, &|size| {
+        let block = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n";
+        review(&pem(block, size, "a"), &pem(block, size, "b"))
+    });
+    add("PEM: one large block", MIB, &|size| {
+        let line = "A".repeat(64) + "\n";
+        let body = line.repeat(size / line.len());
+        let block = |tail: &str| {
+            let text =
+                format!("-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n{tail}");
+            let text = BASE64_STANDARD.encode(text);
+            format!(r#"{{"metadata":{{}},"data":{{"ca.crt":"{text}"}}}}"#)
+        };
+        review(&block("a"), &block("b"))
+    });
+    bodies
+}

@@ -1,0 +1,183 @@
+//! `ca-overlap keeper`: its flags, and the configuration that they make.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use humantime::parse_duration;
+
+use super::webhook::{label, positive, subdomain};
+use super::{Failure, UsageError};
+use crate::keeper::due::Rules;
+use crate::keeper::lease;
+use crate::keeper::run::{self, Config};
+use crate::names;
+use crate::overlap::policy::{Defaults, Keep, Mode, Window};
+use crate::webhook::own_namespace;
+
+/// What signals do, for `--help`.
+const SIGNALS: &str = "\
+Signals:
+  SIGTERM  Give the Lease back, then end; a second one ends at once.";
+
+/// The flags of `ca-overlap keeper`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = SIGNALS)]
+pub struct KeeperArgs {
+    /// How long files take to reach every reader of a Secret: a staged leaf waits for that long
+    /// after the last Secret of its group was written
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_SETTLE",
+        default_value = "120s"
+    )]
+    settle: Duration,
+
+    /// Where /livez, /readyz and /metrics are, by plain HTTP
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "CA_OVERLAP_ADMIN_LISTEN",
+        default_value = "0.0.0.0:8082"
+    )]
+    admin_listen: SocketAddr,
+
+    #[command(flatten)]
+    election: ElectionArgs,
+    #[command(flatten)]
+    policy: PolicyArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Which replica acts")]
+struct ElectionArgs {
+    /// The namespace of the Lease [default: the pod's own, else the kubeconfig's, else ca-overlap]
+    #[arg(long, value_name = "NAME", value_parser = label, env = "CA_OVERLAP_NAMESPACE")]
+    namespace: Option<String>,
+
+    /// The Lease
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = subdomain,
+        env = "CA_OVERLAP_LEASE",
+        default_value = names::KEEPER_LEASE
+    )]
+    lease: String,
+
+    /// How long the Lease holds without a renewal: how long nobody acts after a crash
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_LEASE_DURATION",
+        default_value = "15s"
+    )]
+    lease_duration: Duration,
+
+    /// Who we are, unlike any other replica [default: the host's name, which is the pod's]
+    #[arg(long, value_name = "NAME", value_parser = subdomain, env = "CA_OVERLAP_IDENTITY")]
+    identity: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+#[command(
+    next_help_heading = "For Secrets that do not say it themselves (as the webhook has them)"
+)]
+struct PolicyArgs {
+    /// bundle, staged or off
+    #[arg(long, value_name = "MODE", env = "CA_OVERLAP_DEFAULT_MODE", default_value = "bundle")]
+    default_mode: Mode,
+
+    /// How many previous CAs to carry, 0 to 8
+    #[arg(long, value_name = "N", env = "CA_OVERLAP_KEEP", default_value = "1")]
+    keep: Keep,
+
+    /// How long to carry them, such as 24h; none: until the next rotation
+    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_WINDOW", default_value = "none")]
+    window: Window,
+}
+
+impl KeeperArgs {
+    /// Runs the keeper until it is told to end.
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        run::run(self.validate()?).map_err(anyhow::Error::from)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Checks what clap cannot.
+    pub fn validate(self) -> Result<Config, UsageError> {
+        let Self { settle, admin_listen, election, policy } = self;
+        let ElectionArgs { namespace, lease, lease_duration, identity } = election;
+        let PolicyArgs { default_mode, keep, window } = policy;
+        positive("--settle", settle)?;
+        let is_whole = lease_duration.subsec_nanos() == 0;
+        if !is_whole || !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease_duration) {
+            let problem = "must be whole seconds, from 3s to 1h";
+            return Err(UsageError::new("--lease-duration", problem));
+        }
+        let election = lease::Settings {
+            namespace: namespace.unwrap_or_else(own_namespace),
+            lease,
+            identity: identity.unwrap_or_else(own_name),
+            duration: lease_duration,
+        };
+        let rules = Rules { defaults: Defaults { mode: default_mode, keep, window }, settle };
+        Ok(Config { admin_listen, election, rules })
+    }
+}
+
+const SHORTEST_LEASE: Duration = Duration::from_secs(3);
+const LONGEST_LEASE: Duration = Duration::from_secs(3600);
+
+/// The host's name: in a pod, that of the pod.
+fn own_name() -> String {
+    let of_file = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = std::env::var("HOSTNAME").ok().or_else(of_file).unwrap_or_default();
+    let name = name.trim().to_lowercase();
+    subdomain(&name).unwrap_or_else(|_| names::KEEPER_SERVICE_ACCOUNT.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Cli, Command};
+    use super::*;
+
+    fn config(flags: &[&str]) -> Result<Config, String> {
+        let line = [&["ca-overlap", "keeper"], flags].concat();
+        let cli = Cli::try_parse_from(line).map_err(|error| error.to_string())?;
+        let Command::Keeper(args) = cli.command else { unreachable!() };
+        args.validate().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let config = config(&["--namespace", "n", "--identity", "keeper-0"]).unwrap();
+        assert_eq!(config.admin_listen.to_string(), "0.0.0.0:8082");
+        assert_eq!(config.rules.settle, Duration::from_secs(120));
+        assert_eq!(config.rules.defaults, Defaults::default());
+        assert_eq!(config.election.lease, names::KEEPER_LEASE);
+        assert_eq!(config.election.duration, Duration::from_secs(15));
+        assert_eq!((&*config.election.namespace, &*config.election.identity), ("n", "keeper-0"));
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        for (flags, flag) in [
+            (["--lease-duration", "2s"], "--lease-duration"),
+            (["--lease-duration", "3500ms"], "--lease-duration"),
+            (["--settle", "0s"], "--settle"),
+            (["--identity", "A pod"], "--identity"),
+            (["--namespace", "a.b"], "--namespace"),
+        ] {
+            let error = config(&flags).unwrap_err();
+            assert!(error.contains(flag), "{error}");
+        }
+        assert!(!own_name().is_empty());
+    }
+}

@@ -1,0 +1,190 @@
+//! The calls that the keeper makes: it reads Secrets without their secrets, and writes annotations.
+//!
+//! Each call has an end. What fails is told by code and reason: an answer's text may quote what was
+//! sent, and a parser's error quotes what it read.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client, Resource};
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+
+use super::secret_view::SecretView;
+use crate::names;
+
+/// A Secret's namespace and name; cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(Arc<(String, String)>);
+
+impl Key {
+    /// Of a namespace and a name.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self(Arc::new((namespace.into(), name.into())))
+    }
+
+    /// Of an object that was read.
+    pub fn of(secret: &SecretView) -> Self {
+        let meta = secret.meta();
+        Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        &self.0.0
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0.1
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace(), self.name())
+    }
+}
+
+/// Why a call has failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Another writer was faster: read again.
+    #[error("it was changed in between")]
+    Conflict,
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+    /// The object does not exist.
+    #[error("it does not exist")]
+    Gone,
+}
+
+/// What to change on a Secret.
+#[derive(Clone, Debug, Default)]
+pub struct Change<'a> {
+    /// Annotations to set or, by `None`, to remove.
+    pub annotations: Vec<(&'a str, Option<&'a str>)>,
+    /// The label `mode` to set.
+    pub mode: Option<&'a str>,
+}
+
+/// Reads and annotates Secrets.
+#[derive(Clone)]
+pub struct Secrets {
+    client: Client,
+}
+
+impl Secrets {
+    /// By this client.
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Reads one; `None` where there is none.
+    pub async fn get(&self, key: &Key) -> Result<Option<SecretView>, CallError> {
+        let api: Api<SecretView> = Api::namespaced(self.client.clone(), key.namespace());
+        match call(api.get_opt(key.name())).await {
+            Err(CallError::Gone) => Ok(None),
+            other => other,
+        }
+    }
+
+    /// The uid of a namespace; `None` where there is none.
+    pub async fn namespace_uid(&self, name: &str) -> Result<Option<String>, CallError> {
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        let found = call(api.get_metadata_opt(name)).await?;
+        Ok(found.and_then(|namespace| namespace.metadata.uid))
+    }
+
+    /// Changes annotations, and a label, of the version that was read. Gives what is stored
+    /// afterwards, the webhook's changes included.
+    pub async fn change(
+        &self,
+        key: &Key,
+        read: &SecretView,
+        change: Change<'_>,
+    ) -> Result<SecretView, CallError> {
+        let annotations = change.annotations.into_iter();
+        let annotations: Map<String, Value> =
+            annotations.map(|(key, value)| (key.to_owned(), json!(value))).collect();
+        let mut patch = json!({"metadata": {
+            "uid": read.meta().uid,
+            "resourceVersion": read.resource_version(),
+            "annotations": annotations,
+        }});
+        if let Some(mode) = change.mode {
+            patch["metadata"]["labels"] = json!({names::MODE: mode});
+        }
+        let api: Api<SecretView> = Api::namespaced(self.client.clone(), key.namespace());
+        let parameters = PatchParams {
+            field_manager: Some(names::KEEPER_SERVICE_ACCOUNT.to_owned()),
+            ..PatchParams::default()
+        };
+        call(api.patch(key.name(), &parameters, &Patch::Merge(&patch))).await
+    }
+
+    /// The Secrets of a namespace that are in a group.
+    pub async fn group(&self, namespace: &str, group: &str) -> Result<Vec<SecretView>, CallError> {
+        let api: Api<SecretView> = Api::namespaced(self.client.clone(), namespace);
+        let mut found = Vec::new();
+        let mut parameters = ListParams::default().limit(PAGE);
+        loop {
+            let page = call(api.list(&parameters)).await?;
+            let of_group =
+                page.items.into_iter().filter(|s| s.annotation(names::GROUP) == Some(group));
+            found.extend(of_group);
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => parameters.continue_token = Some(token),
+                None => return Ok(found),
+            }
+        }
+    }
+}
+
+/// Secrets at a time: bounds what one answer takes in memory.
+pub(super) const PAGE: u32 = 100;
+
+/// One call. The API server's own limit is longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for an answer, but not for ever.
+pub(super) async fn call<T>(
+    answer: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, CallError> {
+    match timeout(PATIENCE, answer).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(CallError::from(&error)),
+        Err(_) => {
+            let seconds = PATIENCE.as_secs();
+            Err(CallError::Failed(format!("the API server did not answer within {seconds} s")))
+        }
+    }
+}
+
+impl From<&kube::Error> for CallError {
+    fn from(error: &kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => match status.code {
+                404 => Self::Gone,
+                409 => Self::Conflict,
+                code => Self::Failed(format!("status {code} {}", status.reason)),
+            },
+            kube::Error::SerdeError(_) => Self::Failed("the answer is not readable".to_owned()),
+            other => Self::Failed(root(other)),
+        }
+    }
+}
+
+/// The innermost cause: the outer ones say only that a request has failed.
+fn root(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,285 @@
+//! A Secret as the keeper reads it: no value but the public certificates.
+//!
+//! Private keys pass the parser without being copied or decoded. Of the annotations only ours are
+//! kept: kubectl's `last-applied-configuration` holds whole Secrets.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::prelude::*;
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, Time};
+use kube::Resource;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::due::View;
+use crate::names;
+
+/// A Secret without its secrets. `Debug` shows where it stands, never a value.
+#[derive(Clone, Deserialize)]
+pub struct SecretView {
+    #[serde(deserialize_with = "metadata")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    immutable: Option<bool>,
+    #[serde(default)]
+    data: Option<Certificates>,
+}
+
+impl SecretView {
+    /// What [`super::due`] looks at.
+    pub fn view(&self) -> View<'_> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        let value = |get: fn(&Certificates) -> &Option<Vec<u8>>| {
+            self.data.as_ref().and_then(|data| get(data).as_deref())
+        };
+        View {
+            labels: self.metadata.labels.as_ref().unwrap_or(&NONE),
+            annotations: self.metadata.annotations.as_ref().unwrap_or(&NONE),
+            ca_crt: value(|data| &data.ca_crt),
+            tls_crt: value(|data| &data.tls_crt),
+            pending_tls_crt: value(|data| &data.pending_tls_crt),
+            is_immutable: self.immutable == Some(true),
+        }
+    }
+
+    /// One of our annotations.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// One of our labels.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.metadata.labels.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// The object's uid.
+    pub fn object_uid(&self) -> Option<&str> {
+        self.metadata.uid.as_deref()
+    }
+
+    /// When anybody last changed it, by the times of its managed fields.
+    pub fn written(&self) -> Option<Timestamp> {
+        let fields = self.metadata.managed_fields.iter().flatten();
+        fields.filter_map(|field| field.time.as_ref()).map(|time| time.0).max()
+    }
+
+    /// The version that was read.
+    pub fn resource_version(&self) -> &str {
+        self.metadata.resource_version.as_deref().unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for SecretView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretView")
+            .field("namespace", &self.metadata.namespace)
+            .field("name", &self.metadata.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Resource for SecretView {
+    type DynamicType = ();
+    type Scope = NamespaceResourceScope;
+
+    fn kind((): &()) -> Cow<'_, str> {
+        "Secret".into()
+    }
+
+    fn group((): &()) -> Cow<'_, str> {
+        "".into()
+    }
+
+    fn version((): &()) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural((): &()) -> Cow<'_, str> {
+        "secrets".into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// The values that are read, decoded. No `Debug`.
+#[derive(Clone, Default)]
+struct Certificates {
+    ca_crt: Option<Vec<u8>>,
+    tls_crt: Option<Vec<u8>>,
+    pending_tls_crt: Option<Vec<u8>>,
+}
+
+impl<'de> Deserialize<'de> for Certificates {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(CertificatesVisitor)
+    }
+}
+
+struct CertificatesVisitor;
+
+impl<'de> Visitor<'de> for CertificatesVisitor {
+    type Value = Certificates;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the data of a Secret")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Certificates, A::Error> {
+        let mut found = Certificates::default();
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            let place = match key.as_ref() {
+                names::CA_CRT => &mut found.ca_crt,
+                names::TLS_CRT => &mut found.tls_crt,
+                names::PENDING_TLS_CRT => &mut found.pending_tls_crt,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            // What the API server did not encode itself counts as absent.
+            *place =
+                map.next_value::<Option<String>>()?.and_then(|v| BASE64_STANDARD.decode(v).ok());
+        }
+        Ok(found)
+    }
+}
+
+/// Of the metadata what is needed; of the managed fields their times alone.
+fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    let Metadata { name, namespace, uid, resource_version, labels, annotations, managed_fields } =
+        Metadata::deserialize(deserializer)?;
+    let Ours(labels) = labels.unwrap_or_default();
+    let Ours(annotations) = annotations.unwrap_or_default();
+    Ok(ObjectMeta {
+        name,
+        namespace,
+        uid,
+        resource_version,
+        labels: (!labels.is_empty()).then_some(labels),
+        annotations: (!annotations.is_empty()).then_some(annotations),
+        managed_fields: managed_fields.and_then(|fields| {
+            let last =
+                fields.into_iter().filter_map(|field| field.time).max_by_key(|time| time.0)?;
+            Some(vec![ManagedFieldsEntry { time: Some(last), ..ManagedFieldsEntry::default() }])
+        }),
+        ..ObjectMeta::default()
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    namespace: Option<String>,
+    #[serde(default)]
+    uid: Option<String>,
+    #[serde(default)]
+    resource_version: Option<String>,
+    #[serde(default)]
+    labels: Option<Ours>,
+    #[serde(default)]
+    annotations: Option<Ours>,
+    #[serde(default)]
+    managed_fields: Option<Vec<Managed>>,
+}
+
+#[derive(Deserialize)]
+struct Managed {
+    #[serde(default)]
+    time: Option<Time>,
+}
+
+/// The entries of a map whose keys are ours.
+#[derive(Default)]
+struct Ours(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Ours {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(OursVisitor)
+    }
+}
+
+struct OursVisitor;
+
+impl<'de> Visitor<'de> for OursVisitor {
+    type Value = Ours;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("labels or annotations")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ours, A::Error> {
+        let mut found = BTreeMap::new();
+        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+            if names::KEYS.contains(&key.as_ref()) {
+                found.insert(key.into_owned(), map.next_value()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(Ours(found))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CANARY: &str = "Q0FOQVJZLWluLXRscy5rZXk=";
+
+    fn read() -> SecretView {
+        let text = format!(
+            r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"envoy","namespace":"a",
+            "uid":"u","resourceVersion":"7","managedFields":[{{"manager":"{CANARY}","time":"2026-03-01T10:00:00Z"}},{{}}],
+            "labels":{{"app":"{CANARY}","ca-overlap.dev/phase":"overlap"}},
+            "annotations":{{"kubectl.kubernetes.io/last-applied-configuration":"{CANARY}",
+            "ca-overlap.dev/keep":"2"}}}},"type":"kubernetes.io/tls","data":{{"ca.crt":"Y2E=",
+            "tls.crt":"bGVhZg==","tls.key":"{CANARY}","pending.tls.key":"{CANARY}",
+            "other":null}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn only_public_values_and_our_own_keys_are_read() {
+        let secret = read();
+        let view = secret.view();
+        assert_eq!(view.ca_crt, Some(&b"ca"[..]));
+        assert_eq!(view.tls_crt, Some(&b"leaf"[..]));
+        assert_eq!(view.pending_tls_crt, None);
+        assert_eq!(view.labels.len() + view.annotations.len(), 2);
+        assert_eq!(secret.annotation(names::KEEP), Some("2"));
+        assert_eq!(secret.label(names::PHASE), Some("overlap"));
+        assert_eq!(secret.resource_version(), "7");
+        assert_eq!(secret.written().unwrap().to_string(), "2026-03-01T10:00:00Z");
+        assert!(!format!("{:?}", secret.meta()).contains(CANARY));
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        assert_eq!(
+            format!("{:?}", read()),
+            r#"SecretView { namespace: Some("a"), name: Some("envoy"), .. }"#
+        );
+    }
+
+    #[test]
+    fn a_secret_without_data_and_labels_is_read() {
+        let text = r#"{"metadata":{"name":"a","labels":null},"data":null,"immutable":true}"#;
+        let secret: SecretView = serde_json::from_str(text).unwrap();
+        assert!(secret.view().ca_crt.is_none() && secret.view().is_immutable);
+        assert!(secret.view().annotations.is_empty());
+    }
+}

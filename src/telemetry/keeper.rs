@@ -1,0 +1,303 @@
+//! What the keeper counts.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{Label, handle};
+
+/// Two labels, all sides known at compile time.
+type Labels = [(&'static str, &'static str); 2];
+
+/// Counts what the keeper does. Clones count together; the default is in no registry.
+#[derive(Clone, Debug)]
+pub struct KeeperMetrics {
+    leader: Gauge,
+    secrets: Family<Label, Gauge>,
+    asks: Family<Labels, Counter>,
+    lateness: Histogram,
+    problems: Family<Label, Gauge>,
+    events: Family<Label, Counter>,
+    restarts: Family<Label, Counter>,
+    remembered: Gauge,
+    watch_errors: Counter,
+}
+
+/// What is asked of the webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AskKind {
+    /// Cut out what is over.
+    Retire,
+    /// Put the waiting pair into service.
+    Promote,
+    /// Carry what an update has dropped.
+    Repair,
+    /// An ask that is not needed any more is taken back.
+    Withdraw,
+}
+
+/// What became of an ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AskResult {
+    /// Another writer was faster; it is asked again.
+    Conflict,
+    /// The webhook acted.
+    Done,
+    /// The API server refused, or did not answer.
+    Failed,
+    /// The webhook did not see it.
+    NotSeen,
+    /// The webhook saw it, and changed nothing.
+    Refused,
+}
+
+/// What became of an Event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventResult {
+    /// More than the limit of rates allows.
+    Dropped,
+    /// The API server refused, or did not answer.
+    Failed,
+    /// Stored.
+    Published,
+}
+
+/// What became of the restart of one workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartResult {
+    /// Its rollout is complete.
+    Done,
+    /// The API server refused.
+    Failed,
+    /// It may not be restarted, or does not exist.
+    NotAllowed,
+    /// Something has taken our annotation back.
+    Reverted,
+    /// Its pod template was changed.
+    Started,
+    /// Its rollout takes too long.
+    Stuck,
+}
+
+impl KeeperMetrics {
+    /// Registers the families in `registry`, whose prefix is `ca_overlap`. `problems` are the names
+    /// of all problems, so that each has a series from the start.
+    pub fn register(registry: &mut Registry, problems: &[&'static str]) -> Self {
+        let metrics = Self::default();
+        for problem in problems {
+            metrics.problem(problem, 0);
+        }
+        let keeper = registry.sub_registry_with_prefix("keeper");
+        keeper.register(
+            "leader",
+            "1 while this replica holds the Lease, by its own clock too",
+            metrics.leader.clone(),
+        );
+        keeper.register(
+            "secrets",
+            "Secrets that are watched, by phase: overlap, staged or none",
+            metrics.secrets.clone(),
+        );
+        keeper.register(
+            "asks",
+            "What the webhook was asked to do, and what became of it",
+            metrics.asks.clone(),
+        );
+        keeper.register_with_unit(
+            "lateness",
+            "How long after something was due the webhook had acted on it",
+            Unit::Seconds,
+            metrics.lateness.clone(),
+        );
+        keeper.register(
+            "problems",
+            "Secrets that have a problem, by problem",
+            metrics.problems.clone(),
+        );
+        keeper.register("events", "Events that were to be published", metrics.events.clone());
+        keeper.register("restarts", "Restarts of workloads, by result", metrics.restarts.clone());
+        keeper.register(
+            "remembered",
+            "Secrets whose public certificates are remembered, to repair what an update drops",
+            metrics.remembered.clone(),
+        );
+        keeper.register(
+            "watch_errors",
+            "Watches of Secrets that broke and were taken up again",
+            metrics.watch_errors.clone(),
+        );
+        metrics
+    }
+
+    /// Whether this replica may act.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// How many Secrets are watched: in phase overlap, in phase staged, in none.
+    pub fn watched(&self, overlap: usize, staged: usize, none: usize) {
+        for (phase, count) in [("overlap", overlap), ("staged", staged), ("none", none)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.secrets.get_or_create(&[("phase", phase)]).set(count);
+        }
+    }
+
+    /// How many Secrets have the problem of this name.
+    pub fn problem(&self, name: &'static str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.problems.get_or_create(&[("problem", name)]).set(count);
+    }
+
+    /// An ask has ended.
+    pub fn asked(&self, ask: AskKind, result: AskResult) {
+        self.asks.get_or_create(&[("ask", ask.name()), ("result", result.name())]).inc();
+    }
+
+    /// The webhook has acted this many seconds after it was due.
+    pub fn acted_after(&self, seconds: f64) {
+        self.lateness.observe(seconds);
+    }
+
+    /// An Event has ended.
+    pub fn event(&self, result: EventResult) {
+        let result = match result {
+            EventResult::Dropped => "dropped",
+            EventResult::Failed => "failed",
+            EventResult::Published => "published",
+        };
+        self.events.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// A workload was looked at in order to restart it.
+    pub fn restart(&self, result: RestartResult) {
+        self.restarts.get_or_create(&[("result", result.name())]).inc();
+    }
+
+    /// How many Secrets are remembered.
+    pub fn remembers(&self, count: usize) {
+        self.remembered.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A watch broke.
+    pub fn watch_failed(&self) {
+        self.watch_errors.inc();
+    }
+}
+
+impl AskKind {
+    const ALL: [Self; 4] = [Self::Retire, Self::Promote, Self::Repair, Self::Withdraw];
+
+    /// How metrics and logs call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Retire => "retire",
+            Self::Promote => "promote",
+            Self::Repair => "repair",
+            Self::Withdraw => "withdraw",
+        }
+    }
+}
+
+impl AskResult {
+    const ALL: [Self; 5] = [Self::Conflict, Self::Done, Self::Failed, Self::NotSeen, Self::Refused];
+
+    /// How metrics and logs call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Conflict => "conflict",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::NotSeen => "not_seen",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl RestartResult {
+    const ALL: [Self; 6] =
+        [Self::Done, Self::Failed, Self::NotAllowed, Self::Reverted, Self::Started, Self::Stuck];
+
+    /// How metrics and logs call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::NotAllowed => "not_allowed",
+            Self::Reverted => "reverted",
+            Self::Started => "started",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
+impl Default for KeeperMetrics {
+    fn default() -> Self {
+        let asks = Family::<Labels, Counter>::default();
+        for ask in AskKind::ALL {
+            for result in AskResult::ALL {
+                drop(asks.get_or_create(&[("ask", ask.name()), ("result", result.name())]));
+            }
+        }
+        let events = Family::<Label, Counter>::default();
+        for result in ["dropped", "failed", "published"] {
+            drop(handle(&events, [("result", result)]));
+        }
+        let restarts = Family::<Label, Counter>::default();
+        for result in RestartResult::ALL {
+            drop(handle(&restarts, [("result", result.name())]));
+        }
+        let metrics = Self {
+            leader: Gauge::default(),
+            secrets: Family::default(),
+            asks,
+            lateness: Histogram::new([0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0]),
+            problems: Family::default(),
+            events,
+            restarts,
+            remembered: Gauge::default(),
+            watch_errors: Counter::default(),
+        };
+        metrics.watched(0, 0, 0);
+        metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    #[test]
+    fn counts_stand_under_their_names() {
+        let mut registry = super::super::registry();
+        let metrics = KeeperMetrics::register(&mut registry, &["retire_blocked"]);
+        metrics.leads(true);
+        metrics.watched(2, 1, 3);
+        metrics.asked(AskKind::Retire, AskResult::NotSeen);
+        metrics.acted_after(0.2);
+        metrics.event(EventResult::Dropped);
+        metrics.restart(RestartResult::Stuck);
+        metrics.remembers(4);
+        metrics.watch_failed();
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        for line in [
+            "ca_overlap_keeper_leader 1",
+            "ca_overlap_keeper_secrets{phase=\"overlap\"} 2",
+            "ca_overlap_keeper_secrets{phase=\"none\"} 3",
+            "ca_overlap_keeper_asks_total{ask=\"retire\",result=\"not_seen\"} 1",
+            "ca_overlap_keeper_asks_total{ask=\"repair\",result=\"done\"} 0",
+            "ca_overlap_keeper_lateness_seconds_bucket{le=\"0.25\"} 1",
+            "ca_overlap_keeper_problems{problem=\"retire_blocked\"} 0",
+            "ca_overlap_keeper_events_total{result=\"dropped\"} 1",
+            "ca_overlap_keeper_restarts_total{result=\"stuck\"} 1",
+            "ca_overlap_keeper_remembered 4",
+            "ca_overlap_keeper_watch_errors_total 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! `ca-overlap distrust`: takes a compromised CA out of every Secret that carries it, now.
+//!
+//! ```text
+//! wanted (which CAs) ──► secrets (who holds them) ──► act (annotate, read back) ──► show
+//!                                                      plan (pure)
+//! ```
+
+mod act;
+mod plan;
+mod show;
+mod wanted;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use futures::StreamExt;
+use futures::stream;
+use kube::ResourceExt;
+
+use self::act::Done;
+use self::show::Report;
+use super::cluster::{Cluster, ClusterArgs, ConnectError, explain};
+use super::progress;
+use super::secrets::{Seen, Unread, read_all, read_one};
+use crate::keeper::secret_view::SecretView;
+use crate::overlap::certs::Fingerprint;
+
+/// How many Secrets are written at a time.
+const AT_ONCE: usize = 8;
+
+/// Takes a compromised CA out of every Secret that carries it
+///
+/// Finds each Secret whose ca.crt holds the CA, and adds its fingerprint to the annotation
+/// ca-overlap.dev/distrust. Where the webhook carries the CA, it drops it in that same request, and
+/// never carries it again. Where the CA is the generator's own, only the generator can replace it;
+/// these Secrets are listed.
+///
+/// Run it with --dry-run first: the API server and the webhook then answer as for the real thing,
+/// and nothing is stored.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DistrustArgs {
+    /// The SHA-256 fingerprint of the certificate, or a file with certificates (PEM or DER), all of
+    /// which are distrusted; - reads standard input
+    #[arg(value_name = "FINGERPRINT|FILE")]
+    pub ca: String,
+
+    /// These Secrets alone, as NAMESPACE/NAME or NAME
+    #[arg(value_name = "SECRET")]
+    pub secrets: Vec<String>,
+
+    /// Show what would happen, and store nothing
+    #[arg(long, env = "CA_OVERLAP_DRY_RUN")]
+    pub dry_run: bool,
+
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t, env = "CA_OVERLAP_OUTPUT")]
+    pub output: Output,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show it")]
+    pub cluster: ClusterArgs,
+}
+
+const EXAMPLES: &str = "Examples:
+  ca-overlap distrust stolen-ca.pem -A --dry-run
+  ca-overlap distrust stolen-ca.pem -A
+  ca-overlap distrust 5E:2C:…:9A gateway/envoy
+
+Exit code: 0 if no Secret in scope holds the CA any more; 1 if one still does, if a leaf needs the
+CA, or if something failed; 64 if the command line is wrong.";
+
+/// What is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table for people
+    #[default]
+    Text,
+    /// The same for programs
+    Json,
+    /// The same as YAML
+    Yaml,
+}
+
+/// Why nothing was done.
+#[derive(Debug, thiserror::Error)]
+pub enum DistrustError {
+    /// Neither a fingerprint nor a file.
+    #[error("{0} is neither a SHA-256 fingerprint (64 hex digits) nor a file")]
+    NotACa(String),
+    /// The file cannot be read.
+    #[error("cannot read {}: {error}", .path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The file holds no certificate.
+    #[error("{}: no certificate in it, as PEM or DER; give a certificate or its SHA-256", .0.display())]
+    NoCertificate(PathBuf),
+    /// A name that is not one.
+    #[error("{0} is no name of a Secret: expected NAMESPACE/NAME or NAME")]
+    NotASecret(String),
+    /// Names and -A together.
+    #[error("does not go with names of Secrets")]
+    NamesAndAll,
+    /// No cluster.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The result cannot be written.
+    #[error("cannot write the result: {0}")]
+    Write(#[from] io::Error),
+}
+
+impl DistrustError {
+    /// The part of the command line that is wrong, if that is what it is.
+    pub fn usage(&self) -> Option<&'static str> {
+        match self {
+            Self::NotACa(_) => Some("FINGERPRINT|FILE"),
+            Self::NotASecret(_) => Some("SECRET"),
+            Self::NamesAndAll => Some("--all-namespaces"),
+            _ => None,
+        }
+    }
+}
+
+impl DistrustArgs {
+    /// Finds, annotates, reads back, reports.
+    pub async fn run(self) -> Result<ExitCode, DistrustError> {
+        let names = self.names()?;
+        let wanted = wanted::read(&self.ca)?;
+        let cluster = self.cluster.connect().await?;
+        let fingerprints: Vec<Fingerprint> = wanted.iter().map(|w| w.fingerprint).collect();
+        let (found, unread) = if names.is_empty() {
+            find(&cluster, &fingerprints).await
+        } else {
+            fetch(&cluster, names, &fingerprints).await
+        };
+        let done = self.act(&cluster, found, &fingerprints).await;
+        let report = Report { wanted, done, unread, dry_run: self.dry_run, scope: cluster.scope };
+        show::print(&report, self.output)?;
+        Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// The Secrets that were named, by namespace, if one was given, and name.
+    fn names(&self) -> Result<Vec<(Option<&str>, &str)>, DistrustError> {
+        if self.cluster.all_namespaces && !self.secrets.is_empty() {
+            return Err(DistrustError::NamesAndAll);
+        }
+        let name = |text: &'_ String| {
+            let parts: Vec<&str> = text.split('/').collect();
+            parts.iter().all(|part| is_name(part)).then_some(parts.len())
+        };
+        let read = |text| {
+            name(text)
+                .filter(|parts| *parts <= 2)
+                .ok_or(DistrustError::NotASecret(text.clone()))?;
+            Ok(text.split_once('/').map_or((None, text.as_str()), |(ns, name)| (Some(ns), name)))
+        };
+        self.secrets.iter().map(read).collect()
+    }
+
+    async fn act(
+        &self,
+        cluster: &Cluster,
+        found: Vec<SecretView>,
+        wanted: &[Fingerprint],
+    ) -> Vec<Done> {
+        let all = found.len();
+        let finished = std::cell::Cell::new(0_usize);
+        let work = stream::iter(found)
+            .map(|secret| act::distrust(&cluster.client, secret, wanted, self.dry_run))
+            .buffered(AT_ONCE)
+            .inspect(|_| finished.set(finished.get() + 1))
+            .collect();
+        let told = || format!("writing Secrets, {} of {all}", finished.get());
+        progress::during(told, work).await
+    }
+}
+
+/// What the API server takes as a name; it would refuse others less clearly.
+fn is_name(text: &str) -> bool {
+    let known = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
+    !text.is_empty() && text.len() <= 253 && text.bytes().all(known)
+}
+
+/// The Secrets in scope that hold one of the CAs, by namespace and name.
+async fn find(cluster: &Cluster, wanted: &[Fingerprint]) -> (Vec<SecretView>, Vec<Unread>) {
+    let mut found = BTreeMap::new();
+    let seen = Seen::default();
+    let keep = |secret: SecretView| {
+        let key = (secret.namespace(), secret.name_any());
+        if plan::holds(&secret, wanted) {
+            found.insert(key, secret);
+        } else {
+            found.remove(&key);
+        }
+    };
+    let unread = progress::during(|| seen.told(), read_all(cluster, None, &seen, keep)).await;
+    (found.into_values().collect(), unread)
+}
+
+/// The Secrets of these names that hold one of the CAs. One that does not exist is a failure: it
+/// was asked for.
+async fn fetch(
+    cluster: &Cluster,
+    names: Vec<(Option<&str>, &str)>,
+    wanted: &[Fingerprint],
+) -> (Vec<SecretView>, Vec<Unread>) {
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for (namespace, name) in names {
+        let namespace = namespace.unwrap_or(&cluster.namespace);
+        let error = match read_one(&cluster.client, namespace, name).await {
+            Ok(Some(secret)) => {
+                found.extend(plan::holds(&secret, wanted).then_some(secret));
+                continue;
+            }
+            Ok(None) => format!("there is no Secret {namespace}/{name}"),
+            Err(error) => explain(&error),
+        };
+        failures.push(Unread { namespace: Some(namespace.to_owned()), error });
+    }
+    (found, failures)
+}

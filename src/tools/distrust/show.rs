@@ -1,0 +1,233 @@
+//! What `distrust` prints.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use serde_json::{Value, json};
+
+use super::act::{Done, Fate, Outcome};
+use super::wanted::Wanted;
+use super::{DistrustError, Output};
+use crate::tools::cluster::Scope;
+use crate::tools::secrets::Unread;
+use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
+use crate::tools::text::short;
+
+/// Everything that was found and done.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) wanted: Vec<Wanted>,
+    pub(super) done: Vec<Done>,
+    pub(super) unread: Vec<Unread>,
+    pub(super) dry_run: bool,
+    pub(super) scope: Scope,
+}
+
+impl Report {
+    /// Whether nothing is left to do.
+    pub(super) fn is_clean(&self) -> bool {
+        let is_clean = |outcome: &Outcome| {
+            matches!(outcome.result, Fate::Dropped | Fate::Gone) && !outcome.holding.leaf_needs_it
+        };
+        self.unread.is_empty() && self.outcomes().all(is_clean)
+    }
+
+    fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+        self.done.iter().flat_map(|done| &done.results)
+    }
+
+    fn count(&self, of: impl Fn(&Outcome) -> bool) -> usize {
+        self.done.iter().filter(|done| done.results.iter().any(&of)).count()
+    }
+}
+
+/// Prints to standard output.
+pub(super) fn print(report: &Report, output: Output) -> Result<(), DistrustError> {
+    let text = match output {
+        Output::Text => to_text(report),
+        Output::Json => format!("{:#}\n", to_json(report)),
+        Output::Yaml => serde_saphyr::to_string(&to_json(report)).map_err(io::Error::other)?,
+    };
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // A reader such as `head` that has seen enough is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+fn to_text(report: &Report) -> String {
+    let mut out = String::new();
+    let title = if report.dry_run { "To distrust (dry run)" } else { "Distrusted" };
+    let _ = writeln!(out, "{title}");
+    for Wanted { fingerprint, known } in &report.wanted {
+        let _ = writeln!(out, "  sha256 {fingerprint}");
+        if let Some((subject, day)) = known {
+            let _ = writeln!(out, "         {subject}, expires {day}");
+        }
+    }
+    out.push('\n');
+    if report.done.is_empty() {
+        let _ = writeln!(out, "{}", nowhere(report));
+    } else {
+        out.push_str(&table(report).render());
+    }
+    for (head, hint) in hints(report) {
+        let _ = writeln!(out, "\n{head}");
+        for line in wrapped(hint, WIDTH - 2) {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    if !report.unread.is_empty() {
+        let _ = writeln!(out, "\nNot read, so the CA may be there too:");
+    }
+    for Unread { namespace, error } in &report.unread {
+        let namespace = namespace
+            .as_deref()
+            .map_or("all namespaces".to_owned(), |name| format!("namespace {name}"));
+        for line in wrapped(&format!("{namespace}: {error}"), WIDTH - 2) {
+            let _ = writeln!(out, "  {line}");
+        }
+    }
+    out
+}
+
+fn nowhere(report: &Report) -> String {
+    let more = match report.scope {
+        Scope::All => "",
+        Scope::One(_) => " (-A looks into all)",
+    };
+    let read = if report.unread.is_empty() { "No Secret" } else { "No Secret that was read" };
+    format!("{read} in {} holds it in ca.crt{more}.", report.scope)
+}
+
+fn table(report: &Report) -> Table {
+    let mut table = Table::new(vec![
+        Column { head: "SECRET", most: 46 },
+        Column { head: "CA", most: 8 },
+        Column { head: "WAS", most: 7 },
+        Column { head: "RESULT", most: 30 },
+    ]);
+    for done in &report.done {
+        let column = |cell: &dyn Fn(&Outcome) -> String| done.results.iter().map(cell).collect();
+        let mut row = Row::new(vec![
+            vec![format!("{}/{}", done.namespace, done.name)],
+            column(&|outcome| short(outcome.holding.fingerprint)),
+            column(&|outcome| was(outcome).to_owned()),
+            column(&|outcome| result(outcome, report.dry_run)),
+        ]);
+        if let Some(error) = &done.error {
+            row.note(format!("failed: {error}"));
+        }
+        if done.annotation_too_long {
+            row.note(
+                "its list is longer than 4096 bytes: a generator that wipes it wipes it for good",
+            );
+        }
+        let carried = |outcome: &Outcome| outcome.result == Fate::StillCarried;
+        if done.is_off && done.results.iter().any(carried) {
+            row.note(
+                "mode off: the webhook changes no data here; remove the label ca-overlap.dev/mode",
+            );
+        }
+        table.push(row);
+    }
+    table
+}
+
+fn was(outcome: &Outcome) -> &'static str {
+    if outcome.holding.is_carried { "carried" } else { "own" }
+}
+
+fn result(outcome: &Outcome, dry_run: bool) -> String {
+    let result = match (outcome.result, dry_run) {
+        (Fate::Dropped, false) => "dropped",
+        (Fate::Dropped, true) => "would be dropped",
+        (Fate::Gone, _) => "gone meanwhile",
+        (Fate::Own, false) => "STILL THERE",
+        (Fate::Own, true) => "would stay",
+        (Fate::StillCarried, false) => "STILL CARRIED",
+        (Fate::StillCarried, true) => "would STILL be carried",
+        (Fate::Failed, _) => "FAILED",
+    };
+    let leaf = if outcome.holding.leaf_needs_it { ", leaf needs it" } else { "" };
+    format!("{result}{leaf}")
+}
+
+/// What is left to do, for what of it there is.
+fn hints(report: &Report) -> Vec<(String, &'static str)> {
+    let secrets =
+        |count: usize| if count == 1 { "1 Secret".into() } else { format!("{count} Secrets") };
+    let mut hints = Vec::new();
+    let mut hint = |count: usize, what: &str, text: &'static str| {
+        if count > 0 {
+            hints.push((format!("{} {what}", secrets(count)), text));
+        }
+    };
+    hint(
+        report.count(|outcome| outcome.result == Fate::Own),
+        "hold the CA as their generator's own: only the generator can replace it.",
+        "Make it issue a new CA (certgen --overwrite, cmctl renew, helm upgrade, …). The annotation \
+         is set, so the CA will not be carried beside the new one. Until then it stays trusted.",
+    );
+    hint(
+        report.count(|outcome| outcome.holding.leaf_needs_it),
+        "serve a leaf that only this CA vouches for.",
+        "Peers that read the new ca.crt refuse it. Have its generator issue a new leaf now, and \
+         restart what does not re-read its files.",
+    );
+    hint(
+        report.count(|outcome| outcome.result == Fate::StillCarried),
+        "still carry it: the webhook did not act.",
+        "Is it running (kubectl -n ca-overlap get pods), and registered for this Secret? Then run \
+         this command again; the keeper, if installed, asks by itself until the CA is gone.",
+    );
+    hint(
+        report.count(|outcome| outcome.result == Fate::Failed),
+        "could not be written; the reasons stand in the table.",
+        "Needed are the rights to list, get and patch Secrets. Running this command again repeats \
+         nothing that is done.",
+    );
+    if report.dry_run && !report.done.is_empty() {
+        hints.push((
+            "Nothing was stored.".to_owned(),
+            "This is what the API server and the webhook answered to a dry run. Without --dry-run \
+             the same happens.",
+        ));
+    }
+    hints
+}
+
+fn to_json(report: &Report) -> Value {
+    let certificate = |wanted: &Wanted| {
+        json!({
+            "sha256": wanted.fingerprint.to_string(),
+            "subject": wanted.known.as_ref().map(|(subject, _)| subject),
+            "notAfter": wanted.known.as_ref().map(|(_, day)| day),
+        })
+    };
+    let outcome = |outcome: &Outcome| {
+        json!({
+            "sha256": outcome.holding.fingerprint.to_string(),
+            "was": was(outcome),
+            "result": outcome.result,
+            "leafNeedsIt": outcome.holding.leaf_needs_it,
+        })
+    };
+    let secret = |done: &Done| {
+        json!({
+            "namespace": done.namespace,
+            "name": done.name,
+            "results": done.results.iter().map(outcome).collect::<Vec<_>>(),
+            "error": done.error,
+        })
+    };
+    let unread = |unread: &Unread| json!({"namespace": unread.namespace, "error": unread.error});
+    json!({
+        "dryRun": report.dry_run,
+        "clean": report.is_clean(),
+        "certificates": report.wanted.iter().map(certificate).collect::<Vec<_>>(),
+        "secrets": report.done.iter().map(secret).collect::<Vec<_>>(),
+        "unread": report.unread.iter().map(unread).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,210 @@
+//! Reading the Secrets of a cluster, page by page, without what is secret in them.
+
+use std::cell::Cell;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+
+use super::cluster::{Cluster, Scope, explain};
+use crate::keeper::secret_view::SecretView;
+
+/// How many objects are asked for at once.
+const PAGE: u32 = 500;
+/// How often a list that has expired is begun anew.
+const ANEW: usize = 3;
+
+/// How far reading has come.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(Cell<usize>);
+
+impl Seen {
+    /// For [`super::progress`].
+    pub(crate) fn told(&self) -> String {
+        format!("reading Secrets, {} so far", self.0.get())
+    }
+}
+
+/// A namespace that could not be read, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// Which; `None` if all of them.
+    pub namespace: Option<String>,
+    /// What the API server said.
+    pub error: String,
+}
+
+/// Hands every Secret in scope to `each`; one may come twice, if a list expired meanwhile. Where
+/// the user may not list all namespaces at once, each one is asked for alone. What could not be
+/// read is returned.
+pub(crate) async fn read_all(
+    cluster: &Cluster,
+    selector: Option<&str>,
+    seen: &Seen,
+    mut each: impl FnMut(SecretView),
+) -> Vec<Unread> {
+    let Cluster { client, scope, .. } = cluster;
+    let namespace = match scope {
+        Scope::All => None,
+        Scope::One(name) => Some(name.as_str()),
+    };
+    let unread = |namespace: Option<&str>, error: &kube::Error| Unread {
+        namespace: namespace.map(str::to_owned),
+        error: explain(error),
+    };
+    let refused = match read(client, namespace, selector, seen, &mut each).await {
+        Ok(()) => return Vec::new(),
+        Err(error) => error,
+    };
+    if namespace.is_some() || !is_forbidden(&refused) {
+        return vec![unread(namespace, &refused)];
+    }
+    // Who may not list namespaces either is told about the Secrets, which is what was asked for.
+    let Ok(namespaces) = namespaces(client).await else { return vec![unread(None, &refused)] };
+    let mut failures = Vec::new();
+    for name in &namespaces {
+        if let Err(error) = read(client, Some(name), selector, seen, &mut each).await {
+            failures.push(unread(Some(name), &error));
+        }
+    }
+    failures
+}
+
+/// One Secret; `None` if there is none of that name.
+pub(crate) async fn read_one(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<SecretView>, kube::Error> {
+    Api::namespaced(client.clone(), namespace).get_opt(name).await
+}
+
+async fn read(
+    client: &Client,
+    namespace: Option<&str>,
+    selector: Option<&str>,
+    seen: &Seen,
+    each: &mut impl FnMut(SecretView),
+) -> Result<(), kube::Error> {
+    let secrets: Api<SecretView> = match namespace {
+        Some(name) => Api::namespaced(client.clone(), name),
+        None => Api::all(client.clone()),
+    };
+    let mut page = ListParams::default().limit(PAGE);
+    page.label_selector = selector.map(str::to_owned);
+    let mut expired = 0;
+    loop {
+        let list = match secrets.list(&page).await {
+            Ok(list) => list,
+            Err(error) if expired < ANEW => {
+                let Some(go_on) = go_on(&error) else { return Err(error) };
+                expired += 1;
+                page.continue_token = go_on;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        seen.0.set(seen.0.get() + list.items.len());
+        list.items.into_iter().for_each(&mut *each);
+        page.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
+        if page.continue_token.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// The pages of one list show the state at its begin, and that is forgotten after some minutes.
+/// Then the API server gives a token by which the rest is read as it is now; without one the list
+/// begins anew. `None` if that is not what happened.
+fn go_on(error: &kube::Error) -> Option<Option<String>> {
+    let kube::Error::Api(status) = error else { return None };
+    let gone = status.code == 410;
+    let token = || status.metadata.as_ref().and_then(|metadata| metadata.continue_.clone());
+    gone.then(|| token().filter(|token| !token.is_empty()))
+}
+
+fn is_forbidden(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403)
+}
+
+async fn namespaces(client: &Client) -> Result<Vec<String>, kube::Error> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let list = namespaces.list_metadata(&ListParams::default()).await?;
+    Ok(list.items.iter().map(ResourceExt::name_any).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A cluster that gives these answers one after another, and the queries it was asked.
+    fn cluster(answers: Vec<(u16, Value)>) -> (Cluster, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let queries = asked.clone();
+        let answers = Arc::new(Mutex::new(answers.into_iter()));
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            queries.lock().unwrap().push(request.uri().query().unwrap_or_default().to_owned());
+            let (status, body) = answers.lock().unwrap().next().expect("no more requests");
+            async move {
+                let response = http::Response::builder().status(status);
+                response.body(Body::from(body.to_string().into_bytes()))
+            }
+        });
+        let client = Client::new(service, "it");
+        let scope = Scope::One("it".into());
+        (Cluster { client, scope, namespace: "it".into() }, asked)
+    }
+
+    fn page(names: &[&str], next: &str) -> (u16, Value) {
+        let items: Vec<_> = names.iter().map(|name| json!({"metadata": {"name": name}})).collect();
+        let metadata = json!({"continue": next});
+        (
+            200,
+            json!({"kind": "SecretList", "apiVersion": "v1", "metadata": metadata, "items": items}),
+        )
+    }
+
+    /// What the API server says when it has forgotten the state at which a list began.
+    fn expired(next: &str) -> (u16, Value) {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410,
+            "reason": "Expired", "message": "The provided continue parameter is too old",
+            "metadata": {"continue": next}});
+        (410, status)
+    }
+
+    async fn read(cluster: &Cluster) -> (Vec<String>, Vec<Unread>) {
+        let mut names = Vec::new();
+        let seen = Seen::default();
+        let unread = read_all(cluster, None, &seen, |secret| names.push(secret.name_any())).await;
+        (names, unread)
+    }
+
+    #[tokio::test]
+    async fn a_list_that_expires_goes_on_where_it_was() {
+        let answers = vec![page(&["a"], "one"), expired("now"), page(&["b"], "")];
+        let (cluster, asked) = cluster(answers);
+        assert_eq!(read(&cluster).await, (vec!["a".to_owned(), "b".to_owned()], Vec::new()));
+        let asked = asked.lock().unwrap();
+        assert!(
+            asked[1].contains("continue=one") && asked[2].contains("continue=now"),
+            "{asked:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn without_a_token_it_begins_anew_but_not_for_ever() {
+        let answers = vec![page(&["a"], "one"), expired(""), page(&["a", "b"], "")];
+        let (cluster, asked) = cluster(answers);
+        assert_eq!(read(&cluster).await.0, ["a", "a", "b"]);
+        assert!(!asked.lock().unwrap()[2].contains("continue"));
+
+        let (cluster, _) = self::cluster(vec![expired(""); ANEW + 1]);
+        let (_, unread) = read(&cluster).await;
+        assert_eq!(unread[0].error, "The provided continue parameter is too old");
+    }
+}

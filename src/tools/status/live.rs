@@ -1,0 +1,215 @@
+//! `status --watch`: each change as it happens, by watch.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use futures::stream::select_all;
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use kube::Api;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use serde_json::json;
+
+use super::row::Rotation;
+use super::{Key, Output, SELECTORS, StatusError, key, show};
+use crate::keeper::due::Rules;
+use crate::keeper::secret_view::SecretView;
+use crate::tools::cluster::{Cluster, Scope, explain};
+use crate::tools::text::printable;
+
+/// What the clock changes is shown within this time. The API server is not asked for it.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Watches until the process is told to end, or until the API server refuses.
+pub(super) async fn run(
+    cluster: &Cluster,
+    rules: &Rules,
+    output: Output,
+) -> Result<(), StatusError> {
+    let mut events = std::pin::pin!(events(cluster));
+    let mut world = World::default();
+    let mut screen = Screen::new(output);
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some((from, Ok(event))) => world.apply(from, event),
+                Some((_, Err(error))) => give_up_or_wait(&error, &cluster.scope)?,
+                None => return Ok(()),
+            },
+            _ = tick.tick() => {}
+        }
+        if world.is_complete() {
+            let now = Timestamp::now();
+            screen.show(world.rotations(rules, now), &cluster.scope, now)?;
+        }
+    }
+}
+
+/// The changes, each with the selector by which it was seen. What breaks is begun anew.
+fn events(
+    cluster: &Cluster,
+) -> impl Stream<Item = (usize, Result<Event<SecretView>, watcher::Error>)> + use<> {
+    let api: Api<SecretView> = match &cluster.scope {
+        Scope::All => Api::all(cluster.client.clone()),
+        Scope::One(namespace) => Api::namespaced(cluster.client.clone(), namespace),
+    };
+    select_all(SELECTORS.into_iter().enumerate().map(|(from, selector)| {
+        let config = watcher::Config::default().labels(selector);
+        watch(api.clone(), config).default_backoff().map(move |event| (from, event)).boxed()
+    }))
+}
+
+/// Who may not watch will not be let in later either; all else is tried again.
+fn give_up_or_wait(error: &watcher::Error, scope: &Scope) -> Result<(), StatusError> {
+    let (text, is_final) = match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => {
+            let refused = matches!(error, kube::Error::Api(s) if [401, 403].contains(&s.code));
+            (explain(error), refused)
+        }
+        // Its place in the stream is forgotten, as happens to a long watch: it reads all anew.
+        watcher::Error::WatchError(status) if status.code == 410 => return Ok(()),
+        watcher::Error::WatchError(status) => (printable(&status.message), false),
+        _ => ("the watch ended".to_owned(), false),
+    };
+    if is_final {
+        return Err(StatusError::Watch { scope: scope.to_string(), error: text });
+    }
+    eprintln!("ca-overlap: watching is interrupted, trying again: {text}");
+    Ok(())
+}
+
+/// The Secrets as last seen, by selector.
+#[derive(Default)]
+struct World {
+    seen: [BTreeMap<Key, SecretView>; SELECTORS.len()],
+    /// Lists that are being read.
+    fresh: [BTreeMap<Key, SecretView>; SELECTORS.len()],
+    is_read: [bool; SELECTORS.len()],
+}
+
+impl World {
+    fn apply(&mut self, from: usize, event: Event<SecretView>) {
+        match event {
+            Event::Init => self.fresh[from].clear(),
+            Event::InitApply(secret) => drop(self.fresh[from].insert(key(&secret), secret)),
+            Event::InitDone => {
+                self.seen[from] = std::mem::take(&mut self.fresh[from]);
+                self.is_read[from] = true;
+            }
+            Event::Apply(secret) => drop(self.seen[from].insert(key(&secret), secret)),
+            Event::Delete(secret) => drop(self.seen[from].remove(&key(&secret))),
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.is_read.iter().all(|is_read| *is_read)
+    }
+
+    fn rotations(&self, rules: &Rules, now: Timestamp) -> BTreeMap<Key, Rotation> {
+        // One that is seen by both selectors is the same in both, or will be in a moment.
+        let secrets = self.seen.iter().rev().flatten();
+        let rotation = |(key, secret): (&Key, &SecretView)| {
+            Rotation::of(secret, rules, now).map(|rotation| (key.clone(), rotation))
+        };
+        secrets.filter_map(rotation).collect()
+    }
+}
+
+/// What was printed.
+struct Screen {
+    output: Output,
+    is_terminal: bool,
+    /// `None` before the first time.
+    shown: Option<BTreeMap<Key, Rotation>>,
+}
+
+impl Screen {
+    fn new(output: Output) -> Self {
+        let is_terminal = std::io::stdout().is_terminal() && output == Output::Text;
+        Self { output, is_terminal, shown: None }
+    }
+
+    fn show(
+        &mut self,
+        rotations: BTreeMap<Key, Rotation>,
+        scope: &Scope,
+        now: Timestamp,
+    ) -> Result<(), StatusError> {
+        if self.is_terminal {
+            self.redraw(&rotations, scope, now)?;
+        } else {
+            self.append(&rotations, scope, now)?;
+        }
+        self.shown = Some(rotations);
+        Ok(())
+    }
+
+    /// A terminal shows how it is now.
+    fn redraw(
+        &self,
+        rotations: &BTreeMap<Key, Rotation>,
+        scope: &Scope,
+        now: Timestamp,
+    ) -> Result<(), StatusError> {
+        let rotations: Vec<_> = rotations.values().cloned().collect();
+        let text = show::to_text(&rotations, &[], scope, now);
+        let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        // Home, each line cleared to its end, then what is below.
+        let text = text.replace('\n', "\x1b[K\n");
+        show::write_out(&format!("\x1b[H{text}\x1b[K\n{seconds}, live; Ctrl-C ends\x1b[K\n\x1b[J"))
+    }
+
+    /// Elsewhere each change is a line, or an object.
+    fn append(
+        &self,
+        rotations: &BTreeMap<Key, Rotation>,
+        scope: &Scope,
+        now: Timestamp,
+    ) -> Result<(), StatusError> {
+        let none = BTreeMap::new();
+        let before = self.shown.as_ref().unwrap_or(&none);
+        let mut text = String::new();
+        if self.shown.is_none() && self.output == Output::Text {
+            if rotations.is_empty() {
+                eprintln!("ca-overlap: no rotation in flight in {scope} yet");
+            }
+            text.push_str(&show::table().stream_head());
+        }
+        for (key, rotation) in rotations {
+            match before.get(key) {
+                Some(old) if old == rotation => {}
+                Some(_) => text.push_str(&self.change("MODIFIED", rotation, now)?),
+                None => text.push_str(&self.change("ADDED", rotation, now)?),
+            }
+        }
+        for (_, rotation) in before.iter().filter(|(key, _)| !rotations.contains_key(*key)) {
+            text.push_str(&self.change("DELETED", rotation, now)?);
+        }
+        if text.is_empty() { Ok(()) } else { show::write_out(&text) }
+    }
+
+    fn change(
+        &self,
+        kind: &str,
+        rotation: &Rotation,
+        now: Timestamp,
+    ) -> Result<String, StatusError> {
+        let object = json!({"type": kind, "rotation": rotation});
+        Ok(match self.output {
+            Output::Text if kind == "DELETED" => {
+                format!("{}/{} is no longer in flight\n", rotation.namespace, rotation.name)
+            }
+            Output::Text => show::table().stream_row(&show::row(rotation, now)),
+            Output::Json => format!("{object}\n"),
+            Output::Yaml => {
+                let text = serde_saphyr::to_string(&object).map_err(std::io::Error::other)?;
+                format!("---\n{text}")
+            }
+        })
+    }
+}

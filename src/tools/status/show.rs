@@ -1,0 +1,112 @@
+//! What `status` prints.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::row::{Ca, Carried, Rotation};
+use super::{Output, StatusError};
+use crate::tools::cluster::Scope;
+use crate::tools::secrets::Unread;
+use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
+use crate::tools::text::age;
+
+/// Prints all at once.
+pub(super) fn print(
+    rotations: &[Rotation],
+    unread: &[Unread],
+    scope: &Scope,
+    output: Output,
+    now: Timestamp,
+) -> Result<(), StatusError> {
+    let unread_json = |u: &Unread| json!({"namespace": u.namespace, "error": u.error});
+    let document = || {
+        let unread: Vec<_> = unread.iter().map(unread_json).collect();
+        json!({"rotations": rotations, "unread": unread})
+    };
+    let text = match output {
+        Output::Text => to_text(rotations, unread, scope, now),
+        Output::Json => format!("{:#}\n", document()),
+        Output::Yaml => serde_saphyr::to_string(&document()).map_err(io::Error::other)?,
+    };
+    write_out(&text)
+}
+
+/// To standard output. A reader such as `head` that has seen enough is no failure.
+pub(super) fn write_out(text: &str) -> Result<(), StatusError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// The table, and what stands around it.
+pub(super) fn to_text(
+    rotations: &[Rotation],
+    unread: &[Unread],
+    scope: &Scope,
+    now: Timestamp,
+) -> String {
+    let mut out = String::new();
+    if rotations.is_empty() {
+        let more = if *scope == Scope::All { "" } else { " (-A looks into all)" };
+        let _ = writeln!(out, "No rotation in flight in {scope}{more}.");
+    } else {
+        let mut table = table();
+        rotations.iter().for_each(|rotation| table.push(row(rotation, now)));
+        out.push_str(&table.render());
+    }
+    for Unread { namespace, error } in unread {
+        let namespace = namespace.as_deref().unwrap_or("all namespaces");
+        for line in wrapped(&format!("Not read: {namespace}: {error}"), WIDTH) {
+            let _ = writeln!(out, "{line}");
+        }
+    }
+    out
+}
+
+/// Without rows.
+pub(super) fn table() -> Table {
+    Table::new(vec![
+        Column { head: "SECRET", most: 28 },
+        Column { head: "PHASE", most: 7 },
+        Column { head: "OWN CA", most: 21 },
+        Column { head: "CARRIED CA", most: 21 },
+        Column { head: "SINCE", most: 5 },
+        Column { head: "UNTIL", most: 8 },
+    ])
+}
+
+/// One rotation, with what comes next and what is wrong below.
+pub(super) fn row(rotation: &Rotation, now: Timestamp) -> Row {
+    let carried = |cell: &dyn Fn(&Carried) -> String| rotation.carried.iter().map(cell).collect();
+    let mut row = Row::new(vec![
+        vec![format!("{}/{}", rotation.namespace, rotation.name)],
+        vec![rotation.phase.clone().unwrap_or_else(|| "-".into())],
+        rotation.own.iter().map(name).collect(),
+        carried(&|carried| name(&carried.ca)),
+        carried(&|carried| age(now.as_second() - carried.since.as_second())),
+        carried(&|carried| carried.until.map_or_else(|| "-".into(), |until| left(until, now))),
+    ]);
+    if let Some(next) = &rotation.next {
+        let at = next.at.map(|at| format!(" {} ({at})", left(at, now)));
+        row.note(format!("next: {}{}", next.what, at.unwrap_or_default()));
+    }
+    for problem in &rotation.problems {
+        row.note(format!("PROBLEM: {}", problem.text));
+    }
+    row
+}
+
+fn name(ca: &Ca) -> String {
+    let digits: String = ca.sha256.chars().take(8).collect();
+    format!("{digits} {}", ca.common_name)
+}
+
+fn left(until: Timestamp, now: Timestamp) -> String {
+    let seconds = until.as_second() - now.as_second();
+    if seconds <= 0 { "over".to_owned() } else { format!("in {}", age(seconds)) }
+}

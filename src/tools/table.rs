@@ -1,0 +1,198 @@
+//! Tables for people: at most 100 columns wide, whatever is in them.
+
+/// The widest line.
+pub(crate) const WIDTH: usize = 100;
+/// What stands between two columns.
+const GAP: &str = "  ";
+/// How far notes are moved in.
+const NOTE: &str = "    ";
+
+/// Rows below a head.
+#[derive(Debug)]
+pub(crate) struct Table {
+    columns: Vec<Column>,
+    rows: Vec<Row>,
+}
+
+/// A column.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    /// What stands above it.
+    pub(crate) head: &'static str,
+    /// How wide it may become. In the first column a text that is wider gets a line of its own,
+    /// because a name that is cut names nothing; in others it is cut.
+    pub(crate) most: usize,
+}
+
+/// A row: cells of one or more lines, and notes below.
+#[derive(Debug, Default)]
+pub(crate) struct Row {
+    cells: Vec<Vec<String>>,
+    notes: Vec<String>,
+}
+
+impl Table {
+    pub(crate) fn new(columns: Vec<Column>) -> Self {
+        Self { columns, rows: Vec::new() }
+    }
+
+    pub(crate) fn push(&mut self, row: Row) {
+        self.rows.push(row);
+    }
+
+    /// All of it, each line with its end.
+    pub(crate) fn render(&self) -> String {
+        let widths = self.widths();
+        let mut text = self.head(&widths);
+        for row in &self.rows {
+            row.render(&mut text, &widths);
+        }
+        text
+    }
+
+    /// The head of a table whose rows are not known yet.
+    pub(crate) fn stream_head(&self) -> String {
+        self.head(&self.most())
+    }
+
+    /// A row of such a table.
+    pub(crate) fn stream_row(&self, row: &Row) -> String {
+        let mut text = String::new();
+        row.render(&mut text, &self.most());
+        text
+    }
+
+    fn head(&self, widths: &[usize]) -> String {
+        let mut text = String::new();
+        let heads: Vec<_> = self.columns.iter().map(|c| c.head.to_owned()).collect();
+        line(&mut text, &heads, widths);
+        text
+    }
+
+    fn most(&self) -> Vec<usize> {
+        self.columns.iter().map(|column| column.most).collect()
+    }
+
+    fn widths(&self) -> Vec<usize> {
+        let width = |(index, column): (usize, &Column)| {
+            let cells = self.rows.iter().filter_map(|row| row.cells.get(index)).flatten();
+            let lengths = cells.map(|cell| length(cell));
+            // A name too long for its column stands above the row and asks for no width.
+            let fitting = lengths.filter(|length| index > 0 || *length <= column.most);
+            fitting.max().unwrap_or(0).min(column.most).max(length(column.head))
+        };
+        self.columns.iter().enumerate().map(width).collect()
+    }
+}
+
+impl Row {
+    pub(crate) fn new(cells: Vec<Vec<String>>) -> Self {
+        Self { cells, notes: Vec::new() }
+    }
+
+    /// Adds a line below, broken where it is too long.
+    pub(crate) fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+
+    fn render(&self, text: &mut String, widths: &[usize]) {
+        let height = self.cells.iter().map(Vec::len).max().unwrap_or(0);
+        for number in 0..height {
+            let cell = |cells: &Vec<String>| cells.get(number).cloned().unwrap_or_default();
+            let mut cells: Vec<_> = self.cells.iter().map(cell).collect();
+            if let (Some(name), Some(&width)) = (cells.first_mut(), widths.first())
+                && length(name) > width
+            {
+                text.push_str(name);
+                text.push('\n');
+                name.clear();
+            }
+            line(text, &cells, widths);
+        }
+        for note in &self.notes {
+            for part in wrapped(note, WIDTH - NOTE.len()) {
+                text.push_str(NOTE);
+                text.push_str(&part);
+                text.push('\n');
+            }
+        }
+    }
+}
+
+/// One line of the table; nothing trails.
+fn line(text: &mut String, cells: &[String], widths: &[usize]) {
+    let padded = |(cell, &width): (&String, &usize)| format!("{:<width$}", cut(cell, width));
+    let cells: Vec<_> = cells.iter().zip(widths).map(padded).collect();
+    text.push_str(cells.join(GAP).trim_end());
+    text.push('\n');
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn cut(text: &str, width: usize) -> String {
+    if length(text) <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
+/// Broken between words; a word that is too long for a line stands alone.
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if length(line) + 1 + length(word) <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> Table {
+        Table::new(vec![Column { head: "NAME", most: 8 }, Column { head: "WHAT", most: 6 }])
+    }
+
+    fn row(name: &str, what: &[&str]) -> Row {
+        Row::new(vec![vec![name.to_owned()], what.iter().map(ToString::to_string).collect()])
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_they_must() {
+        let mut table = table();
+        table.push(row("a/b", &["one", "two"]));
+        assert_eq!(table.render(), "NAME  WHAT\na/b   one\n      two\n");
+        assert_eq!(table.stream_head(), "NAME      WHAT\n");
+        assert_eq!(table.stream_row(&row("a/b", &["one"])), "a/b       one\n");
+    }
+
+    #[test]
+    fn a_long_name_gets_a_line_and_other_texts_are_cut() {
+        let mut table = table();
+        table.push(row("space/long-name", &["all of it"]));
+        table.push(row("a/b", &["x"]));
+        let expected = "NAME  WHAT\nspace/long-name\n      all o…\na/b   x\n";
+        assert_eq!(table.render(), expected);
+    }
+
+    #[test]
+    fn notes_are_broken_between_words() {
+        let mut table = table();
+        let mut noted = row("a/b", &["x"]);
+        noted.note("word ".repeat(30));
+        table.push(noted);
+        let text = table.render();
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert_eq!(text.matches("word").count(), 30);
+        assert_eq!(wrapped("", 10), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,18 @@
+//! The hostile shapes of `benches/hostile.rs`, judged as the fuzzer's inputs are.
+
+#[path = "../../benches/hostile.rs"]
+mod hostile;
+
+use crate::oracle::review;
+
+/// At a size that an API server takes, and at one where no value leaves room.
+#[test]
+fn every_hostile_shape_is_judged() {
+    for (name, generate) in hostile::cases() {
+        for size in [100_000, 1 << 20] {
+            if let Err(wrong) = review::check(&generate(size)) {
+                panic!("{name} of {size} bytes: {}", &wrong[..wrong.len().min(500)]);
+            }
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The judge of an answer. It sees the body and the answer as bytes and nothing of the product but
+//! the format of a window.
+
+use std::collections::BTreeSet;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use ca_overlap::overlap::policy::Window;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
+
+use super::pem;
+use super::rule::Checked;
+use super::x509;
+
+const MAX_DATA: usize = 1024 * 1024;
+const MAX_ANNOTATIONS: usize = 256 * 1024;
+const MAX_WARNING: usize = 120;
+const OURS: &str = "ca-overlap.dev/";
+
+/// What came of a request that is answered rightly.
+pub struct Judged {
+    /// The object as the API server stores it.
+    pub stored: Value,
+    /// The value of the audit annotation `decision`.
+    pub decision: String,
+    /// How many certificates `ca.crt` lost and gained by the patch.
+    pub cut: usize,
+    pub appended: usize,
+}
+
+/// A private key that must not be in any answer.
+pub const CANARY: &str = "Q0FOQVJZLW9mLWEtcHJpdmF0ZS1rZXk=";
+
+/// Judges the answer to `request`.
+pub fn judge(request: &Value, answer: &[u8], now: Timestamp) -> Checked<Judged> {
+    let (response, patch) = envelope(request, answer)?;
+    let object = &request["object"];
+    let leaks = object["data"]["tls.key"] == CANARY && contains(answer, CANARY);
+    rule!(!leaks, "the private key is in the answer");
+    let mut stored = object.clone();
+    if let Some(patch) = &patch {
+        only_our_paths(request, patch)?;
+        let patch: json_patch::Patch =
+            serde_json::from_value(patch.clone()).map_err(|e| format!("no JSON Patch: {e}"))?;
+        json_patch::patch(&mut stored, &patch).map_err(|e| format!("does not apply: {e}"))?;
+    }
+    within_limits(object, &stored)?;
+    let (appended, cut) = anchors(request, &stored, now)?;
+    record_is_true(request, &stored)?;
+    let decision = response["auditAnnotations"]["decision"].as_str().unwrap_or_default();
+    rule!(!decision.is_empty(), "no decision for the audit log");
+    Ok(Judged { stored, decision: decision.to_owned(), cut, appended })
+}
+
+fn contains(answer: &[u8], text: &str) -> bool {
+    answer.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+fn envelope(request: &Value, answer: &[u8]) -> Checked<(Value, Option<Value>)> {
+    let answer: Value = serde_json::from_slice(answer).map_err(|e| format!("not JSON: {e}"))?;
+    rule!(answer["apiVersion"] == "admission.k8s.io/v1", "another version");
+    rule!(answer["kind"] == "AdmissionReview", "another kind");
+    let response = answer["response"].clone();
+    rule!(response["uid"] == request["uid"], "the uid is not echoed");
+    rule!(response["allowed"] == true, "not allowed");
+    let known = ["uid", "allowed", "patch", "patchType", "warnings", "auditAnnotations"];
+    let members = response.as_object().map(Map::keys).into_iter().flatten();
+    for member in members {
+        rule!(known.contains(&member.as_str()), "unknown member {member}");
+    }
+    for warning in response["warnings"].as_array().into_iter().flatten() {
+        let text = warning.as_str().ok_or("a warning is no string")?;
+        rule!(text.len() <= MAX_WARNING, "a warning of {} bytes", text.len());
+    }
+    if response.get("patch").is_none() {
+        rule!(response.get("patchType").is_none(), "a patch type without a patch");
+        return Ok((response, None));
+    }
+    rule!(response["patchType"] == "JSONPatch", "another patch type");
+    let text = response["patch"].as_str().ok_or("the patch is no string")?;
+    let bytes = BASE64_STANDARD.decode(text).map_err(|_| "the patch is not base64")?;
+    let patch = serde_json::from_slice(&bytes).map_err(|_| "the patch is not JSON")?;
+    Ok((response, Some(patch)))
+}
+
+fn only_our_paths(request: &Value, patch: &Value) -> Checked {
+    let object = &request["object"];
+    let is_staged = is_marked(object) || is_marked(&request["oldObject"]);
+    let operations = patch.as_array().ok_or("the patch is no list")?;
+    rule!(!operations.is_empty(), "an empty patch");
+    let mut touched = BTreeSet::new();
+    for operation in operations {
+        let op = operation["op"].as_str().unwrap_or_default();
+        let path = operation["path"].as_str().unwrap_or_default();
+        rule!(touched.insert(path), "{path} is touched twice");
+        let members = operation.as_object().map_or(0, Map::len);
+        let key = |map: &str| path.strip_prefix(&format!("/metadata/{map}/ca-overlap.dev~1"));
+        let ours = [("labels", &["mode", "phase"][..]), ("annotations", ANNOTATIONS)]
+            .iter()
+            .any(|(map, keys)| key(map).is_some_and(|key| keys.contains(&key)));
+        let makes_map = ["labels", "annotations"]
+            .iter()
+            .any(|map| path == format!("/metadata/{map}") && object["metadata"][map].is_null());
+        let allowed = match op {
+            "add" if path == "/data/ca.crt" => operation["value"].is_string(),
+            "add" if ours => operation["value"].is_string(),
+            "add" if makes_map => is_map_of_ours(&operation["value"]),
+            "add" if is_staged && is_of_a_pair(path) => operation["value"].is_string(),
+            "remove" if is_staged && path.starts_with("/data/pending.") => {
+                is_of_a_pair(path) && members == 2
+            }
+            "remove" => ours && members == 2,
+            _ => false,
+        };
+        rule!(allowed && members <= 3, "{op} {path} is not ours to do");
+    }
+    Ok(())
+}
+
+const ANNOTATIONS: &[&str] =
+    &["carried", "staged", "keep", "window", "distrust", "restart", "group", "restarted", "ask"];
+
+/// Whether a pair waits in this object, or is said to.
+fn is_marked(secret: &Value) -> bool {
+    let metadata = &secret["metadata"];
+    metadata["annotations"]["ca-overlap.dev/staged"].is_string()
+        || metadata["labels"]["ca-overlap.dev/phase"] == "staged"
+}
+
+fn is_of_a_pair(path: &str) -> bool {
+    let pairs = ["tls.crt", "tls.key", "pending.tls.crt", "pending.tls.key"];
+    path.strip_prefix("/data/").is_some_and(|key| pairs.contains(&key))
+}
+
+fn is_map_of_ours(value: &Value) -> bool {
+    let Some(map) = value.as_object() else { return false };
+    !map.is_empty() && map.iter().all(|(key, value)| key.starts_with(OURS) && value.is_string())
+}
+
+fn within_limits(before: &Value, after: &Value) -> Checked {
+    let annotations = |secret: &Value| {
+        let map = secret["metadata"]["annotations"].as_object();
+        let sizes = map.into_iter().flatten();
+        sizes
+            .map(|(key, value)| key.len() + value.as_str().unwrap_or_default().len())
+            .sum::<usize>()
+    };
+    let data = |secret: &Value| {
+        let values = secret["data"].as_object().into_iter().flatten();
+        values.map(|(_, value)| decoded_len(value)).sum::<usize>()
+    };
+    let (was, is) = (annotations(before), annotations(after));
+    rule!(is <= MAX_ANNOTATIONS.max(was), "{is} bytes of annotations");
+    let (was, is) = (data(before), data(after));
+    rule!(is <= MAX_DATA.max(was), "{is} bytes of data");
+    Ok(())
+}
+
+/// The size of canonical base64.
+fn decoded_len(value: &Value) -> usize {
+    let text = value.as_str().unwrap_or_default();
+    let padding = text.bytes().rev().take(2).filter(|byte| *byte == b'=').count();
+    (text.len() / 4 * 3).saturating_sub(padding)
+}
+
+/// Judges what became of `ca.crt`; says how many certificates were appended and cut.
+fn anchors(request: &Value, after: &Value, now: Timestamp) -> Checked<(usize, usize)> {
+    let text = |secret: &Value| secret["data"]["ca.crt"].clone();
+    let (object, old) = (&request["object"], &request["oldObject"]);
+    let (incoming, stored, result) = (text(object), text(old), text(after));
+    if incoming == result {
+        return Ok((0, 0));
+    }
+    rule!(incoming.is_string(), "a ca.crt was made where there was none");
+    let decoded = |value: &Value| decode(value).ok_or("ca.crt is changed and is not base64");
+    let (incoming, result) = (decoded(&incoming)?, decoded(&result)?);
+    let stored = decode(&stored).unwrap_or_default();
+    let settings = Settings::of(after);
+    rule!(settings.mode != "off", "data is changed in mode off");
+    if incoming == stored {
+        let cut = only_cuts(old, &incoming, &result, &settings, now)?;
+        return Ok((0, cut));
+    }
+    let tail = result.strip_prefix(incoming.as_slice()).ok_or("the incoming bytes were changed")?;
+    let appended = only_appends(&incoming, &stored, tail, &settings, now)?;
+    Ok((appended, 0))
+}
+
+fn only_appends(
+    incoming: &[u8],
+    stored: &[u8],
+    tail: &[u8],
+    settings: &Settings<'_>,
+    now: Timestamp,
+) -> Checked<usize> {
+    let blocks = if incoming.ends_with(b"\n") { Some(tail) } else { tail.strip_prefix(b"\n") };
+    let blocks = blocks.ok_or("the first appended block is glued to the last line")?;
+    let appended = x509::certificates(blocks);
+    let canonical: String = appended.iter().map(|der| x509::canonical(der)).collect();
+    rule!(blocks == canonical.as_bytes(), "more than canonical certificates is appended");
+    rule!(!appended.is_empty(), "bytes without a certificate are appended");
+    let (had, has) = (x509::certificates(stored), x509::certificates(incoming));
+    for (index, der) in appended.iter().enumerate() {
+        rule!(!appended[..index].contains(der) && !has.contains(der), "one is appended twice");
+        // Other readers may lose sight of what stands behind broken text.
+        rule!(had.contains(der) || pem::well_formed(stored).is_none(), "one was not stored");
+        let expires = x509::not_after(der).unwrap_or(i64::MAX);
+        rule!(expires > now.as_second(), "one is expired");
+        rule!(!settings.distrusts(der), "one is distrusted");
+    }
+    // Chains of the pool have three certificates at most; a circle counts as one, too.
+    rule!(settings.keep > 0, "something is appended and nothing is to be kept");
+    if pem::well_formed(incoming).is_some() {
+        let whole = [incoming, tail].concat();
+        let all: Vec<_> = has.iter().chain(&appended).cloned().collect();
+        rule!(x509::certificates(&whole) == all, "other readers see other certificates");
+    }
+    Ok(appended.len())
+}
+
+fn only_cuts(
+    old: &Value,
+    incoming: &[u8],
+    result: &[u8],
+    settings: &Settings<'_>,
+    now: Timestamp,
+) -> Checked<usize> {
+    let (Some(was), Some(is)) = (pem::well_formed(incoming), pem::well_formed(result)) else {
+        rule!(result.len() < incoming.len(), "ca.crt was not changed, and grows");
+        return Ok(1);
+    };
+    let record = Entry::all(&old["metadata"]["annotations"]["ca-overlap.dev/carried"]);
+    let first = was.iter().find(|block| block.label == b"CERTIFICATE");
+    let mut kept = Vec::with_capacity(result.len());
+    let (mut position, mut left, mut cut) = (0, is.iter().peekable(), 0);
+    for block in &was {
+        if left.peek().is_some_and(|next| next.der == block.der && next.label == block.label) {
+            left.next();
+            continue;
+        }
+        kept.extend_from_slice(&incoming[position..block.span.start]);
+        position = block.span.end;
+        cut += 1;
+        rule!(block.label == b"CERTIFICATE", "something else than a certificate is cut");
+        rule!(first.is_none_or(|first| first.der != block.der), "the first certificate is cut");
+        let entry = record.iter().find(|entry| entry.sha256 == x509::sha256(&block.der));
+        let entry = entry.ok_or("a certificate is cut that is not carried")?;
+        rule!(entry.is_over(&block.der, settings, now), "one is cut that is not over");
+    }
+    kept.extend_from_slice(&incoming[position..]);
+    rule!(kept == result, "other bytes than those of carried certificates are cut");
+    rule!(cut > 0, "ca.crt was not changed, and changes");
+    Ok(cut)
+}
+
+/// A record that was written stands for certificates that are there, never for the first.
+fn record_is_true(request: &Value, after: &Value) -> Checked {
+    let carried =
+        |secret: &Value| secret["metadata"]["annotations"]["ca-overlap.dev/carried"].clone();
+    let (was, is) = (carried(&request["oldObject"]), carried(after));
+    if is.is_null() || is == was || is == carried(&request["object"]) {
+        return Ok(());
+    }
+    let text = is.as_str().ok_or("the record is no string")?;
+    let list: Value = serde_json::from_str(text).map_err(|_| "the record is not JSON")?;
+    let entries = Entry::all(&is);
+    rule!(
+        list.as_array().is_some_and(|l| l.len() == entries.len()),
+        "the record is no list of entries"
+    );
+    let ca_crt = decode(&after["data"]["ca.crt"]).unwrap_or_default();
+    let Some(blocks) = pem::well_formed(&ca_crt) else { return Ok(()) };
+    let certificates = blocks.iter().filter(|block| block.label == b"CERTIFICATE");
+    let prints: Vec<_> = certificates.map(|block| x509::sha256(&block.der)).collect();
+    for entry in &entries {
+        rule!(prints.contains(&entry.sha256), "the record names what is not there");
+        rule!(prints.first() != Some(&entry.sha256), "the record names the first certificate");
+    }
+    let phase = after["metadata"]["labels"]["ca-overlap.dev/phase"].as_str();
+    rule!((phase == Some("overlap")) != entries.is_empty(), "phase {phase:?} is wrong");
+    Ok(())
+}
+
+/// Whether anything carried has to go at the next write that leaves `ca.crt` alone.
+pub fn has_over(secret: &Value, now: Timestamp) -> bool {
+    let settings = Settings::of(secret);
+    let ca_crt = decode(&secret["data"]["ca.crt"]).unwrap_or_default();
+    let certificates = x509::certificates(&ca_crt);
+    Entry::all(&secret["metadata"]["annotations"]["ca-overlap.dev/carried"]).iter().any(|entry| {
+        let der = certificates.iter().find(|der| x509::sha256(der) == entry.sha256);
+        entry.is_over(der.map_or(&[], Vec::as_slice), &settings, now)
+    })
+}
+
+/// What a person set, as it will stand.
+struct Settings<'a> {
+    mode: &'a str,
+    keep: u8,
+    window: Option<SignedDuration>,
+    distrust: Vec<String>,
+}
+
+impl<'a> Settings<'a> {
+    fn of(secret: &'a Value) -> Self {
+        let metadata = &secret["metadata"];
+        let annotation = |key: &str| {
+            metadata["annotations"][format!("{OURS}{key}")].as_str().unwrap_or_default().trim()
+        };
+        let distrust = annotation("distrust").split(',').map(|item| {
+            item.chars().filter(|c| *c != ':').collect::<String>().trim().to_ascii_lowercase()
+        });
+        let window = annotation("window").parse::<Window>().ok().and_then(Window::length);
+        Self {
+            mode: metadata["labels"]["ca-overlap.dev/mode"].as_str().unwrap_or_default().trim(),
+            keep: annotation("keep").parse().ok().filter(|keep| *keep <= 8).unwrap_or(1),
+            window: window.and_then(|length| SignedDuration::try_from(length).ok()),
+            distrust: distrust.collect(),
+        }
+    }
+
+    fn distrusts(&self, der: &[u8]) -> bool {
+        self.distrust.contains(&x509::sha256(der))
+    }
+}
+
+/// An entry of the record, read without the product.
+struct Entry {
+    sha256: String,
+    since: Timestamp,
+    until: Option<Timestamp>,
+}
+
+impl Entry {
+    /// The entries that can be read.
+    fn all(annotation: &Value) -> Vec<Self> {
+        let list = annotation.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let list = list.as_ref().and_then(Value::as_array).into_iter().flatten();
+        let time = |value: &Value| value.as_str()?.parse::<Timestamp>().ok();
+        list.filter_map(|entry| {
+            let sha256 = entry["sha256"].as_str()?.replace(':', "").to_ascii_lowercase();
+            Some(Self { sha256, since: time(&entry["since"])?, until: time(&entry["until"]) })
+        })
+        .collect()
+    }
+
+    fn is_over(&self, der: &[u8], settings: &Settings<'_>, now: Timestamp) -> bool {
+        let by_window = settings.window.and_then(|window| self.since.checked_add(window).ok());
+        let past = [self.until, by_window].into_iter().flatten().any(|deadline| deadline <= now);
+        let expired = x509::not_after(der).is_some_and(|expires| expires <= now.as_second());
+        past || expired || settings.distrusts(der)
+    }
+}
+
+/// Base64 as it is read in JSON: standard, white space ignored (Go ignores line ends only, and an
+/// API server encodes anew what it sends).
+fn decode(value: &Value) -> Option<Vec<u8>> {
+    let compact: Vec<u8> =
+        value.as_str()?.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    BASE64_STANDARD.decode(compact).ok()
+}

@@ -1,0 +1,126 @@
+//! Certificates: ours against x509-parser.
+//!
+//! What x509-parser reads in full must be read here, with the same fields; save what only it reads,
+//! because it looks at hardly any tag: there, what webpki takes for a trust anchor must be read
+//! here. What x509-parser refuses may still be read here: TLS libraries skip what they need not understand, so an odd extension or an
+//! unknown kind of key must not make a certificate invisible. Such a one still has to be of the
+//! outer shape of a certificate.
+
+use ca_overlap::overlap::certs::{Certificate, Fingerprint};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::ParsedExtension;
+use x509_parser::prelude::FromDer;
+
+use super::rule::Checked;
+use super::x509;
+
+/// Who reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    None,
+    Both,
+    OursAlone,
+}
+
+/// What the decision looks at.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fields {
+    pub subject: Vec<u8>,
+    pub issuer: Vec<u8>,
+    pub subject_key_id: Option<Vec<u8>>,
+    pub authority_key_id: Option<Vec<u8>>,
+    pub not_after: i64,
+    pub is_ca: bool,
+}
+
+pub fn check(der: &[u8]) -> Checked<Readers> {
+    let ours = Certificate::from_der(der.to_vec());
+    if let Some(certificate) = &ours {
+        in_range(der, certificate)?;
+    }
+    let theirs = X509Certificate::from_der(der).ok().filter(|(rest, _)| rest.is_empty());
+    match (ours, theirs) {
+        (None, None) => Ok(Readers::None),
+        (Some(_), None) => Ok(Readers::OursAlone),
+        (None, Some(_)) => {
+            rule!(!x509::is_anchor(der), "all but ours read it");
+            Ok(Readers::None)
+        }
+        (Some(ours), Some((_, theirs))) => same(&fields(&ours), &theirs).map(|()| Readers::Both),
+    }
+}
+
+pub fn fields(certificate: &Certificate) -> Fields {
+    Fields {
+        subject: certificate.subject().to_vec(),
+        issuer: certificate.issuer().to_vec(),
+        subject_key_id: certificate.subject_key_id().map(<[u8]>::to_vec),
+        authority_key_id: certificate.authority_key_id().map(<[u8]>::to_vec),
+        not_after: certificate.not_after(),
+        is_ca: certificate.is_ca(),
+    }
+}
+
+/// Compares with what x509-parser found. Where it finds an extension twice, or finds it broken,
+/// no field is right or wrong.
+pub fn same(ours: &Fields, theirs: &X509Certificate<'_>) -> Checked {
+    rule!(ours.subject == theirs.subject().as_raw(), "another subject");
+    rule!(ours.issuer == theirs.issuer().as_raw(), "another issuer");
+    let not_after = theirs.validity().not_after.timestamp();
+    rule!(ours.not_after == not_after, "notAfter {} and {not_after}", ours.not_after);
+
+    let (known, id) = extension(theirs, "2.5.29.14", |e| match e {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    });
+    rule!(!known || ours.subject_key_id == id, "another subject key id than {id:02x?}");
+    let (known, id) = extension(theirs, "2.5.29.35", |e| match e {
+        ParsedExtension::AuthorityKeyIdentifier(id) => Some(id.key_identifier.as_ref()?.0.to_vec()),
+        _ => None,
+    });
+    rule!(!known || ours.authority_key_id == id, "another authority key id than {id:02x?}");
+    let (known, ca) = extension(theirs, "2.5.29.19", |e| match e {
+        ParsedExtension::BasicConstraints(constraints) => Some(constraints.ca),
+        _ => None,
+    });
+    rule!(!known || ours.is_ca == ca.unwrap_or_default(), "is a CA: {} and {ca:?}", ours.is_ca);
+    Ok(())
+}
+
+/// What an extension says, and whether that is beyond doubt: it is there at most once, and whole.
+fn extension<T>(
+    certificate: &X509Certificate<'_>,
+    oid: &str,
+    read: impl Fn(&ParsedExtension<'_>) -> Option<T>,
+) -> (bool, Option<T>) {
+    let all = certificate.extensions().iter();
+    let found: Vec<_> = all.filter(|e| e.oid.to_id_string() == oid).collect();
+    match found.as_slice() {
+        [] => (true, None),
+        [one] => (one.parsed_extension().error().is_none(), read(one.parsed_extension())),
+        _ => (false, None),
+    }
+}
+
+fn in_range(der: &[u8], certificate: &Certificate) -> Checked {
+    rule!(certificate.der() == der, "the encoding changed");
+    rule!(certificate.fingerprint() == Fingerprint::of(der), "another fingerprint");
+    rule!(certificate.fingerprint().to_string() == x509::sha256(der), "not the SHA-256");
+    for name in [certificate.subject(), certificate.issuer()] {
+        rule!(is_inside(der, name), "a name is a part of the encoding");
+    }
+    for id in [certificate.subject_key_id(), certificate.authority_key_id()].into_iter().flatten() {
+        rule!(id.len() < der.len() && is_inside(der, id), "a key id is a part of the encoding");
+    }
+    // Dates of four digits: the years 0 to 9999.
+    let years = -62_167_219_200..=253_402_300_799;
+    rule!(years.contains(&certificate.not_after()), "notAfter is {}", certificate.not_after());
+    let same =
+        Certificate::from_der(der.to_vec()).is_some_and(|c| fields(&c) == fields(certificate));
+    rule!(same, "read in two ways");
+    Ok(())
+}
+
+fn is_inside(outer: &[u8], inner: &[u8]) -> bool {
+    inner.is_empty() || outer.windows(inner.len()).any(|part| part == inner)
+}

@@ -1,0 +1,13 @@
+//! The certificates that histories are made of; `tests/corpus/pool.rs` says how they are made.
+
+use std::sync::LazyLock;
+
+use super::x509;
+
+/// Roots of one name with and without key ids, a renewal, expired ones, a chain, a circle.
+pub static AUTHORITIES: LazyLock<Vec<Vec<u8>>> =
+    LazyLock::new(|| x509::certificates(include_bytes!("../pool/authorities.pem")));
+
+/// Leafs of some of them.
+pub static LEAFS: LazyLock<Vec<Vec<u8>>> =
+    LazyLock::new(|| x509::certificates(include_bytes!("../pool/leafs.pem")));

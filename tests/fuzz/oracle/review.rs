@@ -1,0 +1,97 @@
+//! A review and its answer, and what becomes of the same write when it is repeated.
+
+use ca_overlap::admission::handler::render;
+use ca_overlap::admission::respond::{Installation, respond};
+use ca_overlap::admission::review;
+use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::staged::Keeper;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::answer::{self, Judged};
+use super::rule::Checked;
+
+/// The time of all reviews that do not say another: between the dates of the pool.
+pub const NOW: i64 = 1_772_359_200;
+
+/// Any bytes as the body of a request.
+pub fn check(body: &[u8]) -> Checked<Option<Judged>> {
+    let now = Timestamp::from_second(NOW).map_err(|e| e.to_string())?;
+    let Some(first) = ask(body, now) else { return Ok(None) };
+    // Numbers, depths and surrogates that no value can hold are skipped by the product.
+    let Ok(parsed) = serde_json::from_slice::<Value>(body) else {
+        let answer: Value = serde_json::from_slice(&first).map_err(|e| e.to_string())?;
+        rule!(answer["response"]["allowed"] == true, "not allowed");
+        return Ok(None);
+    };
+    applies(&parsed, &first)?;
+    // What a body says twice, it now says once: so an API server would send it.
+    check_value(&parsed, now).map(Some)
+}
+
+/// A review, asked once and then repeated in the two ways that generators and controllers do.
+pub fn check_value(review: &Value, now: Timestamp) -> Checked<Judged> {
+    let body = review.to_string().into_bytes();
+    let first = ask(&body, now).ok_or("the normalised review is refused")?;
+    rule!(ask(&body, now).as_ref() == Some(&first), "answered in two ways");
+    let judged = answer::judge(&review["request"], &first, now)?;
+    if !SKIPPED.contains(&judged.decision.as_str()) {
+        repeated(review, &judged, now)?;
+    }
+    Ok(judged)
+}
+
+/// Decisions that depend on the kind of write, or on what the Secret was before: repeated as an
+/// update of the result, the write is another one.
+const SKIPPED: [&str; 4] =
+    ["immutable", "not_a_secret_update", "own_namespace", "service_account_token"];
+
+/// What the product answers; `None` where it refuses the body.
+pub fn ask(body: &[u8], now: Timestamp) -> Option<Vec<u8>> {
+    let request = review::read(body).ok()?;
+    let installation = Installation::new(Defaults::default(), "ca-overlap");
+    let answer = respond(&request, &installation, Keeper::Absent, now);
+    Some(render(&request.uid, &answer))
+}
+
+/// Whatever a body repeats: its patch applies to the object as an API server reads it.
+fn applies(review: &Value, answer: &[u8]) -> Checked {
+    use base64::Engine;
+    let answer: Value = serde_json::from_slice(answer).map_err(|e| e.to_string())?;
+    let Some(text) = answer["response"]["patch"].as_str() else { return Ok(()) };
+    let bytes = base64::prelude::BASE64_STANDARD.decode(text).map_err(|e| e.to_string())?;
+    let patch: json_patch::Patch = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+    let mut object = review["request"]["object"].clone();
+    json_patch::patch(&mut object, &patch).map_err(|e| format!("does not apply: {e}"))
+}
+
+/// Deciding again changes nothing, save that what is over is cut by the next write that leaves
+/// `ca.crt` alone, and that a write which holds what was just cut brings it back.
+fn repeated(review: &Value, first: &Judged, now: Timestamp) -> Checked {
+    let over = answer::has_over(&first.stored, now);
+    let again = |old: &Value, new: &Value| -> Checked<Judged> {
+        let mut review = review.clone();
+        review["request"]["oldObject"] = old.clone();
+        review["request"]["object"] = new.clone();
+        let answer = ask(review.to_string().as_bytes(), now).ok_or("the repetition is refused")?;
+        answer::judge(&review["request"], &answer, now)
+    };
+    let state = |secret: &Value| {
+        let annotation = &secret["metadata"]["annotations"]["ca-overlap.dev/carried"];
+        (secret["data"].clone(), annotation.clone())
+    };
+    let written_back = again(&first.stored, &first.stored)?;
+    if over {
+        let settled = again(&written_back.stored, &written_back.stored)?;
+        rule!(settled.stored == written_back.stored, "the stored Secret never settles");
+        return Ok(());
+    }
+    let (was, is) = (&first.stored, &written_back.stored);
+    rule!(was == is, "written back, the result is another: {was} and then {is}");
+    if first.cut == 0 {
+        let same = again(&first.stored, &review["request"]["object"])?;
+        let (was, is) = (state(&first.stored), state(&same.stored));
+        rule!(was == is, "the same write has another result: {was:?} and then {is:?}");
+    }
+    Ok(())
+}

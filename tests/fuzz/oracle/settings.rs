@@ -1,0 +1,42 @@
+//! The settings: total, deterministic, and what is understood survives being printed.
+
+use ca_overlap::overlap::policy::{Defaults, Raw, Settings};
+
+use super::rule::Checked;
+
+/// Up to four values, separated by NUL: mode, keep, window, distrust. One that begins with `\x01`
+/// is not set.
+pub fn check(bytes: &[u8]) -> Checked {
+    let Ok(text) = str::from_utf8(bytes) else { return Ok(()) };
+    let mut values = text.split('\0').map(|v| (!v.starts_with('\u{1}')).then_some(v));
+    let mut next = || values.next().flatten();
+    let raw = Raw { mode: next(), keep: next(), window: next(), distrust: next() };
+    let defaults = Defaults::default();
+    let settings = Settings::read(raw, &defaults);
+    rule!(settings == Settings::read(raw, &defaults), "read in two ways");
+    rule!(settings.keep.count() <= 8, "keep is {}", settings.keep.count());
+    let longest = 10 * 366 * 24 * 60 * 60;
+    let sane = settings.window.length().is_none_or(|l| (1..=longest).contains(&l.as_secs()));
+    rule!(sane, "the window is {}", settings.window);
+    rule!(settings.warnings.len() <= 4, "{} warnings", settings.warnings.len());
+    let listed = raw.distrust.unwrap_or_default().len();
+    rule!(settings.distrust.len() <= listed / 64, "more fingerprints than the text can hold");
+
+    let (mode, keep) = (settings.mode.to_string(), settings.keep.to_string());
+    let window = settings.window.to_string();
+    let distrust = settings.distrust.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let printed = Raw {
+        mode: Some(&mode),
+        keep: Some(&keep),
+        window: Some(&window),
+        distrust: Some(&distrust),
+    };
+    let again = Settings::read(printed, &defaults);
+    rule!(again.warnings.is_empty(), "what was printed is not understood: {window}");
+    rule!(
+        (again.mode, again.keep, again.window, &again.distrust)
+            == (settings.mode, settings.keep, settings.window, &settings.distrust),
+        "read back otherwise: {mode} {keep} {window}"
+    );
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! Certificates as other libraries see them: PEM by rustls-pki-types, dates by x509-parser, anchors by webpki.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use rustls::RootCertStore;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// The contents of the readable `CERTIFICATE` blocks.
+pub fn certificates(text: &[u8]) -> Vec<Vec<u8>> {
+    CertificateDer::pem_slice_iter(text).flatten().map(|der| der.to_vec()).collect()
+}
+
+pub fn sha256(der: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+    digest.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// When it expires, in seconds since the Unix epoch.
+pub fn not_after(der: &[u8]) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.validity().not_after.timestamp())
+}
+
+/// Whether webpki, which rustls verifies with, takes it for a trust anchor.
+pub fn is_anchor(der: &[u8]) -> bool {
+    RootCertStore::empty().add(CertificateDer::from(der)).is_ok()
+}
+
+/// PEM in `columns`.
+pub fn pem(label: &str, der: &[u8], columns: usize, line_end: &str) -> String {
+    let encoded = BASE64_STANDARD.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----{line_end}");
+    for line in encoded.as_bytes().chunks(columns.max(1)) {
+        pem.extend(line.iter().map(|byte| char::from(*byte)));
+        pem.push_str(line_end);
+    }
+    pem + &format!("-----END {label}-----{line_end}")
+}
+
+/// As RFC 7468 §3 wants it written.
+pub fn canonical(der: &[u8]) -> String {
+    pem("CERTIFICATE", der, 64, "\n")
+}

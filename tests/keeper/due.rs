@@ -1,0 +1,229 @@
+//! What is due, and when: the pure part, on real certificates.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ca_overlap::keeper::due::{Due, Known, Outlook, Planned, Problem, Rules, View, outlook};
+use ca_overlap::names;
+use ca_overlap::overlap::certs::Fingerprint;
+use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::staged::Stage;
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::support::certs::{Ca, EXPIRED, bundle};
+
+const START: &str = "2026-03-01T10:00:00Z";
+const UNTIL: &str = "2026-03-02T10:00:00Z";
+
+/// CA2 is the generator's own, CA1 is carried for a day; the leaf is CA2's.
+struct Scene {
+    old: Ca,
+    new: Ca,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    ca_crt: String,
+    tls_crt: String,
+    pending: Option<String>,
+    is_immutable: bool,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::of(Ca::new("CA1"), Ca::new("CA2"))
+    }
+
+    fn of(old: Ca, new: Ca) -> Self {
+        let record = json!([{"sha256": fingerprint(&old), "since": START, "until": UNTIL}]);
+        Self {
+            labels: BTreeMap::from([(names::PHASE.into(), "overlap".into())]),
+            annotations: BTreeMap::from([(names::CARRIED.into(), record.to_string())]),
+            ca_crt: bundle(&[&new, &old]),
+            tls_crt: new.leaf("envoy").certificate,
+            pending: None,
+            is_immutable: false,
+            old,
+            new,
+        }
+    }
+
+    fn annotate(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.annotations.insert(key.into(), value.into());
+        self
+    }
+
+    fn leaf_of_the_old(mut self) -> Self {
+        self.tls_crt = self.old.leaf("envoy").certificate;
+        self
+    }
+
+    fn at(&self, now: &str) -> Outlook {
+        let view = View {
+            labels: &self.labels,
+            annotations: &self.annotations,
+            ca_crt: Some(self.ca_crt.as_bytes()),
+            tls_crt: Some(self.tls_crt.as_bytes()),
+            pending_tls_crt: self.pending.as_deref().map(str::as_bytes),
+            is_immutable: self.is_immutable,
+        };
+        let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };
+        outlook(&view, &rules, time(now))
+    }
+}
+
+fn fingerprint(ca: &Ca) -> Fingerprint {
+    Fingerprint::of(&ca.der)
+}
+
+fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_carried_ca_goes_at_its_deadline_and_not_before() {
+    let scene = Scene::new();
+    let before = scene.at("2026-03-02T09:59:59Z");
+    assert_eq!(before.due, None);
+    let next = before.next.unwrap();
+    assert_eq!((next.at, next.what), (time(UNTIL), Planned::Retire));
+    let carried: Vec<bool> = before.certificates.iter().map(|k| k.carried.is_some()).collect();
+    assert_eq!(carried, [false, true]);
+    let issued: Vec<bool> = before.certificates.iter().map(|k: &Known| k.issued_leaf).collect();
+    assert_eq!(issued, [true, false]);
+
+    let on = scene.at(UNTIL);
+    assert_eq!(on.due, Some(Due::Retire(vec![fingerprint(&scene.old)])));
+    assert!(on.problems.is_empty() && on.next.is_none());
+}
+
+#[test]
+fn a_shorter_window_counts_from_the_beginning() {
+    let scene = Scene::new().annotate(names::WINDOW, "1h");
+    assert_eq!(scene.at(START).next.unwrap().at, time("2026-03-01T11:00:00Z"));
+    assert!(matches!(scene.at("2026-03-01T11:00:00Z").due, Some(Due::Retire(_))));
+}
+
+#[test]
+fn expiry_and_distrust_end_it_before_the_deadline() {
+    let expired = Scene::of(Ca::with("CA1", EXPIRED, true), Ca::new("CA2"));
+    assert!(matches!(expired.at(START).due, Some(Due::Retire(_))));
+
+    let scene = Scene::new();
+    let which = fingerprint(&scene.old).to_string();
+    let distrusted = scene.annotate(names::DISTRUST, which);
+    assert!(matches!(distrusted.at(START).due, Some(Due::Retire(_))));
+}
+
+#[test]
+fn what_the_leaf_needs_stays_and_is_reported_unless_it_is_distrusted() {
+    let scene = Scene::new().leaf_of_the_old();
+    let old = fingerprint(&scene.old);
+    let blocked = scene.at(UNTIL);
+    assert_eq!(blocked.due, None);
+    assert_eq!(blocked.problems, [Problem::RetireBlocked(old)]);
+    assert!(scene.at(START).problems.is_empty());
+
+    let distrusted = scene.annotate(names::DISTRUST, old.to_string());
+    assert_eq!(distrusted.at(START).due, Some(Due::Retire(vec![old])));
+}
+
+#[test]
+fn nothing_is_asked_where_data_cannot_change() {
+    let mut off = Scene::new();
+    off.labels.insert(names::MODE.into(), "off".into());
+    let mut immutable = Scene::new();
+    immutable.is_immutable = true;
+    for scene in [off, immutable] {
+        let outlook = scene.at("2026-04-01T00:00:00Z");
+        assert!(outlook.due.is_none() && outlook.problems.is_empty() && outlook.next.is_none());
+        assert!(scene.at(START).next.is_none());
+    }
+}
+
+#[test]
+fn an_ask_that_still_stands_was_not_seen_or_is_taken_back() {
+    let scene = Scene::new().annotate(names::ASK, "retire #1");
+    let due = scene.at(UNTIL);
+    assert!(matches!(due.due, Some(Due::Retire(_))));
+    assert_eq!(due.problems, [Problem::AskNotSeen]);
+    let early = scene.at(START);
+    assert_eq!(early.due, Some(Due::Withdraw));
+    assert!(early.problems.is_empty());
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let scene = Scene::new();
+    let own = fingerprint(&scene.new);
+    let scene = scene
+        .annotate(names::CARRIED, "nonsense")
+        .annotate(names::KEEP, "many")
+        .annotate(names::STAGED, "{}")
+        .annotate(names::DISTRUST, own.to_string());
+    let problems = scene.at(UNTIL).problems;
+    let found: Vec<&str> = problems.iter().map(Problem::name).collect();
+    let wanted = ["record_unreadable", "setting_unreadable", "own_distrusted", "stage_unreadable"];
+    assert_eq!(found, wanted);
+
+    // Valid from 2020 to 2090.
+    let late = Scene::new().at("2089-12-28T00:00:00Z");
+    let found: Vec<&str> = late.problems.iter().map(Problem::name).collect();
+    assert_eq!(found, ["own_expiring", "leaf_expiring"]);
+    let names = late.problems.iter().chain(&problems).map(Problem::name);
+    assert!(names.into_iter().all(|name| Problem::NAMES.contains(&name)));
+}
+
+#[test]
+fn a_trust_store_and_garbage_are_left_alone() {
+    let mut scene = Scene::new();
+    scene.ca_crt = "-----BEGIN CERTIFICATE-----\n".repeat(1000);
+    let outlook = scene.at(UNTIL);
+    assert!(outlook.due.is_none() && outlook.certificates.is_empty());
+    scene.ca_crt = "nothing".into();
+    assert!(scene.at(UNTIL).due.is_none());
+}
+
+/// The trust of both is there, the old pair serves, the new one waits.
+fn staged() -> Scene {
+    let mut scene = Scene::new().leaf_of_the_old();
+    let pending = scene.new.leaf("envoy").certificate;
+    let stage = Stage {
+        since: time(START),
+        held: Fingerprint::of(scene.tls_crt.as_bytes()),
+        pending: Fingerprint::of(pending.as_bytes()),
+        moved: 0,
+    };
+    scene.pending = Some(pending);
+    scene.labels.insert(names::PHASE.into(), "staged".into());
+    scene.annotate(names::STAGED, stage.to_annotation())
+}
+
+#[test]
+fn a_stage_is_promoted_when_it_has_settled() {
+    let scene = staged();
+    let early = scene.at("2026-03-01T10:01:59Z");
+    assert_eq!(early.due, None);
+    let next = early.next.unwrap();
+    assert_eq!((next.at, next.what), (time("2026-03-01T10:02:00Z"), Planned::Promote));
+    assert_eq!(early.stage.unwrap().anchors, [fingerprint(&scene.new)]);
+
+    let pending = Fingerprint::of(scene.pending.as_deref().unwrap().as_bytes());
+    let settled = scene.at("2026-03-01T10:02:00Z");
+    assert_eq!(settled.due, Some(Due::Promote(pending)));
+    assert!(settled.problems.is_empty());
+    let overdue = scene.at("2026-03-01T11:00:00Z");
+    assert_eq!(overdue.problems, [Problem::StageOverdue]);
+}
+
+#[test]
+fn a_group_is_waited_for_but_never_until_the_leaf_expires() {
+    let scene = staged();
+    let staged = scene.at(START).stage.unwrap();
+    let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };
+    let written = time("2026-03-01T10:05:00Z");
+    assert_eq!(staged.ready_after(written, &rules), time("2026-03-01T10:07:00Z"));
+    assert_eq!(staged.ready_after(time("2020-01-01T00:00:00Z"), &rules), staged.ready);
+    // The leaf is valid until 2090.
+    assert_eq!(staged.latest, time("2089-12-31T12:00:00Z"));
+    assert_eq!(staged.ready_after(Timestamp::MAX, &rules), staged.latest);
+}

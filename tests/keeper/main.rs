@@ -1,0 +1,10 @@
+//! The keeper: its decisions, and the real program beside the real webhook on a real API server.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod due;
+mod election;
+mod retire;
+mod scene;

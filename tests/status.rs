@@ -1,0 +1,243 @@
+//! `ca-overlap status` against a real API server with the real webhook, and as a plugin of kubectl.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::certs::{Ca, bundle};
+use support::cluster;
+use support::command::{command, run, sha256};
+use support::secrets::{MERGE, Secrets, tls_secret};
+
+/// Far more than a change takes to arrive.
+const ARRIVES: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn each_rotation_is_a_row_with_what_comes_next() {
+    let test = "each_rotation_is_a_row_with_what_comes_next";
+    let Some(cluster) = cluster(test).await else { return };
+    let secrets = cluster.namespace(test).await;
+    let kubeconfig = cluster.plane.admin_kubeconfig();
+    let scoped = ["status", "-n", &secrets.namespace];
+    let nothing = format!("No rotation in flight in namespace {} (-A looks", secrets.namespace);
+    assert!(run(&kubeconfig, &scoped).with_code(0).starts_with(&nothing));
+
+    let (old, new) = (Ca::new("Old Root CA"), Ca::new("New Root CA"));
+    secrets.create(&tls_secret("quiet", &old.pem, &old.leaf("it"))).await.ok();
+    rotate(&secrets, "open", &old, &new, &json!({})).await;
+    let window = json!({"ca-overlap.dev/window": "24h"});
+    rotate(&secrets, "with-a-very-long-name-that-fills-the-line", &old, &new, &window).await;
+
+    let status = run(&kubeconfig, &scoped);
+    let text = status.with_code(0);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("SECRET "), "{text}");
+    let row = lines.iter().position(|l| l.starts_with(&format!("{}/open", secrets.namespace)));
+    let row = row.unwrap_or_else(|| panic!("{text}"));
+    let (own, carried) = (&sha256(&new.der)[..8], &sha256(&old.der)[..8]);
+    for part in ["overlap", own, "New Root CA", carried, "Old Root CA", "s"] {
+        assert!(lines[row].contains(part), "{part} is not in {}", lines[row]);
+    }
+    let next = "    next: the next rotation drops the previous CA, at the latest its expiry in ";
+    assert!(lines[row + 1].starts_with(next), "{text}");
+    assert!(
+        text.contains("next: a previous CA goes in 23h (") || text.contains("in 24h ("),
+        "{text}"
+    );
+    assert!(!text.contains("quiet"), "{text}");
+
+    let json = run(&kubeconfig, &[&scoped[..], &["-o", "json"]].concat()).json();
+    let yaml = run(&kubeconfig, &[&scoped[..], &["-o", "yaml"]].concat());
+    assert_eq!(serde_saphyr::from_str::<Value>(yaml.with_code(0)).unwrap(), json);
+    let rotations = json["rotations"].as_array().unwrap();
+    assert_eq!(rotations.len(), 2, "{json}");
+    let open = &rotations[0];
+    assert_eq!((&open["name"], &open["phase"]), (&json!("open"), &json!("overlap")));
+    assert_eq!(open["own"][0]["sha256"], sha256(&new.der));
+    assert_eq!(open["carried"][0]["sha256"], sha256(&old.der));
+    assert_eq!(open["carried"][0]["commonName"], "Old Root CA");
+    assert_eq!((&open["carried"][0]["until"], &open["problems"]), (&Value::Null, &json!([])));
+    let bounded = &rotations[1];
+    assert_eq!(bounded["next"]["at"], bounded["carried"][0]["until"]);
+    let since: jiff::Timestamp = bounded["carried"][0]["since"].as_str().unwrap().parse().unwrap();
+    let until: jiff::Timestamp = bounded["carried"][0]["until"].as_str().unwrap().parse().unwrap();
+    assert_eq!(until.as_second() - since.as_second(), 86_400);
+}
+
+#[tokio::test]
+async fn problems_are_shown_and_make_the_exit_code_1() {
+    let test = "problems_are_shown_and_make_the_exit_code_1";
+    let Some(cluster) = cluster(test).await else { return };
+    let secrets = cluster.namespace(test).await;
+    let ca = Ca::new("Legacy CA");
+    let mut object = tls_secret("it", &ca.pem, &ca.leaf("it"));
+    object["metadata"]["labels"] = json!({"ca-overlap.dev/mode": "bundle"});
+    object["metadata"]["annotations"] =
+        json!({"ca-overlap.dev/distrust": sha256(&ca.der), "ca-overlap.dev/keep": "many"});
+    secrets.create(&object).await.ok();
+    // The same without the label: nobody has put it in our care.
+    object["metadata"]["name"] = json!("other");
+    object["metadata"]["labels"] = json!({});
+    secrets.create(&object).await.ok();
+
+    let kubeconfig = cluster.plane.admin_kubeconfig();
+    let arguments = ["status", "-n", &secrets.namespace];
+    let status = run(&kubeconfig, &arguments);
+    let text = status.with_code(1);
+    assert!(text.contains("PROBLEM: ca-overlap.dev/keep: expected a number from 0 to 8"), "{text}");
+    assert!(text.contains("only the generator can replace it"), "{text}");
+    assert!(!text.contains("other"), "{text}");
+    let json = run(&kubeconfig, &[&arguments[..], &["-o", "json"]].concat()).json();
+    let reasons: Vec<_> = json["rotations"][0]["problems"].as_array().unwrap().iter().collect();
+    let reasons: Vec<_> =
+        reasons.iter().map(|problem| problem["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["setting_unreadable", "own_distrusted"]);
+}
+
+#[tokio::test]
+async fn a_watch_shows_each_change_as_it_happens() {
+    let test = "a_watch_shows_each_change_as_it_happens";
+    let Some(cluster) = cluster(test).await else { return };
+    let secrets = cluster.namespace(test).await;
+    let (old, new, newer) = (Ca::new("1"), Ca::new("2"), Ca::new("3"));
+    rotate(&secrets, "first", &old, &new, &json!({})).await;
+    let kubeconfig = cluster.plane.admin_kubeconfig();
+    let arguments = ["status", "-n", &secrets.namespace, "--watch"];
+    let json = Running::start(&kubeconfig, &[&arguments[..], &["-o", "json"]].concat());
+    let text = Running::start(&kubeconfig, &arguments);
+
+    let change = json.json();
+    assert_eq!((&change["type"], &change["rotation"]["name"]), (&json!("ADDED"), &json!("first")));
+    assert!(text.line().starts_with("SECRET"));
+    let row = format!("{}/first", secrets.namespace);
+    assert!(text.line().starts_with(&row));
+
+    rotate(&secrets, "second", &old, &new, &json!({})).await;
+    let change = json.json();
+    assert_eq!((&change["type"], &change["rotation"]["name"]), (&json!("ADDED"), &json!("second")));
+    let leaf = newer.leaf("it");
+    secrets.put("second", &tls_secret("second", &newer.pem, &leaf)).await.ok();
+    let change = json.json();
+    assert_eq!(change["type"], "MODIFIED");
+    assert_eq!(change["rotation"]["carried"][0]["sha256"], sha256(&new.der));
+
+    let patch = json!({"metadata": {"annotations": {"ca-overlap.dev/distrust": sha256(&old.der)}}});
+    secrets.patch("first", MERGE, "", &patch).await.ok();
+    let change = json.json();
+    assert_eq!(change["type"], "DELETED");
+    assert_eq!(change["rotation"]["name"], "first");
+    text.until(&format!("{row} is no longer in flight"));
+}
+
+#[tokio::test]
+async fn kubectl_finds_its_plugin_and_help_says_its_name() {
+    let test = "kubectl_finds_its_plugin_and_help_says_its_name";
+    let Some(cluster) = cluster(test).await else { return };
+    let secrets = cluster.namespace(test).await;
+    let (old, new) = (Ca::new("1"), Ca::new("2"));
+    rotate(&secrets, "it", &old, &new, &json!({})).await;
+    let directory = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_ca-overlap");
+    std::os::unix::fs::symlink(program, directory.path().join("kubectl-ca_overlap")).unwrap();
+    let kubectl = |arguments: &[&str]| {
+        let output = Command::new(cluster.plane.kubectl_path())
+            .args(arguments)
+            .env("PATH", directory.path())
+            .env("KUBECONFIG", cluster.plane.admin_kubeconfig())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code().unwrap(), text)
+    };
+    let (code, text) = kubectl(&["ca-overlap", "status", "-n", &secrets.namespace]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains(&format!("{}/it", secrets.namespace)), "{text}");
+    let (code, text) =
+        kubectl(&["ca-overlap", "distrust", &sha256(&old.der), "-n", &secrets.namespace]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(secrets.get("it").await.pem("ca.crt"), new.pem);
+
+    let (code, text) = kubectl(&["ca-overlap", "distrust", "--help"]);
+    assert_eq!(code, 0);
+    assert!(text.contains("Usage: kubectl ca-overlap distrust [OPTIONS]"), "{text}");
+    assert!(text.contains("  kubectl ca-overlap distrust stolen-ca.pem -A"), "{text}");
+    let (code, text) = kubectl(&["ca-overlap", "status", "--no-such-flag"]);
+    assert_eq!(code, 64);
+    assert!(text.contains("Usage: kubectl ca-overlap status"), "{text}");
+    let plain = run(Path::new("/dev/null"), &["distrust", "--help"]);
+    assert!(plain.stdout.contains("Usage: ca-overlap distrust"), "{}", plain.stdout);
+    assert!(!plain.stdout.contains("kubectl ca-overlap"), "{}", plain.stdout);
+}
+
+#[tokio::test]
+async fn who_may_not_watch_is_told() {
+    let test = "who_may_not_watch_is_told";
+    let Some(cluster) = cluster(test).await else { return };
+    let kubeconfig = cluster.plane.admin_kubeconfig();
+    for arguments in [&["status", "-A", "--as", "nobody"][..], &["status", "-Aw", "--as", "nobody"]]
+    {
+        let ended = run(&kubeconfig, arguments);
+        assert_eq!(ended.code, 1, "{arguments:?}");
+        let said = format!("{}{}", ended.stdout, ended.stderr)
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert!(said.contains("secrets is forbidden: User \"nobody\" cannot list"), "{said}");
+    }
+}
+
+/// `[new, old*]`, with these annotations from the begin.
+async fn rotate(secrets: &Secrets, name: &str, old: &Ca, new: &Ca, annotations: &Value) {
+    let mut first = tls_secret(name, &old.pem, &old.leaf("it"));
+    first["metadata"]["annotations"] = annotations.clone();
+    secrets.create(&first).await.ok();
+    let rotated = secrets.put(name, &tls_secret(name, &new.pem, &new.leaf("it"))).await.ok();
+    assert_eq!(rotated.pem("ca.crt"), bundle(&[new, old]));
+}
+
+/// A command that goes on, with the lines it prints; ended when dropped.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    fn start(kubeconfig: &Path, arguments: &[&str]) -> Self {
+        let mut child = command(kubeconfig, arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    fn line(&self) -> String {
+        self.lines.recv_timeout(ARRIVES).expect("a line")
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.line()).unwrap()
+    }
+
+    fn until(&self, expected: &str) {
+        while self.line() != expected {}
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}

@@ -1,0 +1,55 @@
+//! The program as a user runs it against a cluster.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ended {
+    /// Standard output, if the exit code is `code`.
+    #[track_caller]
+    pub fn with_code(&self, code: i32) -> &str {
+        assert_eq!(self.code, code, "{}{}", self.stdout, self.stderr);
+        &self.stdout
+    }
+
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|_| panic!("{}{}", self.stdout, self.stderr))
+    }
+}
+
+/// `ca-overlap`, with this kubeconfig.
+pub fn command(kubeconfig: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ca-overlap"));
+    command.args(arguments).env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
+    command
+}
+
+/// Runs it to its end. What people see fits 100 columns, and holds no private key.
+pub fn run(kubeconfig: &Path, arguments: &[&str]) -> Ended {
+    let output = command(kubeconfig, arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let ended = Ended {
+        code: output.status.code().unwrap(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    };
+    let wide = ended.stdout.lines().find(|line| line.chars().count() > 100);
+    assert!(wide.is_none() || arguments.contains(&"-o"), "{wide:?}");
+    assert!(!ended.stdout.contains("PRIVATE KEY") && !ended.stderr.contains("PRIVATE KEY"));
+    ended
+}
+
+/// The SHA-256 of DER as hexadecimal digits, independent of the product's own.
+pub fn sha256(der: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
