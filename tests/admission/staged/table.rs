@@ -297,6 +297,22 @@ fn our_state_cannot_be_edited_or_forged() {
     let mut world = World::new(leaf(2));
     world.write(backup, GENERATOR);
     assert_eq!((world.served(), world.stage()), (Some(3), None));
+    // Nor where nothing is ever staged: no key stays behind.
+    let mut backup = World::staged().stored;
+    backup["metadata"]["labels"]["ca-overlap.dev/mode"] = "bundle".into();
+    let mut world = World::new(leaf(2));
+    world.keeper = Keeper::Absent;
+    world.write(backup, GENERATOR);
+    assert_eq!((world.served(), world.stage()), (Some(3), None));
+}
+
+#[test]
+fn another_pair_waits_only_where_it_could_begin_to() {
+    let mut world = World::staged();
+    world.keeper = Keeper::Unknown;
+    let answer = world.put(&[3], leaf(3));
+    assert_eq!((answer.staged, answer.warnings), (Some("ended"), vec![Warning::StagedNoKeeper]));
+    is_plain(&world, 9, &[3, 1], &[1]);
 }
 
 #[test]
