@@ -14,4 +14,5 @@ mod corpus;
 mod guards;
 mod hostile;
 mod rig;
+mod staged;
 mod state;

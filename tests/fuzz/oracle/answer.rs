@@ -40,7 +40,7 @@ pub fn judge(request: &Value, answer: &[u8], now: Timestamp) -> Checked<Judged> 
     rule!(!leaks, "the private key is in the answer");
     let mut stored = object.clone();
     if let Some(patch) = &patch {
-        only_our_paths(object, patch)?;
+        only_our_paths(request, patch)?;
         let patch: json_patch::Patch =
             serde_json::from_value(patch.clone()).map_err(|e| format!("no JSON Patch: {e}"))?;
         json_patch::patch(&mut stored, &patch).map_err(|e| format!("does not apply: {e}"))?;
@@ -84,7 +84,9 @@ fn envelope(request: &Value, answer: &[u8]) -> Checked<(Value, Option<Value>)> {
     Ok((response, Some(patch)))
 }
 
-fn only_our_paths(object: &Value, patch: &Value) -> Checked {
+fn only_our_paths(request: &Value, patch: &Value) -> Checked {
+    let object = &request["object"];
+    let is_staged = is_marked(object) || is_marked(&request["oldObject"]);
     let operations = patch.as_array().ok_or("the patch is no list")?;
     rule!(!operations.is_empty(), "an empty patch");
     let mut touched = BTreeSet::new();
@@ -104,6 +106,10 @@ fn only_our_paths(object: &Value, patch: &Value) -> Checked {
             "add" if path == "/data/ca.crt" => operation["value"].is_string(),
             "add" if ours => operation["value"].is_string(),
             "add" if makes_map => is_map_of_ours(&operation["value"]),
+            "add" if is_staged && is_of_a_pair(path) => operation["value"].is_string(),
+            "remove" if is_staged && path.starts_with("/data/pending.") => {
+                is_of_a_pair(path) && members == 2
+            }
             "remove" => ours && members == 2,
             _ => false,
         };
@@ -113,7 +119,19 @@ fn only_our_paths(object: &Value, patch: &Value) -> Checked {
 }
 
 const ANNOTATIONS: &[&str] =
-    &["carried", "staged", "keep", "window", "distrust", "restart", "group", "restarted"];
+    &["carried", "staged", "keep", "window", "distrust", "restart", "group", "restarted", "ask"];
+
+/// Whether a pair waits in this object, or is said to.
+fn is_marked(secret: &Value) -> bool {
+    let metadata = &secret["metadata"];
+    metadata["annotations"]["ca-overlap.dev/staged"].is_string()
+        || metadata["labels"]["ca-overlap.dev/phase"] == "staged"
+}
+
+fn is_of_a_pair(path: &str) -> bool {
+    let pairs = ["tls.crt", "tls.key", "pending.tls.crt", "pending.tls.key"];
+    path.strip_prefix("/data/").is_some_and(|key| pairs.contains(&key))
+}
 
 fn is_map_of_ours(value: &Value) -> bool {
     let Some(map) = value.as_object() else { return false };
