@@ -113,6 +113,7 @@ impl Resource for SecretView {
 
 /// The values that are read, decoded. No `Debug`.
 #[derive(Clone, Default)]
+#[expect(clippy::struct_field_names, reason = "the names of the data keys")]
 struct Certificates {
     ca_crt: Option<Vec<u8>>,
     tls_crt: Option<Vec<u8>>,

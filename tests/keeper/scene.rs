@@ -2,6 +2,7 @@
 //! `ServiceAccount` and RBAC.
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -207,7 +208,10 @@ impl Rotation {
 /// SHA-256 as other tools print it, independent of the product's own.
 pub fn sha256(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.as_ref().iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 /// Polls until there is something. The limit is far above what it takes on a busy machine.
