@@ -11,6 +11,11 @@ pub const MODE: &str = "ca-overlap.dev/mode";
 /// Label, ours: `overlap` while something is carried, `staged` while a new leaf waits.
 pub const PHASE: &str = "ca-overlap.dev/phase";
 
+/// A value of [`PHASE`]: something is carried.
+pub const PHASE_OVERLAP: &str = "overlap";
+/// A value of [`PHASE`]: a new leaf waits.
+pub const PHASE_STAGED: &str = "staged";
+
 /// Annotation, ours: the record of what is carried (JSON list).
 pub const CARRIED: &str = "ca-overlap.dev/carried";
 /// Annotation, ours: the state of a staged rotation.

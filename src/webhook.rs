@@ -1,5 +1,7 @@
 //! `ca-overlap webhook`: telemetry, certificates, listeners, and how it ends.
 
+mod lease;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
 use crate::admission::handler::{self, Admission};
+use crate::admission::heartbeat::Heartbeat;
 use crate::admission::respond::Installation;
 use crate::names;
 use crate::overlap::policy::Defaults;
@@ -44,6 +47,10 @@ pub struct Config {
     pub service: String,
     /// `--keeper-user`, if given.
     pub keeper_user: Option<String>,
+    /// With `--staged`: the keeper's Lease.
+    pub keeper_lease: Option<String>,
+    /// `--settle`.
+    pub settle: Duration,
     /// `--default-mode`, `--keep` and `--window`.
     pub defaults: Defaults,
     /// Limits of the webhook's port.
@@ -107,6 +114,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         namespace,
         service,
         keeper_user,
+        keeper_lease,
+        settle,
         defaults,
         limits,
         body_timeout,
@@ -135,9 +144,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let trusted = certificates.start(source, &namespace, &service).await?;
 
     let drain = Drain::default();
-    let mut installation = Installation::new(defaults, namespace);
-    installation.keeper_user = keeper_user.unwrap_or(installation.keeper_user);
-    let admission = Admission { installation, max_body, body_timeout, metrics: admission_metrics };
+    let keeper = match keeper_lease {
+        None => Heartbeat::ignored(),
+        Some(name) => lease::watch(client("--staged").await?, &namespace, &name),
+    };
+    let usual = Installation::new(defaults, namespace);
+    let keeper_user = keeper_user.unwrap_or_else(|| usual.keeper_user.clone());
+    let installation = Installation { keeper_user, settle, ..usual };
+    let admission =
+        Admission { installation, keeper, max_body, body_timeout, metrics: admission_metrics };
     let webhook = Server {
         transport: Transport::Tls(serving.clone()),
         router: handler::router(Arc::new(admission)),
@@ -235,7 +250,12 @@ impl Certificates {
                 trust_settle,
                 reconcile_interval,
             } => {
-                let cluster = Cluster::new(client().await?, namespace, &ca_secret, &webhook_config);
+                let cluster = Cluster::new(
+                    client("--self-managed").await?,
+                    namespace,
+                    &ca_secret,
+                    &webhook_config,
+                );
                 let settings = manager::Settings {
                     dns_names: vec![
                         format!("{service}.{namespace}.svc"),
@@ -271,14 +291,14 @@ fn announce(webhook: &TcpListener, admin: &TcpListener) {
 }
 
 /// As kubectl finds its way: `KUBECONFIG`, else as a pod.
-async fn client() -> anyhow::Result<kube::Client> {
+async fn client(flag: &str) -> anyhow::Result<kube::Client> {
     // Its causes are told by its own text already.
     let mut config = kube::Config::infer().await.map_err(|error| {
-        anyhow::anyhow!("--self-managed: no cluster: set KUBECONFIG, or run in a pod: {error}")
+        anyhow::anyhow!("{flag}: no cluster: set KUBECONFIG, or run in a pod: {error}")
     })?;
     // The rounds of the manager are the retries, and say so.
     config.default_retry = false;
-    kube::Client::try_from(config).context("--self-managed: the kubeconfig cannot be used")
+    kube::Client::try_from(config).with_context(|| format!("{flag}: the kubeconfig cannot be used"))
 }
 
 /// The pod's own namespace, else that of the kubeconfig's context, else the manifests' default.

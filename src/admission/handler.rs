@@ -14,8 +14,10 @@ use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::sync::watch;
 use tracing::info;
 
+use super::heartbeat::Heartbeat;
 use super::patch;
 use super::respond::{Answer, Installation, respond};
 use super::review::{self, ReadReviewError};
@@ -27,6 +29,8 @@ use crate::telemetry::AdmissionMetrics;
 pub struct Admission {
     /// What the operator has set.
     pub installation: Installation,
+    /// What is known of the keeper.
+    pub keeper: watch::Receiver<Heartbeat>,
     /// The largest body that is read, in bytes; a larger one gets 413.
     pub max_body: usize,
     /// How long a body may take to arrive; past it the answer is 408.
@@ -91,13 +95,17 @@ fn review(
     started: Instant,
 ) -> Result<Vec<u8>, ReadReviewError> {
     let request = review::read(body)?;
-    let answer = respond(&request, &admission.installation, Timestamp::now());
+    let keeper = admission.keeper.borrow().keeper(started);
+    let answer = respond(&request, &admission.installation, keeper, Timestamp::now());
     let bytes = render(&request.uid, &answer);
     let elapsed = started.elapsed();
     admission.metrics.decided(answer.verdict, elapsed);
     admission.metrics.carried(answer.appended as u64);
     if let Some(asked) = answer.asked {
         admission.metrics.asked(asked);
+    }
+    if let Some(change) = answer.staged {
+        admission.metrics.staged(change);
     }
     for warning in &answer.warnings {
         admission.metrics.warned(*warning);
@@ -110,6 +118,7 @@ fn review(
         appended = answer.appended,
         cut = answer.cut,
         asked = answer.asked,
+        staged = answer.staged,
         warnings = %reasons(&answer),
         micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
         "reviewed"
@@ -133,6 +142,7 @@ pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
                 decision: answer.verdict.as_str(),
                 carried: fingerprints.join(","),
                 asked: answer.asked,
+                staged: answer.staged,
             },
         },
     };
@@ -217,4 +227,6 @@ struct AuditAnnotations {
     carried: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     asked: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    staged: Option<&'static str>,
 }

@@ -3,10 +3,13 @@
 mod asked;
 pub mod guard;
 pub mod handler;
+pub mod heartbeat;
 pub mod patch;
 pub mod respond;
 pub mod review;
+mod staging;
 mod values;
+mod verdict;
 
 use base64::engine::{GeneralPurposeConfig, Simd};
 

@@ -24,6 +24,8 @@ pub struct PatchBuilder<'a> {
     annotation_bytes: usize,
     /// In base64.
     ca_crt: Option<String>,
+    /// Other values, and removals of them.
+    data: Vec<PatchOperation>,
 }
 
 /// There is no room for an annotation.
@@ -39,6 +41,7 @@ impl<'a> PatchBuilder<'a> {
             annotations: Edits::default(),
             annotation_bytes: object.annotations().map_or(0, |annotations| annotations.size),
             ca_crt: None,
+            data: Vec::new(),
         }
     }
 
@@ -77,8 +80,21 @@ impl<'a> PatchBuilder<'a> {
         self.ca_crt = Some(super::BASE64.encode(bytes));
     }
 
+    /// Makes a value of a staged Secret what it should be: this base64, or absent. `existing` is the
+    /// incoming one.
+    pub fn value(&mut self, key: &'static str, existing: Option<&str>, wanted: Option<&str>) {
+        match (existing, wanted) {
+            (Some(existing), Some(wanted)) if existing == wanted => {}
+            (_, Some(wanted)) => {
+                self.data.push(add(pointer(["data", key]), Value::String(wanted.to_owned())));
+            }
+            (Some(_), None) => self.data.push(remove(pointer(["data", key]))),
+            (None, None) => {}
+        }
+    }
+
     /// The patch; `None` where nothing changes.
-    pub fn build(self) -> Option<Patch> {
+    pub fn build(mut self) -> Option<Patch> {
         // Every object of the API server has metadata; a map cannot be made inside of nothing.
         if !self.object.has_metadata() {
             return None;
@@ -87,6 +103,7 @@ impl<'a> PatchBuilder<'a> {
         if let Some(base64) = self.ca_crt {
             operations.push(add(pointer(["data", names::CA_CRT]), Value::String(base64)));
         }
+        operations.append(&mut self.data);
         self.labels.write("labels", self.object.labels(), &mut operations);
         self.annotations.write("annotations", self.object.annotations(), &mut operations);
         (!operations.is_empty()).then_some(Patch(operations))
@@ -172,14 +189,17 @@ impl<'a> Edits<'a> {
                 operations.push(add(pointer(["metadata", map]), Value::Object(whole)));
             }
         }
-        operations.extend(self.remove.into_iter().map(|key| {
-            PatchOperation::Remove(RemoveOperation { path: pointer(["metadata", map, key]) })
-        }));
+        let remove = |key| remove(pointer(["metadata", map, key]));
+        operations.extend(self.remove.into_iter().map(remove));
     }
 }
 
 fn add(path: PointerBuf, value: Value) -> PatchOperation {
     PatchOperation::Add(AddOperation { path, value })
+}
+
+fn remove(path: PointerBuf) -> PatchOperation {
+    PatchOperation::Remove(RemoveOperation { path })
 }
 
 /// A JSON pointer (RFC 6901); the tokens are escaped here.

@@ -1,22 +1,32 @@
 //! One request, one answer: guards, settings, decision, patch. Pure, as the decision is.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use json_patch::Patch;
 
 use super::asked::Asked;
 use super::guard::{self, LeaveData, Skip};
+
 use super::patch::{AnnotationsFull, PatchBuilder};
+use super::review::pairs::Pairs;
 use super::review::{Request, Secret};
+use super::staging::{self, Plan};
 use super::values::Values;
+pub use super::verdict::Verdict;
 use crate::names;
 use crate::overlap::ask::Ask;
 use crate::overlap::policy::{Defaults, Mode, Raw, Settings};
 use crate::overlap::record::Record;
-use crate::overlap::{self, Case, Contents, Decision, RecordAfter, Warning, Write};
+use crate::overlap::staged::{Keeper, Stage, Staging};
+use crate::overlap::{Case, Contents, RecordAfter, Warning, Write};
 
 /// What the API server allows a Secret: the sum of its decoded values, in bytes
 /// (`MaxSecretSize` of the core API).
 pub const MAX_DATA: usize = 1024 * 1024;
+
+/// How long the keeper waits, unless it is told otherwise.
+pub const SETTLE: Duration = Duration::from_secs(120);
 
 /// A setting longer than this is not brought back: nobody means it.
 const MAX_RESTORED: usize = 4096;
@@ -35,6 +45,8 @@ pub struct Installation {
     pub own_namespace: String,
     /// Who may ask (`--keeper-user`).
     pub keeper_user: String,
+    /// How long the keeper waits before it promotes (`--settle`).
+    pub settle: Duration,
 }
 
 impl Installation {
@@ -43,7 +55,7 @@ impl Installation {
         let own_namespace = own_namespace.into();
         let keeper_user =
             format!("system:serviceaccount:{own_namespace}:{}", names::KEEPER_SERVICE_ACCOUNT);
-        Self { defaults, own_namespace, keeper_user }
+        Self { defaults, own_namespace, keeper_user, settle: SETTLE }
     }
 }
 
@@ -63,79 +75,39 @@ pub struct Answer {
     pub cut: usize,
     /// What the keeper asked for, if it was acted on.
     pub asked: Option<&'static str>,
+    /// What has happened to a staged rotation.
+    pub staged: Option<&'static str>,
 }
 
-/// What was decided about one request, as metrics, audit annotations and logs call it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// A rule of the decision applied.
-    Decided(Case),
-    /// `ca.crt` changes and its data is left alone.
-    Left(LeaveData),
-    /// No business of ours.
-    Skipped(Skip),
-}
-
-impl Verdict {
-    /// Every verdict, for metrics that exist from the start.
-    pub const ALL: [Self; 16] = [
-        Self::Decided(Case::FirstContact),
-        Self::Decided(Case::NoCa),
-        Self::Decided(Case::NotReadable),
-        Self::Decided(Case::Retirement),
-        Self::Decided(Case::Rollback),
-        Self::Decided(Case::Rotation),
-        Self::Decided(Case::Same),
-        Self::Decided(Case::TrustStore),
-        Self::Decided(Case::Unchanged),
-        Self::Left(LeaveData::ForeignOverlap),
-        Self::Left(LeaveData::Off),
-        Self::Left(LeaveData::Signer),
-        Self::Skipped(Skip::Immutable),
-        Self::Skipped(Skip::NotASecretUpdate),
-        Self::Skipped(Skip::OwnNamespace),
-        Self::Skipped(Skip::ServiceAccountToken),
-    ];
-
-    /// Its name in metrics, audit annotations and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Decided(case) => match case {
-                Case::FirstContact => "first_contact",
-                Case::NoCa => "no_ca",
-                Case::NotReadable => "not_readable",
-                Case::Retirement => "retirement",
-                Case::Rollback => "rollback",
-                Case::Rotation => "rotation",
-                Case::Same => "same",
-                Case::TrustStore => "trust_store",
-                Case::Unchanged => "unchanged",
-            },
-            Self::Left(left) => left.as_str(),
-            Self::Skipped(skip) => skip.as_str(),
-        }
-    }
-}
-
-/// Answers `request` as of `now`.
-pub fn respond(request: &Request<'_>, installation: &Installation, now: Timestamp) -> Answer {
+/// Answers `request` as of `now`, with what is known of the keeper.
+pub fn respond(
+    request: &Request<'_>,
+    installation: &Installation,
+    keeper: Keeper,
+    now: Timestamp,
+) -> Answer {
     let skip = guard::skip(request, &installation.own_namespace);
     let (Some(object), Some(old)) = (&request.object, &request.old_object) else {
         return Answer::without_change(Verdict::Skipped(Skip::NotASecretUpdate));
     };
+    // The last chance to put the waiting pair into service, and its key away.
+    let closes_stage =
+        skip == Some(Skip::Immutable) && old.immutable != Some(true) && staging::is_marked(old);
     match skip {
-        None => {}
-        Some(Skip::Immutable) => return immutable(object),
-        Some(skip) => return Answer::without_change(Verdict::Skipped(skip)),
+        Some(Skip::Immutable) if !closes_stage => return immutable(object),
+        Some(skip) if !closes_stage => return Answer::without_change(Verdict::Skipped(skip)),
+        _ => {}
     }
-    Update {
+    let update = Update {
+        request,
         object,
         old,
         is_wholesale: request.is_wholesale(),
-        is_by_person: request.is_by_person(),
         asked: Asked::read(object, old, request.user(), &installation.keeper_user),
-    }
-    .answer(&installation.defaults, now)
+        closes_stage,
+        keeper,
+    };
+    update.answer(installation, now)
 }
 
 /// Nothing of an immutable Secret is touched, save that an ask never stays: its writer would wait
@@ -161,44 +133,39 @@ impl Answer {
             appended: 0,
             cut: 0,
             asked: None,
+            staged: None,
         }
     }
 }
 
 /// An update of a Secret that no guard took out.
 struct Update<'a> {
+    request: &'a Request<'a>,
     object: &'a Secret<'a>,
     old: &'a Secret<'a>,
     is_wholesale: bool,
-    is_by_person: bool,
     asked: Asked,
+    /// It becomes immutable while a pair waits.
+    closes_stage: bool,
+    keeper: Keeper,
 }
 
 impl<'a> Update<'a> {
-    fn answer(&self, defaults: &Defaults, now: Timestamp) -> Answer {
-        let settings = Settings::read(self.raw_settings(), defaults);
+    fn answer(&self, installation: &Installation, now: Timestamp) -> Answer {
+        let settings = Settings::read(self.raw_settings(), &installation.defaults);
         let stored_record = self.old.annotation(names::CARRIED).map(Record::parse);
         let record = stored_record.as_ref().and_then(|record| record.as_ref().ok());
-        let is_settled = self.is_settled(record, &settings);
+        let pairs = staging::concerns(self.object, self.old, &settings, self.keeper)
+            .then(|| self.request.pairs());
+        let is_settled = pairs.is_none() && self.is_settled(record, &settings);
         let values = if is_settled {
             Values::unread(self.object)
         } else {
             Values::decode(self.object, self.old)
         };
-        let left = if is_settled {
-            None
-        } else {
-            let Contents { ca_crt, tls_crt } = values.incoming();
-            guard::leave_data(self.object, &settings, ca_crt, tls_crt)
-        };
-        let mut warnings = settings.warnings.clone();
-        warnings.extend(self.asked.warning());
-        // Of a Secret that is left alone nothing can be asked; and nothing waits to be promoted.
-        let can_act = |ask: &&Ask| left.is_none() && !matches!(ask, Ask::Promote(_));
-        let ask = self.asked.ask().filter(can_act);
-        if ask.is_none() && self.asked.ask().is_some() {
-            warnings.push(Warning::AskRefused);
-        }
+        let left = self.left(&settings, (!is_settled).then(|| values.incoming()));
+        let mut warnings = self.warnings(&settings, stored_record.as_ref());
+        let ask = self.asked.ask().filter(|_| left.is_none());
         let repair = match ask {
             Some(Ask::Repair(ders)) => ders.as_slice(),
             _ => &[],
@@ -213,34 +180,95 @@ impl<'a> Update<'a> {
             room: MAX_DATA.saturating_sub(self.object.data_size()),
             repair,
         };
-        if stored_record.as_ref().is_some_and(Result::is_err) {
+        let plan = match &pairs {
+            None => Plan::unstaged(&write),
+            Some(pairs) => Plan::staged(pairs, self.staging(pairs, &write, ask, installation)),
+        };
+        let (plan, patch) = self.patch(plan, &write, &mut warnings);
+        let decision = plan.decision;
+        let asked = ask.filter(|ask| plan.change.has_promoted() || !matches!(ask, Ask::Promote(_)));
+        if asked.is_none() && self.asked.ask().is_some() {
+            warnings.push(Warning::AskRefused);
+        }
+        // Of a Secret that is left alone nothing was to be kept.
+        let concerns = |w: &Warning| left.is_none() || *w == Warning::DistrustedOwn;
+        for warning in decision.warnings.iter().copied().filter(concerns) {
+            push_once(&mut warnings, warning);
+        }
+        if self.request.is_by_person() && decision.appended > 0 && ask.is_none() {
+            warnings.push(Warning::AddedBack);
+        }
+        let verdict = match (left, decision.case) {
+            _ if self.closes_stage => Verdict::Skipped(Skip::Immutable),
+            (None, case) | (_, case @ (Case::NoCa | Case::Unchanged)) => Verdict::Decided(case),
+            (Some(left), _) => Verdict::Left(left),
+        };
+        Answer {
+            verdict,
+            patch,
+            warnings,
+            record: match decision.record {
+                RecordAfter::AsStored => record.cloned().unwrap_or_default(),
+                RecordAfter::Gone => Record::default(),
+                RecordAfter::Set(record) => record,
+            },
+            appended: decision.appended,
+            cut: decision.cut,
+            asked: asked.map(Ask::name),
+            staged: plan.change.name(),
+        }
+    }
+
+    /// Why data is left alone; nobody asks of values that are not read.
+    fn left(&self, settings: &Settings, incoming: Option<Contents<'_>>) -> Option<LeaveData> {
+        if self.closes_stage {
+            return Some(LeaveData::Off);
+        }
+        let Contents { ca_crt, tls_crt } = incoming?;
+        guard::leave_data(self.object, settings, ca_crt, tls_crt)
+    }
+
+    /// What there is to say before anything is decided.
+    fn warnings<E>(&self, settings: &Settings, record: Option<&Result<Record, E>>) -> Vec<Warning> {
+        let mut warnings = settings.warnings.clone();
+        warnings.extend(self.asked.warning());
+        if record.is_some_and(Result::is_err) {
             warnings.push(Warning::RecordUnreadable);
         }
-        if settings.mode == Mode::Staged && self.object.ca_crt().is_some() {
+        let wants_stage = settings.mode == Mode::Staged && self.object.ca_crt().is_some();
+        if wants_stage && self.keeper == Keeper::Absent {
             warnings.push(Warning::StagedUnavailable);
-        }
-        let (decision, patch) = self.patch(&write, &mut warnings);
-        // Of a Secret that is left alone nothing was to be kept.
-        let concerns = |w: &&Warning| left.is_none() || **w == Warning::DistrustedOwn;
-        warnings.extend(decision.warnings.iter().filter(concerns));
-        if self.is_by_person && decision.appended > 0 && ask.is_none() {
-            warnings.push(Warning::AddedBack);
         }
         if self.loses_a_setting() {
             warnings.push(Warning::SettingTooLong);
         }
-        let verdict = match (left, decision.case) {
-            (None, case) | (_, case @ (Case::NoCa | Case::Unchanged)) => Verdict::Decided(case),
-            (Some(left), _) => Verdict::Left(left),
-        };
-        let record = match decision.record {
-            RecordAfter::AsStored => record.cloned().unwrap_or_default(),
-            RecordAfter::Gone => Record::default(),
-            RecordAfter::Set(record) => record,
-        };
-        let (appended, cut) = (decision.appended, decision.cut);
-        let asked = ask.map(Ask::name);
-        Answer { verdict, patch, warnings, record, appended, cut, asked }
+        warnings
+    }
+
+    fn staging<'b>(
+        &self,
+        pairs: &'b Pairs<'b>,
+        write: &Write<'b>,
+        ask: Option<&Ask>,
+        installation: &Installation,
+    ) -> Staging<'b> {
+        Staging {
+            write: *write,
+            room: (MAX_DATA + pairs.incoming_size()).saturating_sub(self.object.data_size()),
+            served: pairs.served(),
+            waiting: pairs.waiting(),
+            written: pairs.written(),
+            stage: self.old.annotation(names::STAGED).map(|text| Stage::parse(text).ok()),
+            is_wanted: write.settings.mode == Mode::Staged && write.may_change_data,
+            is_wholesale: self.is_wholesale,
+            keeper: self.keeper,
+            settle: installation.settle,
+            promote: match ask {
+                Some(Ask::Promote(fingerprint)) => Some(*fingerprint),
+                _ => None,
+            },
+            obstacle: staging::obstacle(self.object, self.old, pairs),
+        }
     }
 
     /// Whether `ca.crt` stays as it is and nothing of it is carried or distrusted: then the answer
@@ -252,31 +280,40 @@ impl<'a> Update<'a> {
             && settings.distrust.is_empty()
     }
 
-    /// Decides, and decides again without carrying anything where the record has no room: without
-    /// a record a carried certificate would pass for the generator's own.
-    fn patch(&self, write: &Write<'_>, warnings: &mut Vec<Warning>) -> (Decision, Option<Patch>) {
-        let decision = overlap::decide(write);
-        if let Ok(patch) = self.build(write, &decision, warnings) {
-            return (decision, patch);
+    /// Decides again, with less and less, where the annotations have no room: without a record a
+    /// carried certificate would pass for the generator's own.
+    fn patch<'b>(
+        &self,
+        plan: Plan<'b>,
+        write: &Write<'b>,
+        warnings: &mut Vec<Warning>,
+    ) -> (Plan<'b>, Option<Patch>) {
+        if let Ok(patch) = self.build(write, &plan, warnings) {
+            return (plan, patch);
         }
+        push_once(warnings, Warning::AnnotationsFull);
         if !write.repair.is_empty() {
-            warnings.push(Warning::RepairIncomplete);
-            return self.patch(&Write { repair: &[], ..*write }, warnings);
+            push_once(warnings, Warning::RepairIncomplete);
+            let write = Write { repair: &[], ..*write };
+            return self.patch(plan.again(&write), &write, warnings);
         }
-        warnings.push(Warning::AnnotationsFull);
-        let mut as_written =
-            overlap::decide(&Write { may_change_data: false, record: None, ..*write });
-        as_written.record = RecordAfter::Gone;
-        let patch = self.build(write, &as_written, warnings).unwrap_or_default();
-        (as_written, patch)
+        if plan.waiting.is_some() {
+            return self.patch(plan.unheld(), write, warnings);
+        }
+        let as_written = Write { may_change_data: false, record: None, ..*write };
+        let mut plan = plan.again(&as_written);
+        plan.decision.record = RecordAfter::Gone;
+        let patch = self.build(&as_written, &plan, warnings).unwrap_or_default();
+        (plan, patch)
     }
 
     fn build(
         &self,
         write: &Write<'_>,
-        decision: &Decision,
+        plan: &Plan<'_>,
         warnings: &mut Vec<Warning>,
     ) -> Result<Option<Patch>, AnnotationsFull> {
+        let decision = &plan.decision;
         let mut patch = PatchBuilder::new(self.object);
         patch.without_annotation(names::ASK);
         let (carried, is_carrying) = match &decision.record {
@@ -292,9 +329,10 @@ impl<'a> Update<'a> {
             ),
         };
         patch.annotation(names::CARRIED, carried)?;
-        patch.label(names::PHASE, is_carrying.then_some("overlap"));
-        let staged = self.old.annotation(names::STAGED).filter(|_| self.object.ca_crt().is_some());
-        patch.annotation(names::STAGED, staged.map(str::to_owned))?;
+        patch.annotation(names::STAGED, plan.annotation(self.old.annotation(names::STAGED)))?;
+        let phase = is_carrying.then_some(names::PHASE_OVERLAP);
+        patch.label(names::PHASE, plan.waiting.map_or(phase, |_| Some(names::PHASE_STAGED)));
+        plan.write_pairs(&mut patch);
         if let Some(bytes) = &decision.ca_crt {
             patch.ca_crt(bytes);
         }
@@ -307,8 +345,8 @@ impl<'a> Update<'a> {
             let setting = self.restored(self.object.annotation(key), self.old.annotation(key));
             let fits =
                 setting.is_none_or(|value| patch.annotation(key, Some(value.to_owned())).is_ok());
-            if !fits && !warnings.contains(&Warning::AnnotationsFull) {
-                warnings.push(Warning::AnnotationsFull);
+            if !fits {
+                push_once(warnings, Warning::AnnotationsFull);
             }
         }
         Ok(patch.build())
@@ -340,5 +378,11 @@ impl<'a> Update<'a> {
     /// A stored value that a fresh object lacks.
     fn restored(&self, new: Option<&'a str>, old: Option<&'a str>) -> Option<&'a str> {
         old.filter(|value| self.is_wholesale && new.is_none() && value.len() <= MAX_RESTORED)
+    }
+}
+
+fn push_once(warnings: &mut Vec<Warning>, warning: Warning) {
+    if !warnings.contains(&warning) {
+        warnings.push(warning);
     }
 }

@@ -4,6 +4,8 @@
 //! never decoded or copied, and nonsense under a key that is not ours does no harm. None of these
 //! types implements `Debug`: a review must not end up in a log.
 
+pub mod pairs;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
@@ -14,6 +16,7 @@ use serde_json::value::RawValue;
 
 use super::guard;
 use crate::names;
+use crate::overlap::pem::decoded_len;
 
 /// Why a body is not a review. Says nothing of its content, as `serde`'s errors would.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,7 +44,8 @@ pub fn read(body: &[u8]) -> Result<Request<'_>, ReadReviewError> {
     if review.kind != "AdmissionReview" || review.api_version != "admission.k8s.io/v1" {
         return Err(ReadReviewError::WrongKind);
     }
-    review.request.filter(|request| !request.uid.is_empty()).ok_or(ReadReviewError::NoRequest)
+    let request = review.request.filter(|request| !request.uid.is_empty());
+    request.map(|request| Request { body, ..request }).ok_or(ReadReviewError::NoRequest)
 }
 
 #[derive(Deserialize)]
@@ -92,6 +96,9 @@ pub struct Request<'a> {
     /// The Secret as it is.
     #[serde(borrow, default)]
     pub old_object: Option<Secret<'a>>,
+    /// What all this was read from, for the rare second reading.
+    #[serde(skip)]
+    body: &'a [u8],
 }
 
 impl Request<'_> {
@@ -366,13 +373,6 @@ fn base64_value<'de, A: MapAccess<'de>>(
     let value = map.next_value::<Option<Text<'de>>>()?.map(|text| text.0).unwrap_or_default();
     *size += decoded_len(&value);
     Ok(value)
-}
-
-/// The decoded size of standard base64 text, exact for what the API server sends: it always
-/// encodes anew.
-fn decoded_len(base64: &str) -> usize {
-    let padding = base64.bytes().rev().take(2).take_while(|&b| b == b'=').count();
-    (base64.len() / 4 * 3 + (base64.len() % 4 * 3) / 4).saturating_sub(padding)
 }
 
 /// The length of a JSON string's value. Without escapes it is that of its text; with them the

@@ -1,5 +1,7 @@
 //! `ca-overlap webhook`: its flags, and the configuration that they make.
 
+mod keeper;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use humantime::parse_duration;
 
+use self::keeper::KeeperArgs;
 use super::{Failure, UsageError};
 use crate::names;
 use crate::overlap::policy::{Defaults, Keep, Mode, Window};
@@ -37,6 +40,8 @@ pub struct WebhookArgs {
     authority: AuthorityArgs,
     #[command(flatten)]
     policy: PolicyArgs,
+    #[command(flatten)]
+    keeper: KeeperArgs,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
@@ -128,11 +133,6 @@ struct ClusterArgs {
         default_value = names::WEBHOOK_CONFIGURATION
     )]
     webhook_config: String,
-
-    /// The user that may ask by the annotation ca-overlap.dev/ask [default: the ServiceAccount
-    /// ca-overlap-keeper of our own namespace]
-    #[arg(long, value_name = "USER", env = "CA_OVERLAP_KEEPER_USER")]
-    keeper_user: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -278,12 +278,13 @@ impl WebhookArgs {
 
     /// Checks what clap cannot.
     pub fn validate(self) -> Result<Config, UsageError> {
-        let Self { listen, certificate, cluster, authority, policy, limits, drain } = self;
+        let Self { listen, certificate, cluster, authority, policy, keeper, limits, drain } = self;
         let ListenArgs { listen, admin_listen } = listen;
         if listen == admin_listen && listen.port() != 0 {
             return Err(UsageError::new("--admin-listen", "must differ from --listen"));
         }
-        let ClusterArgs { namespace, service, ca_secret, webhook_config, keeper_user } = cluster;
+        let ClusterArgs { namespace, service, ca_secret, webhook_config } = cluster;
+        let KeeperArgs { keeper_user, staged, keeper_lease, settle } = keeper;
         let PolicyArgs { default_mode, keep, window } = policy;
         let DrainArgs { drain_delay, drain_timeout } = drain;
         if drain_timeout < drain_delay {
@@ -331,6 +332,8 @@ impl WebhookArgs {
             namespace,
             service,
             keeper_user: keeper_user.filter(|user| !user.is_empty()),
+            keeper_lease: staged.then_some(keeper_lease),
+            settle,
             defaults: Defaults { mode: default_mode, keep, window },
             limits,
             body_timeout,

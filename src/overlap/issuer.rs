@@ -67,6 +67,23 @@ impl Issuers {
         candidates
     }
 
+    /// Whether the first certificate of `chain` is one of `anchors`, or verifies against one by way
+    /// of the others. Every step is checked by its signature.
+    pub fn verifies(&self, chain: &[Certificate], anchors: &[Certificate]) -> bool {
+        let mut links: Vec<&Certificate> = chain.iter().collect();
+        let mut next = (!links.is_empty()).then(|| links.remove(0));
+        while let Some(link) = next {
+            let issued =
+                |issuer: &Certificate| could_have_issued(issuer, link) && self.signed(issuer, link);
+            if anchors.iter().any(|anchor| anchor == link || issued(anchor)) {
+                return true;
+            }
+            let above = links.iter().position(|candidate| issued(candidate));
+            next = above.map(|index| links.remove(index));
+        }
+        false
+    }
+
     fn signed(&self, issuer: &Certificate, child: &Certificate) -> bool {
         let cost = CHECK_COST.max(issuer.der().len() + child.der().len());
         let Some(left) = self.budget.get().checked_sub(cost) else { return false };

@@ -82,6 +82,13 @@ pub fn encode_certificate(der: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"-----END CERTIFICATE-----\n");
 }
 
+/// The decoded size of standard base64 text, exact for what the API server sends: it always
+/// encodes anew.
+pub fn decoded_len(base64: &str) -> usize {
+    let padding = base64.bytes().rev().take(2).take_while(|&b| b == b'=').count();
+    (base64.len() / 4 * 3 + (base64.len() % 4 * 3) / 4).saturating_sub(padding)
+}
+
 /// The size of the canonical form of `der_len` bytes.
 pub fn encoded_len(der_len: usize) -> usize {
     let base64 = der_len.div_ceil(3) * 4;

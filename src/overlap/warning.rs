@@ -34,8 +34,24 @@ pub enum Warning {
     RepairIncomplete,
     /// A setting is too long to be brought back.
     SettingTooLong,
+    /// A stage was not as it was recorded.
+    StagedBroken,
+    /// cert-manager owns the Secret, and checks its pair.
+    StagedCertManager,
+    /// The leaf in service does not live long enough to be held.
+    StagedLeafExpires,
+    /// The generator goes on issuing other pairs.
+    StagedMoved,
+    /// The keeper is not alive.
+    StagedNoKeeper,
+    /// There is no room for two pairs.
+    StagedNoRoom,
+    /// The Secret has values that would not fit to the pair in service.
+    StagedOtherKeys,
     /// Staged mode is asked for and cannot be had.
     StagedUnavailable,
+    /// A leaf would not verify against `ca.crt`, or is half of a pair.
+    StagedUnverified,
     /// The stored `ca.crt` holds something that cannot be carried.
     StoredUnreadable,
     /// The setting `window` does not parse.
@@ -44,7 +60,7 @@ pub enum Warning {
 
 impl Warning {
     /// Every warning, for metrics that exist from the start.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 25] = [
         Self::AddedBack,
         Self::AnnotationsFull,
         Self::AskNotAllowed,
@@ -59,7 +75,15 @@ impl Warning {
         Self::RecordUnreadable,
         Self::RepairIncomplete,
         Self::SettingTooLong,
+        Self::StagedBroken,
+        Self::StagedCertManager,
+        Self::StagedLeafExpires,
+        Self::StagedMoved,
+        Self::StagedNoKeeper,
+        Self::StagedNoRoom,
+        Self::StagedOtherKeys,
         Self::StagedUnavailable,
+        Self::StagedUnverified,
         Self::StoredUnreadable,
         Self::WindowUnreadable,
     ];
@@ -81,7 +105,15 @@ impl Warning {
             Self::RecordUnreadable => "record_unreadable",
             Self::RepairIncomplete => "repair_incomplete",
             Self::SettingTooLong => "setting_too_long",
+            Self::StagedBroken => "staged_broken",
+            Self::StagedCertManager => "staged_cert_manager",
+            Self::StagedLeafExpires => "staged_leaf_expires",
+            Self::StagedMoved => "staged_moved",
+            Self::StagedNoKeeper => "staged_no_keeper",
+            Self::StagedNoRoom => "staged_no_room",
+            Self::StagedOtherKeys => "staged_other_keys",
             Self::StagedUnavailable => "staged_unavailable",
+            Self::StagedUnverified => "staged_unverified",
             Self::StoredUnreadable => "stored_unreadable",
             Self::WindowUnreadable => "window_unreadable",
         }
@@ -133,8 +165,32 @@ impl fmt::Display for Warning {
             Self::SettingTooLong => {
                 "ca-overlap: a setting of more than 4096 bytes was wiped by this write and is not brought back"
             }
+            Self::StagedBroken => {
+                "ca-overlap: the staged leaf is not what was put aside: the stage has ended, tls.crt is served as it stands"
+            }
+            Self::StagedCertManager => {
+                "ca-overlap.dev/mode=staged: cert-manager checks its pair and would issue anew; the CA is bundled instead"
+            }
+            Self::StagedLeafExpires => {
+                "ca-overlap.dev/mode=staged: the previous leaf expires too soon to be held; the CA is bundled instead"
+            }
+            Self::StagedMoved => {
+                "ca-overlap.dev/mode=staged: a third new leaf came before the first was promoted; the CA is bundled instead"
+            }
+            Self::StagedNoKeeper => {
+                "ca-overlap.dev/mode=staged: the keeper's Lease is not fresh, nobody would promote; the CA is bundled instead"
+            }
+            Self::StagedNoRoom => {
+                "ca-overlap.dev/mode=staged: the Secret has no room for a second leaf; the CA is bundled instead"
+            }
+            Self::StagedOtherKeys => {
+                "ca-overlap.dev/mode=staged: the Secret has other values beside ca.crt and tls.*; the CA is bundled instead"
+            }
             Self::StagedUnavailable => {
                 "ca-overlap.dev/mode=staged: not available in this installation; the CA is bundled instead"
+            }
+            Self::StagedUnverified => {
+                "ca-overlap.dev/mode=staged: a leaf would not verify against ca.crt, or lacks its key; the CA is bundled instead"
             }
             Self::StoredUnreadable => {
                 "ca-overlap: the previous ca.crt holds something that is no readable certificate; it was not kept"

@@ -11,6 +11,7 @@ use super::{Label, handle};
 use crate::admission::respond::Verdict;
 use crate::overlap::Warning;
 use crate::overlap::ask::Ask;
+use crate::overlap::staged::Change;
 
 /// Counts what the admission endpoint decides. Clones count together.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct AdmissionMetrics {
     by_warning: [Counter; Warning::ALL.len()],
     asks: Family<Label, Counter>,
     by_ask: [Counter; Ask::NAMES.len()],
+    stages: Family<Label, Counter>,
+    by_change: [Counter; Change::NAMES.len()],
     requests_refused: Family<Label, Counter>,
     by_status: [Counter; STATUSES.len()],
 }
@@ -56,6 +59,11 @@ impl AdmissionMetrics {
             "asks",
             "What the keeper asked for and was done, by ask",
             metrics.asks.clone(),
+        );
+        registry.register(
+            "stages",
+            "What has happened to staged rotations, by change",
+            metrics.stages.clone(),
         );
         registry.register(
             "requests_refused",
@@ -95,6 +103,14 @@ impl AdmissionMetrics {
         }
     }
 
+    /// This has happened to a staged rotation.
+    pub fn staged(&self, change: &str) {
+        let at = Change::NAMES.iter().position(|known| *known == change);
+        if let Some(counter) = at.and_then(|at| self.by_change.get(at)) {
+            counter.inc();
+        }
+    }
+
     /// One request was answered with `status`: 400, 408, 413 or 415.
     pub fn refused(&self, status: u16) {
         let at = STATUSES.iter().position(|s| *s == status);
@@ -115,6 +131,8 @@ impl Default for AdmissionMetrics {
             Warning::ALL.map(|warning| handle(&warnings, [("reason", warning.reason())]));
         let asks = Family::<Label, Counter>::default();
         let by_ask = Ask::NAMES.map(|name| handle(&asks, [("ask", name)]));
+        let stages = Family::<Label, Counter>::default();
+        let by_change = Change::NAMES.map(|name| handle(&stages, [("change", name)]));
         let requests_refused = Family::<Label, Counter>::default();
         let by_status = LABELS.map(|code| handle(&requests_refused, [("code", code)]));
         Self {
@@ -126,6 +144,8 @@ impl Default for AdmissionMetrics {
             by_warning,
             asks,
             by_ask,
+            stages,
+            by_change,
             requests_refused,
             by_status,
         }
@@ -163,6 +183,9 @@ mod tests {
         for ask in Ask::NAMES {
             metrics.asked(ask);
         }
+        for change in Change::NAMES {
+            metrics.staged(change);
+        }
         metrics.refused(413);
         metrics.refused(400);
 
@@ -177,6 +200,8 @@ mod tests {
             "ca_overlap_asks_total{ask=\"retire\"} 1",
             "ca_overlap_asks_total{ask=\"promote\"} 1",
             "ca_overlap_asks_total{ask=\"repair\"} 1",
+            "ca_overlap_stages_total{change=\"begun\"} 1",
+            "ca_overlap_stages_total{change=\"promoted\"} 1",
             "ca_overlap_requests_refused_total{code=\"413\"} 1",
             "ca_overlap_requests_refused_total{code=\"400\"} 1",
         ] {

@@ -11,4 +11,5 @@ mod corpus;
 mod guards;
 mod hostile;
 mod rig;
+mod staged;
 mod state;

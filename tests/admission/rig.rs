@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use base64::prelude::*;
 use ca_overlap::admission::handler::{Admission, router};
+use ca_overlap::admission::heartbeat::Heartbeat;
 use ca_overlap::admission::respond::Installation;
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::telemetry::AdmissionMetrics;
@@ -19,6 +20,7 @@ pub const MAX_BODY: usize = 8 * 1024 * 1024;
 pub fn admission(defaults: Defaults) -> Arc<Admission> {
     Arc::new(Admission {
         installation: Installation::new(defaults, "ca-overlap"),
+        keeper: Heartbeat::ignored(),
         max_body: MAX_BODY,
         body_timeout: Duration::from_secs(10),
         metrics: AdmissionMetrics::default(),
@@ -110,7 +112,7 @@ pub async fn ask(review: &Value) -> Outcome {
         let patch: json_patch::Patch = serde_json::from_slice(&bytes).unwrap();
         json_patch::patch(&mut stored, &patch).expect("the patch applies");
         operations = serde_json::from_slice(&bytes).unwrap();
-        only_our_paths(&operations);
+        only_our_paths(&operations, false);
     }
     for warning in response["warnings"].as_array().into_iter().flatten() {
         assert!(warning.as_str().unwrap().len() <= 120);
@@ -118,7 +120,8 @@ pub async fn ask(review: &Value) -> Outcome {
     Outcome { response, stored, operations }
 }
 
-fn only_our_paths(operations: &[Value]) {
+/// The only paths that a patch may have; those of the pairs in staged mode alone.
+pub fn only_our_paths(operations: &[Value], is_staged: bool) {
     for operation in operations {
         let (op, path) = (operation["op"].as_str().unwrap(), operation["path"].as_str().unwrap());
         let ours = path.starts_with("/metadata/labels/ca-overlap.dev~1")
@@ -130,8 +133,11 @@ fn only_our_paths(operations: &[Value]) {
                 .unwrap()
                 .keys()
                 .all(|k| k.starts_with("ca-overlap.dev/"));
+        let pending = matches!(path, "/data/pending.tls.crt" | "/data/pending.tls.key");
+        let served = op == "add" && matches!(path, "/data/tls.crt" | "/data/tls.key");
         assert!(
             (op == "add" && path == "/data/ca.crt")
+                || (is_staged && (served || (pending && matches!(op, "add" | "remove"))))
                 || (matches!(op, "add" | "remove") && ours)
                 || makes_map,
             "{op} {path}"

@@ -13,7 +13,7 @@ use super::support::{Cluster, cluster};
 const KEEPER: &str = "ca-overlap-keeper";
 
 /// The keeper's `ServiceAccount` may patch Secrets, and no more: what it asks, the webhook does.
-async fn keeper(cluster: &Cluster, namespace: &str) -> Secrets {
+pub async fn keeper(cluster: &Cluster, namespace: &str) -> Secrets {
     let plane = &cluster.plane;
     let account =
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": KEEPER}});
@@ -44,7 +44,7 @@ async fn keeper(cluster: &Cluster, namespace: &str) -> Secrets {
     Secrets::new(kube::Client::try_from(config).unwrap(), namespace.to_owned())
 }
 
-async fn ask(keeper: &Secrets, text: &str) -> Answer {
+pub async fn ask(keeper: &Secrets, text: &str) -> Answer {
     let patch = json!({"metadata": {"annotations": {"ca-overlap.dev/ask": text}}});
     keeper.patch(NAME, MERGE, "fieldManager=ca-overlap-keeper", &patch).await
 }
@@ -64,8 +64,13 @@ async fn apply(scene: &Scene, bundle: &str) -> Answer {
 }
 
 fn owners(answer: &Answer) -> Vec<Value> {
+    owners_of(answer, "f:ca.crt")
+}
+
+/// Who manages a value of `data`.
+pub fn owners_of(answer: &Answer, key: &str) -> Vec<Value> {
     let managers = answer.body["metadata"]["managedFields"].as_array().unwrap();
-    let owns = |m: &&Value| m["fieldsV1"]["f:data"].get("f:ca.crt").is_some();
+    let owns = |m: &&Value| m["fieldsV1"]["f:data"].get(key).is_some();
     managers.iter().filter(owns).map(|m| m["manager"].clone()).collect()
 }
 

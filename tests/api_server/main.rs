@@ -14,5 +14,6 @@ mod guards;
 mod limits;
 mod quiet;
 mod scene;
+mod staged;
 mod table;
 mod verbs;

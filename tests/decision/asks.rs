@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use ca_overlap::overlap::certs::Bundle;
+use ca_overlap::overlap::record::Record;
 use ca_overlap::overlap::{RecordAfter, Warning};
 use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
@@ -124,7 +125,7 @@ fn what_is_over_by_the_record_is_not_repaired_and_dates_go_on() {
     let mut short = lost();
     let mut entries = short.record.take().unwrap().entries().to_vec();
     entries[0].until = Some(short.now + SignedDuration::from_mins(5));
-    short.record = Some(ca_overlap::overlap::record::Record::new(entries));
+    short.record = Some(Record::new(entries));
     let done = repaired(short, "CA1", "CA2 CA1*", &[]);
     assert_eq!(until(&done, "CA1"), Some(done.now + SignedDuration::from_mins(5)));
 }
@@ -292,7 +293,7 @@ fn nothing_over_stays(scene: &Scene) -> Result<(), TestCaseError> {
     let settings = scene.settings();
     let leaf = Bundle::parse(scene.tls_crt.as_ref().unwrap(), 10).unwrap();
     let stored = Bundle::parse(scene.ca_crt.as_ref().unwrap(), 100).unwrap();
-    for entry in scene.record.iter().flat_map(|record| record.entries()) {
+    for entry in scene.record.iter().flat_map(Record::entries) {
         let certificate =
             stored.certificates().iter().find(|c| c.fingerprint() == entry.sha256).unwrap();
         prop_assert!(!settings.distrust.contains(&entry.sha256), "nothing distrusted is carried");

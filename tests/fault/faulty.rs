@@ -17,6 +17,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
 use ca_overlap::admission::handler::{Admission, router};
+use ca_overlap::admission::heartbeat::Heartbeat;
 use ca_overlap::admission::respond::Installation;
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::server::accept::{Limits, Server, Transport};
@@ -127,6 +128,7 @@ impl Webhook {
         let max_body = if self.fault == Fault::Body2mb { 2_097_152 } else { 8 << 20 };
         let router = router(Arc::new(Admission {
             installation: Installation::new(Defaults::default(), "ca-overlap"),
+            keeper: Heartbeat::ignored(),
             max_body,
             body_timeout: Duration::from_secs(10),
             metrics: AdmissionMetrics::default(),

@@ -39,8 +39,15 @@ fn every_flag_has_an_environment_variable_a_default_and_a_help_text() {
         let expected = format!("CA_OVERLAP_{}", id.to_uppercase());
         assert_eq!(arg.get_env().and_then(|e| e.to_str()), Some(expected.as_str()), "{id}");
         assert!(arg.get_help().is_some(), "{id} has no help text");
-        let optional =
-            ["self_managed", "tls_cert", "tls_key", "client_ca", "namespace", "keeper_user"];
+        let optional = [
+            "self_managed",
+            "tls_cert",
+            "tls_key",
+            "client_ca",
+            "namespace",
+            "keeper_user",
+            "staged",
+        ];
         assert_eq!(arg.get_default_values().is_empty(), optional.contains(&id), "{id}");
     }
 }
@@ -51,6 +58,8 @@ fn defaults_are_those_of_the_design() {
     assert_eq!(config.listen, ([0, 0, 0, 0], 8443).into());
     assert_eq!(config.admin_listen, ([0, 0, 0, 0], 8081).into());
     assert_eq!(config.defaults, Defaults::default());
+    assert_eq!((config.keeper_user, config.keeper_lease), (None, None));
+    assert_eq!(config.settle, Duration::from_secs(120));
     assert_eq!(config.max_body, 8 << 20);
     assert_eq!(config.body_timeout, Duration::from_secs(10));
     assert_eq!(config.drain_delay, Duration::from_secs(15));
@@ -127,4 +136,17 @@ fn sizes_are_bytes_or_carry_a_unit() {
         assert_eq!(size(text), Ok(bytes), "{text}");
     }
     assert!(size("8MB").is_err());
+}
+
+#[test]
+fn staged_mode_watches_the_keepers_lease() {
+    let config = |args: &[&str]| with_files(args).unwrap();
+    assert_eq!(config(&["--keeper-lease", "other"]).keeper_lease, None);
+    assert_eq!(config(&["--staged"]).keeper_lease.as_deref(), Some("ca-overlap-keeper"));
+    let told =
+        config(&["--staged", "--keeper-lease", "other", "--keeper-user", "me", "--settle", "5m"]);
+    assert_eq!(told.keeper_lease.as_deref(), Some("other"));
+    assert_eq!(told.keeper_user.as_deref(), Some("me"));
+    assert_eq!(told.settle, Duration::from_secs(300));
+    assert!(with_files(&["--keeper-lease", "Not a name"]).is_err());
 }

@@ -16,6 +16,7 @@ use crate::admission::respond::{Installation, respond};
 use crate::admission::review::{self, ReadReviewError};
 use crate::names;
 use crate::overlap::policy::{Defaults, Keep, Mode, Window};
+use crate::overlap::staged::Keeper;
 
 /// Explains what the webhook decides about a write, without a cluster
 ///
@@ -147,9 +148,12 @@ fn decide(
     let no_review = |error| ReviewError::NoReview { path: source.to_owned(), error };
     let body = document.to_string();
     let request = review::read(body.as_bytes()).map_err(no_review)?;
-    let answer = respond(&request, installation, now);
+    let mut answer = respond(&request, installation, Keeper::Absent, now);
     let incoming = &document["request"]["object"];
     let result = show::Explanation::new(&request, &answer, incoming, now);
+    if let Some(patch) = &mut answer.patch {
+        show::without_private_keys(patch);
+    }
     let rendered = || {
         let response = render(&request.uid, &answer);
         let mut response: Value = serde_json::from_slice(&response).unwrap_or_default();

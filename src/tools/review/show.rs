@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use base64::prelude::*;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use json_patch::{Patch, PatchOperation};
 use serde_json::{Map, Value, json};
 
 use crate::admission::guard::LeaveData;
@@ -181,6 +182,18 @@ impl Shown {
             let _ = writeln!(out, "ca.crt: {}", printable(line));
         }
         out
+    }
+}
+
+/// The patch that ends a stage moves a private key: its value is not printed.
+pub(super) fn without_private_keys(patch: &mut Patch) {
+    for operation in &mut patch.0 {
+        if let PatchOperation::Add(add) = operation
+            && add.path.as_str().starts_with("/data/")
+            && add.path.as_str().ends_with(names::TLS_KEY)
+        {
+            add.value = Value::String(String::new());
+        }
     }
 }
 

@@ -1,0 +1,135 @@
+//! The leaf pairs of a review, for a Secret that is staged or about to be.
+//!
+//! A second reading of the body, so that the first one, which every request costs, skips all
+//! private keys. Here too they are borrowed as text, and never decoded.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+
+use super::{Request, Text};
+use crate::names;
+use crate::overlap::pem::decoded_len;
+use crate::overlap::staged::Pair;
+
+/// The pairs of both objects.
+#[derive(Default)]
+pub struct Pairs<'a> {
+    object: Data<'a>,
+    old: Data<'a>,
+}
+
+impl<'a> Request<'a> {
+    /// Reads the pairs; none where a value of theirs is no string, which no API server sends.
+    pub fn pairs(&self) -> Pairs<'a> {
+        let review: Option<Review<'a>> = serde_json::from_slice(self.body).ok();
+        let Some(request) = review.and_then(|review| review.request) else {
+            return Pairs::default();
+        };
+        let data = |object: Option<Object<'a>>| object.and_then(|o| o.data).unwrap_or_default();
+        Pairs { object: data(request.object), old: data(request.old_object) }
+    }
+}
+
+impl Pairs<'_> {
+    /// The stored `tls.*`.
+    pub fn served(&self) -> Pair<'_> {
+        self.old.pair(names::TLS_CRT, names::TLS_KEY)
+    }
+
+    /// The stored `pending.*`.
+    pub fn waiting(&self) -> Pair<'_> {
+        self.old.pair(names::PENDING_TLS_CRT, names::PENDING_TLS_KEY)
+    }
+
+    /// The incoming `tls.*`.
+    pub fn written(&self) -> Pair<'_> {
+        self.object.pair(names::TLS_CRT, names::TLS_KEY)
+    }
+
+    /// The incoming `pending.*`.
+    pub fn written_waiting(&self) -> Pair<'_> {
+        self.object.pair(names::PENDING_TLS_CRT, names::PENDING_TLS_KEY)
+    }
+
+    /// Whether the incoming object has values that staged mode knows nothing of.
+    pub fn has_other_keys(&self) -> bool {
+        self.object.has_others
+    }
+
+    /// The decoded size of both incoming pairs, in bytes.
+    pub fn incoming_size(&self) -> usize {
+        self.object.values.iter().map(|(_, text)| decoded_len(text)).sum()
+    }
+}
+
+#[derive(Deserialize)]
+struct Review<'a> {
+    #[serde(borrow, default)]
+    request: Option<Objects<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Objects<'a> {
+    #[serde(borrow, default)]
+    object: Option<Object<'a>>,
+    #[serde(borrow, default)]
+    old_object: Option<Object<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Object<'a> {
+    #[serde(borrow, default)]
+    data: Option<Data<'a>>,
+}
+
+/// The values of the pairs, and whether there are others.
+#[derive(Default)]
+struct Data<'a> {
+    values: Vec<(&'static str, Cow<'a, str>)>,
+    has_others: bool,
+}
+
+impl Data<'_> {
+    fn pair(&self, crt: &str, key: &str) -> Pair<'_> {
+        let value = |name: &str| {
+            self.values.iter().rev().find(|(key, _)| *key == name).map(|(_, text)| text.as_ref())
+        };
+        Pair { crt: value(crt), key: value(key) }
+    }
+}
+
+/// The keys of both pairs.
+const KEYS: [&str; 4] =
+    [names::TLS_CRT, names::TLS_KEY, names::PENDING_TLS_CRT, names::PENDING_TLS_KEY];
+
+impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct DataVisitor;
+        impl<'de> Visitor<'de> for DataVisitor {
+            type Value = Data<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of base64 strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut data = Data::default();
+                while let Some(Text(key)) = map.next_key()? {
+                    if let Some(key) = KEYS.into_iter().find(|known| *known == key) {
+                        let value = map.next_value::<Option<Text<'de>>>()?;
+                        data.values.push((key, value.map(|text| text.0).unwrap_or_default()));
+                    } else {
+                        data.has_others |= key != names::CA_CRT;
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(data)
+            }
+        }
+        deserializer.deserialize_map(DataVisitor)
+    }
+}

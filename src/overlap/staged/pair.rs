@@ -1,0 +1,56 @@
+//! A leaf and its key, as text.
+
+use base64::prelude::*;
+
+use crate::overlap::MAX_STORED_BLOCKS;
+use crate::overlap::certs::{Bundle, Fingerprint};
+use crate::overlap::decide;
+use crate::overlap::issuer::Issuers;
+use crate::overlap::pem::decoded_len;
+
+/// A leaf with its chain, and its key, as they stand in a Secret: base64. The key is compared as
+/// text and passed on, never decoded.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pair<'a> {
+    /// `tls.crt` or `pending.tls.crt`.
+    pub crt: Option<&'a str>,
+    /// `tls.key` or `pending.tls.key`.
+    pub key: Option<&'a str>,
+}
+
+impl Pair<'_> {
+    pub(super) fn is_whole(&self) -> bool {
+        self.crt.is_some() && self.key.is_some()
+    }
+
+    /// The decoded chain. What is not base64 reads as empty, which holds no certificate.
+    pub(super) fn chain(&self) -> Vec<u8> {
+        BASE64_STANDARD.decode(self.crt.unwrap_or_default()).unwrap_or_default()
+    }
+
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of(&self.chain())
+    }
+
+    /// How many bytes, decoded.
+    pub(super) fn size(&self) -> usize {
+        [self.crt, self.key].into_iter().flatten().map(decoded_len).sum()
+    }
+
+    /// Whether both leafs are of the same key; only public ones are looked at.
+    pub(super) fn has_key_of(&self, other: Pair<'_>) -> bool {
+        let key = |pair: &Pair<'_>| {
+            let chain = decide::chain(Some(&pair.chain()));
+            let leaf = chain.certificates().first()?.parsed()?;
+            Some(leaf.public_key().raw.to_vec())
+        };
+        key(self).is_some_and(|mine| key(&other) == Some(mine))
+    }
+}
+
+/// Whether the first certificate of `chain` verifies against one of `anchors`, by way of the others.
+pub(super) fn verifies(chain: &[u8], anchors: Option<&[u8]>) -> bool {
+    let chain = decide::chain(Some(chain));
+    let anchors = Bundle::parse(anchors.unwrap_or_default(), MAX_STORED_BLOCKS).unwrap_or_default();
+    Issuers::default().verifies(chain.certificates(), anchors.certificates())
+}

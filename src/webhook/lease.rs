@@ -1,0 +1,121 @@
+//! Watches the one Lease of the keeper, with `--staged` (DESIGN §4.4).
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use tokio::sync::watch;
+
+use crate::admission::heartbeat::Heartbeat;
+
+/// How long a start may take until the Lease is known. Until then nothing is staged anew, but
+/// nothing that is staged is ended either.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Watches for as long as the process lives.
+pub(super) fn watch(client: Client, namespace: &str, name: &str) -> watch::Receiver<Heartbeat> {
+    let (sender, receiver) = watch::channel(Heartbeat::Awaited(Instant::now() + PATIENCE));
+    let leases: Api<Lease> = Api::namespaced(client, namespace);
+    // By name: the manifests grant no more.
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    tokio::spawn(follow(leases, config, sender));
+    receiver
+}
+
+async fn follow(leases: Api<Lease>, config: watcher::Config, sender: watch::Sender<Heartbeat>) {
+    let mut events = pin!(watcher(leases, config).default_backoff());
+    let mut ear = Ear::default();
+    let mut is_there = false;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => is_there = false,
+            Ok(Event::Apply(lease) | Event::InitApply(lease)) => {
+                is_there = true;
+                let spec = lease.spec.unwrap_or_default();
+                let until = ear.hear(&spec, Instant::now(), Timestamp::now());
+                sender.send_replace(Heartbeat::Until(until));
+            }
+            Ok(Event::InitDone) if is_there => {}
+            Ok(Event::InitDone | Event::Delete(_)) => {
+                sender.send_replace(Heartbeat::Until(Instant::now()));
+            }
+            // What was heard last runs out by itself.
+            Err(error) => tracing::warn!(%error, "cannot watch the keeper's Lease"),
+        }
+    }
+}
+
+/// Judges a Lease by when its renewals are heard, not by its dates: they are of another machine's
+/// clock. Only the first that is heard has nothing else to be judged by.
+#[derive(Default)]
+struct Ear {
+    last: Option<LeaseSpec>,
+    until: Option<Instant>,
+}
+
+impl Ear {
+    fn hear(&mut self, spec: &LeaseSpec, received: Instant, now: Timestamp) -> Instant {
+        let seconds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
+        let duration = Duration::from_secs(seconds.unwrap_or_default());
+        let is_held = spec.holder_identity.as_deref().is_some_and(|holder| !holder.is_empty());
+        let until = match (&self.last, self.until) {
+            _ if !is_held => received,
+            (Some(last), Some(until)) if *last == *spec => until,
+            (Some(_), _) => received + duration,
+            (None, _) => received + remaining(spec, duration, now),
+        };
+        self.last = Some(spec.clone());
+        self.until = Some(until);
+        until
+    }
+}
+
+/// What is left of a Lease by its own dates, at most its whole duration.
+fn remaining(spec: &LeaseSpec, duration: Duration, now: Timestamp) -> Duration {
+    let Some(renewed) = &spec.renew_time else { return Duration::ZERO };
+    let age = now.duration_since(renewed.0);
+    let age = Duration::try_from(age).unwrap_or_default();
+    duration.saturating_sub(age)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+    use super::*;
+
+    fn spec(renewed: Timestamp, holder: &str) -> LeaseSpec {
+        LeaseSpec {
+            holder_identity: Some(holder.into()),
+            lease_duration_seconds: Some(15),
+            renew_time: Some(MicroTime(renewed)),
+            ..LeaseSpec::default()
+        }
+    }
+
+    #[test]
+    fn a_renewal_counts_from_when_it_is_heard_and_the_first_by_its_date() {
+        let (start, now) = (Instant::now(), Timestamp::UNIX_EPOCH);
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut ear = Ear::default();
+        let old = now - jiff::SignedDuration::from_secs(5);
+        assert_eq!(ear.hear(&spec(old, "a"), start, now), at(10));
+        // The same again, as after a new list, is no renewal.
+        assert_eq!(ear.hear(&spec(old, "a"), at(3), now), at(10));
+        // Its clock may be hours away.
+        assert_eq!(ear.hear(&spec(now, "a"), at(4), now), at(19));
+        let ahead = now + jiff::SignedDuration::from_hours(5);
+        assert_eq!(ear.hear(&spec(ahead, "b"), at(8), now), at(23));
+        // Released.
+        assert_eq!(ear.hear(&spec(ahead, ""), at(9), now), at(9));
+        assert_eq!(Ear::default().hear(&spec(ahead, "a"), start, now), at(15));
+        let gone = now - jiff::SignedDuration::from_secs(60);
+        assert_eq!(Ear::default().hear(&spec(gone, "a"), start, now), start);
+        assert_eq!(Ear::default().hear(&LeaseSpec::default(), start, now), start);
+    }
+}
