@@ -31,8 +31,15 @@ async fn every_overlay_applies_with_strict_validation() {
     }
 
     let keeper = "overlays/keeper";
-    let overlays =
-        ["base", "overlays/kind", "overlays/opt-in", keeper, keeper, "overlays/cert-manager"];
+    let overlays = [
+        "base",
+        "overlays/kind",
+        "overlays/opt-in",
+        keeper,
+        keeper,
+        "overlays/staged",
+        "overlays/cert-manager",
+    ];
     for overlay in overlays {
         let path = support::manifests().join(overlay);
         plane.install(&path, Patches::default()).await.unwrap();

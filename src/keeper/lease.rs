@@ -39,9 +39,9 @@ impl Settings {
         self.duration.mul_f64(2.0 / 3.0)
     }
 
-    /// This long before its end nothing is begun any more.
-    fn margin(&self) -> Duration {
-        self.duration / 5
+    /// For so long a renewal lets us act: a fifth of the Lease is for what is under way.
+    fn term(&self) -> Duration {
+        self.duration.mul_f64(0.8)
     }
 }
 
@@ -179,7 +179,7 @@ impl Election {
         // The time is of our own clock. One that was put back makes the age negative: none then.
         let age = Timestamp::now().duration_since(renewed.0);
         let age = Duration::try_from(age).unwrap_or_default();
-        let left = (self.settings.duration - self.settings.margin()).checked_sub(age)?;
+        let left = self.settings.term().checked_sub(age)?;
         Some(Instant::now() + left)
     }
 }

@@ -8,7 +8,6 @@ use std::fmt;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use aws_lc_rs::digest::SHA256;
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
@@ -22,6 +21,7 @@ use super::api::{CallError, Key, call};
 use super::due::Outlook;
 use super::secret_view::SecretView;
 use crate::names;
+use crate::overlap::certs::Fingerprint;
 
 /// On a pod template, with a word of the group's name behind it: the change of trust that it was
 /// restarted for. Two groups that share a workload do not get into each other's way.
@@ -127,8 +127,7 @@ pub fn wanted(secret: &SecretView, outlook: &Outlook) -> Option<Wanted> {
 
 /// The first bytes of the SHA-256.
 fn hex(bytes: &[u8], count: usize) -> String {
-    let digest = aws_lc_rs::digest::digest(&SHA256, bytes);
-    digest.as_ref().iter().take(count).map(|byte| format!("{byte:02x}")).collect()
+    Fingerprint::of(bytes).to_string().chars().take(2 * count).collect()
 }
 
 /// What pods that have just started trust, in short: the generator's own CAs, what is distrusted
@@ -375,4 +374,48 @@ fn refers_to_any(pod: &PodSpec, secrets: &[String]) -> bool {
     let all = containers.iter().flat_map(|c| c.env_from.iter().flatten());
     let by_all = all.filter_map(|v| v.secret_ref.as_ref()).map(|s| Some(&s.name));
     by_volume.chain(by_projection).chain(by_variable).chain(by_all).any(is_one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workloads_are_read_and_what_is_none_is_not() {
+        for text in ["deployment/envoy-ratelimit", "statefulset/db.a", "daemonset/x"] {
+            assert_eq!(Workload::parse(text).unwrap().to_string(), text);
+        }
+        for text in
+            ["", "x", "pod/x", "deployment/", "deployment/../x", "deployment/a/b", "deployment/A"]
+        {
+            assert_eq!(Workload::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_way_to_refer_to_a_secret_is_found() {
+        let secrets = ["envoy".to_owned()];
+        let pod = |spec: serde_json::Value| serde_json::from_value::<PodSpec>(spec).unwrap();
+        let container = |more: serde_json::Value| {
+            let mut container = json!({"name": "c"});
+            container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            container
+        };
+        let env = json!([{"name": "E", "valueFrom": {"secretKeyRef": {"name": "envoy", "key": "ca.crt"}}}]);
+        let env = container(json!({"env": env}));
+        let all = container(json!({"envFrom": [{"secretRef": {"name": "envoy"}}]}));
+        let mounted = json!([{"name": "v", "secret": {"secretName": "envoy"}}]);
+        let projected =
+            json!([{"name": "v", "projected": {"sources": [{"secret": {"name": "envoy"}}]}}]);
+        for spec in [
+            json!({"containers": [], "volumes": mounted}),
+            json!({"containers": [], "volumes": projected}),
+            json!({"containers": [env]}),
+            json!({"containers": [], "initContainers": [all]}),
+        ] {
+            assert!(refers_to_any(&pod(spec.clone()), &secrets), "{spec}");
+            assert!(!refers_to_any(&pod(spec), &["other".to_owned()]));
+        }
+        assert!(!refers_to_any(&pod(json!({"containers": []})), &secrets));
+    }
 }

@@ -61,7 +61,7 @@ impl SecretView {
         self.metadata.uid.as_deref()
     }
 
-    /// When anybody last changed it, by the times of its managed fields.
+    /// When anybody but the keeper last changed it, by the times of its managed fields.
     pub fn written(&self) -> Option<Timestamp> {
         let fields = self.metadata.managed_fields.iter().flatten();
         fields.filter_map(|field| field.time.as_ref()).map(|time| time.0).max()
@@ -113,6 +113,7 @@ impl Resource for SecretView {
 
 /// The values that are read, decoded. No `Debug`.
 #[derive(Clone, Default)]
+#[expect(clippy::struct_field_names, reason = "the names of the data keys")]
 struct Certificates {
     ca_crt: Option<Vec<u8>>,
     tls_crt: Option<Vec<u8>>,
@@ -168,8 +169,14 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         labels: (!labels.is_empty()).then_some(labels),
         annotations: (!annotations.is_empty()).then_some(annotations),
         managed_fields: managed_fields.and_then(|fields| {
-            let last =
-                fields.into_iter().filter_map(|field| field.time).max_by_key(|time| time.0)?;
+            // What we ask for is no news to those who wait for others to write.
+            let of_others =
+                |field: &Managed| field.manager.as_deref() != Some(names::KEEPER_SERVICE_ACCOUNT);
+            let last = fields
+                .into_iter()
+                .filter(of_others)
+                .filter_map(|field| field.time)
+                .max_by_key(|time| time.0)?;
             Some(vec![ManagedFieldsEntry { time: Some(last), ..ManagedFieldsEntry::default() }])
         }),
         ..ObjectMeta::default()
@@ -197,6 +204,8 @@ struct Metadata {
 
 #[derive(Deserialize)]
 struct Managed {
+    #[serde(default)]
+    manager: Option<String>,
     #[serde(default)]
     time: Option<Time>,
 }
@@ -242,7 +251,8 @@ mod tests {
     fn read() -> SecretView {
         let text = format!(
             r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"envoy","namespace":"a",
-            "uid":"u","resourceVersion":"7","managedFields":[{{"manager":"{CANARY}","time":"2026-03-01T10:00:00Z"}},{{}}],
+            "uid":"u","resourceVersion":"7","managedFields":[{{"manager":"{CANARY}","time":"2026-03-01T10:00:00Z"}},{{}},
+            {{"manager":"ca-overlap-keeper","time":"2026-03-02T10:00:00Z"}}],
             "labels":{{"app":"{CANARY}","ca-overlap.dev/phase":"overlap"}},
             "annotations":{{"kubectl.kubernetes.io/last-applied-configuration":"{CANARY}",
             "ca-overlap.dev/keep":"2"}}}},"type":"kubernetes.io/tls","data":{{"ca.crt":"Y2E=",

@@ -104,7 +104,7 @@ impl Tracked {
         for problem in self.problems.iter().filter(|problem| !problems.contains(problem)) {
             match problem {
                 Problem::RetireBlocked(_) => {
-                    news.push((Reason::RetireBlocked, problem.to_string()))
+                    news.push((Reason::RetireBlocked, problem.to_string()));
                 }
                 Problem::OwnDistrusted(_) => news.push((Reason::Distrusted, problem.to_string())),
                 _ => {}

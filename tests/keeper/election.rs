@@ -74,6 +74,30 @@ async fn a_leader_that_cannot_renew_stops_by_its_own_clock() {
 }
 
 #[tokio::test]
+async fn while_the_api_server_is_away_nobody_leads_and_afterwards_all_goes_on() {
+    let test = "while_the_api_server_is_away_nobody_leads_and_afterwards_all_goes_on";
+    let Some(scene) = Scene::start(test).await else { return };
+    let secrets = scene.cluster.namespace(test).await;
+    let keeper = scene.leading_keeper(&[]).await;
+    let mut rotation = Rotation::begin(&secrets, "envoy", json!({names::WINDOW: "5s"})).await;
+    rotation.rotate().await;
+    let [api_server, _] = scene.cluster.plane.pids();
+    signal(api_server, "STOP");
+    // It has no connection that fails, only silence: its own clock tells.
+    keeper.leads(false).await;
+    signal(api_server, "CONT");
+    rotation.over().await;
+    assert!(keeper.is_leader().await);
+}
+
+fn signal(pid: u32, name: &str) {
+    let pid = pid.to_string();
+    assert!(
+        std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap().success()
+    );
+}
+
+#[tokio::test]
 async fn a_leader_that_is_told_to_end_gives_the_lease_back() {
     let test = "a_leader_that_is_told_to_end_gives_the_lease_back";
     let Some(scene) = Scene::start(test).await else { return };

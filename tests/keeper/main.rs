@@ -7,6 +7,7 @@ mod support;
 mod due;
 mod election;
 mod memory;
+mod promote;
 mod repair;
 mod restart;
 mod retire;

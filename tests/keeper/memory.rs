@@ -51,7 +51,7 @@ fn a_rotation_that_the_webhook_has_not_seen_is_found() {
         let before = secret("u", &[&old], &record, Some("bundle"));
         let after = secret("u", &[&new], &record, Some("bundle"));
         let plan = compare(&before, &after).unwrap();
-        assert_eq!(plan.certificates, [old.der.clone()]);
+        assert_eq!(plan.certificates, std::slice::from_ref(&old.der));
         assert!(plan.annotations.is_empty() && plan.mode.is_none() && !plan.is_recreated);
     }
 }
@@ -93,7 +93,7 @@ fn a_new_object_gets_its_settings_and_its_overlap_back() {
     let after = secret("v", &[&new], &json!({names::WINDOW: "2h"}), None);
     let plan = compare(&before, &after).unwrap();
     assert!(plan.is_recreated);
-    assert_eq!(plan.certificates, [old.der.clone()]);
+    assert_eq!(plan.certificates, std::slice::from_ref(&old.der));
     assert_eq!(plan.mode.as_deref(), Some("bundle"));
     let restored: Vec<_> = plan.annotations.into_iter().collect();
     assert_eq!(restored, [(names::KEEP, "2".to_owned())], "what is set anew counts");
@@ -113,7 +113,7 @@ fn a_put_that_wiped_our_keys_is_found_and_a_person_who_took_them_away_is_obeyed(
     let before = secret("u", &[&new, &old], &settings, Some("bundle"));
     // PUT by a generator, unseen: what was carried has gone, too.
     let wiped = compare(&before, &secret("u", &[&new], &json!({}), None)).unwrap();
-    assert_eq!(wiped.certificates, [old.der.clone()]);
+    assert_eq!(wiped.certificates, std::slice::from_ref(&old.der));
     assert_eq!(wiped.mode.as_deref(), Some("bundle"));
     // `kubectl label … mode-` and `annotate … keep-`.
     let obeyed = secret("u", &[&new, &old], &carried(&old), None);
@@ -128,7 +128,7 @@ async fn memory_is_bounded_in_size_number_and_time() {
     let key = |number: usize| Key::new("n", format!("s{number}"));
     assert_eq!(memory.remember(&key(0), &seen), Some(Key::new("", "n")), "its uid is wanted once");
     for number in 0..300 {
-        assert_eq!(memory.remember(&key(number), &seen).is_some(), false);
+        assert_eq!(memory.remember(&key(number), &seen), None);
     }
     assert_eq!(memory.len(), 300);
     let looked_at = (0..300).filter(|&n| memory.lose(&key(n), Instant::now()).is_some()).count();

@@ -182,6 +182,35 @@ async fn an_operator_that_reverts_gets_an_event_and_no_loop() {
 }
 
 #[tokio::test]
+async fn a_crash_in_the_middle_of_a_restart_repeats_nothing() {
+    let test = "a_crash_in_the_middle_of_a_restart_repeats_nothing";
+    let workloads = "deployment/app,deployment/next";
+    let Some(mut it) = Workloads::start(test, workloads).await else { return };
+    let first = it.done(None).await;
+    it.create("deployment/app", true, json!({})).await;
+    it.create("deployment/next", true, json!({})).await;
+    it.rotation.rotate().await;
+    let trust = it.marked("deployment/app", None).await;
+    it.keeper.process.signal("KILL");
+    // As if it had ended before it could note what it had done.
+    let unnoted = json!({"metadata": {"annotations": {names::RESTARTED: first}}});
+    it.rotation.secrets.patch("envoy", MERGE, "fieldManager=person", &unnoted).await.ok();
+    it.keeper = it.scene.keeper("keeper-1", &[]).await;
+    let noted = eventually("progress", async || it.noted().await.filter(|n| n.contains(' '))).await;
+    assert!(noted.starts_with(&format!("{trust} 1 ")), "{noted}");
+    // And in the middle of the second one.
+    it.roll_out("deployment/app").await;
+    it.marked("deployment/next", None).await;
+    it.keeper.process.signal("KILL");
+    it.keeper = it.scene.keeper("keeper-2", &[]).await;
+    it.roll_out("deployment/next").await;
+    assert_eq!(it.done(Some(&first)).await, trust);
+    for workload in ["deployment/app", "deployment/next"] {
+        assert_eq!(it.generation(workload).await, 2, "{workload}: once");
+    }
+}
+
+#[tokio::test]
 async fn a_paused_rollout_is_waited_for() {
     let test = "a_paused_rollout_is_waited_for";
     let Some(mut it) = Workloads::start(test, "deployment/app,deployment/next").await else {

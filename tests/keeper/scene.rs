@@ -2,6 +2,7 @@
 //! `ServiceAccount` and RBAC.
 
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -22,22 +23,30 @@ pub const ROLE: &str =
 /// A cluster with the overlay `keeper`, and the webhook.
 pub struct Scene {
     pub cluster: Cluster,
+    /// Of the webhook.
+    arguments: Vec<&'static str>,
 }
 
 impl Scene {
     /// `None`: there is no control plane, and that was said.
     pub async fn start(test: &str) -> Option<Self> {
+        Self::with(test, "keeper", &[]).await
+    }
+
+    /// With another overlay, and more arguments for the webhook.
+    pub async fn with(test: &str, overlay: &str, arguments: &[&'static str]) -> Option<Self> {
         let cluster = Cluster::without_webhook(test, Options::new(assets(test)?)).await?;
-        let overlay = manifests().join("overlays/keeper");
+        let overlay = manifests().join("overlays").join(overlay);
         let patches = Patches { cluster_ip: Some(cluster.service), url: None };
         cluster.plane.install(&overlay, patches).await.unwrap();
-        let scene = Self { cluster };
+        let scene = Self { cluster, arguments: arguments.to_vec() };
         scene.start_webhook().await;
         Some(scene)
     }
 
     pub async fn start_webhook(&self) {
-        self.cluster.start_webhook("webhook", self.cluster.port_443(), &[]).await.unwrap();
+        let listen = self.cluster.port_443();
+        self.cluster.start_webhook("webhook", listen, &self.arguments).await.unwrap();
     }
 
     pub async fn stop_webhook(&self) {
@@ -207,7 +216,10 @@ impl Rotation {
 /// SHA-256 as other tools print it, independent of the product's own.
 pub fn sha256(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.as_ref().iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 /// Polls until there is something. The limit is far above what it takes on a busy machine.

@@ -99,6 +99,35 @@ fn every_rule_of_the_keeper_has_its_reason_beside_it() {
 }
 
 #[test]
+fn staged_is_the_keeper_with_a_flag_and_a_right_to_watch_the_lease() {
+    let Some(mut staged) = Manifests::rendered("overlays/staged") else { return };
+    let Some(keeper) = Manifests::rendered(OVERLAY) else { return };
+    let name = "ca-overlap-webhook-staged";
+    let role = staged.named("Role", name).clone();
+    assert_eq!(
+        role["rules"],
+        json!([{
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": [names::KEEPER_LEASE],
+            "verbs": ["get", "list", "watch"],
+        }])
+    );
+    let binding = staged.named("RoleBinding", name).clone();
+    assert_eq!(binding["roleRef"]["name"], name);
+    assert_eq!(binding["subjects"][0]["name"], names::WEBHOOK_SERVICE_ACCOUNT);
+    staged.objects.retain(|object| object["metadata"]["name"] != name);
+    let is_webhook = |object: &&mut Value| {
+        object["kind"] == "Deployment" && object["metadata"]["name"] == "ca-overlap-webhook"
+    };
+    let webhook = staged.objects.iter_mut().find(is_webhook).expect("the webhook");
+    let container = &mut webhook["spec"]["template"]["spec"]["containers"][0];
+    let flag = container["args"].as_array_mut().expect("args").pop();
+    assert_eq!(flag, Some(json!("--staged")));
+    assert_eq!(staged.by_id(), keeper.by_id());
+}
+
+#[test]
 fn the_keepers_pod_is_as_restricted_as_the_webhooks() {
     let Some(component) = component() else { return };
     let base = Manifests::base();
