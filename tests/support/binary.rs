@@ -1,4 +1,5 @@
 //! Which build of the program the tests start.
+#![allow(clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 

@@ -150,9 +150,12 @@ mod tests {
     use super::*;
     use crate::overlap::pem;
 
+    /// What was asked, in order.
+    type Calls = Arc<Mutex<Vec<(Method, Value)>>>;
+
     /// The client of an API server that gives these answers one after another, and what it was
     /// asked.
-    fn client(answers: Vec<(u16, Value)>) -> (Client, Arc<Mutex<Vec<(Method, Value)>>>) {
+    fn client(answers: Vec<(u16, Value)>) -> (Client, Calls) {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let requests = asked.clone();
         let answers = Arc::new(Mutex::new(answers.into_iter()));
@@ -181,7 +184,9 @@ mod tests {
 
     fn secret(version: &str, distrust: &str, certificates: &[&[u8]]) -> Value {
         let mut text = Vec::new();
-        certificates.iter().for_each(|der| pem::encode_certificate(der, &mut text));
+        for der in certificates {
+            pem::encode_certificate(der, &mut text);
+        }
         json!({"metadata": {"name": "it", "namespace": "it", "resourceVersion": version,
             "annotations": {names::DISTRUST: distrust}},
             "data": {"ca.crt": BASE64_STANDARD.encode(text)}})
