@@ -69,6 +69,11 @@ impl Tracked {
         }
     }
 
+    /// Adds what the Secret alone does not tell.
+    pub fn add(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
     /// Whether a watch of `source` shows it.
     pub fn is_selected(&self, source: Source) -> bool {
         self.is_selected[source as usize]
