@@ -1,6 +1,6 @@
 //! What is to be done about one Secret, and when (DESIGN §8).
 //!
-//! Pure: no clock, no I/O. Whether something goes is asked of [`overlap::decide`], the very function
+//! Pure: no clock, no I/O. Whether something goes is asked of [`overlap::decide()`], the very function
 //! that the webhook acts by, so that the two cannot disagree.
 
 mod problem;

@@ -117,6 +117,13 @@ impl Webhook {
         log_tail(self.process.log())
     }
 
+    /// All of its log.
+    pub fn log_text(&self) -> String {
+        std::fs::read(self.process.log())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
     /// The process, for signals and for its end.
     pub fn process(&mut self) -> &mut Supervised {
         &mut self.process
