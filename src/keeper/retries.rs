@@ -122,7 +122,7 @@ impl Retries {
         let before = trial.count;
         trial.trouble = trouble;
         trial.is_probe = is_probe;
-        trial.version = version.to_owned();
+        version.clone_into(&mut trial.version);
         trial.count = before.saturating_add(1);
         let is_by_clock = trouble == Trouble::Refused { is_by_clock: true };
         let is_worth_a_word = !is_by_clock || before >= BY_CLOCK;
