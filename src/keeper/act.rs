@@ -36,12 +36,16 @@ pub struct Before {
     pub secret: Option<Arc<Remembered>>,
     /// The uid of its namespace at that time.
     pub namespace_uid: Option<String>,
+    /// What any Secret that is watched distrusts: none of it comes back anywhere.
+    pub distrusted: Vec<Fingerprint>,
 }
 
 /// What came of a look.
 pub enum Outcome {
     /// The webhook was asked.
     Asked(Box<Asked>),
+    /// The webhook could not be asked.
+    AskFailed(AskKind, CallError),
     /// Something failed.
     Failed(CallError),
     /// There is no such Secret.
@@ -85,7 +89,8 @@ impl Actor {
     /// itself, of which the uid is read.
     pub async fn look(&self, key: &Key, before: Before) -> Outcome {
         if key.namespace().is_empty() {
-            let uid = self.secrets.namespace_uid(key.name()).await;
+            let found = self.secrets.namespace(key.name()).await;
+            let uid = found.map(|found| found.map(|tenant| tenant.uid));
             return uid.map_or_else(Outcome::Failed, Outcome::Namespace);
         }
         match self.try_look(key, before).await {
@@ -95,12 +100,13 @@ impl Actor {
         }
     }
 
-    async fn try_look(&self, key: &Key, before: Before) -> Result<Outcome, CallError> {
+    async fn try_look(&self, key: &Key, known: Before) -> Result<Outcome, CallError> {
         let Some(secret) = self.secrets.get(key).await? else { return Ok(Outcome::Gone) };
         let now = Timestamp::now();
-        let compare = |before: &Arc<Remembered>| before.compare(&secret, &self.rules, now);
-        if let Some(plan) = before.secret.as_ref().and_then(compare) {
-            return self.repair(key, secret, plan, before.namespace_uid).await;
+        let compare =
+            |before: &Arc<Remembered>| before.compare(&secret, &self.rules, &known.distrusted, now);
+        if let Some(plan) = known.secret.as_ref().and_then(compare) {
+            return self.repair(key, secret, plan, known.namespace_uid).await;
         }
         let outlook = due::outlook(&secret.view(), &self.rules, now);
         let is_urgent = outlook.stage.as_ref().is_some_and(|staged| staged.latest <= now);
@@ -125,7 +131,10 @@ impl Actor {
         };
         let value = ask.map(|ask| ask.to_annotation(nonce(secret.annotation(names::ASK))));
         let change = Change { annotations: vec![(names::ASK, value.as_deref())], mode: None };
-        let after = self.secrets.change(key, &secret, change).await?;
+        let after = match self.secrets.change(key, &secret, change).await {
+            Ok(after) => after,
+            Err(error) => return ask_failed(kind, error),
+        };
         let mut asked = self.judge(kind, &outlook, after);
         asked.lateness = due_since(&outlook, now).map(|since| seconds(since, Timestamp::now()));
         Ok(Outcome::Asked(Box::new(asked)))
@@ -141,9 +150,12 @@ impl Actor {
     ) -> Result<Outcome, CallError> {
         if plan.is_recreated {
             // Nothing comes into another tenant's namespace of the same name.
-            let uid = self.secrets.namespace_uid(key.namespace()).await?;
-            if uid.is_none() || uid != namespace_uid {
-                return Ok(Outcome::Namespace(uid));
+            let found = self.secrets.namespace(key.namespace()).await?;
+            let is_same = found.as_ref().is_some_and(|tenant| {
+                namespace_uid.as_ref() == Some(&tenant.uid) && plan.can_be_of(tenant.created)
+            });
+            if !is_same {
+                return Ok(Outcome::Namespace(found.map(|tenant| tenant.uid)));
             }
         }
         if !self.leadership.may_act() {
@@ -156,7 +168,10 @@ impl Actor {
         let change =
             Change { annotations: restored.chain(asked).collect(), mode: plan.mode.as_deref() };
         let before = due::outlook(&secret.view(), &self.rules, Timestamp::now());
-        let after = self.secrets.change(key, &secret, change).await?;
+        let after = match self.secrets.change(key, &secret, change).await {
+            Ok(after) => after,
+            Err(error) => return ask_failed(AskKind::Repair, error),
+        };
         let mut asked = self.judge(AskKind::Repair, &before, after);
         if ask.is_none() {
             asked.result = AskResult::Done;
@@ -227,7 +242,7 @@ impl Actor {
         let is_done = match kind {
             AskKind::Retire => !gone.is_empty(),
             AskKind::Promote => outlook.stage.is_none(),
-            AskKind::Repair => outlook.certificates.len() > before.certificates.len(),
+            AskKind::Repair => carried(&outlook).any(|now| carried(before).all(|was| was != now)),
             AskKind::Withdraw => true,
         };
         let result = if after.annotation(names::ASK).is_some() {
@@ -270,6 +285,17 @@ impl Actor {
     }
 }
 
+/// One that is gone meanwhile is no failure.
+fn ask_failed(kind: AskKind, error: CallError) -> Result<Outcome, CallError> {
+    if error == CallError::Gone { Err(error) } else { Ok(Outcome::AskFailed(kind, error)) }
+}
+
+/// What is carried.
+fn carried(outlook: &Outlook) -> impl Iterator<Item = Fingerprint> {
+    let carried = outlook.certificates.iter().filter(|known| known.carried.is_some());
+    carried.map(|known| known.certificate.fingerprint())
+}
+
 /// Since when it has been due, if the clock alone made it due.
 fn due_since(outlook: &Outlook, now: Timestamp) -> Option<Timestamp> {
     match outlook.due.as_ref()? {
@@ -296,6 +322,16 @@ pub fn nonce(standing: Option<&str>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ask_that_cannot_be_written_is_counted_unless_its_secret_is_gone() {
+        let failed = |error| ask_failed(AskKind::Retire, error);
+        assert!(matches!(failed(CallError::Gone), Err(CallError::Gone)));
+        for error in [CallError::Conflict, CallError::Failed("status 403".into())] {
+            let outcome = failed(error.clone()).unwrap();
+            assert!(matches!(outcome, Outcome::AskFailed(AskKind::Retire, e) if e == error));
+        }
+    }
 
     #[test]
     fn an_ask_that_is_repeated_differs() {

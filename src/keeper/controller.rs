@@ -19,7 +19,7 @@ use super::act::{Actor, Asked, Before, Outcome, Restarting};
 use super::agenda::Agenda;
 use super::api::{CallError, Key};
 use super::due;
-use super::events::{Events, Reason};
+use super::events::{self, Events, Reason};
 use super::lease::stopped;
 use super::memory::Memory;
 use super::restart::{self, Step};
@@ -39,6 +39,8 @@ pub struct Controller {
     deadlines: Agenda<Timestamp>,
     /// Looks to take, by the monotonic clock.
     looks: Agenda<Instant>,
+    /// Namespaces to read: whoever does not lead reads them, too, while their Secrets are there.
+    reads: Agenda<Instant>,
     /// Failures in a row; whoever is here waits for its turn whatever the watch says.
     failures: HashMap<Key, u32>,
     running: JoinSet<(Key, Outcome)>,
@@ -80,6 +82,7 @@ impl Controller {
             metrics,
             deadlines: Agenda::default(),
             looks: Agenda::default(),
+            reads: Agenda::default(),
             failures: HashMap::new(),
             running: JoinSet::new(),
             in_flight: BTreeMap::new(),
@@ -98,9 +101,7 @@ impl Controller {
         loop {
             let leads = leadership.may_act();
             self.metrics.leads(leads);
-            if leads {
-                self.start();
-            }
+            self.start(leads);
             let wake = self.wake(leadership.until());
             tokio::select! {
                 biased;
@@ -113,7 +114,7 @@ impl Controller {
                     }
                 }
                 Some((source, event)) = events.next() => self.on(source, event),
-                () = tokio::time::sleep_until(wake) => {}
+                () = tokio::time::sleep_until(wake) => self.expire(),
             }
         }
         self.running.shutdown().await;
@@ -123,10 +124,11 @@ impl Controller {
     /// When to look at the clocks again.
     fn wake(&self, leads_until: Option<Instant>) -> Instant {
         let now = Instant::now();
+        let is_full = self.running.len() >= AT_ONCE;
         let glance = now + GLANCE;
+        let glance = self.reads.first().filter(|_| !is_full).unwrap_or(glance).min(glance);
         // One that may not act only watches, and one that may has to notice when that ends.
         let Some(until) = leads_until else { return glance };
-        let is_full = self.running.len() >= AT_ONCE;
         let look = self.looks.first().filter(|_| !is_full).unwrap_or(glance);
         let deadline = self.deadlines.first().filter(|_| !is_full).map_or(glance, |deadline| {
             let left = deadline.duration_since(Timestamp::now());
@@ -136,12 +138,14 @@ impl Controller {
     }
 
     /// Starts what is due, as far as there is room.
-    fn start(&mut self) {
-        while let Some(key) = self.deadlines.pop(Timestamp::now()) {
+    fn start(&mut self, leads: bool) {
+        while leads && let Some(key) = self.deadlines.pop(Timestamp::now()) {
             self.schedule(&key);
         }
         while self.running.len() < AT_ONCE {
-            let Some(key) = self.looks.pop(Instant::now()) else { return };
+            let now = Instant::now();
+            let read = self.reads.pop(now);
+            let Some(key) = read.or_else(|| leads.then(|| self.looks.pop(now))?) else { return };
             if let Some(is_changed) = self.in_flight.get_mut(&key) {
                 *is_changed = true;
                 continue;
@@ -149,8 +153,9 @@ impl Controller {
             self.in_flight.insert(key.clone(), false);
             let actor = self.actor.clone();
             let before = Before {
-                secret: self.memory.get(&key),
-                namespace_uid: self.memory.namespace_uid(key.namespace()).map(ToOwned::to_owned),
+                secret: self.memory.get(&key, now),
+                namespace_uid: self.memory.namespace_uid(&key).map(ToOwned::to_owned),
+                distrusted: self.watched.distrusted(),
             };
             self.running.spawn(async move {
                 let outcome = actor.look(&key, before).await;
@@ -162,8 +167,25 @@ impl Controller {
     /// A look as soon as there is room; one that has failed waits for its turn.
     fn schedule(&mut self, key: &Key) {
         if !self.failures.contains_key(key) {
-            self.looks.set(key, Instant::now());
+            self.look_at(key, Instant::now());
         }
+    }
+
+    fn look_at(&mut self, key: &Key, at: Instant) {
+        let agenda = if key.namespace().is_empty() { &mut self.reads } else { &mut self.looks };
+        agenda.set(key, at);
+    }
+
+    /// What has been gone for long does not come back.
+    fn expire(&mut self) {
+        for key in self.memory.expire(Instant::now()) {
+            self.looks.remove(&key);
+        }
+        self.count_remembered();
+    }
+
+    fn count_remembered(&self) {
+        self.metrics.remembers(self.memory.len(), self.memory.refused());
     }
 
     fn on(&mut self, source: Source, event: watcher::Result<Event<SecretView>>) {
@@ -222,7 +244,7 @@ impl Controller {
         if let Some(again) = self.memory.lose(key, Instant::now()) {
             self.looks.set(key, again);
         }
-        self.metrics.remembers(self.memory.len());
+        self.count_remembered();
     }
 
     fn unwatch(&mut self, key: &Key) {
@@ -238,9 +260,10 @@ impl Controller {
         let now = Timestamp::now();
         let outlook = due::outlook(&secret.view(), &self.actor.rules, now);
         let tracked = Tracked::of(secret, &outlook);
-        let before = self.memory.get(&key);
-        let is_damaged =
-            before.is_some_and(|b| b.compare(secret, &self.actor.rules, now).is_some());
+        let before = self.memory.get(&key, Instant::now());
+        let distrusted = self.watched.distrusted();
+        let is_damaged = before
+            .is_some_and(|b| b.compare(secret, &self.actor.rules, &distrusted, now).is_some());
         if Source::ALL.into_iter().any(|source| tracked.is_selected(source)) {
             self.tell(&key, &tracked, &outlook);
             self.watched.insert(&key, tracked);
@@ -251,7 +274,7 @@ impl Controller {
             } else {
                 // A person took the labels away: it is none of ours any more.
                 self.memory.forget(&key);
-                self.metrics.remembers(self.memory.len());
+                self.count_remembered();
             }
             return;
         }
@@ -273,7 +296,7 @@ impl Controller {
         if let Some(namespace) = self.memory.remember(key, secret) {
             self.schedule(&namespace);
         }
-        self.metrics.remembers(self.memory.len());
+        self.count_remembered();
     }
 
     /// Events about what has changed. Only by the leader, and not about what was found at start.
@@ -292,6 +315,12 @@ impl Controller {
         let is_changed = self.in_flight.remove(key) == Some(true);
         match outcome {
             Outcome::Asked(asked) => self.asked(key, *asked),
+            Outcome::AskFailed(kind, error) => {
+                let is_conflict = error == CallError::Conflict;
+                let result = if is_conflict { AskResult::Conflict } else { AskResult::Failed };
+                self.metrics.asked(kind, result);
+                self.finish(key, Outcome::Failed(error));
+            }
             Outcome::Failed(CallError::Conflict) => self.retry(key, AFTER_CONFLICT),
             Outcome::Failed(error) => {
                 if !self.failures.contains_key(key) {
@@ -305,11 +334,11 @@ impl Controller {
                 let is_itself = key.namespace().is_empty();
                 let namespace = if is_itself { key.name() } else { key.namespace() };
                 tracing::debug!(namespace, "the uid of a namespace is known");
-                self.memory.set_namespace_uid(namespace, uid);
+                self.memory.set_namespace_uid(namespace, uid.as_deref());
                 if !is_itself {
                     tracing::info!(secret = %key, "its namespace is another one: nothing comes back");
                     self.memory.forget(key);
-                    self.metrics.remembers(self.memory.len());
+                    self.count_remembered();
                 }
             }
             Outcome::NotLeading => self.looks.add(key, Instant::now()),
@@ -371,7 +400,9 @@ impl Controller {
                 if let Some(seconds) = lateness {
                     self.metrics.acted_after(seconds);
                 }
-                self.say_done(key, uid.as_deref(), kind, &gone);
+                if let Some((reason, text)) = events::of_ask(kind, &gone) {
+                    self.events.say(key, uid.as_deref(), reason, text);
+                }
             }
         }
         self.observe(&after);
@@ -408,36 +439,12 @@ impl Controller {
         self.observe(&restarting.after);
     }
 
-    fn say_done(
-        &self,
-        key: &Key,
-        uid: Option<&str>,
-        kind: AskKind,
-        gone: &[crate::overlap::certs::Fingerprint],
-    ) {
-        let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
-        let (reason, text) = match kind {
-            AskKind::Retire => (
-                Reason::Retired,
-                format!("taken out of ca.crt, because it was over: {}", gone.join(", ")),
-            ),
-            AskKind::Promote => {
-                (Reason::Promoted, "the new leaf is in tls.crt: the trust has spread".to_owned())
-            }
-            AskKind::Repair => {
-                (Reason::Repaired, "what an update had dropped is carried again".to_owned())
-            }
-            AskKind::Withdraw => return,
-        };
-        self.events.say(key, uid, reason, text);
-    }
-
     /// Again after `first`, doubled with each failure.
     fn retry(&mut self, key: &Key, first: Duration) {
         let failures = self.failures.entry(key.clone()).or_default();
         let longest = if *failures < PATIENT { LONGEST } else { LONGEST * 20 };
         let pause = first.saturating_mul(1 << (*failures).min(10)).min(longest.max(first));
         *failures = failures.saturating_add(1);
-        self.looks.set(key, Instant::now() + pause);
+        self.look_at(key, Instant::now() + pause);
     }
 }
