@@ -36,6 +36,8 @@ pub struct Before {
     pub secret: Option<Arc<Remembered>>,
     /// The uid of its namespace at that time.
     pub namespace_uid: Option<String>,
+    /// What any Secret that is watched distrusts: none of it comes back anywhere.
+    pub distrusted: Vec<Fingerprint>,
 }
 
 /// What came of a look.
@@ -106,7 +108,8 @@ impl Actor {
     /// itself, of which the uid is read.
     pub async fn look(&self, key: &Key, before: Before) -> Outcome {
         if key.namespace().is_empty() {
-            let uid = self.secrets.namespace_uid(key.name()).await;
+            let found = self.secrets.namespace(key.name()).await;
+            let uid = found.map(|found| found.map(|tenant| tenant.uid));
             let failed = |error| Outcome::Failed(Failure::from(error));
             return uid.map_or_else(failed, Outcome::Namespace);
         }
@@ -118,12 +121,13 @@ impl Actor {
         }
     }
 
-    async fn try_look(&self, key: &Key, before: Before) -> Result<Outcome, Failure> {
+    async fn try_look(&self, key: &Key, known: Before) -> Result<Outcome, Failure> {
         let Some(secret) = self.secrets.get(key).await? else { return Ok(Outcome::Gone) };
         let now = Timestamp::now();
-        let compare = |before: &Arc<Remembered>| before.compare(&secret, &self.rules, now);
-        if let Some(plan) = before.secret.as_ref().and_then(compare) {
-            return self.repair(key, secret, plan, before.namespace_uid).await;
+        let compare =
+            |before: &Arc<Remembered>| before.compare(&secret, &self.rules, &known.distrusted, now);
+        if let Some(plan) = known.secret.as_ref().and_then(compare) {
+            return self.repair(key, secret, plan, known.namespace_uid).await;
         }
         let outlook = due::outlook(&secret.view(), &self.rules, now);
         let is_urgent = outlook.stage.as_ref().is_some_and(|staged| staged.latest <= now);
@@ -162,9 +166,12 @@ impl Actor {
     ) -> Result<Outcome, Failure> {
         if plan.is_recreated {
             // Nothing comes into another tenant's namespace of the same name.
-            let uid = self.secrets.namespace_uid(key.namespace()).await?;
-            if uid.is_none() || uid != namespace_uid {
-                return Ok(Outcome::Namespace(uid));
+            let found = self.secrets.namespace(key.namespace()).await?;
+            let is_same = found.as_ref().is_some_and(|tenant| {
+                namespace_uid.as_ref() == Some(&tenant.uid) && plan.can_be_of(tenant.created)
+            });
+            if !is_same {
+                return Ok(Outcome::Namespace(found.map(|tenant| tenant.uid)));
             }
         }
         let ask = (!plan.certificates.is_empty()).then_some(Ask::Repair(plan.certificates));
@@ -304,7 +311,7 @@ impl Actor {
         let is_done = match kind {
             AskKind::Retire => !gone.is_empty(),
             AskKind::Promote => outlook.stage.is_none(),
-            AskKind::Repair => outlook.certificates.len() > before.certificates.len(),
+            AskKind::Repair => carried(&outlook).any(|now| carried(before).all(|was| was != now)),
             AskKind::Withdraw => true,
         };
         let result = if after.annotation(names::ASK).is_some() {
@@ -345,6 +352,12 @@ impl Actor {
         }
         Ok(true)
     }
+}
+
+/// What is carried.
+fn carried(outlook: &Outlook) -> impl Iterator<Item = Fingerprint> {
+    let carried = outlook.certificates.iter().filter(|known| known.carried.is_some());
+    carried.map(|known| known.certificate.fingerprint())
 }
 
 /// Since when it has been due, if the clock alone made it due.

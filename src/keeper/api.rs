@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource};
@@ -82,6 +83,15 @@ pub struct Change<'a> {
     pub is_trial: bool,
 }
 
+/// What tells a namespace from an earlier one of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its uid.
+    pub uid: String,
+    /// When it was created, in whole seconds.
+    pub created: Option<Timestamp>,
+}
+
 /// Reads and annotates Secrets.
 #[derive(Clone)]
 pub struct Secrets {
@@ -104,11 +114,12 @@ impl Secrets {
         }
     }
 
-    /// The uid of a namespace; `None` where there is none.
-    pub async fn namespace_uid(&self, name: &str) -> Result<Option<String>, CallError> {
+    /// Which namespace has this name now; `None` where there is none.
+    pub async fn namespace(&self, name: &str) -> Result<Option<Tenant>, CallError> {
         let api: Api<Namespace> = Api::all(self.client.clone());
-        let found = call(api.get_metadata_opt(name)).await?;
-        Ok(found.and_then(|namespace| namespace.metadata.uid))
+        let Some(found) = call(api.get_metadata_opt(name)).await? else { return Ok(None) };
+        let created = found.metadata.creation_timestamp.map(|time| time.0);
+        Ok(found.metadata.uid.map(|uid| Tenant { uid, created }))
     }
 
     /// Changes annotations, and a label, of the version that was read. Gives what is stored

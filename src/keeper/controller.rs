@@ -42,6 +42,8 @@ pub struct Controller {
     deadlines: Agenda<Timestamp>,
     /// Looks to take, by the monotonic clock.
     looks: Agenda<Instant>,
+    /// Namespaces to read: whoever does not lead reads them, too, while their Secrets are there.
+    reads: Agenda<Instant>,
     /// Whoever is here waits for its turn whatever the watch says.
     retries: Retries,
     running: Running<Outcome>,
@@ -76,6 +78,7 @@ impl Controller {
             metrics,
             deadlines: Agenda::default(),
             looks: Agenda::default(),
+            reads: Agenda::default(),
             retries: Retries::default(),
             running: Running::default(),
             lists: [None, None],
@@ -99,9 +102,7 @@ impl Controller {
             }
             led = leads;
             self.metrics.leads(leads);
-            if leads {
-                self.start();
-            }
+            self.start(leads);
             let wake = self.wake(leadership.until());
             tokio::select! {
                 biased;
@@ -109,7 +110,7 @@ impl Controller {
                 () = leadership.changed() => {}
                 Some(ended) = self.running.next() => self.ended(ended),
                 Some((source, event)) = events.next() => self.on(source, event),
-                () = tokio::time::sleep_until(wake) => {}
+                () = tokio::time::sleep_until(wake) => self.expire(),
             }
         }
         self.running.shutdown().await;
@@ -119,10 +120,11 @@ impl Controller {
     /// When to look at the clocks again.
     fn wake(&self, leads_until: Option<Instant>) -> Instant {
         let now = Instant::now();
+        let is_full = self.running.len() >= AT_ONCE;
         let glance = now + GLANCE;
+        let glance = self.reads.first().filter(|_| !is_full).unwrap_or(glance).min(glance);
         // One that may not act only watches, and one that may has to notice when that ends.
         let Some(until) = leads_until else { return glance };
-        let is_full = self.running.len() >= AT_ONCE;
         let look = self.looks.first().filter(|_| !is_full).unwrap_or(glance);
         let deadline = self.deadlines.first().filter(|_| !is_full).map_or(glance, |deadline| {
             let left = deadline.duration_since(Timestamp::now());
@@ -132,20 +134,23 @@ impl Controller {
     }
 
     /// Starts what is due, as far as there is room.
-    fn start(&mut self) {
-        while let Some(key) = self.deadlines.pop(Timestamp::now()) {
+    fn start(&mut self, leads: bool) {
+        while leads && let Some(key) = self.deadlines.pop(Timestamp::now()) {
             self.retries.changed(&key, None);
             self.schedule(&key);
         }
         while self.running.len() < AT_ONCE {
-            let Some(key) = self.looks.pop(Instant::now()) else { return };
+            let now = Instant::now();
+            let read = self.reads.pop(now);
+            let Some(key) = read.or_else(|| leads.then(|| self.looks.pop(now))?) else { return };
             if self.running.change(&key) {
                 continue;
             }
             let actor = self.actor.clone();
             let before = Before {
-                secret: self.memory.get(&key),
-                namespace_uid: self.memory.namespace_uid(key.namespace()).map(ToOwned::to_owned),
+                secret: self.memory.get(&key, now),
+                namespace_uid: self.memory.namespace_uid(&key).map(ToOwned::to_owned),
+                distrusted: self.watched.distrusted(),
             };
             let looked_at = key.clone();
             self.running.start(&key, async move { actor.look(&looked_at, before).await });
@@ -155,8 +160,25 @@ impl Controller {
     /// A look as soon as there is room; one that has failed waits for its turn.
     fn schedule(&mut self, key: &Key) {
         if !self.retries.is_waiting(key) {
-            self.looks.set(key, Instant::now());
+            self.look_at(key, Instant::now());
         }
+    }
+
+    fn look_at(&mut self, key: &Key, at: Instant) {
+        let agenda = if key.namespace().is_empty() { &mut self.reads } else { &mut self.looks };
+        agenda.set(key, at);
+    }
+
+    /// What has been gone for long does not come back.
+    fn expire(&mut self) {
+        for key in self.memory.expire(Instant::now()) {
+            self.looks.remove(&key);
+        }
+        self.count_remembered();
+    }
+
+    fn count_remembered(&self) {
+        self.metrics.remembers(self.memory.len(), self.memory.refused());
     }
 
     fn on(&mut self, source: Source, event: watcher::Result<Event<SecretView>>) {
@@ -215,7 +237,7 @@ impl Controller {
         if let Some(again) = self.memory.lose(key, Instant::now()) {
             self.looks.set(key, again);
         }
-        self.metrics.remembers(self.memory.len());
+        self.count_remembered();
     }
 
     fn unwatch(&mut self, key: &Key) {
@@ -235,9 +257,10 @@ impl Controller {
         if self.retries.is_refused(&key) {
             tracked.add(Problem::AskRefused);
         }
-        let before = self.memory.get(&key);
-        let is_damaged =
-            before.is_some_and(|b| b.compare(secret, &self.actor.rules, now).is_some());
+        let before = self.memory.get(&key, Instant::now());
+        let distrusted = self.watched.distrusted();
+        let is_damaged = before
+            .is_some_and(|b| b.compare(secret, &self.actor.rules, &distrusted, now).is_some());
         if Source::ALL.into_iter().any(|source| tracked.is_selected(source)) {
             self.tell(&key, &tracked, &outlook);
             self.watched.insert(&key, tracked);
@@ -248,7 +271,7 @@ impl Controller {
             } else {
                 // A person took the labels away: it is none of ours any more.
                 self.memory.forget(&key);
-                self.metrics.remembers(self.memory.len());
+                self.count_remembered();
             }
             return;
         }
@@ -274,7 +297,7 @@ impl Controller {
         if let Some(namespace) = self.memory.remember(key, secret) {
             self.schedule(&namespace);
         }
-        self.metrics.remembers(self.memory.len());
+        self.count_remembered();
     }
 
     /// Events about what has changed. Only by the leader, and not about what was found at start.
@@ -293,7 +316,7 @@ impl Controller {
         let Ended { key, how, is_changed } = ended;
         match how {
             How::Done(outcome) => self.finish(&key, outcome),
-            How::Aborted => self.looks.add(&key, Instant::now()),
+            How::Aborted => self.look_at(&key, Instant::now()),
             How::Panicked => {
                 tracing::error!(secret = %key, "a look at a Secret panicked: trying again");
                 self.retry(&key, Trouble::Failed, "");
@@ -314,11 +337,11 @@ impl Controller {
                 let is_itself = key.namespace().is_empty();
                 let namespace = if is_itself { key.name() } else { key.namespace() };
                 tracing::debug!(namespace, "the uid of a namespace is known");
-                self.memory.set_namespace_uid(namespace, uid);
+                self.memory.set_namespace_uid(namespace, uid.as_deref());
                 if !is_itself {
                     tracing::info!(secret = %key, "its namespace is another one: nothing comes back");
                     self.memory.forget(key);
-                    self.metrics.remembers(self.memory.len());
+                    self.count_remembered();
                 }
             }
             Outcome::NotLeading => self.looks.add(key, Instant::now()),
@@ -354,7 +377,7 @@ impl Controller {
     /// Again after a while. Says whether that is news.
     fn retry(&mut self, key: &Key, trouble: Trouble, version: &str) -> bool {
         let turn = self.retries.wrong(key, trouble, version);
-        self.looks.set(key, Instant::now() + turn.pause);
+        self.look_at(key, Instant::now() + turn.pause);
         turn.is_news
     }
 }

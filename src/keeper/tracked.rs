@@ -125,13 +125,21 @@ pub struct Watched {
     secrets: HashMap<Key, Tracked>,
     phases: [usize; 3],
     problems: HashMap<&'static str, usize>,
+    /// What is distrusted, and by how many.
+    distrusted: HashMap<Fingerprint, usize>,
     metrics: KeeperMetrics,
 }
 
 impl Watched {
     /// None yet.
     pub fn new(metrics: KeeperMetrics) -> Self {
-        Self { secrets: HashMap::new(), phases: [0; 3], problems: HashMap::new(), metrics }
+        Self {
+            secrets: HashMap::new(),
+            phases: [0; 3],
+            problems: HashMap::new(),
+            distrusted: HashMap::new(),
+            metrics,
+        }
     }
 
     /// What is kept of one.
@@ -144,6 +152,9 @@ impl Watched {
         self.remove(key);
         self.phases[tracked.phase as usize] += 1;
         self.count(&tracked, |count| *count += 1);
+        for fingerprint in &tracked.distrust {
+            *self.distrusted.entry(*fingerprint).or_default() += 1;
+        }
         self.secrets.insert(key.clone(), tracked);
         self.publish();
     }
@@ -153,6 +164,12 @@ impl Watched {
         let tracked = self.secrets.remove(key)?;
         self.phases[tracked.phase as usize] -= 1;
         self.count(&tracked, |count| *count -= 1);
+        for fingerprint in &tracked.distrust {
+            if let Some(count) = self.distrusted.get_mut(fingerprint) {
+                *count -= 1;
+            }
+        }
+        self.distrusted.retain(|_, count| *count > 0);
         self.publish();
         Some(tracked)
     }
@@ -161,6 +178,11 @@ impl Watched {
     pub fn of(&self, source: Source) -> impl Iterator<Item = &Key> {
         let selected = self.secrets.iter().filter(move |(_, tracked)| tracked.is_selected(source));
         selected.map(|(key, _)| key)
+    }
+
+    /// What any of them distrusts.
+    pub fn distrusted(&self) -> Vec<Fingerprint> {
+        self.distrusted.keys().copied().collect()
     }
 
     /// How many.

@@ -4,11 +4,10 @@ use tokio::time::Instant;
 
 use super::super::act::{Asked, Restarting};
 use super::super::api::Key;
-use super::super::events::Reason;
+use super::super::events::{self, Reason};
 use super::super::restart::Step;
 use super::super::retries::Trouble;
 use super::Controller;
-use crate::overlap::certs::Fingerprint;
 use crate::telemetry::{AskKind, AskResult, RestartResult};
 
 /// A repair that was not seen so often, within some two hours, never will be.
@@ -61,7 +60,9 @@ impl Controller {
                 if let Some(seconds) = lateness {
                     self.metrics.acted_after(seconds);
                 }
-                self.say_done(key, uid.as_deref(), kind, &gone);
+                if let Some((reason, text)) = events::of_ask(kind, &gone) {
+                    self.events.say(key, uid.as_deref(), reason, text);
+                }
             }
         }
         self.observe(&after);
@@ -119,23 +120,5 @@ impl Controller {
         for key in self.retries.seen() {
             self.looks.set(&key, Instant::now());
         }
-    }
-
-    fn say_done(&self, key: &Key, uid: Option<&str>, kind: AskKind, gone: &[Fingerprint]) {
-        let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
-        let (reason, text) = match kind {
-            AskKind::Retire => (
-                Reason::Retired,
-                format!("taken out of ca.crt, because it was over: {}", gone.join(", ")),
-            ),
-            AskKind::Promote => {
-                (Reason::Promoted, "the new leaf is in tls.crt: the trust has spread".to_owned())
-            }
-            AskKind::Repair => {
-                (Reason::Repaired, "what an update had dropped is carried again".to_owned())
-            }
-            AskKind::Withdraw => return,
-        };
-        self.events.say(key, uid, reason, text);
     }
 }
