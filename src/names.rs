@@ -41,6 +41,12 @@ pub const ASK: &str = "ca-overlap.dev/ask";
 pub const KEYS: [&str; 11] =
     [MODE, PHASE, CARRIED, STAGED, KEEP, WINDOW, DISTRUST, RESTART, GROUP, RESTARTED, ASK];
 
+/// The annotations that people, or the keeper, set. A PUT of a generator that knows nothing of them
+/// wipes them, and so does DELETE and CREATE: they are brought back.
+pub const SETTINGS: [&str; 6] = [DISTRUST, KEEP, WINDOW, RESTART, GROUP, RESTARTED];
+/// A setting longer than this, in bytes, is not brought back: nobody means it.
+pub const MAX_RESTORED: usize = 4096;
+
 /// The annotation by which cert-manager marks a Secret that it owns.
 pub const CERT_MANAGER_CERTIFICATE: &str = "cert-manager.io/certificate-name";
 

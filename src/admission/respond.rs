@@ -28,14 +28,6 @@ pub const MAX_DATA: usize = 1024 * 1024;
 /// How long the keeper waits, unless it is told otherwise.
 pub const SETTLE: Duration = Duration::from_secs(120);
 
-/// A setting longer than this is not brought back: nobody means it.
-const MAX_RESTORED: usize = 4096;
-
-/// The annotations that people, or the keeper, set. A PUT of a generator that knows nothing of
-/// them would wipe them.
-const SETTINGS: [&str; 6] =
-    [names::DISTRUST, names::KEEP, names::WINDOW, names::RESTART, names::GROUP, names::RESTARTED];
-
 /// What the operator has set for the whole installation.
 #[derive(Clone, Debug)]
 pub struct Installation {
@@ -341,7 +333,7 @@ impl<'a> Update<'a> {
         {
             patch.label(names::MODE, Some(mode));
         }
-        for key in SETTINGS {
+        for key in names::SETTINGS {
             let setting = self.restored(self.object.annotation(key), self.old.annotation(key));
             let fits =
                 setting.is_none_or(|value| patch.annotation(key, Some(value.to_owned())).is_ok());
@@ -370,14 +362,16 @@ impl<'a> Update<'a> {
     /// Whether a setting is wiped by a fresh object and is too long to be brought back.
     fn loses_a_setting(&self) -> bool {
         let too_long =
-            |key: &&str| self.old.annotation(key).is_some_and(|v| v.len() > MAX_RESTORED);
+            |key: &&str| self.old.annotation(key).is_some_and(|v| v.len() > names::MAX_RESTORED);
         self.is_wholesale
-            && SETTINGS.iter().any(|key| too_long(key) && self.object.annotation(key).is_none())
+            && names::SETTINGS
+                .iter()
+                .any(|key| too_long(key) && self.object.annotation(key).is_none())
     }
 
     /// A stored value that a fresh object lacks.
     fn restored(&self, new: Option<&'a str>, old: Option<&'a str>) -> Option<&'a str> {
-        old.filter(|value| self.is_wholesale && new.is_none() && value.len() <= MAX_RESTORED)
+        old.filter(|value| self.is_wholesale && new.is_none() && value.len() <= names::MAX_RESTORED)
     }
 }
 

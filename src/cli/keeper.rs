@@ -122,7 +122,7 @@ impl KeeperArgs {
         let election = lease::Settings {
             namespace: namespace.unwrap_or_else(own_namespace),
             lease,
-            identity: identity.unwrap_or_else(own_name),
+            identity: identity.map_or_else(|| own_name(host_name().as_deref()), Ok)?,
             duration: lease_duration,
         };
         let rules = Rules { defaults: Defaults { mode: default_mode, keep, window }, settle };
@@ -134,11 +134,18 @@ const SHORTEST_LEASE: Duration = Duration::from_secs(3);
 const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 
 /// The host's name: in a pod, that of the pod.
-fn own_name() -> String {
+fn host_name() -> Option<String> {
     let of_file = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = std::env::var("HOSTNAME").ok().or_else(of_file).unwrap_or_default();
-    let name = name.trim().to_lowercase();
-    subdomain(&name).unwrap_or_else(|_| names::KEEPER_SERVICE_ACCOUNT.to_owned())
+    std::env::var("HOSTNAME").ok().or_else(of_file)
+}
+
+/// Never a fixed name: two replicas that both believe to be the holder would both act.
+fn own_name(host: Option<&str>) -> Result<String, UsageError> {
+    let name = host.unwrap_or_default().trim().to_lowercase();
+    subdomain(&name).map_err(|_| {
+        let problem = "is needed, because the host's name cannot tell the replicas apart";
+        UsageError::new("--identity", problem)
+    })
 }
 
 #[cfg(test)]
@@ -178,6 +185,14 @@ mod tests {
             let error = config(&flags).unwrap_err();
             assert!(error.contains(flag), "{error}");
         }
-        assert!(!own_name().is_empty());
+    }
+
+    #[test]
+    fn a_host_without_a_usable_name_is_no_identity() {
+        assert_eq!(own_name(Some("Keeper-0\n")).unwrap(), "keeper-0");
+        for host in [None, Some(""), Some("a_b"), Some("-")] {
+            let error = own_name(host).unwrap_err().to_string();
+            assert!(error.contains("--identity"), "{error}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::api::{CallError, Change, Key, Secrets};
 use super::due::{self, Due, Outlook, Rules, Staged};
 use super::lease::Leadership;
 use super::memory::{Plan, Remembered};
-use super::restart::{self, Restarter, Step, Wanted};
+use super::restart::{self, Progress, Restarter, Step, Wanted, Workload};
 use super::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
@@ -36,6 +36,8 @@ pub struct Before {
     pub secret: Option<Arc<Remembered>>,
     /// The uid of its namespace at that time.
     pub namespace_uid: Option<String>,
+    /// What any Secret that is watched distrusts: none of it comes back anywhere.
+    pub distrusted: Vec<Fingerprint>,
 }
 
 /// What came of a look.
@@ -43,7 +45,7 @@ pub enum Outcome {
     /// The webhook was asked.
     Asked(Box<Asked>),
     /// Something failed.
-    Failed(CallError),
+    Failed(Failure),
     /// There is no such Secret.
     Gone,
     /// The uid of a namespace was read.
@@ -54,8 +56,29 @@ pub enum Outcome {
     Nothing(Box<SecretView>),
     /// A restart has gone on by a step; how far stands on the Secret.
     Restarting(Box<Restarting>),
-    /// It is due, but others have to be ready first.
-    Waiting(Box<SecretView>),
+    /// It is due, but others have to be ready first; and since when it has waited for them.
+    Waiting(Box<SecretView>, Timestamp),
+}
+
+impl Outcome {
+    fn waiting(secret: SecretView, since: Timestamp) -> Self {
+        Self::Waiting(Box::new(secret), since)
+    }
+}
+
+/// A look that has failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What was being asked, if it came to that.
+    pub asking: Option<AskKind>,
+    /// Why.
+    pub error: CallError,
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        Self { asking: None, error }
+    }
 }
 
 /// An ask and what the webhook made of it.
@@ -85,38 +108,39 @@ impl Actor {
     /// itself, of which the uid is read.
     pub async fn look(&self, key: &Key, before: Before) -> Outcome {
         if key.namespace().is_empty() {
-            let uid = self.secrets.namespace_uid(key.name()).await;
-            return uid.map_or_else(Outcome::Failed, Outcome::Namespace);
+            let found = self.secrets.namespace(key.name()).await;
+            let uid = found.map(|found| found.map(|tenant| tenant.uid));
+            let failed = |error| Outcome::Failed(Failure::from(error));
+            return uid.map_or_else(failed, Outcome::Namespace);
         }
         match self.try_look(key, before).await {
             Ok(outcome) => outcome,
-            Err(CallError::Gone) => Outcome::Gone,
-            Err(error) => Outcome::Failed(error),
+            Err(Failure { error: CallError::NotLeading, .. }) => Outcome::NotLeading,
+            // Whatever it is that has gone: whether it is the Secret only reading it tells.
+            Err(failure) => Outcome::Failed(failure),
         }
     }
 
-    async fn try_look(&self, key: &Key, before: Before) -> Result<Outcome, CallError> {
+    async fn try_look(&self, key: &Key, known: Before) -> Result<Outcome, Failure> {
         let Some(secret) = self.secrets.get(key).await? else { return Ok(Outcome::Gone) };
         let now = Timestamp::now();
-        let compare = |before: &Arc<Remembered>| before.compare(&secret, &self.rules, now);
-        if let Some(plan) = before.secret.as_ref().and_then(compare) {
-            return self.repair(key, secret, plan, before.namespace_uid).await;
+        let compare =
+            |before: &Arc<Remembered>| before.compare(&secret, &self.rules, &known.distrusted, now);
+        if let Some(plan) = known.secret.as_ref().and_then(compare) {
+            return self.repair(key, secret, plan, known.namespace_uid).await;
         }
         let outlook = due::outlook(&secret.view(), &self.rules, now);
         let is_urgent = outlook.stage.as_ref().is_some_and(|staged| staged.latest <= now);
         if !matches!(outlook.due, Some(Due::Retire(_)))
             && let Some(wanted) = restart::wanted(&secret, &outlook).filter(|_| !is_urgent)
         {
-            return self.restart(key, secret, wanted, now).await;
+            return Ok(self.restart(key, secret, wanted, now).await?);
         }
         let Some(due) = &outlook.due else { return Ok(Outcome::Nothing(Box::new(secret))) };
         if let (Due::Promote(_), Some(staged)) = (due, &outlook.stage)
             && !self.is_group_ready(key, &secret, staged, now).await?
         {
-            return Ok(Outcome::Waiting(Box::new(secret)));
-        }
-        if !self.leadership.may_act() {
-            return Ok(Outcome::NotLeading);
+            return Ok(Outcome::waiting(secret, staged.ready.min(now)));
         }
         let (kind, ask) = match due {
             Due::Retire(_) => (AskKind::Retire, Some(Ask::Retire)),
@@ -124,8 +148,9 @@ impl Actor {
             Due::Withdraw => (AskKind::Withdraw, None),
         };
         let value = ask.map(|ask| ask.to_annotation(nonce(secret.annotation(names::ASK))));
-        let change = Change { annotations: vec![(names::ASK, value.as_deref())], mode: None };
-        let after = self.secrets.change(key, &secret, change).await?;
+        let annotations = vec![(names::ASK, value.as_deref())];
+        let change = Change { annotations, ..Change::default() };
+        let after = self.ask(key, secret, kind, change).await?;
         let mut asked = self.judge(kind, &outlook, after);
         asked.lateness = due_since(&outlook, now).map(|since| seconds(since, Timestamp::now()));
         Ok(Outcome::Asked(Box::new(asked)))
@@ -138,30 +163,53 @@ impl Actor {
         secret: SecretView,
         plan: Plan,
         namespace_uid: Option<String>,
-    ) -> Result<Outcome, CallError> {
+    ) -> Result<Outcome, Failure> {
         if plan.is_recreated {
             // Nothing comes into another tenant's namespace of the same name.
-            let uid = self.secrets.namespace_uid(key.namespace()).await?;
-            if uid.is_none() || uid != namespace_uid {
-                return Ok(Outcome::Namespace(uid));
+            let found = self.secrets.namespace(key.namespace()).await?;
+            let is_same = found.as_ref().is_some_and(|tenant| {
+                namespace_uid.as_ref() == Some(&tenant.uid) && plan.can_be_of(tenant.created)
+            });
+            if !is_same {
+                return Ok(Outcome::Namespace(found.map(|tenant| tenant.uid)));
             }
-        }
-        if !self.leadership.may_act() {
-            return Ok(Outcome::NotLeading);
         }
         let ask = (!plan.certificates.is_empty()).then_some(Ask::Repair(plan.certificates));
         let ask = ask.map(|ask| ask.to_annotation(nonce(secret.annotation(names::ASK))));
         let restored = plan.annotations.iter().map(|(key, value)| (*key, Some(value.as_str())));
         let asked = ask.as_deref().map(|ask| (names::ASK, Some(ask)));
-        let change =
-            Change { annotations: restored.chain(asked).collect(), mode: plan.mode.as_deref() };
+        let annotations = restored.chain(asked).collect();
+        let change = Change { annotations, mode: plan.mode.as_deref(), is_trial: false };
         let before = due::outlook(&secret.view(), &self.rules, Timestamp::now());
-        let after = self.secrets.change(key, &secret, change).await?;
+        let after = self.ask(key, secret, AskKind::Repair, change).await?;
         let mut asked = self.judge(AskKind::Repair, &before, after);
         if ask.is_none() {
             asked.result = AskResult::Done;
         }
         Ok(Outcome::Asked(Box::new(asked)))
+    }
+
+    /// Asks. Gives what is stored afterwards.
+    ///
+    /// One that still stands was not seen. Whether the next one would be is tried out first: where
+    /// the webhook is never called nothing is written again and again.
+    async fn ask(
+        &self,
+        key: &Key,
+        secret: SecretView,
+        kind: AskKind,
+        change: Change<'_>,
+    ) -> Result<SecretView, Failure> {
+        let failed = |error| Failure { asking: Some(kind), error };
+        let asks = change.annotations.iter().any(|(key, ask)| *key == names::ASK && ask.is_some());
+        if asks && secret.annotation(names::ASK).is_some() {
+            let trial = Change { is_trial: true, ..change.clone() };
+            let tried = self.secrets.change(key, &secret, trial).await.map_err(failed)?;
+            if tried.annotation(names::ASK).is_some() {
+                return Ok(secret);
+            }
+        }
+        self.secrets.change(key, &secret, change).await.map_err(failed)
     }
 
     /// Goes on with a restart by one step: at most one workload is changed.
@@ -172,48 +220,84 @@ impl Actor {
         wanted: Wanted,
         now: Timestamp,
     ) -> Result<Outcome, CallError> {
-        if !self.leadership.may_act() {
-            return Ok(Outcome::NotLeading);
-        }
         let mut steps = Vec::new();
         let mut next = 0;
-        if let Some((done, since)) = wanted.done
-            && let Some(last) = done.checked_sub(1).and_then(|last| wanted.workloads.get(last))
-        {
-            match self.restarter.follow(key, &wanted, last, since, now).await? {
-                Step::Waiting => return Ok(Outcome::Waiting(Box::new(secret))),
-                step => steps.push((last.to_string(), step)),
+        // Since when the next one is waited for.
+        let mut waits = None;
+        if let Some((last, progress)) = wanted.position() {
+            next = last;
+            let since = progress.since;
+            if progress.is_waiting {
+                waits = Some(since);
+            } else {
+                let workload = &wanted.workloads[last];
+                match self.restarter.follow(key, &wanted, workload, since, now).await? {
+                    Step::Waiting => return Ok(Outcome::waiting(secret, since)),
+                    step => steps.push((workload.to_string(), step)),
+                }
+                next += 1;
             }
-            next = done;
         }
-        let mut progress = wanted.trust.clone();
-        let members = self.members(key, &secret).await?;
+        let mut note = wanted.trust.clone();
         while let Some(workload) = wanted.workloads.get(next).filter(|_| !wanted.is_first_sight) {
             next += 1;
-            match self.restarter.start(key, &wanted, workload, &members).await? {
-                // The order matters: the next one waits, too.
-                Step::Waiting => return Ok(Outcome::Waiting(Box::new(secret))),
-                Step::Started => {
-                    steps.push((workload.to_string(), Step::Started));
-                    progress = format!("{} {next} {now:.0}", wanted.trust);
-                    break;
+            let step = self.begin(key, &secret, &wanted, workload, now).await?;
+            let is_waiting = step == Step::Waiting;
+            if let (true, Some(since)) = (is_waiting, waits.take()) {
+                // The order matters: the next one waits, too, but not for ever.
+                if !restart::is_too_long(since, now) {
+                    return Ok(Outcome::waiting(secret, since));
                 }
-                step => steps.push((workload.to_string(), step)),
+                steps.push((workload.to_string(), Step::Paused));
+                continue;
+            }
+            let is_started = step == Step::Started;
+            if !is_waiting {
+                steps.push((workload.to_string(), step));
+            }
+            if is_started || is_waiting {
+                let workload = workload.to_string();
+                let from = wanted.from.clone();
+                note = Progress { workload, since: now, is_waiting, from }
+                    .to_annotation(&wanted.trust);
+                break;
             }
         }
-        let annotations = vec![(names::RESTARTED, Some(progress.as_str()))];
-        let after = self.secrets.change(key, &secret, Change { annotations, mode: None }).await?;
+        let annotations = vec![(names::RESTARTED, Some(note.as_str()))];
+        let change = Change { annotations, ..Change::default() };
+        let after = self.secrets.change(key, &secret, change).await?;
         Ok(Outcome::Restarting(Box::new(Restarting { steps, after })))
     }
 
-    /// The names of the Secrets of its group, itself included.
-    async fn members(&self, key: &Key, secret: &SecretView) -> Result<Vec<String>, CallError> {
-        let mut names = vec![key.name().to_owned()];
-        if let Some(group) = secret.annotation(names::GROUP).filter(|name| !name.is_empty()) {
-            let members = self.secrets.group(key.namespace(), group).await?;
-            names.extend(members.into_iter().filter_map(|member| member.meta().name.clone()));
+    /// Restarts one workload, if it may be. The group is listed only where its own Secret is not
+    /// enough of a reason.
+    async fn begin(
+        &self,
+        key: &Key,
+        secret: &SecretView,
+        wanted: &Wanted,
+        workload: &Workload,
+        now: Timestamp,
+    ) -> Result<Step, CallError> {
+        let own = [key.name().to_owned()];
+        let step = self.restarter.start(key, wanted, workload, &own, now).await?;
+        if step != Step::Stranger {
+            return Ok(step);
         }
-        Ok(names)
+        let Some(members) = self.members(key, secret).await? else { return Ok(step) };
+        self.restarter.start(key, wanted, workload, &members, now).await
+    }
+
+    /// The names of the Secrets of its group, if it is in one.
+    async fn members(
+        &self,
+        key: &Key,
+        secret: &SecretView,
+    ) -> Result<Option<Vec<String>>, CallError> {
+        let group = secret.annotation(names::GROUP).filter(|name| !name.is_empty());
+        let Some(group) = group else { return Ok(None) };
+        let members = self.secrets.group(key.namespace(), group).await?;
+        Ok(Some(members.into_iter().filter_map(|member| member.meta().name.clone()).collect()))
     }
 
     /// What the webhook made of an ask.
@@ -227,7 +311,7 @@ impl Actor {
         let is_done = match kind {
             AskKind::Retire => !gone.is_empty(),
             AskKind::Promote => outlook.stage.is_none(),
-            AskKind::Repair => outlook.certificates.len() > before.certificates.len(),
+            AskKind::Repair => carried(&outlook).any(|now| carried(before).all(|was| was != now)),
             AskKind::Withdraw => true,
         };
         let result = if after.annotation(names::ASK).is_some() {
@@ -270,8 +354,14 @@ impl Actor {
     }
 }
 
+/// What is carried.
+fn carried(outlook: &Outlook) -> impl Iterator<Item = Fingerprint> {
+    let carried = outlook.certificates.iter().filter(|known| known.carried.is_some());
+    carried.map(|known| known.certificate.fingerprint())
+}
+
 /// Since when it has been due, if the clock alone made it due.
-fn due_since(outlook: &Outlook, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn due_since(outlook: &Outlook, now: Timestamp) -> Option<Timestamp> {
     match outlook.due.as_ref()? {
         Due::Retire(_) => {
             let ends = outlook.certificates.iter().filter_map(|known| known.ends);

@@ -8,12 +8,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
+use super::lease::Leadership;
 use super::secret_view::SecretView;
 use crate::names;
 
@@ -56,12 +58,18 @@ pub enum CallError {
     /// Another writer was faster: read again.
     #[error("it was changed in between")]
     Conflict,
+    /// The API server does not allow it, or does not take it: likely for ever.
+    #[error("{0}")]
+    Denied(String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
     /// The object does not exist.
     #[error("it does not exist")]
     Gone,
+    /// This replica may not write any more.
+    #[error("another replica leads")]
+    NotLeading,
 }
 
 /// What to change on a Secret.
@@ -71,18 +79,30 @@ pub struct Change<'a> {
     pub annotations: Vec<(&'a str, Option<&'a str>)>,
     /// The label `mode` to set.
     pub mode: Option<&'a str>,
+    /// Only tried out: nothing is stored (`dryRun`). The webhook is called all the same.
+    pub is_trial: bool,
+}
+
+/// What tells a namespace from an earlier one of the same name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its uid.
+    pub uid: String,
+    /// When it was created, in whole seconds.
+    pub created: Option<Timestamp>,
 }
 
 /// Reads and annotates Secrets.
 #[derive(Clone)]
 pub struct Secrets {
     client: Client,
+    leadership: Leadership,
 }
 
 impl Secrets {
-    /// By this client.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// By this client. Nothing is written without leadership.
+    pub fn new(client: Client, leadership: Leadership) -> Self {
+        Self { client, leadership }
     }
 
     /// Reads one; `None` where there is none.
@@ -94,11 +114,12 @@ impl Secrets {
         }
     }
 
-    /// The uid of a namespace; `None` where there is none.
-    pub async fn namespace_uid(&self, name: &str) -> Result<Option<String>, CallError> {
+    /// Which namespace has this name now; `None` where there is none.
+    pub async fn namespace(&self, name: &str) -> Result<Option<Tenant>, CallError> {
         let api: Api<Namespace> = Api::all(self.client.clone());
-        let found = call(api.get_metadata_opt(name)).await?;
-        Ok(found.and_then(|namespace| namespace.metadata.uid))
+        let Some(found) = call(api.get_metadata_opt(name)).await? else { return Ok(None) };
+        let created = found.metadata.creation_timestamp.map(|time| time.0);
+        Ok(found.metadata.uid.map(|uid| Tenant { uid, created }))
     }
 
     /// Changes annotations, and a label, of the version that was read. Gives what is stored
@@ -123,8 +144,10 @@ impl Secrets {
         let api: Api<SecretView> = Api::namespaced(self.client.clone(), key.namespace());
         let parameters = PatchParams {
             field_manager: Some(names::KEEPER_SERVICE_ACCOUNT.to_owned()),
+            dry_run: change.is_trial,
             ..PatchParams::default()
         };
+        fence(&self.leadership)?;
         call(api.patch(key.name(), &parameters, &Patch::Merge(&patch))).await
     }
 
@@ -144,6 +167,11 @@ impl Secrets {
             }
         }
     }
+}
+
+/// Just before a write: what came before it may have taken longer than the Lease.
+pub(super) fn fence(leadership: &Leadership) -> Result<(), CallError> {
+    if leadership.may_act() { Ok(()) } else { Err(CallError::NotLeading) }
 }
 
 /// Secrets at a time: bounds what one answer takes in memory.
@@ -172,6 +200,9 @@ impl From<&kube::Error> for CallError {
             kube::Error::Api(status) => match status.code {
                 404 => Self::Gone,
                 409 => Self::Conflict,
+                code @ (400 | 403 | 405 | 413 | 422) => {
+                    Self::Denied(format!("status {code} {}", status.reason))
+                }
                 code => Self::Failed(format!("status {code} {}", status.reason)),
             },
             kube::Error::SerdeError(_) => Self::Failed("the answer is not readable".to_owned()),
@@ -187,4 +218,42 @@ fn root(error: &(dyn Error + 'static)) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::lease::{Election, Settings};
+    use super::*;
+
+    #[tokio::test]
+    async fn without_leadership_a_write_is_not_even_sent() {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let counter = sent.clone();
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            async { Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("none")) }
+        });
+        let client = Client::new(service, "n");
+        let settings = Settings {
+            namespace: "n".into(),
+            lease: "l".into(),
+            identity: "me".into(),
+            duration: Duration::from_secs(15),
+        };
+        let (_, leadership) = Election::new(client.clone(), settings);
+        let secrets = Secrets::new(client, leadership);
+        let read = json!({"metadata": {"name": "a", "namespace": "n"}});
+        let read: SecretView = serde_json::from_value(read).unwrap();
+        let key = Key::of(&read);
+        for is_trial in [true, false] {
+            let change = Change { is_trial, ..Change::default() };
+            let refused = secrets.change(&key, &read, change).await;
+            assert_eq!(refused.err(), Some(CallError::NotLeading));
+        }
+        assert_eq!(sent.load(Ordering::SeqCst), 0);
+        assert!(secrets.get(&key).await.is_err());
+        assert_eq!(sent.load(Ordering::SeqCst), 1, "the others would have been seen");
+    }
 }

@@ -3,7 +3,9 @@
 //! Nothing is remembered that matters: whatever is due is found again in the Secrets themselves by
 //! whoever leads next. Each Secret is looked at by at most one task, and few are at a time.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod outcomes;
+
+use std::collections::HashSet;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -12,21 +14,22 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::act::{Actor, Asked, Before, Outcome, Restarting};
+use super::act::{Actor, Before, Failure, Outcome, due_since};
 use super::agenda::Agenda;
 use super::api::{CallError, Key};
-use super::due;
-use super::events::{Events, Reason};
+use super::due::{self, Problem};
+use super::events::Events;
 use super::lease::stopped;
 use super::memory::Memory;
-use super::restart::{self, Step};
+use super::restart;
+use super::retries::{Retries, Trouble};
+use super::running::{Ended, How, Running};
 use super::secret_view::SecretView;
 use super::tracked::{Source, Tracked, Watched};
 use super::watches::{describe, events_of};
-use crate::telemetry::{AskKind, AskResult, KeeperMetrics, RestartResult};
+use crate::telemetry::{AskResult, KeeperMetrics};
 
 /// Keeps the Secrets that are watched, and acts on them; see [`Controller::run`].
 pub struct Controller {
@@ -39,11 +42,11 @@ pub struct Controller {
     deadlines: Agenda<Timestamp>,
     /// Looks to take, by the monotonic clock.
     looks: Agenda<Instant>,
-    /// Failures in a row; whoever is here waits for its turn whatever the watch says.
-    failures: HashMap<Key, u32>,
-    running: JoinSet<(Key, Outcome)>,
-    /// Those that are looked at, and whether they have changed since.
-    in_flight: BTreeMap<Key, bool>,
+    /// Namespaces to read: whoever does not lead reads them, too, while their Secrets are there.
+    reads: Agenda<Instant>,
+    /// Whoever is here waits for its turn whatever the watch says.
+    retries: Retries,
+    running: Running<Outcome>,
     /// What each list has shown that is not complete yet.
     lists: [Option<HashSet<Key>>; 2],
     complete: watch::Sender<[bool; 2]>,
@@ -53,16 +56,11 @@ pub struct Controller {
 const AT_ONCE: usize = 8;
 /// How often the wall clock is compared with the deadlines, at least: it may step.
 const GLANCE: Duration = Duration::from_secs(15);
-/// How often it is asked whether a group is ready.
-const GROUP_POLL: Duration = Duration::from_secs(3);
-/// After a conflict: another writer has just been there.
-const AFTER_CONFLICT: Duration = Duration::from_millis(50);
-/// The longest pause between two tries.
-const LONGEST: Duration = Duration::from_secs(15);
-/// After as many failures in a row, some ten minutes, it is tried every five minutes only.
-const PATIENT: u32 = 40;
-/// What was refused is likely to be refused again.
-const AFTER_REFUSAL: Duration = Duration::from_secs(60);
+/// What is waited for is asked at first so often, and later as seldom as that.
+const POLLS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(30)];
+/// After a deadline: the clocks of the webhook's machines may be slow by a little, and it would
+/// refuse what is not over by its own.
+const SLACK: Duration = Duration::from_secs(1);
 
 impl Controller {
     /// Not running yet. What is returned beside it says which of the watches are complete.
@@ -80,9 +78,9 @@ impl Controller {
             metrics,
             deadlines: Agenda::default(),
             looks: Agenda::default(),
-            failures: HashMap::new(),
-            running: JoinSet::new(),
-            in_flight: BTreeMap::new(),
+            reads: Agenda::default(),
+            retries: Retries::default(),
+            running: Running::default(),
             lists: [None, None],
             complete,
         };
@@ -95,25 +93,24 @@ impl Controller {
         let mut events = pin!(stream::select(by_phase, by_mode));
         let mut stop = pin!(stopped(stop));
         let mut leadership = self.actor.leadership.clone();
+        let mut led = false;
         loop {
             let leads = leadership.may_act();
-            self.metrics.leads(leads);
-            if leads {
-                self.start();
+            if led && !leads {
+                // What is under way may end in a write. It is taken up again by whoever leads next.
+                self.running.abort();
             }
+            led = leads;
+            self.metrics.leads(leads);
+            self.start(leads);
             let wake = self.wake(leadership.until());
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 () = leadership.changed() => {}
-                Some(done) = self.running.join_next() => {
-                    // A look that panicked was logged, and is repeated by the next event.
-                    if let Ok((key, outcome)) = done {
-                        self.finish(&key, outcome);
-                    }
-                }
+                Some(ended) = self.running.next() => self.ended(ended),
                 Some((source, event)) = events.next() => self.on(source, event),
-                () = tokio::time::sleep_until(wake) => {}
+                () = tokio::time::sleep_until(wake) => self.expire(),
             }
         }
         self.running.shutdown().await;
@@ -123,10 +120,11 @@ impl Controller {
     /// When to look at the clocks again.
     fn wake(&self, leads_until: Option<Instant>) -> Instant {
         let now = Instant::now();
+        let is_full = self.running.len() >= AT_ONCE;
         let glance = now + GLANCE;
+        let glance = self.reads.first().filter(|_| !is_full).unwrap_or(glance).min(glance);
         // One that may not act only watches, and one that may has to notice when that ends.
         let Some(until) = leads_until else { return glance };
-        let is_full = self.running.len() >= AT_ONCE;
         let look = self.looks.first().filter(|_| !is_full).unwrap_or(glance);
         let deadline = self.deadlines.first().filter(|_| !is_full).map_or(glance, |deadline| {
             let left = deadline.duration_since(Timestamp::now());
@@ -136,34 +134,51 @@ impl Controller {
     }
 
     /// Starts what is due, as far as there is room.
-    fn start(&mut self) {
-        while let Some(key) = self.deadlines.pop(Timestamp::now()) {
+    fn start(&mut self, leads: bool) {
+        while leads && let Some(key) = self.deadlines.pop(Timestamp::now()) {
+            self.retries.changed(&key, None);
             self.schedule(&key);
         }
         while self.running.len() < AT_ONCE {
-            let Some(key) = self.looks.pop(Instant::now()) else { return };
-            if let Some(is_changed) = self.in_flight.get_mut(&key) {
-                *is_changed = true;
+            let now = Instant::now();
+            let read = self.reads.pop(now);
+            let Some(key) = read.or_else(|| leads.then(|| self.looks.pop(now))?) else { return };
+            if self.running.change(&key) {
                 continue;
             }
-            self.in_flight.insert(key.clone(), false);
             let actor = self.actor.clone();
             let before = Before {
-                secret: self.memory.get(&key),
-                namespace_uid: self.memory.namespace_uid(key.namespace()).map(ToOwned::to_owned),
+                secret: self.memory.get(&key, now),
+                namespace_uid: self.memory.namespace_uid(&key).map(ToOwned::to_owned),
+                distrusted: self.watched.distrusted(),
             };
-            self.running.spawn(async move {
-                let outcome = actor.look(&key, before).await;
-                (key, outcome)
-            });
+            let looked_at = key.clone();
+            self.running.start(&key, async move { actor.look(&looked_at, before).await });
         }
     }
 
     /// A look as soon as there is room; one that has failed waits for its turn.
     fn schedule(&mut self, key: &Key) {
-        if !self.failures.contains_key(key) {
-            self.looks.set(key, Instant::now());
+        if !self.retries.is_waiting(key) {
+            self.look_at(key, Instant::now());
         }
+    }
+
+    fn look_at(&mut self, key: &Key, at: Instant) {
+        let agenda = if key.namespace().is_empty() { &mut self.reads } else { &mut self.looks };
+        agenda.set(key, at);
+    }
+
+    /// What has been gone for long does not come back.
+    fn expire(&mut self) {
+        for key in self.memory.expire(Instant::now()) {
+            self.looks.remove(&key);
+        }
+        self.count_remembered();
+    }
+
+    fn count_remembered(&self) {
+        self.metrics.remembers(self.memory.len(), self.memory.refused());
     }
 
     fn on(&mut self, source: Source, event: watcher::Result<Event<SecretView>>) {
@@ -222,14 +237,14 @@ impl Controller {
         if let Some(again) = self.memory.lose(key, Instant::now()) {
             self.looks.set(key, again);
         }
-        self.metrics.remembers(self.memory.len());
+        self.count_remembered();
     }
 
     fn unwatch(&mut self, key: &Key) {
         self.watched.remove(key);
         self.deadlines.remove(key);
         self.looks.remove(key);
-        self.failures.remove(key);
+        self.retries.forget(key);
     }
 
     /// What a watch or an answer shows.
@@ -237,10 +252,15 @@ impl Controller {
         let key = Key::of(secret);
         let now = Timestamp::now();
         let outlook = due::outlook(&secret.view(), &self.actor.rules, now);
-        let tracked = Tracked::of(secret, &outlook);
-        let before = self.memory.get(&key);
-        let is_damaged =
-            before.is_some_and(|b| b.compare(secret, &self.actor.rules, now).is_some());
+        self.retries.changed(&key, Some(secret.resource_version()));
+        let mut tracked = Tracked::of(secret, &outlook);
+        if self.retries.is_refused(&key) {
+            tracked.add(Problem::AskRefused);
+        }
+        let before = self.memory.get(&key, Instant::now());
+        let distrusted = self.watched.distrusted();
+        let is_damaged = before
+            .is_some_and(|b| b.compare(secret, &self.actor.rules, &distrusted, now).is_some());
         if Source::ALL.into_iter().any(|source| tracked.is_selected(source)) {
             self.tell(&key, &tracked, &outlook);
             self.watched.insert(&key, tracked);
@@ -251,7 +271,7 @@ impl Controller {
             } else {
                 // A person took the labels away: it is none of ours any more.
                 self.memory.forget(&key);
-                self.metrics.remembers(self.memory.len());
+                self.count_remembered();
             }
             return;
         }
@@ -260,11 +280,15 @@ impl Controller {
         } else {
             self.remember(&key, secret);
         }
-        match outlook.next {
-            Some(next) => self.deadlines.set(&key, next.at),
+        let next = outlook.next.map(|next| next.at.saturating_add(SLACK).unwrap_or(next.at));
+        match next.into_iter().chain(outlook.check).min() {
+            Some(at) => self.deadlines.set(&key, at),
             None => self.deadlines.remove(&key),
         }
-        if outlook.due.is_some() || restart::wanted(secret, &outlook).is_some() {
+        let is_just_due = due_since(&outlook, now).is_some_and(|at| restart::age(at, now) < SLACK);
+        if is_just_due && !self.retries.is_waiting(&key) {
+            self.looks.add(&key, Instant::now() + SLACK);
+        } else if outlook.due.is_some() || restart::wanted(secret, &outlook).is_some() {
             self.schedule(&key);
         }
     }
@@ -273,7 +297,7 @@ impl Controller {
         if let Some(namespace) = self.memory.remember(key, secret) {
             self.schedule(&namespace);
         }
-        self.metrics.remembers(self.memory.len());
+        self.count_remembered();
     }
 
     /// Events about what has changed. Only by the leader, and not about what was found at start.
@@ -288,156 +312,72 @@ impl Controller {
         }
     }
 
+    fn ended(&mut self, ended: Ended<Outcome>) {
+        let Ended { key, how, is_changed } = ended;
+        match how {
+            How::Done(outcome) => self.finish(&key, outcome),
+            How::Aborted => self.look_at(&key, Instant::now()),
+            How::Panicked => {
+                tracing::error!(secret = %key, "a look at a Secret panicked: trying again");
+                self.retry(&key, Trouble::Failed, "");
+            }
+        }
+        if is_changed {
+            self.schedule(&key);
+        }
+    }
+
     fn finish(&mut self, key: &Key, outcome: Outcome) {
-        let is_changed = self.in_flight.remove(key) == Some(true);
         match outcome {
             Outcome::Asked(asked) => self.asked(key, *asked),
-            Outcome::Failed(CallError::Conflict) => self.retry(key, AFTER_CONFLICT),
-            Outcome::Failed(error) => {
-                if !self.failures.contains_key(key) {
-                    tracing::warn!(secret = %key, %error, "cannot look at a Secret: trying again");
-                }
-                self.retry(key, Duration::from_secs(1));
-            }
+            Outcome::Failed(failure) => self.failed(key, &failure),
             Outcome::Gone => self.lost(key),
             Outcome::Namespace(uid) => {
-                self.failures.remove(key);
+                self.retries.forget(key);
                 let is_itself = key.namespace().is_empty();
                 let namespace = if is_itself { key.name() } else { key.namespace() };
                 tracing::debug!(namespace, "the uid of a namespace is known");
-                self.memory.set_namespace_uid(namespace, uid);
+                self.memory.set_namespace_uid(namespace, uid.as_deref());
                 if !is_itself {
                     tracing::info!(secret = %key, "its namespace is another one: nothing comes back");
                     self.memory.forget(key);
-                    self.metrics.remembers(self.memory.len());
+                    self.count_remembered();
                 }
             }
             Outcome::NotLeading => self.looks.add(key, Instant::now()),
             Outcome::Nothing(secret) => {
-                self.failures.remove(key);
+                self.retries.forget(key);
                 self.observe(&secret);
             }
             Outcome::Restarting(restarting) => self.restarting(key, &restarting),
-            Outcome::Waiting(secret) => {
+            Outcome::Waiting(secret, since) => {
                 tracing::debug!(secret = %key, "due, but others have to be ready first");
-                self.failures.remove(key);
+                self.retries.forget(key);
                 self.observe(&secret);
-                self.looks.set(key, Instant::now() + GROUP_POLL);
+                let [often, seldom] = POLLS;
+                let pause = (restart::age(since, Timestamp::now()) / 10).clamp(often, seldom);
+                self.looks.set(key, Instant::now() + pause);
             }
-        }
-        if is_changed {
-            self.schedule(key);
         }
     }
 
-    fn asked(&mut self, key: &Key, asked: Asked) {
-        let Asked { kind, result, gone, lateness, after } = asked;
-        self.metrics.asked(kind, result);
-        let uid = after.object_uid().map(ToOwned::to_owned);
-        let is_first = !self.failures.contains_key(key);
-        let complain = |text: String| {
-            if is_first {
-                self.events.say(key, uid.as_deref(), Reason::AskFailed, text);
-            }
-        };
-        match result {
-            AskResult::NotSeen => {
-                let ask = kind.name();
-                complain(format!(
-                    "{ask}: the webhook did not see this ask: is it down, or not registered for \
-                     this Secret? It is asked again"
-                ));
-                let is_hopeless = self.failures.get(key).is_some_and(|count| *count >= PATIENT);
-                if kind == AskKind::Repair && is_hopeless {
-                    // The webhook is not registered for it: so it is from now on.
-                    self.failures.remove(key);
-                    self.remember(key, &after);
-                } else {
-                    self.retry(key, Duration::from_secs(1));
-                }
-            }
-            AskResult::Refused => {
-                complain(format!("{}: the webhook has changed nothing", kind.name()));
-                if kind == AskKind::Repair {
-                    // By the same rules it would refuse again: so it is from now on.
-                    self.failures.remove(key);
-                    self.remember(key, &after);
-                } else {
-                    self.retry(key, AFTER_REFUSAL);
-                }
-            }
-            _ => {
-                self.failures.remove(key);
-                if let Some(seconds) = lateness {
-                    self.metrics.acted_after(seconds);
-                }
-                self.say_done(key, uid.as_deref(), kind, &gone);
-            }
+    fn failed(&mut self, key: &Key, failure: &Failure) {
+        let Failure { asking, error } = failure;
+        let is_conflict = *error == CallError::Conflict;
+        if let Some(kind) = *asking {
+            let result = if is_conflict { AskResult::Conflict } else { AskResult::Failed };
+            self.metrics.asked(kind, result);
         }
-        self.observe(&after);
-    }
-
-    fn restarting(&mut self, key: &Key, restarting: &Restarting) {
-        self.failures.remove(key);
-        for (workload, step) in &restarting.steps {
-            let (result, reason, text) = match step {
-                Step::Complete => {
-                    (RestartResult::Done, Reason::Restarted, "its rollout is complete")
-                }
-                Step::NotAllowed(why) => (RestartResult::NotAllowed, Reason::RestartFailed, *why),
-                Step::Reverted => (
-                    RestartResult::Reverted,
-                    Reason::RestartFailed,
-                    "something has taken the annotation of its pod template back",
-                ),
-                Step::Stuck => (
-                    RestartResult::Stuck,
-                    Reason::RestartFailed,
-                    "its rollout takes longer than ten minutes",
-                ),
-                Step::Started | Step::Waiting => (
-                    RestartResult::Started,
-                    Reason::Restarted,
-                    "its pods are replaced, because the trust has changed",
-                ),
-            };
-            self.metrics.restart(result);
-            let uid = restarting.after.object_uid();
-            self.events.say(key, uid, reason, format!("{workload}: {text}"));
+        let trouble = if is_conflict { Trouble::Conflict } else { Trouble::Failed };
+        if self.retry(key, trouble, "") && !is_conflict {
+            tracing::warn!(secret = %key, %error, "cannot look at a Secret: trying again");
         }
-        self.observe(&restarting.after);
     }
 
-    fn say_done(
-        &self,
-        key: &Key,
-        uid: Option<&str>,
-        kind: AskKind,
-        gone: &[crate::overlap::certs::Fingerprint],
-    ) {
-        let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
-        let (reason, text) = match kind {
-            AskKind::Retire => (
-                Reason::Retired,
-                format!("taken out of ca.crt, because it was over: {}", gone.join(", ")),
-            ),
-            AskKind::Promote => {
-                (Reason::Promoted, "the new leaf is in tls.crt: the trust has spread".to_owned())
-            }
-            AskKind::Repair => {
-                (Reason::Repaired, "what an update had dropped is carried again".to_owned())
-            }
-            AskKind::Withdraw => return,
-        };
-        self.events.say(key, uid, reason, text);
-    }
-
-    /// Again after `first`, doubled with each failure.
-    fn retry(&mut self, key: &Key, first: Duration) {
-        let failures = self.failures.entry(key.clone()).or_default();
-        let longest = if *failures < PATIENT { LONGEST } else { LONGEST * 20 };
-        let pause = first.saturating_mul(1 << (*failures).min(10)).min(longest.max(first));
-        *failures = failures.saturating_add(1);
-        self.looks.set(key, Instant::now() + pause);
+    /// Again after a while. Says whether that is news.
+    fn retry(&mut self, key: &Key, trouble: Trouble, version: &str) -> bool {
+        let turn = self.retries.wrong(key, trouble, version);
+        self.look_at(key, Instant::now() + turn.pause);
+        turn.is_news
     }
 }

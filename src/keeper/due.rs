@@ -3,12 +3,15 @@
 //! Pure: no clock, no I/O. Whether something goes is asked of [`overlap::decide()`], the very function
 //! that the webhook acts by, so that the two cannot disagree.
 
+mod problem;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+pub use self::problem::Problem;
+use super::restart;
 use crate::names;
 use crate::overlap::certs::{Bundle, Certificate, Fingerprint};
 use crate::overlap::decide::carried_entries;
@@ -16,7 +19,7 @@ use crate::overlap::issuer::{Issuers, MAX_CHAIN};
 use crate::overlap::policy::{Defaults, Mode, Raw, Settings};
 use crate::overlap::record::{Entry, Record};
 use crate::overlap::staged::Stage;
-use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, Warning, Write};
+use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, Write};
 
 /// One Secret, as far as it is looked at: public values only.
 #[derive(Clone, Copy)]
@@ -59,6 +62,8 @@ pub struct Outlook {
     pub due: Option<Due>,
     /// What comes next, if it depends on the clock alone.
     pub next: Option<Next>,
+    /// When the clock alone may bring another problem.
+    pub check: Option<Timestamp>,
     /// What a person should know.
     pub problems: Vec<Problem>,
 }
@@ -127,83 +132,6 @@ pub enum Planned {
     Retire,
 }
 
-/// What a person should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// An ask was not seen: the webhook was down, or is not registered for this Secret.
-    AskNotSeen,
-    /// The leaf expires soon.
-    LeafExpiring(Timestamp),
-    /// `ca.crt` holds a distrusted certificate that only its generator can replace.
-    OwnDistrusted(Fingerprint),
-    /// A certificate of the generator expires soon.
-    OwnExpiring(Fingerprint, Timestamp),
-    /// The record does not parse.
-    RecordUnreadable,
-    /// A carried certificate is over, and the Secret's own leaf needs it.
-    RetireBlocked(Fingerprint),
-    /// A setting does not parse.
-    SettingUnreadable(Warning),
-    /// A stage is older than promotion should ever take.
-    StageOverdue,
-    /// The state of the stage does not parse.
-    StageUnreadable,
-}
-
-impl Problem {
-    /// How metrics call it, in order of appearance in [`Problem::NAMES`].
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::AskNotSeen => "ask_not_seen",
-            Self::LeafExpiring(_) => "leaf_expiring",
-            Self::OwnDistrusted(_) => "own_distrusted",
-            Self::OwnExpiring(..) => "own_expiring",
-            Self::RecordUnreadable => "record_unreadable",
-            Self::RetireBlocked(_) => "retire_blocked",
-            Self::SettingUnreadable(_) => "setting_unreadable",
-            Self::StageOverdue => "stage_overdue",
-            Self::StageUnreadable => "stage_unreadable",
-        }
-    }
-
-    /// Every name, for metrics that exist from the start.
-    pub const NAMES: [&'static str; 9] = [
-        "ask_not_seen",
-        "leaf_expiring",
-        "own_distrusted",
-        "own_expiring",
-        "record_unreadable",
-        "retire_blocked",
-        "setting_unreadable",
-        "stage_overdue",
-        "stage_unreadable",
-    ];
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AskNotSeen => f.write_str(
-                "the webhook did not see what the keeper asked: is it down, or not registered for \
-                 this Secret?",
-            ),
-            Self::LeafExpiring(when) => write!(f, "the leaf expires at {when}"),
-            Self::OwnDistrusted(which) => write!(
-                f,
-                "{which} is distrusted, but the generator's own: only the generator can replace it"
-            ),
-            Self::OwnExpiring(which, when) => write!(f, "the CA {which} expires at {when}"),
-            Self::RecordUnreadable => write!(f, "{} is not readable", names::CARRIED),
-            Self::RetireBlocked(which) => {
-                write!(f, "{which} is over, but the Secret's own leaf needs it")
-            }
-            Self::SettingUnreadable(warning) => warning.fmt(f),
-            Self::StageOverdue => f.write_str("the staged leaf waits for too long"),
-            Self::StageUnreadable => write!(f, "{} is not readable", names::STAGED),
-        }
-    }
-}
-
 /// Looks at one Secret at one moment.
 pub fn outlook(view: &View<'_>, rules: &Rules, now: Timestamp) -> Outlook {
     let reading = Reading::of(view, rules);
@@ -218,8 +146,9 @@ pub fn outlook(view: &View<'_>, rules: &Rules, now: Timestamp) -> Outlook {
         problems.push(Problem::AskNotSeen);
     }
     let next = reading.next(stage.as_ref(), now);
+    let check = reading.check(stage.as_ref(), rules, now);
     let Reading { settings, known: certificates, leaf, .. } = reading;
-    Outlook { settings, certificates, leaf, stage, due, next, problems }
+    Outlook { settings, certificates, leaf, stage, due, next, check, problems }
 }
 
 /// What counts for a Secret.
@@ -251,7 +180,11 @@ fn due(
 
 impl Staged {
     fn is_overdue(&self, rules: &Rules, now: Timestamp) -> bool {
-        later(self.stage.since, OVERDUE.max(rules.settle * 10)) <= now
+        self.overdue(rules) <= now
+    }
+
+    fn overdue(&self, rules: &Rules) -> Timestamp {
+        later(self.stage.since, OVERDUE.max(rules.settle * 10))
     }
 
     /// When it may be promoted if the last Secret of its group was written at `written`.
@@ -345,6 +278,11 @@ impl<'a> Reading<'a> {
             problems.push(Problem::RecordUnreadable);
         }
         problems.extend(self.settings.warnings.iter().map(|w| Problem::SettingUnreadable(*w)));
+        let unreadable =
+            self.view.annotations.get(names::RESTART).map_or(0, |t| restart::list(t).1);
+        if unreadable > 0 {
+            problems.push(Problem::RestartUnreadable(unreadable));
+        }
         for known in &self.known {
             let fingerprint = known.certificate.fingerprint();
             if known.carried.is_some() {
@@ -387,6 +325,14 @@ impl<'a> Reading<'a> {
             ready,
             latest: latest.and_then(Result::ok).unwrap_or(Timestamp::MAX),
         })
+    }
+
+    fn check(&self, stage: Option<&Staged>, rules: &Rules, now: Timestamp) -> Option<Timestamp> {
+        let own = self.known.iter().filter(|known| known.carried.is_none());
+        let own = own.map(|known| &known.certificate);
+        let soon = own.chain(&self.leaf_certificate).filter_map(soon);
+        let overdue = stage.map(|staged| staged.overdue(rules));
+        soon.chain(overdue).filter(|at| *at > now).min()
     }
 
     fn next(&self, stage: Option<&Staged>, now: Timestamp) -> Option<Next> {
@@ -434,13 +380,17 @@ fn expiry(certificate: &Certificate) -> Option<Timestamp> {
 
 fn expires_soon(certificate: &Certificate, now: Timestamp) -> Option<Timestamp> {
     let left = certificate.not_after().saturating_sub(now.as_second());
-    if left > SOON {
-        return None;
-    }
     // Read in full only here: the start of its life is not among the fields that are kept.
+    let is_soon = left <= SOON && soon(certificate)? <= now;
+    is_soon.then(|| expiry(certificate)).flatten()
+}
+
+/// From when on a certificate expires soon.
+fn soon(certificate: &Certificate) -> Option<Timestamp> {
     let begin = certificate.parsed()?.validity().not_before.timestamp();
-    let life = certificate.not_after().saturating_sub(begin);
-    (left <= life / 5).then(|| expiry(certificate)).flatten()
+    let end = certificate.not_after();
+    let fifth = end.saturating_sub(begin) / 5;
+    Timestamp::from_second(end.saturating_sub(fifth.min(SOON))).ok()
 }
 
 /// `start + length`; the end of time where that is out of range.

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::api::{Key, call};
 use crate::names;
-use crate::telemetry::{EventResult, KeeperMetrics};
+use crate::overlap::certs::Fingerprint;
+use crate::telemetry::{AskKind, EventResult, KeeperMetrics};
 
 /// Why an Event is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,6 +173,26 @@ impl Bucket {
         let has = self.tokens > 0;
         self.tokens = self.tokens.saturating_sub(1);
         has
+    }
+}
+
+/// What to say of an ask that the webhook has acted on.
+pub fn of_ask(kind: AskKind, gone: &[Fingerprint]) -> Option<(Reason, String)> {
+    match kind {
+        AskKind::Retire => {
+            let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
+            let text = format!("taken out of ca.crt, because it was over: {}", gone.join(", "));
+            Some((Reason::Retired, text))
+        }
+        AskKind::Promote => {
+            let text = "the new leaf is in tls.crt: the trust has spread";
+            Some((Reason::Promoted, text.to_owned()))
+        }
+        AskKind::Repair => {
+            let text = "what an update had dropped is carried again";
+            Some((Reason::Repaired, text.to_owned()))
+        }
+        AskKind::Withdraw => None,
     }
 }
 

@@ -4,7 +4,7 @@
 //! Only what this keeper's own watch has shown comes in here, and only public values. What was
 //! dropped is asked of the webhook's own decision: what would it have carried, had it seen the write?
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +15,13 @@ use super::api::Key;
 use super::due::{Rules, View, settings};
 use super::secret_view::SecretView;
 use crate::names;
-use crate::overlap::ask::MAX_REPAIRED;
-use crate::overlap::certs::Bundle;
-use crate::overlap::policy::Mode;
-use crate::overlap::record::Record;
-use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, Write};
+use crate::overlap::ask::{MAX_REPAIRED, Repaired};
+use crate::overlap::certs::{Bundle, Certificate, Fingerprint};
+use crate::overlap::decide::carried_entries;
+use crate::overlap::policy::{Mode, Settings};
+use crate::overlap::record::{Entry, Record};
+use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, RecordAfter, Write};
 
-/// The annotations of people, and the keeper's own, that come back on a Secret that was re-created.
-const SETTINGS: [&str; 6] =
-    [names::KEEP, names::WINDOW, names::DISTRUST, names::RESTART, names::GROUP, names::RESTARTED];
 /// A Secret with more than this is not remembered, in bytes.
 const MAX_ONE: usize = 64 << 10;
 /// All together, in bytes.
@@ -31,11 +29,15 @@ const MAX_ALL: usize = 32 << 20;
 /// For how long a name is looked at after its Secret has gone, and for how many at a time.
 const LOST_FOR: Duration = Duration::from_secs(600);
 const MAX_LOST: usize = 256;
+/// The pauses between two looks at such a name: as long as it has been gone, within these.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What a Secret was like.
 #[derive(Debug)]
 pub struct Remembered {
     uid: String,
+    created: Option<Timestamp>,
     ca_crt: Box<[u8]>,
     tls_crt: Option<Box<[u8]>>,
     record: Option<String>,
@@ -46,33 +48,43 @@ pub struct Remembered {
 /// What has to be brought back.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Certificates to be carried, DER.
-    pub certificates: Vec<Vec<u8>>,
+    /// Certificates to be carried.
+    pub certificates: Vec<Repaired>,
     /// Annotations to be set.
     pub annotations: BTreeMap<&'static str, String>,
     /// The label `mode` to be set.
     pub mode: Option<String>,
     /// Whether it is another object than the one that is remembered.
     pub is_recreated: bool,
+    /// When the one that is remembered was created.
+    created: Option<Timestamp>,
+}
+
+impl Plan {
+    /// Whether what is remembered can have been in a namespace that was created at `namespace`: one
+    /// that is younger is another of the same name. Of what is not known, it cannot.
+    pub fn can_be_of(&self, namespace: Option<Timestamp>) -> bool {
+        namespace.zip(self.created).is_some_and(|(namespace, secret)| namespace <= secret)
+    }
 }
 
 impl Remembered {
-    /// Of a Secret as it is; none where it is too large, or holds nothing to remember.
+    /// Of a Secret as it is; none where it holds nothing to remember.
     pub fn of(secret: &SecretView) -> Option<Self> {
         let view = secret.view();
-        let settings: BTreeMap<&'static str, String> = SETTINGS
-            .into_iter()
-            .filter_map(|key| Some((key, secret.annotation(key)?.to_owned())))
-            .collect();
-        let it = Self {
+        let setting = |key| {
+            let value = secret.annotation(key).filter(|v| v.len() <= names::MAX_RESTORED)?;
+            Some((key, value.to_owned()))
+        };
+        Some(Self {
             uid: secret.object_uid()?.to_owned(),
+            created: secret.created(),
             ca_crt: view.ca_crt?.into(),
             tls_crt: view.tls_crt.map(Into::into),
             record: secret.annotation(names::CARRIED).map(ToOwned::to_owned),
-            settings,
+            settings: names::SETTINGS.into_iter().filter_map(setting).collect(),
             mode: secret.label(names::MODE).map(ToOwned::to_owned),
-        };
-        (it.size() <= MAX_ONE).then_some(it)
+        })
     }
 
     fn size(&self) -> usize {
@@ -82,10 +94,17 @@ impl Remembered {
     }
 
     /// What the Secret has lost since, by a write that the webhook did not see; none where the
-    /// webhook has seen it, or nothing is lost.
-    pub fn compare(&self, secret: &SecretView, rules: &Rules, now: Timestamp) -> Option<Plan> {
+    /// webhook has seen it, or nothing is lost. `distrusted` does not come back, whatever this
+    /// Secret says.
+    pub fn compare(
+        &self,
+        secret: &SecretView,
+        rules: &Rules,
+        distrusted: &[Fingerprint],
+        now: Timestamp,
+    ) -> Option<Plan> {
         let view = secret.view();
-        view.ca_crt?;
+        let ca_crt = view.ca_crt?;
         let is_recreated = secret.object_uid() != Some(self.uid.as_str());
         let record = secret.annotation(names::CARRIED);
         // The webhook always brings its record back, so whoever wiped it was not seen.
@@ -93,128 +112,264 @@ impl Remembered {
         if !is_recreated && !is_wiped && record != self.record.as_deref() {
             return None;
         }
-        let mut plan = Plan { is_recreated, ..Plan::default() };
-        if is_recreated || is_wiped {
-            let lacks = |key: &&str| secret.annotation(key).is_none();
-            let lost = self.settings.iter().filter(|(key, _)| lacks(key));
-            plan.annotations = lost.map(|(key, value)| (*key, value.clone())).collect();
+        // Nor was a rotation that has begun no record.
+        let is_missed = record.is_none() && ca_crt != &*self.ca_crt;
+        let mut plan = Plan { is_recreated, created: self.created, ..Plan::default() };
+        if is_recreated || is_wiped || is_missed {
+            plan.annotations = self.lost_settings(secret);
             let has_mode = secret.label(names::MODE).is_some();
             plan.mode = self.mode.clone().filter(|_| !has_mode);
         }
-        plan.certificates = self.dropped(&view, &plan, rules, now);
+        let mut settings = restored(&view, &plan, rules);
+        settings.distrust.extend(fingerprints(self.distrust()));
+        settings.distrust.extend(distrusted);
+        if settings.mode != Mode::Off && !view.is_immutable {
+            plan.certificates = self.lost_certificates(&view, &settings, now);
+        }
         let is_empty = plan.certificates.is_empty();
         (!is_empty || !plan.annotations.is_empty() || plan.mode.is_some()).then_some(plan)
     }
 
-    /// What the webhook would have appended.
-    fn dropped(&self, view: &View<'_>, plan: &Plan, rules: &Rules, now: Timestamp) -> Vec<Vec<u8>> {
-        let mut labels = view.labels.clone();
-        labels.extend(plan.mode.clone().map(|mode| (names::MODE.to_owned(), mode)));
-        let mut annotations = view.annotations.clone();
-        let restored = plan.annotations.iter();
-        annotations.extend(restored.map(|(key, value)| ((*key).to_owned(), value.clone())));
-        let settings =
-            settings(&View { labels: &labels, annotations: &annotations, ..*view }, rules);
-        let may_change_data = settings.mode != Mode::Off && !view.is_immutable;
-        if view.ca_crt == Some(&*self.ca_crt) || !may_change_data {
-            return Vec::new();
+    fn distrust(&self) -> &str {
+        self.settings.get(names::DISTRUST).map(String::as_str).unwrap_or_default()
+    }
+
+    /// What is set anew counts, save that what was distrusted stays so.
+    fn lost_settings(&self, secret: &SecretView) -> BTreeMap<&'static str, String> {
+        let lacks = |key: &str| secret.annotation(key).is_none();
+        let lost = self.settings.iter().filter(|(key, _)| lacks(key));
+        let mut lost: BTreeMap<_, _> = lost.map(|(key, value)| (*key, value.clone())).collect();
+        if let Some(listed) = secret.annotation(names::DISTRUST) {
+            let known: Vec<Fingerprint> = fingerprints(listed).collect();
+            let missing = fingerprints(self.distrust()).filter(|f| !known.contains(f));
+            let missing: Vec<String> = missing.map(|f| f.to_string()).collect();
+            if !missing.is_empty() {
+                let listed = Some(listed.trim().trim_end_matches(',').to_owned());
+                let all = listed.into_iter().filter(|text| !text.is_empty()).chain(missing);
+                lost.insert(names::DISTRUST, all.collect::<Vec<_>>().join(","));
+            }
         }
+        lost
+    }
+
+    /// What the webhook would carry now and the Secret does not: because it is not there any more,
+    /// or because nothing says any more that it is carried.
+    fn lost_certificates(
+        &self,
+        view: &View<'_>,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Vec<Repaired> {
         let record = self.record.as_deref().and_then(|text| Record::parse(text).ok());
+        let bundle = |text: &[u8]| Bundle::parse(text, MAX_STORED_BLOCKS).unwrap_or_default();
+        let Some(ca_crt) = view.ca_crt else { return Vec::new() };
+        let found = bundle(ca_crt);
+        let listed = view.annotations.get(names::CARRIED);
+        let listed = listed.and_then(|text| Record::parse(text).ok()).unwrap_or_default();
+        let is_there =
+            |c: &Certificate| found.contains(c) && listed.entry(c.fingerprint()).is_some();
+        let known = |entry: &Entry| {
+            let known = record.as_ref().and_then(|record| record.entry(entry.sha256));
+            known.copied().filter(|known| known == entry)
+        };
+        let (wanted, record_after) = self.decided(view, ca_crt, record.as_ref(), settings, now);
+        let wanted = bundle(&wanted);
+        let entries = carried_entries(&wanted, record_after.as_ref());
+        let carried = wanted.certificates().iter().zip(entries);
+        carried
+            .filter_map(|(certificate, entry)| Some((certificate, entry?)))
+            .filter(|(certificate, _)| !is_there(certificate))
+            .map(|(certificate, entry)| Repaired {
+                der: certificate.der().to_vec(),
+                entry: known(&entry),
+            })
+            .take(MAX_REPAIRED)
+            .collect()
+    }
+
+    /// The `ca.crt` and the record that the webhook would have stored.
+    fn decided(
+        &self,
+        view: &View<'_>,
+        ca_crt: &[u8],
+        record: Option<&Record>,
+        settings: &Settings,
+        now: Timestamp,
+    ) -> (Vec<u8>, Option<Record>) {
+        if ca_crt == &*self.ca_crt {
+            return (ca_crt.to_vec(), record.cloned());
+        }
         let decision = overlap::decide(&Write {
             now,
             stored: Contents { ca_crt: Some(&self.ca_crt), tls_crt: self.tls_crt.as_deref() },
-            incoming: Contents { ca_crt: view.ca_crt, tls_crt: view.tls_crt },
-            record: record.as_ref(),
-            settings: &settings,
-            may_change_data,
+            incoming: Contents { ca_crt: Some(ca_crt), tls_crt: view.tls_crt },
+            record,
+            settings,
+            may_change_data: true,
             // The webhook knows the room there is.
             room: MAX_ONE,
             repair: &[],
         });
-        let (Some(wanted), Some(found)) = (decision.ca_crt, view.ca_crt) else { return Vec::new() };
-        let bundle = |text: &[u8]| Bundle::parse(text, MAX_STORED_BLOCKS).unwrap_or_default();
-        let (wanted, found) = (bundle(&wanted), bundle(found));
-        let dropped = wanted.certificates().iter().filter(|c| !found.contains(c));
-        dropped.take(MAX_REPAIRED).map(|c| c.der().to_vec()).collect()
+        let record = match decision.record {
+            RecordAfter::Set(record) => Some(record),
+            RecordAfter::AsStored | RecordAfter::Gone => None,
+        };
+        (decision.ca_crt.unwrap_or_else(|| ca_crt.to_vec()), record)
     }
+}
+
+/// What counts for a Secret once the plan's settings are back.
+fn restored(view: &View<'_>, plan: &Plan, rules: &Rules) -> Settings {
+    let mut labels = view.labels.clone();
+    labels.extend(plan.mode.clone().map(|mode| (names::MODE.to_owned(), mode)));
+    let mut annotations = view.annotations.clone();
+    let added = plan.annotations.iter();
+    annotations.extend(added.map(|(key, value)| ((*key).to_owned(), value.clone())));
+    settings(&View { labels: &labels, annotations: &annotations, ..*view }, rules)
+}
+
+/// The fingerprints of the annotation `distrust`.
+fn fingerprints(text: &str) -> impl Iterator<Item = Fingerprint> {
+    text.split(',').filter_map(|item| Fingerprint::parse(item.trim()))
 }
 
 /// All that is remembered.
 #[derive(Debug, Default)]
 pub struct Memory {
-    secrets: HashMap<Key, Arc<Remembered>>,
+    secrets: HashMap<Key, Kept>,
     bytes: usize,
     /// Since when a Secret has gone whose name is looked at.
     lost: HashMap<Key, Instant>,
-    /// The uid of each namespace, as it was when a Secret in it was first remembered.
-    namespaces: HashMap<String, Option<String>>,
+    /// The namespaces in which a Secret is that has not gone.
+    namespaces: HashMap<String, Place>,
+    /// Those that are not remembered, because they are too large or all together are.
+    refused: HashSet<Key>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    secret: Arc<Remembered>,
+    /// The uid of its namespace, as read while it was there.
+    namespace: Option<Arc<str>>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    uid: Option<Arc<str>>,
+    secrets: usize,
 }
 
 impl Memory {
     /// Remembers a Secret as it is. Gives the namespace, if its uid is to be found out.
     pub fn remember(&mut self, key: &Key, secret: &SecretView) -> Option<Key> {
+        let is_new = !self.namespaces.contains_key(key.namespace());
+        // Before the earlier one is forgotten, and maybe its namespace with it.
+        let place = self.namespaces.entry(key.namespace().to_owned()).or_default();
+        place.secrets += 1;
+        let namespace = place.uid.clone();
         self.forget(key);
-        let remembered = Remembered::of(secret)?;
-        if self.bytes + remembered.size() > MAX_ALL {
+        let Some(remembered) = Remembered::of(secret) else {
+            self.leave(key.namespace());
+            return None;
+        };
+        let size = remembered.size();
+        if size > MAX_ONE || self.bytes + size > MAX_ALL {
+            self.leave(key.namespace());
+            self.refused.insert(key.clone());
             return None;
         }
-        self.bytes += remembered.size();
-        self.secrets.insert(key.clone(), Arc::new(remembered));
-        if self.namespaces.contains_key(key.namespace()) {
-            return None;
-        }
-        self.namespaces.insert(key.namespace().to_owned(), None);
-        Some(Key::new("", key.namespace()))
+        self.bytes += size;
+        self.secrets.insert(key.clone(), Kept { secret: Arc::new(remembered), namespace });
+        is_new.then(|| Key::new("", key.namespace()))
     }
 
-    /// What a Secret was like.
-    pub fn get(&self, key: &Key) -> Option<Arc<Remembered>> {
-        self.secrets.get(key).cloned()
+    /// What a Secret was like, unless it has been gone for too long.
+    pub fn get(&self, key: &Key, now: Instant) -> Option<Arc<Remembered>> {
+        if self.lost.get(key).is_some_and(|since| now - *since >= LOST_FOR) {
+            return None;
+        }
+        self.secrets.get(key).map(|kept| Arc::clone(&kept.secret))
     }
 
     /// The uid of the namespace in which it was.
-    pub fn namespace_uid(&self, namespace: &str) -> Option<&str> {
-        self.namespaces.get(namespace)?.as_deref()
+    pub fn namespace_uid(&self, key: &Key) -> Option<&str> {
+        self.secrets.get(key)?.namespace.as_deref()
     }
 
-    /// Keeps the uid of a namespace. If it is another one, nothing that is lost comes back.
-    pub fn set_namespace_uid(&mut self, namespace: &str, uid: Option<String>) {
-        let Some(known) = self.namespaces.get_mut(namespace) else { return };
-        let is_other = known.is_some() && *known != uid;
-        *known = uid;
-        if is_other {
-            let lost: Vec<Key> =
-                self.lost.keys().filter(|key| key.namespace() == namespace).cloned().collect();
-            for key in lost {
-                self.forget(&key);
+    /// Keeps the uid of a namespace, as it is now. What was lost in another one of this name does
+    /// not come back.
+    pub fn set_namespace_uid(&mut self, namespace: &str, uid: Option<&str>) {
+        let uid: Option<Arc<str>> = uid.map(Arc::from);
+        if let Some(place) = self.namespaces.get_mut(namespace) {
+            place.uid.clone_from(&uid);
+        }
+        let mut of_another = Vec::new();
+        for (key, kept) in self.secrets.iter_mut().filter(|(k, _)| k.namespace() == namespace) {
+            if !self.lost.contains_key(key) {
+                kept.namespace.clone_from(&uid);
+            } else if kept.namespace != uid {
+                of_another.push(key.clone());
             }
+        }
+        for key in of_another {
+            self.forget(&key);
         }
     }
 
     /// A Secret that is remembered has gone. Gives when to look at its name again, if at all.
     pub fn lose(&mut self, key: &Key, now: Instant) -> Option<Instant> {
         if !self.secrets.contains_key(key) {
+            self.refused.remove(key);
             return None;
         }
-        if !self.lost.contains_key(key) && self.lost.len() >= MAX_LOST {
-            self.forget(key);
-            return None;
+        if !self.lost.contains_key(key) {
+            if self.lost.len() >= MAX_LOST {
+                self.expire(now);
+            }
+            if self.lost.len() >= MAX_LOST {
+                self.forget(key);
+                return None;
+            }
+            self.lost.insert(key.clone(), now);
+            // The namespace may be going, too: the next Secret in it asks for its uid anew.
+            self.leave(key.namespace());
         }
-        let age = now - *self.lost.entry(key.clone()).or_insert(now);
+        let age = self.lost.get(key).map_or(Duration::ZERO, |since| now - *since);
         if age >= LOST_FOR {
             self.forget(key);
             return None;
         }
-        // Who deletes and creates does so at once, mostly.
-        let pause = if age < Duration::from_secs(30) { 1 } else { 10 };
-        Some(now + Duration::from_secs(pause))
+        // Who deletes and creates does so at once, mostly; and a namespace goes with all in it.
+        Some(now + age.clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
+    }
+
+    /// Forgets what has been gone for too long. Gives its names.
+    pub fn expire(&mut self, now: Instant) -> Vec<Key> {
+        let is_over = |(_, since): &(&Key, &Instant)| now - **since >= LOST_FOR;
+        let over: Vec<Key> = self.lost.iter().filter(is_over).map(|(k, _)| k.clone()).collect();
+        for key in &over {
+            self.forget(key);
+        }
+        over
     }
 
     /// Remembers nothing of it any more.
     pub fn forget(&mut self, key: &Key) {
-        self.lost.remove(key);
-        if let Some(remembered) = self.secrets.remove(key) {
-            self.bytes -= remembered.size();
+        self.refused.remove(key);
+        let was_lost = self.lost.remove(key).is_some();
+        if let Some(kept) = self.secrets.remove(key) {
+            self.bytes -= kept.secret.size();
+            if !was_lost {
+                self.leave(key.namespace());
+            }
+        }
+    }
+
+    fn leave(&mut self, namespace: &str) {
+        let Some(place) = self.namespaces.get_mut(namespace) else { return };
+        place.secrets -= 1;
+        if place.secrets == 0 {
+            self.namespaces.remove(namespace);
         }
     }
 
@@ -226,5 +381,10 @@ impl Memory {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.secrets.is_empty()
+    }
+
+    /// How many are not remembered for their size, or that of all.
+    pub fn refused(&self) -> usize {
+        self.refused.len()
     }
 }

@@ -4,125 +4,127 @@
 //! How far a restart has come stands on the Secret, so that whoever leads next goes on from there,
 //! and an operator that takes our annotation back gets an Event and not a loop.
 
-use std::fmt;
+mod progress;
+mod state;
+mod workload;
+
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use super::api::{CallError, Key, call};
+pub use self::progress::Progress;
+use self::state::{State, daemon_set, deployment, stateful_set};
+use self::workload::Kind;
+pub use self::workload::{Workload, list};
+use super::api::{CallError, Key, call, fence};
 use super::due::Outlook;
+use super::lease::Leadership;
 use super::secret_view::SecretView;
 use crate::names;
 use crate::overlap::certs::Fingerprint;
 
-/// On a pod template, with a word of the group's name behind it: the change of trust that it was
-/// restarted for. Two groups that share a workload do not get into each other's way.
+/// On a pod template, with words of the group's and the Secret's name behind it: the change of
+/// trust that it was restarted for. Two that share a workload do not get into each other's way.
 pub const RESTARTED_FOR: &str = "ca-overlap.dev/restarted-for";
+/// On a pod template: when that was.
+pub const RESTARTED_AT: &str = "ca-overlap.dev/restarted-at";
 /// On a workload: it may be restarted though its pods refer to no Secret of the group.
 pub const ALLOW_RESTART: &str = "ca-overlap.dev/allow-restart";
-/// A rollout that takes longer is left to its owner.
+/// A rollout that takes longer is left to its owner; so is one that is paused for longer.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// The most workloads that one Secret can name.
-const MAX_WORKLOADS: usize = 16;
+/// No workload is restarted more often, whatever its Secrets do.
+const INTERVAL: Duration = Duration::from_secs(590);
 
 /// A restart that is not complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// What it is for: changes with the generator's CAs, with distrust, and with promotion.
     pub trust: String,
+    /// The trust before, if it is known.
+    pub from: Option<String>,
     /// The workloads, in order.
     pub workloads: Vec<Workload>,
-    /// How many were restarted, and when the last of them was.
-    pub done: Option<(usize, Timestamp)>,
+    /// How far it has come.
+    pub progress: Option<Progress>,
     /// Nothing is to be restarted: what is trusted now is only to be noted.
     pub is_first_sight: bool,
-    /// How many words of the annotation do not parse.
-    pub unreadable: usize,
-    /// The annotation of the pod template.
+    /// The beginning of the annotations of the pod template, of the whole group,
+    scope: String,
+    /// and the one of this Secret.
     mark: String,
-}
-
-/// What can be restarted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Workload {
-    kind: Kind,
-    name: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    DaemonSet,
-    Deployment,
-    StatefulSet,
-}
-
-impl Workload {
-    /// Reads `deployment/x`, `statefulset/x` or `daemonset/x`.
-    fn parse(text: &str) -> Option<Self> {
-        let (kind, name) = text.split_once('/')?;
-        let kind = match kind {
-            "daemonset" => Kind::DaemonSet,
-            "deployment" => Kind::Deployment,
-            "statefulset" => Kind::StatefulSet,
-            _ => return None,
-        };
-        let is_name = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
-        let fits = (1..=253).contains(&name.len()) && name.bytes().all(is_name);
-        (fits && !name.starts_with('.')).then(|| Self { kind, name: name.to_owned() })
-    }
-}
-
-impl fmt::Display for Workload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            Kind::DaemonSet => "daemonset",
-            Kind::Deployment => "deployment",
-            Kind::StatefulSet => "statefulset",
-        };
-        write!(f, "{kind}/{}", self.name)
-    }
 }
 
 /// What a Secret wants restarted; none where that was done.
 pub fn wanted(secret: &SecretView, outlook: &Outlook) -> Option<Wanted> {
-    let text = secret.annotation(names::RESTART)?;
-    let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
-    let all: Vec<Option<Workload>> = items.iter().map(|item| Workload::parse(item)).collect();
-    let unreadable = all.iter().filter(|workload| workload.is_none()).count();
-    let workloads: Vec<Workload> = all.into_iter().flatten().take(MAX_WORKLOADS).collect();
+    let (workloads, _) = list(secret.annotation(names::RESTART)?);
     if workloads.is_empty() || outlook.certificates.is_empty() {
         return None;
     }
     let trust = trust(outlook);
-    let noted = secret.annotation(names::RESTARTED).map(|text| text.split_ascii_whitespace());
-    let (known, mut progress) = match noted {
-        Some(mut words) => (words.next(), Some(words)),
-        None => (None, None),
-    };
-    let mut next = || progress.as_mut()?.next();
-    let done = match (next(), next()) {
-        (Some(count), Some(at)) => count.parse().ok().zip(at.parse().ok()),
-        _ => None,
-    };
+    let noted = secret.annotation(names::RESTARTED).unwrap_or_default();
+    let known = noted.split_ascii_whitespace().next();
     let is_same = known == Some(trust.as_str());
-    if is_same && done.is_none() {
+    if is_same && !Progress::is_noted(noted) {
         return None;
     }
+    let progress = Progress::parse(noted).filter(|_| is_same);
+    let from = if is_same {
+        progress.as_ref().and_then(|progress| progress.from.clone())
+    } else {
+        known.map(ToOwned::to_owned)
+    };
     let carries = outlook.certificates.iter().any(|known| known.carried.is_some());
     let is_first_sight = known.is_none() && !carries;
-    let done = done.filter(|_| is_same);
+    let name = secret.meta().name.as_deref().unwrap_or_default();
     let group = secret.annotation(names::GROUP).filter(|name| !name.is_empty());
-    let group = group.or(secret.meta().name.as_deref()).unwrap_or_default();
-    let mark = format!("{RESTARTED_FOR}.{}", hex(group.as_bytes(), 4));
-    Some(Wanted { trust, workloads, done, is_first_sight, unreadable, mark })
+    let of_secret = hex(format!("secret {name}").as_bytes(), 4);
+    let of_group = group.map(|group| hex(format!("group {group}").as_bytes(), 4));
+    let scope = format!("{RESTARTED_FOR}.{}.", of_group.as_ref().unwrap_or(&of_secret));
+    let mark = format!("{scope}{of_secret}");
+    Some(Wanted { trust, from, workloads, progress, is_first_sight, scope, mark })
+}
+
+impl Wanted {
+    /// Where to go on: the index of the workload, and since when it is waited for if it is.
+    pub fn position(&self) -> Option<(usize, &Progress)> {
+        // A list that was edited meanwhile: what is not in it any more is not looked for, and what
+        // was restarted already is found to be.
+        let progress = self.progress.as_ref()?;
+        let is_last = |workload: &Workload| workload.to_string() == progress.workload;
+        Some((self.workloads.iter().position(is_last)?, progress))
+    }
+
+    /// Whether it was restarted for this change, by this Secret or another one of the group.
+    fn is_done(&self, marks: &BTreeMap<String, String>) -> bool {
+        self.of_group(marks).any(|(_, trust)| *trust == self.trust)
+    }
+
+    /// The change of the pod template. Marks of the trust before are of the group's earlier turn:
+    /// were they left, a CA that comes back would count as restarted for.
+    fn marks(&self, marks: &BTreeMap<String, String>, now: Timestamp) -> Map<String, Value> {
+        let is_over = |trust: &String| self.from.as_ref() == Some(trust);
+        let over = self.of_group(marks).filter(|(_, trust)| is_over(trust));
+        let mut change: Map<String, Value> =
+            over.map(|(key, _)| (key.clone(), Value::Null)).collect();
+        change.insert(self.mark.clone(), json!(self.trust));
+        change.insert(RESTARTED_AT.to_owned(), json!(format!("{now:.0}")));
+        change
+    }
+
+    fn of_group<'a>(
+        &'a self,
+        marks: &'a BTreeMap<String, String>,
+    ) -> impl Iterator<Item = (&'a String, &'a String)> {
+        marks.iter().filter(|(key, _)| key.starts_with(&self.scope))
+    }
 }
 
 /// The first bytes of the SHA-256.
@@ -130,23 +132,20 @@ fn hex(bytes: &[u8], count: usize) -> String {
     Fingerprint::of(bytes).to_string().chars().take(2 * count).collect()
 }
 
-/// What pods that have just started trust, in short: the generator's own CAs, what is distrusted
-/// of them, and whether the new leaf still waits. What is carried does not count, because its end
-/// needs no restart.
+/// What pods that have just started trust, in short: the generator's own CAs, what is distrusted,
+/// and whether the new leaf still waits. What is carried does not count, because its end needs no
+/// restart; nor does how often, or in which order, something stands there.
 fn trust(outlook: &Outlook) -> String {
-    let mut own: Vec<String> = outlook
-        .certificates
-        .iter()
-        .filter(|known| known.carried.is_none())
-        .map(|known| known.certificate.fingerprint().to_string())
-        .collect();
-    own.sort_unstable();
-    let mut distrust: Vec<String> =
-        outlook.settings.distrust.iter().map(ToString::to_string).collect();
-    distrust.sort_unstable();
+    let sorted = |mut all: Vec<String>| {
+        all.sort_unstable();
+        all.dedup();
+        all.concat()
+    };
+    let own = outlook.certificates.iter().filter(|known| known.carried.is_none());
+    let own = sorted(own.map(|known| known.certificate.fingerprint().to_string()).collect());
+    let distrust = sorted(outlook.settings.distrust.iter().map(ToString::to_string).collect());
     let state = if outlook.stage.is_some() { "staged" } else { "" };
-    let text = [own.concat(), distrust.concat(), state.to_owned()].join("\n");
-    hex(text.as_bytes(), 16)
+    hex([own, distrust, state.to_owned()].join("\n").as_bytes(), 16)
 }
 
 /// What came of one step.
@@ -160,67 +159,78 @@ pub enum Step {
     Waiting,
     /// It must not be restarted, or does not exist; with the reason.
     NotAllowed(&'static str),
+    /// Its pods refer to none of the Secrets, as far as those are known.
+    Stranger,
+    /// The API server does not allow it, or an admission policy does not.
+    Denied,
     /// Its owner has taken our annotation back.
     Reverted,
     /// Its rollout takes too long.
     Stuck,
+    /// It is paused for too long.
+    Paused,
 }
 
-/// What a workload is like.
-struct State {
-    /// Our annotation on the pod template.
-    restarted_for: Option<String>,
-    is_allowed: bool,
-    is_paused: bool,
-    is_complete: bool,
+/// How long ago, by clocks that may step.
+pub fn age(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}
+
+/// Whether something has been waited for too long.
+pub fn is_too_long(since: Timestamp, now: Timestamp) -> bool {
+    age(since, now) > PATIENCE
 }
 
 /// Restarts workloads.
 #[derive(Clone)]
 pub struct Restarter {
     client: Client,
+    leadership: Leadership,
 }
 
 impl Restarter {
-    /// By this client.
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    /// By this client. Nothing is written without leadership.
+    pub fn new(client: Client, leadership: Leadership) -> Self {
+        Self { client, leadership }
     }
 
     /// Changes the pod template of a workload, unless that was done for this change of trust.
-    /// `secrets` are the names of the group.
+    /// `secrets` are the names of the group, as far as they are known.
     pub async fn start(
         &self,
         key: &Key,
         wanted: &Wanted,
         workload: &Workload,
         secrets: &[String],
+        now: Timestamp,
     ) -> Result<Step, CallError> {
-        let Wanted { trust, mark, .. } = wanted;
-        let Some(state) = self.state(key, workload, mark, secrets).await? else {
-            return Ok(Step::NotAllowed("it does not exist"));
+        let state = match self.state(key, workload, secrets).await {
+            Err(CallError::Denied(_)) => return Ok(Step::Denied),
+            other => other?,
         };
-        if !state.is_allowed {
-            return Ok(Step::NotAllowed(
-                "its pods refer to no Secret of the group, and it does not carry \
-                 ca-overlap.dev/allow-restart=true",
-            ));
+        let Some(state) = state else { return Ok(Step::NotAllowed("it does not exist")) };
+        if let Some(step) = before(&state, wanted, now) {
+            return Ok(step);
         }
-        if state.restarted_for.as_ref() == Some(trust) {
-            return Ok(Step::Started);
+        let patch = json!({
+            "metadata": {"resourceVersion": state.resource_version},
+            "spec": {"template": {"metadata": {
+                "annotations": wanted.marks(&state.restarted_for, now),
+            }}},
+        });
+        let done = match workload.kind {
+            Kind::DaemonSet => self.patch::<DaemonSet>(key, workload, &patch).await,
+            Kind::Deployment => self.patch::<Deployment>(key, workload, &patch).await,
+            Kind::StatefulSet => self.patch::<StatefulSet>(key, workload, &patch).await,
+        };
+        match done {
+            Ok(()) => Ok(Step::Started),
+            // The others of the list do not wait for what may never be allowed.
+            Err(CallError::Denied(_)) => Ok(Step::Denied),
+            // Not the Secret: this workload.
+            Err(CallError::Gone) => Ok(Step::NotAllowed("it does not exist")),
+            Err(error) => Err(error),
         }
-        if state.is_paused {
-            return Ok(Step::Waiting);
-        }
-        let patch = json!({"spec": {"template": {"metadata": {"annotations": {
-            mark: trust,
-        }}}}});
-        match workload.kind {
-            Kind::DaemonSet => self.patch::<DaemonSet>(key, workload, &patch).await?,
-            Kind::Deployment => self.patch::<Deployment>(key, workload, &patch).await?,
-            Kind::StatefulSet => self.patch::<StatefulSet>(key, workload, &patch).await?,
-        }
-        Ok(Step::Started)
     }
 
     /// Whether the rollout of a workload that was started at `since` is complete.
@@ -232,15 +242,18 @@ impl Restarter {
         since: Timestamp,
         now: Timestamp,
     ) -> Result<Step, CallError> {
-        let Some(state) = self.state(key, workload, &wanted.mark, &[]).await? else {
+        let state = match self.state(key, workload, &[]).await {
+            Err(CallError::Denied(_)) => return Ok(Step::Denied),
+            other => other?,
+        };
+        let Some(state) = state else {
             return Ok(Step::NotAllowed("it does not exist any more"));
         };
-        let age = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-        Ok(if state.restarted_for.as_ref() != Some(&wanted.trust) {
+        Ok(if !wanted.is_done(&state.restarted_for) {
             Step::Reverted
         } else if state.is_complete {
             Step::Complete
-        } else if age > PATIENCE {
+        } else if is_too_long(since, now) {
             Step::Stuck
         } else {
             Step::Waiting
@@ -251,21 +264,20 @@ impl Restarter {
         &self,
         key: &Key,
         workload: &Workload,
-        mark: &str,
         secrets: &[String],
     ) -> Result<Option<State>, CallError> {
         Ok(match workload.kind {
             Kind::DaemonSet => {
                 let found = self.read::<DaemonSet>(key, workload).await?;
-                found.map(|it| daemon_set(&it, mark, secrets))
+                found.map(|it| daemon_set(&it, secrets))
             }
             Kind::Deployment => {
                 let found = self.read::<Deployment>(key, workload).await?;
-                found.map(|it| deployment(&it, mark, secrets))
+                found.map(|it| deployment(&it, secrets))
             }
             Kind::StatefulSet => {
                 let found = self.read::<StatefulSet>(key, workload).await?;
-                found.map(|it| stateful_set(&it, mark, secrets))
+                found.map(|it| stateful_set(&it, secrets))
             }
         })
     }
@@ -276,15 +288,13 @@ impl Restarter {
         K: Clone + Debug + DeserializeOwned,
     {
         let api: Api<K> = Api::namespaced(self.client.clone(), key.namespace());
-        call(api.get_opt(&workload.name)).await
+        match call(api.get_opt(&workload.name)).await {
+            Err(CallError::Gone) => Ok(None),
+            other => other,
+        }
     }
 
-    async fn patch<K>(
-        &self,
-        key: &Key,
-        workload: &Workload,
-        patch: &serde_json::Value,
-    ) -> Result<(), CallError>
+    async fn patch<K>(&self, key: &Key, workload: &Workload, patch: &Value) -> Result<(), CallError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
         K: Clone + Debug + DeserializeOwned,
@@ -294,128 +304,111 @@ impl Restarter {
             field_manager: Some(names::KEEPER_SERVICE_ACCOUNT.to_owned()),
             ..PatchParams::default()
         };
+        fence(&self.leadership)?;
         call(api.patch(&workload.name, &parameters, &Patch::Merge(patch))).await.map(drop)
     }
 }
 
-fn deployment(it: &Deployment, mark: &str, secrets: &[String]) -> State {
-    let spec = it.spec.as_ref();
-    let status = it.status.as_ref();
-    let wanted = spec.and_then(|spec| spec.replicas).unwrap_or(1);
-    let is_complete = status.is_some_and(|status| {
-        status.observed_generation >= it.metadata.generation
-            && status.updated_replicas.unwrap_or(0) >= wanted
-            && status.replicas.unwrap_or(0) <= wanted
-            && status.available_replicas.unwrap_or(0) >= wanted
-    });
-    State {
-        is_paused: spec.and_then(|spec| spec.paused) == Some(true),
-        is_complete,
-        ..of(it, spec.map(|spec| &spec.template), mark, secrets)
+/// Why a workload is not to be changed now, if so.
+fn before(state: &State, wanted: &Wanted, now: Timestamp) -> Option<Step> {
+    if !state.is_allowed {
+        return Some(Step::Stranger);
     }
-}
-
-fn stateful_set(it: &StatefulSet, mark: &str, secrets: &[String]) -> State {
-    let spec = it.spec.as_ref();
-    let status = it.status.as_ref();
-    let wanted = spec.and_then(|spec| spec.replicas).unwrap_or(1);
-    let is_complete = status.is_some_and(|status| {
-        status.observed_generation >= it.metadata.generation
-            && status.updated_replicas.unwrap_or(0) >= wanted
-            && status.available_replicas.unwrap_or(0) >= wanted
-    });
-    State { is_complete, ..of(it, spec.map(|spec| &spec.template), mark, secrets) }
-}
-
-fn daemon_set(it: &DaemonSet, mark: &str, secrets: &[String]) -> State {
-    let is_complete = it.status.as_ref().is_some_and(|status| {
-        let wanted = status.desired_number_scheduled;
-        status.observed_generation >= it.metadata.generation
-            && status.updated_number_scheduled.unwrap_or(0) >= wanted
-            && status.number_available.unwrap_or(0) >= wanted
-    });
-    State { is_complete, ..of(it, it.spec.as_ref().map(|spec| &spec.template), mark, secrets) }
-}
-
-fn of(
-    it: &impl Resource,
-    template: Option<&PodTemplateSpec>,
-    mark: &str,
-    secrets: &[String],
-) -> State {
-    let annotations =
-        template.and_then(|template| template.metadata.as_ref()?.annotations.as_ref());
-    let own = it.meta().annotations.as_ref();
-    let is_marked = own.and_then(|own| own.get(ALLOW_RESTART)).is_some_and(|value| value == "true");
-    let pod = template.and_then(|template| template.spec.as_ref());
-    State {
-        restarted_for: annotations.and_then(|all| all.get(mark)).cloned(),
-        is_allowed: is_marked || pod.is_some_and(|pod| refers_to_any(pod, secrets)),
-        is_paused: false,
-        is_complete: false,
+    if wanted.is_done(&state.restarted_for) {
+        return Some(Step::Started);
     }
-}
-
-/// Whether pods mount one of these Secrets, or take variables from it.
-fn refers_to_any(pod: &PodSpec, secrets: &[String]) -> bool {
-    let is_one = |name: Option<&String>| name.is_some_and(|name| secrets.contains(name));
-    let volumes = pod.volumes.iter().flatten();
-    let by_volume =
-        volumes.clone().filter_map(|v| v.secret.as_ref()).map(|s| s.secret_name.as_ref());
-    let projected =
-        volumes.filter_map(|v| v.projected.as_ref()).flat_map(|p| p.sources.iter().flatten());
-    let by_projection = projected.filter_map(|s| s.secret.as_ref()).map(|s| Some(&s.name));
-    let init = pod.init_containers.iter().flatten();
-    let containers: Vec<_> = pod.containers.iter().chain(init).collect();
-    let variables = containers.iter().flat_map(|c| c.env.iter().flatten());
-    let by_variable = variables
-        .filter_map(|v| v.value_from.as_ref()?.secret_key_ref.as_ref())
-        .map(|s| Some(&s.name));
-    let all = containers.iter().flat_map(|c| c.env_from.iter().flatten());
-    let by_all = all.filter_map(|v| v.secret_ref.as_ref()).map(|s| Some(&s.name));
-    by_volume.chain(by_projection).chain(by_variable).chain(by_all).any(is_one)
+    let interval = SignedDuration::try_from(INTERVAL).unwrap_or_default();
+    let is_recent = state.restarted_at.is_some_and(|at| {
+        let age = now.duration_since(at);
+        !age.is_negative() && age < interval
+    });
+    (state.is_paused || is_recent).then_some(Step::Waiting)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn workloads_are_read_and_what_is_none_is_not() {
-        for text in ["deployment/envoy-ratelimit", "statefulset/db.a", "daemonset/x"] {
-            assert_eq!(Workload::parse(text).unwrap().to_string(), text);
-        }
-        for text in
-            ["", "x", "pod/x", "deployment/", "deployment/../x", "deployment/a/b", "deployment/A"]
-        {
-            assert_eq!(Workload::parse(text), None, "{text}");
+    fn wanted(trust: &str, from: Option<&str>, secret: &str) -> Wanted {
+        let scope = format!("{RESTARTED_FOR}.group.");
+        Wanted {
+            trust: trust.to_owned(),
+            from: from.map(ToOwned::to_owned),
+            workloads: list("deployment/a,deployment/b").0,
+            progress: None,
+            is_first_sight: false,
+            mark: format!("{scope}{secret}"),
+            scope,
         }
     }
 
-    #[test]
-    fn every_way_to_refer_to_a_secret_is_found() {
-        let secrets = ["envoy".to_owned()];
-        let pod = |spec: serde_json::Value| serde_json::from_value::<PodSpec>(spec).unwrap();
-        let container = |more: serde_json::Value| {
-            let mut container = json!({"name": "c"});
-            container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            container
-        };
-        let env = json!([{"name": "E", "valueFrom": {"secretKeyRef": {"name": "envoy", "key": "ca.crt"}}}]);
-        let env = container(json!({"env": env}));
-        let all = container(json!({"envFrom": [{"secretRef": {"name": "envoy"}}]}));
-        let mounted = json!([{"name": "v", "secret": {"secretName": "envoy"}}]);
-        let projected =
-            json!([{"name": "v", "projected": {"sources": [{"secret": {"name": "envoy"}}]}}]);
-        for spec in [
-            json!({"containers": [], "volumes": mounted}),
-            json!({"containers": [], "volumes": projected}),
-            json!({"containers": [env]}),
-            json!({"containers": [], "initContainers": [all]}),
-        ] {
-            assert!(refers_to_any(&pod(spec.clone()), &secrets), "{spec}");
-            assert!(!refers_to_any(&pod(spec), &["other".to_owned()]));
+    fn now() -> Timestamp {
+        "2026-03-01T10:00:00Z".parse().unwrap()
+    }
+
+    fn apply(marks: &mut BTreeMap<String, String>, wanted: &Wanted) -> bool {
+        if wanted.is_done(marks) {
+            return false;
         }
-        assert!(!refers_to_any(&pod(json!({"containers": []})), &secrets));
+        for (key, value) in wanted.marks(marks, now()) {
+            match value {
+                Value::String(value) => drop(marks.insert(key, value)),
+                _ => drop(marks.remove(&key)),
+            }
+        }
+        true
+    }
+
+    #[test]
+    fn two_of_a_group_restart_once_for_what_they_share_and_again_when_it_comes_back() {
+        let mut marks = BTreeMap::new();
+        assert!(apply(&mut marks, &wanted("T1", None, "a")));
+        assert!(!apply(&mut marks, &wanted("T1", None, "b")), "the same trust");
+        assert!(apply(&mut marks, &wanted("T2", Some("T1"), "b")));
+        assert!(!apply(&mut marks, &wanted("T2", Some("T1"), "a")));
+        // The CA before comes back: what is left of its first turn does not count.
+        assert!(apply(&mut marks, &wanted("T1", Some("T2"), "a")));
+        assert!(!apply(&mut marks, &wanted("T1", Some("T2"), "b")));
+        // Two that differ leave each other's marks alone.
+        assert!(apply(&mut marks, &wanted("X", None, "b")));
+        assert!(wanted("T1", None, "a").is_done(&marks) && wanted("X", None, "b").is_done(&marks));
+    }
+
+    #[test]
+    fn a_workload_has_its_rest_whoever_flips_its_ca() {
+        let mut state = State {
+            resource_version: None,
+            restarted_for: BTreeMap::new(),
+            restarted_at: Some(now() - SignedDuration::from_secs(589)),
+            is_allowed: true,
+            is_paused: false,
+            is_complete: true,
+        };
+        let other = wanted("T2", Some("T1"), "a");
+        assert_eq!(before(&state, &other, now()), Some(Step::Waiting));
+        state.restarted_at = Some(now() - SignedDuration::from_secs(590));
+        assert_eq!(before(&state, &other, now()), None);
+        state.restarted_at = Some(now() + SignedDuration::from_secs(86_400));
+        assert_eq!(before(&state, &other, now()), None, "a clock that was put back");
+        state.is_paused = true;
+        assert_eq!(before(&state, &other, now()), Some(Step::Waiting));
+        state.is_allowed = false;
+        assert_eq!(before(&state, &other, now()), Some(Step::Stranger));
+    }
+
+    #[test]
+    fn a_list_that_was_edited_goes_on_behind_the_same_workload() {
+        let mut it = wanted("T", None, "a");
+        let progress = Progress {
+            workload: "deployment/b".to_owned(),
+            since: now(),
+            is_waiting: false,
+            from: None,
+        };
+        it.progress = Some(progress);
+        it.workloads = list("statefulset/new,deployment/b,deployment/a").0;
+        assert_eq!(it.position().map(|(index, _)| index), Some(1));
+        it.workloads = list("deployment/a").0;
+        assert_eq!(it.position(), None);
     }
 }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::act::Actor;
 use super::api::Secrets;
@@ -31,12 +32,15 @@ pub struct Config {
     pub rules: Rules,
 }
 
-/// Why the keeper cannot start.
+/// Why the keeper cannot start, or not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A listener cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A part has ended that never should: a restart helps where going on does not.
+    #[error("{0} has ended unexpectedly")]
+    Ended(&'static str),
     /// The kubeconfig cannot be used.
     #[error("the kubeconfig cannot be used: {0}")]
     Client(kube::Error),
@@ -82,8 +86,8 @@ async fn keep(config: Config) -> Result<(), StartError> {
     let events = Events::start(client.clone(), identity.clone(), metrics.clone());
     let (election, leadership) = Election::new(client.clone(), election);
     let actor = Actor {
-        secrets: Secrets::new(client.clone()),
-        restarter: Restarter::new(client.clone()),
+        secrets: Secrets::new(client.clone(), leadership.clone()),
+        restarter: Restarter::new(client.clone(), leadership.clone()),
         rules,
         leadership,
     };
@@ -98,21 +102,56 @@ async fn keep(config: Config) -> Result<(), StartError> {
         metrics: ServerMetrics::default(),
     };
     announce(&admin_port, &identity);
-    tokio::spawn(admin.run(admin_port));
-    let election = tokio::spawn(election.run(stopped.clone()));
-    let controller = tokio::spawn(controller.run(client, stopped));
+    let mut parts = Parts {
+        admin: tokio::spawn(admin.run(admin_port)),
+        controller: tokio::spawn(controller.run(client, stopped.clone())),
+        election: tokio::spawn(election.run(stopped)),
+    };
 
-    let signal = signals.next().await;
-    tracing::info!(signal, "ending: giving the Lease back");
+    let outcome = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, "ending: giving the Lease back");
+            Ok(())
+        }
+        // Another replica may act as soon as the Lease is given back.
+        part = parts.first_end() => Err(StartError::Ended(part)),
+    };
     drain.start();
     stop.send_replace(true);
-    let ended = async { drop(tokio::join!(controller, election)) };
     tokio::select! {
-        () = ended => {}
+        () = parts.ended() => {}
         signal = signals.next() => tracing::warn!(signal, "ending at once"),
     }
     tracing::info!("ended");
-    Ok(())
+    outcome
+}
+
+/// What runs until it is told to stop.
+struct Parts<A> {
+    admin: JoinHandle<A>,
+    controller: JoinHandle<()>,
+    election: JoinHandle<()>,
+}
+
+impl<A> Parts<A> {
+    /// Waits for the first that ends, or panics, without being told to.
+    async fn first_end(&mut self) -> &'static str {
+        tokio::select! {
+            _ = &mut self.admin => "the admin port",
+            _ = &mut self.controller => "the controller",
+            _ = &mut self.election => "the election",
+        }
+    }
+
+    /// Waits for those that were told to.
+    async fn ended(self) {
+        for part in [self.controller, self.election] {
+            // One that has been waited for already must not be asked again.
+            if !part.is_finished() {
+                drop(part.await);
+            }
+        }
+    }
 }
 
 /// Kubelet, Prometheus and a person or two.
@@ -143,5 +182,28 @@ fn announce(admin: &TcpListener, identity: &str) {
     if let Ok(admin) = admin.local_addr() {
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!(version, %admin, identity, "keeping");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whichever_part_dies_is_noticed_and_the_others_are_waited_for() {
+        for (dies, name) in [(0, "the admin port"), (1, "the controller"), (2, "the election")] {
+            let (stop, stopped) = watch::channel(false);
+            let part = |number: usize| {
+                let stopped = stopped.clone();
+                tokio::spawn(async move {
+                    assert_ne!(number, dies, "a part that panics");
+                    lease::stopped(stopped).await;
+                })
+            };
+            let mut parts = Parts { admin: part(0), controller: part(1), election: part(2) };
+            assert_eq!(parts.first_end().await, name);
+            stop.send_replace(true);
+            parts.ended().await;
+        }
     }
 }

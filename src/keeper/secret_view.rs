@@ -61,6 +61,11 @@ impl SecretView {
         self.metadata.uid.as_deref()
     }
 
+    /// When the object was created.
+    pub fn created(&self) -> Option<Timestamp> {
+        self.metadata.creation_timestamp.as_ref().map(|time| time.0)
+    }
+
     /// When anybody but the keeper last changed it, by the times of its managed fields.
     pub fn written(&self) -> Option<Timestamp> {
         let fields = self.metadata.managed_fields.iter().flatten();
@@ -157,18 +162,18 @@ impl<'de> Visitor<'de> for CertificatesVisitor {
 
 /// Of the metadata what is needed; of the managed fields their times alone.
 fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let Metadata { name, namespace, uid, resource_version, labels, annotations, managed_fields } =
-        Metadata::deserialize(deserializer)?;
-    let Ours(labels) = labels.unwrap_or_default();
-    let Ours(annotations) = annotations.unwrap_or_default();
+    let found = Metadata::deserialize(deserializer)?;
+    let Ours(labels) = found.labels.unwrap_or_default();
+    let Ours(annotations) = found.annotations.unwrap_or_default();
     Ok(ObjectMeta {
-        name,
-        namespace,
-        uid,
-        resource_version,
+        name: found.name,
+        namespace: found.namespace,
+        uid: found.uid,
+        resource_version: found.resource_version,
+        creation_timestamp: found.creation_timestamp,
         labels: (!labels.is_empty()).then_some(labels),
         annotations: (!annotations.is_empty()).then_some(annotations),
-        managed_fields: managed_fields.and_then(|fields| {
+        managed_fields: found.managed_fields.and_then(|fields| {
             // What we ask for is no news to those who wait for others to write.
             let of_others =
                 |field: &Managed| field.manager.as_deref() != Some(names::KEEPER_SERVICE_ACCOUNT);
@@ -194,6 +199,8 @@ struct Metadata {
     uid: Option<String>,
     #[serde(default)]
     resource_version: Option<String>,
+    #[serde(default)]
+    creation_timestamp: Option<Time>,
     #[serde(default)]
     labels: Option<Ours>,
     #[serde(default)]
@@ -251,7 +258,7 @@ mod tests {
     fn read() -> SecretView {
         let text = format!(
             r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"envoy","namespace":"a",
-            "uid":"u","resourceVersion":"7","managedFields":[{{"manager":"{CANARY}","time":"2026-03-01T10:00:00Z"}},{{}},
+            "uid":"u","resourceVersion":"7","creationTimestamp":"2026-02-01T10:00:00Z","managedFields":[{{"manager":"{CANARY}","time":"2026-03-01T10:00:00Z"}},{{}},
             {{"manager":"ca-overlap-keeper","time":"2026-03-02T10:00:00Z"}}],
             "labels":{{"app":"{CANARY}","ca-overlap.dev/phase":"overlap"}},
             "annotations":{{"kubectl.kubernetes.io/last-applied-configuration":"{CANARY}",
@@ -273,6 +280,7 @@ mod tests {
         assert_eq!(secret.annotation(names::KEEP), Some("2"));
         assert_eq!(secret.label(names::PHASE), Some("overlap"));
         assert_eq!(secret.resource_version(), "7");
+        assert_eq!(secret.created().unwrap().to_string(), "2026-02-01T10:00:00Z");
         assert_eq!(secret.written().unwrap().to_string(), "2026-03-01T10:00:00Z");
         assert!(!format!("{:?}", secret.meta()).contains(CANARY));
     }

@@ -69,6 +69,11 @@ impl Tracked {
         }
     }
 
+    /// Adds what the Secret alone does not tell.
+    pub fn add(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
     /// Whether a watch of `source` shows it.
     pub fn is_selected(&self, source: Source) -> bool {
         self.is_selected[source as usize]
@@ -120,13 +125,21 @@ pub struct Watched {
     secrets: HashMap<Key, Tracked>,
     phases: [usize; 3],
     problems: HashMap<&'static str, usize>,
+    /// What is distrusted, and by how many.
+    distrusted: HashMap<Fingerprint, usize>,
     metrics: KeeperMetrics,
 }
 
 impl Watched {
     /// None yet.
     pub fn new(metrics: KeeperMetrics) -> Self {
-        Self { secrets: HashMap::new(), phases: [0; 3], problems: HashMap::new(), metrics }
+        Self {
+            secrets: HashMap::new(),
+            phases: [0; 3],
+            problems: HashMap::new(),
+            distrusted: HashMap::new(),
+            metrics,
+        }
     }
 
     /// What is kept of one.
@@ -139,6 +152,9 @@ impl Watched {
         self.remove(key);
         self.phases[tracked.phase as usize] += 1;
         self.count(&tracked, |count| *count += 1);
+        for fingerprint in &tracked.distrust {
+            *self.distrusted.entry(*fingerprint).or_default() += 1;
+        }
         self.secrets.insert(key.clone(), tracked);
         self.publish();
     }
@@ -148,6 +164,12 @@ impl Watched {
         let tracked = self.secrets.remove(key)?;
         self.phases[tracked.phase as usize] -= 1;
         self.count(&tracked, |count| *count -= 1);
+        for fingerprint in &tracked.distrust {
+            if let Some(count) = self.distrusted.get_mut(fingerprint) {
+                *count -= 1;
+            }
+        }
+        self.distrusted.retain(|_, count| *count > 0);
         self.publish();
         Some(tracked)
     }
@@ -156,6 +178,11 @@ impl Watched {
     pub fn of(&self, source: Source) -> impl Iterator<Item = &Key> {
         let selected = self.secrets.iter().filter(move |(_, tracked)| tracked.is_selected(source));
         selected.map(|(key, _)| key)
+    }
+
+    /// What any of them distrusts.
+    pub fn distrusted(&self) -> Vec<Fingerprint> {
+        self.distrusted.keys().copied().collect()
     }
 
     /// How many.

@@ -7,8 +7,10 @@
 use std::fmt;
 
 use base64::prelude::*;
+use jiff::Timestamp;
 
 use super::certs::Fingerprint;
+use super::record::Entry;
 
 /// The longest annotation that is read, in bytes: a quarter of what all annotations of an object
 /// may have together.
@@ -25,9 +27,50 @@ pub enum Ask {
     /// Put the pending pair into service: the one whose `pending.tls.crt` has this SHA-256, of the
     /// decoded value's bytes.
     Promote(Fingerprint),
-    /// Carry these certificates (DER), as far as they are usable: an update has dropped them
-    /// without us.
-    Repair(Vec<Vec<u8>>),
+    /// Carry these certificates, as far as they are usable: an update has dropped them, or what
+    /// says that they are carried, without us.
+    Repair(Vec<Repaired>),
+}
+
+/// A certificate that is to be carried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repaired {
+    /// The certificate.
+    pub der: Vec<u8>,
+    /// What the record said of it before it was lost.
+    pub entry: Option<Entry>,
+}
+
+impl Repaired {
+    /// Reads `<base64 DER>`, or `<base64 DER>@<since>/<until>`, where `until` may be empty.
+    fn parse(word: &str) -> Option<Self> {
+        let (der, dates) = match word.split_once('@') {
+            Some((der, dates)) => (der, Some(dates.split_once('/')?)),
+            None => (word, None),
+        };
+        let der = BASE64_STANDARD.decode(der).ok()?;
+        let Some((since, until)) = dates else { return Some(Self { der, entry: None }) };
+        let until: Option<Timestamp> =
+            if until.is_empty() { None } else { Some(until.parse().ok()?) };
+        let entry = Entry { sha256: Fingerprint::of(&der), since: since.parse().ok()?, until };
+        Some(Self { der, entry: Some(entry) })
+    }
+}
+
+impl fmt::Display for Repaired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64_STANDARD.encode(&self.der))?;
+        let Some(entry) = self.entry else { return Ok(()) };
+        write!(f, "@{}/", entry.since)?;
+        entry.until.map_or(Ok(()), |until| until.fmt(f))
+    }
+}
+
+/// One of which no dates are known.
+impl From<Vec<u8>> for Repaired {
+    fn from(der: Vec<u8>) -> Self {
+        Self { der, entry: None }
+    }
 }
 
 /// An annotation that asks for nothing known. Never says what was found.
@@ -55,8 +98,8 @@ impl Ask {
             ["repair", ref certificates @ ..]
                 if (1..=MAX_REPAIRED).contains(&certificates.len()) =>
             {
-                let ders = certificates.iter().map(|word| BASE64_STANDARD.decode(word));
-                ders.collect::<Result<_, _>>().map(Self::Repair).map_err(|_| ParseAskError)
+                let all = certificates.iter().map(|word| Repaired::parse(word));
+                all.collect::<Option<_>>().map(Self::Repair).ok_or(ParseAskError)
             }
             _ => Err(ParseAskError),
         }
@@ -85,9 +128,7 @@ impl fmt::Display for Ask {
             Self::Promote(fingerprint) => write!(f, "{} {fingerprint}", self.name()),
             Self::Repair(certificates) => {
                 f.write_str(self.name())?;
-                certificates
-                    .iter()
-                    .try_for_each(|der| write!(f, " {}", BASE64_STANDARD.encode(der)))
+                certificates.iter().try_for_each(|certificate| write!(f, " {certificate}"))
             }
         }
     }
@@ -97,13 +138,21 @@ impl fmt::Display for Ask {
 mod tests {
     use super::*;
 
+    fn dated(until: Option<Timestamp>) -> Repaired {
+        let since = "2026-03-01T10:00:00Z".parse().unwrap();
+        let entry = Entry { sha256: Fingerprint::of(b"a"), since, until };
+        Repaired { der: b"a".to_vec(), entry: Some(entry) }
+    }
+
     #[test]
     fn asks_survive_printing_with_and_without_a_nonce() {
+        let until = "2026-03-02T10:00:00Z".parse().unwrap();
         let asks = [
             Ask::Retire,
             Ask::Promote(Fingerprint::of(b"x")),
-            Ask::Repair(vec![b"a".to_vec()]),
-            Ask::Repair(vec![vec![0; 1000]; MAX_REPAIRED]),
+            Ask::Repair(vec![b"a".to_vec().into()]),
+            Ask::Repair(vec![vec![0; 1000].into(); MAX_REPAIRED]),
+            Ask::Repair(vec![dated(None), dated(Some(until))]),
         ];
         for ask in asks {
             assert_eq!(Ask::parse(&ask.to_string()), Ok(ask.clone()));
@@ -126,6 +175,10 @@ mod tests {
             &format!("promote {fingerprint} {fingerprint}"),
             "repair",
             "repair %%%",
+            "repair QQ==@",
+            "repair QQ==@2026-03-01T10:00:00Z",
+            "repair QQ==@/2026-03-01T10:00:00Z",
+            "repair QQ==@2026-03-01T10:00:00Z/soon",
             &format!("repair{}", " QQ==".repeat(MAX_REPAIRED + 1)),
             &format!("repair {}", "A".repeat(MAX_ASK)),
         ] {

@@ -6,6 +6,7 @@
 
 use jiff::Timestamp;
 
+use super::ask::Repaired;
 use super::certs::{Bundle, Certificate};
 use super::issuer::{Family, Issuers, MAX_CHAIN};
 use super::policy::Settings;
@@ -31,8 +32,8 @@ pub struct Write<'a> {
     pub may_change_data: bool,
     /// How many bytes `ca.crt` may grow.
     pub room: usize,
-    /// What the keeper asks to be carried beside an unchanged `ca.crt`, as DER.
-    pub repair: &'a [Vec<u8>],
+    /// What the keeper asks to be carried beside an unchanged `ca.crt`.
+    pub repair: &'a [Repaired],
 }
 
 /// The two values of a Secret that matter here, decoded.

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::certs::{Bundle, Certificate};
+use super::ask::Repaired;
+use super::certs::{Bundle, Certificate, Fingerprint};
 use super::decide::{self, Decision, RecordAfter, Write};
 use super::issuer::{Family, Issuers};
 use super::record::{Entry, Record};
@@ -27,6 +28,9 @@ pub(super) fn append(
 ) {
     let (asked, is_unreadable) = read(write.repair, bundle);
     let known = bundle.certificates().len();
+    let adopted = adopted(write, bundle, stays);
+    let adopts = adopted.as_slice() != stays;
+    let stays = adopted.as_slice();
     let mut stored = bundle.certificates().to_vec();
     stored.extend(asked);
     let chosen = if is_trust_store(write, known, stays) {
@@ -37,28 +41,30 @@ pub(super) fn append(
     if is_unreadable || chosen.len() < stored.len() - known {
         decision.warnings.push(Warning::RepairIncomplete);
     }
-    if chosen.is_empty() {
+    if chosen.is_empty() && !adopts {
         return;
     }
-    let mut bytes = decision.ca_crt.take().unwrap_or_else(|| text.to_vec());
-    if !bytes.ends_with(b"\n") {
-        bytes.push(b'\n');
-    }
-    for &index in &chosen {
-        pem::encode_certificate(stored[index].der(), &mut bytes);
+    if !chosen.is_empty() {
+        let mut bytes = decision.ca_crt.take().unwrap_or_else(|| text.to_vec());
+        if !bytes.ends_with(b"\n") {
+            bytes.push(b'\n');
+        }
+        for &index in &chosen {
+            pem::encode_certificate(stored[index].der(), &mut bytes);
+        }
+        decision.ca_crt = Some(bytes);
     }
     let added = chosen.iter().map(|&index| entry(write, &stored[index]));
     let entries = stays.iter().flatten().copied().chain(added).collect();
-    decision.ca_crt = Some(bytes);
     decision.record = RecordAfter::Set(Record::new(entries));
     decision.appended = chosen.len();
 }
 
 /// The certificates that are asked for and not there yet, each once, and whether one is none.
-fn read(ders: &[Vec<u8>], bundle: &Bundle) -> (Vec<Certificate>, bool) {
+fn read(repaired: &[Repaired], bundle: &Bundle) -> (Vec<Certificate>, bool) {
     let mut asked: Vec<Certificate> = Vec::new();
     let mut is_unreadable = false;
-    for der in ders {
+    for Repaired { der, .. } in repaired {
         match Certificate::from_der(der.clone()).filter(Certificate::is_well_formed) {
             None => is_unreadable = true,
             Some(c) if bundle.contains(&c) || asked.contains(&c) => {}
@@ -66,6 +72,39 @@ fn read(ders: &[Vec<u8>], bundle: &Bundle) -> (Vec<Certificate>, bool) {
         }
     }
     (asked, is_unreadable)
+}
+
+/// `stays`, and the entries of the certificates that are still there but in no record any more:
+/// they would pass for the generator's own, and stay for ever. The first one is its own.
+fn adopted(write: &Write<'_>, bundle: &Bundle, stays: &[Option<Entry>]) -> Vec<Option<Entry>> {
+    let mut entries = stays.to_vec();
+    if !write.may_change_data {
+        return entries;
+    }
+    let is_listed = |f| write.record.is_some_and(|record| record.entry(f).is_some());
+    for (certificate, entry) in bundle.certificates().iter().zip(&mut entries).skip(1) {
+        let fingerprint = certificate.fingerprint();
+        if entry.is_none() && !is_listed(fingerprint) {
+            *entry = remembered(write, fingerprint);
+        }
+    }
+    entries
+}
+
+/// What the keeper remembers of the record.
+fn remembered(write: &Write<'_>, fingerprint: Fingerprint) -> Option<Entry> {
+    let mut entries = write.repair.iter().filter_map(|repaired| repaired.entry);
+    let entry = entries.find(|entry| entry.sha256 == fingerprint)?;
+    // Nothing is carried from a later time on, whatever the keeper's clock shows.
+    let fresh = Entry::starting(fingerprint, write.now, None);
+    Some(Entry { since: entry.since.min(fresh.since), ..entry })
+}
+
+/// What the record says of a certificate that is to be carried again, or else what it has said.
+fn known(write: &Write<'_>, certificate: &Certificate) -> Option<Entry> {
+    let fingerprint = certificate.fingerprint();
+    let listed = write.record.and_then(|record| record.entry(fingerprint)).copied();
+    listed.or_else(|| remembered(write, fingerprint))
 }
 
 fn is_trust_store(write: &Write<'_>, known: usize, stays: &[Option<Entry>]) -> bool {
@@ -109,19 +148,19 @@ fn choose(
 
 /// Whether it may not be carried: expired, distrusted, or past a deadline that is still recorded.
 fn is_over(write: &Write<'_>, certificate: &Certificate) -> bool {
-    match write.record.and_then(|record| record.entry(certificate.fingerprint())) {
-        Some(entry) => decide::is_over(certificate, entry, write),
+    match known(write, certificate) {
+        Some(entry) => decide::is_over(certificate, &entry, write),
         None => {
             certificate.is_expired(write.now) || decide::is_distrusted(certificate, write.settings)
         }
     }
 }
 
-/// A repaired certificate always has an end. One that is still in the record goes on from there.
+/// A repaired certificate always has an end. One that was in the record goes on from there.
 fn entry(write: &Write<'_>, certificate: &Certificate) -> Entry {
     let length = write.settings.window.length().unwrap_or(DEFAULT_WINDOW);
     let fresh = Entry::starting(certificate.fingerprint(), write.now, Some(length));
-    match write.record.and_then(|record| record.entry(certificate.fingerprint())) {
+    match known(write, certificate) {
         None => fresh,
         Some(known) => Entry {
             since: known.since,

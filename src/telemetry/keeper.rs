@@ -22,6 +22,7 @@ pub struct KeeperMetrics {
     events: Family<Label, Counter>,
     restarts: Family<Label, Counter>,
     remembered: Gauge,
+    not_remembered: Gauge,
     watch_errors: Counter,
 }
 
@@ -124,6 +125,11 @@ impl KeeperMetrics {
             metrics.remembered.clone(),
         );
         keeper.register(
+            "not_remembered",
+            "Secrets that are not remembered, because they or all together are too large",
+            metrics.not_remembered.clone(),
+        );
+        keeper.register(
             "watch_errors",
             "Watches of Secrets that broke and were taken up again",
             metrics.watch_errors.clone(),
@@ -175,9 +181,10 @@ impl KeeperMetrics {
         self.restarts.get_or_create(&[("result", result.name())]).inc();
     }
 
-    /// How many Secrets are remembered.
-    pub fn remembers(&self, count: usize) {
-        self.remembered.set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// How many Secrets are remembered, and how many are not because of the room that it takes.
+    pub fn remembers(&self, remembered: usize, refused: usize) {
+        self.remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
+        self.not_remembered.set(i64::try_from(refused).unwrap_or(i64::MAX));
     }
 
     /// A watch broke.
@@ -257,6 +264,7 @@ impl Default for KeeperMetrics {
             events,
             restarts,
             remembered: Gauge::default(),
+            not_remembered: Gauge::default(),
             watch_errors: Counter::default(),
         };
         metrics.watched(0, 0, 0);
@@ -280,7 +288,7 @@ mod tests {
         metrics.acted_after(0.2);
         metrics.event(EventResult::Dropped);
         metrics.restart(RestartResult::Stuck);
-        metrics.remembers(4);
+        metrics.remembers(4, 2);
         metrics.watch_failed();
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
@@ -295,6 +303,7 @@ mod tests {
             "ca_overlap_keeper_events_total{result=\"dropped\"} 1",
             "ca_overlap_keeper_restarts_total{result=\"stuck\"} 1",
             "ca_overlap_keeper_remembered 4",
+            "ca_overlap_keeper_not_remembered 2",
             "ca_overlap_keeper_watch_errors_total 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
+use ca_overlap::overlap::ask::Repaired;
 use ca_overlap::overlap::certs::Bundle;
-use ca_overlap::overlap::record::Record;
+use ca_overlap::overlap::record::{Entry, Record};
 use ca_overlap::overlap::{RecordAfter, Warning};
 use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
@@ -68,7 +69,7 @@ fn what_is_not_usable_is_not_carried_and_the_keeper_is_told() {
     left_alone.may_change_data = false;
     repaired(left_alone, "CA1", "CA2", &incomplete);
     let mut scene = scene("CA2");
-    scene.repair = vec![b"no certificate".to_vec(), scene.get("CA1").der().to_vec()];
+    scene.repair = vec![b"no certificate".to_vec().into(), scene.get("CA1").der().to_vec().into()];
     let (stored, leaf) = (scene.ca_crt.clone().unwrap(), None);
     assert_eq!(scene.write_bytes(&stored, leaf).warnings, incomplete);
     assert_eq!(scene.shows(), "CA2 CA1*");
@@ -81,7 +82,7 @@ fn a_certificate_that_reads_only_in_part_is_not_repaired() {
     let curve: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
     let at = der.windows(curve.len()).position(|w| w == curve).unwrap() + curve.len();
     der[at] = 0x04;
-    scene.repair = vec![der];
+    scene.repair = vec![der.into()];
     let stored = scene.ca_crt.clone().unwrap();
     let decision = scene.write_bytes(&stored, None);
     assert_eq!((decision.appended, decision.warnings), (0, vec![Warning::RepairIncomplete]));
@@ -128,6 +129,72 @@ fn what_is_over_by_the_record_is_not_repaired_and_dates_go_on() {
     short.record = Some(Record::new(entries));
     let done = repaired(short, "CA1", "CA2 CA1*", &[]);
     assert_eq!(until(&done, "CA1"), Some(done.now + SignedDuration::from_mins(5)));
+}
+
+/// With what the record said of them a day ago.
+fn dated(scene: &Scene, names: &str, until: Option<Timestamp>) -> Vec<Repaired> {
+    let entries = scene.entries(names).into_iter();
+    let certificates = names.split_whitespace().map(|name| name.trim_end_matches('*'));
+    let dated = |(name, entry)| Repaired {
+        der: scene.get(name).der().to_vec(),
+        entry: Some(Entry { until, ..entry }),
+    };
+    certificates.zip(entries).map(dated).collect()
+}
+
+#[test]
+fn without_a_record_the_remembered_dates_go_on() {
+    let mut lost = scene("CA2");
+    let end = lost.now + SignedDuration::from_mins(5);
+    let decision = lost.ask(dated(&lost, "CA1*", Some(end)));
+    assert_eq!((lost.shows().as_str(), decision.appended), ("CA2 CA1*", 1));
+    assert_eq!(until(&lost, "CA1"), Some(end), "a new object is no new window");
+
+    let mut open = scene("CA2");
+    open.ask(dated(&open, "CA1*", None));
+    assert_eq!(until(&open, "CA1"), Some(open.now + SignedDuration::from_hours(24)));
+
+    for (until, window) in [(Some(end - SignedDuration::from_mins(6)), "none"), (None, "23h")] {
+        let mut over = scene("CA2");
+        over.window = window;
+        let decision = over.ask(dated(&over, "CA1*", until));
+        assert_eq!((over.shows().as_str(), decision.appended), ("CA2", 0));
+        assert_eq!(decision.warnings, [Warning::RepairIncomplete]);
+    }
+
+    // What the record says counts before what the keeper remembers.
+    let mut listed = scene("CA2 CA1*");
+    listed.ca_crt = Some(listed.pem("CA2").into_bytes());
+    listed.ask(dated(&listed, "CA1*", Some(end)));
+    assert_ne!(until(&listed, "CA1"), Some(end));
+}
+
+#[test]
+fn what_is_there_without_a_record_is_carried_again_and_ends() {
+    let mut wiped = scene("CA2 CA1");
+    let end = wiped.now + SignedDuration::from_mins(5);
+    let decision = wiped.ask(dated(&wiped, "CA1*", Some(end)));
+    assert_eq!((decision.ca_crt, decision.appended, decision.warnings), (None, 0, vec![]));
+    assert_eq!(wiped.shows(), "CA2 CA1*");
+    assert_eq!(until(&wiped, "CA1"), Some(end));
+    wiped.now = end;
+    wiped.repair("");
+    assert_eq!(wiped.shows(), "CA2");
+
+    // The first one is the generator's own, whatever is remembered; so is one without dates.
+    let mut own = scene("CA1 CA2");
+    own.ask(dated(&own, "CA1*", None));
+    own.repair("CA2");
+    assert_eq!(own.shows(), "CA1 CA2");
+    let mut left_alone = scene("CA2 CA1");
+    left_alone.may_change_data = false;
+    left_alone.ask(dated(&left_alone, "CA1*", None));
+    assert_eq!(left_alone.shows(), "CA2 CA1");
+    // What this very write cuts out does not come back by it.
+    let mut over = scene("CA2 CA1*");
+    over.window = "23h";
+    over.ask(dated(&over, "CA1*", None));
+    assert_eq!(over.shows(), "CA2");
 }
 
 #[test]

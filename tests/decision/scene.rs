@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ca_overlap::overlap::ask::Repaired;
 use ca_overlap::overlap::policy::{Defaults, Raw, Settings};
 use ca_overlap::overlap::record::{Entry, Record};
 use ca_overlap::overlap::{Contents, Decision, RecordAfter, Write, decide};
@@ -23,7 +24,7 @@ pub struct Scene {
     pub distrust: Vec<&'static str>,
     pub may_change_data: bool,
     pub room: usize,
-    pub repair: Vec<Vec<u8>>,
+    pub repair: Vec<Repaired>,
 }
 
 impl Scene {
@@ -73,7 +74,14 @@ impl Scene {
 
     /// The keeper asks for certificates by names, in a write that leaves all as it is.
     pub fn repair(&mut self, names: &str) -> Decision {
-        self.repair = names.split_whitespace().map(|name| self.get(name).der().to_vec()).collect();
+        let repaired = |name| self.get(name).der().to_vec().into();
+        let repair = names.split_whitespace().map(repaired).collect();
+        self.ask(repair)
+    }
+
+    /// The keeper asks for certificates, in a write that leaves all as it is.
+    pub fn ask(&mut self, repair: Vec<Repaired>) -> Decision {
+        self.repair = repair;
         let (ca_crt, tls_crt) = (self.ca_crt.clone().unwrap_or_default(), self.tls_crt.clone());
         let decision = self.write_bytes(&ca_crt, tls_crt.as_deref());
         self.repair.clear();

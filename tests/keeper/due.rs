@@ -174,6 +174,39 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
+fn a_keeper_that_keeps_running_notices_what_expires() {
+    // Valid from 2020 to 2090: a week before its end.
+    let scene = Scene::new();
+    let quiet = scene.at("2026-04-01T00:00:00Z");
+    let check = quiet.check.unwrap();
+    assert!(check > time("2089-12-20T00:00:00Z"), "{check}");
+    let names =
+        |outlook: Outlook| -> Vec<&str> { outlook.problems.iter().map(Problem::name).collect() };
+    let before = scene.at(&(check - jiff::SignedDuration::from_secs(1)).to_string());
+    assert_eq!(before.check, Some(check));
+    assert_eq!(names(before), Vec::<&str>::new());
+    let at = scene.at(&check.to_string());
+    assert_ne!(at.check, Some(check), "it comes to an end");
+    assert_eq!(names(at), ["own_expiring", "leaf_expiring"]);
+
+    // A stage that nobody promotes.
+    let scene = staged();
+    let check = scene.at("2026-03-01T10:01:00Z").check.unwrap();
+    assert_eq!(check, time("2026-03-01T11:00:00Z"));
+}
+
+#[test]
+fn a_typo_in_restart_is_a_problem() {
+    let scene = Scene::new().annotate(names::RESTART, "deployment/app,deploymnt/app, pod/x");
+    assert_eq!(scene.at(START).problems, [Problem::RestartUnreadable(2)]);
+    let scene = Scene::new().annotate(names::RESTART, "deployment/app");
+    assert!(scene.at(START).problems.is_empty());
+    let many: Vec<String> = (0..18).map(|number| format!("deployment/a{number}")).collect();
+    let scene = Scene::new().annotate(names::RESTART, many.join(","));
+    assert_eq!(scene.at(START).problems, [Problem::RestartUnreadable(2)]);
+}
+
+#[test]
 fn a_trust_store_and_garbage_are_left_alone() {
     let mut scene = Scene::new();
     scene.ca_crt = "-----BEGIN CERTIFICATE-----\n".repeat(1000);

@@ -7,7 +7,10 @@ use ca_overlap::keeper::due::Rules;
 use ca_overlap::keeper::memory::{Memory, Plan, Remembered};
 use ca_overlap::keeper::secret_view::SecretView;
 use ca_overlap::names;
+use ca_overlap::overlap::ask::Repaired;
+use ca_overlap::overlap::certs::Fingerprint;
 use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::record::{Entry, Record};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -35,8 +38,28 @@ fn secret(uid: &str, cas: &[&Ca], annotations: &Value, mode: Option<&str>) -> Se
 }
 
 fn compare(before: &SecretView, after: &SecretView) -> Option<Plan> {
+    compare_with(before, after, &[])
+}
+
+fn compare_with(
+    before: &SecretView,
+    after: &SecretView,
+    distrusted: &[Fingerprint],
+) -> Option<Plan> {
     let now: Timestamp = NOW.parse().unwrap();
-    Remembered::of(before).unwrap().compare(after, &rules(), now)
+    Remembered::of(before).unwrap().compare(after, &rules(), distrusted, now)
+}
+
+/// To be carried from now on.
+fn anew(ca: &Ca) -> [Repaired; 1] {
+    [ca.der.clone().into()]
+}
+
+/// To be carried as [`carried`] says.
+fn as_before(ca: &Ca) -> [Repaired; 1] {
+    let record = carried(ca)[names::CARRIED].as_str().unwrap().to_owned();
+    let entry: Entry = Record::parse(&record).unwrap().entries()[0];
+    [Repaired { der: ca.der.clone(), entry: Some(entry) }]
 }
 
 fn carried(ca: &Ca) -> Value {
@@ -51,7 +74,7 @@ fn a_rotation_that_the_webhook_has_not_seen_is_found() {
         let before = secret("u", &[&old], &record, Some("bundle"));
         let after = secret("u", &[&new], &record, Some("bundle"));
         let plan = compare(&before, &after).unwrap();
-        assert_eq!(plan.certificates, std::slice::from_ref(&old.der));
+        assert_eq!(plan.certificates, anew(&old));
         assert!(plan.annotations.is_empty() && plan.mode.is_none() && !plan.is_recreated);
     }
 }
@@ -93,7 +116,7 @@ fn a_new_object_gets_its_settings_and_its_overlap_back() {
     let after = secret("v", &[&new], &json!({names::WINDOW: "2h"}), None);
     let plan = compare(&before, &after).unwrap();
     assert!(plan.is_recreated);
-    assert_eq!(plan.certificates, std::slice::from_ref(&old.der));
+    assert_eq!(plan.certificates, anew(&old));
     assert_eq!(plan.mode.as_deref(), Some("bundle"));
     let restored: Vec<_> = plan.annotations.into_iter().collect();
     assert_eq!(restored, [(names::KEEP, "2".to_owned())], "what is set anew counts");
@@ -113,11 +136,106 @@ fn a_put_that_wiped_our_keys_is_found_and_a_person_who_took_them_away_is_obeyed(
     let before = secret("u", &[&new, &old], &settings, Some("bundle"));
     // PUT by a generator, unseen: what was carried has gone, too.
     let wiped = compare(&before, &secret("u", &[&new], &json!({}), None)).unwrap();
-    assert_eq!(wiped.certificates, std::slice::from_ref(&old.der));
+    assert_eq!(wiped.certificates, as_before(&old), "its dates go on");
     assert_eq!(wiped.mode.as_deref(), Some("bundle"));
     // `kubectl label … mode-` and `annotate … keep-`.
     let obeyed = secret("u", &[&new, &old], &carried(&old), None);
     assert_eq!(compare(&before, &obeyed), None);
+}
+
+#[test]
+fn a_put_that_wiped_the_settings_of_a_secret_without_a_record_brings_no_distrusted_ca_back() {
+    let [stolen, new] = ["CA1", "CA2"].map(Ca::new);
+    let distrust = json!({names::DISTRUST: crate::scene::sha256(&stolen.der)});
+    let before = secret("u", &[&stolen], &distrust, Some("bundle"));
+    let plan = compare(&before, &secret("u", &[&new], &json!({}), None)).unwrap();
+    assert_eq!(plan.certificates, []);
+    assert_eq!(plan.mode.as_deref(), Some("bundle"));
+    assert_eq!(plan.annotations[names::DISTRUST], crate::scene::sha256(&stolen.der));
+    // A PATCH: the record stands, and what a person has taken away is not set again. It was
+    // distrusted when it was last seen, so it is not brought back either.
+    let mut listed = distrust;
+    listed[names::CARRIED] = json!(RECORD);
+    let before = secret("u", &[&stolen], &listed, Some("bundle"));
+    let after = secret("u", &[&new], &json!({names::CARRIED: RECORD}), Some("bundle"));
+    assert_eq!(compare(&before, &after), None);
+}
+
+#[test]
+fn what_was_distrusted_stays_so_beside_what_a_new_object_distrusts() {
+    let [stolen, new] = ["CA1", "CA2"].map(Ca::new);
+    let [stolen_sha256, other] = [&stolen.der[..], b"other"].map(crate::scene::sha256);
+    let distrust = json!({names::DISTRUST: stolen_sha256});
+    let before = secret("u", &[&stolen], &distrust, Some("bundle"));
+    for (listed, expected) in [
+        (other.clone(), format!("{other},{stolen_sha256}")),
+        (format!("{other}, "), format!("{other},{stolen_sha256}")),
+        (String::new(), stolen_sha256.clone()),
+    ] {
+        let listed = json!({names::DISTRUST: listed});
+        let plan = compare(&before, &secret("v", &[&new], &listed, Some("bundle"))).unwrap();
+        assert_eq!(plan.certificates, []);
+        assert_eq!(plan.annotations[names::DISTRUST], expected);
+        let done = json!({names::DISTRUST: expected});
+        assert_eq!(compare(&before, &secret("v", &[&new], &done, Some("bundle"))), None);
+    }
+}
+
+#[test]
+fn what_any_secret_distrusts_comes_back_nowhere() {
+    let [stolen, new] = ["CA1", "CA2"].map(Ca::new);
+    let before = secret("u", &[&stolen], &json!({}), Some("bundle"));
+    let after = secret("v", &[&new], &json!({}), Some("bundle"));
+    assert_eq!(compare(&before, &after).unwrap().certificates, anew(&stolen));
+    assert_eq!(compare_with(&before, &after, &[Fingerprint::of(&stolen.der)]), None);
+}
+
+#[test]
+fn what_is_still_there_but_no_longer_listed_is_carried_again_with_its_dates() {
+    let [old, new, newer] = ["CA1", "CA2", "CA3"].map(Ca::new);
+    let before = secret("u", &[&new, &old], &carried(&old), Some("bundle"));
+    for uid in ["u", "v"] {
+        // The same bytes, and those with a line more.
+        let after = secret(uid, &[&new, &old], &json!({}), Some("bundle"));
+        assert_eq!(compare(&before, &after).unwrap().certificates, as_before(&old), "{uid}");
+        let done = secret(uid, &[&new, &old], &carried(&old), Some("bundle"));
+        assert_eq!(compare(&before, &done), None, "{uid}");
+    }
+    // A generator that begins with another one bundles by itself.
+    let own = secret("u", &[&newer, &old], &json!({}), Some("bundle"));
+    assert_eq!(compare(&before, &own).unwrap().certificates, anew(&new));
+}
+
+#[test]
+fn deleted_and_created_again_and_again_the_dates_go_on() {
+    let [old, new] = ["CA1", "CA2"].map(Ca::new);
+    let before = secret("u", &[&new, &old], &carried(&old), Some("bundle"));
+    let plan = compare(&before, &secret("v", &[&new], &json!({}), Some("bundle"))).unwrap();
+    assert_eq!(plan.certificates, as_before(&old));
+}
+
+#[test]
+fn a_namespace_that_is_younger_than_the_secret_is_another_one() {
+    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+    let mut object = tls_secret("envoy", &old.pem, &old.leaf("envoy"));
+    object["metadata"]["uid"] = json!("u");
+    let after = secret("v", &[&new], &json!({}), Some("bundle"));
+    let plan = |object: &Value| {
+        let before: SecretView = serde_json::from_value(object.clone()).unwrap();
+        compare(&before, &after).unwrap()
+    };
+    let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+    assert!(!plan(&object).can_be_of(at("2026-01-01T10:00:00Z")), "not known");
+    object["metadata"]["creationTimestamp"] = json!("2026-02-01T10:00:00Z");
+    let plan = plan(&object);
+    for (namespace, expected) in [
+        (at("2026-01-01T10:00:00Z"), true),
+        (at("2026-02-01T10:00:00Z"), true),
+        (at("2026-02-01T10:00:01Z"), false),
+        (None, false),
+    ] {
+        assert_eq!(plan.can_be_of(namespace), expected, "{namespace:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,17 +254,44 @@ async fn memory_is_bounded_in_size_number_and_time() {
     assert_eq!(memory.len(), 256);
     tokio::time::advance(Duration::from_secs(599)).await;
     assert!(memory.lose(&key(0), Instant::now()).is_some());
+    assert!(memory.get(&key(1), Instant::now()).is_some());
     tokio::time::advance(Duration::from_secs(1)).await;
+    // Whether or not anybody looks.
+    assert!(memory.get(&key(1), Instant::now()).is_none());
     assert!(memory.lose(&key(0), Instant::now()).is_none());
-    assert!(memory.get(&key(0)).is_none());
+    assert_eq!(memory.len(), 255);
+    // Those who have gone since find room.
+    memory.remember(&key(300), &seen);
+    assert!(memory.lose(&key(300), Instant::now()).is_some());
+    memory.remember(&key(300), &seen);
+    assert_eq!((memory.len(), memory.expire(Instant::now()).len()), (256, 255));
+    assert_eq!(memory.len(), 1);
     assert!(memory.lose(&key(999), Instant::now()).is_none(), "never remembered");
 
     let large = bundle(&vec![&ca; 200]);
     let mut object = tls_secret("large", &large, &ca.leaf("x"));
     object["metadata"]["uid"] = json!("u");
     let large: SecretView = serde_json::from_value(object).unwrap();
-    memory.remember(&key(7), &large);
-    assert!(memory.get(&key(7)).is_none(), "neither the large one nor the one before it");
+    memory.remember(&key(300), &large);
+    assert!(memory.is_empty(), "neither the large one nor the one before it");
+    assert_eq!(memory.refused(), 1);
+    memory.remember(&key(300), &seen);
+    assert_eq!((memory.len(), memory.refused()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_are_gone_for_longer_are_looked_at_less_often() {
+    let ca = Ca::new("CA1");
+    let mut memory = Memory::default();
+    let key = Key::new("n", "s");
+    memory.remember(&key, &secret("u", &[&ca], &json!({}), Some("bundle")));
+    let mut pauses = Vec::new();
+    while let Some(next) = memory.lose(&key, Instant::now()) {
+        pauses.push((next - Instant::now()).as_secs());
+        tokio::time::advance(next - Instant::now()).await;
+    }
+    assert_eq!(pauses[..7], [1, 1, 2, 4, 8, 16, 30]);
+    assert!(pauses.len() < 30, "{pauses:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,14 +299,39 @@ async fn what_is_lost_in_a_namespace_does_not_outlive_it() {
     let ca = Ca::new("CA1");
     let mut memory = Memory::default();
     let seen = secret("u", &[&ca], &json!({}), Some("bundle"));
-    let [lost, alive] = ["lost", "alive"].map(|name| Key::new("n", name));
+    let [lost, alive, late] = ["lost", "alive", "late"].map(|name| Key::new("n", name));
     memory.remember(&lost, &seen);
     memory.remember(&alive, &seen);
-    memory.set_namespace_uid("n", Some("first".into()));
-    assert_eq!(memory.namespace_uid("n"), Some("first"));
+    memory.set_namespace_uid("n", Some("first"));
+    memory.remember(&late, &seen);
+    for key in [&lost, &alive, &late] {
+        assert_eq!(memory.namespace_uid(key), Some("first"));
+    }
     memory.lose(&lost, Instant::now());
-    memory.set_namespace_uid("n", Some("first".into()));
-    assert!(memory.get(&lost).is_some());
-    memory.set_namespace_uid("n", Some("second".into()));
-    assert!(memory.get(&lost).is_none() && memory.get(&alive).is_some());
+    memory.set_namespace_uid("n", Some("first"));
+    assert!(memory.get(&lost, Instant::now()).is_some());
+    memory.set_namespace_uid("n", Some("second"));
+    assert!(memory.get(&lost, Instant::now()).is_none());
+    assert_eq!(memory.namespace_uid(&alive), Some("second"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_is_read_anew_once_all_in_it_has_gone() {
+    let ca = Ca::new("CA1");
+    let mut memory = Memory::default();
+    let seen = secret("u", &[&ca], &json!({}), Some("bundle"));
+    let [tls, other] = ["tls", "other"].map(|name| Key::new("n", name));
+    memory.remember(&tls, &seen);
+    memory.set_namespace_uid("n", Some("first"));
+    memory.lose(&tls, Instant::now());
+    // Another tenant's, maybe: what is known of the earlier one says nothing of it.
+    assert_eq!(memory.remember(&other, &seen), Some(Key::new("", "n")));
+    assert_eq!(memory.namespace_uid(&other), None);
+    assert_eq!(memory.namespace_uid(&tls), Some("first"));
+    memory.set_namespace_uid("n", Some("second"));
+    assert!(memory.get(&tls, Instant::now()).is_none());
+    assert_eq!(memory.namespace_uid(&other), Some("second"));
+    // One that changes does not ask again.
+    assert_eq!(memory.remember(&other, &seen), None);
+    assert_eq!(memory.namespace_uid(&other), Some("second"));
 }

@@ -144,7 +144,7 @@ async fn workloads_restart_once_in_order_and_only_those_that_may() {
     // Written before anything else goes on, so nothing else can have been started.
     let progress =
         eventually("progress", async || it.noted().await.filter(|n| n.contains(' '))).await;
-    assert!(progress.starts_with(&format!("{trust} 1 ")), "{progress}");
+    assert!(progress.starts_with(&format!("{trust} deployment/app ")), "{progress}");
     assert_eq!(it.mark("statefulset/marked").await, None);
     it.roll_out("deployment/app").await;
     assert_eq!(it.marked("statefulset/marked", None).await, trust);
@@ -197,7 +197,7 @@ async fn a_crash_in_the_middle_of_a_restart_repeats_nothing() {
     it.rotation.secrets.patch("envoy", MERGE, "fieldManager=person", &unnoted).await.ok();
     it.keeper = it.scene.keeper("keeper-1", &[]).await;
     let noted = eventually("progress", async || it.noted().await.filter(|n| n.contains(' '))).await;
-    assert!(noted.starts_with(&format!("{trust} 1 ")), "{noted}");
+    assert!(noted.starts_with(&format!("{trust} deployment/app ")), "{noted}");
     // And in the middle of the second one.
     it.roll_out("deployment/app").await;
     it.marked("deployment/next", None).await;

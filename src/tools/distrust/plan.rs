@@ -7,42 +7,44 @@ use jiff::Timestamp;
 use crate::keeper::due::{Outlook, Rules, outlook};
 use crate::keeper::secret_view::SecretView;
 use crate::names;
+use crate::overlap::ask::Ask;
 use crate::overlap::certs::Fingerprint;
 use crate::overlap::pem;
 use crate::overlap::policy::Defaults;
-
-/// A longer annotation is not brought back when a generator wipes it.
-const MAX_SETTING: usize = 4096;
 
 /// One of the certificates in a Secret's `ca.crt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Holding {
     pub(super) fingerprint: Fingerprint,
-    /// Whether we put it there; else it is the generator's own.
+    /// Whether we put it there, or are asked to; else it is the generator's own.
     pub(super) is_carried: bool,
     /// Whether the Secret's own leaf verifies by nothing else that is trusted.
     pub(super) leaf_needs_it: bool,
 }
 
-/// Whether `ca.crt` holds one of these, in any block that a reader may take for a certificate.
+/// Whether `ca.crt` holds one of these, in any block that a reader may take for a certificate, or
+/// is to get it back.
 pub(super) fn holds(secret: &SecretView, wanted: &[Fingerprint]) -> bool {
-    fingerprints(secret).any(|fingerprint| wanted.contains(&fingerprint))
+    let held = fingerprints(secret).chain(asked_back(secret));
+    held.into_iter().any(|fingerprint| wanted.contains(&fingerprint))
 }
 
-/// Those of `wanted` that `ca.crt` holds.
+/// Those of `wanted` that `ca.crt` holds, or is to get back.
 pub(super) fn holdings(
     secret: &SecretView,
     wanted: &[Fingerprint],
     now: Timestamp,
 ) -> Vec<Holding> {
     let found: Vec<Fingerprint> = fingerprints(secret).collect();
+    let asked_back = asked_back(secret);
     let outlook = look(secret, now);
     let holding = |fingerprint: Fingerprint| Holding {
         fingerprint,
-        is_carried: is_carried(&outlook, fingerprint),
+        is_carried: is_carried(&outlook, fingerprint) || !found.contains(&fingerprint),
         leaf_needs_it: leaf_needs(&outlook, fingerprint, wanted),
     };
-    wanted.iter().copied().filter(|wanted| found.contains(wanted)).map(holding).collect()
+    let is_held = |wanted: &Fingerprint| found.contains(wanted) || asked_back.contains(wanted);
+    wanted.iter().copied().filter(is_held).map(holding).collect()
 }
 
 /// The new value of the annotation, or `None` if there is nothing to write.
@@ -71,7 +73,7 @@ pub(super) fn annotation(secret: &SecretView, holdings: &[Holding]) -> Option<St
 
 /// Whether a generator that wipes the annotation wipes it for good.
 pub(super) fn is_too_long(annotation: &str) -> bool {
-    annotation.len() > MAX_SETTING
+    annotation.len() > names::MAX_RESTORED
 }
 
 /// The settings of the installation do not matter for what is asked here.
@@ -97,6 +99,14 @@ fn fingerprints(secret: &SecretView) -> impl Iterator<Item = Fingerprint> {
     let blocks = secret.view().ca_crt.into_iter().flat_map(pem::blocks);
     let contents = blocks.filter(pem::Block::is_certificate_to_some).filter_map(|b| b.contents());
     contents.map(|der| Fingerprint::of(&der))
+}
+
+/// What an ask of the keeper that still stands there would bring back.
+fn asked_back(secret: &SecretView) -> Vec<Fingerprint> {
+    match secret.annotation(names::ASK).map(Ask::parse) {
+        Some(Ok(Ask::Repair(all))) => all.iter().map(|one| Fingerprint::of(&one.der)).collect(),
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +136,21 @@ mod tests {
         let both = format!("{old}, ,nonsense,{new}");
         assert_eq!(annotation(&secret(Some(&listed)), &held), Some(both.clone()));
         assert_eq!(annotation(&secret(Some(&both)), &held), None, "own, and listed: nothing to do");
+    }
+
+    #[test]
+    fn what_a_standing_ask_would_bring_back_is_held() {
+        let (stolen, other) = (Fingerprint::of(b"stolen"), Fingerprint::of(b"other"));
+        let ask = Ask::Repair(vec![b"stolen".to_vec().into()]).to_annotation(3);
+        let object =
+            serde_json::json!({"metadata": {"name": "a", "annotations": {names::ASK: ask}}});
+        let secret: SecretView = serde_json::from_value(object).unwrap();
+        assert!(holds(&secret, &[other, stolen]) && !holds(&secret, &[other]));
+        let now = "2026-03-01T10:00:00Z".parse().unwrap();
+        let held = holdings(&secret, &[other, stolen], now);
+        let expected = Holding { fingerprint: stolen, is_carried: true, leaf_needs_it: false };
+        assert_eq!(held, [expected]);
+        assert_eq!(annotation(&secret, &held), Some(stolen.to_string()));
     }
 
     #[test]

@@ -1,0 +1,124 @@
+//! What comes of asks and restarts: counted, said, and tried again where that helps.
+
+use tokio::time::Instant;
+
+use super::super::act::{Asked, Restarting};
+use super::super::api::Key;
+use super::super::events::{self, Reason};
+use super::super::restart::Step;
+use super::super::retries::Trouble;
+use super::Controller;
+use crate::telemetry::{AskKind, AskResult, RestartResult};
+
+/// A repair that was not seen so often, within some two hours, never will be.
+const HOPELESS: u32 = 20;
+/// By so much, in seconds, the clocks of two machines may differ without anybody's fault.
+const SKEW: f64 = 30.0;
+
+impl Controller {
+    pub(super) fn asked(&mut self, key: &Key, asked: Asked) {
+        let Asked { kind, result, gone, lateness, after } = asked;
+        self.metrics.asked(kind, result);
+        let uid = after.object_uid().map(ToOwned::to_owned);
+        match result {
+            AskResult::NotSeen => {
+                let turn = self.retries.wrong(key, Trouble::NotSeen, "");
+                self.looks.set(key, Instant::now() + turn.pause);
+                if turn.is_news {
+                    let text = format!(
+                        "{}: the webhook did not see this ask: is it down, or not registered for \
+                         this Secret? It is asked again",
+                        kind.name()
+                    );
+                    self.events.say(key, uid.as_deref(), Reason::AskFailed, text);
+                }
+                if kind == AskKind::Repair && turn.before >= HOPELESS {
+                    // The webhook is not registered for it: so it is from now on.
+                    self.retries.forget(key);
+                    self.remember(key, &after);
+                }
+            }
+            AskResult::Refused => {
+                self.seen();
+                let is_by_clock = lateness.is_some_and(|seconds| seconds < SKEW);
+                let trouble = Trouble::Refused { is_by_clock };
+                if self.retry(key, trouble, after.resource_version()) {
+                    let text = format!("{}: the webhook has changed nothing", kind.name());
+                    self.events.say(key, uid.as_deref(), Reason::AskFailed, text);
+                }
+                if kind == AskKind::Repair {
+                    // By the same rules it would refuse again: so it is from now on.
+                    self.retries.forget(key);
+                    self.remember(key, &after);
+                }
+            }
+            _ => {
+                self.retries.forget(key);
+                if kind != AskKind::Withdraw {
+                    self.seen();
+                }
+                if let Some(seconds) = lateness {
+                    self.metrics.acted_after(seconds);
+                }
+                if let Some((reason, text)) = events::of_ask(kind, &gone) {
+                    self.events.say(key, uid.as_deref(), reason, text);
+                }
+            }
+        }
+        self.observe(&after);
+    }
+
+    pub(super) fn restarting(&mut self, key: &Key, restarting: &Restarting) {
+        self.retries.forget(key);
+        for (workload, step) in &restarting.steps {
+            let (result, reason, text) = match step {
+                Step::Complete => {
+                    (RestartResult::Done, Reason::Restarted, "its rollout is complete")
+                }
+                Step::Denied => (
+                    RestartResult::Failed,
+                    Reason::RestartFailed,
+                    "the API server, or an admission policy, does not allow it",
+                ),
+                Step::Stranger => (
+                    RestartResult::NotAllowed,
+                    Reason::RestartFailed,
+                    "its pods refer to no Secret of the group, and it does not carry \
+                     ca-overlap.dev/allow-restart=true",
+                ),
+                Step::Paused => (
+                    RestartResult::Stuck,
+                    Reason::RestartFailed,
+                    "it was paused, or restarted before, for longer than ten minutes",
+                ),
+                Step::NotAllowed(why) => (RestartResult::NotAllowed, Reason::RestartFailed, *why),
+                Step::Reverted => (
+                    RestartResult::Reverted,
+                    Reason::RestartFailed,
+                    "something has taken the annotation of its pod template back",
+                ),
+                Step::Stuck => (
+                    RestartResult::Stuck,
+                    Reason::RestartFailed,
+                    "its rollout takes longer than ten minutes",
+                ),
+                Step::Started | Step::Waiting => (
+                    RestartResult::Started,
+                    Reason::Restarted,
+                    "its pods are replaced, because the trust has changed",
+                ),
+            };
+            self.metrics.restart(result);
+            let uid = restarting.after.object_uid();
+            self.events.say(key, uid, reason, format!("{workload}: {text}"));
+        }
+        self.observe(&restarting.after);
+    }
+
+    /// The webhook is called: whoever waits for that tries again.
+    fn seen(&mut self) {
+        for key in self.retries.seen() {
+            self.looks.set(&key, Instant::now());
+        }
+    }
+}
