@@ -121,13 +121,13 @@ impl<'a> Family<'a> {
         Self { certificates, others, issuers, found }
     }
 
-    /// A certificate and its issuers, up to the root, each once.
-    pub fn chain_of(&self, first: usize) -> Vec<usize> {
+    /// A certificate and its issuers, up to the root, each once; of them only those that `passes`.
+    pub fn chain_of(&self, first: usize, passes: impl Fn(usize) -> bool) -> Vec<usize> {
         let mut chain = vec![first];
         let mut next = 0;
         while let Some(&index) = chain.get(next) {
             for &issuer in self.issuers_of(index) {
-                if !chain.contains(&issuer) {
+                if passes(issuer) && !chain.contains(&issuer) {
                     chain.push(issuer);
                 }
             }

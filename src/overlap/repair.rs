@@ -130,6 +130,7 @@ fn choose(
         family: Family::new(stored, Vec::new(), &issuers),
         is_usable: (0..stored.len()).map(is_usable).collect(),
         is_over: vec![false; stored.len()],
+        stays: (0..stored.len()).map(|index| index < stays.len()).collect(),
     };
     let candidates: Vec<_> = (0..stored.len()).map(Candidate::ordinary).collect();
     let size = |index: usize| pem::encoded_len(stored[index].der().len());

@@ -48,6 +48,8 @@ pub(super) struct Pool<'a> {
     pub(super) is_usable: Vec<bool>,
     /// Was carried, and has to go.
     pub(super) is_over: Vec<bool>,
+    /// Is in the bundle already that the choice is appended to.
+    pub(super) stays: Vec<bool>,
 }
 
 impl Pool<'_> {
@@ -70,7 +72,10 @@ pub(super) fn choose(candidates: &[Candidate], pool: &Pool<'_>, room: Room) -> C
         if room.chains == 0 || !pool.fits(first, candidate) || chosen.indexes.contains(&first) {
             continue;
         }
-        let chain = pool.family.chain_of(first);
+        // Only through what the result holds: the next write sees no other links, and has to
+        // count the same chains.
+        let passes = |i: usize| pool.stays[i] || pool.fits(i, candidate);
+        let chain = pool.family.chain_of(first, passes);
         let mut begun: Vec<_> = starts.iter().copied().filter(|s| !chain.contains(s)).collect();
         if begun.len() == room.chains {
             continue;

@@ -1,7 +1,7 @@
 //! What the endpoint answers to what it can and cannot read.
 
+use std::cell::RefCell;
 use std::io;
-use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -46,13 +46,16 @@ async fn a_person_is_told_how_to_drop_what_was_added_back() {
     assert!(ask(&review).await.warnings().is_empty());
 }
 
-/// What a logger writes, in memory.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What a thread's logger has written: each test has a thread of its own.
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
-impl io::Write for Lines {
+struct PerThread;
+
+impl io::Write for PerThread {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        LOGGED.with_borrow_mut(|logged| logged.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -62,15 +65,13 @@ impl io::Write for Lines {
 
 #[tokio::test]
 async fn one_log_line_says_what_was_decided_and_of_what_it_warned() {
-    let lines = Lines::default();
-    let writer = lines.clone();
-    let logger = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
-    let logging = tracing::subscriber::set_default(logger);
+    // For the whole process: one that is set for a thread alone can miss lines while others log.
+    let logger = tracing_subscriber::fmt().json().with_writer(|| PerThread).finish();
+    tracing::subscriber::set_global_default(logger).expect("no other logger");
     let unreadable = annotate(secret(&pki::ca().pem()), "keep", "many");
     let unreadable = annotate(unreadable, "window", "long");
     ask(&review(&secret(&pki::ca().pem()), &unreadable)).await;
-    drop(logging);
-    let written = lines.0.lock().unwrap().clone();
+    let written = LOGGED.take();
     let line: Value = serde_json::from_slice(&written).expect("one line");
     let fields = &line["fields"];
     assert_eq!((&fields["namespace"], &fields["name"]), (&json!("gateway"), &json!("envoy")));

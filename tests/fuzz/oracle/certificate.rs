@@ -7,6 +7,7 @@
 //! outer shape of a certificate.
 
 use ca_overlap::overlap::certs::{Certificate, Fingerprint};
+use x509_parser::asn1_rs::Any;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
@@ -64,8 +65,8 @@ pub fn fields(certificate: &Certificate) -> Fields {
 /// Compares with what x509-parser found. Where it finds an extension twice, or finds it broken,
 /// no field is right or wrong.
 pub fn same(ours: &Fields, theirs: &X509Certificate<'_>) -> Checked {
-    rule!(ours.subject == theirs.subject().as_raw(), "another subject");
-    rule!(ours.issuer == theirs.issuer().as_raw(), "another issuer");
+    rule!(is_name(&ours.subject, theirs.subject().as_raw()), "another subject");
+    rule!(is_name(&ours.issuer, theirs.issuer().as_raw()), "another issuer");
     let not_after = theirs.validity().not_after.timestamp();
     rule!(ours.not_after == not_after, "notAfter {} and {not_after}", ours.not_after);
 
@@ -85,6 +86,12 @@ pub fn same(ours: &Fields, theirs: &X509Certificate<'_>) -> Checked {
     });
     rule!(!known || ours.is_ca == ca.unwrap_or_default(), "is a CA: {} and {ca:?}", ours.is_ca);
     Ok(())
+}
+
+/// x509-parser ends a name at the first part that it cannot read: only a whole one can be compared.
+fn is_name(ours: &[u8], theirs: &[u8]) -> bool {
+    let is_whole = Any::from_der(theirs).is_ok_and(|(rest, _)| rest.is_empty());
+    ours == theirs || (!is_whole && ours.starts_with(theirs))
 }
 
 /// What an extension says, and whether that is beyond doubt: it is there at most once, and whole.
