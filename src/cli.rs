@@ -1,6 +1,7 @@
 //! The command line: flags, their environment variables, and what they must not say.
 
 mod keeper;
+mod policy;
 mod webhook;
 
 use std::ffi::{OsStr, OsString};

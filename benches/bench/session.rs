@@ -109,16 +109,8 @@ impl<'a> Session<'a> {
                 }
                 for (name, server) in order {
                     let cell = case.measure(server, self.plan.cell).await;
-                    let (requests, cpu, elapsed) =
-                        cell.with_context(|| format!("{name}: {}", case.title))?;
-                    self.results.cells.push(Cell {
-                        scenario: case.id.into(),
-                        program: (*name).into(),
-                        round,
-                        requests,
-                        cpu_ms: u64::try_from(cpu.as_millis())?,
-                        elapsed_ms: elapsed.as_secs_f64() * 1e3,
-                    });
+                    let measured = cell.with_context(|| format!("{name}: {}", case.title))?;
+                    self.results.cells.push(case.cell(name, round, measured)?);
                 }
             }
             let (of, took) = (self.plan.rounds, began.elapsed().as_secs());
@@ -151,15 +143,8 @@ impl<'a> Session<'a> {
         for round in 0..self.plan.rounds.min(6) {
             for at in [round % 2, 1 - round % 2] {
                 let (name, server) = &servers[at];
-                let (requests, cpu, elapsed) = case.measure(server, self.plan.cell).await?;
-                self.results.cells.push(Cell {
-                    scenario: case.id.into(),
-                    program: (*name).into(),
-                    round,
-                    requests,
-                    cpu_ms: u64::try_from(cpu.as_millis())?,
-                    elapsed_ms: elapsed.as_secs_f64() * 1e3,
-                });
+                let measured = case.measure(server, self.plan.cell).await?;
+                self.results.cells.push(case.cell(name, round, measured)?);
             }
         }
         Ok(())
@@ -221,6 +206,9 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Requests, CPU and time.
+type Measured = (u64, Duration, Duration);
+
 impl Case<'_> {
     fn scenario(&self) -> Scenario {
         Scenario {
@@ -231,8 +219,20 @@ impl Case<'_> {
         }
     }
 
-    /// Requests, CPU and time of one cell, all of the work of these requests and no other.
-    async fn measure(&self, server: &Server, cell: Duration) -> Result<(u64, Duration, Duration)> {
+    fn cell(&self, program: &str, round: usize, measured: Measured) -> Result<Cell> {
+        let (requests, cpu, elapsed) = measured;
+        Ok(Cell {
+            scenario: self.id.into(),
+            program: program.into(),
+            round,
+            requests,
+            cpu_ms: u64::try_from(cpu.as_millis())?,
+            elapsed_ms: elapsed.as_secs_f64() * 1e3,
+        })
+    }
+
+    /// One cell: all of the work of its requests and no other.
+    async fn measure(&self, server: &Server, cell: Duration) -> Result<Measured> {
         let (review, connections) = (self.review, self.connections);
         let load = Load { target: &server.target, review, connections };
         let warm_up = Until { duration: cell / 10, requests: 0 };

@@ -110,14 +110,15 @@ impl<'a> PatchBuilder<'a> {
     }
 }
 
-/// A patch that was built here as JSON (RFC 6902): what `serde_json` writes, save that the value of `ca.crt` is not
-/// searched for characters to escape: it is our own base64, and most of the patch.
+/// A patch that was built here as JSON (RFC 6902): what `serde_json` writes, save that the value of
+/// `ca.crt` is not searched for characters to escape: it is our own base64, and most of the patch.
 pub(super) fn to_json(patch: &Patch) -> Vec<u8> {
     let mut json = Vec::with_capacity(512 + patch.iter().map(base64_len).sum::<usize>());
-    let mut separator = b'[';
-    for operation in patch.iter() {
-        json.push(separator);
-        separator = b',';
+    json.push(b'[');
+    for (index, operation) in patch.iter().enumerate() {
+        if index > 0 {
+            json.push(b',');
+        }
         if let Some(base64) = base64_value(operation) {
             json.extend_from_slice(br#"{"op":"add","path":"/data/ca.crt","value":""#);
             json.extend_from_slice(base64.as_bytes());
@@ -126,9 +127,6 @@ pub(super) fn to_json(patch: &Patch) -> Vec<u8> {
             // Plain strings, written to memory: it cannot fail; and no patch is harmless.
             return b"[]".to_vec();
         }
-    }
-    if separator == b'[' {
-        json.push(separator);
     }
     json.push(b']');
     json

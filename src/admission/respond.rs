@@ -7,7 +7,6 @@ use json_patch::Patch;
 
 use super::asked::Asked;
 use super::guard::{self, LeaveData, Skip};
-
 use super::patch::{AnnotationsFull, PatchBuilder};
 use super::review::pairs::Pairs;
 use super::review::{Request, Secret};
@@ -19,6 +18,7 @@ use crate::overlap::ask::Ask;
 use crate::overlap::policy::{Defaults, Mode, Raw, Settings};
 use crate::overlap::record::Record;
 use crate::overlap::staged::{Keeper, Stage, Staging};
+use crate::overlap::warning::push_once;
 use crate::overlap::{Case, Contents, RecordAfter, Warning, Write};
 
 /// What the API server allows a Secret: the sum of its decoded values, in bytes
@@ -372,11 +372,5 @@ impl<'a> Update<'a> {
     /// A stored value that a fresh object lacks.
     fn restored(&self, new: Option<&'a str>, old: Option<&'a str>) -> Option<&'a str> {
         old.filter(|value| self.is_wholesale && new.is_none() && value.len() <= names::MAX_RESTORED)
-    }
-}
-
-fn push_once(warnings: &mut Vec<Warning>, warning: Warning) {
-    if !warnings.contains(&warning) {
-        warnings.push(warning);
     }
 }

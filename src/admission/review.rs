@@ -34,18 +34,21 @@ pub enum ReadReviewError {
 
 /// Reads the request of a review.
 pub fn read(body: &[u8]) -> Result<Request<'_>, ReadReviewError> {
-    // One check of the whole body is cheaper than one for each string. The API server sends UTF-8;
-    // what is not, between the values that are read, does no harm.
-    let review: Result<Review<'_>, _> = match simdutf8::basic::from_utf8(body) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(body),
-    };
-    let review = review.map_err(|_| ReadReviewError::Malformed)?;
+    let review: Review<'_> = parse(body).map_err(|_| ReadReviewError::Malformed)?;
     if review.kind != "AdmissionReview" || review.api_version != "admission.k8s.io/v1" {
         return Err(ReadReviewError::WrongKind);
     }
     let request = review.request.filter(|request| !request.uid.is_empty());
     request.map(|request| Request { body, ..request }).ok_or(ReadReviewError::NoRequest)
+}
+
+/// One check of the whole body is cheaper than one for each string. The API server sends UTF-8;
+/// what is not, between the values that are read, does no harm.
+fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> serde_json::Result<T> {
+    match simdutf8::basic::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(body),
+    }
 }
 
 #[derive(Deserialize)]

@@ -7,13 +7,13 @@ use std::time::Duration;
 use clap::Args;
 use humantime::parse_duration;
 
+use super::policy::PolicyArgs;
 use super::webhook::{label, positive, subdomain};
 use super::{Failure, UsageError};
 use crate::keeper::due::Rules;
 use crate::keeper::lease;
 use crate::keeper::run::{self, Config};
 use crate::names;
-use crate::overlap::policy::{Defaults, Keep, Mode, Window};
 use crate::webhook::own_namespace;
 
 /// What signals do, for `--help`.
@@ -47,7 +47,10 @@ pub struct KeeperArgs {
 
     #[command(flatten)]
     election: ElectionArgs,
-    #[command(flatten)]
+    #[command(
+        flatten,
+        next_help_heading = "For Secrets that do not say it themselves (as the webhook has them)"
+    )]
     policy: PolicyArgs,
 }
 
@@ -83,24 +86,6 @@ struct ElectionArgs {
     identity: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Args)]
-#[command(
-    next_help_heading = "For Secrets that do not say it themselves (as the webhook has them)"
-)]
-struct PolicyArgs {
-    /// bundle, staged or off
-    #[arg(long, value_name = "MODE", env = "CA_OVERLAP_DEFAULT_MODE", default_value = "bundle")]
-    default_mode: Mode,
-
-    /// How many previous CAs to carry, 0 to 8
-    #[arg(long, value_name = "N", env = "CA_OVERLAP_KEEP", default_value = "1")]
-    keep: Keep,
-
-    /// How long to carry them, such as 24h; none: until the next rotation
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_WINDOW", default_value = "none")]
-    window: Window,
-}
-
 impl KeeperArgs {
     /// Runs the keeper until it is told to end.
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
@@ -112,7 +97,6 @@ impl KeeperArgs {
     pub fn validate(self) -> Result<Config, UsageError> {
         let Self { settle, admin_listen, election, policy } = self;
         let ElectionArgs { namespace, lease, lease_duration, identity } = election;
-        let PolicyArgs { default_mode, keep, window } = policy;
         positive("--settle", settle)?;
         let is_whole = lease_duration.subsec_nanos() == 0;
         if !is_whole || !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease_duration) {
@@ -125,7 +109,7 @@ impl KeeperArgs {
             identity: identity.map_or_else(|| own_name(host_name().as_deref()), Ok)?,
             duration: lease_duration,
         };
-        let rules = Rules { defaults: Defaults { mode: default_mode, keep, window }, settle };
+        let rules = Rules { defaults: policy.defaults(), settle };
         Ok(Config { admin_listen, election, rules })
     }
 }
@@ -154,6 +138,7 @@ mod tests {
 
     use super::super::{Cli, Command};
     use super::*;
+    use crate::overlap::policy::Defaults;
 
     fn config(flags: &[&str]) -> Result<Config, String> {
         let line = [&["ca-overlap", "keeper"], flags].concat();

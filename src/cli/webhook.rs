@@ -11,9 +11,9 @@ use clap::Args;
 use humantime::parse_duration;
 
 use self::keeper::KeeperArgs;
+use super::policy::PolicyArgs;
 use super::{Failure, UsageError};
 use crate::names;
-use crate::overlap::policy::{Defaults, Keep, Mode, Window};
 use crate::server::accept::Limits;
 use crate::webhook::{self, Config, Source};
 
@@ -38,7 +38,7 @@ pub struct WebhookArgs {
     cluster: ClusterArgs,
     #[command(flatten)]
     authority: AuthorityArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "For Secrets that do not say it themselves")]
     policy: PolicyArgs,
     #[command(flatten)]
     keeper: KeeperArgs,
@@ -180,22 +180,6 @@ struct AuthorityArgs {
 }
 
 #[derive(Clone, Copy, Debug, Args)]
-#[command(next_help_heading = "For Secrets that do not say it themselves")]
-struct PolicyArgs {
-    /// bundle, staged or off
-    #[arg(long, value_name = "MODE", env = "CA_OVERLAP_DEFAULT_MODE", default_value = "bundle")]
-    default_mode: Mode,
-
-    /// How many previous CAs to carry, 0 to 8
-    #[arg(long, value_name = "N", env = "CA_OVERLAP_KEEP", default_value = "1")]
-    keep: Keep,
-
-    /// How long to carry them, such as 24h; none: until the next rotation
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_WINDOW", default_value = "none")]
-    window: Window,
-}
-
-#[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
     /// Connections at the same time; a further one takes the place of one that has asked nothing
@@ -285,7 +269,6 @@ impl WebhookArgs {
         }
         let ClusterArgs { namespace, service, ca_secret, webhook_config } = cluster;
         let KeeperArgs { keeper_user, staged, keeper_lease, settle } = keeper;
-        let PolicyArgs { default_mode, keep, window } = policy;
         let DrainArgs { drain_delay, drain_timeout } = drain;
         if drain_timeout < drain_delay {
             return Err(UsageError::new("--drain-timeout", "must not be below --drain-delay"));
@@ -334,7 +317,7 @@ impl WebhookArgs {
             keeper_user: keeper_user.filter(|user| !user.is_empty()),
             keeper_lease: staged.then_some(keeper_lease),
             settle,
-            defaults: Defaults { mode: default_mode, keep, window },
+            defaults: policy.defaults(),
             limits,
             body_timeout,
             max_body,

@@ -281,7 +281,7 @@ impl<'a> View<'a> {
             family: Family::new(stored, self.introduced().collect(), &self.issuers),
             is_usable: self.indexes().map(|index| self.is_usable(index)).collect(),
             is_over: self.indexes().map(|index| self.is_over(index)).collect(),
-            stays: self.is_incoming.clone(),
+            stays: &self.is_incoming,
         };
         select::choose(&candidates, &pool, room)
     }

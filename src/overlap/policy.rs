@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::certs::Fingerprint;
-use super::warning::Warning;
+use super::warning::{Warning, push_once};
 
 /// The most previous CAs that `keep` can ask for.
 pub const MAX_KEEP: u8 = 8;
@@ -91,12 +91,6 @@ fn parse_or<T: FromStr>(
             push_once(warnings, warning);
             default
         }),
-    }
-}
-
-fn push_once(warnings: &mut Vec<Warning>, warning: Warning) {
-    if !warnings.contains(&warning) {
-        warnings.push(warning);
     }
 }
 

@@ -125,12 +125,13 @@ fn choose(
         Some(entry) => entry.is_some(),
         None => !is_over(write, &stored[index]),
     };
+    let is_there: Vec<_> = (0..stored.len()).map(|index| index < stays.len()).collect();
     let pool = Pool {
         stored,
         family: Family::new(stored, Vec::new(), &issuers),
         is_usable: (0..stored.len()).map(is_usable).collect(),
         is_over: vec![false; stored.len()],
-        stays: (0..stored.len()).map(|index| index < stays.len()).collect(),
+        stays: &is_there,
     };
     let candidates: Vec<_> = (0..stored.len()).map(Candidate::ordinary).collect();
     let size = |index: usize| pem::encoded_len(stored[index].der().len());

@@ -49,7 +49,7 @@ pub(super) struct Pool<'a> {
     /// Was carried, and has to go.
     pub(super) is_over: Vec<bool>,
     /// Is in the bundle already that the choice is appended to.
-    pub(super) stays: Vec<bool>,
+    pub(super) stays: &'a [bool],
 }
 
 impl Pool<'_> {

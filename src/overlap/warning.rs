@@ -202,6 +202,13 @@ impl fmt::Display for Warning {
     }
 }
 
+/// Adds a warning that is not there yet.
+pub(crate) fn push_once(warnings: &mut Vec<Warning>, warning: Warning) {
+    if !warnings.contains(&warning) {
+        warnings.push(warning);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,7 +24,7 @@ pub struct Pairs<'a> {
 impl<'a> Request<'a> {
     /// Reads the pairs; none where a value of theirs is no string, which no API server sends.
     pub fn pairs(&self) -> Pairs<'a> {
-        let review: Option<Review<'a>> = serde_json::from_slice(self.body).ok();
+        let review: Option<Review<'a>> = super::parse(self.body).ok();
         let Some(request) = review.and_then(|review| review.request) else {
             return Pairs::default();
         };
