@@ -182,7 +182,7 @@ need-nightly:
 ##@ Other
 
 .PHONY: control-plane
-control-plane: need-rust ## Find or build etcd, kube-apiserver and kubectl for tests and demo
+control-plane: need-rust ## Find or build etcd, kube-apiserver, kube-controller-manager and kubectl for tests
 	@sh tests/control-plane/build.sh
 
 .PHONY: clean
