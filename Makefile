@@ -26,7 +26,8 @@ STATIC_BUILD := --locked --release --target $(STATIC_TRIPLE)
 ##@ To see it work
 
 .PHONY: demo
-demo: control-plane ## Play a CA rotation on a real API server, without the webhook and with it
+demo: need-rust ## Play a CA rotation on a real API server, without the webhook and with it
+	@sh tests/control-plane/build.sh demo
 	cargo build --locked --bin ca-overlap --example legacy-certgen
 	$(TARGET)/debug/ca-overlap demo
 
