@@ -101,6 +101,18 @@ fault-test-full: fault-rig ## The same with the full totals of docs/reliability.
 rollout-test-full: control-plane ## 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
 	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test rotation rollouts -- --nocapture
 
+# A real node: see docs/testing.md. Needs root and some packages, and says which.
+NODE := $(TARGET)/node
+NODE_SUITE = $(NODE)/tools/node run -images $(NODE)/images $(NODE_FLAGS) -- \
+	cargo test --locked --test cluster -- --ignored --test-threads=1 --nocapture
+
+.PHONY: node-test
+node-test: node-images ## Run the suite on a real node, without a container engine; needs root (8 minutes)
+	go -C tests/cluster vet ./...
+	go -C tests/cluster test -count=1 ./...
+	cargo test --locked --test cluster --no-run
+	$(NODE_SUITE) $(NODE_TESTS)
+
 .PHONY: mutants
 mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn: a test must notice (half an hour)
 	PATH="$(abspath $(dir $(CARGO_MUTANTS))):$$PATH" tests/mutation/run.sh $(MUTANTS)
@@ -199,6 +211,28 @@ help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# Images for a node that can pull nothing: the product, and what the suite runs in pods.
+.PHONY: node-images
+node-images: static node-tools
+	cargo build --locked --example legacy-certgen
+	$(NODE_IMAGE)/ca-overlap.tar -name docker.io/library/ca-overlap:dev \
+		-name ghcr.io/ca-overlap/ca-overlap:$(VERSION) -entrypoint /ca-overlap $(STATIC):/ca-overlap
+	$(NODE_IMAGE)/pause.tar -name localhost/ca-overlap-pause:test \
+		-entrypoint /peer -entrypoint pause $(NODE)/tools/peer:/peer
+	$(NODE_IMAGE)/peer.tar -name docker.io/library/ca-overlap-test-peer:dev \
+		-entrypoint /peer $(NODE)/tools/peer:/peer
+	$(NODE_IMAGE)/certgen.tar -name docker.io/library/ca-overlap-test-certgen:dev -libraries \
+		-entrypoint /legacy-certgen $(TARGET)/debug/examples/legacy-certgen:/legacy-certgen
+
+NODE_IMAGE = $(NODE)/tools/oci -o $(NODE)/images
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+
+.PHONY: node-tools
+node-tools: need-rust need-go
+	@sh tests/control-plane/build.sh node
+	@mkdir -p $(NODE)/tools
+	CGO_ENABLED=0 go -C tests/cluster build -trimpath -ldflags='-s -w' -o "$(abspath $(NODE))/tools/" ./...
 
 # The hot path, built as the shipped program is, with symbols for profiles.
 .PHONY: counted

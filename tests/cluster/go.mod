@@ -3,4 +3,4 @@
 // The standard library alone.
 module ca-overlap.dev/cluster-tests
 
-go 1.24
+go 1.25
