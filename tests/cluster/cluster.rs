@@ -168,7 +168,7 @@ impl Cluster {
 
     /// Waits until the API server asks the webhook: the dry run of a rotation is mutated.
     pub async fn registration_in_force(&self) {
-        let probe = "ca-overlap-probe";
+        let probe = "registration-probe";
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": probe}});
         // It exists already when this is asked for the second time.

@@ -16,7 +16,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agent;
 mod cluster;
 mod handshakes;
+mod load;
+mod long;
+mod outage;
 mod peers;
+mod readme;
 mod records;
+mod rollouts;
+mod security;
+mod uninstall;

@@ -36,6 +36,14 @@ impl Record {
         serde_json::from_str(line).unwrap()
     }
 
+    /// What went wrong, in a line.
+    pub fn failure(&self) -> String {
+        let Self { time, from, to, kind, verdict, error, issuer, trust, .. } = self;
+        format!(
+            "{time} {kind} {from} → {to}: {verdict}: {error} (issuer {issuer}, trust {trust:?})"
+        )
+    }
+
     pub fn is_dial(&self) -> bool {
         self.kind == "dial"
     }

@@ -49,6 +49,17 @@ func status(container string) error {
 			fmt.Print(line)
 		}
 	}
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		// The fifth field is where, the sixth how.
+		if fields := strings.Fields(line); len(fields) > 5 && fields[4] == "/" {
+			how, _, _ := strings.Cut(fields[5], ",")
+			fmt.Printf("Root:\t%s\n", how)
+		}
+	}
 	return nil
 }
 
