@@ -48,7 +48,7 @@ impl Fields {
         tbs.algorithm()?;
         let issuer = tbs.expect(SEQUENCE)?.whole;
         let mut validity = tbs.inside(SEQUENCE)?;
-        validity.next().filter(Element::is_time)?;
+        validity.next()?;
         let not_after = validity.next()?.whole;
         let subject = tbs.expect(SEQUENCE)?.whole;
         // The key, which only a verifier reads.
@@ -108,8 +108,6 @@ const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
 const OBJECT_IDENTIFIER: u8 = 0x06;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
 /// `[0]` around the version.
 const VERSION: u8 = 0xa0;
@@ -140,12 +138,6 @@ struct Element {
     tag: u8,
     content: Range<usize>,
     whole: Range<usize>,
-}
-
-impl Element {
-    fn is_time(&self) -> bool {
-        self.tag == UTC_TIME || self.tag == GENERALIZED_TIME
-    }
 }
 
 impl<'a> Cursor<'a> {
