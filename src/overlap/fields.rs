@@ -51,9 +51,8 @@ impl Fields {
         validity.next().filter(Element::is_time)?;
         let not_after = validity.next()?.whole;
         let subject = tbs.expect(SEQUENCE)?.whole;
-        let mut key = tbs.inside(SEQUENCE)?;
-        key.algorithm()?;
-        key.inside(BIT_STRING)?;
+        // The key, which only a verifier reads.
+        tbs.expect(SEQUENCE)?;
         for unique_id in UNIQUE_IDS {
             tbs.skip_if(unique_id)?;
         }
@@ -168,9 +167,10 @@ impl<'a> Cursor<'a> {
         Some(Self { der: self.der, left: self.expect(tag)?.content })
     }
 
-    /// Passes over an `AlgorithmIdentifier` (RFC 5280 §4.1.1.2).
+    /// Passes over an `AlgorithmIdentifier` (RFC 5280 §4.1.1.2). What is in it is not looked at:
+    /// other readers take odd ones, and a CA that some peer can read is a CA to keep.
     fn algorithm(&mut self) -> Option<()> {
-        self.inside(SEQUENCE)?.expect(OBJECT_IDENTIFIER).map(drop)
+        self.expect(SEQUENCE).map(drop)
     }
 
     /// Passes over the next element if it has this tag.

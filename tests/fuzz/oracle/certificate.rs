@@ -7,7 +7,7 @@
 //! outer shape of a certificate.
 
 use ca_overlap::overlap::certs::{Certificate, Fingerprint};
-use x509_parser::asn1_rs::Any;
+use x509_parser::asn1_rs::{Any, Class};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
@@ -79,6 +79,7 @@ pub fn same(ours: &Fields, theirs: &X509Certificate<'_>) -> Checked {
         ParsedExtension::AuthorityKeyIdentifier(id) => Some(id.key_identifier.as_ref()?.0.to_vec()),
         _ => None,
     });
+    let known = known && is_tagged(theirs, "2.5.29.35");
     rule!(!known || ours.authority_key_id == id, "another authority key id than {id:02x?}");
     let (known, ca) = extension(theirs, "2.5.29.19", |e| match e {
         ParsedExtension::BasicConstraints(constraints) => Some(constraints.ca),
@@ -107,6 +108,17 @@ fn extension<T>(
         [one] => (one.parsed_extension().error().is_none(), read(one.parsed_extension())),
         _ => (false, None),
     }
+}
+
+/// Whether the first part of an extension has a tag of the context, as RFC 5280 §4.2.1.1 says:
+/// x509-parser takes any tag of the same number.
+fn is_tagged(certificate: &X509Certificate<'_>, oid: &str) -> bool {
+    let mut extensions = certificate.extensions().iter().filter(|e| e.oid.to_id_string() == oid);
+    let Some(extension) = extensions.next() else { return true };
+    let Ok((_, sequence)) = Any::from_der(extension.value) else { return false };
+    sequence.data.is_empty()
+        || Any::from_der(sequence.data)
+            .is_ok_and(|(_, first)| first.class() == Class::ContextSpecific)
 }
 
 fn in_range(der: &[u8], certificate: &Certificate) -> Checked {
