@@ -54,6 +54,34 @@ static: need-rust ## Build the program that is shipped, statically linked: targe
 doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
+##@ To package
+
+# The name that overlays/kind expects.
+IMAGE ?= ca-overlap:dev
+# What to pack instead of the program that `make static` builds here, by platform:
+#   make image-tar IMAGE_PROGRAMS='amd64=FILE arm64=FILE'
+IMAGE_PROGRAMS ?=
+IMAGE_DIR := $(TARGET)/image
+IMAGE_TAR ?= $(IMAGE_DIR)/ca-overlap.tar
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+HOST_ARCH := $(subst aarch64,arm64,$(subst x86_64,amd64,$(shell uname -m)))
+PACK = IMAGE='$(IMAGE)' IMAGE_DIR='$(IMAGE_DIR)' IMAGE_TAR='$(IMAGE_TAR)' VERSION='$(VERSION)' \
+	IMAGE_PROGRAMS='$(or $(IMAGE_PROGRAMS),$(HOST_ARCH)=$(STATIC))' build/image.sh
+
+.PHONY: image
+image: $(if $(IMAGE_PROGRAMS),,static) ## Build the image with Docker (BuildKit): ca-overlap:dev
+	$(PACK) docker
+
+.PHONY: image-tar
+image-tar: $(if $(IMAGE_PROGRAMS),,static) oci-image ## Build the image without an engine: target/image/ca-overlap.tar
+	$(PACK) tar
+
+# Packs any files: oci-image -help.
+.PHONY: oci-image
+oci-image: need-go
+	@mkdir -p $(IMAGE_DIR)
+	go -C build/oci-image build -trimpath -o "$(abspath $(IMAGE_DIR))/oci-image" .
+
 ##@ To measure
 
 .PHONY: measure
