@@ -1,9 +1,8 @@
-# The image: the static program and nothing else. `make image` builds it with Docker or another
-# BuildKit, `make image-tar` without an engine; the layer is the same, byte by byte.
+# The image: the static program and nothing else. `make image` builds it with Docker (BuildKit),
+# `make image-tar` without an engine; docs/release.md says how far they are the same, byte by byte.
 #
 # The context holds one program for each platform, amd64/ca-overlap and arm64/ca-overlap; no
-# compiler runs here, so that what is packed is what was tested. SOURCE_DATE_EPOCH=0 and
-# rewrite-timestamp=true, which the Makefile passes, make the bytes independent of the time.
+# compiler runs here, so that what is packed is what was tested.
 FROM scratch
 ARG TARGETARCH
 COPY --chmod=0555 ${TARGETARCH}/ca-overlap /ca-overlap
