@@ -11,6 +11,9 @@ CARGO_DENY := $(CARGO_DENY_ROOT)/bin/cargo-deny
 CARGO_MUTANTS_VERSION := 27.1.0
 CARGO_MUTANTS_ROOT := $(TARGET)/tools/cargo-mutants-$(CARGO_MUTANTS_VERSION)
 CARGO_MUTANTS := $(CARGO_MUTANTS_ROOT)/bin/cargo-mutants
+# Tools in Go, each of the version and with the dependencies that it was released with.
+HELM_VERSION := v4.3.1
+HELM := $(TARGET)/tools/helm-$(HELM_VERSION)/helm
 # Bounds a download where the machine has the command.
 TIMEOUT := $(shell command -v timeout >/dev/null 2>&1 && echo timeout 120)
 
@@ -107,7 +110,7 @@ bench-publish: need-rust ## Put the last results of make bench into docs/
 ##@ To check
 
 .PHONY: test
-test: control-plane ## Run all tests; the first time, the control plane is built before
+test: control-plane helm ## Run all tests; the first time, the control plane is built before
 	cargo test --locked --no-fail-fast
 
 .PHONY: test-static
@@ -127,6 +130,11 @@ fault-test-full: fault-rig ## The same with the full totals of docs/reliability.
 .PHONY: rollout-test-full
 rollout-test-full: control-plane ## 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
 	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test rotation rollouts -- --nocapture
+
+.PHONY: chart-test
+chart-test: control-plane helm ## Check the Helm chart: as the kustomizations, on a real API server
+	cargo test --locked --test manifests chart
+	cargo test --locked --test chart_cluster
 
 .PHONY: mutants
 mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn: a test must notice (half an hour)
@@ -213,6 +221,9 @@ need-nightly:
 control-plane: need-rust ## Find or build etcd, kube-apiserver and kubectl for tests and demo
 	@sh tests/control-plane/build.sh
 
+.PHONY: helm
+helm: $(HELM) ## Find or build helm, for the tests of the chart
+
 .PHONY: clean
 clean: ## Remove what cargo built; keeps the control plane and the tools
 	rm -rf $(TARGET)/debug $(TARGET)/release $(TARGET)/static $(TARGET)/*-linux-* $(TARGET)/doc $(TARGET)/tmp $(TARGET)/ci $(TARGET)/mutation
@@ -282,3 +293,10 @@ $(CARGO_MUTANTS): | need-rust
 	cargo install --quiet --locked --debug --version $(CARGO_MUTANTS_VERSION) \
 		--root $(CARGO_MUTANTS_ROOT) --target-dir $(CARGO_MUTANTS_ROOT)/build cargo-mutants
 	rm -rf $(CARGO_MUTANTS_ROOT)/build
+
+# go install verifies what it downloads with the checksum database, unless the caller says otherwise.
+go-tool = GOBIN="$(abspath $(dir $@))" GOFLAGS="$(GOFLAGS) -trimpath" go install -ldflags='-s -w' $(1)
+
+$(HELM): | need-go
+	@echo "building helm $(HELM_VERSION) below $(TARGET)/tools (two minutes, once)" >&2
+	$(call go-tool,helm.sh/helm/v4/cmd/helm@$(HELM_VERSION))
