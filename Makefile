@@ -11,6 +11,19 @@ CARGO_DENY := $(CARGO_DENY_ROOT)/bin/cargo-deny
 CARGO_MUTANTS_VERSION := 27.1.0
 CARGO_MUTANTS_ROOT := $(TARGET)/tools/cargo-mutants-$(CARGO_MUTANTS_VERSION)
 CARGO_MUTANTS := $(CARGO_MUTANTS_ROOT)/bin/cargo-mutants
+CARGO_AUDITABLE_VERSION := 0.7.7
+CARGO_AUDITABLE_ROOT := $(TARGET)/tools/cargo-auditable-$(CARGO_AUDITABLE_VERSION)
+CARGO_AUDITABLE := $(CARGO_AUDITABLE_ROOT)/bin/cargo-auditable
+CARGO_CYCLONEDX_VERSION := 0.5.9
+CARGO_CYCLONEDX_ROOT := $(TARGET)/tools/cargo-cyclonedx-$(CARGO_CYCLONEDX_VERSION)
+CARGO_CYCLONEDX := $(CARGO_CYCLONEDX_ROOT)/bin/cargo-cyclonedx
+# Tools in Go, each of the version and with the dependencies that it was released with.
+HELM := $(TARGET)/tools/helm-v4.3.1/helm
+KIND := $(TARGET)/tools/kind-v0.33.0/kind
+CRANE := $(TARGET)/tools/crane-v0.22.1/crane
+COSIGN := $(TARGET)/tools/cosign-v3.1.3/cosign
+ACTIONLINT := $(TARGET)/tools/actionlint-v1.7.12/actionlint
+GO_TOOLS := $(HELM) $(KIND) $(CRANE) $(COSIGN) $(ACTIONLINT)
 # Bounds a download where the machine has the command.
 TIMEOUT := $(shell command -v timeout >/dev/null 2>&1 && echo timeout 120)
 
@@ -55,6 +68,85 @@ static: need-rust ## Build the program that is shipped, statically linked: targe
 doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
+##@ To package
+
+# The name that overlays/kind expects.
+IMAGE ?= ca-overlap:dev
+# What to pack instead of the program that `make static` builds here, by platform:
+#   make image-tar IMAGE_PROGRAMS='amd64=FILE arm64=FILE'
+IMAGE_PROGRAMS ?=
+IMAGE_DIR := $(TARGET)/image
+IMAGE_TAR ?= $(IMAGE_DIR)/ca-overlap.tar
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+HOST_ARCH := $(subst aarch64,arm64,$(subst x86_64,amd64,$(shell uname -m)))
+PACK = IMAGE='$(IMAGE)' IMAGE_DIR='$(IMAGE_DIR)' IMAGE_TAR='$(IMAGE_TAR)' IMAGE_FLAGS='$(IMAGE_FLAGS)' \
+	VERSION='$(VERSION)' IMAGE_PROGRAMS='$(or $(IMAGE_PROGRAMS),$(HOST_ARCH)=$(STATIC))' build/image.sh
+
+.PHONY: image
+image: $(if $(IMAGE_PROGRAMS),,static) ## Build the image with Docker (BuildKit): ca-overlap:dev
+	$(PACK) docker
+
+.PHONY: image-tar
+image-tar: $(if $(IMAGE_PROGRAMS),,static) oci-image ## Build the image without an engine: target/image/ca-overlap.tar
+	$(PACK) tar
+
+.PHONY: sbom
+sbom: $(CARGO_CYCLONEDX) ## List what is linked in, as CycloneDX: target/dist/ca-overlap_VERSION_sbom.cdx.json
+	@mkdir -p $(DIST)
+	SOURCE_DATE_EPOCH=0 $(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --target $(STATIC_TRIPLE) \
+		--describe binaries --override-filename sbom
+	@mv sbom*.json "$(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json"
+	@echo "$(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json: $$(grep -c '"purl"' $(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json) packages"
+
+# Packs any files: oci-image -help.
+.PHONY: oci-image
+oci-image: need-go
+	@mkdir -p $(IMAGE_DIR)
+	go -C build/oci-image build -trimpath -o "$(abspath $(IMAGE_DIR))/oci-image" .
+
+##@ To release (docs/release.md)
+
+DIST ?= $(TARGET)/dist
+ARCHES ?= amd64 arm64
+REGISTRY ?= ghcr.io/ca-overlap
+RELEASE = VERSION='$(VERSION)' DIST='$(DIST)' ARCHES='$(ARCHES)' REGISTRY='$(REGISTRY)' HELM='$(HELM)' CRANE='$(CRANE)' \
+	COSIGN='$(COSIGN)' STATIC='$(or $(PROGRAM),$(STATIC))' ARCH='$(HOST_ARCH)' IMAGE_TAR='$(RELEASE_IMAGE)' build/release.sh
+RELEASE_IMAGE = $(DIST)/ca-overlap_$(VERSION)_image.tar
+
+.PHONY: release-check
+release-check: ## Check that tag, Cargo.toml, chart, manifests and CHANGELOG are of one version
+	$(RELEASE) check
+
+.PHONY: release-archive
+release-archive: $(if $(PROGRAM),,static) ## Pack the program of this platform (PROGRAM=FILE HOST_ARCH=arm64 packs another)
+	$(RELEASE) archive
+
+.PHONY: release-files
+release-files: $(HELM) sbom ## Make image, chart, SBOM, krew manifest and checksums from the archives of all platforms
+	$(RELEASE) unpack
+	$(MAKE) --no-print-directory image-tar IMAGE='$(REGISTRY)/ca-overlap:$(VERSION)' IMAGE_TAR='$(RELEASE_IMAGE)' \
+		IMAGE_FLAGS=-gzip IMAGE_PROGRAMS='$(foreach arch,$(ARCHES),$(arch)=$(DIST)/.programs/$(arch)/ca-overlap)'
+	$(RELEASE) chart
+	$(RELEASE) krew
+	$(RELEASE) checksums
+
+.PHONY: release-push
+release-push: $(CRANE) $(HELM) ## Push image and chart to REGISTRY; log in before, by crane auth login and helm registry login
+	$(RELEASE) push
+
+.PHONY: release-login
+release-login: $(CRANE) $(HELM) ## Log in to REGISTRY as REGISTRY_USER, with the password of REGISTRY_PASSWORD
+	@printf '%s' "$$REGISTRY_PASSWORD" | $(CRANE) auth login $(firstword $(subst /, ,$(REGISTRY))) -u "$$REGISTRY_USER" --password-stdin
+	@printf '%s' "$$REGISTRY_PASSWORD" | $(HELM) registry login $(firstword $(subst /, ,$(REGISTRY))) -u "$$REGISTRY_USER" --password-stdin
+
+.PHONY: release-sign
+release-sign: $(COSIGN) ## Sign image, chart and checksums without a key, attest the SBOM; in the workflow
+	$(RELEASE) sign
+
+.PHONY: release-publish
+release-publish: ## Make the GitHub release with all files; in the workflow
+	$(RELEASE) publish
+
 ##@ To measure
 
 .PHONY: measure
@@ -80,7 +172,7 @@ bench-publish: need-rust ## Put the last results of make bench into docs/
 ##@ To check
 
 .PHONY: test
-test: control-plane ## Run all tests; the first time, the control plane is built before
+test: control-plane helm ## Run all tests; the first time, the control plane is built before
 	cargo test --locked --no-fail-fast
 
 .PHONY: test-static
@@ -101,17 +193,62 @@ fault-test-full: fault-rig ## The same with the full totals of docs/reliability.
 rollout-test-full: control-plane ## 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
 	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test rotation rollouts -- --nocapture
 
-# A real node: see docs/testing.md. Needs root and some packages, and says which.
+# A real node: see docs/testing.md. It says which of root, capabilities and packages are missing.
+# One test of it: make node-test NODE_TESTS=handshakes.
 NODE := $(TARGET)/node
-NODE_SUITE = $(NODE)/tools/node run -images $(NODE)/images $(NODE_FLAGS) -- \
-	cargo test --locked --test cluster -- --ignored --test-threads=1 --nocapture
+NODE_RUN = $(NODE)/tools/node run -images $(NODE)/images -state $(NODE)/state -logs $(NODE)/logs
+NODE_SUITE = cargo test --locked --test cluster -- --ignored --test-threads=1 --nocapture
 
 .PHONY: node-test
 node-test: node-images ## Run the suite on a real node, without a container engine; needs root (8 minutes)
 	go -C tests/cluster vet ./...
 	go -C tests/cluster test -count=1 ./...
 	cargo test --locked --test cluster --no-run
-	$(NODE_SUITE) $(NODE_TESTS)
+	$(NODE_RUN) -- $(NODE_SUITE) --skip long:: $(NODE_TESTS)
+
+.PHONY: node-test-full
+node-test-full: node-test node-earlier ## The same, an upgrade from an earlier build, and a kubelet as it is by default (25 minutes)
+	$(NODE_RUN) -sync 0 -- $(NODE_SUITE) long::
+
+# What `node-test-full` upgrades from: the last tag, or the last commit before this one that changed
+# the program.
+EARLIER ?= $(shell git describe --tags --abbrev=0 HEAD^ 2>/dev/null || \
+	git log --first-parent --skip=1 -n 1 --format=%H -- src Cargo.lock)
+
+.PHONY: node-earlier
+node-earlier: need-rust oci-image
+	OCI_IMAGE=$(IMAGE_DIR)/oci-image IMAGES=$(NODE)/images COMMIT='$(EARLIER)' OUT=$(NODE)/earlier \
+		sh tests/cluster/earlier.sh
+
+.PHONY: kind-test
+kind-test: $(KIND) control-plane ## Run the suite on kind clusters of three Kubernetes versions; needs Docker (KIND_VERSIONS='1.33')
+	@docker info >/dev/null 2>&1 || { \
+		echo "no Docker engine answers, and kind needs one; make node-test runs the same suite without" >&2; exit 1; }
+	$(MAKE) --no-print-directory node-images
+	KIND="$(abspath $(KIND))" KUBECTL="$(abspath $(TARGET))/control-plane/bin/kubectl" IMAGES=$(TARGET)/node/images \
+		WORK="$(abspath $(TARGET))/kind" tests/kind/run.sh $(KIND_VERSIONS)
+
+.PHONY: kind-check
+kind-check: $(KIND) ## Check the configuration of kind-test as far as that goes without Docker
+	KIND="$(abspath $(KIND))" tests/kind/run.sh --check
+
+.PHONY: package-test
+package-test: need-go kind-check workflow-lint ## Check what packs and releases: image writer, kind's configuration, workflows
+	go -C build/oci-image vet ./...
+	go -C build/oci-image test -count=1 ./...
+
+.PHONY: workflow-lint
+workflow-lint: $(ACTIONLINT) ## Lint the GitHub workflows: they call make targets, and nothing else
+	$(ACTIONLINT) -color
+	@if grep -n 'run:' .github/workflows/* | grep -v 'run: make '; then \
+		echo "the lines above run something else than a make target" >&2; exit 1; fi
+	@if grep -n 'uses:' .github/workflows/* | grep -v -E '@[0-9a-f]{40} # v[0-9]'; then \
+		echo "the actions above are not pinned to a commit" >&2; exit 1; fi
+
+.PHONY: chart-test
+chart-test: control-plane helm ## Check the Helm chart: as the kustomizations, on a real API server
+	cargo test --locked --test manifests chart
+	cargo test --locked --test chart_cluster
 
 .PHONY: mutants
 mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn: a test must notice (half an hour)
@@ -161,6 +298,11 @@ deny: $(CARGO_DENY) ## Check licences, sources, banned and duplicate crates, and
 ci: ## Everything that a change must pass, as .ci/run does it
 	.ci/run
 
+# The tests of an empty root and of a real node need root.
+.PHONY: ci-as-root
+ci-as-root:
+	if [ "$$(id -u)" = 0 ]; then .ci/run; else sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME .ci/run; fi
+
 ##@ To fuzz (needs nightly Rust; docs/fuzzing.md)
 
 CARGO_FUZZ_VERSION := 0.13.2
@@ -198,6 +340,9 @@ need-nightly:
 control-plane: need-rust ## Find or build etcd, kube-apiserver, kube-controller-manager and kubectl for tests
 	@sh tests/control-plane/build.sh
 
+.PHONY: helm
+helm: $(HELM) ## Find or build helm, for the tests of the chart
+
 .PHONY: clean
 clean: ## Remove what cargo built; keeps the control plane and the tools
 	rm -rf $(TARGET)/debug $(TARGET)/release $(TARGET)/static $(TARGET)/*-linux-* $(TARGET)/doc $(TARGET)/tmp $(TARGET)/ci $(TARGET)/mutation
@@ -214,19 +359,10 @@ help: ## Show this list
 
 # Images for a node that can pull nothing: the product, and what the suite runs in pods.
 .PHONY: node-images
-node-images: static node-tools
+node-images: static node-tools oci-image
 	cargo build --locked --example legacy-certgen
-	$(NODE_IMAGE)/ca-overlap.tar -name docker.io/library/ca-overlap:dev \
-		-name ghcr.io/ca-overlap/ca-overlap:$(VERSION) -entrypoint /ca-overlap $(STATIC):/ca-overlap
-	$(NODE_IMAGE)/pause.tar -name localhost/ca-overlap-pause:test \
-		-entrypoint /peer -entrypoint pause $(NODE)/tools/peer:/peer
-	$(NODE_IMAGE)/peer.tar -name docker.io/library/ca-overlap-test-peer:dev \
-		-entrypoint /peer $(NODE)/tools/peer:/peer
-	$(NODE_IMAGE)/certgen.tar -name docker.io/library/ca-overlap-test-certgen:dev -libraries \
-		-entrypoint /legacy-certgen $(TARGET)/debug/examples/legacy-certgen:/legacy-certgen
-
-NODE_IMAGE = $(NODE)/tools/oci -o $(NODE)/images
-VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
+	OCI_IMAGE=$(IMAGE_DIR)/oci-image IMAGES=$(NODE)/images VERSION='$(VERSION)' PRODUCT=$(STATIC) \
+		PEER=$(NODE)/tools/peer CERTGEN=$(TARGET)/debug/examples/legacy-certgen sh tests/cluster/images.sh
 
 .PHONY: node-tools
 node-tools: need-rust need-go
@@ -289,3 +425,28 @@ $(CARGO_MUTANTS): | need-rust
 	cargo install --quiet --locked --debug --version $(CARGO_MUTANTS_VERSION) \
 		--root $(CARGO_MUTANTS_ROOT) --target-dir $(CARGO_MUTANTS_ROOT)/build cargo-mutants
 	rm -rf $(CARGO_MUTANTS_ROOT)/build
+
+$(CARGO_AUDITABLE): | need-rust
+	@echo "installing cargo-auditable $(CARGO_AUDITABLE_VERSION) below $(TARGET)/tools (half a minute, once)" >&2
+	cargo install --quiet --locked --debug --version $(CARGO_AUDITABLE_VERSION) \
+		--root $(CARGO_AUDITABLE_ROOT) --target-dir $(CARGO_AUDITABLE_ROOT)/build cargo-auditable
+	rm -rf $(CARGO_AUDITABLE_ROOT)/build
+
+$(CARGO_CYCLONEDX): | need-rust
+	@echo "installing cargo-cyclonedx $(CARGO_CYCLONEDX_VERSION) below $(TARGET)/tools (a minute, once)" >&2
+	cargo install --quiet --locked --debug --version $(CARGO_CYCLONEDX_VERSION) \
+		--root $(CARGO_CYCLONEDX_ROOT) --target-dir $(CARGO_CYCLONEDX_ROOT)/build cargo-cyclonedx
+	rm -rf $(CARGO_CYCLONEDX_ROOT)/build
+
+# Where to get each from, less the version. go install compares what it downloads with the public
+# checksum database, unless its settings say otherwise.
+PACKAGE_helm := helm.sh/helm/v4/cmd/helm
+PACKAGE_kind := sigs.k8s.io/kind
+PACKAGE_crane := github.com/google/go-containerregistry/cmd/crane
+PACKAGE_cosign := github.com/sigstore/cosign/v3/cmd/cosign
+PACKAGE_actionlint := github.com/rhysd/actionlint/cmd/actionlint
+
+$(GO_TOOLS): | need-go
+	@echo "building $(notdir $(@D)) below $(TARGET)/tools (a minute or two, once)" >&2
+	GOBIN="$(abspath $(@D))" go install -trimpath -ldflags='-s -w' \
+		$(PACKAGE_$(@F))@$(patsubst $(@F)-%,%,$(notdir $(@D)))

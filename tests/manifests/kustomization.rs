@@ -33,17 +33,23 @@ impl Manifests {
 
     /// An overlay as kubectl renders it; none where there is no kubectl.
     pub(crate) fn rendered(overlay: &str) -> Option<Self> {
+        Self::built(&format!("manifests/{overlay}"))
+            .map(|built| Self { name: overlay.to_owned(), ..built })
+    }
+
+    /// Any kustomization of this repository as kubectl renders it; none where there is no kubectl.
+    pub(crate) fn built(path: &str) -> Option<Self> {
         let kubectl = kubectl()?;
         let output = Command::new(&kubectl)
             .arg("kustomize")
-            .arg(manifests_directory().join(overlay))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
             .output()
             .unwrap_or_else(|error| panic!("{}: {error}", kubectl.display()));
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kubectl kustomize {overlay}: {errors}");
-        assert!(errors.is_empty(), "kubectl kustomize {overlay} warns: {errors}");
+        assert!(output.status.success(), "kubectl kustomize {path}: {errors}");
+        assert!(errors.is_empty(), "kubectl kustomize {path} warns: {errors}");
         let yaml = String::from_utf8(output.stdout).expect("UTF-8");
-        Some(Self { name: overlay.to_owned(), objects: parse(overlay, &yaml) })
+        Some(Self { name: path.to_owned(), objects: parse(path, &yaml) })
     }
 
     /// The base, and the overlays where they can be rendered.
@@ -116,7 +122,8 @@ pub(crate) fn manifests_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests")
 }
 
-fn parse(source: &str, yaml: &str) -> Vec<Value> {
+/// The documents of a YAML stream.
+pub(crate) fn parse(source: &str, yaml: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(yaml).unwrap_or_else(|error| panic!("{source}: {error}"))
 }
 

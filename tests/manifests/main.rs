@@ -6,6 +6,9 @@
 
 #[path = "../support/binary.rs"]
 mod binary;
+mod chart;
+#[path = "../support/helm.rs"]
+mod helm;
 mod keeper;
 mod kustomization;
 

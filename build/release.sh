@@ -1,0 +1,135 @@
+#!/bin/sh
+# The steps of a release, each run by `make release-…`; docs/release.md tells the order.
+#
+# By environment: VERSION, DIST (a directory that the files go to), ARCHES; of some steps HELM,
+# CRANE, COSIGN (programs), IMAGE_TAR, REGISTRY (such as ghcr.io/ca-overlap), STATIC, ARCH.
+set -eu
+
+name=ca-overlap_${VERSION}
+krew=$DIST/ca-overlap-krew.yaml
+
+main() {
+    mkdir -p "$DIST"
+    case $1 in
+        check) check ;;
+        archive) archive ;;
+        unpack) unpack ;;
+        chart) chart ;;
+        krew) fill_krew ;;
+        checksums) checksums ;;
+        push) push ;;
+        sign) sign ;;
+        publish) publish ;;
+        *) fail "what is $1?" ;;
+    esac
+}
+
+# One version everywhere, and a note on it.
+check() {
+    tag=$(git describe --tags --exact-match 2>/dev/null) || fail "this commit has no tag"
+    [ "$tag" = "v$VERSION" ] || fail "the tag is $tag, and Cargo.toml says $VERSION"
+    [ -z "$(git status --porcelain)" ] || fail "the work tree has changes"
+    notes >/dev/null
+    grep -q "^version: $VERSION\$" manifests/chart/Chart.yaml || fail "Chart.yaml is not of version $VERSION"
+    for manifest in manifests/base/deployment.yaml manifests/components/keeper/deployment.yaml; do
+        grep -q "image: .*:$VERSION\$" "$manifest" || fail "$manifest does not name the image of $VERSION"
+    done
+}
+
+# The section of this version.
+notes() {
+    text=$(awk -v head="## [$VERSION]" 'index($0, "## [") == 1 { on = index($0, head) == 1; next } on' CHANGELOG.md)
+    [ -n "$(echo "$text" | tr -d '[:space:]')" ] || fail "CHANGELOG.md has no section [$VERSION]"
+    echo "$text"
+}
+
+# The program of one platform. The same files give the same bytes: no times, owners or names.
+archive() {
+    root=$(mktemp -d)
+    trap 'rm -rf "$root"' EXIT
+    cp "$STATIC" "$root/ca-overlap"
+    cp LICENSE README.md "$root"
+    chmod 0755 "$root/ca-overlap"
+    chmod 0644 "$root/LICENSE" "$root/README.md"
+    tar --create --format=ustar --directory "$root" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \
+        ca-overlap LICENSE README.md | gzip -n -9 >"$DIST/${name}_linux_$ARCH.tar.gz"
+    made "${name}_linux_$ARCH.tar.gz"
+}
+
+# The programs out of the archives, for the image.
+unpack() {
+    for arch in $ARCHES; do
+        mkdir -p "$DIST/.programs/$arch"
+        tar --extract --gzip --file "$DIST/${name}_linux_$arch.tar.gz" --directory "$DIST/.programs/$arch" ca-overlap ||
+            fail "make release-archive was not run for $arch"
+    done
+}
+
+chart() {
+    "$HELM" package manifests/chart --destination "$DIST" >/dev/null
+    made "ca-overlap-$VERSION.tgz"
+}
+
+fill_krew() {
+    sed -e '/^#/d' -e "s/@VERSION@/$VERSION/g" build/krew.yaml >"$krew"
+    for arch in $ARCHES; do
+        sum=$(sha256sum "$DIST/${name}_linux_$arch.tar.gz" | cut -d ' ' -f 1)
+        sed -i "s/@SHA256_$arch@/$sum/" "$krew"
+    done
+    if grep -n '@' "$krew"; then
+        fail "$krew is not complete"
+    fi
+    made "${krew##*/}"
+}
+
+checksums() {
+    (cd "$DIST" && find . -maxdepth 1 -type f -name 'ca-overlap*' | sed 's|^\./||' | LC_ALL=C sort | xargs sha256sum) \
+        >"$DIST/.checksums"
+    mv "$DIST/.checksums" "$DIST/checksums.txt"
+    made checksums.txt
+}
+
+# Image and chart, as they are in the files. Prints their digests, which are what is signed.
+push() {
+    layout=$(mktemp -d)
+    trap 'rm -rf "$layout"' EXIT
+    tar --extract --file "$IMAGE_TAR" --directory "$layout"
+    "$CRANE" push ${PLAIN_HTTP:+--insecure} "$layout" "$REGISTRY/ca-overlap:$VERSION" >"$DIST/.image"
+    "$HELM" push ${PLAIN_HTTP:+--plain-http} "$DIST/ca-overlap-$VERSION.tgz" "oci://$REGISTRY/charts" 2>&1 |
+        tee "$DIST/.push" >&2
+    digest=$(sed -n 's/^Digest: *\(sha256:[0-9a-f]*\)$/\1/p' "$DIST/.push")
+    [ -n "$digest" ] || fail "helm push names no digest"
+    echo "$REGISTRY/charts/ca-overlap@$digest" >"$DIST/.chart"
+    cat "$DIST/.image" "$DIST/.chart"
+}
+
+# Without a key: the certificate names the workflow that ran, and the log of it is public.
+sign() {
+    image=$(cat "$DIST/.image")
+    "$COSIGN" sign --yes "$image"
+    "$COSIGN" attest --yes --type cyclonedx --predicate "$DIST/${name}_sbom.cdx.json" "$image"
+    "$COSIGN" sign --yes "$(cat "$DIST/.chart")"
+    "$COSIGN" sign-blob --yes --bundle "$DIST/checksums.txt.sigstore.json" "$DIST/checksums.txt" >/dev/null
+    made checksums.txt.sigstore.json
+}
+
+publish() {
+    notes >"$DIST/.notes"
+    case $VERSION in
+        *-*) kind=--prerelease ;;
+        *) kind=--latest ;;
+    esac
+    gh release create "v$VERSION" --verify-tag --title "v$VERSION" "$kind" --notes-file "$DIST/.notes" \
+        "$DIST"/ca-overlap* "$DIST"/checksums.txt*
+}
+
+made() {
+    echo "$DIST/$1: $(wc -c <"$DIST/$1") bytes"
+}
+
+fail() {
+    printf 'release: %s\n' "$*" >&2
+    exit 1
+}
+
+main "$@"

@@ -1,0 +1,52 @@
+//! The helm that `make helm` builds.
+
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part of it")]
+#![allow(clippy::expect_used, reason = "a test that cannot go on fails here")]
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::{env, fs, io};
+
+/// A helm, or `None` after a loud word: the test is skipped. Fails where `CI=true`.
+pub fn find() -> Option<PathBuf> {
+    let named = env::var_os("CA_OVERLAP_TEST_HELM").map(PathBuf::from);
+    let found = named.or_else(newest_built);
+    if found.is_none() {
+        let hint = "no helm: run `make helm`, or set CA_OVERLAP_TEST_HELM";
+        assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{hint}");
+        // Past the capture of test output, which would swallow the line of a test that passes.
+        writeln!(io::stderr(), "SKIPPED: {hint}").expect("stderr");
+    }
+    found
+}
+
+fn newest_built() -> Option<PathBuf> {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools");
+    let of_helm = |path: &PathBuf| {
+        path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("helm-v"))
+    };
+    let entries = fs::read_dir(tools).into_iter().flatten();
+    let directories = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(of_helm);
+    directories.map(|path| path.join("helm")).filter(|path| path.is_file()).max()
+}
+
+/// A command of helm, without the settings and caches of whoever runs the tests.
+pub fn command(helm: &Path, subcommand: &str) -> Command {
+    let nowhere = Path::new(env!("CARGO_TARGET_TMPDIR")).join("helm");
+    let mut command = Command::new(helm);
+    command.arg(subcommand).env("HELM_CONFIG_HOME", &nowhere).env("HELM_CACHE_HOME", &nowhere);
+    command.env("HELM_DATA_HOME", &nowhere).env_remove("KUBECONFIG");
+    command
+}
+
+/// The chart of this repository.
+pub fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/chart")
+}
+
+/// All that a command printed.
+pub fn said(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
