@@ -13,7 +13,7 @@ async fn writes_pass_without_a_webhook_and_the_keeper_repairs() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
     let secrets = cluster.namespace("outage", &json!({})).await;
-    let cas = ["one", "two", "three"].map(|name| Ca::new(name));
+    let cas = ["one", "two", "three"].map(Ca::new);
     let [one, two, three] = &cas;
     let name = "api";
     let object = |ca: &Ca| tls_secret(name, &ca.pem, &ca.leaf("api"));

@@ -66,8 +66,8 @@ pub fn commands(section: &str) -> Vec<String> {
 fn cert_manager_crds() -> String {
     let directory = root().join("target/control-plane/crds");
     let files = std::fs::read_dir(directory).expect("foreign CRDs: make control-plane");
-    let paths = files.map(|file| file.unwrap().path().display().to_string());
-    paths.into_iter().find(|path| path.contains("/cert-manager-")).expect("cert-manager's CRDs")
+    let mut paths = files.map(|file| file.unwrap().path().display().to_string());
+    paths.find(|path| path.contains("/cert-manager-")).expect("cert-manager's CRDs")
 }
 
 /// cert-manager itself is not here: the pair and the caBundle that its controllers would write.

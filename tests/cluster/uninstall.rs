@@ -19,7 +19,7 @@ async fn it_goes_at_once_and_leaves_readable_bundles() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
     let secrets = cluster.namespace("uninstall", &json!({})).await;
-    let cas = ["one", "two", "three"].map(|name| Ca::new(name));
+    let cas = ["one", "two", "three"].map(Ca::new);
     let [one, two, three] = &cas;
     for name in ["before", "after"] {
         put(&secrets, name, one).await;
