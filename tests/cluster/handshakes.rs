@@ -42,7 +42,7 @@ async fn without(cluster: &Cluster) -> String {
         after.new_leaf_refused > 0,
         "a new leaf must be refused, or the staged scene shows nothing"
     );
-    log.table(
+    table(
         "without ca-overlap (the namespace opted out)",
         &[("before", &before), ("during", &during), ("after", &after)],
     )
@@ -84,7 +84,7 @@ async fn bundled(cluster: &Cluster) -> String {
     assert!(all.old_leaf_accepted > 0, "the covered direction must have been tried");
     assert!(after.new_leaf_refused > 0, "who cannot reload must have been there");
     assert_eq!(last.failed, 0, "after the restarts nothing fails");
-    log.table(
+    table(
         "with ca-overlap: the previous CA bundled",
         &[
             ("before", &before),
@@ -147,7 +147,7 @@ async fn staged(cluster: &Cluster) -> String {
     let after = Count::of(&records[arrived..end], &log.rotation);
     let failures = failures(&records[log.start..]);
     assert!(failures.is_empty(), "{} have failed:\n{}", failures.len(), failures.join("\n"));
-    log.table(
+    table(
         "with ca-overlap in staged mode, `restart` set",
         &[
             ("before", &before),
@@ -182,6 +182,12 @@ async fn more(peers: &Peers, from: usize) -> usize {
             dials.len() == PEERS.len() * (PEERS.len() - 1) && dials.values().all(|n| *n >= MORE)
         })
         .await
+}
+
+/// What came of each stretch of the log.
+fn table(title: &str, rows: &[(&str, &Count)]) -> String {
+    let rows = rows.iter().map(|(name, count)| format!("  {name:<14} {}\n", count.row()));
+    format!("\n{title}\n  {:<14} {}\n{}", "", Count::HEADING, rows.collect::<String>())
 }
 
 /// A rotation, and where in the records it began.
@@ -235,11 +241,6 @@ impl Log {
     fn phases(&self, records: &[Record], spread: usize, end: usize) -> (Count, Count, Count) {
         let count = |from: usize, to: usize| Count::of(&records[from..to], &self.rotation);
         (count(self.start, self.begin), count(self.begin, spread), count(spread, end))
-    }
-
-    fn table(&self, title: &str, rows: &[(&str, &Count)]) -> String {
-        let rows = rows.iter().map(|(name, count)| format!("  {name:<14} {}\n", count.row()));
-        format!("\n{title}\n  {:<14} {}\n{}", "", Count::HEADING, rows.collect::<String>())
     }
 }
 

@@ -13,7 +13,9 @@ use crate::cluster::{Cluster, eventually};
 use crate::support::certs::Ca;
 use crate::support::secrets::{Secrets, secret};
 
-/// Writers, each with a Secret of its own that changes its CA with each write.
+/// Writers, each with a Secret of its own that changes its CA with each write. Their client repeats
+/// what an API server cannot take at the moment (429, 503, 504); a review without an answer is none
+/// of these: where the registration fails closed it is a 500, and counts.
 pub struct Load {
     shared: Arc<Shared>,
     writers: Vec<JoinHandle<()>>,

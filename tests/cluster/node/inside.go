@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 )
@@ -114,8 +115,10 @@ type started struct {
 // Waits for children, and for the many that containerd's shims leave to the first process.
 func reap(names <-chan started) {
 	ours, early := map[int]string{}, map[int]string{}
-	changes := make(chan os.Signal, 1)
-	notifyChildren(changes)
+	changes := make(chan os.Signal, 2)
+	signal.Notify(changes, syscall.SIGCHLD)
+	// For one that has ended before.
+	changes <- syscall.SIGCHLD
 	for {
 		select {
 		case child := <-names:
