@@ -105,12 +105,20 @@ func connect(machine *Machine, programs Programs, addresses Addresses) error {
 	return nil
 }
 
-// It goes with the node's network; a link is left only if something outlives the node.
+// It goes with the node's network, which the kernel takes down a moment after the last process. A
+// link that stays has outlived the node.
 func disconnect() error {
-	if _, err := os.Stat("/sys/class/net/" + hostLink); err != nil {
+	isThere := func() bool {
+		_, err := os.Stat("/sys/class/net/" + hostLink)
+		return err == nil
+	}
+	if !isThere() {
 		return nil
 	}
-	return command("ip", "link", "del", hostLink)
+	if err := command("ip", "link", "del", hostLink); err != nil && isThere() {
+		return err
+	}
+	return nil
 }
 
 // What its plugin ptp does: every packet is routed, so no bridge and no hairpin is needed.
