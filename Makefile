@@ -54,8 +54,8 @@ release: need-rust ## Build the program for use where static does not work, such
 	cargo build --locked --release
 
 .PHONY: static
-static: need-rust ## Build the program that is shipped, statically linked: target/static/ca-overlap (about 7 minutes)
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo build $(STATIC_BUILD) --bin ca-overlap
+static: need-rust $(CARGO_AUDITABLE) ## Build the program that is shipped, statically linked: target/static/ca-overlap (about 7 minutes)
+	RUSTFLAGS="$(STATIC_FLAGS)" $(CARGO_AUDITABLE) auditable build $(STATIC_BUILD) --bin ca-overlap
 	@mkdir -p $(dir $(STATIC))
 	@cp $(STATIC_DIR)/ca-overlap $(STATIC)
 	@headers=$$(readelf --wide --program-headers --dynamic $(STATIC)) || exit 1; \
@@ -75,6 +75,7 @@ IMAGE ?= ca-overlap:dev
 #   make image-tar IMAGE_PROGRAMS='amd64=FILE arm64=FILE'
 IMAGE_PROGRAMS ?=
 IMAGE_DIR := $(TARGET)/image
+SBOM = $(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json
 IMAGE_TAR ?= $(IMAGE_DIR)/ca-overlap.tar
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
 HOST_ARCH := $(subst aarch64,arm64,$(subst x86_64,amd64,$(shell uname -m)))
@@ -92,10 +93,10 @@ image-tar: $(if $(IMAGE_PROGRAMS),,static) oci-image ## Build the image without 
 .PHONY: sbom
 sbom: $(CARGO_CYCLONEDX) ## List what is linked in, as CycloneDX: target/dist/ca-overlap_VERSION_sbom.cdx.json
 	@mkdir -p $(DIST)
-	SOURCE_DATE_EPOCH=0 $(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --target $(STATIC_TRIPLE) \
-		--describe binaries --override-filename sbom
-	@mv sbom*.json "$(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json"
-	@echo "$(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json: $$(grep -c '"purl"' $(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json) packages"
+	SOURCE_DATE_EPOCH=$(or $(shell git log -1 --format=%ct 2>/dev/null),0) \
+		$(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --target $(STATIC_TRIPLE) --describe binaries
+	@sed 's|path+file://$(CURDIR)#|path+file:///ca-overlap#|' ca-overlap_bin.cdx.json >$(SBOM) && rm ca-overlap_bin.cdx.json
+	@echo "$(SBOM): $$(grep -c '"purl": "pkg:cargo/' $(SBOM)) packages"
 
 # Packs any files: oci-image -help.
 .PHONY: oci-image
