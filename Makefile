@@ -274,7 +274,7 @@ ci: ## Everything that a change must pass, as .ci/run does it
 # The tests of an empty root and of a real node need root.
 .PHONY: ci-as-root
 ci-as-root:
-	if [ "$$(id -u)" = 0 ]; then .ci/run; else sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME .ci/run; fi
+	if [ "$$(id -u)" = 0 ]; then .ci/run; else sudo env PATH="$$PATH" HOME="$$HOME" .ci/run; fi
 
 ##@ To fuzz (needs nightly Rust; docs/fuzzing.md)
 
