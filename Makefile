@@ -86,7 +86,7 @@ test: control-plane ## Run all tests; the first time, the control plane is built
 test-static: static control-plane ## Run the tests that start the program with the static one; needs root for an empty root
 	cargo build --locked --example legacy-certgen
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast \
-		--test program --test review --test demo --test rotation --test empty_root -- --include-ignored
+		--test program --test review --test demo --test rotation --test probe --test empty_root -- --include-ignored
 
 .PHONY: fault-test
 fault-test: fault-rig ## Break what breaks in production under load: no call may fail (3 minutes)

@@ -18,6 +18,7 @@ pub use webhook::WebhookArgs;
 use crate::telemetry::{self, Format, Level};
 use crate::tools::demo;
 use crate::tools::distrust::{DistrustArgs, DistrustError};
+use crate::tools::probe::ProbeArgs;
 use crate::tools::review::ReviewArgs;
 use crate::tools::status::StatusArgs;
 
@@ -104,6 +105,8 @@ pub struct LogArgs {
 pub enum Command {
     /// Take a compromised CA out of every Secret that carries it
     Distrust(Box<DistrustArgs>),
+    /// Find servers that resume TLS sessions across a rotation of their certificate
+    Probe(Box<ProbeArgs>),
     /// Explain what the webhook decides about a write, without a cluster
     Review(Box<ReviewArgs>),
     /// Show every CA rotation in flight
@@ -125,6 +128,9 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
+            Self::Probe(args) => {
+                Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
+            }
             Self::Status(args) => {
                 Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
             }

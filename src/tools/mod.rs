@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod control_plane;
 pub mod demo;
 pub mod distrust;
+pub mod probe;
 mod progress;
 pub mod review;
 mod secrets;
