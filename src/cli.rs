@@ -1,5 +1,6 @@
 //! The command line: flags, their environment variables, and what they must not say.
 
+mod completions;
 mod keeper;
 mod policy;
 mod webhook;
@@ -12,12 +13,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use completions::CompletionsArgs;
 pub use keeper::KeeperArgs;
 pub use webhook::WebhookArgs;
 
 use crate::telemetry::{self, Format, Level};
 use crate::tools::demo;
 use crate::tools::distrust::{DistrustArgs, DistrustError};
+use crate::tools::inspect::{InspectArgs, InspectError};
 use crate::tools::review::ReviewArgs;
 use crate::tools::status::StatusArgs;
 
@@ -104,6 +107,8 @@ pub struct LogArgs {
 pub enum Command {
     /// Take a compromised CA out of every Secret that carries it
     Distrust(Box<DistrustArgs>),
+    /// Explain the certificates of a Secret, and say what is wrong with them
+    Inspect(Box<InspectArgs>),
     /// Explain what the webhook decides about a write, without a cluster
     Review(Box<ReviewArgs>),
     /// Show every CA rotation in flight
@@ -114,6 +119,8 @@ pub enum Command {
     Webhook(Box<WebhookArgs>),
     /// Play a CA rotation on a real API server, first without the webhook and then with it
     Demo(demo::Args),
+    /// Print the completions for a shell
+    Completions(CompletionsArgs),
 }
 
 impl Command {
@@ -125,6 +132,8 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
+            Self::Inspect(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
+            Self::Completions(args) => Ok(args.run(Cli::command()).context("cannot write the completions")?),
             Self::Status(args) => {
                 Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
             }
@@ -158,6 +167,15 @@ pub enum Failure {
 
 impl From<DistrustError> for Failure {
     fn from(error: DistrustError) -> Self {
+        match error.usage() {
+            Some(flag) => Self::Usage(UsageError::new(flag, error.to_string())),
+            None => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<InspectError> for Failure {
+    fn from(error: InspectError) -> Self {
         match error.usage() {
             Some(flag) => Self::Usage(UsageError::new(flag, error.to_string())),
             None => Self::Failed(error.into()),

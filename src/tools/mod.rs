@@ -4,6 +4,8 @@ pub mod cluster;
 pub mod control_plane;
 pub mod demo;
 pub mod distrust;
+mod documents;
+pub mod inspect;
 mod progress;
 pub mod review;
 mod secrets;

@@ -20,6 +20,7 @@ use humantime::parse_duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+pub(super) use self::row::next;
 use self::row::Rotation;
 use super::cluster::{ClusterArgs, ConnectError};
 use super::progress;
