@@ -59,16 +59,20 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> 
 }
 
 fn plugin() -> clap::Command {
-    let example = |command: clap::Command| {
-        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        command.after_help(help.replace("  ca-overlap ", &format!("  {PLUGIN_COMMAND} ")))
+    let examples = |command: clap::Command| {
+        let mut help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for before in ["  ", "| "] {
+            help = help
+                .replace(&format!("{before}ca-overlap "), &format!("{before}{PLUGIN_COMMAND} "));
+        }
+        command.after_help(help)
     };
-    Cli::command().bin_name(PLUGIN_COMMAND).mut_subcommands(example)
+    examples(Cli::command()).bin_name(PLUGIN_COMMAND).mut_subcommands(examples)
 }
 
 /// Keeps the previous CA bundled beside the new one when a Secret's ca.crt rotates.
 #[derive(Debug, Parser)]
-#[command(name = "ca-overlap", version, max_term_width = 100)]
+#[command(name = "ca-overlap", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     /// How to log.
     #[command(flatten)]
@@ -77,6 +81,14 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
+
+const EXAMPLES: &str = "Examples:
+  ca-overlap status -A
+  ca-overlap inspect gateway/envoy
+  ca-overlap review --old old.yaml --new new.yaml
+
+Each command has a --help with more. Exit code: 0 if all is well; 1 if something was found, or
+failed; 64 if the command line is wrong.";
 
 /// How to log.
 #[derive(Clone, Copy, Debug, Args)]
@@ -102,24 +114,17 @@ pub struct LogArgs {
     pub log_format: Format,
 }
 
-/// What to do.
+/// What to do. Each is described where its flags are: a text here would hide that one.
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "clap would show it")]
 pub enum Command {
-    /// Take a compromised CA out of every Secret that carries it
     Distrust(Box<DistrustArgs>),
-    /// Explain the certificates of a Secret, and say what is wrong with them
     Inspect(Box<InspectArgs>),
-    /// Explain what the webhook decides about a write, without a cluster
     Review(Box<ReviewArgs>),
-    /// Show every CA rotation in flight
     Status(Box<StatusArgs>),
-    /// Run the keeper: retire what is over, promote what has settled, repair what was missed
     Keeper(Box<KeeperArgs>),
-    /// Run the admission webhook
     Webhook(Box<WebhookArgs>),
-    /// Play a CA rotation on a real API server, first without the webhook and then with it
     Demo(demo::Args),
-    /// Print the completions for a shell
     Completions(CompletionsArgs),
 }
 
@@ -133,7 +138,9 @@ impl Command {
             }
             Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
             Self::Inspect(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
-            Self::Completions(args) => Ok(args.run(Cli::command()).context("cannot write the completions")?),
+            Self::Completions(args) => {
+                Ok(args.run(Cli::command()).context("cannot write the completions")?)
+            }
             Self::Status(args) => {
                 Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
             }

@@ -24,12 +24,18 @@ async fn a_rotation_is_explained_as_the_webhook_stored_it() {
     let text = run(&kubeconfig, &["inspect", &name]);
     let text = text.with_code(0);
     assert!(text.contains(&format!("Secret    {name}, kubernetes.io/tls")), "{text}");
-    assert!(text.contains("CN=New Root CA\n      the generator's own; the leaf verifies"), "{text}");
+    assert!(text.contains("CN=New Root CA\n      the generator's own; active; the leaf"), "{text}");
     assert!(text.contains("until the next rotation"), "{text}");
     let document = run(&kubeconfig, &["inspect", &name, "-o", "json"]).json();
     let ca_crt = &document["inspected"][0]["ca.crt"];
-    assert_eq!((&ca_crt[0]["sha256"], &ca_crt[0]["carried"]), (&json!(sha256(&new.der)), &json!(false)));
-    assert_eq!((&ca_crt[1]["sha256"], &ca_crt[1]["carried"]), (&json!(sha256(&old.der)), &json!(true)));
+    assert_eq!(
+        (&ca_crt[0]["sha256"], &ca_crt[0]["carried"]),
+        (&json!(sha256(&new.der)), &json!(false))
+    );
+    assert_eq!(
+        (&ca_crt[1]["sha256"], &ca_crt[1]["carried"]),
+        (&json!(sha256(&old.der)), &json!(true))
+    );
 }
 
 #[tokio::test]
@@ -58,5 +64,9 @@ async fn a_file_counts_more_than_a_secret_and_what_is_missing_is_named() {
     assert!(missing.stderr.contains("no file") && missing.stderr.contains("no Secret"));
     let refused = run(&kubeconfig, &["inspect", &name, "--as", "nobody"]);
     refused.with_code(1);
-    assert!(refused.stderr.contains(&name) && refused.stderr.contains("nobody"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains(&name) && refused.stderr.contains("nobody"),
+        "{}",
+        refused.stderr
+    );
 }

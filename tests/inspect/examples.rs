@@ -17,7 +17,10 @@ pub struct Example {
 }
 
 pub fn all() -> Vec<Example> {
-    [leaf(), chain(), bundle(), blocks(), whole(), state(), staged()].into_iter().flatten().collect()
+    [leaf(), chain(), bundle(), blocks(), whole(), state(), staged()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn example(rule: Rule, fires: Value, also: &'static [Rule], sound: Value) -> Example {
@@ -241,7 +244,8 @@ fn staged() -> Vec<Example> {
     let object = carrying(object, &one, None);
     let stage = |since: &str| {
         let (held, pending) = (sha256(held.pem.as_bytes()), sha256(pending.pem.as_bytes()));
-        let stage = serde_json::json!({"since": since, "held": held, "pending": pending, "moved": 0});
+        let stage =
+            serde_json::json!({"since": since, "held": held, "pending": pending, "moved": 0});
         annotated(object.clone(), "staged", &stage.to_string())
     };
     let plain = tls(&[&two], &[&pending]);

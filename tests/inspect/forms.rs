@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use base64::prelude::*;
 use serde_json::{Value, json};
 
-use super::made::{LEAF, Spec, ca, carrying, tls};
+use super::made::{LEAF, Spec, ca, carrying, secret, tls};
 use super::{CANARY, NOW, inspect, support};
 
 #[test]
@@ -25,7 +25,7 @@ fn each_certificate_is_shown_with_its_role() {
         "Webhook   carries previous CAs: mode bundle, keep 1, window none".to_owned(),
         "phase overlap; a previous CA goes (2026-03-02T00:00:00Z)".to_owned(),
         "ca.crt: 2 certificates".to_owned(),
-        "   1. CN=Root 2026\n      the generator's own; the leaf verifies against it; expires \
+        "   1. CN=Root 2026\n      the generator's own; active; the leaf verifies against it; expires \
          2035-01-01, in 3227d\n"
             .to_owned(),
         "   2. CN=Root 2025\n      carried since 2026-02-01T00:00:00Z, until 2026-03-02T00:00:00Z; \
@@ -136,6 +136,21 @@ fn what_the_webhook_leaves_alone_is_said() {
         fs::write(&file, secret.to_string()).unwrap();
         let ended = inspect(dir.path(), &["it.json", "--ignore", "leaf-without-names"]);
         assert!(ended.with_code(0).contains(said), "{said} is not in {}", ended.stdout);
+    }
+}
+
+#[test]
+fn a_secret_without_ca_crt_is_explained_too() {
+    let root = ca("Root");
+    let dir = tempfile::tempdir().unwrap();
+    for (key, said) in [("blob", "nothing to overlap"), ("ca-cert.pem", "may be under ca-cert.pem")]
+    {
+        let leaf = root.leaf();
+        let secret = secret(&[(key, root.pem.as_bytes()), ("tls.crt", leaf.pem.as_bytes())]);
+        fs::write(dir.path().join("it.json"), secret.to_string()).unwrap();
+        let ended = inspect(dir.path(), &["it.json"]);
+        let text = ended.with_code(0);
+        assert!(text.contains(said) && text.contains("the leaf, for leaf.gateway.svc"), "{text}");
     }
 }
 

@@ -114,9 +114,8 @@ fn unix(pem: &str) -> String {
 
 /// A Secret with these values (given decoded), and a private key that must never be shown.
 pub fn secret(data: &[(&str, &[u8])]) -> Value {
-    let encoded = data
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), json!(BASE64_STANDARD.encode(value))));
+    let encoded =
+        data.iter().map(|(key, value)| ((*key).to_owned(), json!(BASE64_STANDARD.encode(value))));
     let mut data: Map<String, Value> = encoded.collect();
     data.insert("tls.key".into(), json!(BASE64_STANDARD.encode(CANARY)));
     json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "data": data,

@@ -56,8 +56,11 @@ fn a_keystore_is_compared_with_the_leaf() {
     let store = file("truststore.jks");
     let root = ca("Root 1");
     let leaf = root.leaf();
-    let data =
-        [("ca.crt", root.pem.as_bytes()), ("tls.crt", leaf.pem.as_bytes()), ("keystore.jks", &store)];
+    let data = [
+        ("ca.crt", root.pem.as_bytes()),
+        ("tls.crt", leaf.pem.as_bytes()),
+        ("keystore.jks", &store),
+    ];
     assert_eq!(rules(&secret(&data)), ["stale-truststore"]);
     let fitting = [&store[..], &leaf.der].concat();
     let data = [data[0], data[1], ("keystore.jks", &fitting)];

@@ -29,17 +29,17 @@ use super::cluster::{AccessArgs, ConnectError};
 use crate::keeper::due::Rules;
 use crate::overlap::policy::{Defaults, Window};
 
-/// Explains the certificates of a Secret, and says what is wrong with them
+/// Explain the certificates of a Secret, and say what is wrong with them
 ///
 /// Takes a Secret (JSON or YAML, also a list of them), a PEM file with the content of ca.crt, or the
 /// name of a Secret in the cluster. Each certificate is shown with its role: the generator's own or
 /// carried and until when, which one issued the leaf, which are expired. Then follows what is wrong
-/// by the rules of lint. Private keys are never read, decoded or shown.
+/// by the rules of lint. Private keys are never decoded or shown.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct InspectArgs {
-    /// A file, - for standard input, or a Secret of the cluster as NAMESPACE/NAME. A file of that
-    /// path counts more; write ./ before a path that does not exist yet
+    /// A file, - for standard input, or a Secret of the cluster as NAMESPACE/NAME. Where a file of
+    /// that path exists, it is the file that is read
     #[arg(value_name = "FILE|NAMESPACE/NAME")]
     pub what: String,
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use base64::prelude::*;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::InspectError;
 use crate::admission::review::Secret;
@@ -37,7 +37,7 @@ pub(super) struct Object {
     pub(super) size: usize,
     /// When the value under a key was last written, and by whom, where managed fields tell.
     pub(super) written: BTreeMap<String, Written>,
-    /// The object as the webhook would read it, for its guards.
+    /// The object as the webhook would read it, as far as its guards look.
     review: String,
 }
 
@@ -114,7 +114,7 @@ impl Object {
             keys: data.keys().map(|key| (*key).to_owned()).collect(),
             size: data.values().map(|value| decoded_len(value)).sum(),
             written: written(&metadata["managedFields"]),
-            review: secret.to_string(),
+            review: review(&secret, &data),
             source,
         })
     }
@@ -135,6 +135,19 @@ impl Object {
     pub(super) fn as_reviewed(&self) -> Secret<'_> {
         serde_json::from_str(&self.review).unwrap_or_default()
     }
+}
+
+/// What the webhook's guards look at: of `data` the names of all keys, and public values alone.
+fn review(secret: &Value, data: &BTreeMap<&str, &str>) -> String {
+    let is_public = |key: &str| key == names::CA_CRT || key == names::TLS_CRT;
+    let shown = |(key, value): (&&str, &&str)| {
+        let value = if is_public(key) { *value } else { "" };
+        ((*key).to_owned(), Value::from(value))
+    };
+    let data: Map<String, Value> = data.iter().map(shown).collect();
+    let (labels, annotations) = (&secret["metadata"]["labels"], &secret["metadata"]["annotations"]);
+    let metadata = json!({"labels": labels, "annotations": annotations});
+    json!({"type": secret["type"], "metadata": metadata, "data": data}).to_string()
 }
 
 fn is_store(key: &str) -> bool {

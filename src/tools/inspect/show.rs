@@ -45,9 +45,13 @@ fn to_text(inspected: &Inspected<'_>, colour: bool) -> String {
     let Inspected { facts, findings } = inspected;
     let mut out = String::new();
     head(&mut out, facts);
-    write_bundle(&mut out, names::CA_CRT, &facts.ca, |out, index, certificate| {
-        write_ca(out, facts, index, certificate);
-    });
+    if facts.object.ca_crt.is_some() {
+        write_bundle(&mut out, names::CA_CRT, &facts.ca, |out, index, certificate| {
+            write_ca(out, facts, index, certificate);
+        });
+    } else {
+        write_no_ca(&mut out, &facts.object.keys);
+    }
     for (key, chain) in [(names::TLS_CRT, &facts.chain), (names::PENDING_TLS_CRT, &facts.pending)] {
         if !chain.is_empty() {
             write_bundle(&mut out, key, chain, |out, index, certificate| {
@@ -123,12 +127,28 @@ fn write_bundle(
     }
 }
 
+/// Keys under which generators put the trust instead (docs/generators).
+const OTHER_TRUST: [&str; 6] =
+    ["ca", "ca-cert.pem", "ca.pem", "cacert.pem", "root-cert.pem", "rootCA.crt"];
+
+fn write_no_ca(out: &mut String, keys: &[String]) {
+    let other = keys.iter().find(|key| OTHER_TRUST.contains(&key.as_str()));
+    let text = other.map_or_else(
+        || "none: there is nothing to overlap".to_owned(),
+        |other| format!("none: the trust may be under {other}, which gets no overlap"),
+    );
+    out.push('\n');
+    line(out, "ca.crt: ", &text);
+}
+
 fn write_ca(out: &mut String, facts: &Facts<'_>, index: usize, certificate: &Certificate) {
     let known = facts.known(certificate);
     let role = match known.and_then(|known| known.carried.map(|entry| (entry, known.ends))) {
         _ if facts.object.identity.is_none() => String::new(),
         None => "the generator's own".to_owned(),
-        Some((entry, _)) if entry.until.is_none() && facts.outlook.settings.window.length().is_none() => {
+        Some((entry, _))
+            if entry.until.is_none() && facts.outlook.settings.window.length().is_none() =>
+        {
             format!("carried since {}, until the next rotation", entry.since)
         }
         Some((entry, ends)) => {
@@ -136,13 +156,11 @@ fn write_ca(out: &mut String, facts: &Facts<'_>, index: usize, certificate: &Cer
             format!("carried since {}, until {ends}", entry.since)
         }
     };
-    let needed = match facts.leaf() {
-        Some(_) if facts.verifies_leaf.get(index) == Some(&true) => "the leaf verifies against it",
-        Some(_) => "",
-        None if facts.is_active(index) && facts.object.identity.is_some() => "active",
-        None => "",
-    };
-    let parts = [&role, needed, &expiry(certificate, facts)];
+    let has_context = facts.object.identity.is_some() || facts.leaf().is_some();
+    let active = if has_context && facts.is_active(index) { "active" } else { "" };
+    let verifies = facts.verifies_leaf.get(index) == Some(&true);
+    let verifies = if verifies { "the leaf verifies against it" } else { "" };
+    let parts = [&role, active, verifies, &expiry(certificate, facts)];
     let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     line(out, "      ", &parts.join("; "));
 }

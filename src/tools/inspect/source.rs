@@ -44,11 +44,7 @@ fn secret_name(what: &str) -> Option<(&str, &str)> {
     (namespace.len() <= 63 && is_label(namespace) && is_name).then_some((namespace, name))
 }
 
-fn of_text(
-    source: &str,
-    text: Vec<u8>,
-    leaf: Option<&Path>,
-) -> Result<Vec<Object>, InspectError> {
+fn of_text(source: &str, text: Vec<u8>, leaf: Option<&Path>) -> Result<Vec<Object>, InspectError> {
     let source = if source == "-" { "standard input" } else { source };
     let documents = documents(&text);
     if documents.is_empty() {
@@ -125,9 +121,9 @@ mod tests {
     fn names_of_secrets_are_told_from_paths() {
         assert_eq!(secret_name("gateway/envoy"), Some(("gateway", "envoy")));
         assert_eq!(secret_name("a-1/b.c-d"), Some(("a-1", "b.c-d")));
-        for path in
-            ["ca.pem", "./a", "a/b/c", "/a", "a/", "A/b", "a.b/c", "-a/b", "a/.b", "a/b..c", "", "/"]
-        {
+        for path in [
+            "ca.pem", "./a", "a/b/c", "/a", "a/", "A/b", "a.b/c", "-a/b", "a/.b", "a/b..c", "", "/",
+        ] {
             assert_eq!(secret_name(path), None, "{path}");
         }
     }

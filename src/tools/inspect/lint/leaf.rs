@@ -44,7 +44,9 @@ fn not_chained(key: &str, chain: &Bundle, ca: &Bundle) -> Option<Finding> {
 fn why_not(chain: &[Certificate], ca: &[Certificate]) -> Option<String> {
     let top = top(chain)?;
     if is_root(top) {
-        return Some("its chain ends in a self-signed certificate that ca.crt does not hold".into());
+        return Some(
+            "its chain ends in a self-signed certificate that ca.crt does not hold".into(),
+        );
     }
     let named: Vec<_> = ca.iter().filter(|issuer| issuer.subject() == top.issuer()).collect();
     if named.is_empty() {
