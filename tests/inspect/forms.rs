@@ -206,3 +206,24 @@ fn mistakes_are_one_line_that_names_what_is_wrong() {
         assert!(code == 64 || ended.stderr.lines().count() == 1, "{}", ended.stderr);
     }
 }
+
+#[test]
+fn colour_is_for_terminals_and_for_who_wants_it() {
+    let test = "colour_is_for_terminals_and_for_who_wants_it";
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("ca.pem"), ca("Root").pem).unwrap();
+    let shown = |variable: &str| {
+        let program = support::binary::path();
+        let command = format!("{} inspect --at {NOW} ca.pem", program.display());
+        let mut terminal = Command::new("script");
+        terminal.args(["-qec", &command, "/dev/null"]).current_dir(dir.path());
+        terminal.env("NO_COLOR", variable).stdin(Stdio::null());
+        terminal.output().ok().map(|output| String::from_utf8(output.stdout).unwrap())
+    };
+    let Some(coloured) = shown("") else {
+        return support::skip(test, "no script(1)").unwrap_or(());
+    };
+    assert!(coloured.contains("\u{1b}[32mNothing is wrong"), "{coloured}");
+    assert!(!shown("1").unwrap().contains('\u{1b}'));
+    assert!(!inspect(dir.path(), &["ca.pem"]).stdout.contains('\u{1b}'), "no terminal");
+}

@@ -10,7 +10,7 @@ use clap_mangen::roff::{Roff, roman};
 
 /// Writes all pages into `directory`, which is made if it is missing. The same sources give the same
 /// bytes: there is no date in them.
-pub fn write(directory: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn write(directory: &Path) -> io::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(directory)?;
     let mut program = Cli::command().disable_help_subcommand(true);
     program.build();
@@ -46,18 +46,11 @@ fn page(command: &Command, version: &str) -> io::Result<Vec<u8>> {
 
 /// As every formatter reads it: no blanks at the end of a line, and ASCII alone.
 fn portable(page: &str) -> String {
-    let mut text = String::new();
-    for line in page.lines() {
-        for character in line.trim_end().chars() {
-            if character.is_ascii() {
-                text.push(character);
-            } else {
-                text.push_str(&format!("\\[u{:04X}]", u32::from(character)));
-            }
-        }
-        text.push('\n');
-    }
-    text
+    let escaped = |c: char| {
+        if c.is_ascii() { c.to_string() } else { format!("\\[u{:04X}]", u32::from(c)) }
+    };
+    let line = |line: &str| line.trim_end().chars().map(escaped).chain(["\n".to_owned()]).collect();
+    page.lines().map(line).collect::<Vec<String>>().concat()
 }
 
 /// What stands behind the flags in `--help`: parts with a head, whose lines stay as they are, and a
