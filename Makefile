@@ -50,6 +50,10 @@ static: need-rust ## Build the program that is shipped, statically linked: targe
 		echo "$(STATIC) is linked dynamically" >&2; exit 1; fi
 	@echo "$(STATIC) is statically linked, $$(wc -c <$(STATIC)) bytes"
 
+.PHONY: man
+man: need-rust ## Write the man pages: target/man
+	cargo run --quiet --locked --example man-pages -- $(TARGET)/man
+
 .PHONY: doc
 doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps

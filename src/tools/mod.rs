@@ -4,7 +4,12 @@ pub mod cluster;
 pub mod control_plane;
 pub mod demo;
 pub mod distrust;
+<<<<<<< HEAD
 pub mod probe;
+=======
+mod documents;
+pub mod inspect;
+>>>>>>> inspect
 mod progress;
 pub mod review;
 mod secrets;
