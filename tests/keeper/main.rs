@@ -6,10 +6,15 @@ mod support;
 
 mod due;
 mod election;
+mod kills;
 mod memory;
 mod promote;
+mod proxy;
+mod quiet;
 mod repair;
 mod restart;
 mod retire;
+mod rollout;
 mod scale;
 mod scene;
+mod workload;
