@@ -170,7 +170,9 @@ impl Task {
         secrets.patch("envoy", MERGE, "fieldManager=person", &mode).await.ok();
         if self == Self::Restart {
             for name in WORKLOADS {
-                workload(scene, &rotation, name).create("envoy", 1).await;
+                let workload = workload(scene, &rotation, name);
+                workload.create("envoy", 1).await;
+                workload.roll_out().await;
             }
             // The trust of now is noted, so that it is no task of the keeper's any more.
             scene_notes_the_trust(scene, &rotation).await;
