@@ -124,8 +124,12 @@ profile: counted ## Show where the instructions of a review go: make profile REV
 	callgrind_annotate --inclusive=yes $(TARGET)/profile.callgrind
 
 .PHONY: keeper-scale
-keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print time and memory (2 minutes)
-	CI=true CA_OVERLAP_SECRETS=10000 cargo test --locked --test keeper many_secrets -- --nocapture
+keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print time, memory and CPU (3 minutes)
+	CI=true CA_OVERLAP_SECRETS=10000 CA_OVERLAP_IDLE=60 cargo test --locked --test keeper many_secrets -- --nocapture
+
+.PHONY: quiet-full
+quiet-full: control-plane ## Apply the same again every second for ten minutes: nothing may be written
+	CI=true CA_OVERLAP_QUIET=600 cargo test --locked --test keeper quiet:: -- --nocapture
 
 .PHONY: corpus
 corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews

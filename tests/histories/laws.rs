@@ -78,7 +78,8 @@ struct History {
     meant: Vec<usize>,
     /// What was ever distrusted.
     distrusted: Vec<usize>,
-    /// Whether a CA came before its leaf while the webhook was down: nobody was asked then.
+    /// Whether the generator wrote a CA without a leaf of it, and nobody could help: the webhook was
+    /// down, or the leaf's CA was not there.
     is_missed: bool,
 }
 
@@ -108,7 +109,10 @@ impl History {
             Event::Again => {
                 let (ca, leaf) = (self.ca, self.leaf);
                 self.mean(leaf, pairs, true);
-                self.is_missed |= !self.world.is_webhook_up && issuer(leaf) != ca;
+                // Its leaf may be of a CA that has gone since.
+                let is_there = self.world.cas().contains(&issuer(leaf));
+                let is_helped = self.world.is_webhook_up && is_there;
+                self.is_missed |= issuer(leaf) != ca && !is_helped;
                 let mut object = fresh(leaf);
                 set_ca(&mut object, ca);
                 self.world.write(object);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::certs::Ca;
 use crate::support::secrets::{Answer, MERGE, Secrets, tls_secret};
-use crate::support::{Cluster, assets, manifests, sample, sum};
+use crate::support::{Cluster, assets, binary, manifests, sample, sum};
 
 pub const LEASE: &str =
     "/apis/coordination.k8s.io/v1/namespaces/ca-overlap/leases/ca-overlap-keeper";
@@ -89,7 +89,7 @@ impl Scene {
         let scratch = plane.scratch().path();
         let process = Supervised::start(
             identity,
-            Path::new(env!("CARGO_BIN_EXE_ca-overlap")),
+            &binary::path(),
             [&fixed[..], &own[..], duration, arguments].concat(),
             &[("KUBECONFIG", kubeconfig.as_os_str()), ("NO_COLOR", OsStr::new("1"))],
             scratch,
