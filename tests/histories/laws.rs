@@ -175,7 +175,8 @@ impl History {
         self.leaf = leaf;
         self.is_missed &= issuer(leaf) != self.ca;
         self.meant = vec![leaf];
-        if served == Some(leaf) && !fresh {
+        // One that was missed may have brought the held pair back: then it looks untouched.
+        if !fresh && (served == Some(leaf) || !self.world.is_webhook_up) {
             self.meant.extend(waiting);
         }
     }

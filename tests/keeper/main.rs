@@ -6,6 +6,7 @@ mod support;
 
 mod due;
 mod election;
+mod faults;
 mod kills;
 mod memory;
 mod promote;
