@@ -20,11 +20,8 @@ pub use webhook::WebhookArgs;
 use crate::telemetry::{self, Format, Level};
 use crate::tools::demo;
 use crate::tools::distrust::{DistrustArgs, DistrustError};
-<<<<<<< HEAD
-use crate::tools::probe::ProbeArgs;
-=======
 use crate::tools::inspect::{InspectArgs, InspectError};
->>>>>>> inspect
+use crate::tools::probe::ProbeArgs;
 use crate::tools::review::ReviewArgs;
 use crate::tools::status::StatusArgs;
 
@@ -123,13 +120,9 @@ pub struct LogArgs {
 #[allow(missing_docs, reason = "clap would show it")]
 pub enum Command {
     Distrust(Box<DistrustArgs>),
-<<<<<<< HEAD
+    Inspect(Box<InspectArgs>),
     /// Find servers that resume TLS sessions across a rotation of their certificate
     Probe(Box<ProbeArgs>),
-    /// Explain what the webhook decides about a write, without a cluster
-=======
-    Inspect(Box<InspectArgs>),
->>>>>>> inspect
     Review(Box<ReviewArgs>),
     Status(Box<StatusArgs>),
     Keeper(Box<KeeperArgs>),
@@ -147,14 +140,12 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
-<<<<<<< HEAD
             Self::Probe(args) => {
                 Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
-=======
+            }
             Self::Inspect(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
             Self::Completions(args) => {
                 Ok(args.run(Cli::command()).context("cannot write the completions")?)
->>>>>>> inspect
             }
             Self::Status(args) => {
                 Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)

@@ -4,12 +4,9 @@ pub mod cluster;
 pub mod control_plane;
 pub mod demo;
 pub mod distrust;
-<<<<<<< HEAD
-pub mod probe;
-=======
 mod documents;
 pub mod inspect;
->>>>>>> inspect
+pub mod probe;
 mod progress;
 pub mod review;
 mod secrets;

@@ -177,9 +177,9 @@ pub(crate) fn nginx(test: &str, files: &Files, settings: &str) -> Option<Server>
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let text = NGINX.replace("PORT", &port.to_string()).replace("SETTINGS", settings);
-        let text = text.replace('@', files.directory.path().to_str().unwrap());
-        let configuration = files.write("nginx.conf", &text);
+        let content = NGINX.replace("PORT", &port.to_string()).replace("SETTINGS", settings);
+        let content = content.replace('@', files.directory.path().to_str().unwrap());
+        let configuration = files.write("nginx.conf", &content);
         let prefix = files.path("");
         let mut command = Command::new(program);
         command.args(["-p", &prefix, "-c", &configuration, "-e", "stderr"]);

@@ -11,6 +11,7 @@ use super::InspectError;
 use crate::admission::review::Secret;
 use crate::keeper::due::View;
 use crate::names;
+use crate::overlap::leave;
 use crate::overlap::pem::decoded_len;
 use crate::tools::documents::merged;
 
@@ -31,6 +32,8 @@ pub(super) struct Object {
     pub(super) pending_tls_crt: Option<Vec<u8>>,
     /// Values under names of PKCS#12 and Java keystores, decoded.
     pub(super) stores: BTreeMap<String, Vec<u8>>,
+    /// Of the keys of `data` those that tell whose data is left alone.
+    watched_keys: Vec<&'static str>,
     /// All keys of `data`.
     pub(super) keys: Vec<String>,
     /// The sum of the decoded sizes of all values, in bytes.
@@ -71,6 +74,7 @@ impl Object {
             tls_crt,
             pending_tls_crt: None,
             stores: BTreeMap::new(),
+            watched_keys: Vec::new(),
             keys: Vec::new(),
             written: BTreeMap::new(),
             review: "{}".to_owned(),
@@ -111,6 +115,7 @@ impl Object {
             tls_crt: value(names::TLS_CRT)?,
             pending_tls_crt: value(names::PENDING_TLS_CRT)?,
             stores,
+            watched_keys: watched_keys(&data),
             keys: data.keys().map(|key| (*key).to_owned()).collect(),
             size: data.values().map(|value| decoded_len(value)).sum(),
             written: written(&metadata["managedFields"]),
@@ -127,6 +132,8 @@ impl Object {
             ca_crt: self.ca_crt.as_deref(),
             tls_crt: self.tls_crt.as_deref(),
             pending_tls_crt: self.pending_tls_crt.as_deref(),
+            keys: &self.watched_keys,
+            is_token: leave::is_token(self.identity.as_ref().map(|of| of.kind.as_str())),
             is_immutable: self.is_immutable,
         }
     }
@@ -135,6 +142,11 @@ impl Object {
     pub(super) fn as_reviewed(&self) -> Secret<'_> {
         serde_json::from_str(&self.review).unwrap_or_default()
     }
+}
+
+/// Of the data keys those that tell whose data is left alone.
+fn watched_keys(data: &BTreeMap<&str, &str>) -> Vec<&'static str> {
+    leave::WATCHED_KEYS.iter().copied().filter(|key| data.contains_key(key)).collect()
 }
 
 /// What the webhook's guards look at: of `data` the names of all keys, and public values alone.
