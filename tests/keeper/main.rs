@@ -6,7 +6,9 @@ mod support;
 
 mod due;
 mod election;
+mod left;
 mod memory;
+mod news;
 mod promote;
 mod repair;
 mod restart;

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use base64::prelude::*;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::InspectError;
-use crate::admission::review::Secret;
 use crate::keeper::due::View;
 use crate::names;
+use crate::overlap::leave::{WATCHED_KEYS, is_token};
 use crate::overlap::pem::decoded_len;
 use crate::tools::documents::merged;
 
@@ -37,8 +37,8 @@ pub(super) struct Object {
     pub(super) size: usize,
     /// When the value under a key was last written, and by whom, where managed fields tell.
     pub(super) written: BTreeMap<String, Written>,
-    /// The object as the webhook would read it, as far as its guards look.
-    review: String,
+    /// Those of the keys that tell whose data is left alone.
+    watched: Vec<&'static str>,
 }
 
 /// Which Secret.
@@ -73,7 +73,7 @@ impl Object {
             stores: BTreeMap::new(),
             keys: Vec::new(),
             written: BTreeMap::new(),
-            review: "{}".to_owned(),
+            watched: Vec::new(),
         }
     }
 
@@ -114,7 +114,7 @@ impl Object {
             keys: data.keys().map(|key| (*key).to_owned()).collect(),
             size: data.values().map(|value| decoded_len(value)).sum(),
             written: written(&metadata["managedFields"]),
-            review: review(&secret, &data),
+            watched: WATCHED_KEYS.into_iter().filter(|key| data.contains_key(key)).collect(),
             source,
         })
     }
@@ -127,27 +127,11 @@ impl Object {
             ca_crt: self.ca_crt.as_deref(),
             tls_crt: self.tls_crt.as_deref(),
             pending_tls_crt: self.pending_tls_crt.as_deref(),
+            keys: &self.watched,
             is_immutable: self.is_immutable,
+            is_token: is_token(self.identity.as_ref().map(|identity| identity.kind.as_str())),
         }
     }
-
-    /// As the webhook reads it.
-    pub(super) fn as_reviewed(&self) -> Secret<'_> {
-        serde_json::from_str(&self.review).unwrap_or_default()
-    }
-}
-
-/// What the webhook's guards look at: of `data` the names of all keys, and public values alone.
-fn review(secret: &Value, data: &BTreeMap<&str, &str>) -> String {
-    let is_public = |key: &str| key == names::CA_CRT || key == names::TLS_CRT;
-    let shown = |(key, value): (&&str, &&str)| {
-        let value = if is_public(key) { *value } else { "" };
-        ((*key).to_owned(), Value::from(value))
-    };
-    let data: Map<String, Value> = data.iter().map(shown).collect();
-    let (labels, annotations) = (&secret["metadata"]["labels"], &secret["metadata"]["annotations"]);
-    let metadata = json!({"labels": labels, "annotations": annotations});
-    json!({"type": secret["type"], "metadata": metadata, "data": data}).to_string()
 }
 
 fn is_store(key: &str) -> bool {
