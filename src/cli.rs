@@ -21,6 +21,7 @@ use crate::telemetry::{self, Format, Level};
 use crate::tools::demo;
 use crate::tools::distrust::{DistrustArgs, DistrustError};
 use crate::tools::inspect::{InspectArgs, InspectError};
+use crate::tools::probe::ProbeArgs;
 use crate::tools::review::ReviewArgs;
 use crate::tools::status::StatusArgs;
 
@@ -120,6 +121,8 @@ pub struct LogArgs {
 pub enum Command {
     Distrust(Box<DistrustArgs>),
     Inspect(Box<InspectArgs>),
+    /// Find servers that resume TLS sessions across a rotation of their certificate
+    Probe(Box<ProbeArgs>),
     Review(Box<ReviewArgs>),
     Status(Box<StatusArgs>),
     Keeper(Box<KeeperArgs>),
@@ -137,6 +140,9 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
+            Self::Probe(args) => {
+                Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
+            }
             Self::Inspect(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
             Self::Completions(args) => {
                 Ok(args.run(Cli::command()).context("cannot write the completions")?)

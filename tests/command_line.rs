@@ -118,10 +118,10 @@ fn bash_completes_commands_flags_and_values() {
         (&["ca-overlap", "status", "--all-n"], "--all-namespaces"),
     ] {
         let list: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
-        let (last, before) = (list.last().unwrap(), &list[list.len() - 2]);
+        let (current, before) = (list.last().unwrap(), &list[list.len() - 2]);
         let ask = format!(
             "registered=$(complete -p ca-overlap); registered=${{registered#*-F }}; \
-             COMP_WORDS=({}); COMP_CWORD={}; ${{registered%% *}} ca-overlap {last} {before}; \
+             COMP_WORDS=({}); COMP_CWORD={}; ${{registered%% *}} ca-overlap {current} {before}; \
              printf '%s\\n' \"${{COMPREPLY[@]}}\"",
             list.join(" "),
             list.len() - 1
@@ -188,7 +188,7 @@ fn assert_is_clean(path: &Path, source: &str) {
         assert!(!line.ends_with(' ') && !line.contains('\t'), "{place}");
         assert!(!line.starts_with('\''), "{place}");
         if let Some(name) = line.strip_prefix('.') {
-            let name: String = name.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+            let name: String = name.chars().take_while(char::is_ascii_alphanumeric).collect();
             assert!(MACROS.contains(&name.as_str()) || name == "el", "{place}");
         }
     }

@@ -6,6 +6,7 @@ pub mod demo;
 pub mod distrust;
 mod documents;
 pub mod inspect;
+pub mod probe;
 mod progress;
 pub mod review;
 mod secrets;

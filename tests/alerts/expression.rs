@@ -1,4 +1,4 @@
-//! What a PromQL expression asks for, as far as our own expressions go.
+//! What a `PromQL` expression asks for, as far as our own expressions go.
 
 /// Labels that Prometheus gives to what it scrapes.
 const OF_TARGETS: [&str; 1] = ["instance"];

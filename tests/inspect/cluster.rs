@@ -21,11 +21,14 @@ async fn a_rotation_is_explained_as_the_webhook_stored_it() {
     let kubeconfig = cluster.plane.admin_kubeconfig();
     let name = format!("{}/it", secrets.namespace);
 
-    let text = run(&kubeconfig, &["inspect", &name]);
-    let text = text.with_code(0);
-    assert!(text.contains(&format!("Secret    {name}, kubernetes.io/tls")), "{text}");
-    assert!(text.contains("CN=New Root CA\n      the generator's own; active; the leaf"), "{text}");
-    assert!(text.contains("until the next rotation"), "{text}");
+    let shown = run(&kubeconfig, &["inspect", &name]);
+    let shown = shown.with_code(0);
+    assert!(shown.contains(&format!("Secret    {name}, kubernetes.io/tls")), "{shown}");
+    assert!(
+        shown.contains("CN=New Root CA\n      the generator's own; active; the leaf"),
+        "{shown}"
+    );
+    assert!(shown.contains("until the next rotation"), "{shown}");
     let document = run(&kubeconfig, &["inspect", &name, "-o", "json"]).json();
     let ca_crt = &document["inspected"][0]["ca.crt"];
     assert_eq!(

@@ -6,12 +6,18 @@ mod support;
 
 mod due;
 mod election;
+mod faults;
+mod kills;
 mod left;
 mod memory;
 mod news;
 mod promote;
+mod proxy;
+mod quiet;
 mod repair;
 mod restart;
 mod retire;
+mod rollout;
 mod scale;
 mod scene;
+mod workload;
