@@ -6,11 +6,11 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::Object;
-use crate::admission::guard::{self, LeaveData};
 use crate::keeper::due::{Known, Outlook, Rules, outlook};
 use crate::names;
 use crate::overlap::certs::{Bundle, Certificate};
 use crate::overlap::issuer::Issuers;
+use crate::overlap::leave::{LeaveData, leave_data};
 use crate::tools::text::printable;
 
 /// An object, read.
@@ -94,17 +94,17 @@ pub(super) fn verifies(chain: &Bundle, anchors: &[Certificate]) -> bool {
 
 fn left(object: &Object, outlook: &Outlook) -> Option<Left> {
     let identity = object.identity.as_ref()?;
-    if identity.kind == "kubernetes.io/service-account-token" {
+    let view = object.view();
+    if view.is_token {
         return Some(Left::ServiceAccountToken);
     }
     if identity.namespace.as_deref() == Some(names::NAMESPACE) {
         return Some(Left::OwnNamespace);
     }
-    if object.is_immutable {
+    if view.is_immutable {
         return Some(Left::Immutable);
     }
-    let (ca_crt, tls_crt) = (object.ca_crt.as_deref(), object.tls_crt.as_deref());
-    guard::leave_data(&object.as_reviewed(), &outlook.settings, ca_crt, tls_crt).map(Left::Data)
+    leave_data(&view, &outlook.settings, view.ca_crt, view.tls_crt).map(Left::Data)
 }
 
 /// A certificate with its extensions; `None` where the library dislikes one of them.

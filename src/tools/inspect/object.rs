@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 
 use base64::prelude::*;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::InspectError;
-use crate::admission::review::Secret;
 use crate::keeper::due::View;
 use crate::names;
-use crate::overlap::leave;
+use crate::overlap::leave::{WATCHED_KEYS, is_token};
 use crate::overlap::pem::decoded_len;
 use crate::tools::documents::merged;
 
@@ -32,16 +31,14 @@ pub(super) struct Object {
     pub(super) pending_tls_crt: Option<Vec<u8>>,
     /// Values under names of PKCS#12 and Java keystores, decoded.
     pub(super) stores: BTreeMap<String, Vec<u8>>,
-    /// Of the keys of `data` those that tell whose data is left alone.
-    watched_keys: Vec<&'static str>,
     /// All keys of `data`.
     pub(super) keys: Vec<String>,
     /// The sum of the decoded sizes of all values, in bytes.
     pub(super) size: usize,
     /// When the value under a key was last written, and by whom, where managed fields tell.
     pub(super) written: BTreeMap<String, Written>,
-    /// The object as the webhook would read it, as far as its guards look.
-    review: String,
+    /// Those of the keys that tell whose data is left alone.
+    watched: Vec<&'static str>,
 }
 
 /// Which Secret.
@@ -74,10 +71,9 @@ impl Object {
             tls_crt,
             pending_tls_crt: None,
             stores: BTreeMap::new(),
-            watched_keys: Vec::new(),
             keys: Vec::new(),
             written: BTreeMap::new(),
-            review: "{}".to_owned(),
+            watched: Vec::new(),
         }
     }
 
@@ -115,11 +111,10 @@ impl Object {
             tls_crt: value(names::TLS_CRT)?,
             pending_tls_crt: value(names::PENDING_TLS_CRT)?,
             stores,
-            watched_keys: watched_keys(&data),
             keys: data.keys().map(|key| (*key).to_owned()).collect(),
             size: data.values().map(|value| decoded_len(value)).sum(),
             written: written(&metadata["managedFields"]),
-            review: review(&secret, &data),
+            watched: WATCHED_KEYS.into_iter().filter(|key| data.contains_key(key)).collect(),
             source,
         })
     }
@@ -132,34 +127,11 @@ impl Object {
             ca_crt: self.ca_crt.as_deref(),
             tls_crt: self.tls_crt.as_deref(),
             pending_tls_crt: self.pending_tls_crt.as_deref(),
-            keys: &self.watched_keys,
-            is_token: leave::is_token(self.identity.as_ref().map(|of| of.kind.as_str())),
+            keys: &self.watched,
             is_immutable: self.is_immutable,
+            is_token: is_token(self.identity.as_ref().map(|identity| identity.kind.as_str())),
         }
     }
-
-    /// As the webhook reads it.
-    pub(super) fn as_reviewed(&self) -> Secret<'_> {
-        serde_json::from_str(&self.review).unwrap_or_default()
-    }
-}
-
-/// Of the data keys those that tell whose data is left alone.
-fn watched_keys(data: &BTreeMap<&str, &str>) -> Vec<&'static str> {
-    leave::WATCHED_KEYS.iter().copied().filter(|key| data.contains_key(key)).collect()
-}
-
-/// What the webhook's guards look at: of `data` the names of all keys, and public values alone.
-fn review(secret: &Value, data: &BTreeMap<&str, &str>) -> String {
-    let is_public = |key: &str| key == names::CA_CRT || key == names::TLS_CRT;
-    let shown = |(key, value): (&&str, &&str)| {
-        let value = if is_public(key) { *value } else { "" };
-        ((*key).to_owned(), Value::from(value))
-    };
-    let data: Map<String, Value> = data.iter().map(shown).collect();
-    let (labels, annotations) = (&secret["metadata"]["labels"], &secret["metadata"]["annotations"]);
-    let metadata = json!({"labels": labels, "annotations": annotations});
-    json!({"type": secret["type"], "metadata": metadata, "data": data}).to_string()
 }
 
 fn is_store(key: &str) -> bool {
