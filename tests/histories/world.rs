@@ -15,7 +15,7 @@ use ca_overlap::overlap::ask::Ask;
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::overlap::staged;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::pki::{self, Identity};
 
@@ -175,14 +175,9 @@ impl World {
         let plan = self.memory.as_ref().and_then(|m| m.compare(&secret, &rules, &[], self.now));
         let next = nonce(secret.annotation(names::ASK));
         if let Some(plan) = plan {
-            let ask = (!plan.certificates.is_empty()).then_some(Ask::Repair(plan.certificates));
-            let mut annotations: Map<String, Value> =
-                plan.annotations.iter().map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
-            if let Some(ask) = ask {
-                annotations.insert(names::ASK.into(), json!(ask.to_annotation(next)));
-            }
+            let ask = Ask::Repair(plan.repair());
             let before = self.carried();
-            self.ask(annotations, plan.mode);
+            self.ask(&json!(ask.to_annotation(next)));
             if self.is_webhook_up && self.carried() == before {
                 // Refused, and it would be again by the same rules: so it is from now on.
                 self.memory = None;
@@ -199,7 +194,7 @@ impl World {
             Some(Due::Promote(pending)) => json!(Ask::Promote(pending).to_annotation(next)),
             Some(Due::Withdraw) => Value::Null,
         };
-        self.ask(Map::from_iter([(names::ASK.to_owned(), ask)]), None);
+        self.ask(&ask);
         self.remember();
         true
     }
@@ -217,11 +212,8 @@ impl World {
         self.memory = is_watched.then(|| Remembered::of(&secret)).flatten();
     }
 
-    fn ask(&mut self, annotations: Map<String, Value>, mode: Option<String>) {
-        let mut change = json!({"metadata": {"annotations": annotations}});
-        if let Some(mode) = mode {
-            change["metadata"]["labels"] = json!({names::MODE: mode});
-        }
+    fn ask(&mut self, ask: &Value) {
+        let change = json!({"metadata": {"annotations": {names::ASK: ask}}});
         let mut object = self.stored.clone();
         json_patch::merge(&mut object, &change);
         self.write_as(object, KEEPER);
