@@ -16,6 +16,7 @@ use super::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
 use crate::overlap::certs::Fingerprint;
+use crate::overlap::policy::Mode;
 use crate::telemetry::{AskKind, AskResult};
 
 /// What every look needs.
@@ -263,7 +264,12 @@ impl Actor {
                 outlook.certificates.iter().any(|k| k.certificate.fingerprint() == *anchor)
             };
             let written = member.written().unwrap_or(staged.stage.since);
-            let is_ready = staged.anchors.iter().all(trusts)
+            // What a member restarts for its trust comes first, too. Of one that was promoted already
+            // the next restart is for its own leaf.
+            let is_before = outlook.stage.is_some() || outlook.settings.mode != Mode::Staged;
+            let restarts = is_before && restart::wanted(&member, &outlook).is_some();
+            let is_ready = !restarts
+                && staged.anchors.iter().all(trusts)
                 && staged.ready_after(written, &self.rules) <= now;
             if !is_ready {
                 return Ok(false);
