@@ -41,7 +41,7 @@ pub const ALLOW_RESTART: &str = "ca-overlap.dev/allow-restart";
 /// A rollout that takes longer is left to its owner; so is one that is paused for longer.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// No workload is restarted more often, whatever its Secrets do.
-const INTERVAL: Duration = Duration::from_secs(590);
+pub const INTERVAL: Duration = Duration::from_secs(590);
 
 /// A restart that is not complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +56,9 @@ pub struct Wanted {
     pub progress: Option<Progress>,
     /// Nothing is to be restarted: what is trusted now is only to be noted.
     pub is_first_sight: bool,
+    /// The pods trust these CAs already, since they were restarted while the leaf waited: only the
+    /// leaf is new to them.
+    pub is_for_leaf: bool,
     /// The beginning of the annotations of the pod template, of the whole group,
     scope: String,
     /// and the one of this Secret.
@@ -68,7 +71,7 @@ pub fn wanted(secret: &SecretView, outlook: &Outlook) -> Option<Wanted> {
     if workloads.is_empty() || outlook.certificates.is_empty() {
         return None;
     }
-    let trust = trust(outlook);
+    let trust = trust(outlook, outlook.stage.is_some());
     let noted = secret.annotation(names::RESTARTED).unwrap_or_default();
     let known = noted.split_ascii_whitespace().next();
     let is_same = known == Some(trust.as_str());
@@ -81,6 +84,10 @@ pub fn wanted(secret: &SecretView, outlook: &Outlook) -> Option<Wanted> {
     } else {
         known.map(ToOwned::to_owned)
     };
+    let was_interrupted = !is_same && Progress::is_noted(noted);
+    let is_for_leaf = !was_interrupted
+        && outlook.stage.is_none()
+        && from.as_ref().is_some_and(|from| *from == self::trust(outlook, true));
     let carries = outlook.certificates.iter().any(|known| known.carried.is_some());
     let is_first_sight = known.is_none() && !carries;
     let name = secret.meta().name.as_deref().unwrap_or_default();
@@ -89,7 +96,7 @@ pub fn wanted(secret: &SecretView, outlook: &Outlook) -> Option<Wanted> {
     let of_group = group.map(|group| hex(format!("group {group}").as_bytes(), 4));
     let scope = format!("{RESTARTED_FOR}.{}.", of_group.as_ref().unwrap_or(&of_secret));
     let mark = format!("{scope}{of_secret}");
-    Some(Wanted { trust, from, workloads, progress, is_first_sight, scope, mark })
+    Some(Wanted { trust, from, workloads, progress, is_first_sight, is_for_leaf, scope, mark })
 }
 
 impl Wanted {
@@ -135,7 +142,7 @@ fn hex(bytes: &[u8], count: usize) -> String {
 /// What pods that have just started trust, in short: the generator's own CAs, what is distrusted,
 /// and whether the new leaf still waits. What is carried does not count, because its end needs no
 /// restart; nor does how often, or in which order, something stands there.
-fn trust(outlook: &Outlook) -> String {
+fn trust(outlook: &Outlook, is_staged: bool) -> String {
     let sorted = |mut all: Vec<String>| {
         all.sort_unstable();
         all.dedup();
@@ -144,7 +151,7 @@ fn trust(outlook: &Outlook) -> String {
     let own = outlook.certificates.iter().filter(|known| known.carried.is_none());
     let own = sorted(own.map(|known| known.certificate.fingerprint().to_string()).collect());
     let distrust = sorted(outlook.settings.distrust.iter().map(ToString::to_string).collect());
-    let state = if outlook.stage.is_some() { "staged" } else { "" };
+    let state = if is_staged { "staged" } else { "" };
     hex([own, distrust, state.to_owned()].join("\n").as_bytes(), 16)
 }
 
@@ -337,6 +344,7 @@ mod tests {
             workloads: list("deployment/a,deployment/b").0,
             progress: None,
             is_first_sight: false,
+            is_for_leaf: false,
             mark: format!("{scope}{secret}"),
             scope,
         }
