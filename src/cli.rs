@@ -19,6 +19,7 @@ use crate::telemetry::{self, Format, Level};
 use crate::tools::demo;
 use crate::tools::distrust::{DistrustArgs, DistrustError};
 use crate::tools::review::ReviewArgs;
+use crate::tools::simulate::{self, SimulateArgs};
 use crate::tools::status::StatusArgs;
 
 /// Parses, runs, and turns what comes of it into an exit code: 0 fine, 1 found something or
@@ -106,6 +107,8 @@ pub enum Command {
     Distrust(Box<DistrustArgs>),
     /// Explain what the webhook decides about a write, without a cluster
     Review(Box<ReviewArgs>),
+    /// Show what CA rotations do to peers, with real handshakes in virtual time
+    Simulate(Box<SimulateArgs>),
     /// Show every CA rotation in flight
     Status(Box<StatusArgs>),
     /// Run the keeper: retire what is over, promote what has settled, repair what was missed
@@ -125,6 +128,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
+            Self::Simulate(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
             Self::Status(args) => {
                 Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
             }
@@ -161,6 +165,15 @@ impl From<DistrustError> for Failure {
         match error.usage() {
             Some(flag) => Self::Usage(UsageError::new(flag, error.to_string())),
             None => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<simulate::Error> for Failure {
+    fn from(error: simulate::Error) -> Self {
+        match error {
+            simulate::Error::Usage { flag, problem } => Self::Usage(UsageError::new(flag, problem)),
+            error => Self::Failed(error.into()),
         }
     }
 }

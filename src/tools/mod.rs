@@ -7,6 +7,7 @@ pub mod distrust;
 mod progress;
 pub mod review;
 mod secrets;
+pub mod simulate;
 pub mod status;
 mod table;
 mod text;

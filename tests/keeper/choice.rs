@@ -37,7 +37,7 @@ impl Group {
     }
 
     /// A Secret of the group, before or after its leaf went into service.
-    fn secret(&self, name: &str, is_staged: bool, annotations: Value) -> Value {
+    fn secret(&self, name: &str, is_staged: bool, annotations: &Value) -> Value {
         let encoded = |text: &str| BASE64_STANDARD.encode(text);
         let since = WRITTEN.parse().unwrap();
         let print = |leaf: &Leaf| Fingerprint::of(leaf.certificate.as_bytes());
@@ -64,7 +64,7 @@ impl Group {
         } else {
             secret["metadata"]["labels"][names::PHASE] = "overlap".into();
         }
-        json_patch::merge(&mut secret["metadata"]["annotations"], &annotations);
+        json_patch::merge(&mut secret["metadata"]["annotations"], annotations);
         secret
     }
 }
@@ -109,16 +109,16 @@ fn trust(secret: &Value) -> String {
 #[test]
 fn restarts_come_before_a_promotion_and_a_retirement_before_both() {
     let group = Group::new();
-    let plain = group.secret("a", true, json!({}));
+    let plain = group.secret("a", true, &json!({}));
     assert_eq!(choice(&plain, WRITTEN), Choice::Nothing);
     assert!(matches!(choice(&plain, SETTLED), Choice::Ask(Due::Promote(_))));
-    let mut restarted = group.secret("a", true, json!({names::RESTART: RESTART}));
+    let mut restarted = group.secret("a", true, &json!({names::RESTART: RESTART}));
     let trust = trust(&restarted);
     assert!(matches!(choice(&restarted, WRITTEN), Choice::Restart(_)));
     restarted["metadata"]["annotations"][names::RESTARTED] = trust.into();
     assert!(matches!(choice(&restarted, SETTLED), Choice::Ask(Due::Promote(_))));
     let over = json!({names::RESTART: RESTART, names::WINDOW: "1m"});
-    let over = group.secret("a", false, over);
+    let over = group.secret("a", false, &over);
     assert!(matches!(choice(&over, SETTLED), Choice::Ask(Due::Retire(_))));
     assert!(matches!(choice(&over, WRITTEN), Choice::Restart(_)));
 }
@@ -126,8 +126,8 @@ fn restarts_come_before_a_promotion_and_a_retirement_before_both() {
 #[test]
 fn a_leaf_waits_until_the_pods_of_the_whole_group_were_restarted_for_its_ca() {
     let group = Group::new();
-    let secret = group.secret("a", true, json!({}));
-    let mut other = group.secret("b", true, json!({names::RESTART: RESTART}));
+    let secret = group.secret("a", true, &json!({}));
+    let mut other = group.secret("b", true, &json!({names::RESTART: RESTART}));
     let staged_trust = trust(&other);
     let note = |other: &mut Value, text: &str| {
         other["metadata"]["annotations"][names::RESTARTED] = text.into();
@@ -146,7 +146,7 @@ fn a_leaf_waits_until_the_pods_of_the_whole_group_were_restarted_for_its_ca() {
     assert!(!is_ready(&secret, &other, WRITTEN), "but not for long enough");
 
     // It was promoted first: its pods have the trust, and are restarted for their own leaf now.
-    let mut promoted = group.secret("b", false, json!({names::RESTART: RESTART}));
+    let mut promoted = group.secret("b", false, &json!({names::RESTART: RESTART}));
     let final_trust = trust(&promoted);
     assert_ne!(final_trust, staged_trust);
     note(&mut promoted, &staged_trust);
@@ -160,8 +160,8 @@ fn a_leaf_waits_until_the_pods_of_the_whole_group_were_restarted_for_its_ca() {
 #[test]
 fn a_bundled_secret_of_the_group_is_waited_for_like_a_staged_one() {
     let group = Group::new();
-    let secret = group.secret("a", true, json!({}));
-    let mut bundled = group.secret("b", false, json!({names::RESTART: RESTART}));
+    let secret = group.secret("a", true, &json!({}));
+    let mut bundled = group.secret("b", false, &json!({names::RESTART: RESTART}));
     let trust = trust(&bundled);
     bundled["metadata"]["annotations"][names::RESTARTED] = "before".into();
     assert!(!is_ready(&secret, &bundled, SETTLED), "its pods know the old CA only");
