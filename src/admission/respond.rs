@@ -17,6 +17,7 @@ use crate::names;
 use crate::overlap::ask::Ask;
 use crate::overlap::policy::{Defaults, Mode, Raw, Settings};
 use crate::overlap::record::Record;
+use crate::overlap::restart;
 use crate::overlap::staged::{Keeper, Stage, Staging};
 use crate::overlap::warning::push_once;
 use crate::overlap::{Case, Contents, RecordAfter, Warning, Write};
@@ -86,7 +87,10 @@ pub fn respond(
     let closes_stage =
         skip == Some(Skip::Immutable) && old.immutable != Some(true) && staging::is_marked(old);
     match skip {
-        Some(Skip::Immutable) if !closes_stage => return immutable(object),
+        Some(Skip::Immutable) if !closes_stage => {
+            let user = request.user();
+            return immutable(object, &Asked::read(object, old, user, &installation.keeper_user));
+        }
         Some(skip) if !closes_stage => return Answer::without_change(Verdict::Skipped(skip)),
         _ => {}
     }
@@ -98,18 +102,31 @@ pub fn respond(
         asked: Asked::read(object, old, request.user(), &installation.keeper_user),
         closes_stage,
         keeper,
+        keeper_user: &installation.keeper_user,
     };
     update.answer(installation, now)
 }
 
-/// Nothing of an immutable Secret is touched, save that an ask never stays: its writer would wait
-/// for an answer.
-fn immutable(object: &Secret<'_>) -> Answer {
+/// Nothing of an immutable Secret is touched, save that an ask never stays, because its writer
+/// would wait for an answer, and that its settings may be brought back.
+fn immutable(object: &Secret<'_>, asked: &Asked) -> Answer {
     let mut answer = Answer::without_change(Verdict::Skipped(Skip::Immutable));
-    if object.annotation(names::ASK).is_some() {
-        let mut patch = PatchBuilder::new(object);
-        patch.without_annotation(names::ASK);
-        answer.patch = patch.build();
+    if object.annotation(names::ASK).is_none() {
+        return answer;
+    }
+    let mut patch = PatchBuilder::new(object);
+    patch.without_annotation(names::ASK);
+    let ask = asked.ask().filter(|ask| !ask.settings().is_empty());
+    for (key, value) in ask.map_or(&[][..], Ask::settings) {
+        if *key == names::MODE {
+            patch.label(key, Some(value));
+        } else if patch.annotation(key, Some(value.clone())).is_err() {
+            push_once(&mut answer.warnings, Warning::AnnotationsFull);
+        }
+    }
+    answer.patch = patch.build();
+    answer.asked = ask.map(Ask::name);
+    if ask.is_none() {
         answer.warnings.push(Warning::AskRefused);
     }
     answer
@@ -140,9 +157,19 @@ struct Update<'a> {
     /// It becomes immutable while a pair waits.
     closes_stage: bool,
     keeper: Keeper,
+    keeper_user: &'a str,
 }
 
-impl<'a> Update<'a> {
+/// What an update came to, before it is said.
+struct Outcome<'a> {
+    left: Option<LeaveData>,
+    ask: Option<&'a Ask>,
+    plan: Plan<'a>,
+    patch: Option<Patch>,
+    warnings: Vec<Warning>,
+}
+
+impl Update<'_> {
     fn answer(&self, installation: &Installation, now: Timestamp) -> Answer {
         let settings = Settings::read(self.raw_settings(), &installation.defaults);
         let stored_record = self.old.annotation(names::CARRIED).map(Record::parse);
@@ -157,9 +184,11 @@ impl<'a> Update<'a> {
         };
         let left = self.left(&settings, (!is_settled).then(|| values.incoming()));
         let mut warnings = self.warnings(&settings, stored_record.as_ref());
-        let ask = self.asked.ask().filter(|_| left.is_none());
+        // Settings come back also where data is left alone.
+        let asks = |ask: &&Ask| left.is_none() || !ask.settings().is_empty();
+        let ask = self.asked.ask().filter(asks);
         let repair = match ask {
-            Some(Ask::Repair(ders)) => ders.as_slice(),
+            Some(Ask::Repair(repair)) => repair.certificates.as_slice(),
             _ => &[],
         };
         let write = Write {
@@ -177,6 +206,12 @@ impl<'a> Update<'a> {
             Some(pairs) => Plan::staged(pairs, self.staging(pairs, &write, ask, installation)),
         };
         let (plan, patch) = self.patch(plan, &write, &mut warnings);
+        self.said(record, Outcome { left, ask, plan, patch, warnings })
+    }
+
+    /// What is to be said of it.
+    fn said(&self, record: Option<&Record>, outcome: Outcome<'_>) -> Answer {
+        let Outcome { left, ask, plan, patch, mut warnings } = outcome;
         let decision = plan.decision;
         let asked = ask.filter(|ask| plan.change.has_promoted() || !matches!(ask, Ask::Promote(_)));
         if asked.is_none() && self.asked.ask().is_some() {
@@ -230,6 +265,10 @@ impl<'a> Update<'a> {
         let wants_stage = settings.mode == Mode::Staged && self.object.ca_crt().is_some();
         if wants_stage && self.keeper == Keeper::Absent {
             warnings.push(Warning::StagedUnavailable);
+        }
+        let restart = self.setting(names::RESTART);
+        if restart.is_some_and(|text| restart::list(text).1 > 0) {
+            warnings.push(Warning::RestartUnreadable);
         }
         if self.loses_a_setting() {
             warnings.push(Warning::SettingTooLong);
@@ -328,13 +367,12 @@ impl<'a> Update<'a> {
         if let Some(bytes) = &decision.ca_crt {
             patch.ca_crt(bytes);
         }
-        if let Some(mode) =
-            self.restored(self.object.label(names::MODE), self.old.label(names::MODE))
-        {
+        let (mode, old_mode) = (self.object.label(names::MODE), self.old.label(names::MODE));
+        if let Some(mode) = self.restored(names::MODE, mode, old_mode) {
             patch.label(names::MODE, Some(mode));
         }
         for key in names::SETTINGS {
-            let setting = self.restored(self.object.annotation(key), self.old.annotation(key));
+            let setting = self.restored(key, self.object.annotation(key), self.old.annotation(key));
             let fits =
                 setting.is_none_or(|value| patch.annotation(key, Some(value.to_owned())).is_ok());
             if !fits {
@@ -345,18 +383,20 @@ impl<'a> Update<'a> {
     }
 
     /// The settings as they will stand on the Secret.
-    fn raw_settings(&self) -> Raw<'a> {
-        let annotation = |key| {
-            let (new, old) = (self.object.annotation(key), self.old.annotation(key));
-            new.or(self.restored(new, old))
-        };
+    fn raw_settings(&self) -> Raw<'_> {
         let (new, old) = (self.object.label(names::MODE), self.old.label(names::MODE));
         Raw {
-            mode: new.or(self.restored(new, old)),
-            keep: annotation(names::KEEP),
-            window: annotation(names::WINDOW),
-            distrust: annotation(names::DISTRUST),
+            mode: self.restored(names::MODE, new, old).or(new),
+            keep: self.setting(names::KEEP),
+            window: self.setting(names::WINDOW),
+            distrust: self.setting(names::DISTRUST),
         }
+    }
+
+    /// An annotation as it will stand on the Secret.
+    fn setting(&self, key: &'static str) -> Option<&str> {
+        let (new, old) = (self.object.annotation(key), self.old.annotation(key));
+        self.restored(key, new, old).or(new)
     }
 
     /// Whether a setting is wiped by a fresh object and is too long to be brought back.
@@ -369,8 +409,30 @@ impl<'a> Update<'a> {
                 .any(|key| too_long(key) && self.object.annotation(key).is_none())
     }
 
-    /// A stored value that a fresh object lacks.
-    fn restored(&self, new: Option<&'a str>, old: Option<&'a str>) -> Option<&'a str> {
-        old.filter(|value| self.is_wholesale && new.is_none() && value.len() <= names::MAX_RESTORED)
+    /// What takes the place of an incoming value, if anything does: the stored one, of which a
+    /// fresh object knows nothing, or what the keeper asks to be brought back.
+    fn restored<'b>(
+        &'b self,
+        key: &'static str,
+        new: Option<&'b str>,
+        old: Option<&'b str>,
+    ) -> Option<&'b str> {
+        if let Some(Ask::Repair(repair)) = self.asked.ask()
+            && let Some(value) = repair.setting(key)
+        {
+            return Some(value);
+        }
+        let old = old.filter(|value| value.len() <= names::MAX_RESTORED)?;
+        let is_wiped = new.is_none() && self.is_wholesale;
+        (is_wiped || (new != Some(old) && self.is_kept(key))).then_some(old)
+    }
+
+    /// Whether only the keeper may change an annotation: how far a restart has come, as long as
+    /// there is something to restart. A program that sets all annotations anew, as many controllers
+    /// do each time, would make the keeper write it again each time.
+    fn is_kept(&self, key: &str) -> bool {
+        key == names::RESTARTED
+            && self.object.annotation(names::RESTART).is_some()
+            && self.request.user() != self.keeper_user
     }
 }

@@ -1,16 +1,17 @@
 //! One look at one Secret: read it, decide, ask, and see what the webhook made of it.
 
+mod restarts;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::Resource;
 
 use super::api::{CallError, Change, Key, Secrets};
 use super::choice::{Choice, choose, is_group_ready};
 use super::due::{self, Due, Outlook, Rules, Staged};
 use super::lease::Leadership;
 use super::memory::{Plan, Remembered};
-use super::restart::{self, Progress, Restarter, Step, Wanted, Workload};
+use super::restart::{Restarter, Step};
 use super::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
@@ -88,8 +89,10 @@ pub struct Asked {
     pub kind: AskKind,
     /// What the webhook made of it.
     pub result: AskResult,
-    /// The certificates that are gone since.
-    pub gone: Vec<Fingerprint>,
+    /// The certificates that are carried since a repair.
+    pub carried_again: Vec<Fingerprint>,
+    /// The keys of the settings that it has brought back.
+    pub restored: Vec<&'static str>,
     /// How long after it was due it was done, in seconds.
     pub lateness: Option<f64>,
     /// The Secret as it is now.
@@ -146,10 +149,7 @@ impl Actor {
             Due::Promote(pending) => (AskKind::Promote, Some(Ask::Promote(pending))),
             Due::Withdraw => (AskKind::Withdraw, None),
         };
-        let value = ask.map(|ask| ask.to_annotation(nonce(secret.annotation(names::ASK))));
-        let annotations = vec![(names::ASK, value.as_deref())];
-        let change = Change { annotations, ..Change::default() };
-        let after = self.ask(key, secret, kind, change).await?;
+        let after = self.ask(key, secret, kind, ask.as_ref()).await?;
         let mut asked = self.judge(kind, &outlook, after);
         asked.lateness = due_since(&outlook, now).map(|since| seconds(since, Timestamp::now()));
         Ok(Outcome::Asked(Box::new(asked)))
@@ -173,16 +173,18 @@ impl Actor {
                 return Ok(Outcome::Namespace(found.map(|tenant| tenant.uid)));
             }
         }
-        let ask = (!plan.certificates.is_empty()).then_some(Ask::Repair(plan.certificates));
-        let ask = ask.map(|ask| ask.to_annotation(nonce(secret.annotation(names::ASK))));
-        let restored = plan.annotations.iter().map(|(key, value)| (*key, Some(value.as_str())));
-        let asked = ask.as_deref().map(|ask| (names::ASK, Some(ask)));
-        let annotations = restored.chain(asked).collect();
-        let change = Change { annotations, mode: plan.mode.as_deref(), is_trial: false };
+        let repair = plan.repair();
+        let settings = repair.settings.clone();
         let before = due::outlook(&secret.view(), &self.rules, Timestamp::now());
-        let after = self.ask(key, secret, AskKind::Repair, change).await?;
+        let ask = Ask::Repair(repair);
+        let after = self.ask(key, secret, AskKind::Repair, Some(&ask)).await?;
         let mut asked = self.judge(AskKind::Repair, &before, after);
-        if ask.is_none() {
+        let is_back = |(key, value): &(&'static str, String)| {
+            let stored = asked.after.annotation(key).or_else(|| asked.after.label(key));
+            (stored == Some(value)).then_some(*key)
+        };
+        asked.restored = settings.iter().filter_map(is_back).collect();
+        if asked.result == AskResult::Refused && !asked.restored.is_empty() {
             asked.result = AskResult::Done;
         }
         Ok(Outcome::Asked(Box::new(asked)))
@@ -197,106 +199,20 @@ impl Actor {
         key: &Key,
         secret: SecretView,
         kind: AskKind,
-        change: Change<'_>,
+        ask: Option<&Ask>,
     ) -> Result<SecretView, Failure> {
         let failed = |error| Failure { asking: Some(kind), error };
-        let asks = change.annotations.iter().any(|(key, ask)| *key == names::ASK && ask.is_some());
-        if asks && secret.annotation(names::ASK).is_some() {
-            let trial = Change { is_trial: true, ..change.clone() };
+        let standing = secret.annotation(names::ASK);
+        let value = ask.map(|ask| ask.to_annotation(nonce(standing)));
+        let change = Change { annotation: names::ASK, value: value.as_deref(), is_trial: false };
+        if value.is_some() && standing.is_some() {
+            let trial = Change { is_trial: true, ..change };
             let tried = self.secrets.change(key, &secret, trial).await.map_err(failed)?;
             if tried.annotation(names::ASK).is_some() {
                 return Ok(secret);
             }
         }
         self.secrets.change(key, &secret, change).await.map_err(failed)
-    }
-
-    /// Goes on with a restart by one step: at most one workload is changed.
-    async fn restart(
-        &self,
-        key: &Key,
-        secret: SecretView,
-        wanted: Wanted,
-        now: Timestamp,
-    ) -> Result<Outcome, CallError> {
-        let mut steps = Vec::new();
-        let mut next = 0;
-        // Since when the next one is waited for.
-        let mut waits = None;
-        if let Some((last, progress)) = wanted.position() {
-            next = last;
-            let since = progress.since;
-            if progress.is_waiting {
-                waits = Some(since);
-            } else {
-                let workload = &wanted.workloads[last];
-                match self.restarter.follow(key, &wanted, workload, since, now).await? {
-                    Step::Waiting => return Ok(Outcome::waiting(secret, since)),
-                    step => steps.push((workload.to_string(), step)),
-                }
-                next += 1;
-            }
-        }
-        let mut note = wanted.trust.clone();
-        while let Some(workload) = wanted.workloads.get(next).filter(|_| !wanted.is_first_sight) {
-            next += 1;
-            let step = self.begin(key, &secret, &wanted, workload, now).await?;
-            let is_waiting = step == Step::Waiting;
-            if let (true, Some(since)) = (is_waiting, waits.take()) {
-                // The order matters: the next one waits, too, but not for ever.
-                if !restart::is_too_long(since, now) {
-                    return Ok(Outcome::waiting(secret, since));
-                }
-                steps.push((workload.to_string(), Step::Paused));
-                continue;
-            }
-            let is_started = step == Step::Started;
-            if !is_waiting {
-                steps.push((workload.to_string(), step));
-            }
-            if is_started || is_waiting {
-                let workload = workload.to_string();
-                let from = wanted.from.clone();
-                note = Progress { workload, since: now, is_waiting, from }
-                    .to_annotation(&wanted.trust);
-                break;
-            }
-        }
-        let annotations = vec![(names::RESTARTED, Some(note.as_str()))];
-        let change = Change { annotations, ..Change::default() };
-        let after = self.secrets.change(key, &secret, change).await?;
-        Ok(Outcome::Restarting(Box::new(Restarting { steps, after })))
-    }
-
-    /// Restarts one workload, if it may be. The group is listed only where its own Secret is not
-    /// enough of a reason.
-    async fn begin(
-        &self,
-        key: &Key,
-        secret: &SecretView,
-        wanted: &Wanted,
-        workload: &Workload,
-        now: Timestamp,
-    ) -> Result<Step, CallError> {
-        let own = [key.name().to_owned()];
-        let step = self.restarter.start(key, wanted, workload, &own, now).await?;
-        if step != Step::Stranger {
-            return Ok(step);
-        }
-        let Some(members) = self.members(key, secret).await? else { return Ok(step) };
-        self.restarter.start(key, wanted, workload, &members, now).await
-    }
-
-    /// The names of the Secrets of its group, if it is in one.
-    async fn members(
-        &self,
-        key: &Key,
-        secret: &SecretView,
-    ) -> Result<Option<Vec<String>>, CallError> {
-        let group = secret.annotation(names::GROUP).filter(|name| !name.is_empty());
-        let Some(group) = group else { return Ok(None) };
-        let members = self.secrets.group(key.namespace(), group).await?;
-        Ok(Some(members.into_iter().filter_map(|member| member.meta().name.clone()).collect()))
     }
 
     /// What the webhook made of an ask.
@@ -306,11 +222,13 @@ impl Actor {
             outlook.certificates.iter().any(|k| k.certificate.fingerprint() == *fingerprint)
         };
         let all = before.certificates.iter().map(|known| known.certificate.fingerprint());
-        let gone: Vec<Fingerprint> = all.filter(|fingerprint| !left(fingerprint)).collect();
+        let mut gone = all.filter(|fingerprint| !left(fingerprint));
+        let is_new = |now: &Fingerprint| carried(before).all(|was| was != *now);
+        let carried_again: Vec<Fingerprint> = carried(&outlook).filter(is_new).collect();
         let is_done = match kind {
-            AskKind::Retire => !gone.is_empty(),
+            AskKind::Retire => gone.next().is_some(),
             AskKind::Promote => outlook.stage.is_none(),
-            AskKind::Repair => carried(&outlook).any(|now| carried(before).all(|was| was != now)),
+            AskKind::Repair => !carried_again.is_empty(),
             AskKind::Withdraw => true,
         };
         let result = if after.annotation(names::ASK).is_some() {
@@ -320,7 +238,7 @@ impl Actor {
         } else {
             AskResult::Refused
         };
-        Asked { kind, result, gone, lateness: None, after }
+        Asked { kind, result, carried_again, restored: Vec::new(), lateness: None, after }
     }
 
     /// Whether the group lets it be promoted; it is listed only where there is one.

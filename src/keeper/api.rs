@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::lease::Leadership;
@@ -72,13 +72,14 @@ pub enum CallError {
     NotLeading,
 }
 
-/// What to change on a Secret.
-#[derive(Clone, Debug, Default)]
+/// What to change on a Secret: an annotation of the keeper's own. Of any other it would become the
+/// manager, and stand in the way of those who apply without force.
+#[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
-    /// Annotations to set or, by `None`, to remove.
-    pub annotations: Vec<(&'a str, Option<&'a str>)>,
-    /// The label `mode` to set.
-    pub mode: Option<&'a str>,
+    /// Which one.
+    pub annotation: &'static str,
+    /// To set or, by `None`, to remove.
+    pub value: Option<&'a str>,
     /// Only tried out: nothing is stored (`dryRun`). The webhook is called all the same.
     pub is_trial: bool,
 }
@@ -122,25 +123,19 @@ impl Secrets {
         Ok(found.metadata.uid.map(|uid| Tenant { uid, created }))
     }
 
-    /// Changes annotations, and a label, of the version that was read. Gives what is stored
-    /// afterwards, the webhook's changes included.
+    /// Changes an annotation of the version that was read. Gives what is stored afterwards, the
+    /// webhook's changes included.
     pub async fn change(
         &self,
         key: &Key,
         read: &SecretView,
         change: Change<'_>,
     ) -> Result<SecretView, CallError> {
-        let annotations = change.annotations.into_iter();
-        let annotations: Map<String, Value> =
-            annotations.map(|(key, value)| (key.to_owned(), json!(value))).collect();
-        let mut patch = json!({"metadata": {
+        let patch = json!({"metadata": {
             "uid": read.meta().uid,
             "resourceVersion": read.resource_version(),
-            "annotations": annotations,
+            "annotations": {change.annotation: change.value},
         }});
-        if let Some(mode) = change.mode {
-            patch["metadata"]["labels"] = json!({names::MODE: mode});
-        }
         let api: Api<SecretView> = Api::namespaced(self.client.clone(), key.namespace());
         let parameters = PatchParams {
             field_manager: Some(names::KEEPER_SERVICE_ACCOUNT.to_owned()),
@@ -248,7 +243,7 @@ mod tests {
         let read: SecretView = serde_json::from_value(read).unwrap();
         let key = Key::of(&read);
         for is_trial in [true, false] {
-            let change = Change { is_trial, ..Change::default() };
+            let change = Change { annotation: names::ASK, value: None, is_trial };
             let refused = secrets.change(&key, &read, change).await;
             assert_eq!(refused.err(), Some(CallError::NotLeading));
         }

@@ -4,8 +4,10 @@
 //! whoever leads next. Each Secret is looked at by at most one task, and few are at a time.
 
 mod outcomes;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -37,6 +39,8 @@ pub struct Controller {
     events: Events,
     metrics: KeeperMetrics,
     watched: Watched,
+    /// What was kept of those that no watch shows any more, while their names are looked at.
+    parted: HashMap<Key, Tracked>,
     memory: Memory,
     /// Deadlines, by the wall clock.
     deadlines: Agenda<Timestamp>,
@@ -74,6 +78,7 @@ impl Controller {
             actor,
             events,
             watched: Watched::new(metrics.clone()),
+            parted: HashMap::new(),
             memory: Memory::default(),
             metrics,
             deadlines: Agenda::default(),
@@ -174,6 +179,8 @@ impl Controller {
         for key in self.memory.expire(Instant::now()) {
             self.looks.remove(&key);
         }
+        let now = Instant::now();
+        self.parted.retain(|key, _| self.memory.get(key, now).is_some());
         self.count_remembered();
     }
 
@@ -233,18 +240,21 @@ impl Controller {
     /// It has gone, or its labels have. Whoever makes it anew knows nothing of them: its name is
     /// looked at for a while.
     fn lost(&mut self, key: &Key) {
-        self.unwatch(key);
+        let parted = self.unwatch(key);
         if let Some(again) = self.memory.lose(key, Instant::now()) {
             self.looks.set(key, again);
+            self.parted.extend(parted.map(|parted| (key.clone(), parted)));
+        } else {
+            self.parted.remove(key);
         }
         self.count_remembered();
     }
 
-    fn unwatch(&mut self, key: &Key) {
-        self.watched.remove(key);
+    fn unwatch(&mut self, key: &Key) -> Option<Tracked> {
         self.deadlines.remove(key);
         self.looks.remove(key);
         self.retries.forget(key);
+        self.watched.remove(key)
     }
 
     /// What a watch or an answer shows.
@@ -261,8 +271,11 @@ impl Controller {
         let distrusted = self.watched.distrusted();
         let is_damaged = before
             .is_some_and(|b| b.compare(secret, &self.actor.rules, &distrusted, now).is_some());
+        if !is_damaged {
+            self.tell(&key, secret, &tracked, &outlook, now);
+        }
+        self.parted.remove(&key);
         if Source::ALL.into_iter().any(|source| tracked.is_selected(source)) {
-            self.tell(&key, &tracked, &outlook);
             self.watched.insert(&key, tracked);
         } else {
             self.unwatch(&key);
@@ -301,13 +314,21 @@ impl Controller {
     }
 
     /// Events about what has changed. Only by the leader, and not about what was found at start.
-    fn tell(&self, key: &Key, tracked: &Tracked, outlook: &due::Outlook) {
-        let before = self.watched.get(key).filter(|before| before.uid == tracked.uid);
+    fn tell(
+        &self,
+        key: &Key,
+        secret: &SecretView,
+        tracked: &Tracked,
+        outlook: &due::Outlook,
+        now: Timestamp,
+    ) {
+        let before = self.watched.get(key).or_else(|| self.parted.get(key));
+        let before = before.filter(|before| before.uid == tracked.uid);
         let is_first_list = *self.complete.borrow() != [true; 2];
         if !self.actor.leadership.may_act() || (before.is_none() && is_first_list) {
             return;
         }
-        for (reason, text) in tracked.news(before, outlook) {
+        for (reason, text) in tracked.news(before, secret, outlook, now) {
             self.events.say(key, Some(&tracked.uid), reason, text);
         }
     }

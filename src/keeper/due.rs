@@ -11,13 +11,14 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 pub use self::problem::Problem;
-use super::restart;
 use crate::names;
 use crate::overlap::certs::{Bundle, Certificate, Fingerprint};
 use crate::overlap::decide::carried_entries;
 use crate::overlap::issuer::{Issuers, MAX_CHAIN};
-use crate::overlap::policy::{Defaults, Mode, Raw, Settings};
+use crate::overlap::leave::{self, Marks};
+use crate::overlap::policy::{Defaults, Raw, Settings};
 use crate::overlap::record::{Entry, Record};
+use crate::overlap::restart;
 use crate::overlap::staged::Stage;
 use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, Write};
 
@@ -34,8 +35,28 @@ pub struct View<'a> {
     pub tls_crt: Option<&'a [u8]>,
     /// `data["pending.tls.crt"]`, decoded.
     pub pending_tls_crt: Option<&'a [u8]>,
+    /// Those of the data keys that tell whose data is left alone ([`leave::WATCHED_KEYS`]).
+    pub keys: &'a [&'static str],
     /// Data of an immutable Secret never changes.
     pub is_immutable: bool,
+    /// The webhook does not look at tokens of `ServiceAccounts`.
+    pub is_token: bool,
+}
+
+impl Marks for View<'_> {
+    fn has_key(&self, key: &str) -> bool {
+        if key == names::TLS_CRT { self.tls_crt.is_some() } else { self.keys.contains(&key) }
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        self.labels.get(key).map(String::as_str)
+    }
+}
+
+/// Whether the webhook would change data of this Secret at all. Where it would not nothing is asked.
+pub fn may_change_data(view: &View<'_>, settings: &Settings) -> bool {
+    let left = || leave::leave_data(view, settings, view.ca_crt, view.tls_crt);
+    !view.is_immutable && !view.is_token && left().is_none()
 }
 
 /// What counts for every Secret.
@@ -209,6 +230,7 @@ struct Reading<'a> {
     known: Vec<Known>,
     leaf: Option<Leaf>,
     leaf_certificate: Option<Certificate>,
+    may_change_data: bool,
 }
 
 impl<'a> Reading<'a> {
@@ -224,6 +246,7 @@ impl<'a> Reading<'a> {
         let known = known(&bundle, record.as_ref(), &chain, &settings);
         Self {
             view,
+            may_change_data: may_change_data(view, &settings),
             settings,
             record,
             record_is_unreadable,
@@ -238,7 +261,7 @@ impl<'a> Reading<'a> {
 
     /// The carried certificates that the webhook would cut out now.
     fn going(&self, now: Timestamp) -> Vec<Fingerprint> {
-        if !self.known.iter().any(|known| self.is_over(known, now)) || !self.may_change_data() {
+        if !self.known.iter().any(|known| self.is_over(known, now)) || !self.may_change_data {
             return Vec::new();
         }
         let contents = Contents { ca_crt: self.view.ca_crt, tls_crt: self.view.tls_crt };
@@ -256,10 +279,6 @@ impl<'a> Reading<'a> {
         let left = Bundle::parse(&left, MAX_STORED_BLOCKS).unwrap_or_default();
         let gone = self.known.iter().filter(|known| !left.contains(&known.certificate));
         gone.map(|known| known.certificate.fingerprint()).collect()
-    }
-
-    fn may_change_data(&self) -> bool {
-        self.settings.mode != Mode::Off && !self.view.is_immutable
     }
 
     fn is_over(&self, known: &Known, now: Timestamp) -> bool {
@@ -287,7 +306,7 @@ impl<'a> Reading<'a> {
             let fingerprint = known.certificate.fingerprint();
             if known.carried.is_some() {
                 let stays = self.is_over(known, now) && !going.contains(&fingerprint);
-                if stays && self.may_change_data() {
+                if stays && self.may_change_data {
                     problems.push(Problem::RetireBlocked(fingerprint));
                 }
                 continue;
@@ -341,8 +360,10 @@ impl<'a> Reading<'a> {
         let retire = ends.map(|at| Next { at, what: Planned::Retire });
         let promote = stage
             .map(|staged| Next { at: staged.ready.min(staged.latest), what: Planned::Promote });
-        let may = self.may_change_data();
-        retire.chain(promote).filter(|next| may && next.at > now).min_by_key(|next| next.at)
+        retire
+            .chain(promote)
+            .filter(|next| self.may_change_data && next.at > now)
+            .min_by_key(|next| next.at)
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::api::{Key, call};
 use crate::names;
 use crate::overlap::certs::Fingerprint;
-use crate::telemetry::{AskKind, EventResult, KeeperMetrics};
+use crate::telemetry::{EventResult, KeeperMetrics};
 
 /// Why an Event is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum Reason {
     Retired,
     /// A carried CA is over, and the leaf needs it.
     RetireBlocked,
+    /// A pair waits no longer, and does not serve either.
+    StageEnded,
     /// A new pair waits.
     Staged,
 }
@@ -50,6 +52,7 @@ impl Reason {
             Self::Restarted => "Restarted",
             Self::Retired => "Retired",
             Self::RetireBlocked => "RetireBlocked",
+            Self::StageEnded => "StageEnded",
             Self::Staged => "Staged",
         }
     }
@@ -63,7 +66,7 @@ impl Reason {
             Self::Repaired => "Repair",
             Self::RestartFailed | Self::Restarted => "Restart",
             Self::Retired | Self::RetireBlocked => "Retire",
-            Self::Staged => "Stage",
+            Self::Staged | Self::StageEnded => "Stage",
         }
     }
 
@@ -176,29 +179,32 @@ impl Bucket {
     }
 }
 
-/// What to say of an ask that the webhook has acted on.
-pub fn of_ask(kind: AskKind, gone: &[Fingerprint]) -> Option<(Reason, String)> {
-    match kind {
-        AskKind::Retire => {
-            let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
-            let text = format!("taken out of ca.crt, because it was over: {}", gone.join(", "));
-            Some((Reason::Retired, text))
-        }
-        AskKind::Promote => {
-            let text = "the new leaf is in tls.crt: the trust has spread";
-            Some((Reason::Promoted, text.to_owned()))
-        }
-        AskKind::Repair => {
-            let text = "what an update had dropped is carried again";
-            Some((Reason::Repaired, text.to_owned()))
-        }
-        AskKind::Withdraw => None,
+/// What to say of a repair: which CAs are carried again, and which settings are back, by their keys.
+pub fn of_repair(carried_again: &[Fingerprint], restored: &[&str]) -> String {
+    let mut what = Vec::new();
+    if !carried_again.is_empty() {
+        let all: Vec<String> = carried_again.iter().map(ToString::to_string).collect();
+        what.push(format!("carried again: {}", all.join(", ")));
     }
+    if !restored.is_empty() {
+        what.push(format!("set again: {}", restored.join(", ")));
+    }
+    format!("a write that the webhook did not see had dropped this; {}", what.join("; "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_repair_says_what_came_back() {
+        let ca = Fingerprint::of(b"CA1");
+        let text = of_repair(&[ca], &[]);
+        assert!(text.ends_with(&format!("; carried again: {ca}")), "{text}");
+        let text = of_repair(&[], &[names::KEEP, names::MODE]);
+        assert!(text.ends_with("; set again: ca-overlap.dev/keep, ca-overlap.dev/mode"), "{text}");
+        assert!(!text.contains("carried again"));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_and_then_the_rate_is_kept() {

@@ -78,6 +78,29 @@ impl Leadership {
     }
 }
 
+#[cfg(test)]
+impl Leadership {
+    /// One that a test gives and takes, by sending whether it leads.
+    pub(super) fn given(leads: bool) -> (Given, Self) {
+        let given = Given(watch::Sender::new(Standing::default()));
+        given.set(leads);
+        let leadership = Self(given.0.subscribe());
+        (given, leadership)
+    }
+}
+
+/// Gives and takes leadership.
+#[cfg(test)]
+pub(super) struct Given(watch::Sender<Standing>);
+
+#[cfg(test)]
+impl Given {
+    pub(super) fn set(&self, leads: bool) {
+        let confirmed_until = Some(Instant::now() + Duration::from_secs(3600));
+        self.0.send_replace(Standing { is_claimed: leads, confirmed_until });
+    }
+}
+
 /// Runs for the Lease; see [`Election::run`].
 pub struct Election {
     client: Client,

@@ -12,13 +12,13 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::api::Key;
-use super::due::{Rules, View, settings};
+use super::due::{Rules, View, may_change_data, settings};
 use super::secret_view::SecretView;
 use crate::names;
-use crate::overlap::ask::{MAX_REPAIRED, Repaired};
+use crate::overlap::ask::{MAX_REPAIRED, Repair, Repaired};
 use crate::overlap::certs::{Bundle, Certificate, Fingerprint};
 use crate::overlap::decide::carried_entries;
-use crate::overlap::policy::{Mode, Settings};
+use crate::overlap::policy::Settings;
 use crate::overlap::record::{Entry, Record};
 use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, RecordAfter, Write};
 
@@ -61,6 +61,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What the webhook is to be asked for.
+    pub fn repair(self) -> Repair {
+        let settings =
+            self.annotations.into_iter().chain(self.mode.map(|mode| (names::MODE, mode)));
+        Repair { certificates: self.certificates, settings: settings.collect() }.fitting()
+    }
+
     /// Whether what is remembered can have been in a namespace that was created at `namespace`: one
     /// that is younger is another of the same name. Of what is not known, it cannot.
     pub fn can_be_of(&self, namespace: Option<Timestamp>) -> bool {
@@ -104,7 +111,7 @@ impl Remembered {
         now: Timestamp,
     ) -> Option<Plan> {
         let view = secret.view();
-        let ca_crt = view.ca_crt?;
+        let ca_crt = view.ca_crt.filter(|_| !view.is_token)?;
         let is_recreated = secret.object_uid() != Some(self.uid.as_str());
         let record = secret.annotation(names::CARRIED);
         // The webhook always brings its record back, so whoever wiped it was not seen.
@@ -120,10 +127,10 @@ impl Remembered {
             let has_mode = secret.label(names::MODE).is_some();
             plan.mode = self.mode.clone().filter(|_| !has_mode);
         }
-        let mut settings = restored(&view, &plan, rules);
+        let (mut settings, may_change_data) = restored(&view, &plan, rules);
         settings.distrust.extend(fingerprints(self.distrust()));
         settings.distrust.extend(distrusted);
-        if settings.mode != Mode::Off && !view.is_immutable {
+        if may_change_data {
             plan.certificates = self.lost_certificates(&view, &settings, now);
         }
         let is_empty = plan.certificates.is_empty();
@@ -218,14 +225,18 @@ impl Remembered {
     }
 }
 
-/// What counts for a Secret once the plan's settings are back.
-fn restored(view: &View<'_>, plan: &Plan, rules: &Rules) -> Settings {
+/// What counts for a Secret once the plan's settings are back, and whether the webhook would change
+/// its data then.
+fn restored(view: &View<'_>, plan: &Plan, rules: &Rules) -> (Settings, bool) {
     let mut labels = view.labels.clone();
     labels.extend(plan.mode.clone().map(|mode| (names::MODE.to_owned(), mode)));
     let mut annotations = view.annotations.clone();
     let added = plan.annotations.iter();
     annotations.extend(added.map(|(key, value)| ((*key).to_owned(), value.clone())));
-    settings(&View { labels: &labels, annotations: &annotations, ..*view }, rules)
+    let view = View { labels: &labels, annotations: &annotations, ..*view };
+    let settings = settings(&view, rules);
+    let may_change_data = may_change_data(&view, &settings);
+    (settings, may_change_data)
 }
 
 /// The fingerprints of the annotation `distrust`.

@@ -18,6 +18,8 @@ pub mod due;
 pub mod events;
 pub mod lease;
 pub mod memory;
+#[cfg(test)]
+mod mock;
 pub mod restart;
 pub mod retries;
 pub mod run;

@@ -6,9 +6,7 @@
 
 mod progress;
 mod state;
-mod workload;
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -21,18 +19,18 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 pub use self::progress::Progress;
-use self::state::{State, daemon_set, deployment, stateful_set};
-use self::workload::Kind;
-pub use self::workload::{Workload, list};
+pub use self::state::State;
+use self::state::{daemon_set, deployment, stateful_set};
 use super::api::{CallError, Key, call, fence};
-use super::due::Outlook;
+use super::due::{self, Due, Outlook, Rules};
 use super::lease::Leadership;
 use super::secret_view::SecretView;
 use crate::names;
 use crate::overlap::certs::Fingerprint;
+pub use crate::overlap::restart::{Kind, Workload, list};
 
-/// On a pod template, with words of the group's and the Secret's name behind it: the change of
-/// trust that it was restarted for. Two that share a workload do not get into each other's way.
+/// On a pod template, with words of the group's and the Secret's name behind it: what its pods have
+/// found in this Secret when they started.
 pub const RESTARTED_FOR: &str = "ca-overlap.dev/restarted-for";
 /// On a pod template: when that was.
 pub const RESTARTED_AT: &str = "ca-overlap.dev/restarted-at";
@@ -42,14 +40,17 @@ pub const ALLOW_RESTART: &str = "ca-overlap.dev/allow-restart";
 const PATIENCE: Duration = Duration::from_secs(600);
 /// No workload is restarted more often, whatever its Secrets do.
 pub const INTERVAL: Duration = Duration::from_secs(590);
+/// Secrets that rotate together are written one after another: the last one is waited for until it
+/// is as old as this,
+const PAUSE: Duration = Duration::from_secs(5);
+/// but not for longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A restart that is not complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// What it is for: changes with the generator's CAs, with distrust, and with promotion.
     pub trust: String,
-    /// The trust before, if it is known.
-    pub from: Option<String>,
     /// The workloads, in order.
     pub workloads: Vec<Workload>,
     /// How far it has come.
@@ -79,24 +80,49 @@ pub fn wanted(secret: &SecretView, outlook: &Outlook) -> Option<Wanted> {
         return None;
     }
     let progress = Progress::parse(noted).filter(|_| is_same);
-    let from = if is_same {
-        progress.as_ref().and_then(|progress| progress.from.clone())
-    } else {
-        known.map(ToOwned::to_owned)
+    let is_for_leaf = match &progress {
+        Some(progress) => progress.is_for_leaf,
+        None => outlook.stage.is_none() && noted == self::trust(outlook, true),
     };
-    let was_interrupted = !is_same && Progress::is_noted(noted);
-    let is_for_leaf = !was_interrupted
-        && outlook.stage.is_none()
-        && from.as_ref().is_some_and(|from| *from == self::trust(outlook, true));
     let carries = outlook.certificates.iter().any(|known| known.carried.is_some());
     let is_first_sight = known.is_none() && !carries;
-    let name = secret.meta().name.as_deref().unwrap_or_default();
+    let (scope, mark) = (scope(secret), mark(secret));
+    Some(Wanted { trust, workloads, progress, is_first_sight, is_for_leaf, scope, mark })
+}
+
+/// The beginning of the annotations of a pod template, for all of a Secret's group.
+fn scope(secret: &SecretView) -> String {
     let group = secret.annotation(names::GROUP).filter(|name| !name.is_empty());
-    let of_secret = hex(format!("secret {name}").as_bytes(), 4);
     let of_group = group.map(|group| hex(format!("group {group}").as_bytes(), 4));
-    let scope = format!("{RESTARTED_FOR}.{}.", of_group.as_ref().unwrap_or(&of_secret));
-    let mark = format!("{scope}{of_secret}");
-    Some(Wanted { trust, from, workloads, progress, is_first_sight, is_for_leaf, scope, mark })
+    format!("{RESTARTED_FOR}.{}.", of_group.unwrap_or_else(|| of_secret(secret)))
+}
+
+/// The annotation of a pod template, for this Secret.
+fn mark(secret: &SecretView) -> String {
+    scope(secret) + &of_secret(secret)
+}
+
+fn of_secret(secret: &SecretView) -> String {
+    let name = secret.meta().name.as_deref().unwrap_or_default();
+    hex(format!("secret {name}").as_bytes(), 4)
+}
+
+/// Whether Secrets of a group are being written right now, or are about to be: pods that started
+/// between the first and the last of them would have to start again. `waits` is since when that is
+/// waited for, if it is.
+pub fn is_on_its_way(
+    group: &[SecretView],
+    rules: &Rules,
+    waits: Option<Timestamp>,
+    now: Timestamp,
+) -> bool {
+    if group.len() < 2 || waits.is_some_and(|since| age(since, now) >= LONGEST_PAUSE) {
+        return false;
+    }
+    group.iter().any(|member| {
+        let is_young = member.written().is_some_and(|at| age(at, now) < PAUSE);
+        is_young || matches!(due::outlook(&member.view(), rules, now).due, Some(Due::Promote(_)))
+    })
 }
 
 impl Wanted {
@@ -109,28 +135,51 @@ impl Wanted {
         Some((self.workloads.iter().position(is_last)?, progress))
     }
 
-    /// Whether it was restarted for this change, by this Secret or another one of the group.
-    fn is_done(&self, marks: &BTreeMap<String, String>) -> bool {
-        self.of_group(marks).any(|(_, trust)| *trust == self.trust)
+    /// Why a workload is not to be changed now, if so.
+    pub fn before(&self, state: &State, now: Timestamp) -> Option<Step> {
+        if self.is_done(state) {
+            return Some(Step::Started);
+        }
+        let interval = SignedDuration::try_from(INTERVAL).unwrap_or_default();
+        let is_recent = state.restarted_at.is_some_and(|at| {
+            let age = now.duration_since(at);
+            !age.is_negative() && age < interval
+        });
+        (state.is_paused || is_recent).then_some(Step::Waiting)
     }
 
-    /// The change of the pod template. Marks of the trust before are of the group's earlier turn:
-    /// were they left, a CA that comes back would count as restarted for.
-    fn marks(&self, marks: &BTreeMap<String, String>, now: Timestamp) -> Map<String, Value> {
-        let is_over = |trust: &String| self.from.as_ref() == Some(trust);
-        let over = self.of_group(marks).filter(|(_, trust)| is_over(trust));
-        let mut change: Map<String, Value> =
-            over.map(|(key, _)| (key.clone(), Value::Null)).collect();
+    /// The change of the pod template: what its pods are going to find in this Secret, and in the
+    /// others of `group` that want this workload restarted. Those then need no restart of their own.
+    /// What is said of Secrets that have left the group goes.
+    pub fn marks(
+        &self,
+        workload: &Workload,
+        group: &[SecretView],
+        rules: &Rules,
+        state: &State,
+        now: Timestamp,
+    ) -> Map<String, Value> {
+        let members: Vec<String> = group.iter().map(mark).chain([self.mark.clone()]).collect();
+        let of_group = state.restarted_for.keys().filter(|key| key.starts_with(&self.scope));
+        let left = of_group.filter(|key| !members.contains(key));
+        let mut change: Map<String, Value> = left.map(|key| (key.clone(), Value::Null)).collect();
+        for member in group {
+            let (listed, _) = list(member.annotation(names::RESTART).unwrap_or_default());
+            if listed.contains(workload) {
+                let outlook = due::outlook(&member.view(), rules, now);
+                let trust = trust(&outlook, outlook.stage.is_some());
+                change.insert(mark(member), json!(trust));
+            }
+        }
+        // Its own is what is being acted on, even if it has been written since.
         change.insert(self.mark.clone(), json!(self.trust));
         change.insert(RESTARTED_AT.to_owned(), json!(format!("{now:.0}")));
         change
     }
 
-    fn of_group<'a>(
-        &'a self,
-        marks: &'a BTreeMap<String, String>,
-    ) -> impl Iterator<Item = (&'a String, &'a String)> {
-        marks.iter().filter(|(key, _)| key.starts_with(&self.scope))
+    /// Whether its pods have found this trust when they started.
+    fn is_done(&self, state: &State) -> bool {
+        state.restarted_for.get(&self.mark) == Some(&self.trust)
     }
 }
 
@@ -201,29 +250,31 @@ impl Restarter {
         Self { client, leadership }
     }
 
-    /// Changes the pod template of a workload, unless that was done for this change of trust.
-    /// `secrets` are the names of the group, as far as they are known.
+    /// What a workload is like, or why it cannot be restarted.
+    pub async fn find(
+        &self,
+        key: &Key,
+        workload: &Workload,
+    ) -> Result<Result<State, Step>, CallError> {
+        match self.state(key, workload).await {
+            Ok(state) => Ok(state.ok_or(MISSING)),
+            // The others of the list do not wait for what may never be allowed.
+            Err(CallError::Denied(_)) => Ok(Err(Step::Denied)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Changes the pod template of a workload, as it was read, by `marks`.
     pub async fn start(
         &self,
         key: &Key,
-        wanted: &Wanted,
         workload: &Workload,
-        secrets: &[String],
-        now: Timestamp,
+        state: &State,
+        marks: Map<String, Value>,
     ) -> Result<Step, CallError> {
-        let state = match self.state(key, workload, secrets).await {
-            Err(CallError::Denied(_)) => return Ok(Step::Denied),
-            other => other?,
-        };
-        let Some(state) = state else { return Ok(Step::NotAllowed("it does not exist")) };
-        if let Some(step) = before(&state, wanted, now) {
-            return Ok(step);
-        }
         let patch = json!({
             "metadata": {"resourceVersion": state.resource_version},
-            "spec": {"template": {"metadata": {
-                "annotations": wanted.marks(&state.restarted_for, now),
-            }}},
+            "spec": {"template": {"metadata": {"annotations": marks}}},
         });
         let done = match workload.kind {
             Kind::DaemonSet => self.patch::<DaemonSet>(key, workload, &patch).await,
@@ -232,10 +283,9 @@ impl Restarter {
         };
         match done {
             Ok(()) => Ok(Step::Started),
-            // The others of the list do not wait for what may never be allowed.
             Err(CallError::Denied(_)) => Ok(Step::Denied),
             // Not the Secret: this workload.
-            Err(CallError::Gone) => Ok(Step::NotAllowed("it does not exist")),
+            Err(CallError::Gone) => Ok(MISSING),
             Err(error) => Err(error),
         }
     }
@@ -249,14 +299,11 @@ impl Restarter {
         since: Timestamp,
         now: Timestamp,
     ) -> Result<Step, CallError> {
-        let state = match self.state(key, workload, &[]).await {
-            Err(CallError::Denied(_)) => return Ok(Step::Denied),
-            other => other?,
+        let state = match self.find(key, workload).await? {
+            Ok(state) => state,
+            Err(step) => return Ok(step),
         };
-        let Some(state) = state else {
-            return Ok(Step::NotAllowed("it does not exist any more"));
-        };
-        Ok(if !wanted.is_done(&state.restarted_for) {
+        Ok(if !wanted.is_done(&state) {
             Step::Reverted
         } else if state.is_complete {
             Step::Complete
@@ -267,25 +314,11 @@ impl Restarter {
         })
     }
 
-    async fn state(
-        &self,
-        key: &Key,
-        workload: &Workload,
-        secrets: &[String],
-    ) -> Result<Option<State>, CallError> {
+    async fn state(&self, key: &Key, workload: &Workload) -> Result<Option<State>, CallError> {
         Ok(match workload.kind {
-            Kind::DaemonSet => {
-                let found = self.read::<DaemonSet>(key, workload).await?;
-                found.map(|it| daemon_set(&it, secrets))
-            }
-            Kind::Deployment => {
-                let found = self.read::<Deployment>(key, workload).await?;
-                found.map(|it| deployment(&it, secrets))
-            }
-            Kind::StatefulSet => {
-                let found = self.read::<StatefulSet>(key, workload).await?;
-                found.map(|it| stateful_set(&it, secrets))
-            }
+            Kind::DaemonSet => self.read(key, workload).await?.as_ref().map(daemon_set),
+            Kind::Deployment => self.read(key, workload).await?.as_ref().map(deployment),
+            Kind::StatefulSet => self.read(key, workload).await?.as_ref().map(stateful_set),
         })
     }
 
@@ -316,107 +349,7 @@ impl Restarter {
     }
 }
 
-/// Why a workload is not to be changed now, if so.
-fn before(state: &State, wanted: &Wanted, now: Timestamp) -> Option<Step> {
-    if !state.is_allowed {
-        return Some(Step::Stranger);
-    }
-    if wanted.is_done(&state.restarted_for) {
-        return Some(Step::Started);
-    }
-    let interval = SignedDuration::try_from(INTERVAL).unwrap_or_default();
-    let is_recent = state.restarted_at.is_some_and(|at| {
-        let age = now.duration_since(at);
-        !age.is_negative() && age < interval
-    });
-    (state.is_paused || is_recent).then_some(Step::Waiting)
-}
+const MISSING: Step = Step::NotAllowed("it does not exist");
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wanted(trust: &str, from: Option<&str>, secret: &str) -> Wanted {
-        let scope = format!("{RESTARTED_FOR}.group.");
-        Wanted {
-            trust: trust.to_owned(),
-            from: from.map(ToOwned::to_owned),
-            workloads: list("deployment/a,deployment/b").0,
-            progress: None,
-            is_first_sight: false,
-            is_for_leaf: false,
-            mark: format!("{scope}{secret}"),
-            scope,
-        }
-    }
-
-    fn now() -> Timestamp {
-        "2026-03-01T10:00:00Z".parse().unwrap()
-    }
-
-    fn apply(marks: &mut BTreeMap<String, String>, wanted: &Wanted) -> bool {
-        if wanted.is_done(marks) {
-            return false;
-        }
-        for (key, value) in wanted.marks(marks, now()) {
-            match value {
-                Value::String(value) => drop(marks.insert(key, value)),
-                _ => drop(marks.remove(&key)),
-            }
-        }
-        true
-    }
-
-    #[test]
-    fn two_of_a_group_restart_once_for_what_they_share_and_again_when_it_comes_back() {
-        let mut marks = BTreeMap::new();
-        assert!(apply(&mut marks, &wanted("T1", None, "a")));
-        assert!(!apply(&mut marks, &wanted("T1", None, "b")), "the same trust");
-        assert!(apply(&mut marks, &wanted("T2", Some("T1"), "b")));
-        assert!(!apply(&mut marks, &wanted("T2", Some("T1"), "a")));
-        // The CA before comes back: what is left of its first turn does not count.
-        assert!(apply(&mut marks, &wanted("T1", Some("T2"), "a")));
-        assert!(!apply(&mut marks, &wanted("T1", Some("T2"), "b")));
-        // Two that differ leave each other's marks alone.
-        assert!(apply(&mut marks, &wanted("X", None, "b")));
-        assert!(wanted("T1", None, "a").is_done(&marks) && wanted("X", None, "b").is_done(&marks));
-    }
-
-    #[test]
-    fn a_workload_has_its_rest_whoever_flips_its_ca() {
-        let mut state = State {
-            resource_version: None,
-            restarted_for: BTreeMap::new(),
-            restarted_at: Some(now() - SignedDuration::from_secs(589)),
-            is_allowed: true,
-            is_paused: false,
-            is_complete: true,
-        };
-        let other = wanted("T2", Some("T1"), "a");
-        assert_eq!(before(&state, &other, now()), Some(Step::Waiting));
-        state.restarted_at = Some(now() - SignedDuration::from_secs(590));
-        assert_eq!(before(&state, &other, now()), None);
-        state.restarted_at = Some(now() + SignedDuration::from_secs(86_400));
-        assert_eq!(before(&state, &other, now()), None, "a clock that was put back");
-        state.is_paused = true;
-        assert_eq!(before(&state, &other, now()), Some(Step::Waiting));
-        state.is_allowed = false;
-        assert_eq!(before(&state, &other, now()), Some(Step::Stranger));
-    }
-
-    #[test]
-    fn a_list_that_was_edited_goes_on_behind_the_same_workload() {
-        let mut it = wanted("T", None, "a");
-        let progress = Progress {
-            workload: "deployment/b".to_owned(),
-            since: now(),
-            is_waiting: false,
-            from: None,
-        };
-        it.progress = Some(progress);
-        it.workloads = list("statefulset/new,deployment/b,deployment/a").0;
-        assert_eq!(it.position().map(|(index, _)| index), Some(1));
-        it.workloads = list("deployment/a").0;
-        assert_eq!(it.position(), None);
-    }
-}
+mod tests;

@@ -66,9 +66,10 @@ const STALE_PROBE: u32 = 10;
 const BY_CLOCK: u32 = 3;
 /// What was refused is likely to be refused again.
 const REFUSED: Duration = Duration::from_secs(60);
-const REFUSED_LONGEST: Duration = Duration::from_secs(3600);
-/// Refused as often in a row it is a problem.
+/// Refused as often in a row it is a problem, and left at that until the Secret has changed;
 const STUBBORN: u32 = 5;
+/// save that the webhook's flags may have, of which nobody tells.
+const REFUSED_FOR_GOOD: Duration = Duration::from_secs(86_400);
 
 impl Retries {
     /// Whether it waits for its turn.
@@ -145,8 +146,10 @@ fn pause(trouble: Trouble, is_probe: bool, before: u32) -> Duration {
         Trouble::Failed => doubled(SECOND, before).min(LONGEST),
         Trouble::NotSeen if is_probe => doubled(SECOND, before).min(UNSEEN),
         Trouble::NotSeen => UNSEEN,
+        Trouble::Refused { .. } if before + 1 >= STUBBORN => REFUSED_FOR_GOOD,
         Trouble::Refused { is_by_clock: true } if before < BY_CLOCK => doubled(SECOND, before),
-        Trouble::Refused { .. } => doubled(REFUSED, before).min(REFUSED_LONGEST),
+        Trouble::Refused { is_by_clock: true } => doubled(REFUSED, before - BY_CLOCK),
+        Trouble::Refused { .. } => doubled(REFUSED, before),
     }
 }
 
@@ -192,7 +195,7 @@ mod tests {
         let trouble = Trouble::Refused { is_by_clock: true };
         let turns: Vec<Turn> = (0..5).map(|_| retries.wrong(&key, trouble, "7")).collect();
         let pauses: Vec<u64> = turns.iter().map(|turn| turn.pause.as_secs()).collect();
-        assert_eq!(pauses, [1, 2, 4, 480, 960]);
+        assert_eq!(pauses, [1, 2, 4, 60, 86_400]);
         let news: Vec<bool> = turns.iter().map(|turn| turn.is_news).collect();
         assert_eq!(news, [false, false, false, true, false]);
     }
@@ -204,7 +207,7 @@ mod tests {
         let trouble = Trouble::Refused { is_by_clock: false };
         assert_eq!(seconds(&mut retries, &key, trouble, 4), [60, 120, 240, 480]);
         assert!(!retries.is_refused(&key));
-        assert_eq!(seconds(&mut retries, &key, trouble, 4), [960, 1920, 3600, 3600]);
+        assert_eq!(seconds(&mut retries, &key, trouble, 3), [86_400; 3], "it stops");
         assert!(retries.is_refused(&key));
         retries.changed(&key, Some("7"));
         assert!(retries.is_refused(&key) && retries.is_waiting(&key));

@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::due::View;
 use crate::names;
+use crate::overlap::leave;
 
 /// A Secret without its secrets. `Debug` shows where it stands, never a value.
 #[derive(Clone, Deserialize)]
@@ -25,6 +26,8 @@ pub struct SecretView {
     metadata: ObjectMeta,
     #[serde(default)]
     immutable: Option<bool>,
+    #[serde(default, rename = "type")]
+    type_: Option<String>,
     #[serde(default)]
     data: Option<Certificates>,
 }
@@ -42,7 +45,9 @@ impl SecretView {
             ca_crt: value(|data| &data.ca_crt),
             tls_crt: value(|data| &data.tls_crt),
             pending_tls_crt: value(|data| &data.pending_tls_crt),
+            keys: self.data.as_ref().map_or(&[], |data| data.keys.as_slice()),
             is_immutable: self.immutable == Some(true),
+            is_token: leave::is_token(self.type_.as_deref()),
         }
     }
 
@@ -51,7 +56,7 @@ impl SecretView {
         self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
     }
 
-    /// One of our labels.
+    /// One of our labels, or one that tells whose data is left alone.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.metadata.labels.as_ref()?.get(key).map(String::as_str)
     }
@@ -118,11 +123,12 @@ impl Resource for SecretView {
 
 /// The values that are read, decoded. No `Debug`.
 #[derive(Clone, Default)]
-#[expect(clippy::struct_field_names, reason = "the names of the data keys")]
 struct Certificates {
     ca_crt: Option<Vec<u8>>,
     tls_crt: Option<Vec<u8>>,
     pending_tls_crt: Option<Vec<u8>>,
+    /// Those of [`leave::WATCHED_KEYS`] that are there; not their values.
+    keys: Vec<&'static str>,
 }
 
 impl<'de> Deserialize<'de> for Certificates {
@@ -147,7 +153,9 @@ impl<'de> Visitor<'de> for CertificatesVisitor {
                 names::CA_CRT => &mut found.ca_crt,
                 names::TLS_CRT => &mut found.tls_crt,
                 names::PENDING_TLS_CRT => &mut found.pending_tls_crt,
-                _ => {
+                other => {
+                    let watched = leave::WATCHED_KEYS.into_iter().find(|key| *key == other);
+                    found.keys.extend(watched);
                     map.next_value::<IgnoredAny>()?;
                     continue;
                 }
@@ -202,9 +210,9 @@ struct Metadata {
     #[serde(default)]
     creation_timestamp: Option<Time>,
     #[serde(default)]
-    labels: Option<Ours>,
+    labels: Option<Ours<true>>,
     #[serde(default)]
-    annotations: Option<Ours>,
+    annotations: Option<Ours<false>>,
     #[serde(default)]
     managed_fields: Option<Vec<Managed>>,
 }
@@ -217,29 +225,30 @@ struct Managed {
     time: Option<Time>,
 }
 
-/// The entries of a map whose keys are ours.
+/// The entries of a map whose keys are ours; of labels also those that tell whose data is left alone.
 #[derive(Default)]
-struct Ours(BTreeMap<String, String>);
+struct Ours<const ARE_LABELS: bool>(BTreeMap<String, String>);
 
-impl<'de> Deserialize<'de> for Ours {
+impl<'de, const ARE_LABELS: bool> Deserialize<'de> for Ours<ARE_LABELS> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(OursVisitor)
+        deserializer.deserialize_map(OursVisitor::<ARE_LABELS>)
     }
 }
 
-struct OursVisitor;
+struct OursVisitor<const ARE_LABELS: bool>;
 
-impl<'de> Visitor<'de> for OursVisitor {
-    type Value = Ours;
+impl<'de, const ARE_LABELS: bool> Visitor<'de> for OursVisitor<ARE_LABELS> {
+    type Value = Ours<ARE_LABELS>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("labels or annotations")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Ours, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = BTreeMap::new();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            if names::KEYS.contains(&key.as_ref()) {
+            let is_watched = ARE_LABELS && leave::is_watched_label(&key);
+            if is_watched || names::KEYS.contains(&key.as_ref()) {
                 found.insert(key.into_owned(), map.next_value()?);
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -260,11 +269,11 @@ mod tests {
             r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"envoy","namespace":"a",
             "uid":"u","resourceVersion":"7","creationTimestamp":"2026-02-01T10:00:00Z","managedFields":[{{"manager":"{CANARY}","time":"2026-03-01T10:00:00Z"}},{{}},
             {{"manager":"ca-overlap-keeper","time":"2026-03-02T10:00:00Z"}}],
-            "labels":{{"app":"{CANARY}","ca-overlap.dev/phase":"overlap"}},
-            "annotations":{{"kubectl.kubernetes.io/last-applied-configuration":"{CANARY}",
+            "labels":{{"app":"{CANARY}","strimzi.io/kind":"Kafka","ca-overlap.dev/phase":"overlap"}},
+            "annotations":{{"strimzi.io/kind":"{CANARY}","kubectl.kubernetes.io/last-applied-configuration":"{CANARY}",
             "ca-overlap.dev/keep":"2"}}}},"type":"kubernetes.io/tls","data":{{"ca.crt":"Y2E=",
             "tls.crt":"bGVhZg==","tls.key":"{CANARY}","pending.tls.key":"{CANARY}",
-            "other":null}}}}"#
+            "ca.key":"{CANARY}","old-ca.crt":null,"other":null}}}}"#
         );
         serde_json::from_str(&text).unwrap()
     }
@@ -276,7 +285,12 @@ mod tests {
         assert_eq!(view.ca_crt, Some(&b"ca"[..]));
         assert_eq!(view.tls_crt, Some(&b"leaf"[..]));
         assert_eq!(view.pending_tls_crt, None);
-        assert_eq!(view.labels.len() + view.annotations.len(), 2);
+        assert_eq!(view.labels.len() + view.annotations.len(), 3);
+        assert_eq!(
+            (secret.label("strimzi.io/kind"), view.keys),
+            (Some("Kafka"), &["ca.key", "old-ca.crt"][..])
+        );
+        assert!(!view.is_token && !view.is_immutable);
         assert_eq!(secret.annotation(names::KEEP), Some("2"));
         assert_eq!(secret.label(names::PHASE), Some("overlap"));
         assert_eq!(secret.resource_version(), "7");
@@ -295,9 +309,11 @@ mod tests {
 
     #[test]
     fn a_secret_without_data_and_labels_is_read() {
-        let text = r#"{"metadata":{"name":"a","labels":null},"data":null,"immutable":true}"#;
+        let text = r#"{"metadata":{"name":"a","labels":null},"data":null,"immutable":true,
+            "type":"kubernetes.io/service-account-token"}"#;
         let secret: SecretView = serde_json::from_str(text).unwrap();
         assert!(secret.view().ca_crt.is_none() && secret.view().is_immutable);
+        assert!(secret.view().is_token && secret.view().keys.is_empty());
         assert!(secret.view().annotations.is_empty());
     }
 }

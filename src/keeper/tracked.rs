@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use jiff::Timestamp;
+
 use super::api::Key;
 use super::due::{Outlook, Problem};
 use super::events::Reason;
@@ -38,7 +40,10 @@ pub struct Tracked {
     /// The object's uid.
     pub uid: String,
     phase: Phase,
-    carried: Vec<Fingerprint>,
+    /// With their ends, if they have any.
+    carried: Vec<(Fingerprint, Option<Timestamp>)>,
+    /// The chain that waits: the SHA-256 of its value.
+    pending: Option<Fingerprint>,
     distrust: Vec<Fingerprint>,
     problems: Vec<Problem>,
     is_selected: [bool; 2],
@@ -62,7 +67,8 @@ impl Tracked {
                 Some(_) => Phase::Overlap,
                 None => Phase::None,
             },
-            carried: carried.map(|known| known.certificate.fingerprint()).collect(),
+            carried: carried.map(|k| (k.certificate.fingerprint(), k.ends)).collect(),
+            pending: outlook.stage.as_ref().map(|staged| staged.stage.pending),
             distrust: outlook.settings.distrust.clone(),
             problems: outlook.problems.clone(),
             is_selected: Source::ALL.map(|source| secret.label(source.label()).is_some()),
@@ -74,20 +80,31 @@ impl Tracked {
         self.problems.push(problem);
     }
 
+    /// Whether it has this problem.
+    pub fn has(&self, problem: &Problem) -> bool {
+        self.problems.contains(problem)
+    }
+
     /// Whether a watch of `source` shows it.
     pub fn is_selected(&self, source: Source) -> bool {
         self.is_selected[source as usize]
     }
 
-    /// What a person may want to know of the change from `before`; the same object.
-    pub fn news(&self, before: Option<&Self>, outlook: &Outlook) -> Vec<(Reason, String)> {
+    /// What a person may want to know of the change from `before` to `secret`, the same object, of
+    /// which `outlook` is that at `now`.
+    pub fn news(
+        &self,
+        before: Option<&Self>,
+        secret: &SecretView,
+        outlook: &Outlook,
+        now: Timestamp,
+    ) -> Vec<(Reason, String)> {
         let mut news = Vec::new();
-        let nothing = Vec::new();
         let (carried, problems) =
-            before.map_or((&nothing, &[][..]), |before| (&before.carried, &before.problems[..]));
+            before.map_or((&[][..], &[][..]), |before| (&before.carried[..], &before.problems[..]));
         for known in outlook.certificates.iter().filter(|known| known.carried.is_some()) {
             let fingerprint = known.certificate.fingerprint();
-            if !carried.contains(&fingerprint) {
+            if !carried.iter().any(|(carried, _)| *carried == fingerprint) {
                 let until = known
                     .ends
                     .map_or_else(|| "the next rotation".to_owned(), |ends| ends.to_string());
@@ -95,12 +112,14 @@ impl Tracked {
                 news.push((Reason::Overlapping, text));
             }
         }
-        for gone in carried.iter().filter(|gone| !self.carried.contains(gone)) {
-            if self.distrust.contains(gone) {
-                let text = format!("the distrusted CA {gone} was taken out of ca.crt");
-                news.push((Reason::Distrusted, text));
-            }
-        }
+        let is_there = |f: Fingerprint| {
+            outlook.certificates.iter().any(|known| known.certificate.fingerprint() == f)
+        };
+        // One that the generator has made its own is still there.
+        news.extend(
+            carried.iter().filter(|(f, _)| !is_there(*f)).map(|gone| self.gone(*gone, now)),
+        );
+        news.extend(before.and_then(|before| self.end_of_stage(before, secret)));
         if self.phase == Phase::Staged && before.is_none_or(|b| b.phase != Phase::Staged) {
             let text = "the new CA is in ca.crt; the new leaf waits in pending.tls.crt until the \
                         trust has spread";
@@ -116,6 +135,40 @@ impl Tracked {
             }
         }
         news
+    }
+}
+
+impl Tracked {
+    /// A carried CA is not there any more: by the keeper's ask, or by another write.
+    fn gone(
+        &self,
+        (gone, ends): (Fingerprint, Option<Timestamp>),
+        now: Timestamp,
+    ) -> (Reason, String) {
+        if self.distrust.contains(&gone) {
+            return (
+                Reason::Distrusted,
+                format!("the distrusted CA {gone} was taken out of ca.crt"),
+            );
+        }
+        let why = if ends.is_some_and(|ends| ends <= now) {
+            "because it was over"
+        } else {
+            "by a later rotation, or because its generator has ended the overlap"
+        };
+        (Reason::Retired, format!("the previous CA {gone} was taken out of ca.crt, {why}"))
+    }
+
+    /// A pair waits no longer, by the keeper's ask or by another write.
+    fn end_of_stage(&self, before: &Self, secret: &SecretView) -> Option<(Reason, String)> {
+        let pending = before.pending.filter(|_| self.phase != Phase::Staged)?;
+        let serves = secret.view().tls_crt.map(Fingerprint::of) == Some(pending);
+        let (reason, text) = if serves {
+            (Reason::Promoted, "the leaf that waited is in tls.crt now")
+        } else {
+            (Reason::StageEnded, "the leaf that waited is gone, and tls.crt holds another one")
+        };
+        Some((reason, text.to_owned()))
     }
 }
 

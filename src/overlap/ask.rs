@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::certs::Fingerprint;
 use super::record::Entry;
+use crate::names;
 
 /// The longest annotation that is read, in bytes: a quarter of what all annotations of an object
 /// may have together.
@@ -27,10 +28,93 @@ pub enum Ask {
     /// Put the pending pair into service: the one whose `pending.tls.crt` has this SHA-256, of the
     /// decoded value's bytes.
     Promote(Fingerprint),
-    /// Carry these certificates, as far as they are usable: an update has dropped them, or what
-    /// says that they are carried, without us.
-    Repair(Vec<Repaired>),
+    /// Bring back what an update has dropped without us.
+    Repair(Repair),
 }
+
+/// What is to be brought back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repair {
+    /// To be carried, as far as they are usable; at most [`MAX_REPAIRED`].
+    pub certificates: Vec<Repaired>,
+    /// Settings, by their keys: of [`names::SETTINGS`], or [`names::MODE`]. They replace what
+    /// stands there. Were the keeper to write them it would be their manager, and the next apply
+    /// of a generator that sets another value would be refused.
+    pub settings: Vec<(&'static str, String)>,
+}
+
+impl Repair {
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.certificates.is_empty() && self.settings.is_empty()
+    }
+
+    /// The value of a setting that is to be brought back.
+    pub fn setting(&self, key: &str) -> Option<&str> {
+        self.settings.iter().find(|(known, _)| *known == key).map(|(_, value)| value.as_str())
+    }
+
+    /// With as many of the certificates as fit into [`MAX_ASK`]. The settings come first: what is
+    /// distrusted is among them.
+    #[must_use]
+    pub fn fitting(mut self) -> Self {
+        let is_too_long = |repair: &Self| {
+            let words = repair.certificates.iter().map(|c| c.to_string().len() + 1).sum::<usize>();
+            words + repair.settings_len() > MAX_ASK - ROOM_FOR_WORDS
+        };
+        while is_too_long(&self) && self.certificates.pop().is_some() {}
+        while is_too_long(&self) && self.settings.pop().is_some() {}
+        self
+    }
+
+    fn settings_len(&self) -> usize {
+        self.settings.iter().map(|(key, value)| key.len() + value.len().div_ceil(3) * 4 + 2).sum()
+    }
+
+    fn parse(words: &[&str]) -> Option<Self> {
+        let mut repair = Self::default();
+        for word in words {
+            match setting(word) {
+                Some((key, value)) if repair.setting(key).is_none() => {
+                    repair.settings.push((key, value?));
+                }
+                Some(_) => return None,
+                None => repair.certificates.push(Repaired::parse(word)?),
+            }
+        }
+        (!repair.is_empty() && repair.certificates.len() <= MAX_REPAIRED).then_some(repair)
+    }
+}
+
+/// Certificates alone.
+impl From<Vec<Repaired>> for Repair {
+    fn from(certificates: Vec<Repaired>) -> Self {
+        Self { certificates, settings: Vec::new() }
+    }
+}
+
+/// Reads `<name>:<base64 of its value>`: the key, and its value if it may stand there. `None` if it
+/// is another word; a certificate has no colon but in its dates.
+fn setting(word: &str) -> Option<(&'static str, Option<String>)> {
+    let (name, value) = word.split_once(':')?;
+    let mut keys = names::SETTINGS.into_iter().chain([names::MODE]);
+    let key = keys.find(|key| key.strip_prefix(names::PREFIX) == Some(name))?;
+    let value = BASE64_STANDARD.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    // A label that the API server does not take would cost the whole write.
+    Some((key, value.filter(|value| key != names::MODE || is_label_value(value))))
+}
+
+fn is_label_value(text: &str) -> bool {
+    let is_end = |c: Option<u8>| c.is_none_or(|c| c.is_ascii_alphanumeric());
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && is_end(bytes.first().copied())
+        && is_end(bytes.last().copied())
+        && bytes.iter().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(c))
+}
+
+/// The first word, and the one that makes an ask differ.
+const ROOM_FOR_WORDS: usize = 32;
 
 /// A certificate that is to be carried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,11 +179,8 @@ impl Ask {
             ["promote", fingerprint] => {
                 Fingerprint::parse(fingerprint).map(Self::Promote).ok_or(ParseAskError)
             }
-            ["repair", ref certificates @ ..]
-                if (1..=MAX_REPAIRED).contains(&certificates.len()) =>
-            {
-                let all = certificates.iter().map(|word| Repaired::parse(word));
-                all.collect::<Option<_>>().map(Self::Repair).ok_or(ParseAskError)
+            ["repair", ref words @ ..] => {
+                Repair::parse(words).map(Self::Repair).ok_or(ParseAskError)
             }
             _ => Err(ParseAskError),
         }
@@ -111,6 +192,14 @@ impl Ask {
             Self::Retire => "retire",
             Self::Promote(_) => "promote",
             Self::Repair(_) => "repair",
+        }
+    }
+
+    /// The settings that are to be brought back, also where data is left alone.
+    pub fn settings(&self) -> &[(&'static str, String)] {
+        match self {
+            Self::Repair(repair) => &repair.settings,
+            Self::Retire | Self::Promote(_) => &[],
         }
     }
 
@@ -126,8 +215,12 @@ impl fmt::Display for Ask {
         match self {
             Self::Retire => f.write_str(self.name()),
             Self::Promote(fingerprint) => write!(f, "{} {fingerprint}", self.name()),
-            Self::Repair(certificates) => {
+            Self::Repair(Repair { certificates, settings }) => {
                 f.write_str(self.name())?;
+                for (key, value) in settings {
+                    let name = key.strip_prefix(names::PREFIX).unwrap_or(key);
+                    write!(f, " {name}:{}", BASE64_STANDARD.encode(value))?;
+                }
                 certificates.iter().try_for_each(|certificate| write!(f, " {certificate}"))
             }
         }
@@ -144,15 +237,43 @@ mod tests {
         Repaired { der: b"a".to_vec(), entry: Some(entry) }
     }
 
+    fn settings() -> Vec<(&'static str, String)> {
+        [
+            (names::DISTRUST, "ab:cd, EF"),
+            (names::RESTART, "deployment/a, deployment/b"),
+            (names::GROUP, ""),
+            (names::MODE, "bundle"),
+        ]
+        .map(|(key, value)| (key, value.to_owned()))
+        .to_vec()
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_settings_come_first() {
+        let large: Repaired = vec![0; 20_000].into();
+        let repair = Repair { certificates: vec![large; 3], settings: settings() }.fitting();
+        assert_eq!((repair.certificates.len(), repair.settings.len()), (2, 4));
+        let ask = Ask::Repair(repair);
+        assert_eq!(Ask::parse(&ask.to_annotation(u64::MAX)), Ok(ask));
+        let value = "x".repeat(names::MAX_RESTORED);
+        let settings = names::SETTINGS.map(|key| (key, value.clone())).to_vec();
+        let repair = Repair { certificates: Vec::new(), settings }.fitting();
+        assert_eq!(repair.settings.len(), names::SETTINGS.len());
+        let ask = Ask::Repair(repair);
+        assert_eq!(Ask::parse(&ask.to_annotation(u64::MAX)), Ok(ask));
+    }
+
     #[test]
     fn asks_survive_printing_with_and_without_a_nonce() {
         let until = "2026-03-02T10:00:00Z".parse().unwrap();
         let asks = [
             Ask::Retire,
             Ask::Promote(Fingerprint::of(b"x")),
-            Ask::Repair(vec![b"a".to_vec().into()]),
-            Ask::Repair(vec![vec![0; 1000].into(); MAX_REPAIRED]),
-            Ask::Repair(vec![dated(None), dated(Some(until))]),
+            Ask::Repair(vec![b"a".to_vec().into()].into()),
+            Ask::Repair(vec![vec![0; 1000].into(); MAX_REPAIRED].into()),
+            Ask::Repair(vec![dated(None), dated(Some(until))].into()),
+            Ask::Repair(Repair { certificates: vec![dated(None)], settings: settings() }),
+            Ask::Repair(Repair { certificates: Vec::new(), settings: settings() }),
         ];
         for ask in asks {
             assert_eq!(Ask::parse(&ask.to_string()), Ok(ask.clone()));
@@ -179,6 +300,12 @@ mod tests {
             "repair QQ==@2026-03-01T10:00:00Z",
             "repair QQ==@/2026-03-01T10:00:00Z",
             "repair QQ==@2026-03-01T10:00:00Z/soon",
+            "repair keep:%%%",
+            "repair keep:Mg== keep:Mg==",
+            "repair carried:W10=",
+            "repair phase:b3ZlcmxhcA==",
+            // "a b", which is no label.
+            "repair mode:YSBi",
             &format!("repair{}", " QQ==".repeat(MAX_REPAIRED + 1)),
             &format!("repair {}", "A".repeat(MAX_ASK)),
         ] {

@@ -32,6 +32,8 @@ pub enum Warning {
     RecordUnreadable,
     /// Not everything that the keeper asked to be carried could be.
     RepairIncomplete,
+    /// The setting `restart` has a word that is no workload, or too many.
+    RestartUnreadable,
     /// A setting is too long to be brought back.
     SettingTooLong,
     /// A stage was not as it was recorded.
@@ -60,7 +62,7 @@ pub enum Warning {
 
 impl Warning {
     /// Every warning, for metrics that exist from the start.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::AddedBack,
         Self::AnnotationsFull,
         Self::AskNotAllowed,
@@ -74,6 +76,7 @@ impl Warning {
         Self::ModeUnreadable,
         Self::RecordUnreadable,
         Self::RepairIncomplete,
+        Self::RestartUnreadable,
         Self::SettingTooLong,
         Self::StagedBroken,
         Self::StagedCertManager,
@@ -104,6 +107,7 @@ impl Warning {
             Self::ModeUnreadable => "mode_unreadable",
             Self::RecordUnreadable => "record_unreadable",
             Self::RepairIncomplete => "repair_incomplete",
+            Self::RestartUnreadable => "restart_unreadable",
             Self::SettingTooLong => "setting_too_long",
             Self::StagedBroken => "staged_broken",
             Self::StagedCertManager => "staged_cert_manager",
@@ -161,6 +165,9 @@ impl fmt::Display for Warning {
             }
             Self::RepairIncomplete => {
                 "ca-overlap.dev/ask: not every CA could be carried: expired, distrusted, over, not readable, or above keep"
+            }
+            Self::RestartUnreadable => {
+                "ca-overlap.dev/restart: expected up to 16 of deployment/x, statefulset/x, daemonset/x; what is none is left out"
             }
             Self::SettingTooLong => {
                 "ca-overlap: a setting of more than 4096 bytes was wiped by this write and is not brought back"

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
-use futures::FutureExt;
+use futures::{FutureExt, TryFutureExt};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -22,15 +22,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::Service;
 
 use super::crowd::{Crowd, Silent};
 use super::drain::{Connection, Drain};
-use super::opening::watched;
-use super::tls::Published;
+use super::opening::{Opening, watched};
+use super::tls::{Published, ServingCert};
 use crate::telemetry::{HandshakeResult, ServerMetrics, TimeoutPhase};
 
 /// Binds `address`, which `flag` had named.
@@ -134,50 +135,74 @@ impl Server {
         drop(held);
     }
 
+    /// Whatever is large is in a box of its own, for as long as it is needed: an idle connection
+    /// holds what hyper and rustls need, not what its handshake needed.
     async fn connection(&self, stream: TcpStream, silent: &Silent) {
         // Answers are small and written at once: waiting for more only delays them.
         drop(stream.set_nodelay(true));
+        let requested = AtomicBool::new(false);
         match &self.transport {
-            Transport::Plain => self.serve(stream, silent, || false).await,
+            Transport::Plain => {
+                let (http, spoken) = self.http(stream, silent, &requested, || false);
+                self.until_end(http, &spoken, &requested).await;
+            }
             Transport::Tls(published) => {
                 let mut published = published.clone();
                 let Some(current) = published.borrow_and_update().clone() else { return };
-                let acceptor = TlsAcceptor::from(current.config().clone());
-                let handshake = acceptor.accept(stream);
-                match timeout(self.limits.handshake_timeout, handshake).await {
-                    Ok(Ok(stream)) => {
-                        self.metrics.handshake(HandshakeResult::Ok);
-                        // An error says that nothing can be published any more.
-                        let outdated = move || published.has_changed().unwrap_or(false);
-                        self.serve(stream, silent, outdated).await;
-                    }
-                    Ok(Err(error)) => {
-                        tracing::debug!(%error, "TLS handshake failed");
-                        self.metrics.handshake(HandshakeResult::Failed);
-                    }
-                    Err(_) => {
-                        self.metrics.handshake(HandshakeResult::Timeout);
-                        self.metrics.timed_out(TimeoutPhase::Handshake);
-                    }
-                }
+                let Some(stream) = Box::pin(self.handshake(stream, &current)).await else { return };
+                drop(current);
+                // An error says that nothing can be published any more.
+                let outdated = || published.has_changed().unwrap_or(false);
+                let (http, spoken) = self.http(stream, silent, &requested, outdated);
+                self.until_end(http, &spoken, &requested).await;
             }
         }
     }
 
-    /// HTTP until the peer leaves, is too slow, or was asked to close.
-    async fn serve<I, O>(&self, io: I, silent: &Silent, outdated: O)
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        current: &ServingCert,
+    ) -> Option<Box<TlsStream<TcpStream>>> {
+        let handshake = TlsAcceptor::from(current.config().clone()).accept(stream);
+        match timeout(self.limits.handshake_timeout, handshake).await {
+            Ok(Ok(stream)) => {
+                self.metrics.handshake(HandshakeResult::Ok);
+                Some(Box::new(stream))
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "TLS handshake failed");
+                self.metrics.handshake(HandshakeResult::Failed);
+                None
+            }
+            Err(_) => {
+                self.metrics.handshake(HandshakeResult::Timeout);
+                self.metrics.timed_out(TimeoutPhase::Handshake);
+                None
+            }
+        }
+    }
+
+    /// HTTP on a stream that is ready for it, and what is notified at its first byte. No async
+    /// function, since that would keep a second copy of `io`.
+    fn http<'a, I, O>(
+        &'a self,
+        io: I,
+        silent: &'a Silent,
+        requested: &'a AtomicBool,
+        outdated: O,
+    ) -> (Http<'a, I>, Arc<Notify>)
     where
-        I: AsyncRead + AsyncWrite + Unpin,
-        O: Fn() -> bool,
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'a,
+        O: Fn() -> bool + Send + Sync + Copy + 'a,
     {
         let (io, spoken) = watched(io);
-        let requested = AtomicBool::new(false);
-        let service = service_fn(|request: Request<Incoming>| {
+        let service = service_fn(move |request: Request<Incoming>| {
             if !requested.swap(true, Ordering::Relaxed) {
                 silent.has_spoken();
             }
             let answer = answer(self.router.clone(), request, &self.metrics);
-            async {
+            async move {
                 let mut response = answer.await;
                 if self.drain.is_draining() || outdated() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -188,26 +213,35 @@ impl Server {
         let mut http = http1::Builder::new();
         // The one header timer of hyper also runs between requests, hence is the idle timer.
         http.timer(TokioTimer::new()).header_read_timeout(self.limits.idle_timeout);
-        let mut connection =
-            pin!(http.serve_connection(TokioIo::new(io), service).without_shutdown());
+        let connection = http.serve_connection(TokioIo::new(io), service).without_shutdown();
+        (Box::pin(connection.map_ok(|parts| parts.io.into_inner())), spoken)
+    }
 
+    /// Serves until the peer leaves, is too slow, or was asked to close.
+    async fn until_end<I>(&self, mut http: Http<'_, I>, spoken: &Notify, requested: &AtomicBool)
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
         let ended = tokio::select! {
-            ended = &mut connection => ended,
+            ended = &mut http => ended,
             () = spoken.notified() => {
-                match timeout(self.limits.request_timeout, &mut connection).await {
+                match timeout(self.limits.request_timeout, &mut http).await {
                     Ok(ended) => ended,
-                    Err(_) if requested.load(Ordering::Relaxed) => connection.await,
+                    Err(_) if requested.load(Ordering::Relaxed) => http.await,
                     Err(_) => return self.metrics.timed_out(TimeoutPhase::FirstRequest),
                 }
             }
         };
         match ended {
-            Ok(parts) => linger(parts.io.into_inner()).await,
+            Ok(io) => linger(io).await,
             Err(error) if error.is_timeout() => self.metrics.timed_out(TimeoutPhase::Idle),
             Err(error) => tracing::debug!(%error, "connection failed"),
         }
     }
 }
+
+/// A connection until it ends; where that is in good order, what it was on.
+type Http<'a, I> = Pin<Box<dyn Future<Output = hyper::Result<Opening<I>>> + Send + 'a>>;
 
 impl Limits {
     /// How long a silent connection keeps its place from one that has none. Less than the 3 s that

@@ -221,6 +221,9 @@ impl Manager {
             self.leaf = Some(leaf);
             self.publish()?;
         }
+        if let Some(authority) = self.authorities.find(issuer) {
+            self.metrics.signing_ca(authority.facts().not_after);
+        }
         let cas: Vec<_> = self
             .authorities
             .certificates()

@@ -23,6 +23,7 @@ pub struct ServerMetrics {
     by_phase: [Counter; 3],
     panics: Counter,
     not_after: Gauge<i64, AtomicI64>,
+    signing_ca_not_after: Gauge<i64, AtomicI64>,
     refreshes: Family<Label, Counter>,
     by_refresh: [Counter; 2],
     bundle_verified: Gauge,
@@ -93,6 +94,11 @@ impl ServerMetrics {
         }
     }
 
+    /// The CA that we issue the serving certificate by expires then.
+    pub fn signing_ca(&self, not_after: Timestamp) {
+        self.signing_ca_not_after.set(not_after.as_second());
+    }
+
     /// Whether the caBundle, as last read from the API server, verifies the served certificate.
     pub fn bundle_verified(&self, verified: bool) {
         self.bundle_verified.set(i64::from(verified));
@@ -140,6 +146,12 @@ impl ServerMetrics {
             Unit::Seconds,
             self.not_after.clone(),
         );
+        registry.register_with_unit(
+            "signing_ca_not_after",
+            "When our own CA, of which we serve, expires, as a Unix time; 0 with mounted certificates",
+            Unit::Seconds,
+            self.signing_ca_not_after.clone(),
+        );
         registry.register(
             "serving_certificate_refreshes",
             "Attempts to renew or re-read the serving certificate, by result",
@@ -172,6 +184,7 @@ impl Default for ServerMetrics {
             by_phase,
             panics: Counter::default(),
             not_after: Gauge::default(),
+            signing_ca_not_after: Gauge::default(),
             refreshes,
             by_refresh,
             bundle_verified: Gauge::default(),
@@ -231,6 +244,7 @@ mod tests {
         metrics.timed_out(TimeoutPhase::FirstRequest);
         let not_after = Timestamp::from_second(2_000_000_000).unwrap();
         metrics.refreshed(RefreshResult::Ok { not_after });
+        metrics.signing_ca(Timestamp::from_second(2_000_000_001).unwrap());
         metrics.bundle_verified(true);
         metrics.draining();
 
@@ -242,6 +256,7 @@ mod tests {
             "ca_overlap_tls_handshakes_total{result=\"failed\"} 1",
             "ca_overlap_connection_timeouts_total{phase=\"first_request\"} 1",
             "ca_overlap_serving_certificate_not_after_seconds 2000000000",
+            "ca_overlap_signing_ca_not_after_seconds 2000000001",
             "ca_overlap_serving_certificate_refreshes_total{result=\"ok\"} 1",
             "ca_overlap_ca_bundle_verified 1",
             "ca_overlap_draining 1",

@@ -94,7 +94,9 @@ async fn nobody_else_may_ask() {
 #[tokio::test]
 async fn an_ask_that_does_not_parse_is_removed() {
     let stored = secret(&pki::ca().pem());
-    for text in ["", "CANARY", "repair", "repair CANARY%", "promote", "retire now"] {
+    for text in
+        ["", "CANARY", "repair", "repair CANARY%", "repair keep:CANARY%", "promote", "retire now"]
+    {
         let outcome = ask(&asking(&stored, KEEPER, text)).await;
         only_removed(&outcome, &stored, "expected retire, promote or repair");
         assert!(!outcome.response.to_string().contains("CANARY"));
@@ -123,6 +125,57 @@ async fn an_ask_that_was_not_seen_is_removed_without_being_acted_on() {
     let again = repair(&[&old]).replace("#1", "#2");
     let outcome = ask(&asking(&unseen, KEEPER, &again)).await;
     assert_eq!((outcome.annotation("ask"), outcome.ca_crt()), (None, new.pem() + &old.pem()));
+}
+
+fn setting(name: &str, value: &str) -> String {
+    format!(" {name}:{}", BASE64_STANDARD.encode(value))
+}
+
+#[tokio::test]
+async fn a_repair_brings_settings_back_and_they_count_at_once() {
+    let (old, new, stolen) = (pki::ca(), pki::ca(), pki::ca());
+    let stored = annotate(secret(&new.pem()), "distrust", "nonsense");
+    let settings = setting("keep", "2")
+        + &setting("window", "1h 30m")
+        + &setting("distrust", &stolen.fingerprint().to_string())
+        + &setting("restart", "deployment/a, deployment/b")
+        + &setting("restarted", "T1")
+        + &setting("mode", "bundle");
+    let text = repair(&[&stolen, &old]).replacen("repair", &format!("repair{settings}"), 1);
+    let outcome = ask(&asking(&stored, KEEPER, &text)).await;
+    assert_eq!(outcome.ca_crt(), new.pem() + &old.pem(), "distrust counts");
+    assert_eq!(outcome.annotation("keep"), Some("2"));
+    assert_eq!(outcome.annotation("window"), Some("1h 30m"));
+    assert_eq!(outcome.annotation("distrust"), Some(&*stolen.fingerprint().to_string()));
+    assert_eq!(outcome.annotation("restart"), Some("deployment/a, deployment/b"));
+    assert_eq!(outcome.annotation("restarted"), Some("T1"));
+    assert_eq!((outcome.label("mode"), outcome.annotation("ask")), (Some("bundle"), None));
+    // By nobody else.
+    let outcome = ask(&asking(&stored, "kubernetes-admin", &text)).await;
+    only_removed(&outcome, &stored, "keeper alone");
+}
+
+#[tokio::test]
+async fn settings_come_back_where_data_is_left_alone() {
+    let (old, new) = (pki::ca(), pki::ca());
+    let mut immutable = secret(&new.pem());
+    immutable["immutable"] = true.into();
+    let mut foreign = secret(&new.pem());
+    foreign["data"]["old-ca.crt"] = "".into();
+    let off = label(secret(&new.pem()), "mode", "off");
+    let text =
+        repair(&[&old]).replacen("repair", &("repair".to_owned() + &setting("group", "g")), 1);
+    for stored in [immutable, foreign, off] {
+        let outcome = ask(&asking(&stored, KEEPER, &text)).await;
+        assert_eq!(outcome.stored, annotate(stored, "group", "g"));
+        assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
+        assert_eq!(outcome.response["auditAnnotations"]["asked"], "repair");
+    }
+    // The mode that comes back is one that leaves it alone.
+    let plain = secret(&new.pem());
+    let text = text.replacen("repair", &("repair".to_owned() + &setting("mode", "off")), 1);
+    let outcome = ask(&asking(&plain, KEEPER, &text)).await;
+    assert_eq!(outcome.stored, annotate(label(plain, "mode", "off"), "group", "g"));
 }
 
 #[tokio::test]

@@ -186,7 +186,7 @@ async fn without_room_for_the_record_nothing_is_carried() {
 async fn settings_without_room_are_left_out_with_one_warning() {
     let (old, new) = (pki::ca(), pki::ca());
     let mut stored = annotate(secret(&old.pem()), "keep", "2");
-    for key in ["group", "restart"] {
+    for key in ["group", "restarted"] {
         stored = annotate(stored, key, &"x".repeat(4096));
     }
     let mut nearly_full = secret(&new.pem());
@@ -194,7 +194,7 @@ async fn settings_without_room_are_left_out_with_one_warning() {
     let outcome = ask(&review(&stored, &nearly_full)).await;
     assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
     assert_eq!(outcome.annotation("keep"), Some("2"));
-    assert_eq!((outcome.annotation("group"), outcome.annotation("restart")), (None, None));
+    assert_eq!((outcome.annotation("group"), outcome.annotation("restarted")), (None, None));
     assert!(outcome.warnings()[0].contains("annotations have no room"));
     assert_eq!(outcome.warnings().len(), 1);
 }
@@ -214,4 +214,59 @@ async fn a_ca_crt_that_is_not_base64_passes_as_it_is() {
     spaced["data"]["ca.crt"] = text.into();
     let old = pki::ca();
     assert_eq!(ask(&review(&secret(&old.pem()), &spaced)).await.ca_crt(), ca.pem() + &old.pem());
+}
+
+#[tokio::test]
+async fn how_far_a_restart_has_come_is_for_the_keeper_alone_to_say() {
+    let ca = pki::ca();
+    let with = |restart: Option<&str>, restarted: Option<&str>| {
+        let settings = [("restart", restart), ("restarted", restarted)];
+        let settings = settings.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        settings.fold(secret(&ca.pem()), |secret, (key, value)| annotate(secret, key, value))
+    };
+    let stored = with(Some("deployment/x"), Some("T1"));
+    // A generator that knows of `restart`, and an exported manifest: by PUT and by PATCH.
+    for incoming in [with(Some("deployment/x"), None), with(Some("deployment/y"), Some("T0"))] {
+        for review in [review(&stored, &incoming), as_patch(review(&stored, &incoming))] {
+            let outcome = ask(&review).await;
+            assert_eq!(outcome.annotation("restarted"), Some("T1"));
+            assert_eq!(outcome.annotation("restart"), with_restart(&incoming));
+        }
+    }
+    let mut progress = as_patch(review(&stored, &with(Some("deployment/x"), Some("T2"))));
+    progress["request"]["userInfo"]["username"] =
+        "system:serviceaccount:ca-overlap:ca-overlap-keeper".into();
+    let outcome = ask(&progress).await;
+    assert_eq!(outcome.annotation("restarted"), Some("T2"));
+    assert!(outcome.operations.is_empty());
+    // Where nothing is to be restarted any more a person may tidy up.
+    let outcome = ask(&as_patch(review(&stored, &with(None, None)))).await;
+    assert_eq!(outcome.annotation("restarted"), None);
+}
+
+fn with_restart(secret: &Value) -> Option<&str> {
+    secret["metadata"]["annotations"]["ca-overlap.dev/restart"].as_str()
+}
+
+#[tokio::test]
+async fn a_typo_in_restart_draws_a_warning() {
+    let ca = pki::ca();
+    let plain = secret(&ca.pem());
+    let many: Vec<String> = (0..17).map(|number| format!("deployment/a{number}")).collect();
+    for (restart, warns) in [
+        ("deployment/a, statefulset/b,daemonset/c", false),
+        ("", false),
+        ("deploymnt/a", true),
+        ("deployment/a,pod/b", true),
+        (&many.join(","), true),
+    ] {
+        let incoming = annotate(plain.clone(), "restart", restart);
+        let outcome = ask(&as_patch(review(&plain, &incoming))).await;
+        let warned = outcome.warnings().iter().any(|w| w.contains("restart: expected"));
+        assert_eq!(warned, warns, "{restart}");
+        assert_eq!(outcome.annotation("restart"), Some(restart), "obeyed all the same");
+        // One that comes back, too.
+        let outcome = ask(&review(&incoming, &plain)).await;
+        assert_eq!(!outcome.warnings().is_empty(), warns, "{restart}");
+    }
 }

@@ -25,7 +25,9 @@ struct Scene {
     ca_crt: String,
     tls_crt: String,
     pending: Option<String>,
+    keys: Vec<&'static str>,
     is_immutable: bool,
+    is_token: bool,
 }
 
 impl Scene {
@@ -41,7 +43,9 @@ impl Scene {
             ca_crt: bundle(&[&new, &old]),
             tls_crt: new.leaf("envoy").certificate,
             pending: None,
+            keys: Vec::new(),
             is_immutable: false,
+            is_token: false,
             old,
             new,
         }
@@ -64,7 +68,9 @@ impl Scene {
             ca_crt: Some(self.ca_crt.as_bytes()),
             tls_crt: Some(self.tls_crt.as_bytes()),
             pending_tls_crt: self.pending.as_deref().map(str::as_bytes),
+            keys: &self.keys,
             is_immutable: self.is_immutable,
+            is_token: self.is_token,
         };
         let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };
         outlook(&view, &rules, time(now))
@@ -133,11 +139,23 @@ fn nothing_is_asked_where_data_cannot_change() {
     off.labels.insert(names::MODE.into(), "off".into());
     let mut immutable = Scene::new();
     immutable.is_immutable = true;
-    for scene in [off, immutable] {
+    let mut token = Scene::new();
+    token.is_token = true;
+    let mut foreign = Scene::new();
+    foreign.keys = vec!["old-ca.crt"];
+    let mut strimzi = Scene::new();
+    strimzi.labels.insert("strimzi.io/kind".into(), "Kafka".into());
+    let mut own_anchor = Scene::new();
+    own_anchor.tls_crt.clone_from(&own_anchor.ca_crt);
+    for scene in [off, immutable, token, foreign, strimzi, own_anchor] {
         let outlook = scene.at("2026-04-01T00:00:00Z");
         assert!(outlook.due.is_none() && outlook.problems.is_empty() && outlook.next.is_none());
         assert!(scene.at(START).next.is_none());
     }
+    // A CA key beside a leaf is no signer's Secret.
+    let mut beside = Scene::new();
+    beside.keys = vec!["ca.key"];
+    assert!(matches!(beside.at("2026-04-01T00:00:00Z").due, Some(Due::Retire(_))));
 }
 
 #[test]

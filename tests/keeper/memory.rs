@@ -129,6 +129,45 @@ fn a_new_object_gets_its_settings_and_its_overlap_back() {
 }
 
 #[test]
+fn what_is_lost_is_asked_for_and_not_written() {
+    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+    let settings = json!({names::KEEP: "2", names::RESTARTED: "T1"});
+    let before = secret("u", &[&old], &settings, Some("bundle"));
+    let repair = compare(&before, &secret("v", &[&new], &json!({}), None)).unwrap().repair();
+    assert_eq!(repair.certificates, anew(&old));
+    let wanted = [(names::KEEP, "2"), (names::RESTARTED, "T1"), (names::MODE, "bundle")];
+    assert_eq!(repair.settings, wanted.map(|(key, value)| (key, value.to_owned())));
+}
+
+#[test]
+fn where_the_webhook_leaves_data_alone_no_certificate_is_asked_for() {
+    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+    let before = secret("u", &[&old], &json!({names::KEEP: "2"}), Some("staged"));
+    let after = |change: Value| -> SecretView {
+        let mut object = tls_secret("envoy", &new.pem, &new.leaf("envoy"));
+        object["metadata"]["uid"] = json!("v");
+        json_patch::merge(&mut object, &change);
+        serde_json::from_value(object).unwrap()
+    };
+    for change in [
+        json!({"data": {"old-ca.crt": ""}}),
+        json!({"data": {"tls.crt": null, "ca.key": ""}}),
+        json!({"metadata": {"labels": {"strimzi.io/kind": "Kafka"}}}),
+        json!({"immutable": true}),
+    ] {
+        let plan = compare(&before, &after(change.clone())).unwrap();
+        assert_eq!((plan.certificates.len(), plan.annotations.len()), (0, 1), "{change}");
+    }
+    // At tokens it does not even look.
+    let token = after(json!({"type": "kubernetes.io/service-account-token"}));
+    assert_eq!(compare(&before, &token), None);
+    // The mode that comes back says that this signer's Secret is bundled.
+    let bundle = secret("u", &[&old], &json!({}), Some("bundle"));
+    let signer = after(json!({"data": {"tls.crt": null, "ca.key": ""}}));
+    assert_eq!(compare(&bundle, &signer).unwrap().certificates, anew(&old));
+}
+
+#[test]
 fn a_put_that_wiped_our_keys_is_found_and_a_person_who_took_them_away_is_obeyed() {
     let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
     let mut settings = carried(&old);

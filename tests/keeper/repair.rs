@@ -156,3 +156,78 @@ async fn a_person_who_takes_the_label_away_is_obeyed() {
     assert_eq!(stored.label(names::MODE), None);
     assert_eq!(stored.annotation(names::KEEP), Some("2"));
 }
+
+/// Who owns a field of the metadata with one of our keys; the keeper keeps that of its ask, which
+/// nobody else writes.
+fn managers(answer: &Answer) -> Vec<String> {
+    let fields = answer.body["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let is_ours = |field: &Value| {
+        let owned = field["fieldsV1"].to_string();
+        let mut keys = names::KEYS.iter().filter(|key| **key != names::ASK);
+        keys.any(|key| owned.contains(&format!("\"f:{key}\"")))
+    };
+    let of_ours = fields.into_iter().filter(is_ours);
+    of_ours.map(|field| field["manager"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn settings_that_come_back_are_in_nobodys_way() {
+    let test = "settings_that_come_back_are_in_nobodys_way";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotation =
+        remembered(&keeper, &secrets, json!({names::KEEP: "2", names::GROUP: "g"})).await;
+    // A chart that is uninstalled and installed again, and sets nothing itself.
+    secrets.delete("envoy").await.ok();
+    rotation.rotate().await;
+    let repaired = holds(&rotation, &[1, 0]).await;
+    assert_eq!(repaired.label(names::MODE), Some("bundle"));
+    assert_eq!(
+        (repaired.annotation(names::KEEP), repaired.annotation(names::GROUP)),
+        (Some("2"), Some("g"))
+    );
+    assert_eq!(managers(&repaired), Vec::<String>::new(), "of none of our keys");
+    let event = scene.event(&rotation, "Repaired").await;
+    let note = event["note"].as_str().unwrap();
+    let carried = crate::scene::sha256(&rotation.generation[0].der);
+    for word in [&*carried, names::KEEP, names::GROUP, names::MODE] {
+        assert!(note.contains(word), "{note}");
+    }
+
+    // Its next version sets other values, without force.
+    let ca = &rotation.generation[1];
+    let mut secret = tls_secret("envoy", &ca.pem, &ca.leaf("envoy"));
+    secret["metadata"]["annotations"] = json!({names::KEEP: "3", names::GROUP: "h"});
+    secret["metadata"]["labels"] = json!({names::MODE: "off"});
+    let applied = secrets.apply("envoy", "helm", false, &secret).await.ok();
+    assert_eq!(
+        (applied.annotation(names::KEEP), applied.annotation(names::GROUP)),
+        (Some("3"), Some("h"))
+    );
+    assert_eq!(applied.label(names::MODE), Some("off"));
+}
+
+#[tokio::test]
+async fn settings_alone_come_back_where_nothing_is_to_be_carried() {
+    let test = "settings_alone_come_back_where_nothing_is_to_be_carried";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
+    // The same certificate again.
+    let ca = &rotation.generation[0];
+    secrets.delete("envoy").await.ok();
+    secrets.create(&tls_secret("envoy", &ca.pem, &ca.leaf("envoy"))).await.ok();
+    eventually("the settings", async || {
+        let stored = rotation.stored().await;
+        let is_back = stored.annotation(names::KEEP) == Some("2");
+        (is_back && stored.label(names::MODE) == Some("bundle")).then_some(())
+    })
+    .await;
+    let event = scene.event(&rotation, "Repaired").await;
+    let note = event["note"].as_str().unwrap();
+    assert!(note.contains("set again") && !note.contains("carried again"), "{note}");
+    assert!(keeper.asks("repair", "refused").await < 1.0);
+    assert_eq!(rotation.stored().await.pem("ca.crt"), ca.pem);
+}

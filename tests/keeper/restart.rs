@@ -117,6 +117,14 @@ impl Workloads {
         .await
     }
 
+    /// Notes something else than the keeper has. The webhook lets nobody do so.
+    async fn note(&self, noted: &str) {
+        self.scene.stop_webhook().await;
+        let patch = json!({"metadata": {"annotations": {names::RESTARTED: noted}}});
+        self.rotation.secrets.patch("envoy", MERGE, "fieldManager=person", &patch).await.ok();
+        self.scene.start_webhook().await;
+    }
+
     async fn generation(&self, workload: &str) -> u64 {
         self.get(workload).await["metadata"]["generation"].as_u64().unwrap()
     }
@@ -193,8 +201,7 @@ async fn a_crash_in_the_middle_of_a_restart_repeats_nothing() {
     let trust = it.marked("deployment/app", None).await;
     it.keeper.process.signal("KILL");
     // As if it had ended before it could note what it had done.
-    let unnoted = json!({"metadata": {"annotations": {names::RESTARTED: first}}});
-    it.rotation.secrets.patch("envoy", MERGE, "fieldManager=person", &unnoted).await.ok();
+    it.note(&first).await;
     it.keeper = it.scene.keeper("keeper-1", &[]).await;
     let noted = eventually("progress", async || it.noted().await.filter(|n| n.contains(' '))).await;
     assert!(noted.starts_with(&format!("{trust} deployment/app ")), "{noted}");
@@ -230,4 +237,115 @@ async fn a_paused_rollout_is_waited_for() {
     it.marked("deployment/next", None).await;
     it.roll_out("deployment/next").await;
     assert_eq!(it.done(Some(&first)).await, trust);
+}
+
+#[tokio::test]
+async fn a_rollout_that_stays_paused_is_given_up_and_the_next_goes_on() {
+    let test = "a_rollout_that_stays_paused_is_given_up_and_the_next_goes_on";
+    let Some(mut it) = Workloads::start(test, "deployment/app,deployment/next").await else {
+        return;
+    };
+    let first = it.done(None).await;
+    it.create("deployment/app", true, json!({"spec": {"paused": true}})).await;
+    it.create("deployment/next", true, json!({})).await;
+    it.rotation.rotate().await;
+    let waits = |noted: &String| noted.ends_with(" waits");
+    let noted = eventually("that it waits", async || it.noted().await.filter(waits)).await;
+    let words: Vec<&str> = noted.split(' ').collect();
+    assert_eq!((words.len(), words[1]), (4, "deployment/app"));
+    // As if ten minutes had gone by.
+    it.note(&noted.replace(words[2], "2026-01-01T00:00:00Z")).await;
+    let trust = it.marked("deployment/next", None).await;
+    let event = it.scene.event(&it.rotation, "RestartFailed").await;
+    let note = event["note"].as_str().unwrap();
+    assert!(note.starts_with("deployment/app") && note.contains("paused"), "{note}");
+    it.roll_out("deployment/next").await;
+    assert_eq!(it.done(Some(&first)).await, trust);
+    assert_eq!(it.mark("deployment/app").await, None);
+}
+
+#[tokio::test]
+async fn a_generator_that_writes_restart_for_ever_costs_no_write() {
+    let test = "a_generator_that_writes_restart_for_ever_costs_no_write";
+    let Some(mut it) = Workloads::start(test, "deployment/app").await else { return };
+    let mut noted = it.done(None).await;
+    it.create("deployment/app", true, json!({})).await;
+    let secrets = it.rotation.secrets.clone();
+    for is_rotated in [false, true] {
+        if is_rotated {
+            it.rotation.rotate().await;
+            let before = noted.clone();
+            it.marked("deployment/app", None).await;
+            it.roll_out("deployment/app").await;
+            noted = it.done(Some(&before)).await;
+        }
+        let stored = it.rotation.stored().await.body;
+        let settings = json!({names::RESTART: "deployment/app", names::WINDOW: "1h"});
+        // A fresh object; one that was read and gets all its annotations anew; an exported one.
+        let mut fresh = stored.clone();
+        fresh["metadata"] = json!({"name": "envoy", "annotations": settings});
+        let mut read = stored.clone();
+        read["metadata"]["annotations"] = settings.clone();
+        read["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        let mut exported = fresh.clone();
+        exported["metadata"]["annotations"][names::RESTARTED] = json!("0123456789abcdef");
+        for object in [fresh, read, exported] {
+            // The first time it becomes a manager of its fields.
+            let mut version = None;
+            for _ in 0..10 {
+                let written = secrets.put("envoy", &object).await.ok();
+                assert_eq!(written.annotation(names::RESTARTED), Some(&*noted));
+                let now = written.resource_version().to_owned();
+                if let Some(before) = version.replace(now.clone()) {
+                    assert_eq!(now, before, "neither the generator's write nor the keeper's");
+                }
+            }
+        }
+    }
+    assert_eq!(it.generation("deployment/app").await, 2, "created, and restarted once");
+}
+
+#[tokio::test]
+async fn two_secrets_of_a_group_with_different_cas_restart_what_they_share_once() {
+    let test = "two_secrets_of_a_group_with_different_cas_restart_what_they_share_once";
+    let Some(mut it) = Workloads::start(test, "deployment/app").await else { return };
+    let secrets = it.rotation.secrets.clone();
+    let settings = json!({names::RESTART: "deployment/app", names::GROUP: "g"});
+    let mut other = Rotation::begin(&secrets, "other", settings.clone()).await;
+    let patch = json!({"metadata": {
+        "annotations": settings, "labels": {names::MODE: "bundle"},
+    }});
+    for name in ["envoy", "other"] {
+        secrets.patch(name, MERGE, "fieldManager=person", &patch).await.ok();
+    }
+    let noted = async |name: &str, before: Option<&str>| {
+        eventually(&format!("the end of the restart for {name}"), async || {
+            let stored = secrets.get(name).await.ok();
+            let noted = stored.annotation(names::RESTARTED)?.to_owned();
+            (!noted.contains(' ') && Some(noted.as_str()) != before).then_some(noted)
+        })
+        .await
+    };
+    let [first, first_of_other] = [noted("envoy", None).await, noted("other", None).await];
+    // It mounts one of them; the group is reason enough for the other.
+    it.create("deployment/app", true, json!({})).await;
+    it.rotation.rotate().await;
+    other.rotate().await;
+    it.marked("deployment/app", None).await;
+    it.roll_out("deployment/app").await;
+    let [one, two] =
+        [noted("envoy", Some(&first)).await, noted("other", Some(&first_of_other)).await];
+    assert_ne!(one, two);
+    assert_eq!(it.generation("deployment/app").await, 2, "once for both");
+    let annotations =
+        it.get("deployment/app").await["spec"]["template"]["metadata"]["annotations"].clone();
+    let marks = annotations.as_object().unwrap().iter();
+    let mut marks: Vec<&str> = marks
+        .filter(|(key, _)| key.starts_with(RESTARTED_FOR))
+        .map(|(_, trust)| trust.as_str().unwrap())
+        .collect();
+    marks.sort_unstable();
+    let mut both = [one.as_str(), two.as_str()];
+    both.sort_unstable();
+    assert_eq!(marks, both);
 }

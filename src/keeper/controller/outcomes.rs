@@ -17,7 +17,7 @@ const SKEW: f64 = 30.0;
 
 impl Controller {
     pub(super) fn asked(&mut self, key: &Key, asked: Asked) {
-        let Asked { kind, result, gone, lateness, after } = asked;
+        let Asked { kind, result, carried_again, restored, lateness, after } = asked;
         self.metrics.asked(kind, result);
         let uid = after.object_uid().map(ToOwned::to_owned);
         match result {
@@ -60,8 +60,10 @@ impl Controller {
                 if let Some(seconds) = lateness {
                     self.metrics.acted_after(seconds);
                 }
-                if let Some((reason, text)) = events::of_ask(kind, &gone) {
-                    self.events.say(key, uid.as_deref(), reason, text);
+                // Of a retirement and a promotion the Secret itself tells, whoever wrote it.
+                if kind == AskKind::Repair {
+                    let text = events::of_repair(&carried_again, &restored);
+                    self.events.say(key, uid.as_deref(), Reason::Repaired, text);
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! What a workload is like.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
@@ -10,18 +10,29 @@ use kube::Resource;
 use super::{ALLOW_RESTART, RESTARTED_AT, RESTARTED_FOR};
 
 /// What a workload is like.
-pub(super) struct State {
+#[derive(Clone, Debug, Default)]
+pub struct State {
     pub(super) resource_version: Option<String>,
     /// Our annotations on the pod template: what for it was restarted.
     pub(super) restarted_for: BTreeMap<String, String>,
     /// When it was restarted last.
     pub(super) restarted_at: Option<Timestamp>,
-    pub(super) is_allowed: bool,
+    /// It carries [`ALLOW_RESTART`].
+    pub(super) is_marked: bool,
+    /// The Secrets that its pods refer to.
+    pub(super) secrets: BTreeSet<String>,
     pub(super) is_paused: bool,
     pub(super) is_complete: bool,
 }
 
-pub(super) fn deployment(it: &Deployment, secrets: &[String]) -> State {
+impl State {
+    /// Whether a Secret of this name is reason enough.
+    pub fn may_restart_for(&self, secret: &str) -> bool {
+        self.is_marked || self.secrets.contains(secret)
+    }
+}
+
+pub(super) fn deployment(it: &Deployment) -> State {
     let spec = it.spec.as_ref();
     let status = it.status.as_ref();
     let wanted = spec.and_then(|spec| spec.replicas).unwrap_or(1);
@@ -34,11 +45,11 @@ pub(super) fn deployment(it: &Deployment, secrets: &[String]) -> State {
     State {
         is_paused: spec.and_then(|spec| spec.paused) == Some(true),
         is_complete,
-        ..of(it, spec.map(|spec| &spec.template), secrets)
+        ..of(it, spec.map(|spec| &spec.template))
     }
 }
 
-pub(super) fn stateful_set(it: &StatefulSet, secrets: &[String]) -> State {
+pub(super) fn stateful_set(it: &StatefulSet) -> State {
     let spec = it.spec.as_ref();
     let status = it.status.as_ref();
     let wanted = spec.and_then(|spec| spec.replicas).unwrap_or(1);
@@ -47,20 +58,20 @@ pub(super) fn stateful_set(it: &StatefulSet, secrets: &[String]) -> State {
             && status.updated_replicas.unwrap_or(0) >= wanted
             && status.available_replicas.unwrap_or(0) >= wanted
     });
-    State { is_complete, ..of(it, spec.map(|spec| &spec.template), secrets) }
+    State { is_complete, ..of(it, spec.map(|spec| &spec.template)) }
 }
 
-pub(super) fn daemon_set(it: &DaemonSet, secrets: &[String]) -> State {
+pub(super) fn daemon_set(it: &DaemonSet) -> State {
     let is_complete = it.status.as_ref().is_some_and(|status| {
         let wanted = status.desired_number_scheduled;
         status.observed_generation >= it.metadata.generation
             && status.updated_number_scheduled.unwrap_or(0) >= wanted
             && status.number_available.unwrap_or(0) >= wanted
     });
-    State { is_complete, ..of(it, it.spec.as_ref().map(|spec| &spec.template), secrets) }
+    State { is_complete, ..of(it, it.spec.as_ref().map(|spec| &spec.template)) }
 }
 
-fn of(it: &impl Resource, template: Option<&PodTemplateSpec>, secrets: &[String]) -> State {
+fn of(it: &impl Resource, template: Option<&PodTemplateSpec>) -> State {
     let annotations =
         template.and_then(|template| template.metadata.as_ref()?.annotations.as_ref());
     let own = it.meta().annotations.as_ref();
@@ -71,15 +82,15 @@ fn of(it: &impl Resource, template: Option<&PodTemplateSpec>, secrets: &[String]
         resource_version: it.meta().resource_version.clone(),
         restarted_for: marks.map(|(key, value)| (key.clone(), value.clone())).collect(),
         restarted_at: annotations.and_then(|all| all.get(RESTARTED_AT)?.parse().ok()),
-        is_allowed: is_marked || pod.is_some_and(|pod| refers_to_any(pod, secrets)),
+        is_marked,
+        secrets: pod.map(secrets).unwrap_or_default(),
         is_paused: false,
         is_complete: false,
     }
 }
 
-/// Whether pods mount one of these Secrets, or take variables from it.
-fn refers_to_any(pod: &PodSpec, secrets: &[String]) -> bool {
-    let is_one = |name: Option<&String>| name.is_some_and(|name| secrets.contains(name));
+/// The Secrets that pods mount, or take variables from.
+fn secrets(pod: &PodSpec) -> BTreeSet<String> {
     let volumes = pod.volumes.iter().flatten();
     let by_volume =
         volumes.clone().filter_map(|v| v.secret.as_ref()).map(|s| s.secret_name.as_ref());
@@ -94,7 +105,8 @@ fn refers_to_any(pod: &PodSpec, secrets: &[String]) -> bool {
         .map(|s| Some(&s.name));
     let all = containers.iter().flat_map(|c| c.env_from.iter().flatten());
     let by_all = all.filter_map(|v| v.secret_ref.as_ref()).map(|s| Some(&s.name));
-    by_volume.chain(by_projection).chain(by_variable).chain(by_all).any(is_one)
+    let found = by_volume.chain(by_projection).chain(by_variable).chain(by_all);
+    found.flatten().cloned().collect()
 }
 
 #[cfg(test)]
@@ -105,7 +117,6 @@ mod tests {
 
     #[test]
     fn every_way_to_refer_to_a_secret_is_found() {
-        let secrets = ["envoy".to_owned()];
         let pod = |spec: serde_json::Value| serde_json::from_value::<PodSpec>(spec).unwrap();
         let container = |more: serde_json::Value| {
             let mut container = json!({"name": "c"});
@@ -124,9 +135,9 @@ mod tests {
             json!({"containers": [env]}),
             json!({"containers": [], "initContainers": [all]}),
         ] {
-            assert!(refers_to_any(&pod(spec.clone()), &secrets), "{spec}");
-            assert!(!refers_to_any(&pod(spec), &["other".to_owned()]));
+            let found: Vec<String> = secrets(&pod(spec.clone())).into_iter().collect();
+            assert_eq!(found, ["envoy"], "{spec}");
         }
-        assert!(!refers_to_any(&pod(json!({"containers": []})), &secrets));
+        assert!(secrets(&pod(json!({"containers": []}))).is_empty());
     }
 }

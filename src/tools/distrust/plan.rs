@@ -104,7 +104,9 @@ fn fingerprints(secret: &SecretView) -> impl Iterator<Item = Fingerprint> {
 /// What an ask of the keeper that still stands there would bring back.
 fn asked_back(secret: &SecretView) -> Vec<Fingerprint> {
     match secret.annotation(names::ASK).map(Ask::parse) {
-        Some(Ok(Ask::Repair(all))) => all.iter().map(|one| Fingerprint::of(&one.der)).collect(),
+        Some(Ok(Ask::Repair(all))) => {
+            all.certificates.iter().map(|one| Fingerprint::of(&one.der)).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn what_a_standing_ask_would_bring_back_is_held() {
         let (stolen, other) = (Fingerprint::of(b"stolen"), Fingerprint::of(b"other"));
-        let ask = Ask::Repair(vec![b"stolen".to_vec().into()]).to_annotation(3);
+        let ask = Ask::Repair(vec![b"stolen".to_vec().into()].into()).to_annotation(3);
         let object =
             serde_json::json!({"metadata": {"name": "a", "annotations": {names::ASK: ask}}});
         let secret: SecretView = serde_json::from_value(object).unwrap();

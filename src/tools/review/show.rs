@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use base64::prelude::*;
+use diffy::DiffOptions;
 use jiff::Timestamp;
 use json_patch::{Patch, PatchOperation};
 use serde_json::{Map, Value, json};
@@ -133,8 +134,12 @@ impl Explanation {
 
     pub(super) fn to_diff(&self) -> String {
         let (before, after) = (self.incoming.lines(), self.stored.lines());
-        let diff = similar::TextDiff::from_lines(&before, &after);
-        diff.unified_diff().context_radius(2).header("as written", "as stored").to_string()
+        DiffOptions::new()
+            .set_context_len(2)
+            .set_original_filename("as written")
+            .set_modified_filename("as stored")
+            .create_patch(&before, &after)
+            .to_string()
     }
 }
 

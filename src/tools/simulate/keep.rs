@@ -141,7 +141,11 @@ impl World<'_> {
             return self.written(secret, is_changed);
         }
         let rests = |rollout: &Rollout| Duration::from_millis(now - rollout.begun);
-        if current.is_none() && last.is_none_or(|last| rests(last) >= restart::INTERVAL) {
+        let may_begin =
+            current.is_none() && last.is_none_or(|last| rests(last) >= restart::INTERVAL);
+        let waits = kept.waits.map(timestamp);
+        if may_begin && !restart::is_on_its_way(&self.views()?, &self.rules, waits, timestamp(now))
+        {
             self.roll_out(secret, &wanted.trust);
         }
         self.wait(secret);

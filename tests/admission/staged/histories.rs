@@ -130,8 +130,9 @@ impl History {
         let (ca, world) = (self.ca, &mut self.world);
         let (held, waiting) = (world.served(), world.waiting());
         self.meant = vec![leaf];
-        if how != How::Put && held == Some(leaf) {
-            // The same as a PATCH that leaves the leaf alone.
+        let is_reapply = world.shows().2 == [ca];
+        if (how != How::Put || is_reapply) && held == Some(leaf) {
+            // The same as a PATCH that leaves the leaf alone, or all that is there written again.
             self.meant.extend(waiting);
         }
         let edit = |object: &mut Value| match how {

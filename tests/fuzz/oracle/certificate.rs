@@ -74,16 +74,19 @@ pub fn same(ours: &Fields, theirs: &X509Certificate<'_>) -> Checked {
         ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
         _ => None,
     });
+    let known = known && is_tagged(theirs, "2.5.29.14", 0x04, &[]);
     rule!(!known || ours.subject_key_id == id, "another subject key id than {id:02x?}");
     let (known, id) = extension(theirs, "2.5.29.35", |e| match e {
         ParsedExtension::AuthorityKeyIdentifier(id) => Some(id.key_identifier.as_ref()?.0.to_vec()),
         _ => None,
     });
+    let known = known && is_tagged(theirs, "2.5.29.35", 0x30, &[0x80, 0xa1, 0x82]);
     rule!(!known || ours.authority_key_id == id, "another authority key id than {id:02x?}");
     let (known, ca) = extension(theirs, "2.5.29.19", |e| match e {
         ParsedExtension::BasicConstraints(constraints) => Some(constraints.ca),
         _ => None,
     });
+    let known = known && is_tagged(theirs, "2.5.29.19", 0x30, &[0x01, 0x02]);
     rule!(!known || ours.is_ca == ca.unwrap_or_default(), "is a CA: {} and {ca:?}", ours.is_ca);
     Ok(())
 }
@@ -107,6 +110,16 @@ fn extension<T>(
         [one] => (one.parsed_extension().error().is_none(), read(one.parsed_extension())),
         _ => (false, None),
     }
+}
+
+/// Whether an extension has this tag, and if anything is in it, that its first part has one of these:
+/// x509-parser also takes tags of another class, and parts that are not constructed.
+fn is_tagged(certificate: &X509Certificate<'_>, oid: &str, outer: u8, first: &[u8]) -> bool {
+    let mut extensions = certificate.extensions().iter().filter(|e| e.oid.to_id_string() == oid);
+    let Some(extension) = extensions.next() else { return true };
+    let Ok((_, content)) = Any::from_der(extension.value) else { return false };
+    extension.value[0] == outer
+        && (first.is_empty() || content.data.first().is_none_or(|tag| first.contains(tag)))
 }
 
 fn in_range(der: &[u8], certificate: &Certificate) -> Checked {

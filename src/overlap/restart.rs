@@ -1,4 +1,4 @@
-//! The workloads that a Secret names.
+//! The workloads that a Secret names in its annotation `restart` (DESIGN §4.3).
 
 use std::fmt;
 
@@ -8,20 +8,26 @@ const MAX_WORKLOADS: usize = 16;
 /// What can be restarted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
-    pub(super) kind: Kind,
-    pub(super) name: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name, in the Secret's namespace.
+    pub name: String,
 }
 
+/// The kinds of workloads that can be restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// `daemonset`
     DaemonSet,
+    /// `deployment`
     Deployment,
+    /// `statefulset`
     StatefulSet,
 }
 
 impl Workload {
     /// Reads `deployment/x`, `statefulset/x` or `daemonset/x`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         let (kind, name) = text.split_once('/')?;
         let kind = match kind {
             "daemonset" => Kind::DaemonSet,

@@ -1,0 +1,109 @@
+//! What is said of a change: what the Secret shows, whoever wrote it.
+
+use std::time::Duration;
+
+use ca_overlap::keeper::due::{Rules, outlook};
+use ca_overlap::keeper::events::Reason;
+use ca_overlap::keeper::secret_view::SecretView;
+use ca_overlap::keeper::tracked::Tracked;
+use ca_overlap::names;
+use ca_overlap::overlap::certs::Fingerprint;
+use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::staged::Stage;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::support::certs::{Ca, Leaf, bundle};
+use crate::support::secrets::tls_secret;
+
+const SINCE: &str = "2026-03-01T10:00:00Z";
+const UNTIL: &str = "2026-03-02T10:00:00Z";
+
+fn secret(cas: &[&Ca], leaf: &Leaf, annotations: &Value, phase: Option<&str>) -> SecretView {
+    let mut object = tls_secret("envoy", &bundle(cas), leaf);
+    object["metadata"]["uid"] = json!("u");
+    object["metadata"]["annotations"] = annotations.clone();
+    if let Some(phase) = phase {
+        object["metadata"]["labels"] = json!({names::PHASE: phase});
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn carrying(cas: &[&Ca], until: Option<&str>) -> Value {
+    let entry = |ca: &&Ca| {
+        let mut entry = json!({"sha256": crate::scene::sha256(&ca.der), "since": SINCE});
+        entry["until"] = json!(until);
+        entry.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        entry
+    };
+    json!({names::CARRIED: cas.iter().map(entry).collect::<Value>().to_string()})
+}
+
+fn news(before: Option<&SecretView>, after: &SecretView, now: &str) -> Vec<(Reason, String)> {
+    let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };
+    let now: Timestamp = now.parse().unwrap();
+    let at = |secret: &SecretView| outlook(&secret.view(), &rules, now);
+    let before = before.map(|before| Tracked::of(before, &at(before)));
+    let outlook = at(after);
+    Tracked::of(after, &outlook).news(before.as_ref(), after, &outlook, now)
+}
+
+fn reasons(news: &[(Reason, String)]) -> Vec<Reason> {
+    news.iter().map(|(reason, _)| *reason).collect()
+}
+
+#[test]
+fn a_ca_that_goes_is_said_to_with_the_reason() {
+    let [one, two, three] = ["CA1", "CA2", "CA3"].map(Ca::new);
+    let leaf = two.leaf("envoy");
+    let overlap = secret(&[&two, &one], &leaf, &carrying(&[&one], Some(UNTIL)), Some("overlap"));
+    assert_eq!(reasons(&news(None, &overlap, SINCE)), [Reason::Overlapping]);
+    assert!(news(Some(&overlap), &overlap, SINCE).is_empty());
+
+    let retired = secret(&[&two], &leaf, &carrying(&[], None), None);
+    let said = news(Some(&overlap), &retired, UNTIL);
+    assert_eq!(reasons(&said), [Reason::Retired]);
+    let fingerprint = crate::scene::sha256(&one.der);
+    assert!(said[0].1.contains(&fingerprint) && said[0].1.ends_with("because it was over"));
+    // Before its time: the generator has ended it.
+    let said = news(Some(&overlap), &retired, SINCE);
+    assert!(reasons(&said) == [Reason::Retired] && said[0].1.contains("its generator"));
+    // A later rotation.
+    let third = secret(&[&three, &two], &leaf, &carrying(&[&two], None), Some("overlap"));
+    assert_eq!(
+        reasons(&news(Some(&overlap), &third, SINCE)),
+        [Reason::Overlapping, Reason::Retired]
+    );
+    // Distrusted.
+    let mut distrust = carrying(&[], None);
+    distrust[names::DISTRUST] = json!(fingerprint);
+    let gone = secret(&[&two], &leaf, &distrust, None);
+    assert_eq!(reasons(&news(Some(&overlap), &gone, UNTIL)), [Reason::Distrusted]);
+    // The generator's own from now on.
+    let own = secret(&[&two, &one], &leaf, &carrying(&[], None), None);
+    assert!(news(Some(&overlap), &own, UNTIL).is_empty());
+}
+
+#[test]
+fn a_stage_that_ends_was_promoted_only_if_what_waited_serves() {
+    let [one, two] = ["CA1", "CA2"].map(Ca::new);
+    let [held, pending, third] = [&one, &two, &two].map(|ca| ca.leaf("envoy"));
+    let stage = Stage {
+        since: SINCE.parse().unwrap(),
+        held: Fingerprint::of(held.certificate.as_bytes()),
+        pending: Fingerprint::of(pending.certificate.as_bytes()),
+        moved: 0,
+    };
+    let mut annotations = carrying(&[&one], None);
+    let overlap = annotations.clone();
+    annotations[names::STAGED] = json!(stage.to_annotation());
+    let cas = [&two, &one];
+    let staged = secret(&cas, &held, &annotations, Some("staged"));
+    assert!(reasons(&news(None, &staged, SINCE)).contains(&Reason::Staged));
+    for (leaf, expected) in
+        [(&pending, Reason::Promoted), (&held, Reason::StageEnded), (&third, Reason::StageEnded)]
+    {
+        let after = secret(&cas, leaf, &overlap, Some("overlap"));
+        assert_eq!(reasons(&news(Some(&staged), &after, SINCE)), [expected]);
+    }
+}
