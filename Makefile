@@ -31,6 +31,10 @@ demo: need-rust ## Play a CA rotation on a real API server, without the webhook 
 	cargo build --locked --bin ca-overlap --example legacy-certgen
 	$(TARGET)/debug/ca-overlap demo
 
+.PHONY: figures
+figures: need-rust ## Draw docs/figures anew, and what the README prints of it, by simulate
+	CA_OVERLAP_RECORD=1 cargo test --locked --test simulate figures
+
 ##@ To build
 
 .PHONY: build

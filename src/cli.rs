@@ -23,6 +23,7 @@ use crate::tools::distrust::{DistrustArgs, DistrustError};
 use crate::tools::inspect::{InspectArgs, InspectError};
 use crate::tools::probe::ProbeArgs;
 use crate::tools::review::ReviewArgs;
+use crate::tools::simulate::{self, SimulateArgs};
 use crate::tools::status::StatusArgs;
 
 /// Parses, runs, and turns what comes of it into an exit code: 0 fine, 1 found something or
@@ -124,6 +125,7 @@ pub enum Command {
     /// Find servers that resume TLS sessions across a rotation of their certificate
     Probe(Box<ProbeArgs>),
     Review(Box<ReviewArgs>),
+    Simulate(Box<SimulateArgs>),
     Status(Box<StatusArgs>),
     Keeper(Box<KeeperArgs>),
     Webhook(Box<WebhookArgs>),
@@ -140,6 +142,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
+            Self::Simulate(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
             Self::Probe(args) => {
                 Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
             }
@@ -183,6 +186,15 @@ impl From<DistrustError> for Failure {
         match error.usage() {
             Some(flag) => Self::Usage(UsageError::new(flag, error.to_string())),
             None => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<simulate::Error> for Failure {
+    fn from(error: simulate::Error) -> Self {
+        match error {
+            simulate::Error::Usage { flag, problem } => Self::Usage(UsageError::new(flag, problem)),
+            error => Self::Failed(error.into()),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod probe;
 mod progress;
 pub mod review;
 mod secrets;
+pub mod simulate;
 pub mod status;
 mod table;
 mod text;
