@@ -121,13 +121,13 @@ impl History {
                 self.distrusted.push(ca);
                 let all: Vec<String> =
                     self.distrusted.iter().map(|ca| CAS[*ca].fingerprint().to_string()).collect();
-                annotate(world, names::DISTRUST, json!(all.join(",")));
+                annotate(world, names::DISTRUST, &json!(all.join(",")));
             }
             Event::Window(hours) => {
                 let window = hours.map(|hours| format!("{hours}h"));
-                annotate(world, names::WINDOW, json!(window));
+                annotate(world, names::WINDOW, &json!(window));
             }
-            Event::Keep(count) => annotate(world, names::KEEP, json!(count.to_string())),
+            Event::Keep(count) => annotate(world, names::KEEP, &json!(count.to_string())),
             Event::Mode(mode) => {
                 world.edit(|object| object["metadata"]["labels"][names::MODE] = mode.into());
             }
@@ -263,7 +263,7 @@ impl History {
     }
 }
 
-fn annotate(world: &mut World, key: &str, value: Value) {
+fn annotate(world: &mut World, key: &str, value: &Value) {
     let change = json!({"metadata": {"annotations": {key: value}}});
     world.edit(|object| json_patch::merge(object, &change));
 }

@@ -126,14 +126,14 @@ impl Store {
         self.watchers.retain(|(of, _)| of != "/secrets");
     }
 
-    fn patched(&mut self, path: &str, patch: &Value) -> Response<Body> {
+    fn patched(&mut self, path: &str, change: &Value) -> Response<Body> {
         let Some(old) = self.objects.get(path).cloned() else { return status(404) };
-        let wanted = &patch["metadata"]["resourceVersion"];
+        let wanted = &change["metadata"]["resourceVersion"];
         if wanted.is_string() && *wanted != old["metadata"]["resourceVersion"] {
             return status(409);
         }
         let mut object = old.clone();
-        json_patch::merge(&mut object, patch);
+        json_patch::merge(&mut object, change);
         if path.contains("/secrets/") {
             reviewed(&mut object, &old);
         }
@@ -178,10 +178,10 @@ async fn answer(store: Arc<Mutex<Store>>, request: Request<kube::client::Body>) 
     };
     match fault {
         Some(Fault::Status(code)) => return status(code),
-        Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::Silence) => std::future::pending::<()>().await,
         Some(Fault::Lost) => {
             store.lock().unwrap().patched(path, &body);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         None => {}
     }
