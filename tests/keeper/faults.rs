@@ -178,7 +178,7 @@ async fn answer(store: Arc<Mutex<Store>>, request: Request<kube::client::Body>) 
     };
     match fault {
         Some(Fault::Status(code)) => return status(code),
-        Some(Fault::Silence) => std::future::pending().await,
+        Some(Fault::Silence) => std::future::pending::<()>().await,
         Some(Fault::Lost) => {
             store.lock().unwrap().patched(path, &body);
             std::future::pending::<()>().await;
