@@ -39,9 +39,14 @@ STATIC_BUILD := --locked --release --target $(STATIC_TRIPLE)
 ##@ To see it work
 
 .PHONY: demo
-demo: control-plane ## Play a CA rotation on a real API server, without the webhook and with it
+demo: need-rust ## Play a CA rotation on a real API server, without the webhook and with it
+	@sh tests/control-plane/build.sh demo
 	cargo build --locked --bin ca-overlap --example legacy-certgen
 	$(TARGET)/debug/ca-overlap demo
+
+.PHONY: figures
+figures: need-rust ## Draw docs/figures anew, and what the README prints of it, by simulate
+	CA_OVERLAP_RECORD=1 cargo test --locked --test simulate figures
 
 ##@ To build
 
@@ -62,6 +67,10 @@ static: need-rust $(CARGO_AUDITABLE) ## Build the program that is shipped, stati
 	if echo "$$headers" | grep -E 'INTERP|NEEDED'; then \
 		echo "$(STATIC) is linked dynamically" >&2; exit 1; fi
 	@echo "$(STATIC) is statically linked, $$(wc -c <$(STATIC)) bytes"
+
+.PHONY: man
+man: need-rust ## Write the man pages: target/man
+	cargo run --quiet --locked --example man-pages -- $(TARGET)/man
 
 .PHONY: doc
 doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
@@ -179,7 +188,7 @@ test: control-plane helm ## Run all tests; the first time, the control plane is 
 test-static: static control-plane ## Run the tests that start the program with the static one; needs root for an empty root
 	cargo build --locked --example legacy-certgen
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast \
-		--test program --test review --test demo --test rotation --test empty_root -- --include-ignored
+		--test program --test review --test demo --test rotation --test probe --test empty_root -- --include-ignored
 
 .PHONY: fault-test
 fault-test: fault-rig ## Break what breaks in production under load: no call may fail (3 minutes)
@@ -246,8 +255,12 @@ profile: counted ## Show where the instructions of a review go: make profile REV
 	callgrind_annotate --inclusive=yes $(TARGET)/profile.callgrind
 
 .PHONY: keeper-scale
-keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print time and memory (2 minutes)
-	CI=true CA_OVERLAP_SECRETS=10000 cargo test --locked --test keeper many_secrets -- --nocapture
+keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print time, memory and CPU (3 minutes)
+	CI=true CA_OVERLAP_SECRETS=10000 CA_OVERLAP_IDLE=60 cargo test --locked --test keeper many_secrets -- --nocapture
+
+.PHONY: quiet-full
+quiet-full: control-plane ## Apply the same again every second for ten minutes: nothing may be written
+	CI=true CA_OVERLAP_QUIET=600 cargo test --locked --test keeper quiet:: -- --nocapture
 
 .PHONY: corpus
 corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
@@ -310,7 +323,7 @@ need-nightly:
 ##@ Other
 
 .PHONY: control-plane
-control-plane: need-rust ## Find or build etcd, kube-apiserver and kubectl for tests and demo
+control-plane: need-rust ## Find or build etcd, kube-apiserver, kube-controller-manager and kubectl for tests
 	@sh tests/control-plane/build.sh
 
 .PHONY: helm

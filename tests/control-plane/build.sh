@@ -1,12 +1,14 @@
 #!/bin/sh
-# Finds or builds what tests and demo run: etcd, kube-apiserver and kubectl, and the foreign
-# CRDs that tests of the manifests need. Run by `make control-plane`; quick when all is there.
+# Finds or builds what tests and demo run: etcd, kube-apiserver and kubectl; for tests also
+# kube-controller-manager, and foreign CRDs. Run by `make control-plane` (and with the word `demo`
+# by `make demo`, for the first three only); quick when all is there.
 #
 #   1. KUBEBUILDER_ASSETS, if set
 #   2. what an earlier run left under target/control-plane, if it fits go.mod
 #   3. setup-envtest, if it is installed and its download works
 #   4. go build, from tests/control-plane/go.mod: minutes the first time, then cached
 #
+# kube-controller-manager is in neither 1 nor 3: it is built, into target/control-plane/controllers.
 # CA_OVERLAP_CONTROL_PLANE_DIR puts the result elsewhere than target/control-plane.
 set -eu
 
@@ -15,6 +17,9 @@ CERT_MANAGER=v1.21.2
 PROMETHEUS_OPERATOR=v0.85.0
 ENVTEST_SECONDS=180
 BINARIES="etcd kube-apiserver kubectl"
+PACKAGES="go.etcd.io/etcd/server/v3 k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl"
+CONTROLLERS="kube-controller-manager"
+CONTROLLER_PACKAGES="k8s.io/kubernetes/cmd/kube-controller-manager"
 VERSION_PACKAGE=k8s.io/component-base/version
 LDFLAGS="-s -w -X $VERSION_PACKAGE.gitVersion=v$KUBERNETES -X $VERSION_PACKAGE.gitMajor=1 -X $VERSION_PACKAGE.gitMinor=36"
 
@@ -25,26 +30,38 @@ work=
 child=
 
 main() {
+    case "${1:-}" in
+        "" | demo) ;;
+        *) fail "usage: build.sh [demo]" ;;
+    esac
     mkdir -p "$out"
-    find_binaries || with_lock
+    find_binaries || with_lock find_binaries make_binaries
+    [ "${1:-}" != demo ] || return 0
+    find_controllers || with_lock find_controllers make_controllers
     find_crds || fetch_crds
 }
 
-# Two runs at once would only do the same work twice: results are renamed into place.
+# FIND MAKE: makes what is not found. Two runs at once would only do the same work twice: results
+# are renamed into place.
 with_lock() {
     if command -v flock >/dev/null 2>&1; then
         exec 9>"$out/.lock"
         if ! flock -n 9; then
             say "another run is at work; waiting for it"
             flock 9
-            find_binaries && return 0
+            if "$1"; then return 0; fi
         fi
     fi
+    need_work
+    "$2"
+}
+
+need_work() {
+    [ -z "$work" ] || return 0
     work=$(mktemp -d "$out/.work.XXXXXX")
     trap clean EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    download_binaries || build_binaries
 }
 
 find_binaries() {
@@ -56,16 +73,44 @@ find_binaries() {
         say "using KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS"
         return 0
     fi
-    for name in $BINARIES; do
-        [ -x "$out/bin/$name" ] || return 1
+    find_built bin "$BINARIES"
+}
+
+find_controllers() {
+    find_built controllers "$CONTROLLERS"
+}
+
+# DIRECTORY NAMES
+find_built() {
+    for name in $2; do
+        [ -x "$out/$1/$name" ] || return 1
     done
-    [ "$(cat "$out/bin/.stamp" 2>/dev/null)" = "$(stamp)" ] || return 1
-    say "ready in ${out#"$root"/}/bin"
+    [ "$(cat "$out/$1/.stamp" 2>/dev/null)" = "$(stamp)" ] || return 1
+    say "ready in ${out#"$root"/}/$1"
 }
 
 # Names what the binaries were made from.
 stamp() {
     printf '%s %s\n' "$LDFLAGS" "$(cat "$here/go.mod" "$here/go.sum" | cksum)"
+}
+
+make_binaries() {
+    download_binaries || {
+        command -v go >/dev/null 2>&1 ||
+            fail "no Kubernetes binaries and no go: install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a directory with $BINARIES (setup-envtest makes one)"
+        build "$BINARIES" "4 to 8 minutes" "$PACKAGES"
+        mv "$work/bin/server" "$work/bin/etcd"
+        publish bin
+    }
+}
+
+make_controllers() {
+    if ! command -v go >/dev/null 2>&1; then
+        say "no go: without it kube-controller-manager is not built, and the tests of the keeper with real rollouts need it"
+        return 0
+    fi
+    build "$CONTROLLERS" "2 minutes" "$CONTROLLER_PACKAGES"
+    publish controllers
 }
 
 download_binaries() {
@@ -79,20 +124,20 @@ download_binaries() {
         for name in $BINARIES; do
             cp "$assets/$name" "$work/bin/$name" || return 1
         done
-        publish
+        publish bin
     else
         say "setup-envtest failed ($(tail -n 1 "$work/log")); building instead"
         return 1
     fi
 }
 
-build_binaries() {
-    command -v go >/dev/null 2>&1 ||
-        fail "no Kubernetes binaries and no go: install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a directory with $BINARIES (setup-envtest makes one)"
-    say "building etcd, kube-apiserver and kubectl $KUBERNETES with $(go version | cut -d ' ' -f 3)"
-    say "the first time takes 4 to 8 minutes on two cores; it is kept for later runs"
-    mkdir "$work/bin"
-    (cd "$here" && exec go build -v -mod=readonly -trimpath -ldflags "$LDFLAGS" -o "$work/bin/" tool) \
+# NAMES TIME PACKAGES, into $work/bin
+build() {
+    say "building $1 $KUBERNETES with $(go version | cut -d ' ' -f 3)"
+    say "the first time takes $2 on two cores; it is kept for later runs"
+    mkdir -p "$work/bin"
+    # shellcheck disable=SC2086 # words on purpose
+    (cd "$here" && exec go build -v -mod=readonly -trimpath -ldflags "$LDFLAGS" -o "$work/bin/" $3) \
         >"$work/log" 2>&1 9>&- &
     child=$!
     watch_build
@@ -102,8 +147,6 @@ build_binaries() {
         fail "go build in tests/control-plane failed; its last lines are above"
     }
     child=
-    mv "$work/bin/server" "$work/bin/etcd"
-    publish
 }
 
 # A line every 15 seconds, or one that keeps changing on a terminal.
@@ -130,12 +173,12 @@ progress() {
     printf '%d:%02d elapsed, %s' $((seconds / 60)) $((seconds % 60)) "$what"
 }
 
-# The directory appears whole or not at all.
+# DIRECTORY: it appears whole or not at all.
 publish() {
     stamp >"$work/bin/.stamp"
-    rm -rf "$out/bin"
-    mv "$work/bin" "$out/bin"
-    say "ready in ${out#"$root"/}/bin"
+    rm -rf "${out:?}/$1"
+    mv "$work/bin" "$out/$1"
+    say "ready in ${out#"$root"/}/$1"
 }
 
 find_crds() {
@@ -148,10 +191,7 @@ fetch_crds() {
         say "no go: without it foreign CRDs are not fetched, and the tests of overlays/cert-manager and components/prometheus need them"
         return 0
     fi
-    [ -n "$work" ] || {
-        work=$(mktemp -d "$out/.work.XXXXXX")
-        trap clean EXIT
-    }
+    need_work
     mkdir -p "$out/crds"
     fetch_crd_module cert-manager github.com/cert-manager/cert-manager "$CERT_MANAGER" deploy/crds '*.yaml'
     # Of the operator's kinds only those that components/prometheus uses: all are 4 MB.
