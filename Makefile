@@ -206,6 +206,33 @@ fault-test-full: fault-rig ## The same with the full totals of docs/reliability.
 rollout-test-full: control-plane ## 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
 	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test rotation rollouts -- --nocapture
 
+# A real node: see docs/testing.md. It says which of root, capabilities and packages are missing.
+# One test of it: make node-test NODE_TESTS=handshakes.
+NODE := $(TARGET)/node
+NODE_RUN = $(NODE)/tools/node run -images $(NODE)/images -state $(NODE)/state -logs $(NODE)/logs
+NODE_SUITE = cargo test --locked --test cluster -- --ignored --test-threads=1 --nocapture
+
+.PHONY: node-test
+node-test: node-images ## Run the suite on a real node, without a container engine; needs root (8 minutes)
+	go -C tests/cluster vet ./...
+	go -C tests/cluster test -count=1 ./...
+	cargo test --locked --test cluster --no-run
+	$(NODE_RUN) -- $(NODE_SUITE) --skip long:: $(NODE_TESTS)
+
+.PHONY: node-test-full
+node-test-full: node-test node-earlier ## The same, an upgrade from an earlier build, and a kubelet as it is by default (25 minutes)
+	$(NODE_RUN) -sync 0 -- $(NODE_SUITE) long::
+
+# What `node-test-full` upgrades from: the last tag, or the last commit before this one that changed
+# the program.
+EARLIER ?= $(shell git describe --tags --abbrev=0 HEAD^ 2>/dev/null || \
+	git log --first-parent --skip=1 -n 1 --format=%H -- src Cargo.lock)
+
+.PHONY: node-earlier
+node-earlier: need-rust oci-image
+	OCI_IMAGE=$(IMAGE_DIR)/oci-image IMAGES=$(NODE)/images COMMIT='$(EARLIER)' OUT=$(NODE)/earlier \
+		sh tests/cluster/earlier.sh
+
 .PHONY: kind-test
 kind-test: $(KIND) control-plane ## Run the suite on kind clusters of three Kubernetes versions; needs Docker (KIND_VERSIONS='1.33')
 	@docker info >/dev/null 2>&1 || { \
@@ -346,6 +373,19 @@ help: ## Show this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# Images for a node that can pull nothing: the product, and what the suite runs in pods.
+.PHONY: node-images
+node-images: static node-tools oci-image
+	cargo build --locked --example legacy-certgen
+	OCI_IMAGE=$(IMAGE_DIR)/oci-image IMAGES=$(NODE)/images VERSION='$(VERSION)' PRODUCT=$(STATIC) \
+		PEER=$(NODE)/tools/peer CERTGEN=$(TARGET)/debug/examples/legacy-certgen sh tests/cluster/images.sh
+
+.PHONY: node-tools
+node-tools: need-rust need-go
+	@sh tests/control-plane/build.sh node
+	@mkdir -p $(NODE)/tools
+	CGO_ENABLED=0 go -C tests/cluster build -trimpath -ldflags='-s -w' -o "$(abspath $(NODE))/tools/" ./...
 
 # The hot path, built as the shipped program is, with symbols for profiles.
 .PHONY: counted

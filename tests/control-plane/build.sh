@@ -1,14 +1,16 @@
 #!/bin/sh
 # Finds or builds what tests and demo run: etcd, kube-apiserver and kubectl; for tests also
 # kube-controller-manager, and foreign CRDs. Run by `make control-plane` (and with the word `demo`
-# by `make demo`, for the first three only); quick when all is there.
+# by `make demo`, for the first three only, with the word `node` for what tests/cluster/node runs);
+# quick when all is there.
 #
 #   1. KUBEBUILDER_ASSETS, if set
 #   2. what an earlier run left under target/control-plane, if it fits go.mod
 #   3. setup-envtest, if it is installed and its download works
 #   4. go build, from tests/control-plane/go.mod: minutes the first time, then cached
 #
-# kube-controller-manager is in neither 1 nor 3: it is built, into target/control-plane/controllers.
+# kube-controller-manager is in neither 1 nor 3: it is built, into target/control-plane/controllers;
+# so is what a node needs, into target/control-plane/node.
 # CA_OVERLAP_CONTROL_PLANE_DIR puts the result elsewhere than target/control-plane.
 set -eu
 
@@ -20,6 +22,8 @@ BINARIES="etcd kube-apiserver kubectl"
 PACKAGES="go.etcd.io/etcd/server/v3 k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl"
 CONTROLLERS="kube-controller-manager"
 CONTROLLER_PACKAGES="k8s.io/kubernetes/cmd/kube-controller-manager"
+NODE="kube-scheduler kube-proxy kubelet"
+NODE_PACKAGES="k8s.io/kubernetes/cmd/kube-scheduler k8s.io/kubernetes/cmd/kube-proxy k8s.io/kubernetes/cmd/kubelet"
 VERSION_PACKAGE=k8s.io/component-base/version
 LDFLAGS="-s -w -X $VERSION_PACKAGE.gitVersion=v$KUBERNETES -X $VERSION_PACKAGE.gitMajor=1 -X $VERSION_PACKAGE.gitMinor=36"
 
@@ -31,13 +35,14 @@ child=
 
 main() {
     case "${1:-}" in
-        "" | demo) ;;
-        *) fail "usage: build.sh [demo]" ;;
+        "" | demo | node) ;;
+        *) fail "usage: build.sh [demo|node]" ;;
     esac
     mkdir -p "$out"
     find_binaries || with_lock find_binaries make_binaries
     [ "${1:-}" != demo ] || return 0
     find_controllers || with_lock find_controllers make_controllers
+    [ "${1:-}" != node ] || find_node || with_lock find_node make_node
     find_crds || fetch_crds
 }
 
@@ -80,6 +85,10 @@ find_controllers() {
     find_built controllers "$CONTROLLERS"
 }
 
+find_node() {
+    find_built node "$NODE"
+}
+
 # DIRECTORY NAMES
 find_built() {
     for name in $2; do
@@ -111,6 +120,12 @@ make_controllers() {
     fi
     build "$CONTROLLERS" "2 minutes" "$CONTROLLER_PACKAGES"
     publish controllers
+}
+
+make_node() {
+    command -v go >/dev/null 2>&1 || fail "no go: install Go 1.26 or newer"
+    build "$NODE" "3 minutes" "$NODE_PACKAGES"
+    publish node
 }
 
 download_binaries() {

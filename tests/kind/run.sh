@@ -71,7 +71,7 @@ by_hand() {
 
 suite() {
     CA_OVERLAP_TEST_KUBECONFIG=$KUBECONFIG cargo test --locked --manifest-path "$root/Cargo.toml" \
-        --test cluster -- --ignored --test-threads=1 --nocapture
+        --test cluster -- --ignored --skip long:: --test-threads=1 --nocapture
 }
 
 # Ours alone: nothing else is deleted, whatever else kind runs here.

@@ -1,0 +1,55 @@
+//! Looks at processes from the node: a pod that shares the node's process ids.
+
+use serde_json::json;
+
+use crate::cluster::{Cluster, eventually};
+use crate::peers::PEER_IMAGE;
+
+const NAMESPACE: &str = "node-agent";
+
+/// A namespace in which such pods are allowed.
+pub struct Agent {
+    cluster: Cluster,
+}
+
+impl Agent {
+    pub async fn of(cluster: &Cluster) -> Self {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {
+                "name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "privileged"},
+            },
+        });
+        cluster.apply(&[object]).await;
+        Self { cluster: cluster.clone() }
+    }
+
+    /// Runs `peer COMMAND CONTAINER` on the node, and gives what it prints.
+    pub async fn run(&self, command: &str, container: &str) -> String {
+        let name = format!("{command}-{}", &container[..12]);
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}");
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {
+                "hostPID": true, "restartPolicy": "Never", "automountServiceAccountToken": false,
+                "terminationGracePeriodSeconds": 0,
+                "containers": [{
+                    "name": "main", "image": PEER_IMAGE, "imagePullPolicy": "Never",
+                    "args": [command, container],
+                    "securityContext": {"runAsUser": 0, "capabilities": {"add": ["KILL", "SYS_PTRACE"]}},
+                }],
+            },
+        });
+        self.cluster.apply(&[pod]).await;
+        let phase = eventually("the agent's end", async || {
+            let phase = self.cluster.read(&path).await["status"]["phase"].clone();
+            (phase == "Succeeded" || phase == "Failed").then_some(phase)
+        })
+        .await;
+        let log = self.cluster.text(&format!("{path}/log")).await.unwrap_or_default();
+        assert_eq!(phase, "Succeeded", "{log}");
+        self.cluster.kubectl(&format!("-n {NAMESPACE} delete pod {name} --now")).await;
+        log
+    }
+}

@@ -1,0 +1,89 @@
+//! The README's section on installation, word for word.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use ca_overlap::names;
+use serde_json::json;
+
+use crate::cluster::{Cluster, REGISTRATION, root};
+use crate::support::certs::Ca;
+use crate::support::secrets::{Secrets, secret};
+
+/// Lines of the section that are no part of an installation into a cluster, with who runs them.
+const ELSEWHERE: [(&str, &str); 3] = [
+    ("make ", "the Makefile's targets, before the suite starts"),
+    ("kind ", "make kind-test, where an engine runs"),
+    ("docker ", "make image, where an engine runs"),
+];
+
+#[tokio::test]
+#[ignore = "needs a cluster: make node-test"]
+async fn each_command_of_the_readme_installs() {
+    let cluster = Cluster::connect().await;
+    let commands = commands("## Install");
+    assert!(commands.len() >= 4, "too few: {commands:?}");
+    for command in &commands {
+        eprintln!("$ {command}");
+        let is_cert_manager = command.contains("overlays/cert-manager");
+        if is_cert_manager {
+            cluster.kubectl(&format!("apply --server-side -f {}", cert_manager_crds())).await;
+            cluster.kubectl("wait --for=condition=Established --timeout=60s crd --all").await;
+        }
+        cluster.shell(command, "").await.unwrap_or_else(|e| panic!("{e}"));
+        if is_cert_manager {
+            play_cert_manager(&cluster).await;
+        }
+        cluster.rolled_out().await;
+        cluster.registration_in_force().await;
+        if is_cert_manager {
+            cluster.kubectl(&format!("delete --wait -f {}", cert_manager_crds())).await;
+        }
+    }
+}
+
+/// The commands in the fenced blocks of a section, without their comments.
+pub fn commands(section: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let text = text.split_once(&format!("\n{section}\n")).unwrap().1;
+    let text = text.split("\n## ").next().unwrap();
+    let blocks = text.split("```").skip(1).step_by(2);
+    let lines = blocks.flat_map(str::lines).map(|line| line.split(" #").next().unwrap().trim());
+    let mut commands = Vec::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        if line.starts_with("kubectl ") {
+            commands.push(line.to_owned());
+        } else {
+            let known = ELSEWHERE.iter().any(|(start, _)| line.starts_with(start));
+            assert!(
+                known || line.chars().all(char::is_alphabetic),
+                "nobody tests this line: {line}"
+            );
+        }
+    }
+    commands
+}
+
+fn cert_manager_crds() -> String {
+    let directory = root().join("target/control-plane/crds");
+    let files = std::fs::read_dir(directory).expect("foreign CRDs: make control-plane");
+    let mut paths = files.map(|file| file.unwrap().path().display().to_string());
+    paths.find(|path| path.contains("/cert-manager-")).expect("cert-manager's CRDs")
+}
+
+/// cert-manager itself is not here: the pair and the caBundle that its controllers would write.
+async fn play_cert_manager(cluster: &Cluster) {
+    let ca = Ca::new("ca-overlap-webhook-ca");
+    let leaf = ca.leaf("ca-overlap-webhook.ca-overlap.svc");
+    let pair = [
+        ("ca.crt", ca.pem.as_bytes()),
+        ("tls.crt", leaf.certificate.as_bytes()),
+        ("tls.key", leaf.key.as_bytes()),
+    ];
+    let object = secret("ca-overlap-webhook-tls", "kubernetes.io/tls", &pair);
+    let secrets = Secrets::new(cluster.client.clone(), names::NAMESPACE.to_owned());
+    secrets.create(&object).await.ok();
+    let bundle = BASE64_STANDARD.encode(&ca.pem);
+    let patch =
+        json!([{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": bundle}]);
+    cluster.done("PATCH", REGISTRATION, &patch).await;
+}

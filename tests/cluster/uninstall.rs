@@ -1,0 +1,65 @@
+//! What is left when the product goes: readable bundles, and nothing of its own.
+
+use ca_overlap::names;
+use serde_json::json;
+
+use crate::cluster::{Cluster, eventually};
+use crate::records::key_ids;
+use crate::support::certs::{Ca, bundle};
+use crate::support::secrets::{Secrets, tls_secret};
+
+/// As the README says it.
+const OFF: &str = "kubectl delete mutatingwebhookconfiguration ca-overlap";
+
+#[tokio::test]
+#[ignore = "needs a cluster: make node-test"]
+async fn it_goes_at_once_and_leaves_readable_bundles() {
+    let readme = std::fs::read_to_string(crate::cluster::root().join("README.md")).unwrap();
+    assert!(readme.contains(&format!("Off at once: `{OFF}`")), "the README says something else");
+    let cluster = Cluster::connect().await;
+    cluster.install_all().await;
+    let secrets = cluster.namespace("uninstall", &json!({})).await;
+    let cas = ["one", "two", "three"].map(Ca::new);
+    let [one, two, three] = &cas;
+    for name in ["before", "after"] {
+        put(&secrets, name, one).await;
+        put(&secrets, name, two).await;
+    }
+
+    cluster.shell(OFF, "").await.unwrap();
+    eventually("writes that pass as they are", async || {
+        let object = tls_secret("after", &three.pem, &three.leaf("api"));
+        let answer = secrets.put_with("after", "dryRun=All", &object).await.ok();
+        (answer.pem("ca.crt") == three.pem).then_some(())
+    })
+    .await;
+
+    cluster.kubectl("delete -k tests/cluster/manifests --ignore-not-found --timeout=200s").await;
+    let left = left(&cluster).await;
+    assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+    let stored = secrets.get("before").await.ok();
+    assert_eq!(stored.pem("ca.crt"), bundle(&[two, one]), "the bundle stays as it is");
+    assert_eq!(key_ids(&stored.pem("ca.crt")).len(), 2, "and anybody can read it");
+    put(&secrets, "after", three).await;
+    assert_eq!(secrets.get("after").await.pem("ca.crt"), three.pem, "writes pass as ever");
+}
+
+/// Creates or overwrites.
+async fn put(secrets: &Secrets, name: &str, ca: &Ca) {
+    let object = tls_secret(name, &ca.pem, &ca.leaf("api"));
+    if secrets.get(name).await.status.as_u16() == 404 {
+        secrets.create(&object).await.ok();
+    } else {
+        secrets.put(name, &object).await.ok();
+    }
+}
+
+/// Everything in the cluster that is named after us, of any kind.
+async fn left(cluster: &Cluster) -> Vec<String> {
+    let kinds = cluster.kubectl("api-resources --verbs=list -o name").await;
+    // Events tell what has been; and they go by themselves.
+    let kinds: Vec<_> = kinds.lines().filter(|kind| !kind.starts_with("events")).collect();
+    let all = cluster.kubectl(&format!("get {} -A -o name", kinds.join(","))).await;
+    assert!(all.contains("namespace/kube-system"), "the list shows nothing: {all}");
+    all.lines().filter(|line| line.contains(names::NAMESPACE)).map(ToOwned::to_owned).collect()
+}
