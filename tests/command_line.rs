@@ -67,7 +67,7 @@ fn every_example_is_understood() {
         let mut seen = 0;
         for line in help.lines().filter(|line| line.starts_with("  ")) {
             let Some((_, line)) = line.split_once("ca-overlap ") else { continue };
-            let line = line.split(['>', '|']).next().unwrap();
+            let line = line.split(['>', '|', '#']).next().unwrap();
             let mut words = vec!["ca-overlap"];
             words.extend(line.split_whitespace());
             let parsed = Cli::command().try_get_matches_from(&words);
