@@ -41,7 +41,7 @@ use self::world::{Course, World};
 use super::progress;
 use crate::overlap::policy::{Keep, Window};
 
-/// Shows what CA rotations do to peers that talk mutual TLS
+/// Show what CA rotations do to peers that talk mutual TLS
 ///
 /// Plays the same rotations four times in virtual time: without ca-overlap, with bundling, in staged
 /// mode, and in staged mode with restarts. Peers have their own copies of ca.crt, tls.crt and tls.key,
