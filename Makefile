@@ -4,6 +4,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
+comma := ,
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY_ROOT := $(TARGET)/tools/cargo-deny-$(CARGO_DENY_VERSION)
@@ -32,8 +33,11 @@ TIMEOUT := $(shell command -v timeout >/dev/null 2>&1 && echo timeout 120)
 STATIC := $(TARGET)/static/ca-overlap
 STATIC_TRIPLE := $(shell uname -m)-unknown-linux-gnu
 STATIC_DIR := $(TARGET)/$(STATIC_TRIPLE)/release
-STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
+STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs $(STATIC_FOLDED) \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo --remap-path-prefix=$(CURDIR)=ca-overlap
+# Equal functions are linked once, where Rust's own linker (lld) is the default: of the many instances
+# of generic code some are the same.
+STATIC_FOLDED := $(if $(filter x86_64,$(shell uname -m)),-C link-arg=-Wl$(comma)--icf=all)
 STATIC_BUILD := --locked --release --target $(STATIC_TRIPLE)
 
 ##@ To see it work
@@ -43,6 +47,10 @@ demo: need-rust ## Play a CA rotation on a real API server, without the webhook 
 	@sh tests/control-plane/build.sh demo
 	cargo build --locked --bin ca-overlap --example legacy-certgen
 	$(TARGET)/debug/ca-overlap demo
+
+.PHONY: figures
+figures: need-rust ## Draw docs/figures anew, and what the README prints of it, by simulate
+	CA_OVERLAP_RECORD=1 cargo test --locked --test simulate figures
 
 ##@ To build
 
@@ -55,14 +63,18 @@ release: need-rust ## Build the program for use where static does not work, such
 	cargo build --locked --release
 
 .PHONY: static
-static: need-rust ## Build the program that is shipped, statically linked: target/static/ca-overlap (about 7 minutes)
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo build $(STATIC_BUILD) --bin ca-overlap
+static: need-rust $(CARGO_AUDITABLE) ## Build the program that is shipped, statically linked: target/static/ca-overlap (about 7 minutes)
+	RUSTFLAGS="$(STATIC_FLAGS)" $(CARGO_AUDITABLE) auditable build $(STATIC_BUILD) --bin ca-overlap
 	@mkdir -p $(dir $(STATIC))
 	@cp $(STATIC_DIR)/ca-overlap $(STATIC)
 	@headers=$$(readelf --wide --program-headers --dynamic $(STATIC)) || exit 1; \
 	if echo "$$headers" | grep -E 'INTERP|NEEDED'; then \
 		echo "$(STATIC) is linked dynamically" >&2; exit 1; fi
 	@echo "$(STATIC) is statically linked, $$(wc -c <$(STATIC)) bytes"
+
+.PHONY: man
+man: need-rust ## Write the man pages: target/man
+	cargo run --quiet --locked --example man-pages -- $(TARGET)/man
 
 .PHONY: doc
 doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
@@ -76,6 +88,7 @@ IMAGE ?= ca-overlap:dev
 #   make image-tar IMAGE_PROGRAMS='amd64=FILE arm64=FILE'
 IMAGE_PROGRAMS ?=
 IMAGE_DIR := $(TARGET)/image
+SBOM = $(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json
 IMAGE_TAR ?= $(IMAGE_DIR)/ca-overlap.tar
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
 HOST_ARCH := $(subst aarch64,arm64,$(subst x86_64,amd64,$(shell uname -m)))
@@ -93,10 +106,10 @@ image-tar: $(if $(IMAGE_PROGRAMS),,static) oci-image ## Build the image without 
 .PHONY: sbom
 sbom: $(CARGO_CYCLONEDX) ## List what is linked in, as CycloneDX: target/dist/ca-overlap_VERSION_sbom.cdx.json
 	@mkdir -p $(DIST)
-	SOURCE_DATE_EPOCH=0 $(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --target $(STATIC_TRIPLE) \
-		--describe binaries --override-filename sbom
-	@mv sbom*.json "$(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json"
-	@echo "$(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json: $$(grep -c '"purl"' $(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json) packages"
+	SOURCE_DATE_EPOCH=$(or $(shell git log -1 --format=%ct 2>/dev/null),0) \
+		$(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --target $(STATIC_TRIPLE) --describe binaries
+	@sed 's|path+file://$(CURDIR)#|path+file:///ca-overlap#|' ca-overlap_bin.cdx.json >$(SBOM) && rm ca-overlap_bin.cdx.json
+	@echo "$(SBOM): $$(grep -c '"purl": "pkg:cargo/' $(SBOM)) packages"
 
 # Packs any files: oci-image -help.
 .PHONY: oci-image
@@ -179,7 +192,7 @@ test: control-plane helm ## Run all tests; the first time, the control plane is 
 test-static: static control-plane ## Run the tests that start the program with the static one; needs root for an empty root
 	cargo build --locked --example legacy-certgen
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast \
-		--test program --test review --test demo --test rotation --test empty_root -- --include-ignored
+		--test program --test review --test demo --test rotation --test probe --test empty_root -- --include-ignored
 
 .PHONY: fault-test
 fault-test: fault-rig ## Break what breaks in production under load: no call may fail (3 minutes)
@@ -273,8 +286,12 @@ profile: counted ## Show where the instructions of a review go: make profile REV
 	callgrind_annotate --inclusive=yes $(TARGET)/profile.callgrind
 
 .PHONY: keeper-scale
-keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print time and memory (2 minutes)
-	CI=true CA_OVERLAP_SECRETS=10000 cargo test --locked --test keeper many_secrets -- --nocapture
+keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print time, memory and CPU (3 minutes)
+	CI=true CA_OVERLAP_SECRETS=10000 CA_OVERLAP_IDLE=60 cargo test --locked --test keeper many_secrets -- --nocapture
+
+.PHONY: quiet-full
+quiet-full: control-plane ## Apply the same again every second for ten minutes: nothing may be written
+	CI=true CA_OVERLAP_QUIET=600 cargo test --locked --test keeper quiet:: -- --nocapture
 
 .PHONY: corpus
 corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
@@ -301,7 +318,7 @@ ci: ## Everything that a change must pass, as .ci/run does it
 # The tests of an empty root and of a real node need root.
 .PHONY: ci-as-root
 ci-as-root:
-	if [ "$$(id -u)" = 0 ]; then .ci/run; else sudo --preserve-env=PATH,HOME,CARGO_HOME,RUSTUP_HOME .ci/run; fi
+	if [ "$$(id -u)" = 0 ]; then .ci/run; else sudo env PATH="$$PATH" HOME="$$HOME" .ci/run; fi
 
 ##@ To fuzz (needs nightly Rust; docs/fuzzing.md)
 

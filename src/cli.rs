@@ -1,5 +1,6 @@
 //! The command line: flags, their environment variables, and what they must not say.
 
+mod completions;
 mod keeper;
 mod policy;
 mod webhook;
@@ -12,13 +13,17 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use completions::CompletionsArgs;
 pub use keeper::KeeperArgs;
 pub use webhook::WebhookArgs;
 
 use crate::telemetry::{self, Format, Level};
 use crate::tools::demo;
 use crate::tools::distrust::{DistrustArgs, DistrustError};
+use crate::tools::inspect::{InspectArgs, InspectError};
+use crate::tools::probe::ProbeArgs;
 use crate::tools::review::ReviewArgs;
+use crate::tools::simulate::{self, SimulateArgs};
 use crate::tools::status::StatusArgs;
 
 /// Parses, runs, and turns what comes of it into an exit code: 0 fine, 1 found something or
@@ -56,16 +61,20 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> 
 }
 
 fn plugin() -> clap::Command {
-    let example = |command: clap::Command| {
-        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        command.after_help(help.replace("  ca-overlap ", &format!("  {PLUGIN_COMMAND} ")))
+    let examples = |command: clap::Command| {
+        let mut help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for before in ["  ", "| "] {
+            help = help
+                .replace(&format!("{before}ca-overlap "), &format!("{before}{PLUGIN_COMMAND} "));
+        }
+        command.after_help(help)
     };
-    Cli::command().bin_name(PLUGIN_COMMAND).mut_subcommands(example)
+    examples(Cli::command()).bin_name(PLUGIN_COMMAND).mut_subcommands(examples)
 }
 
 /// Keeps the previous CA bundled beside the new one when a Secret's ca.crt rotates.
 #[derive(Debug, Parser)]
-#[command(name = "ca-overlap", version, max_term_width = 100)]
+#[command(name = "ca-overlap", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
     /// How to log.
     #[command(flatten)]
@@ -74,6 +83,14 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
+
+const EXAMPLES: &str = "Examples:
+  ca-overlap status -A
+  ca-overlap inspect gateway/envoy
+  ca-overlap review --old old.yaml --new new.yaml
+
+Each command has a --help with more. Exit code: 0 if all is well; 1 if something was found, or
+failed; 64 if the command line is wrong.";
 
 /// How to log.
 #[derive(Clone, Copy, Debug, Args)]
@@ -99,21 +116,21 @@ pub struct LogArgs {
     pub log_format: Format,
 }
 
-/// What to do.
+/// What to do. Each is described where its flags are: a text here would hide that one.
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs, reason = "clap would show it")]
 pub enum Command {
-    /// Take a compromised CA out of every Secret that carries it
     Distrust(Box<DistrustArgs>),
-    /// Explain what the webhook decides about a write, without a cluster
+    Inspect(Box<InspectArgs>),
+    /// Find servers that resume TLS sessions across a rotation of their certificate
+    Probe(Box<ProbeArgs>),
     Review(Box<ReviewArgs>),
-    /// Show every CA rotation in flight
+    Simulate(Box<SimulateArgs>),
     Status(Box<StatusArgs>),
-    /// Run the keeper: retire what is over, promote what has settled, repair what was missed
     Keeper(Box<KeeperArgs>),
-    /// Run the admission webhook
     Webhook(Box<WebhookArgs>),
-    /// Play a CA rotation on a real API server, first without the webhook and then with it
     Demo(demo::Args),
+    Completions(CompletionsArgs),
 }
 
 impl Command {
@@ -125,6 +142,14 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
+            Self::Simulate(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
+            Self::Probe(args) => {
+                Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
+            }
+            Self::Inspect(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
+            Self::Completions(args) => {
+                Ok(args.run(Cli::command()).context("cannot write the completions")?)
+            }
             Self::Status(args) => {
                 Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
             }
@@ -158,6 +183,24 @@ pub enum Failure {
 
 impl From<DistrustError> for Failure {
     fn from(error: DistrustError) -> Self {
+        match error.usage() {
+            Some(flag) => Self::Usage(UsageError::new(flag, error.to_string())),
+            None => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<simulate::Error> for Failure {
+    fn from(error: simulate::Error) -> Self {
+        match error {
+            simulate::Error::Usage { flag, problem } => Self::Usage(UsageError::new(flag, problem)),
+            error => Self::Failed(error.into()),
+        }
+    }
+}
+
+impl From<InspectError> for Failure {
+    fn from(error: InspectError) -> Self {
         match error.usage() {
             Some(flag) => Self::Usage(UsageError::new(flag, error.to_string())),
             None => Self::Failed(error.into()),

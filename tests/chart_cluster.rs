@@ -104,8 +104,8 @@ async fn as_the_webhook_does(plane: &ControlPlane) -> String {
     assert!(secret.get("data").is_none(), "the Secret is shipped empty");
     secret["data"] = json!({ names::CA_CRT: encoded });
     plane.json("PUT", SECRET, &secret).await.unwrap();
-    let path = "/webhooks/0/clientConfig/caBundle";
-    let patch = json!([{"op": "add", "path": path, "value": encoded}]).to_string();
+    let ca_bundle = "/webhooks/0/clientConfig/caBundle";
+    let patch = json!([{"op": "add", "path": ca_bundle, "value": encoded}]).to_string();
     let registration = ["patch", "mutatingwebhookconfiguration", names::WEBHOOK_CONFIGURATION];
     let arguments = [&registration[..], &["--type=json", "-p", &patch]].concat();
     plane.kubectl(&arguments, &[]).await.unwrap();

@@ -9,11 +9,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use base64::prelude::*;
+use ca_overlap::tools::control_plane::{Options, Patches, Supervised};
 use serde_json::{Value, json};
 use support::certs::{Ca, bundle};
-use support::cluster;
 use support::command::{command, run, sha256};
 use support::secrets::{MERGE, Secrets, tls_secret};
+use support::{Cluster, cluster};
 
 /// Far more than a change takes to arrive.
 const ARRIVES: Duration = Duration::from_secs(60);
@@ -207,6 +209,109 @@ async fn who_may_not_watch_is_told() {
             .join(" ");
         assert!(said.contains("secrets is forbidden: User \"nobody\" cannot list"), "{said}");
     }
+}
+
+/// With the real keeper: a leaf that waits and is promoted, and one that waits for its group.
+#[tokio::test]
+async fn a_leaf_that_waits_is_shown_until_it_serves() {
+    let test = "a_leaf_that_waits_is_shown_until_it_serves";
+    let Some(cluster) = staging(test).await else { return };
+    let _keeper = keeper(&cluster).await;
+    let kubeconfig = cluster.plane.admin_kubeconfig();
+    let (old, new) = (Ca::new("1"), Ca::new("2"));
+    // Until the webhook has heard of the Lease nothing is staged.
+    let secrets = loop {
+        let secrets = cluster.namespace(test).await;
+        let arguments = ["status", "-n", &secrets.namespace, "-w", "-o", "json", "--settle", "3s"];
+        let shown = Running::start(&kubeconfig, &arguments);
+        let mut first = tls_secret("it", &old.pem, &old.leaf("it"));
+        first["metadata"]["labels"] = json!({"ca-overlap.dev/mode": "staged"});
+        secrets.create(&first).await.ok();
+        secrets.put("it", &tls_secret("it", &new.pem, &new.leaf("it"))).await.ok();
+        let change = shown.json();
+        assert_eq!(change["type"], "ADDED");
+        if change["rotation"]["phase"] == "overlap" {
+            continue;
+        }
+        let rotation = &change["rotation"];
+        assert_eq!(rotation["phase"], "staged");
+        assert_eq!(rotation["carried"][0]["sha256"], sha256(&old.der));
+        let what = rotation["next"]["what"].as_str().unwrap();
+        assert!(what.starts_with("the waiting leaf goes into service"), "{what}");
+        assert!(rotation["next"]["at"].is_string(), "{rotation}");
+        // The clock alone changes its row, and then the keeper does.
+        let promoted = loop {
+            let change = shown.json();
+            if change["rotation"]["phase"] != "staged" {
+                break change;
+            }
+        };
+        assert_eq!(promoted["rotation"]["phase"], "overlap");
+        assert_eq!(promoted["rotation"]["problems"], json!([]));
+        break secrets;
+    };
+
+    // One that waits for a member of its group which does not know the new CA, for two hours now.
+    let mut member = tls_secret("member", &old.pem, &old.leaf("it"));
+    member["metadata"]["annotations"] = json!({"ca-overlap.dev/group": "mesh"});
+    secrets.create(&member).await.ok();
+    secrets.create(&waiting_for_long(&old, &new)).await.ok();
+    let arguments = ["status", "-n", &secrets.namespace];
+    let status = run(&kubeconfig, &arguments);
+    let shown = status.with_code(1);
+    let row = shown.lines().find(|line| line.starts_with(&format!("{}/stuck", secrets.namespace)));
+    assert!(row.is_some_and(|row| row.contains(" staged ")), "{shown}");
+    assert!(shown.contains("next: the waiting leaf goes into service when all of"), "{shown}");
+    assert!(shown.contains("PROBLEM: the staged leaf waits for too long"), "{shown}");
+}
+
+/// A cluster in which rotations are staged.
+async fn staging(test: &str) -> Option<Cluster> {
+    let options = Options::new(support::assets(test)?);
+    let cluster = Cluster::without_webhook(test, options).await?;
+    let patches = Patches { cluster_ip: Some(cluster.service), url: None };
+    cluster.plane.install(&support::manifests().join("overlays/staged"), patches).await.unwrap();
+    let arguments = ["--staged", "--settle", "3s"];
+    cluster.start_webhook("webhook", cluster.port_443(), &arguments).await.unwrap();
+    Some(cluster)
+}
+
+/// The keeper, as its `ServiceAccount`; ended when dropped.
+async fn keeper(cluster: &Cluster) -> Supervised {
+    let plane = &cluster.plane;
+    let (namespace, account) = ("ca-overlap", "ca-overlap-keeper");
+    let kubeconfig = plane.service_account_kubeconfig(namespace, account).await.unwrap();
+    let admin = format!("{}:8082", plane.next_cluster_ip().unwrap());
+    let arguments = ["keeper", "--namespace", namespace, "--admin-listen", &admin];
+    let more = ["--identity", "keeper-0", "--lease-duration", "3s", "--settle", "3s"];
+    let scratch = plane.scratch().path();
+    let environment = [("KUBECONFIG", kubeconfig.as_os_str())];
+    let arguments = [&arguments[..], &more].concat();
+    let log = scratch.join("keeper.log");
+    let program = support::binary::path();
+    Supervised::start("keeper", &program, arguments, &environment, scratch, log).unwrap()
+}
+
+fn waiting_for_long(old: &Ca, new: &Ca) -> Value {
+    let (held, pending) = (old.leaf("it"), new.leaf("it"));
+    let mut object = tls_secret("stuck", &bundle(&[new, old]), &held);
+    let encode = |text: &str| BASE64_STANDARD.encode(text);
+    object["data"]["pending.tls.crt"] = json!(encode(&pending.certificate));
+    object["data"]["pending.tls.key"] = json!(encode(&pending.key));
+    let since = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2);
+    let since = format!("{since:.0}");
+    let stage = json!({
+        "since": since, "moved": 0, "held": sha256(held.certificate.as_bytes()),
+        "pending": sha256(pending.certificate.as_bytes()),
+    });
+    object["metadata"]["labels"] =
+        json!({"ca-overlap.dev/mode": "staged", "ca-overlap.dev/phase": "staged"});
+    let record = json!([{"sha256": sha256(&old.der), "since": since}]);
+    object["metadata"]["annotations"] = json!({
+        "ca-overlap.dev/group": "mesh", "ca-overlap.dev/staged": stage.to_string(),
+        "ca-overlap.dev/carried": record.to_string(),
+    });
+    object
 }
 
 /// `[new, old*]`, with these annotations from the begin.

@@ -16,14 +16,22 @@ use crate::keeper::run::{self, Config};
 use crate::names;
 use crate::webhook::own_namespace;
 
-/// What signals do, for `--help`.
-const SIGNALS: &str = "\
+/// Examples, and what signals do, for `--help`.
+const MORE: &str = "\
+Examples:
+  ca-overlap keeper
+  ca-overlap keeper --settle 5m --window 7d
+  ca-overlap keeper --namespace trust --identity keeper-0 --log-format json
+
 Signals:
   SIGTERM  Give the Lease back, then end; a second one ends at once.";
 
-/// The flags of `ca-overlap keeper`.
+/// Run the keeper: retire what is over, promote what has settled, repair what was missed
+///
+/// Watches the Secrets in an overlap, and asks the webhook by an annotation to act; it never writes
+/// data itself. Several replicas elect one that acts, by a Lease. Needs the webhook.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = SIGNALS)]
+#[command(after_help = MORE)]
 pub struct KeeperArgs {
     /// How long files take to reach every reader of a Secret: a staged leaf waits for that long
     /// after the last Secret of its group was written

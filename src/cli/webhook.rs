@@ -17,8 +17,13 @@ use crate::names;
 use crate::server::accept::Limits;
 use crate::webhook::{self, Config, Source};
 
-/// What signals do, for `--help`.
-const SIGNALS: &str = "\
+/// Examples, and what signals do, for `--help`.
+const MORE: &str = "\
+Examples:
+  ca-overlap webhook --self-managed
+  ca-overlap webhook --tls-cert /certs/tls.crt --tls-key /certs/tls.key
+  ca-overlap webhook --self-managed --staged --window 7d --keep 2
+
 Signals:
   SIGHUP   With --self-managed: rotate our own CA now. A new one is added to the Secret and to the
            caBundle, serves after --trust-settle, and the old one goes when no certificate of it
@@ -26,9 +31,13 @@ Signals:
            not started again. With --tls-*, and for --client-ca: re-read the files now.
   SIGTERM  Drain, then end; a second one ends at once.";
 
-/// The flags of `ca-overlap webhook`.
+/// Run the admission webhook
+///
+/// Answers the API server's reviews of Secrets: when ca.crt is rotated, the previous CA stays beside
+/// the new one. Its own certificate is issued and renewed by itself (--self-managed), or comes from
+/// files (--tls-cert, --tls-key).
 #[derive(Clone, Debug, Args)]
-#[command(after_help = SIGNALS)]
+#[command(after_help = MORE)]
 pub struct WebhookArgs {
     #[command(flatten)]
     listen: ListenArgs,

@@ -5,13 +5,13 @@ mod restarts;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use kube::Resource;
 
 use super::api::{CallError, Change, Key, Secrets};
+use super::choice::{Choice, choose, is_group_ready};
 use super::due::{self, Due, Outlook, Rules, Staged};
 use super::lease::Leadership;
 use super::memory::{Plan, Remembered};
-use super::restart::{self, Restarter, Step};
+use super::restart::{Restarter, Step};
 use super::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
@@ -134,21 +134,19 @@ impl Actor {
             return self.repair(key, secret, plan, known.namespace_uid).await;
         }
         let outlook = due::outlook(&secret.view(), &self.rules, now);
-        let is_urgent = outlook.stage.as_ref().is_some_and(|staged| staged.latest <= now);
-        if !matches!(outlook.due, Some(Due::Retire(_)))
-            && let Some(wanted) = restart::wanted(&secret, &outlook).filter(|_| !is_urgent)
-        {
-            return Ok(self.restart(key, secret, wanted, now).await?);
-        }
-        let Some(due) = &outlook.due else { return Ok(Outcome::Nothing(Box::new(secret))) };
-        if let (Due::Promote(_), Some(staged)) = (due, &outlook.stage)
+        let due = match choose(&secret, &outlook, now) {
+            Choice::Restart(wanted) => return Ok(self.restart(key, secret, wanted, now).await?),
+            Choice::Ask(due) => due,
+            Choice::Nothing => return Ok(Outcome::Nothing(Box::new(secret))),
+        };
+        if let (Due::Promote(_), Some(staged)) = (&due, &outlook.stage)
             && !self.is_group_ready(key, &secret, staged, now).await?
         {
             return Ok(Outcome::waiting(secret, staged.ready.min(now)));
         }
         let (kind, ask) = match due {
             Due::Retire(_) => (AskKind::Retire, Some(Ask::Retire)),
-            Due::Promote(pending) => (AskKind::Promote, Some(Ask::Promote(*pending))),
+            Due::Promote(pending) => (AskKind::Promote, Some(Ask::Promote(pending))),
             Due::Withdraw => (AskKind::Withdraw, None),
         };
         let after = self.ask(key, secret, kind, ask.as_ref()).await?;
@@ -243,8 +241,7 @@ impl Actor {
         Asked { kind, result, carried_again, restored: Vec::new(), lateness: None, after }
     }
 
-    /// Whether all Secrets of the group that hold a `ca.crt` trust the new CA, and have done so for
-    /// long enough; or whether it cannot wait any longer.
+    /// Whether the group lets it be promoted; it is listed only where there is one.
     async fn is_group_ready(
         &self,
         key: &Key,
@@ -254,22 +251,8 @@ impl Actor {
     ) -> Result<bool, CallError> {
         let group = secret.annotation(names::GROUP).filter(|name| !name.is_empty());
         let Some(group) = group.filter(|_| staged.latest > now) else { return Ok(true) };
-        for member in self.secrets.group(key.namespace(), group).await? {
-            if member.meta().name == secret.meta().name || member.view().ca_crt.is_none() {
-                continue;
-            }
-            let outlook = due::outlook(&member.view(), &self.rules, now);
-            let trusts = |anchor: &Fingerprint| {
-                outlook.certificates.iter().any(|k| k.certificate.fingerprint() == *anchor)
-            };
-            let written = member.written().unwrap_or(staged.stage.since);
-            let is_ready = staged.anchors.iter().all(trusts)
-                && staged.ready_after(written, &self.rules) <= now;
-            if !is_ready {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let members = self.secrets.group(key.namespace(), group).await?;
+        Ok(is_group_ready(secret, staged, &members, &self.rules, now))
     }
 }
 

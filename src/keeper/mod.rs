@@ -12,6 +12,7 @@
 pub mod act;
 pub mod agenda;
 pub mod api;
+pub mod choice;
 pub mod controller;
 pub mod due;
 pub mod events;

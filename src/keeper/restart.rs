@@ -39,7 +39,7 @@ pub const ALLOW_RESTART: &str = "ca-overlap.dev/allow-restart";
 /// A rollout that takes longer is left to its owner; so is one that is paused for longer.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// No workload is restarted more often, whatever its Secrets do.
-const INTERVAL: Duration = Duration::from_secs(590);
+pub const INTERVAL: Duration = Duration::from_secs(590);
 /// Secrets that rotate together are written one after another: the last one is waited for until it
 /// is as old as this,
 const PAUSE: Duration = Duration::from_secs(5);
@@ -57,6 +57,9 @@ pub struct Wanted {
     pub progress: Option<Progress>,
     /// Nothing is to be restarted: what is trusted now is only to be noted.
     pub is_first_sight: bool,
+    /// The pods trust these CAs already, since they were restarted while the leaf waited: only the
+    /// leaf is new to them.
+    pub is_for_leaf: bool,
     /// The beginning of the annotations of the pod template, of the whole group,
     scope: String,
     /// and the one of this Secret.
@@ -69,7 +72,7 @@ pub fn wanted(secret: &SecretView, outlook: &Outlook) -> Option<Wanted> {
     if workloads.is_empty() || outlook.certificates.is_empty() {
         return None;
     }
-    let trust = trust(outlook);
+    let trust = trust(outlook, outlook.stage.is_some());
     let noted = secret.annotation(names::RESTARTED).unwrap_or_default();
     let known = noted.split_ascii_whitespace().next();
     let is_same = known == Some(trust.as_str());
@@ -77,10 +80,14 @@ pub fn wanted(secret: &SecretView, outlook: &Outlook) -> Option<Wanted> {
         return None;
     }
     let progress = Progress::parse(noted).filter(|_| is_same);
+    let is_for_leaf = match &progress {
+        Some(progress) => progress.is_for_leaf,
+        None => outlook.stage.is_none() && noted == self::trust(outlook, true),
+    };
     let carries = outlook.certificates.iter().any(|known| known.carried.is_some());
     let is_first_sight = known.is_none() && !carries;
     let (scope, mark) = (scope(secret), mark(secret));
-    Some(Wanted { trust, workloads, progress, is_first_sight, scope, mark })
+    Some(Wanted { trust, workloads, progress, is_first_sight, is_for_leaf, scope, mark })
 }
 
 /// The beginning of the annotations of a pod template, for all of a Secret's group.
@@ -159,7 +166,8 @@ impl Wanted {
         for member in group {
             let (listed, _) = list(member.annotation(names::RESTART).unwrap_or_default());
             if listed.contains(workload) {
-                let trust = trust(&due::outlook(&member.view(), rules, now));
+                let outlook = due::outlook(&member.view(), rules, now);
+                let trust = trust(&outlook, outlook.stage.is_some());
                 change.insert(mark(member), json!(trust));
             }
         }
@@ -183,7 +191,7 @@ fn hex(bytes: &[u8], count: usize) -> String {
 /// What pods that have just started trust, in short: the generator's own CAs, what is distrusted,
 /// and whether the new leaf still waits. What is carried does not count, because its end needs no
 /// restart; nor does how often, or in which order, something stands there.
-fn trust(outlook: &Outlook) -> String {
+fn trust(outlook: &Outlook, is_staged: bool) -> String {
     let sorted = |mut all: Vec<String>| {
         all.sort_unstable();
         all.dedup();
@@ -192,7 +200,7 @@ fn trust(outlook: &Outlook) -> String {
     let own = outlook.certificates.iter().filter(|known| known.carried.is_none());
     let own = sorted(own.map(|known| known.certificate.fingerprint().to_string()).collect());
     let distrust = sorted(outlook.settings.distrust.iter().map(ToString::to_string).collect());
-    let state = if outlook.stage.is_some() { "staged" } else { "" };
+    let state = if is_staged { "staged" } else { "" };
     hex([own, distrust, state.to_owned()].join("\n").as_bytes(), 16)
 }
 

@@ -154,7 +154,8 @@ fn matching(child: &Certificate, among: &[Certificate]) -> Vec<usize> {
     (0..among.len()).filter(|&index| could_have_issued(&among[index], child)).collect()
 }
 
-fn could_have_issued(issuer: &Certificate, child: &Certificate) -> bool {
+/// Whether names and key identifiers let `issuer` be the issuer of `child`.
+pub(crate) fn could_have_issued(issuer: &Certificate, child: &Certificate) -> bool {
     issuer.subject() == child.issuer()
         && key_ids_agree(child.authority_key_id(), issuer.subject_key_id())
 }

@@ -20,6 +20,15 @@ pub struct ClusterArgs {
     #[arg(short, long, value_name = "NAME", env = "CA_OVERLAP_TARGET_NAMESPACE")]
     pub namespace: Option<String>,
 
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show it")]
+    pub access: AccessArgs,
+}
+
+/// Which cluster, and as whom.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct AccessArgs {
     /// The kubeconfig [default: `KUBECONFIG`, else ~/.kube/config, else the pod's own account]
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_KUBECONFIG")]
     pub kubeconfig: Option<PathBuf>,
@@ -76,18 +85,28 @@ pub enum ConnectError {
 impl ClusterArgs {
     /// Reads the kubeconfig. Makes no call yet.
     pub async fn connect(&self) -> Result<Cluster, ConnectError> {
-        let mut config = self.config().await?;
-        if let Some(user) = &self.impersonate {
-            config.auth_info.impersonate = Some(user.clone());
-        }
+        let config = self.access.config().await?;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let scope = if self.all_namespaces { Scope::All } else { Scope::One(namespace.clone()) };
-        let client =
-            Client::try_from(config).map_err(|error| ConnectError::Client(explain(&error)))?;
-        Ok(Cluster { client, scope, namespace })
+        Ok(Cluster { client: client(config)?, scope, namespace })
+    }
+}
+
+impl AccessArgs {
+    /// Reads the kubeconfig. Makes no call yet.
+    pub async fn connect(&self) -> Result<Client, ConnectError> {
+        client(self.config().await?)
     }
 
     async fn config(&self) -> Result<Config, ConnectError> {
+        let mut config = self.read().await?;
+        if let Some(user) = &self.impersonate {
+            config.auth_info.impersonate = Some(user.clone());
+        }
+        Ok(config)
+    }
+
+    async fn read(&self) -> Result<Config, ConnectError> {
         let wrong = |error: &dyn std::error::Error| ConnectError::Config(chain(error));
         let options =
             KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
@@ -100,6 +119,10 @@ impl ClusterArgs {
             (None, None) => Config::infer().await.map_err(|e| wrong(&e)),
         }
     }
+}
+
+fn client(config: Config) -> Result<Client, ConnectError> {
+    Client::try_from(config).map_err(|error| ConnectError::Client(explain(&error)))
 }
 
 /// What a call that failed says to people. Never what an answer held.

@@ -142,8 +142,8 @@ fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-/// In its middle: what tells two names apart often stands at the end.
-fn cut(text: &str, width: usize) -> String {
+/// Cut in its middle: what tells two names apart often stands at the end.
+pub(crate) fn cut(text: &str, width: usize) -> String {
     let whole = length(text);
     if whole <= width {
         return text.to_owned();

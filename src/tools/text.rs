@@ -1,5 +1,7 @@
 //! Small texts that several commands show.
 
+use std::io::IsTerminal;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -11,6 +13,12 @@ const MOST: usize = 300;
 /// Names and messages come from others: nothing in them may steer a terminal.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).take(MOST).collect()
+}
+
+/// Whether standard output takes colour: a terminal, and no <https://no-color.org>.
+pub(crate) fn is_colourful() -> bool {
+    let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    std::io::stdout().is_terminal() && !forbidden
 }
 
 /// The subject of a certificate, in full.

@@ -25,7 +25,8 @@ async fn a_secret_near_one_mebibyte_is_bundled_while_there_is_room() {
     let needed = scene.pem("CA2").len();
     let answer = scene.secrets.put(NAME, &with_blob("CA3", needed)).await.ok();
     assert_eq!(scene.shown(&answer), "CA3 CA2*");
-    let needed = scene.pem("CA3").len();
+    // Signatures differ in length, so one CA may fit where the other does not.
+    let needed = scene.pem("CA3").len().min(scene.pem("CA2").len());
     let answer = scene.secrets.put(NAME, &with_blob("CA4", needed - 1)).await.ok();
     assert_eq!(scene.shown(&answer), "CA4");
     assert!(answer.warnings.iter().any(|w| w.contains("no room")), "{:?}", answer.warnings);

@@ -14,6 +14,7 @@ mod guards;
 mod limits;
 mod quiet;
 mod scene;
+mod stage_ends;
 mod staged;
 mod table;
 mod verbs;

@@ -19,7 +19,7 @@ use super::support::{Cluster, assets};
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/ca-overlap/leases";
 
 /// The Lease of a keeper that has just renewed it, and the right to watch it.
-async fn grant_and_lease(cluster: &Cluster) {
+pub async fn grant_and_lease(cluster: &Cluster) {
     let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/ca-overlap";
     let role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "lease"},
@@ -54,7 +54,7 @@ async fn grant_and_lease(cluster: &Cluster) {
 }
 
 /// As Helm 4 applies: not forced.
-async fn apply(scene: &Scene, ca: &str, leaf: &Leaf) -> Answer {
+pub async fn apply(scene: &Scene, ca: &str, leaf: &Leaf) -> Answer {
     let object = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": {"name": NAME, "labels": {"ca-overlap.dev/mode": "staged"}},
@@ -67,18 +67,18 @@ async fn apply(scene: &Scene, ca: &str, leaf: &Leaf) -> Answer {
     scene.secrets.apply(NAME, "helm", false, &object).await.ok()
 }
 
-fn pairs(answer: &Answer) -> [String; 4] {
+pub fn pairs(answer: &Answer) -> [String; 4] {
     ["tls.crt", "tls.key", "pending.tls.crt", "pending.tls.key"].map(|key| answer.pem(key))
 }
 
-fn values(served: &Leaf, waiting: Option<&Leaf>) -> [String; 4] {
+pub fn values(served: &Leaf, waiting: Option<&Leaf>) -> [String; 4] {
     let waiting = waiting.map(|leaf| [leaf.certificate.clone(), leaf.key.clone()]);
     let [crt, key] = waiting.unwrap_or_default();
     [served.certificate.clone(), served.key.clone(), crt, key]
 }
 
 /// A Secret whose rotation is staged. Until the webhook has heard of the Lease, nothing is.
-async fn staged(cluster: &Cluster) -> (Scene, Leaf, Leaf) {
+pub async fn staged(cluster: &Cluster) -> (Scene, Leaf, Leaf) {
     loop {
         let scene = Scene::new(cluster.namespace("staged").await);
         let (old, new) = (scene.leaf("CA1"), scene.leaf("CA2"));

@@ -4,14 +4,21 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod choice;
 mod due;
 mod election;
+mod faults;
+mod kills;
 mod left;
 mod memory;
 mod news;
 mod promote;
+mod proxy;
+mod quiet;
 mod repair;
 mod restart;
 mod retire;
+mod rollout;
 mod scale;
 mod scene;
+mod workload;

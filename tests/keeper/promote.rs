@@ -33,7 +33,7 @@ fn is_staged(answer: &Answer) -> bool {
 }
 
 /// Until the webhook has heard of the Lease, nothing is staged.
-async fn hears_of_the_lease(secrets: &Secrets) {
+pub async fn hears_of_the_lease(secrets: &Secrets) {
     eventually("a webhook that knows the keeper", async || {
         let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
         begin(secrets, "trial", &old, "staged").await;

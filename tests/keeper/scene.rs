@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ca_overlap::names;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::certs::Ca;
 use crate::support::secrets::{Answer, MERGE, Secrets, tls_secret};
-use crate::support::{Cluster, assets, manifests, sample, sum};
+use crate::support::{Cluster, assets, binary, manifests, sample, sum};
 
 pub const LEASE: &str =
     "/apis/coordination.k8s.io/v1/namespaces/ca-overlap/leases/ca-overlap-keeper";
@@ -35,7 +35,17 @@ impl Scene {
 
     /// With another overlay, and more arguments for the webhook.
     pub async fn with(test: &str, overlay: &str, arguments: &[&'static str]) -> Option<Self> {
-        let cluster = Cluster::without_webhook(test, Options::new(assets(test)?)).await?;
+        Self::on(test, Options::new(assets(test)?), overlay, arguments).await
+    }
+
+    /// With another control plane.
+    pub async fn on(
+        test: &str,
+        options: Options,
+        overlay: &str,
+        arguments: &[&'static str],
+    ) -> Option<Self> {
+        let cluster = Cluster::without_webhook(test, options).await?;
         let overlay = manifests().join("overlays").join(overlay);
         let patches = Patches { cluster_ip: Some(cluster.service), url: None };
         cluster.plane.install(&overlay, patches).await.unwrap();
@@ -57,11 +67,19 @@ impl Scene {
 
     /// Starts a keeper; does not wait. A Lease of three seconds: a crash is noticed soon.
     pub async fn keeper(&self, identity: &str, arguments: &[&str]) -> Keeper {
+        let kubeconfig = self.keeper_kubeconfig().await;
+        self.keeper_with(&kubeconfig, identity, arguments)
+    }
+
+    /// Of the keeper's `ServiceAccount`.
+    pub async fn keeper_kubeconfig(&self) -> PathBuf {
+        let (namespace, name) = (names::NAMESPACE, names::KEEPER_SERVICE_ACCOUNT);
+        self.cluster.plane.service_account_kubeconfig(namespace, name).await.unwrap()
+    }
+
+    /// The same with another kubeconfig.
+    pub fn keeper_with(&self, kubeconfig: &Path, identity: &str, arguments: &[&str]) -> Keeper {
         let plane = &self.cluster.plane;
-        let kubeconfig = plane
-            .service_account_kubeconfig(names::NAMESPACE, names::KEEPER_SERVICE_ACCOUNT)
-            .await
-            .unwrap();
         let admin = SocketAddr::from((plane.next_cluster_ip().unwrap(), 8082));
         let listen = admin.to_string();
         let fixed = ["--log-level", "debug", "keeper", "--namespace", names::NAMESPACE];
@@ -71,7 +89,7 @@ impl Scene {
         let scratch = plane.scratch().path();
         let process = Supervised::start(
             identity,
-            Path::new(env!("CARGO_BIN_EXE_ca-overlap")),
+            &binary::path(),
             [&fixed[..], &own[..], duration, arguments].concat(),
             &[("KUBECONFIG", kubeconfig.as_os_str()), ("NO_COLOR", OsStr::new("1"))],
             scratch,

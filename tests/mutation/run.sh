@@ -50,8 +50,10 @@ test_modules() {
             name = substr($2, 1, length($2) - 1)
             directory = FILENAME
             sub(/main\.rs$/, "", directory)
+            if (!path)
+                path = system("test -f " directory name ".rs") ? name "/mod.rs" : name ".rs"
             if (!(name in seen))
-                printf "\n#[cfg(test)]\n#[path = \"../%s%s\"]\nmod %s;\n", directory, path ? path : name ".rs", name
+                printf "\n#[cfg(test)]\n#[path = \"../%s%s\"]\nmod %s;\n", directory, path, name
             seen[name] = 1
             path = ""
         }' tests/decision/main.rs tests/admission/main.rs

@@ -55,7 +55,9 @@ impl Actor {
             }
             if is_started || is_waiting {
                 let workload = workload.to_string();
-                note = Progress { workload, since: now, is_waiting }.to_annotation(&wanted.trust);
+                let is_for_leaf = wanted.is_for_leaf;
+                let progress = Progress { workload, since: now, is_waiting, is_for_leaf };
+                note = progress.to_annotation(&wanted.trust);
                 break;
             }
         }

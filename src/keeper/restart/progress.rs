@@ -1,5 +1,5 @@
 //! How far a restart has come, as it stands on the Secret:
-//! `<trust> <workload> <since> <started|waits>`, or `<trust>` when it is complete.
+//! `<trust> <workload> <since> <started|waits> [leaf]`, or `<trust>` when it is complete.
 
 use jiff::Timestamp;
 
@@ -12,6 +12,8 @@ pub struct Progress {
     pub since: Timestamp,
     /// It cannot be started yet.
     pub is_waiting: bool,
+    /// The pods trust the CAs already; only the leaf is new to them.
+    pub is_for_leaf: bool,
 }
 
 impl Progress {
@@ -31,14 +33,16 @@ impl Progress {
                 "waits" => true,
                 _ => return None,
             },
+            is_for_leaf: words.next() == Some("leaf"),
         })
     }
 
     /// The annotation's value for the change to `trust`.
     pub fn to_annotation(&self, trust: &str) -> String {
-        let Self { workload, since, is_waiting } = self;
+        let Self { workload, since, is_waiting, is_for_leaf } = self;
         let state = if *is_waiting { "waits" } else { "started" };
-        format!("{trust} {workload} {since:.0} {state}")
+        let leaf = if *is_for_leaf { " leaf" } else { "" };
+        format!("{trust} {workload} {since:.0} {state}{leaf}")
     }
 }
 
@@ -48,10 +52,10 @@ mod tests {
 
     #[test]
     fn progress_survives_printing_and_what_is_none_is_begun_anew() {
-        for is_waiting in [true, false] {
+        for (is_waiting, is_for_leaf) in [(true, false), (false, false), (true, true)] {
             let since = "2026-03-01T10:00:00Z".parse().unwrap();
             let workload = "deployment/a".to_owned();
-            let progress = Progress { workload, since, is_waiting };
+            let progress = Progress { workload, since, is_waiting, is_for_leaf };
             let text = progress.to_annotation("T2");
             assert!(text.starts_with("T2 ") && Progress::is_noted(&text));
             assert_eq!(Progress::parse(&text), Some(progress));

@@ -36,6 +36,7 @@ fn wanted(secret: &SecretView, trust: &str) -> Wanted {
         workloads: list(secret.annotation(names::RESTART).unwrap()).0,
         progress: None,
         is_first_sight: false,
+        is_for_leaf: false,
         scope: scope(secret),
         mark: mark(secret),
     }
@@ -60,7 +61,7 @@ fn restart(state: &mut State, group: &[SecretView], which: usize, trust: &str) -
 #[test]
 fn two_of_a_group_with_different_cas_restart_what_they_share_once() {
     let group = ["a", "b"].map(|name| secret(name, "deployment/a", 60));
-    let trust_of_b = trust(&due::outlook(&group[1].view(), &rules(), now()));
+    let trust_of_b = trust(&due::outlook(&group[1].view(), &rules(), now()), false);
     let mut state = State::default();
     assert!(restart(&mut state, &group, 0, "T1"));
     assert!(!restart(&mut state, &group, 1, &trust_of_b), "its pods have found that, too");
@@ -127,7 +128,7 @@ fn a_workload_has_its_rest_whoever_flips_its_ca() {
 fn a_list_that_was_edited_goes_on_behind_the_same_workload() {
     let mut it = wanted(&secret("a", "deployment/a,deployment/b", 60), "T");
     let workload = "deployment/b".to_owned();
-    it.progress = Some(Progress { workload, since: now(), is_waiting: false });
+    it.progress = Some(Progress { workload, since: now(), is_waiting: false, is_for_leaf: false });
     it.workloads = list("statefulset/new,deployment/b,deployment/a").0;
     assert_eq!(it.position().map(|(index, _)| index), Some(1));
     it.workloads = list("deployment/a").0;

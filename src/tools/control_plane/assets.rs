@@ -8,6 +8,9 @@ use super::Error;
 const KUBEBUILDER_ASSETS: &str = "KUBEBUILDER_ASSETS";
 /// Where `make control-plane` puts them, from the root of the repository.
 const BUILT: &str = "target/control-plane/bin";
+/// Where it puts what envtest lacks.
+const BUILT_CONTROLLERS: &str = "target/control-plane/controllers";
+const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 
 /// etcd, kube-apiserver and kubectl of one version.
 #[derive(Clone, Debug)]
@@ -18,6 +21,8 @@ pub struct Assets {
     pub kube_apiserver: PathBuf,
     /// The client; kustomize is part of it.
     pub kubectl: PathBuf,
+    /// The controllers; needed by those alone who ask for them.
+    pub kube_controller_manager: Option<PathBuf>,
 }
 
 impl Assets {
@@ -53,8 +58,22 @@ impl Assets {
             etcd: find("etcd")?,
             kube_apiserver: find("kube-apiserver")?,
             kubectl: find("kubectl")?,
+            kube_controller_manager: find(CONTROLLER_MANAGER).ok().or_else(built_controllers),
         })
     }
+
+    pub(super) fn controller_manager(&self) -> Result<&Path, Error> {
+        self.kube_controller_manager.as_deref().ok_or_else(|| Error::NoAssets {
+            missing: CONTROLLER_MANAGER,
+            searched: BUILT_CONTROLLERS.into(),
+        })
+    }
+}
+
+fn built_controllers() -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    let built = |directory: &Path| directory.join(BUILT_CONTROLLERS).join(CONTROLLER_MANAGER);
+    here.ancestors().map(built).find(|path| path.is_file())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::access::Access;
 use super::network::{ClusterIps, free_port};
-use super::{Assets, Error, Scratch, Supervised, hex, log_tail, pki, random};
+use super::{Assets, Error, Scratch, Supervised, controllers, hex, log_tail, pki, random};
 
 /// How often a port that somebody else took meanwhile is replaced by another one.
 const PORT_ATTEMPTS: usize = 5;
@@ -31,12 +31,21 @@ pub struct Options {
     /// Files (name, content) to be written to the scratch directory first. `{dir}` in a content
     /// stands for the scratch directory too.
     pub files: Vec<(String, String)>,
+    /// Whether kube-controller-manager runs as well.
+    pub controllers: bool,
 }
 
 impl Options {
     /// An API server as it comes, with RBAC.
     pub fn new(assets: Assets) -> Self {
-        Self { assets, api_server_flags: Vec::new(), files: Vec::new() }
+        Self { assets, api_server_flags: Vec::new(), files: Vec::new(), controllers: false }
+    }
+
+    /// With kube-controller-manager: workloads get Pods, which nobody schedules or runs.
+    #[must_use]
+    pub fn with_controllers(mut self) -> Self {
+        self.controllers = true;
+        self
     }
 
     /// Adds a flag.
@@ -59,6 +68,7 @@ impl Options {
 // Fields are dropped in this order.
 #[derive(Debug)]
 pub struct ControlPlane {
+    controllers: Option<Supervised>,
     api_server: Supervised,
     etcd: Supervised,
     pub(crate) access: Access,
@@ -68,7 +78,7 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts both and waits until `/readyz` says ok.
+    /// Starts both and waits until `/readyz` says ok; then the controllers, if they are wanted.
     pub async fn start(options: Options) -> Result<Self, Error> {
         let scratch = Scratch::create()?;
         let cluster_ips = ClusterIps::claim()?;
@@ -88,7 +98,19 @@ impl ControlPlane {
                 Ok(()) => {
                     scratch.write("admin.kubeconfig", access.kubeconfig().to_string())?;
                     let assets = options.assets;
-                    return Ok(Self { api_server, etcd, access, cluster_ips, assets, scratch });
+                    let mut plane = Self {
+                        controllers: None,
+                        api_server,
+                        etcd,
+                        access,
+                        cluster_ips,
+                        assets,
+                        scratch,
+                    };
+                    if options.controllers {
+                        plane.controllers = Some(controllers::start(&plane).await?);
+                    }
+                    return Ok(plane);
                 }
                 Err(Error::Ended { log, .. })
                     if attempt < PORT_ATTEMPTS && log.contains("address already in use") => {}

@@ -13,6 +13,7 @@
 
 mod access;
 mod assets;
+mod controllers;
 mod install;
 mod launch;
 mod network;

@@ -20,8 +20,13 @@ use super::control_plane;
 use view::{Tone, View};
 use world::World;
 
-/// Flags of `ca-overlap demo`.
+/// Play a CA rotation on a real API server, first without the webhook and then with it
+///
+/// Starts etcd and an API server on loopback, lets a generator loose that knows nothing of overlaps,
+/// and shows by real TLS handshakes who refuses whom. Needs a checkout of the project: make demo
+/// builds what is missing and runs it.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Directory with etcd, kube-apiserver and kubectl [default: `KUBEBUILDER_ASSETS`, else what
     /// make control-plane built].
@@ -40,6 +45,14 @@ pub struct Args {
     #[arg(long, env = "CA_OVERLAP_KEEP_RUNNING")]
     pub keep_running: bool,
 }
+
+const EXAMPLES: &str = "Examples:
+  make demo
+  ca-overlap demo --assets /usr/local/kubebuilder/bin
+  ca-overlap demo --keep-running
+
+Exit code: 0 if all was as promised; 1 if something was not, or failed; 64 if the command line is
+wrong; 130 after Ctrl-C.";
 
 /// How the demo ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

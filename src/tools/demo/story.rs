@@ -64,7 +64,7 @@ const ROTATION: Step = Step {
     old_leaf: Promise::AllSucceed,
     new_leaf: Promise::AllFail,
     remark: "A peer yet to sync refuses the new leaf until its files arrive (60-90 s): bundling \
-             cannot\n    change that; staged mode, a later feature, does.",
+             cannot\n    change that; staged mode does.",
     ..FIRST
 };
 

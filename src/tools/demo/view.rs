@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::tools::text::is_colourful;
+
 /// How often progress is shown on a terminal, and elsewhere.
 const TICK: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 
@@ -28,9 +30,7 @@ pub(super) enum Tone {
 impl View {
     pub(super) fn of_standard_output() -> Self {
         let terminal = std::io::stdout().is_terminal();
-        // <https://no-color.org>: set and not empty.
-        let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { terminal, colour: terminal && !forbidden }
+        Self { terminal, colour: is_colourful() }
     }
 
     /// A line. Output that nobody reads (a closed pipe) is no reason to fail.

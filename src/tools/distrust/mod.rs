@@ -31,7 +31,7 @@ use crate::overlap::certs::Fingerprint;
 /// How many Secrets are written at a time.
 const AT_ONCE: usize = 8;
 
-/// Takes a compromised CA out of every Secret that carries it
+/// Take a compromised CA out of every Secret that carries it
 ///
 /// Finds each Secret whose ca.crt holds the CA, and adds its fingerprint to the annotation
 /// ca-overlap.dev/distrust. Where the webhook carries the CA, it drops it in that same request, and

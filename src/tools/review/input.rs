@@ -1,18 +1,14 @@
 //! Reads what `review` is given, and makes an `AdmissionReview` of two Secrets.
 
-use std::io::Read;
 use std::path::Path;
-use std::{fs, io};
 
 use base64::prelude::*;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::ReviewError;
 use crate::names;
 use crate::overlap::pem;
-
-/// More than the API server's own limit for a review.
-const MAX_INPUT: u64 = 16 * 1024 * 1024;
+use crate::tools::documents::{self, merged};
 
 /// Reads an `AdmissionReview`.
 pub(super) fn review(path: &Path) -> Result<Value, ReviewError> {
@@ -59,45 +55,14 @@ fn secret(path: &Path) -> Result<Value, ReviewError> {
     Err(not_understood(path, "a Secret as JSON or YAML, or a PEM file"))
 }
 
-/// As the API server does before admission: `stringData` goes into `data`, and there is metadata.
-fn merged(mut secret: Value) -> Value {
-    if let Some(Value::Object(strings)) =
-        secret.as_object_mut().and_then(|s| s.remove("stringData"))
-    {
-        if !secret["data"].is_object() {
-            secret["data"] = Value::Object(Map::new());
-        }
-        for (key, value) in strings {
-            secret["data"][key] = BASE64_STANDARD.encode(value.as_str().unwrap_or_default()).into();
-        }
-    }
-    if !secret["metadata"].is_object() {
-        secret["metadata"] = Value::Object(Map::new());
-    }
-    secret
-}
-
-/// JSON first: it is exact about large documents, and YAML's errors would quote the input.
+/// The only document of a file.
 fn document(text: &[u8]) -> Option<Value> {
-    serde_json::from_slice(text).ok().or_else(|| {
-        let document: Value = serde_saphyr::from_slice(text).ok()?;
-        document.is_object().then_some(document)
-    })
+    let mut documents = documents::documents(text);
+    if documents.len() == 1 { documents.pop() } else { None }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ReviewError> {
-    let failed = |error| ReviewError::Read { path: path.to_owned(), error };
-    let input: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(io::stdin().lock())
-    } else {
-        Box::new(fs::File::open(path).map_err(failed)?)
-    };
-    let mut text = Vec::new();
-    input.take(MAX_INPUT + 1).read_to_end(&mut text).map_err(failed)?;
-    if text.len() as u64 > MAX_INPUT {
-        return Err(failed(io::Error::other(format!("larger than {MAX_INPUT} bytes"))));
-    }
-    Ok(text)
+    documents::read(path).map_err(|error| ReviewError::Read { path: path.to_owned(), error })
 }
 
 fn not_understood(path: &Path, expected: &'static str) -> ReviewError {

@@ -18,7 +18,7 @@ use crate::names;
 use crate::overlap::policy::{Defaults, Keep, Mode, Window};
 use crate::overlap::staged::Keeper;
 
-/// Explains what the webhook decides about a write, without a cluster
+/// Explain what the webhook decides about a write, without a cluster
 ///
 /// Takes an AdmissionReview (JSON or YAML), or the old and the new state of a Secret: as Secrets
 /// (JSON or YAML) or as PEM files with the content of ca.crt.
@@ -30,11 +30,11 @@ pub struct ReviewArgs {
     pub file: Option<PathBuf>,
 
     /// The Secret as it is: a Secret (JSON or YAML) or a PEM file
-    #[arg(long, value_name = "FILE", requires = "new")]
+    #[arg(long, value_name = "FILE", requires = "new", env = "CA_OVERLAP_OLD")]
     pub old: Option<PathBuf>,
 
     /// The Secret as its generator writes it
-    #[arg(long, value_name = "FILE", requires = "old")]
+    #[arg(long, value_name = "FILE", requires = "old", env = "CA_OVERLAP_NEW")]
     pub new: Option<PathBuf>,
 
     /// What to print
@@ -66,7 +66,10 @@ const EXAMPLES: &str = "Examples:
   ca-overlap review review.json
   ca-overlap review --old old-ca.pem --new new-ca.pem
   kubectl get secret envoy -o yaml >old.yaml
-  ca-overlap review --old old.yaml --new new.yaml -o diff";
+  ca-overlap review --old old.yaml --new new.yaml -o diff
+
+Exit code: 0 if there is an explanation, whatever it says; 1 if something failed; 64 if the command
+line is wrong.";
 
 /// What is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use self::row::Rotation;
+pub(super) use self::row::next;
 use super::cluster::{ClusterArgs, ConnectError};
 use super::progress;
 use super::secrets::{Seen, Unread, read_all};
@@ -29,7 +30,7 @@ use crate::keeper::secret_view::SecretView;
 use crate::names;
 use crate::overlap::policy::{Defaults, Window};
 
-/// Shows every CA rotation in flight
+/// Show every CA rotation in flight
 ///
 /// A rotation is in flight while a Secret carries a previous CA, or while a new leaf waits. Secrets
 /// with the label ca-overlap.dev/mode are shown as well if there is a problem with them.

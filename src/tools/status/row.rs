@@ -48,11 +48,11 @@ pub(super) struct Carried {
 
 /// What happens next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Step {
+pub(in crate::tools) struct Step {
     /// In words.
-    pub(super) what: String,
+    pub(in crate::tools) what: String,
     /// When, if the clock decides; in the past if it is due.
-    pub(super) at: Option<Timestamp>,
+    pub(in crate::tools) at: Option<Timestamp>,
 }
 
 /// What a person should know.
@@ -102,7 +102,8 @@ fn ends_by_expiry(known: &Known) -> bool {
     known.ends.is_some_and(|ends| ends.as_second() == known.certificate.not_after())
 }
 
-fn next(outlook: &Outlook) -> Option<Step> {
+/// What happens next to a Secret.
+pub(in crate::tools) fn next(outlook: &Outlook) -> Option<Step> {
     let going = |what: String| Some(Step { what, at: None });
     match &outlook.due {
         Some(Due::Retire(which)) => {

@@ -1,8 +1,13 @@
-//! The alerts speak of metrics that exist: ours as the running programs export them, the API
-//! server's as a real one does. Each has a summary, and a section in `docs/alerts.md`.
+//! The alerts and the dashboard speak of metrics that exist: ours as the running programs export
+//! them, the API server's as a real one does. Each alert has a summary, and a section in
+//! `docs/alerts.md`.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../support/mod.rs"]
 mod support;
+
+mod dashboard;
+mod expression;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -13,6 +18,7 @@ use std::time::Duration;
 
 use ca_overlap::names;
 use ca_overlap::tools::control_plane::{Options, Patches, Supervised, http_get};
+use expression::{is_exported, metrics};
 use serde_json::Value;
 use support::Cluster;
 use support::certs::Ca;
@@ -20,8 +26,6 @@ use support::secrets::tls_secret;
 
 /// Where an alert's runbook is.
 const RUNBOOKS: &str = "https://github.com/ca-overlap/ca-overlap/blob/main/docs/alerts.md#";
-/// Labels that Prometheus gives to what it scrapes.
-const OF_TARGETS: [&str; 1] = ["instance"];
 
 #[test]
 fn each_alert_has_a_summary_and_a_runbook() {
@@ -41,31 +45,9 @@ fn each_alert_has_a_summary_and_a_runbook() {
     }
 }
 
-#[test]
-fn an_expression_is_taken_apart() {
-    let text = "sum by (code) (rate(ca_overlap_a_total{x=\"1\", y=~\"b|c\"}[5m])) > 0 and up == 1";
-    let used = metrics(text);
-    assert_eq!(used.len(), 1);
-    assert_eq!(used[0].name, "ca_overlap_a_total");
-    let expected = [("x", vec!["1"]), ("y", vec!["b", "c"]), ("code", vec![])];
-    let expected: Vec<_> = expected
-        .into_iter()
-        .map(|(label, values)| {
-            (label.to_owned(), values.into_iter().map(str::to_owned).collect::<Vec<_>>())
-        })
-        .collect();
-    assert_eq!(used[0].labels, expected);
-    assert!(is_exported(
-        &used[0],
-        "ca_overlap_a_total{code=\"4\",x=\"1\",y=\"b\"} 0\nca_overlap_a_total{code=\"4\",x=\"1\",y=\"c\"} 0"
-    ));
-    assert!(!is_exported(&used[0], "ca_overlap_a_total{code=\"4\",x=\"1\",y=\"b\"} 0"));
-    assert!(!is_exported(&used[0], "ca_overlap_a{code=\"4\",x=\"1\",y=\"b\"} 0"));
-}
-
 #[tokio::test]
-async fn every_metric_of_the_alerts_is_exported() {
-    let test = "every_metric_of_the_alerts_is_exported";
+async fn every_metric_of_alerts_and_dashboard_is_exported() {
+    let test = "every_metric_of_alerts_and_dashboard_is_exported";
     let Some(assets) = support::assets(test) else { return };
     let Some(cluster) = Cluster::start(test, Options::new(assets), &[]).await else { return };
     let patches = Patches { cluster_ip: Some(cluster.service), url: None };
@@ -83,16 +65,36 @@ async fn every_metric_of_the_alerts_is_exported() {
     assert_eq!(passed.pem("ca.crt"), two.pem);
     exported.push_str(&cluster.plane.metrics().await.unwrap());
 
+    let alerts: Vec<_> = alerts().into_iter().map(|a| (a.name, a.expression)).collect();
+    let used = assert_exported(&alerts, &exported);
+    assert!(used.len() >= 9, "the alerts are read: {used:?}");
+    let used = assert_exported(&dashboard::queries(), &exported);
+    assert!(used.len() >= 25, "the dashboard is read: {used:?}");
+    // What we export is shown, all of it.
+    let families = exported.lines().filter_map(|line| line.strip_prefix("# TYPE ca_overlap_"));
+    let families: BTreeSet<&str> = families.filter_map(|line| line.split(' ').next()).collect();
+    assert!(families.len() >= 25, "{families:?}");
+    for family in families.into_iter().filter(|family| !NOT_SHOWN.contains(family)) {
+        let name = format!("ca_overlap_{family}");
+        assert!(used.iter().any(|used| used.starts_with(&name)), "{name} is not on the dashboard");
+    }
+}
+
+/// What the version is, and how many connections there ever were, is nothing to look at.
+const NOT_SHOWN: [&str; 2] = ["build", "connections_accepted"];
+
+/// Every metric of these named expressions is exported. Gives their names.
+fn assert_exported(expressions: &[(String, String)], exported: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for alert in alerts() {
-        let used = metrics(&alert.expression);
-        assert!(!used.is_empty(), "{} uses no metric", alert.name);
+    for (name, expression) in expressions {
+        let used = metrics(expression);
+        assert!(!used.is_empty(), "{name} uses no metric");
         for metric in used {
-            assert!(is_exported(&metric, &exported), "{}: nobody exports {metric:?}", alert.name);
+            assert!(is_exported(&metric, exported), "{name}: nobody exports {metric:?}");
             names.insert(metric.name);
         }
     }
-    assert!(names.len() >= 9, "the expressions are read: {names:?}");
+    names
 }
 
 /// What a running keeper exports.
@@ -146,57 +148,6 @@ fn alerts() -> Vec<Alert> {
         runbook: text(&rule["annotations"]["runbook_url"]),
     };
     groups.iter().flat_map(|group| group["rules"].as_array().unwrap()).map(alert).collect()
-}
-
-/// A metric in an expression, and the labels that it must have, with the values that are asked for.
-#[derive(Debug)]
-struct Used {
-    name: String,
-    labels: Vec<(String, Vec<String>)>,
-}
-
-/// Our metrics and the API server's, with their matchers and with what is aggregated by.
-fn metrics(expression: &str) -> Vec<Used> {
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let by = expression.split("by (").skip(1).chain(expression.split("on (").skip(1));
-    let by = by.filter_map(|rest| rest.split(')').next()).flat_map(|list| list.split(','));
-    let by: Vec<&str> =
-        by.map(str::trim).filter(|l| !l.is_empty() && !OF_TARGETS.contains(l)).collect();
-    let mut found = Vec::new();
-    for prefix in ["ca_overlap_", "apiserver_"] {
-        for (at, _) in expression.match_indices(prefix) {
-            let name: String = expression[at..].chars().take_while(|c| is_word(*c)).collect();
-            let rest = &expression[at + name.len()..];
-            let matchers = rest.strip_prefix('{').and_then(|rest| rest.split('}').next());
-            let matchers = matchers.unwrap_or_default().split(", ").filter_map(|matcher| {
-                let (label, value) = matcher.split_once('=')?;
-                let values = value.trim_start_matches('~').trim_matches('"').split('|');
-                Some((label.to_owned(), values.map(str::to_owned).collect()))
-            });
-            let mut labels: Vec<(String, Vec<String>)> = matchers.collect();
-            for label in &by {
-                if !labels.iter().any(|(known, _)| known == label) {
-                    labels.push(((*label).to_owned(), Vec::new()));
-                }
-            }
-            found.push(Used { name, labels });
-        }
-    }
-    found
-}
-
-/// Whether there are series of this name with all of these labels and values.
-fn is_exported(metric: &Used, exported: &str) -> bool {
-    let series: Vec<&str> = exported
-        .lines()
-        .filter(|line| line.split(['{', ' ']).next() == Some(&metric.name))
-        .collect();
-    let has = |what: &str| series.iter().any(|line| line.contains(what));
-    !series.is_empty()
-        && metric.labels.iter().all(|(label, values)| {
-            has(&format!("{label}=\""))
-                && values.iter().all(|value| has(&format!("{label}=\"{value}\"")))
-        })
 }
 
 fn root() -> &'static Path {

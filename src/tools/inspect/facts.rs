@@ -1,0 +1,135 @@
+//! What is known of an object at one moment. Pure.
+
+use jiff::Timestamp;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::Object;
+use crate::keeper::due::{Known, Outlook, Rules, outlook};
+use crate::names;
+use crate::overlap::certs::{Bundle, Certificate};
+use crate::overlap::issuer::Issuers;
+use crate::overlap::leave::{LeaveData, leave_data};
+use crate::tools::text::printable;
+
+/// An object, read.
+pub(super) struct Facts<'a> {
+    pub(super) object: &'a Object,
+    pub(super) now: Timestamp,
+    /// What keeper and `status` see.
+    pub(super) outlook: Outlook,
+    /// The certificates of `ca.crt`, also of more than the webhook looks at.
+    pub(super) ca: Bundle,
+    /// The certificates of `tls.crt`, the leaf first.
+    pub(super) chain: Bundle,
+    /// The certificates of `pending.tls.crt`.
+    pub(super) pending: Bundle,
+    /// For each certificate of `ca`, whether the leaf verifies against it alone.
+    pub(super) verifies_leaf: Vec<bool>,
+    /// Why the webhook does not touch it.
+    pub(super) left: Option<Left>,
+}
+
+/// Why the webhook does not touch an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    Data(LeaveData),
+    Immutable,
+    OwnNamespace,
+    ServiceAccountToken,
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn of(object: &'a Object, rules: &Rules, now: Timestamp) -> Self {
+        let outlook = outlook(&object.view(), rules, now);
+        let bundle = |text: &Option<Vec<u8>>| {
+            let text = text.as_deref();
+            text.and_then(|text| Bundle::parse(text, usize::MAX).ok()).unwrap_or_default()
+        };
+        let (ca, chain) = (bundle(&object.ca_crt), bundle(&object.tls_crt));
+        let verifies = |anchor| verifies(&chain, std::slice::from_ref(anchor));
+        Self {
+            verifies_leaf: ca.certificates().iter().map(verifies).collect(),
+            pending: bundle(&object.pending_tls_crt),
+            left: left(object, &outlook),
+            object,
+            now,
+            outlook,
+            ca,
+            chain,
+        }
+    }
+
+    pub(super) fn leaf(&self) -> Option<&Certificate> {
+        self.chain.certificates().first()
+    }
+
+    /// What the record says of a certificate of `ca.crt`; `None` where there are too many.
+    pub(super) fn known(&self, certificate: &Certificate) -> Option<&Known> {
+        self.outlook.certificates.iter().find(|known| known.certificate == *certificate)
+    }
+
+    pub(super) fn is_carried(&self, certificate: &Certificate) -> bool {
+        self.known(certificate).is_some_and(|known| known.carried.is_some())
+    }
+
+    /// Whether this is the CA in use: the leaf's issuer, or the first of the generator's own where
+    /// none issued the leaf.
+    pub(super) fn is_active(&self, index: usize) -> bool {
+        let issued: Vec<bool> =
+            self.outlook.certificates.iter().map(|known| known.issued_leaf).collect();
+        if issued.contains(&true) {
+            return issued.get(index) == Some(&true);
+        }
+        let own = self.ca.certificates().iter().position(|c| !self.is_carried(c));
+        own == Some(index)
+    }
+}
+
+/// Whether a chain verifies against these, each step by its signature.
+pub(super) fn verifies(chain: &Bundle, anchors: &[Certificate]) -> bool {
+    Issuers::default().verifies(chain.certificates(), anchors)
+}
+
+fn left(object: &Object, outlook: &Outlook) -> Option<Left> {
+    let identity = object.identity.as_ref()?;
+    let view = object.view();
+    if view.is_token {
+        return Some(Left::ServiceAccountToken);
+    }
+    if identity.namespace.as_deref() == Some(names::NAMESPACE) {
+        return Some(Left::OwnNamespace);
+    }
+    if view.is_immutable {
+        return Some(Left::Immutable);
+    }
+    leave_data(&view, &outlook.settings, view.ca_crt, view.tls_crt).map(Left::Data)
+}
+
+/// A certificate with its extensions; `None` where the library dislikes one of them.
+pub(super) fn in_full(certificate: &Certificate) -> Option<X509Certificate<'_>> {
+    X509Certificate::from_der(certificate.der()).ok().map(|(_, parsed)| parsed)
+}
+
+/// The names that a certificate is for, as people write them.
+pub(super) fn subject_alternative_names(certificate: &Certificate) -> Option<Vec<String>> {
+    let parsed = in_full(certificate)?;
+    let names = parsed.subject_alternative_name().ok().flatten();
+    let names = names.map(|extension| extension.value.general_names.iter().map(name).collect());
+    Some(names.unwrap_or_default())
+}
+
+fn name(name: &GeneralName<'_>) -> String {
+    match name {
+        GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
+            printable(name)
+        }
+        GeneralName::IPAddress(bytes) => match **bytes {
+            [a, b, c, d] => std::net::Ipv4Addr::new(a, b, c, d).to_string(),
+            _ => <[u8; 16]>::try_from(*bytes)
+                .map_or_else(|_| "?".to_owned(), |ip| std::net::Ipv6Addr::from(ip).to_string()),
+        },
+        _ => "(another kind of name)".to_owned(),
+    }
+}

@@ -1,0 +1,189 @@
+//! What stands in `ca.crt`.
+
+use std::collections::BTreeMap;
+
+use super::{Finding, Rule, numbered};
+use crate::names;
+use crate::overlap::certs::Certificate;
+use crate::overlap::leave::LeaveData;
+use crate::overlap::pem;
+use crate::tools::inspect::facts::{Facts, Left, in_full};
+use crate::tools::text::{day, printable, subject};
+
+/// The API server's limit for the decoded values of a Secret, in bytes.
+const MAX_DATA: usize = 1_048_576;
+
+pub(super) fn check(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
+    let object = facts.object;
+    for (key, text) in [
+        (names::CA_CRT, &object.ca_crt),
+        (names::TLS_CRT, &object.tls_crt),
+        (names::PENDING_TLS_CRT, &object.pending_tls_crt),
+    ] {
+        findings.extend(text.as_deref().into_iter().flat_map(|text| blocks(key, text)));
+    }
+    for (index, certificate) in facts.ca.certificates().iter().enumerate() {
+        findings.extend(dates(index, certificate, facts));
+    }
+    findings.extend(no_ca(facts));
+    findings.extend(same_subject(facts.ca.certificates()));
+    findings.extend(reused_serials(facts));
+    findings.extend(in_signer(facts));
+    if object.size > MAX_DATA / 10 * 9 {
+        let text = format!(
+            "The values are {} bytes together, of {MAX_DATA} that a Secret may have: there may be no \
+             room for a previous CA.",
+            object.size
+        );
+        findings.push(Finding::new(Rule::NearSizeLimit, text));
+    }
+}
+
+/// Private keys, and blocks that are no certificate to all readers.
+fn blocks(key: &str, text: &[u8]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (index, block) in pem::blocks(text).enumerate() {
+        let number = index + 1;
+        let label = printable(&String::from_utf8_lossy(block.label));
+        if block.label.ends_with(b"PRIVATE KEY") {
+            let text = format!(
+                "Block {number} of {key} is a private key ({label}). {key} is handed to everybody: \
+                 take the key out, and replace it and what was issued with it."
+            );
+            findings.push(Finding::new(Rule::PrivateKeyInBundle, text));
+        } else if !block.is_certificate() {
+            let text = format!(
+                "Block {number} of {key} is labelled {label}, not CERTIFICATE: some readers skip it, \
+                 others refuse the whole file."
+            );
+            findings.push(Finding::new(Rule::UnreadableBlock, text));
+        } else if block.contents().and_then(Certificate::from_der).is_none() {
+            let text = format!(
+                "Block {number} of {key} is no readable certificate (cut off, with headers, or no \
+                 X.509): some readers skip it, others load nothing of the file."
+            );
+            findings.push(Finding::new(Rule::UnreadableBlock, text));
+        }
+    }
+    if findings.is_empty() && !text.is_empty() && pem::blocks(text).next().is_none() {
+        let text = format!("There is no PEM block in {key}: readers find no certificate.");
+        findings.push(Finding::new(Rule::UnreadableBlock, text));
+    }
+    findings
+}
+
+fn dates(index: usize, certificate: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
+    let begin = certificate.parsed().map(|parsed| parsed.validity().not_before.timestamp());
+    let who = format!("Certificate {} of ca.crt", index + 1);
+    let (rule, text) = if certificate.is_expired(facts.now) {
+        let goes = if facts.is_carried(certificate) {
+            "it is carried, and goes with the next write of the Secret, or by the keeper"
+        } else {
+            "only the generator can take it out"
+        };
+        let end = day(certificate.not_after());
+        let text = format!("{who} expired on {end}. Some readers refuse a file with it; {goes}.");
+        (Rule::CaExpired, text)
+    } else if begin.is_some_and(|begin| begin > facts.now.as_second()) {
+        let begin = day(begin.unwrap_or_default());
+        (Rule::CaNotYetValid, format!("{who} is not valid before {begin}: readers refuse it."))
+    } else {
+        return None;
+    };
+    Some(Finding::new(rule, text).about([certificate]))
+}
+
+fn no_ca(facts: &Facts<'_>) -> Option<Finding> {
+    let certificates = facts.ca.certificates();
+    let no_ca = |index: &usize| !is_ca(&certificates[*index]);
+    let which: Vec<usize> = (0..certificates.len()).filter(no_ca).collect();
+    if which.is_empty() {
+        return None;
+    }
+    let text = format!(
+        "In ca.crt, {} may not sign others (basic constraints, key usage). Readers refuse what it \
+         issued; one that is its own leaf is trusted by some readers only.",
+        numbered(&which)
+    );
+    Some(Finding::new(Rule::NotACa, text).about(which.iter().map(|&index| &certificates[index])))
+}
+
+/// By basic constraints, and by key usage where that is said.
+fn is_ca(certificate: &Certificate) -> bool {
+    let may_sign = in_full(certificate).and_then(|parsed| {
+        let usage = parsed.key_usage().ok().flatten()?;
+        Some(usage.value.key_cert_sign())
+    });
+    certificate.is_ca() && may_sign != Some(false)
+}
+
+fn same_subject(certificates: &[Certificate]) -> Vec<Finding> {
+    let mut by_subject: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
+    for (index, certificate) in certificates.iter().enumerate() {
+        by_subject.entry(certificate.subject()).or_default().push(index);
+    }
+    let key = |index: &usize| {
+        certificates[*index].parsed().map(|parsed| parsed.public_key().raw.to_vec())
+    };
+    let differ = |indexes: &Vec<usize>| indexes.iter().any(|i| key(i) != key(&indexes[0]));
+    let namesakes = by_subject.into_values().filter(differ);
+    namesakes.map(|indexes| namesakes_finding(&indexes, certificates)).collect()
+}
+
+fn namesakes_finding(indexes: &[usize], certificates: &[Certificate]) -> Finding {
+    let with_ids = indexes.iter().all(|&index| certificates[index].subject_key_id().is_some());
+    let ids = if with_ids {
+        "Their key ids tell them apart, for readers that look at these"
+    } else {
+        "They have no key ids that would tell them apart"
+    };
+    let text = format!(
+        "In ca.crt, {} have the subject {} and different keys. Readers that choose the issuer by name \
+         alone take the wrong one. {ids}. Have the generator put a number or date into the subject.",
+        numbered(indexes),
+        subject(&certificates[indexes[0]])
+    );
+    Finding::new(Rule::SameSubject, text).about(indexes.iter().map(|&index| &certificates[index]))
+}
+
+fn reused_serials(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut all: Vec<&Certificate> = Vec::new();
+    for bundle in [&facts.ca, &facts.chain, &facts.pending] {
+        let new = bundle.certificates().iter().filter(|c| !all.contains(c)).collect::<Vec<_>>();
+        all.extend(new);
+    }
+    let mut by_serial: BTreeMap<(&[u8], Vec<u8>), Vec<&Certificate>> = BTreeMap::new();
+    for certificate in all {
+        let Some(parsed) = certificate.parsed() else { continue };
+        let serial = parsed.raw_serial().to_vec();
+        by_serial.entry((certificate.issuer(), serial)).or_default().push(certificate);
+    }
+    let reused = by_serial.into_iter().filter(|(_, which)| which.len() > 1);
+    let finding = |((_, serial), which): ((&[u8], Vec<u8>), Vec<&Certificate>)| {
+        let text = format!(
+            "{} certificates of one issuer name have the serial number {}. Firefox and others of NSS \
+             refuse them (SEC_ERROR_REUSED_ISSUER_AND_SERIAL). Have the generator take random ones.",
+            which.len(),
+            hexadecimal(&serial)
+        );
+        Finding::new(Rule::ReusedSerial, text).about(which)
+    };
+    reused.map(finding).collect()
+}
+
+/// As openssl prints serial numbers.
+pub(in crate::tools::inspect) fn hexadecimal(bytes: &[u8]) -> String {
+    let pairs: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    pairs.join(":")
+}
+
+fn in_signer(facts: &Facts<'_>) -> Option<Finding> {
+    let is_signer = facts.left == Some(Left::Data(LeaveData::Signer));
+    if !is_signer || facts.ca.certificates().len() < 2 {
+        return None;
+    }
+    let text = "This is the signing Secret of a CA, and its ca.crt holds more than one certificate. \
+                Readers of such Secrets take one of them, the first or the last, as the root that \
+                they hand out: leave only the one that fits the key.";
+    Some(Finding::new(Rule::BundleInSigner, text).about(facts.ca.certificates()))
+}

@@ -1,0 +1,203 @@
+//! The leaf, and the CA that it needs.
+
+use std::collections::BTreeSet;
+
+use x509_parser::error::X509Error;
+
+use super::{Finding, Rule, numbered};
+use crate::names;
+use crate::overlap::certs::{Bundle, Certificate, Fingerprint};
+use crate::overlap::issuer::{Issuers, could_have_issued, is_root};
+use crate::tools::inspect::facts::{Facts, subject_alternative_names, verifies};
+use crate::tools::text::{day, printable};
+
+pub(super) fn check(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
+    let Some(leaf) = facts.leaf() else { return };
+    let chains =
+        [(names::TLS_CRT, &facts.chain), (names::PENDING_TLS_CRT, &facts.pending)].into_iter();
+    for (key, chain) in chains {
+        findings.extend(not_chained(key, chain, &facts.ca));
+        findings.extend(chain.certificates().first().and_then(|leaf| dates(key, leaf, facts)));
+    }
+    findings.extend(needs_carried(facts));
+    findings.extend(not_first(facts));
+    findings.extend(outlives(leaf, facts));
+    findings.extend(without_names(leaf));
+    findings.extend(root_differs(facts));
+}
+
+fn not_chained(key: &str, chain: &Bundle, ca: &Bundle) -> Option<Finding> {
+    let leaf = chain.certificates().first()?;
+    if ca.is_empty() || verifies(chain, ca.certificates()) {
+        return None;
+    }
+    let why = why_not(chain.certificates(), ca.certificates())?;
+    let text = format!(
+        "The leaf in {key} does not verify against ca.crt: {why}. Who trusts this ca.crt refuses the \
+         leaf; make the generator issue both together."
+    );
+    Some(Finding::new(Rule::LeafNotChained, text).about([leaf]))
+}
+
+/// Why nothing in `ca` issued the chain; `None` where that cannot be told, because the signature is
+/// of a kind that is not known here.
+fn why_not(chain: &[Certificate], ca: &[Certificate]) -> Option<String> {
+    let top = top(chain)?;
+    if is_root(top) {
+        return Some(
+            "its chain ends in a self-signed certificate that ca.crt does not hold".into(),
+        );
+    }
+    let named: Vec<_> = ca.iter().filter(|issuer| issuer.subject() == top.issuer()).collect();
+    if named.is_empty() {
+        let issuer = top.parsed().map(|parsed| printable(&parsed.issuer().to_string()));
+        let issuer = issuer.unwrap_or_default();
+        return Some(format!("no CA in it is named as the issuer, {issuer}"));
+    }
+    let fitting: Vec<_> = named.into_iter().filter(|ca| could_have_issued(ca, top)).collect();
+    if fitting.is_empty() {
+        return Some("the CA of the issuer's name has another key".into());
+    }
+    let is_unknown = |issuer: &&&Certificate| {
+        let (Some(issuer), Some(child)) = (issuer.parsed(), top.parsed()) else { return true };
+        let result = child.verify_signature(Some(issuer.public_key()));
+        result == Err(X509Error::SignatureUnsupportedAlgorithm)
+    };
+    if fitting.iter().any(|issuer| is_unknown(&issuer)) {
+        return None;
+    }
+    Some("it was not signed with the key of the CA of that name".into())
+}
+
+/// The last certificate on the way up from the leaf, by names and key ids.
+fn top(chain: &[Certificate]) -> Option<&Certificate> {
+    let (mut top, mut rest) = chain.split_first().map(|(leaf, rest)| {
+        let rest: Vec<&Certificate> = rest.iter().collect();
+        (leaf, rest)
+    })?;
+    while let Some(above) = rest.iter().position(|c| !is_root(top) && could_have_issued(c, top)) {
+        top = rest.remove(above);
+    }
+    Some(top)
+}
+
+fn dates(key: &str, leaf: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
+    let begin = leaf.parsed().map(|parsed| parsed.validity().not_before.timestamp());
+    let finding = if leaf.is_expired(facts.now) {
+        let text = format!("The leaf in {key} expired on {}.", day(leaf.not_after()));
+        Finding::new(Rule::LeafExpired, text)
+    } else if begin.is_some_and(|begin| begin > facts.now.as_second()) {
+        let text = format!(
+            "The leaf in {key} is not valid before {}: a clock is wrong, or it was issued ahead.",
+            day(begin.unwrap_or_default())
+        );
+        Finding::new(Rule::LeafNotYetValid, text)
+    } else {
+        return None;
+    };
+    Some(finding.about([leaf]))
+}
+
+/// Not while it is staged: then the old leaf is served on purpose.
+fn needs_carried(facts: &Facts<'_>) -> Option<Finding> {
+    let needed: Vec<usize> = needed(facts);
+    let certificates = facts.ca.certificates();
+    let are_carried = needed.iter().all(|&index| facts.is_carried(&certificates[index]));
+    if needed.is_empty() || !are_carried || facts.outlook.stage.is_some() {
+        return None;
+    }
+    let text = format!(
+        "The leaf verifies against {} of ca.crt alone, which is carried: the CA was renewed and the \
+         leaf was not. Make the generator issue a new leaf before the overlap ends.",
+        numbered(&needed)
+    );
+    Some(
+        Finding::new(Rule::LeafNeedsCarriedCa, text)
+            .about(needed.iter().map(|&i| &certificates[i])),
+    )
+}
+
+fn not_first(facts: &Facts<'_>) -> Option<Finding> {
+    let needed = needed(facts);
+    let first = *needed.first()?;
+    if first == 0 {
+        return None;
+    }
+    let text = format!(
+        "The leaf needs {} of ca.crt. Readers that take only the first certificate of a file refuse \
+         it.",
+        numbered(&needed)
+    );
+    let about = needed.iter().map(|&index| &facts.ca.certificates()[index]);
+    Some(Finding::new(Rule::ActiveCaNotFirst, text).about(about))
+}
+
+/// The certificates of `ca.crt` that the leaf verifies against, each alone.
+fn needed(facts: &Facts<'_>) -> Vec<usize> {
+    (0..facts.verifies_leaf.len()).filter(|&index| facts.verifies_leaf[index]).collect()
+}
+
+fn outlives(leaf: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
+    let mut pool: Vec<Certificate> = facts.ca.certificates().to_vec();
+    let more = facts.chain.certificates().iter().filter(|c| !facts.ca.contains(c));
+    pool.extend(more.cloned());
+    let end = issuers_end(leaf, &pool, &facts.ca, &mut BTreeSet::new())?;
+    if leaf.not_after() <= end {
+        return None;
+    }
+    let text = format!(
+        "The leaf is valid until {}, its CA until {}: from then on it is refused. Renew the CA \
+         before, and the leaf with it.",
+        day(leaf.not_after()),
+        day(end)
+    );
+    Some(Finding::new(Rule::LeafOutlivesCa, text).about([leaf]))
+}
+
+/// When the last way up from `child` to an anchor ends, in seconds since the Unix epoch; `None`
+/// where none is known.
+fn issuers_end(
+    child: &Certificate,
+    pool: &[Certificate],
+    anchors: &Bundle,
+    seen: &mut BTreeSet<Fingerprint>,
+) -> Option<i64> {
+    if anchors.contains(child) || !seen.insert(child.fingerprint()) {
+        return None;
+    }
+    let issuers = Issuers::default().of(child, pool, &[]);
+    let ends = issuers.into_iter().filter_map(|index| {
+        let issuer = &pool[index];
+        let above = issuers_end(issuer, pool, anchors, seen);
+        let is_anchor = anchors.contains(issuer);
+        (is_anchor || above.is_some())
+            .then(|| issuer.not_after().min(above.unwrap_or(issuer.not_after())))
+    });
+    ends.max()
+}
+
+fn without_names(leaf: &Certificate) -> Option<Finding> {
+    if leaf.is_ca() || !subject_alternative_names(leaf)?.is_empty() {
+        return None;
+    }
+    let text = "The leaf has no subject alternative name. Go, and with it the API server, ignores the \
+                common name: clients that check whom they talk to refuse it.";
+    Some(Finding::new(Rule::LeafWithoutNames, text).about([leaf]))
+}
+
+/// A chain that embeds another certificate for the key of an anchor.
+fn root_differs(facts: &Facts<'_>) -> Option<Finding> {
+    let key = |certificate: &Certificate| {
+        certificate.parsed().map(|parsed| parsed.public_key().raw.to_vec())
+    };
+    let embedded = facts.chain.certificates().iter().skip(1).find(|embedded| {
+        is_root(embedded) && !facts.ca.contains(embedded) && {
+            let embedded = key(embedded);
+            embedded.is_some() && facts.ca.certificates().iter().any(|ca| key(ca) == embedded)
+        }
+    })?;
+    let text = "tls.crt brings along a root with the key of a CA in ca.crt, but as another \
+                certificate. Readers that compare the certificate itself, as Java does, refuse the \
+                chain: send the leaf without its root, or trust that very certificate.";
+    Some(Finding::new(Rule::RootInChainDiffers, text).about([embedded]))
+}

@@ -1,0 +1,178 @@
+//! `ca-overlap inspect`: what a Secret holds, whose each certificate is, and what is wrong with it.
+//!
+//! ```text
+//! source (file, standard input, cluster) ──► object ──► facts (keeper::due, pure) ──► lint ──► show
+//! ```
+
+mod facts;
+mod lint;
+mod object;
+mod rule;
+mod show;
+mod source;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use humantime::parse_duration;
+use jiff::Timestamp;
+
+use self::facts::Facts;
+use self::lint::Finding;
+use self::object::Object;
+pub use self::rule::Rule;
+use super::cluster::{AccessArgs, ConnectError};
+use crate::keeper::due::Rules;
+use crate::overlap::policy::{Defaults, Window};
+
+/// Explain the certificates of a Secret, and say what is wrong with them
+///
+/// Takes a Secret (JSON or YAML, also a list of them), a PEM file with the content of ca.crt, or the
+/// name of a Secret in the cluster. Each certificate is shown with its role: the generator's own or
+/// carried and until when, which one issued the leaf, which are expired. Then follows what is wrong
+/// by the rules of lint. Private keys are never decoded or shown.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct InspectArgs {
+    /// A file, - for standard input, or a Secret of the cluster as NAMESPACE/NAME. Where a file of
+    /// that path exists, it is the file that is read
+    #[arg(value_name = "FILE|NAMESPACE/NAME")]
+    pub what: String,
+
+    /// The leaf and its chain (PEM), where a PEM file is inspected
+    #[arg(long, value_name = "FILE", env = "CA_OVERLAP_LEAF")]
+    pub leaf: Option<PathBuf>,
+
+    /// What to print
+    #[arg(short, long, value_enum, default_value_t, env = "CA_OVERLAP_OUTPUT")]
+    pub output: Output,
+
+    /// Rules that do not count; comma-separated, or several times
+    #[arg(long, value_name = "RULE", value_enum, value_delimiter = ',', env = "CA_OVERLAP_IGNORE")]
+    pub ignore: Vec<Rule>,
+
+    /// Look as of this time (RFC 3339) instead of now
+    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_AT")]
+    pub at: Option<Timestamp>,
+
+    /// How long the webhook carries a previous CA where the Secret says nothing; as its own flag
+    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_WINDOW", default_value = "none", value_parser = Window::from_str)]
+    pub window: Window,
+
+    /// How long the keeper lets files spread before it promotes a leaf; as its own flag
+    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_SETTLE", default_value = "120s", value_parser = parse_duration)]
+    pub settle: Duration,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "clap would show it")]
+    pub access: AccessArgs,
+}
+
+const EXAMPLES: &str = "Examples:
+  ca-overlap inspect gateway/envoy
+  ca-overlap inspect secret.yaml -o json
+  ca-overlap inspect ca.pem --leaf tls.pem
+  kubectl get secrets -n gateway -o json | ca-overlap inspect - --ignore same-subject
+
+Exit code: 0 if nothing is wrong; 1 if a rule fires, or if something failed; 64 if the command line
+is wrong. Why each rule matters: https://github.com/ca-overlap/ca-overlap/blob/main/docs/lint.md";
+
+/// What is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// An explanation for people
+    #[default]
+    Text,
+    /// The same for programs
+    Json,
+    /// The same as YAML
+    Yaml,
+}
+
+/// Why there is nothing to explain. Never says what a file or an answer holds.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// Neither a file nor the name of a Secret.
+    #[error("{0} is neither a file nor a Secret's NAMESPACE/NAME")]
+    NoSource(String),
+    /// No file, and no Secret.
+    #[error("there is no file {0}, and no Secret of that namespace and name")]
+    NotFound(String),
+    /// A file cannot be read.
+    #[error("cannot read {}: {error}", .path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// Something else than what is taken.
+    #[error("{0}: expected Secrets as JSON or YAML, or certificates as PEM or DER")]
+    NotUnderstood(String),
+    /// A value that is not base64, as the API server has it.
+    #[error("{source_name}: data[{key:?}] is not base64")]
+    NotBase64 {
+        /// Where.
+        source_name: String,
+        /// Under which key.
+        key: String,
+    },
+    /// `--leaf` beside a Secret.
+    #[error("is for PEM files; a Secret brings its own tls.crt")]
+    LeafBesideSecret,
+    /// No cluster.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The API server does not let us read it.
+    #[error("cannot read the Secret {name}: {error}")]
+    Cluster {
+        /// Which one.
+        name: String,
+        /// What it said.
+        error: String,
+    },
+    /// The result cannot be written.
+    #[error("cannot write the result: {0}")]
+    Write(#[from] io::Error),
+}
+
+impl InspectError {
+    /// The part of the command line that is wrong, if that is what it is.
+    pub fn usage(&self) -> Option<&'static str> {
+        match self {
+            Self::NoSource(_) => Some("FILE|NAMESPACE/NAME"),
+            Self::LeafBesideSecret => Some("--leaf"),
+            _ => None,
+        }
+    }
+}
+
+/// An object with what is known of it, and what is wrong with it.
+struct Inspected<'a> {
+    facts: Facts<'a>,
+    findings: Vec<Finding>,
+}
+
+impl InspectArgs {
+    /// Reads, looks, prints.
+    pub async fn run(self) -> Result<ExitCode, InspectError> {
+        let objects = source::read(&self.what, self.leaf.as_deref(), &self.access).await?;
+        let now = self.at.unwrap_or_else(Timestamp::now);
+        let defaults = Defaults { window: self.window, ..Defaults::default() };
+        let rules = Rules { defaults, settle: self.settle };
+        let inspect = |object| {
+            let facts = Facts::of(object, &rules, now);
+            let mut findings = lint::lint(&facts);
+            findings.retain(|finding| !self.ignore.contains(&finding.rule));
+            Inspected { facts, findings }
+        };
+        let inspected: Vec<_> = objects.iter().map(inspect).collect();
+        show::print(&inspected, self.output)?;
+        let is_fine = inspected.iter().all(|inspected| inspected.findings.is_empty());
+        Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}

@@ -1,0 +1,162 @@
+//! A Secret, or the content of a `ca.crt`, as far as it is looked at. Of private keys only the name
+//! of their key and their size are known.
+
+use std::collections::BTreeMap;
+
+use base64::prelude::*;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::InspectError;
+use crate::keeper::due::View;
+use crate::names;
+use crate::overlap::leave::{WATCHED_KEYS, is_token};
+use crate::overlap::pem::decoded_len;
+use crate::tools::documents::merged;
+
+/// What is inspected.
+pub(super) struct Object {
+    /// Where it was read.
+    pub(super) source: String,
+    /// `None` for a PEM file.
+    pub(super) identity: Option<Identity>,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
+    pub(super) is_immutable: bool,
+    /// `data["ca.crt"]`, decoded.
+    pub(super) ca_crt: Option<Vec<u8>>,
+    /// `data["tls.crt"]`, decoded.
+    pub(super) tls_crt: Option<Vec<u8>>,
+    /// `data["pending.tls.crt"]`, decoded.
+    pub(super) pending_tls_crt: Option<Vec<u8>>,
+    /// Values under names of PKCS#12 and Java keystores, decoded.
+    pub(super) stores: BTreeMap<String, Vec<u8>>,
+    /// All keys of `data`.
+    pub(super) keys: Vec<String>,
+    /// The sum of the decoded sizes of all values, in bytes.
+    pub(super) size: usize,
+    /// When the value under a key was last written, and by whom, where managed fields tell.
+    pub(super) written: BTreeMap<String, Written>,
+    /// Those of the keys that tell whose data is left alone.
+    watched: Vec<&'static str>,
+}
+
+/// Which Secret.
+pub(super) struct Identity {
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
+    /// Its `type`.
+    pub(super) kind: String,
+}
+
+/// A write of one value.
+pub(super) struct Written {
+    pub(super) at: Timestamp,
+    pub(super) by: String,
+}
+
+/// How names of keystores end, whatever their case.
+const STORES: [&str; 4] = [".jks", ".p12", ".pfx", ".pkcs12"];
+
+impl Object {
+    pub(super) fn of_pem(source: String, ca_crt: Vec<u8>, tls_crt: Option<Vec<u8>>) -> Self {
+        Self {
+            source,
+            identity: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            is_immutable: false,
+            size: ca_crt.len() + tls_crt.as_ref().map_or(0, Vec::len),
+            ca_crt: Some(ca_crt),
+            tls_crt,
+            pending_tls_crt: None,
+            stores: BTreeMap::new(),
+            keys: Vec::new(),
+            written: BTreeMap::new(),
+            watched: Vec::new(),
+        }
+    }
+
+    pub(super) fn of_secret(source: String, secret: Value) -> Result<Self, InspectError> {
+        let secret = merged(secret);
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let metadata = &secret["metadata"];
+        let data: BTreeMap<&str, &str> = secret["data"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()))
+            .collect();
+        let value = |key: &str| {
+            let decoded = data.get(key).map(|value| BASE64_STANDARD.decode(value));
+            decoded.transpose().map_err(|_| InspectError::NotBase64 {
+                source_name: source.clone(),
+                key: key.to_owned(),
+            })
+        };
+        let mut stores = BTreeMap::new();
+        for key in data.keys().filter(|key| is_store(key)) {
+            stores.extend(value(key)?.map(|content| ((*key).to_owned(), content)));
+        }
+        Ok(Self {
+            identity: Some(Identity {
+                namespace: text(&metadata["namespace"]),
+                name: text(&metadata["name"]).unwrap_or_else(|| "(no name)".to_owned()),
+                kind: text(&secret["type"]).unwrap_or_else(|| "Opaque".to_owned()),
+            }),
+            labels: strings(&metadata["labels"]),
+            annotations: strings(&metadata["annotations"]),
+            is_immutable: secret["immutable"] == true,
+            ca_crt: value(names::CA_CRT)?,
+            tls_crt: value(names::TLS_CRT)?,
+            pending_tls_crt: value(names::PENDING_TLS_CRT)?,
+            stores,
+            keys: data.keys().map(|key| (*key).to_owned()).collect(),
+            size: data.values().map(|value| decoded_len(value)).sum(),
+            written: written(&metadata["managedFields"]),
+            watched: WATCHED_KEYS.into_iter().filter(|key| data.contains_key(key)).collect(),
+            source,
+        })
+    }
+
+    /// What [`crate::keeper::due`] looks at.
+    pub(super) fn view(&self) -> View<'_> {
+        View {
+            labels: &self.labels,
+            annotations: &self.annotations,
+            ca_crt: self.ca_crt.as_deref(),
+            tls_crt: self.tls_crt.as_deref(),
+            pending_tls_crt: self.pending_tls_crt.as_deref(),
+            keys: &self.watched,
+            is_immutable: self.is_immutable,
+            is_token: is_token(self.identity.as_ref().map(|identity| identity.kind.as_str())),
+        }
+    }
+}
+
+fn is_store(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    STORES.iter().any(|end| key.ends_with(end))
+}
+
+fn strings(map: &Value) -> BTreeMap<String, String> {
+    let pairs = map.as_object().into_iter().flatten();
+    pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+/// The newest entry of the managed fields that has the value under each key.
+fn written(managed_fields: &Value) -> BTreeMap<String, Written> {
+    let mut all: BTreeMap<String, Written> = BTreeMap::new();
+    for entry in managed_fields.as_array().into_iter().flatten() {
+        let time = entry["time"].as_str().and_then(|time| time.parse::<Timestamp>().ok());
+        let Some(at) = time else { continue };
+        let keys = entry["fieldsV1"]["f:data"].as_object().into_iter().flatten();
+        for key in keys.filter_map(|(key, _)| key.strip_prefix("f:")) {
+            if all.get(key).is_none_or(|known| known.at < at) {
+                let by = entry["manager"].as_str().unwrap_or_default().to_owned();
+                all.insert(key.to_owned(), Written { at, by });
+            }
+        }
+    }
+    all
+}

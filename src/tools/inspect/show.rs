@@ -1,0 +1,216 @@
+//! What `inspect` prints. Of an object's values only certificates are ever shown.
+
+mod document;
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use super::facts::{Facts, Left, subject_alternative_names};
+use super::lint::Finding;
+use super::rule::Severity;
+use super::{Inspected, Output};
+use crate::names;
+use crate::overlap::certs::{Bundle, Certificate};
+use crate::overlap::leave::LeaveData;
+use crate::tools::status::next;
+use crate::tools::table::{WIDTH, cut, wrapped};
+use crate::tools::text::{age, day, is_colourful, printable, subject};
+
+/// More certificates are counted, not listed.
+const MAX_LISTED: usize = 80;
+/// More names of a leaf are counted, not listed.
+const MAX_NAMES: usize = 8;
+
+/// Prints all of it. A reader such as `head` that has seen enough is no failure.
+pub(super) fn print(inspected: &[Inspected<'_>], output: Output) -> io::Result<()> {
+    let text = match output {
+        Output::Text => {
+            let colour = is_colourful();
+            let texts: Vec<_> = inspected.iter().map(|one| to_text(one, colour)).collect();
+            texts.join("\n")
+        }
+        Output::Json => format!("{:#}\n", document::of(inspected)),
+        Output::Yaml => {
+            serde_saphyr::to_string(&document::of(inspected)).map_err(io::Error::other)?
+        }
+    };
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+fn to_text(inspected: &Inspected<'_>, colour: bool) -> String {
+    let Inspected { facts, findings } = inspected;
+    let mut out = String::new();
+    head(&mut out, facts);
+    if facts.object.ca_crt.is_some() {
+        write_bundle(&mut out, names::CA_CRT, &facts.ca, |out, index, certificate| {
+            write_ca(out, facts, index, certificate);
+        });
+    } else {
+        write_no_ca(&mut out, &facts.object.keys);
+    }
+    for (key, chain) in [(names::TLS_CRT, &facts.chain), (names::PENDING_TLS_CRT, &facts.pending)] {
+        if !chain.is_empty() {
+            write_bundle(&mut out, key, chain, |out, index, certificate| {
+                write_link(out, facts, index, certificate);
+            });
+        }
+    }
+    write_findings(&mut out, findings, colour);
+    out
+}
+
+fn head(out: &mut String, facts: &Facts<'_>) {
+    let Some(identity) = &facts.object.identity else {
+        line(out, "File      ", &format!("{}, read as ca.crt", printable(&facts.object.source)));
+        return;
+    };
+    let namespace = identity.namespace.as_deref().map(|namespace| format!("{namespace}/"));
+    let name = format!("{}{}", namespace.unwrap_or_default(), identity.name);
+    line(out, "Secret    ", &format!("{}, {}", printable(&name), printable(&identity.kind)));
+    let settings = &facts.outlook.settings;
+    let webhook = match facts.left {
+        Some(left) => explain(left).to_owned(),
+        None => format!(
+            "carries previous CAs: mode {}, keep {}, window {}",
+            settings.mode, settings.keep, settings.window
+        ),
+    };
+    line(out, "Webhook   ", &webhook);
+    let phase = facts.object.labels.get(names::PHASE).map_or("none", String::as_str);
+    let next = next(&facts.outlook).map(|step| {
+        let at = step.at.map(|at| format!(" ({at})"));
+        format!("; {}{}", step.what, at.unwrap_or_default())
+    });
+    let state = format!("phase {}{}", printable(phase), next.unwrap_or_default());
+    line(out, "State     ", &state);
+}
+
+fn explain(left: Left) -> &'static str {
+    match left {
+        Left::Data(LeaveData::ForeignOverlap) => {
+            "leaves its data alone: its system keeps previous CAs by itself"
+        }
+        Left::Data(LeaveData::Off) => "leaves its data alone: mode off",
+        Left::Data(LeaveData::Signer) => {
+            "leaves its data alone: the signing Secret of a CA (label mode=bundle overrides)"
+        }
+        Left::Immutable => "does not see it: it is immutable",
+        Left::OwnNamespace => "does not see it: it is in the webhook's own namespace",
+        Left::ServiceAccountToken => "leaves it alone: a token of a ServiceAccount",
+    }
+}
+
+fn write_bundle(
+    out: &mut String,
+    key: &str,
+    bundle: &Bundle,
+    each: impl Fn(&mut String, usize, &Certificate),
+) {
+    let certificates = bundle.certificates();
+    let count = match certificates.len() {
+        0 => "no readable certificate".to_owned(),
+        1 => "1 certificate".to_owned(),
+        more => format!("{more} certificates"),
+    };
+    let _ = writeln!(out, "\n{key}: {count}");
+    for (index, certificate) in certificates.iter().take(MAX_LISTED).enumerate() {
+        line(out, &format!("  {:>2}. ", index + 1), &subject(certificate));
+        each(out, index, certificate);
+        let _ = writeln!(out, "      sha256 {}", certificate.fingerprint());
+    }
+    if let Some(more) = certificates.len().checked_sub(MAX_LISTED).filter(|more| *more > 0) {
+        let _ = writeln!(out, "  and {more} more");
+    }
+}
+
+/// Keys under which generators put the trust instead (docs/generators).
+const OTHER_TRUST: [&str; 6] =
+    ["ca", "ca-cert.pem", "ca.pem", "cacert.pem", "root-cert.pem", "rootCA.crt"];
+
+fn write_no_ca(out: &mut String, keys: &[String]) {
+    let other = keys.iter().find(|key| OTHER_TRUST.contains(&key.as_str()));
+    let text = other.map_or_else(
+        || "none: there is nothing to overlap".to_owned(),
+        |other| format!("none: the trust may be under {other}, which gets no overlap"),
+    );
+    out.push('\n');
+    line(out, "ca.crt: ", &text);
+}
+
+fn write_ca(out: &mut String, facts: &Facts<'_>, index: usize, certificate: &Certificate) {
+    let known = facts.known(certificate);
+    let role = match known.and_then(|known| known.carried.map(|entry| (entry, known.ends))) {
+        _ if facts.object.identity.is_none() => String::new(),
+        None => "the generator's own".to_owned(),
+        Some((entry, _))
+            if entry.until.is_none() && facts.outlook.settings.window.length().is_none() =>
+        {
+            format!("carried since {}, until the next rotation", entry.since)
+        }
+        Some((entry, ends)) => {
+            let ends = ends.map_or_else(|| "its end".to_owned(), |ends| ends.to_string());
+            format!("carried since {}, until {ends}", entry.since)
+        }
+    };
+    let has_context = facts.object.identity.is_some() || facts.leaf().is_some();
+    let active = if has_context && facts.is_active(index) { "active" } else { "" };
+    let verifies = facts.verifies_leaf.get(index) == Some(&true);
+    let verifies = if verifies { "the leaf verifies against it" } else { "" };
+    let parts = [&role, active, verifies, &expiry(certificate, facts)];
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    line(out, "      ", &parts.join("; "));
+}
+
+fn write_link(out: &mut String, facts: &Facts<'_>, index: usize, certificate: &Certificate) {
+    let mut names = subject_alternative_names(certificate).unwrap_or_default();
+    let more = names.len().saturating_sub(MAX_NAMES);
+    names.truncate(MAX_NAMES);
+    let more = if more > 0 { format!(" and {more} more names") } else { String::new() };
+    let what = match index {
+        0 if names.is_empty() => "the leaf".to_owned(),
+        0 => format!("the leaf, for {}{more}", names.join(", ")),
+        _ => "of its chain".to_owned(),
+    };
+    line(out, "      ", &format!("{what}; {}", expiry(certificate, facts)));
+}
+
+fn expiry(certificate: &Certificate, facts: &Facts<'_>) -> String {
+    let end = day(certificate.not_after());
+    if certificate.is_expired(facts.now) {
+        return format!("EXPIRED on {end}");
+    }
+    match certificate.not_after().checked_sub(facts.now.as_second()) {
+        Some(left) if end != "never" => format!("expires {end}, in {}", age(left)),
+        _ => "never expires".to_owned(),
+    }
+}
+
+fn write_findings(out: &mut String, findings: &[Finding], colour: bool) {
+    let paint = |code: &str, text: &str| {
+        if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    };
+    if findings.is_empty() {
+        let _ = writeln!(out, "\n{}", paint("32", "Nothing is wrong by the rules of lint."));
+        return;
+    }
+    let _ = writeln!(out, "\nWhat is wrong: {}", findings.len());
+    for Finding { rule, text, .. } in findings {
+        let code = if rule.severity() == Severity::Error { "31" } else { "33" };
+        let severity = paint(code, rule.severity().as_str());
+        let _ = writeln!(out, "  {severity} {}", paint("1", &rule.id()));
+        line(out, "      ", text);
+    }
+}
+
+/// A text behind a head, broken between words, with the following lines as far in.
+fn line(out: &mut String, head: &str, text: &str) {
+    let width = WIDTH - head.len();
+    for (number, part) in wrapped(text, width).iter().enumerate() {
+        let head = if number == 0 { head } else { &" ".repeat(head.len()) };
+        let _ = writeln!(out, "{head}{}", cut(part, width));
+    }
+}

@@ -1,0 +1,74 @@
+//! The same for programs.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::names;
+use crate::overlap::certs::{Bundle, Certificate};
+use crate::tools::inspect::Inspected;
+use crate::tools::inspect::facts::{Facts, subject_alternative_names};
+use crate::tools::inspect::lint::hexadecimal;
+use crate::tools::status::next;
+use crate::tools::text::{printable, subject};
+
+/// All objects, in the order they were given.
+pub(super) fn of(inspected: &[Inspected<'_>]) -> Value {
+    json!({"inspected": inspected.iter().map(one).collect::<Vec<_>>()})
+}
+
+fn one(Inspected { facts, findings }: &Inspected<'_>) -> Value {
+    let identity = facts.object.identity.as_ref();
+    let settings = &facts.outlook.settings;
+    let chain = |bundle: &Bundle| -> Vec<Value> {
+        bundle.certificates().iter().map(|c| certificate(c, facts)).collect()
+    };
+    let findings = findings.iter().map(|finding| {
+        let which: Vec<_> = finding.certificates.iter().map(ToString::to_string).collect();
+        json!({"rule": finding.rule.id(), "severity": finding.rule.severity().as_str(),
+               "text": finding.text, "certificates": which})
+    });
+    json!({
+        "source": printable(&facts.object.source),
+        "namespace": identity.and_then(|identity| identity.namespace.as_deref()),
+        "name": identity.map(|identity| &identity.name),
+        "type": identity.map(|identity| &identity.kind),
+        "keys": facts.object.keys,
+        "mode": settings.mode.to_string(),
+        "leftAlone": facts.left.map(super::explain),
+        "phase": facts.object.labels.get(names::PHASE),
+        "next": next(&facts.outlook),
+        "ca.crt": facts.ca.certificates().iter().enumerate().map(|(i, c)| ca(i, c, facts)).collect::<Vec<_>>(),
+        "tls.crt": chain(&facts.chain),
+        "pending.tls.crt": chain(&facts.pending),
+        "findings": findings.collect::<Vec<_>>(),
+    })
+}
+
+fn ca(index: usize, ca: &Certificate, facts: &Facts<'_>) -> Value {
+    let mut value = certificate(ca, facts);
+    let known = facts.known(ca);
+    let carried = known.and_then(|known| known.carried);
+    value["carried"] = carried.is_some().into();
+    value["since"] = json!(carried.map(|entry| entry.since));
+    value["until"] = json!(known.filter(|_| carried.is_some()).and_then(|known| known.ends));
+    value["active"] = facts.is_active(index).into();
+    value["verifiesLeaf"] = (facts.verifies_leaf.get(index) == Some(&true)).into();
+    value
+}
+
+fn certificate(certificate: &Certificate, facts: &Facts<'_>) -> Value {
+    let parsed = certificate.parsed();
+    let time = |seconds: i64| Timestamp::from_second(seconds).ok();
+    let begin = parsed.as_ref().and_then(|p| time(p.validity().not_before.timestamp()));
+    json!({
+        "sha256": certificate.fingerprint().to_string(),
+        "subject": subject(certificate),
+        "issuer": parsed.as_ref().map(|p| printable(&p.issuer().to_string())),
+        "serial": parsed.as_ref().map(|p| hexadecimal(p.raw_serial())),
+        "notBefore": begin,
+        "notAfter": time(certificate.not_after()),
+        "isCa": certificate.is_ca(),
+        "names": subject_alternative_names(certificate),
+        "expired": certificate.is_expired(facts.now),
+    })
+}

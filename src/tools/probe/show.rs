@@ -1,0 +1,291 @@
+//! What `probe` prints.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use rustls::pki_types::ServerName;
+use serde_json::{Value, json};
+
+use super::connect::{Settings, Target, Version};
+use super::observe::{Observer, Stuck};
+use super::trust::Asked;
+use super::verdict::{Tally, Verdict};
+use super::{Output, Refused};
+use crate::overlap::certs::Certificate;
+use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
+use crate::tools::text::{day, short, subject};
+
+/// All that was found out.
+pub(super) struct Report<'a> {
+    target: &'a Target,
+    name: &'a ServerName<'static>,
+    watched: bool,
+    /// What the server wants of clients.
+    asked: Option<Asked>,
+    sent: bool,
+    versions: Vec<(Version, Result<Observer<'a>, Stuck>)>,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(
+        target: &'a Target,
+        settings: &'a Settings,
+        watched: bool,
+        versions: Vec<(Version, Result<Observer<'a>, Stuck>)>,
+    ) -> Self {
+        let (asked, sent) = (settings.identity.asked(), settings.identity.is_somebody());
+        Self { target, name: &settings.name, watched, asked, sent, versions }
+    }
+
+    /// Whether there was no fault, and nothing failed.
+    pub(super) fn is_fine(&self) -> bool {
+        let is_any = self.observers().next().is_some();
+        is_any
+            && self.versions.iter().all(|(_, result)| match result {
+                Ok(observer) => is_fine(observer),
+                Err(stuck) => is_not_offered(stuck),
+            })
+    }
+
+    /// The worst of all.
+    fn verdict(&self) -> Option<Verdict> {
+        self.observers().map(Observer::verdict).max()
+    }
+
+    fn observers(&self) -> impl Iterator<Item = &Observer<'a>> {
+        self.versions.iter().filter_map(|(_, result)| result.as_ref().ok())
+    }
+}
+
+/// A version that a server does not offer is no failure, as long as it offers another.
+fn is_not_offered(stuck: &Stuck) -> bool {
+    matches!(stuck, Stuck::Refused(Refused::Version(..)))
+}
+
+fn is_fine(observer: &Observer<'_>) -> bool {
+    let is_trusted = observer.new.as_ref().is_none_or(|(_, trusted)| trusted.is_ok());
+    let is_fault = observer.verdict() == Verdict::ResumesAcrossRotation;
+    !is_fault && is_trusted && observer.failed.is_none()
+}
+
+/// Prints to standard output. Where nothing came of it, people are told why on standard error.
+pub(super) fn print(report: &Report<'_>, output: Output) -> io::Result<()> {
+    let text = match output {
+        Output::Text => to_text(report),
+        Output::Json => format!("{:#}\n", to_json(report)),
+        Output::Yaml => serde_saphyr::to_string(&to_json(report)).map_err(io::Error::other)?,
+    };
+    if output == Output::Text && report.observers().next().is_none() {
+        let mut failures: Vec<_> = report
+            .versions
+            .iter()
+            .filter_map(|(_, r)| r.as_ref().err())
+            .map(Stuck::to_string)
+            .collect();
+        failures.dedup();
+        for failure in failures {
+            eprintln!("ca-overlap: {failure}");
+        }
+    }
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // A reader such as `head` that has seen enough is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+fn to_text(report: &Report<'_>) -> String {
+    if report.observers().next().is_none() {
+        return report.asked.as_ref().map(|asked| clients(asked, report.sent)).unwrap_or_default();
+    }
+    let mut table = Table::new(vec![
+        Column { head: "TLS", most: 3 },
+        Column { head: "VERDICT", most: 28 },
+        Column { head: "GIVEN", most: 10 },
+        Column { head: "RESUMED", most: 8 },
+        Column { head: "AFTERWARDS", most: 10 },
+        Column { head: "CERTIFICATE", most: 31 },
+    ]);
+    let mut notes: Vec<_> =
+        report.versions.iter().map(|(version, result)| notes(*version, result, report)).collect();
+    for (at, (version, result)) in report.versions.iter().enumerate() {
+        let mut row = match result {
+            Ok(observer) => row(*version, observer),
+            Err(stuck) => stuck_row(*version, stuck),
+        };
+        // What goes for both is said once.
+        let (own, later) = notes[at..].split_at_mut(1);
+        for note in own.iter().flatten().filter(|note| !later.iter().flatten().any(|l| l == *note))
+        {
+            row.note(note);
+        }
+        table.push(row);
+    }
+    let mut out = table.render();
+    out.push('\n');
+    match &report.asked {
+        None => out.push_str("Client certificates: not asked for.\n"),
+        Some(asked) => out.push_str(&clients(asked, report.sent)),
+    }
+    out
+}
+
+fn row(version: Version, observer: &Observer<'_>) -> Row {
+    let evidence = observer.evidence();
+    let of = |tally: Tally| match tally.tried {
+        0 => "-".to_owned(),
+        tried => format!("{} of {tried}", tally.resumed),
+    };
+    let thing = if version == Version::Tls13 { "ticket" } else { "session" };
+    let given = match observer.given {
+        0 => "nothing".to_owned(),
+        1 => format!("1 {thing}"),
+        more => format!("{more} {thing}s"),
+    };
+    let mut certificates: Vec<_> = observer.old.iter().map(name).collect();
+    certificates.extend(observer.new.iter().map(|(new, _)| format!("→ {}", name(new))));
+    Row::new(vec![
+        vec![version.to_string()],
+        vec![observer.verdict().to_string()],
+        vec![given],
+        vec![of(evidence.before)],
+        vec![of(evidence.after)],
+        certificates,
+    ])
+}
+
+fn stuck_row(version: Version, stuck: &Stuck) -> Row {
+    let verdict = if is_not_offered(stuck) { "not offered" } else { "none" };
+    let dash = || vec!["-".to_owned()];
+    let verdict = vec![verdict.to_owned()];
+    Row::new(vec![vec![version.to_string()], verdict, dash(), dash(), dash(), dash()])
+}
+
+/// What a person should know besides.
+fn notes(
+    version: Version,
+    result: &Result<Observer<'_>, Stuck>,
+    report: &Report<'_>,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    let observer = match result {
+        Ok(observer) => observer,
+        Err(stuck) if is_not_offered(stuck) => return notes,
+        Err(stuck) => return vec![format!("FAILED: {stuck}")],
+    };
+    notes.extend(explained(version, observer, report.watched).map(str::to_owned));
+    if observer.old.len() > 1 {
+        let text = "Several certificates were served at first, so several servers answer here. \
+                    Probe each by itself, or wait until all are alike.";
+        notes.push(text.to_owned());
+    }
+    if let Some((_, Err(why))) = &observer.new {
+        notes.push(format!(
+            "PROBLEM: the new certificate is not trusted: {why}. A client that resumes would not \
+             have noticed."
+        ));
+    }
+    if observer.new.is_some() && !observer.evidence().rotated {
+        notes.push("A new certificate was seen beside the old one.".to_owned());
+    }
+    if let Some(failed) = &observer.failed {
+        notes.push(format!("FAILED: {failed} ({} connections failed)", observer.failures));
+    }
+    notes
+}
+
+/// What the verdict means, where that is not plain.
+fn explained(version: Version, observer: &Observer<'_>, watched: bool) -> Option<&'static str> {
+    let evidence = observer.evidence();
+    Some(match observer.verdict() {
+        Verdict::ResumesAcrossRotation => {
+            "Clients from before the rotation resume, and are not shown the new certificate. Change \
+             the ticket keys, and empty the session cache, together with the certificate."
+        }
+        Verdict::NoResumption if evidence.before.resumed > 0 => {
+            "It resumed at first, and no longer did so when the certificate changed: its tickets live \
+             shorter than --interval, or go at times of their own."
+        }
+        Verdict::NoResumption if observer.given > 0 => {
+            "What it gives to resume with is not taken back: several servers without common ticket \
+             keys answer here, or sessions are not kept."
+        }
+        Verdict::NoResumption if version == Version::Tls13 => "It gives no tickets.",
+        Verdict::NoResumption => "It gives neither tickets nor session IDs.",
+        Verdict::CertificateUnchanged if !watched => {
+            "It resumes. Rotate its certificate while --watch runs to see what becomes of sessions \
+             from before."
+        }
+        Verdict::CertificateUnchanged | Verdict::RotatesTickets => return None,
+    })
+}
+
+/// What the server wants of clients.
+fn clients(asked: &Asked, sent: bool) -> String {
+    let sent = if sent { "one was sent" } else { "none was sent (--cert, --key)" };
+    let mut text = format!("Client certificates: asked for, {sent}.\n");
+    if asked.authorities.is_empty() {
+        text.push_str("The server does not say which CAs it accepts.\n");
+    } else {
+        text.push_str("The server says that it accepts those of these CAs:\n");
+    }
+    for name in &asked.authorities {
+        for (at, part) in wrapped(name, WIDTH - 4).into_iter().enumerate() {
+            let _ = writeln!(text, "  {}{part}", if at > 0 { "  " } else { "" });
+        }
+    }
+    text
+}
+
+fn name(certificate: &Certificate) -> String {
+    let fingerprint = short(certificate.fingerprint());
+    format!("{fingerprint}, expires {}", day(certificate.not_after()))
+}
+
+fn to_json(report: &Report<'_>) -> Value {
+    let tally = |tally: Tally| json!({"resumed": tally.resumed, "tried": tally.tried});
+    let version = |(version, result): &(Version, Result<Observer<'_>, Stuck>)| match result {
+        Ok(observer) => json!({
+            "tls": version.to_string(),
+            "offered": true,
+            "verdict": observer.verdict().to_string(),
+            "given": observer.given,
+            "before": tally(observer.evidence().before),
+            "after": tally(observer.evidence().after),
+            "certificates": observer.old.iter().map(certificate).collect::<Vec<_>>(),
+            "newCertificate": observer.new.as_ref().map(|(new, trusted)| {
+                let mut object = certificate(new);
+                object["problem"] = json!(trusted.as_ref().err());
+                object
+            }),
+            "error": observer.failed.as_ref().map(ToString::to_string),
+        }),
+        Err(stuck) => json!({
+            "tls": version.to_string(),
+            "offered": !is_not_offered(stuck),
+            "verdict": null,
+            "error": stuck.to_string(),
+        }),
+    };
+    json!({
+        "target": report.target.to_string(),
+        "serverName": report.name.to_str(),
+        "fine": report.is_fine(),
+        "verdict": report.verdict().map(|verdict| verdict.to_string()),
+        "versions": report.versions.iter().map(version).collect::<Vec<_>>(),
+        "clientCertificate": {
+            "requested": report.asked.is_some(),
+            "sent": report.asked.is_some() && report.sent,
+            "authorities": report.asked.as_ref().map_or(&[][..], |asked| &asked.authorities),
+        },
+    })
+}
+
+fn certificate(certificate: &Certificate) -> Value {
+    json!({
+        "sha256": certificate.fingerprint().to_string(),
+        "subject": subject(certificate),
+        "notAfter": jiff::Timestamp::from_second(certificate.not_after()).ok(),
+    })
+}

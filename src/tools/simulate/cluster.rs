@@ -1,0 +1,239 @@
+//! The API server, as far as Secrets are concerned: each write is a review, which the webhook's own
+//! code answers, and what is stored afterwards has a version.
+
+use std::time::Duration;
+
+use base64::prelude::*;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use super::generator::{NAMESPACE, dns_name, secret_name};
+use super::handshake::Files;
+use super::plan::Millis;
+use super::{Error, Strategy};
+use crate::admission::respond::{Installation, respond};
+use crate::admission::review;
+use crate::keeper::secret_view::SecretView;
+use crate::names;
+use crate::overlap::policy::Defaults;
+use crate::overlap::staged::Keeper;
+
+/// The virtual time begins on 1 January 2026, UTC; in seconds since the Unix epoch.
+pub(super) const EPOCH: u64 = 1_767_225_600;
+/// Who writes the certificates.
+const GENERATOR: &str = "certgen";
+/// All Secrets rotate together.
+const GROUP: &str = "mesh";
+
+/// The date of a virtual time.
+pub(super) fn timestamp(at: Millis) -> Timestamp {
+    let at = EPOCH * 1000 + at;
+    // Beyond the year 9999 nothing is simulated.
+    i64::try_from(at).ok().and_then(|at| Timestamp::from_millisecond(at).ok()).unwrap_or_default()
+}
+
+/// All Secrets, under one strategy.
+pub(super) struct Cluster {
+    /// The webhook; none where it is not installed.
+    webhook: Option<(Installation, Keeper)>,
+    secrets: Vec<Value>,
+}
+
+/// Who writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writer {
+    Generator,
+    Keeper,
+}
+
+impl Writer {
+    fn manager(self) -> &'static str {
+        match self {
+            Self::Generator => GENERATOR,
+            Self::Keeper => names::KEEPER_SERVICE_ACCOUNT,
+        }
+    }
+
+    fn user(self) -> String {
+        let namespace = match self {
+            Self::Generator => NAMESPACE,
+            Self::Keeper => names::NAMESPACE,
+        };
+        format!("system:serviceaccount:{namespace}:{}", self.manager())
+    }
+}
+
+impl Cluster {
+    /// With the Secrets of the first generation, which nobody reviews: they are created.
+    pub(super) fn new(
+        strategy: Strategy,
+        defaults: Defaults,
+        settle: Duration,
+        data: &[Value],
+    ) -> Self {
+        let installation = Installation { settle, ..Installation::new(defaults, names::NAMESPACE) };
+        let keeper = if strategy.is_staged() { Keeper::Alive } else { Keeper::Absent };
+        let secret = |(index, data): (usize, &Value)| {
+            let mut secret = fresh(index, data);
+            secret["metadata"]["uid"] = json!(format!("uid-{index}"));
+            secret["metadata"]["resourceVersion"] = json!("1");
+            secret["metadata"]["creationTimestamp"] = json!(timestamp(0));
+            secret["metadata"]["labels"] = settings_label(strategy);
+            secret["metadata"]["annotations"] = settings(strategy, index);
+            manage(&mut secret, Writer::Generator, 0);
+            secret
+        };
+        Self {
+            webhook: (strategy != Strategy::None).then_some((installation, keeper)),
+            secrets: data.iter().enumerate().map(secret).collect(),
+        }
+    }
+
+    /// The generator replaces it by a fresh object that knows nothing of labels and annotations.
+    pub(super) fn generate(
+        &mut self,
+        secret: usize,
+        data: &Value,
+        now: Millis,
+    ) -> Result<bool, Error> {
+        self.write(secret, fresh(secret, data), Writer::Generator, now)
+    }
+
+    /// The keeper patches annotations; `None` removes one.
+    pub(super) fn annotate(
+        &mut self,
+        secret: usize,
+        changes: &[(&str, Option<String>)],
+        now: Millis,
+    ) -> Result<bool, Error> {
+        let mut object = self.secrets[secret].clone();
+        let mut annotations = object["metadata"]["annotations"].take();
+        let map = annotations.as_object_mut().cloned().unwrap_or_default();
+        let kept = map.into_iter().filter(|(key, _)| changes.iter().all(|(name, _)| name != key));
+        let set = changes.iter().filter_map(|(name, value)| Some((*name, value.clone()?)));
+        let set = set.map(|(name, value)| (name.to_owned(), Value::String(value)));
+        object["metadata"]["annotations"] = Value::Object(kept.chain(set).collect());
+        self.write(secret, object, Writer::Keeper, now)
+    }
+
+    /// A Secret as the keeper reads it.
+    pub(super) fn view(&self, secret: usize) -> Result<SecretView, Error> {
+        serde_json::from_value(self.secrets[secret].clone())
+            .map_err(|_| Error::Inconsistent { what: "a stored Secret is not readable" })
+    }
+
+    /// A Secret as its pods mount it.
+    pub(super) fn files(&self, secret: usize) -> Files {
+        let bytes = |key: &str| {
+            let text = self.secrets[secret]["data"][key].as_str().unwrap_or_default();
+            BASE64_STANDARD.decode(text).unwrap_or_default()
+        };
+        Files {
+            name: dns_name(secret),
+            ca: bytes(names::CA_CRT),
+            certificate: bytes(names::TLS_CRT),
+            key: bytes(names::TLS_KEY),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.secrets.len()
+    }
+
+    /// Reviews a write and stores what comes of it. False if that is what is stored already: then
+    /// the API server drops it.
+    fn write(
+        &mut self,
+        secret: usize,
+        mut object: Value,
+        writer: Writer,
+        now: Millis,
+    ) -> Result<bool, Error> {
+        let stored = &self.secrets[secret];
+        object["metadata"]["managedFields"] = stored["metadata"]["managedFields"].clone();
+        if let Some((installation, keeper)) = &self.webhook {
+            let review = review_of(&object, stored, writer, secret);
+            let body = review.to_string();
+            let request = review::read(body.as_bytes())
+                .map_err(|_| Error::Inconsistent { what: "a review is not readable" })?;
+            let answer = respond(&request, installation, *keeper, timestamp(now));
+            if let Some(patch) = &answer.patch {
+                json_patch::patch(&mut object, patch)
+                    .map_err(|_| Error::Inconsistent { what: "a patch does not apply" })?;
+            }
+        }
+        for kept in ["uid", "resourceVersion", "creationTimestamp"] {
+            object["metadata"][kept] = stored["metadata"][kept].clone();
+        }
+        if object == *stored {
+            return Ok(false);
+        }
+        let version = stored["metadata"]["resourceVersion"].as_str().map(str::parse::<u64>);
+        let version = version.and_then(Result::ok).unwrap_or_default() + 1;
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        manage(&mut object, writer, now);
+        self.secrets[secret] = object;
+        Ok(true)
+    }
+}
+
+/// The object that the generator writes.
+fn fresh(secret: usize, data: &Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": secret_name(secret), "namespace": NAMESPACE},
+        "type": "kubernetes.io/tls",
+        "data": data,
+    })
+}
+
+/// What an operator has put on a Secret for a strategy.
+fn settings(strategy: Strategy, secret: usize) -> Value {
+    let mut annotations = Map::new();
+    if strategy.is_staged() {
+        annotations.insert(names::GROUP.to_owned(), json!(GROUP));
+    }
+    if strategy == Strategy::StagedRestart {
+        let workload = format!("deployment/{}-legacy", secret_name(secret));
+        annotations.insert(names::RESTART.to_owned(), json!(workload));
+    }
+    Value::Object(annotations)
+}
+
+fn settings_label(strategy: Strategy) -> Value {
+    if strategy.is_staged() { json!({names::MODE: "staged"}) } else { json!({}) }
+}
+
+/// As the API server sends it to the webhook.
+fn review_of(object: &Value, stored: &Value, writer: Writer, secret: usize) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "simulated",
+            "kind": {"group": "", "version": "v1", "kind": "Secret"},
+            "resource": {"group": "", "version": "v1", "resource": "secrets"},
+            "name": secret_name(secret),
+            "namespace": NAMESPACE,
+            "operation": "UPDATE",
+            "userInfo": {"username": writer.user()},
+            "object": object,
+            "oldObject": stored,
+            "dryRun": false,
+            "options": {"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1"},
+        },
+    })
+}
+
+/// Notes who has written last, and when: in whole seconds, as the API server does.
+fn manage(object: &mut Value, writer: Writer, now: Millis) {
+    let mut fields = match object["metadata"]["managedFields"].take() {
+        Value::Array(fields) => fields,
+        _ => Vec::new(),
+    };
+    fields.retain(|field| field["manager"] != writer.manager());
+    let time = format!("{:.0}", timestamp(now - now % 1000));
+    fields.push(json!({"manager": writer.manager(), "operation": "Update", "time": time}));
+    object["metadata"]["managedFields"] = Value::Array(fields);
+}

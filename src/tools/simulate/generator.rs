@@ -1,0 +1,67 @@
+//! The certificates of a legacy generator: with each rotation a new CA, and for each Secret a new
+//! leaf.
+
+use base64::prelude::*;
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
+use serde_json::{Value, json};
+
+use crate::names;
+
+/// The namespace of all Secrets.
+pub(super) const NAMESPACE: &str = "mesh";
+/// Certificates are valid from and until 1 January of these years: nothing expires meanwhile.
+const VALID: [i32; 2] = [2020, 2050];
+
+/// What the generator calls a Secret.
+pub(super) fn secret_name(secret: usize) -> String {
+    format!("server-{}", secret + 1)
+}
+
+/// The name in the leaf of a Secret.
+pub(super) fn dns_name(secret: usize) -> String {
+    format!("{}.{NAMESPACE}.svc", secret_name(secret))
+}
+
+/// The data of each Secret, as written in one rotation: `ca.crt`, `tls.crt`, `tls.key`.
+pub(super) fn generation(secrets: usize) -> Result<Vec<Value>, rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    // The same with each rotation, as most generators have it.
+    params.distinguished_name.push(DnType::CommonName, "Legacy CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    validity(&mut params);
+    let ca = params.self_signed(&key)?.pem();
+    let issuer = Issuer::new(params, key);
+    (0..secrets)
+        .map(|secret| {
+            let key = KeyPair::generate()?;
+            let leaf = leaf(secret)?.signed_by(&key, &issuer)?;
+            let pem = |text: String| BASE64_STANDARD.encode(text.replace("\r\n", "\n"));
+            Ok(json!({
+                names::CA_CRT: pem(ca.clone()),
+                names::TLS_CRT: pem(leaf.pem()),
+                names::TLS_KEY: pem(key.serialize_pem()),
+            }))
+        })
+        .collect()
+}
+
+fn leaf(secret: usize) -> Result<CertificateParams, rcgen::Error> {
+    let mut leaf = CertificateParams::new(vec![dns_name(secret)])?;
+    leaf.distinguished_name.push(DnType::CommonName, secret_name(secret));
+    leaf.is_ca = IsCa::ExplicitNoCa;
+    leaf.use_authority_key_identifier_extension = true;
+    leaf.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    validity(&mut leaf);
+    Ok(leaf)
+}
+
+fn validity(params: &mut CertificateParams) {
+    let [begin, end] = VALID.map(|year| date_time_ymd(year, 1, 1));
+    (params.not_before, params.not_after) = (begin, end);
+}

@@ -1,0 +1,295 @@
+//! Real TLS 1.3 handshakes in memory: bytes go from one connection's buffer to the other's.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::time_provider::TimeProvider;
+use rustls::version::TLS13;
+use rustls::{
+    ClientConfig, ClientConnection, ConfigBuilder, ConnectionCommon, RootCertStore, ServerConfig,
+    ServerConnection, SideData, WantsVerifier,
+};
+
+/// The files of a mounted Secret, PEM, and the name in its leaf.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Files {
+    pub(super) name: String,
+    pub(super) ca: Vec<u8>,
+    pub(super) certificate: Vec<u8>,
+    pub(super) key: Vec<u8>,
+}
+
+/// Files that some peer has read; equal ones have the same id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct FilesId(usize);
+
+/// A handshake that failed for another reason than an unknown CA: the simulation itself is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("a handshake with {name} failed for no reason of trust: {source}")]
+pub struct Broken {
+    name: String,
+    source: rustls::Error,
+}
+
+/// All peers' TLS: one client and one server for each set of files, made once as a process does
+/// that has read them.
+pub(super) struct Tls {
+    clock: Arc<Clock>,
+    provider: Arc<CryptoProvider>,
+    ids: HashMap<Files, FilesId>,
+    ends: Vec<End>,
+    /// What came of the first handshake between two sets of files.
+    known: HashMap<(FilesId, FilesId, Proof), bool>,
+}
+
+/// Who shows a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Proof {
+    /// Both.
+    Mutual,
+    /// The server alone.
+    OneWay,
+}
+
+struct End {
+    name: String,
+    server_name: ServerName<'static>,
+    client: Arc<ClientConfig>,
+    /// Asks clients for certificates.
+    mutual: Arc<ServerConfig>,
+    /// Does not.
+    one_way: Arc<ServerConfig>,
+}
+
+/// The virtual time, for the dates of certificates.
+#[derive(Debug, Default)]
+struct Clock(AtomicU64);
+
+impl TimeProvider for Clock {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = self.0.load(Ordering::Relaxed);
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+impl Tls {
+    pub(super) fn new() -> Self {
+        // What a handshake costs is mostly the key exchange and the signatures; the latter are the
+        // point here, so the former is the cheapest one.
+        let provider = CryptoProvider {
+            kx_groups: vec![aws_lc_rs::kx_group::X25519],
+            cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
+            ..aws_lc_rs::default_provider()
+        };
+        Self {
+            clock: Arc::default(),
+            provider: Arc::new(provider),
+            ids: HashMap::new(),
+            ends: Vec::new(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// Sets the time, in seconds since the Unix epoch.
+    pub(super) fn set_time(&self, seconds: u64) {
+        self.clock.0.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Reads files as a process that starts with them.
+    pub(super) fn read(&mut self, files: Files) -> Result<FilesId, Broken> {
+        if let Some(id) = self.ids.get(&files) {
+            return Ok(*id);
+        }
+        let broken = |source| Broken { name: files.name.clone(), source };
+        self.ends.push(self.end(&files).map_err(broken)?);
+        let id = FilesId(self.ends.len() - 1);
+        self.ids.insert(files, id);
+        Ok(id)
+    }
+
+    /// Whether two peers with these files come to terms: by a handshake, once for each two.
+    pub(super) fn fit(
+        &mut self,
+        client: FilesId,
+        server: FilesId,
+        proof: Proof,
+    ) -> Result<bool, Broken> {
+        if let Some(known) = self.known.get(&(client, server, proof)) {
+            return Ok(*known);
+        }
+        let fit = self.shake(client, server, proof)?;
+        self.known.insert((client, server, proof), fit);
+        Ok(fit)
+    }
+
+    /// Does a handshake. False if either side refuses the other's certificate.
+    pub(super) fn shake(
+        &self,
+        client: FilesId,
+        server: FilesId,
+        proof: Proof,
+    ) -> Result<bool, Broken> {
+        let [client, server] = [client, server].map(|id| &self.ends[id.0]);
+        match shake(client, server, proof) {
+            Ok(()) => Ok(true),
+            Err(rustls::Error::InvalidCertificate(_)) => Ok(false),
+            Err(source) => Err(Broken { name: server.name.clone(), source }),
+        }
+    }
+
+    fn end(&self, files: &Files) -> Result<End, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&files.ca)? {
+            roots.add(certificate)?;
+        }
+        let roots = Arc::new(roots);
+        let chain = certificates(&files.certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(&files.key).map_err(|_| unreadable())?;
+        let (provider, clock) = (Arc::clone(&self.provider), Arc::clone(&self.clock) as _);
+        let mut client = ClientConfig::builder_with_details(provider, clock)
+            .with_protocol_versions(&[&TLS13])?
+            .with_root_certificates(Arc::clone(&roots))
+            .with_client_auth_cert(chain.clone(), key.clone_key())?;
+        // A session that is resumed would show no certificate.
+        client.resumption = Resumption::disabled();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&self.provider)).build();
+        let verifier = verifier.map_err(|error| rustls::Error::General(error.to_string()))?;
+        let mutual = self.server()?.with_client_cert_verifier(verifier);
+        let one_way = self.server()?.with_no_client_auth();
+        let mut mutual = mutual.with_single_cert(chain.clone(), key.clone_key())?;
+        let mut one_way = one_way.with_single_cert(chain, key)?;
+        (mutual.send_tls13_tickets, one_way.send_tls13_tickets) = (0, 0);
+        let server_name = ServerName::try_from(files.name.clone())
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        Ok(End {
+            name: files.name.clone(),
+            server_name,
+            client: Arc::new(client),
+            mutual: Arc::new(mutual),
+            one_way: Arc::new(one_way),
+        })
+    }
+
+    fn server(&self) -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, rustls::Error> {
+        let (provider, clock) = (Arc::clone(&self.provider), Arc::clone(&self.clock) as _);
+        ServerConfig::builder_with_details(provider, clock).with_protocol_versions(&[&TLS13])
+    }
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, rustls::Error> {
+    CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|_| unreadable())
+}
+
+fn unreadable() -> rustls::Error {
+    rustls::Error::General("unreadable PEM".to_owned())
+}
+
+/// Until both sides are through; in TLS 1.3 a client is before its own certificate was checked.
+fn shake(client: &End, server: &End, proof: Proof) -> Result<(), rustls::Error> {
+    let config = match proof {
+        Proof::Mutual => &server.mutual,
+        Proof::OneWay => &server.one_way,
+    };
+    let mut near = ClientConnection::new(Arc::clone(&client.client), server.server_name.clone())?;
+    let mut far = ServerConnection::new(Arc::clone(config))?;
+    let mut wire = Vec::new();
+    loop {
+        let there = pass(&mut near, &mut far, &mut wire)?;
+        let back = pass(&mut far, &mut near, &mut wire)?;
+        if !there && !back {
+            let is_done = !near.is_handshaking() && !far.is_handshaking();
+            return if is_done { Ok(()) } else { Err(rustls::Error::HandshakeNotComplete) };
+        }
+    }
+}
+
+/// Moves what one side has to say to the other, and lets that act. False if there was nothing.
+fn pass<A: SideData, B: SideData>(
+    from: &mut ConnectionCommon<A>,
+    to: &mut ConnectionCommon<B>,
+    wire: &mut Vec<u8>,
+) -> Result<bool, rustls::Error> {
+    let io = |error: std::io::Error| rustls::Error::General(error.to_string());
+    wire.clear();
+    while from.wants_write() {
+        from.write_tls(wire).map_err(io)?;
+    }
+    let mut rest = wire.as_slice();
+    while !rest.is_empty() {
+        to.read_tls(&mut rest).map_err(io)?;
+        to.process_new_packets()?;
+    }
+    Ok(!wire.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::prelude::*;
+    use serde_json::Value;
+
+    use super::super::generator::{dns_name, generation};
+    use super::*;
+
+    fn files(secret: usize, own: &Value, trusted: &[&Value]) -> Files {
+        let bytes =
+            |from: &Value, key: &str| BASE64_STANDARD.decode(from[key].as_str().unwrap()).unwrap();
+        Files {
+            name: dns_name(secret),
+            ca: trusted.iter().flat_map(|from| bytes(from, "ca.crt")).collect(),
+            certificate: bytes(own, "tls.crt"),
+            key: bytes(own, "tls.key"),
+        }
+    }
+
+    #[test]
+    fn both_sides_decide_by_their_own_ca_crt() {
+        let (old, new) = (generation(2).unwrap(), generation(2).unwrap());
+        let mut tls = Tls::new();
+        tls.set_time(1_767_225_600);
+        let before = tls.read(files(0, &old[0], &[&old[0]])).unwrap();
+        let after = tls.read(files(1, &new[1], &[&new[1]])).unwrap();
+        let bundled = tls.read(files(1, &new[1], &[&new[1], &old[1]])).unwrap();
+        let held = tls.read(files(1, &old[1], &[&new[1], &old[1]])).unwrap();
+        assert_eq!(tls.read(files(1, &old[1], &[&new[1], &old[1]])).unwrap(), held);
+        for (client, server, mutual, one_way) in [
+            (before, before, true, true),
+            (before, after, false, false),
+            (after, before, false, false),
+            (after, bundled, true, true),
+            (before, bundled, false, false),
+            (bundled, before, false, true),
+            (held, before, true, true),
+            (held, bundled, true, true),
+            (bundled, held, true, true),
+        ] {
+            for (proof, fit) in [(Proof::Mutual, mutual), (Proof::OneWay, one_way)] {
+                let what = format!("{client:?} {server:?} {proof:?}");
+                assert_eq!(tls.fit(client, server, proof).unwrap(), fit, "{what}");
+                assert_eq!(tls.shake(client, server, proof).unwrap(), fit, "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn certificates_are_checked_against_the_virtual_clock() {
+        let generation = generation(1).unwrap();
+        let mut tls = Tls::new();
+        let peer = tls.read(files(0, &generation[0], &[&generation[0]])).unwrap();
+        for (year, seconds, valid) in [
+            (2019, 1_546_300_800, false),
+            (2026, 1_767_225_600, true),
+            (2055, 2_682_288_000, false),
+        ] {
+            tls.set_time(seconds);
+            assert_eq!(tls.shake(peer, peer, Proof::Mutual).unwrap(), valid, "{year}");
+        }
+    }
+}

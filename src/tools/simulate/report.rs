@@ -1,0 +1,220 @@
+//! What is said about the result.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Strategy;
+use super::mesh::{CLASSES, Class};
+use super::plan::{Delay, Millis, Plan};
+use super::world::Course;
+use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
+
+/// Everything that has happened.
+#[derive(Clone, Debug)]
+pub(super) struct Report {
+    pub(super) plan: Plan,
+    pub(super) courses: Vec<Course>,
+}
+
+/// The classes of pairs, as people and programs read them.
+const NAMES: [(&str, &str); CLASSES] =
+    [("mutual TLS", "mutual"), ("one-way TLS", "oneWay"), ("never reloads", "neverReloads")];
+
+impl Report {
+    /// Whether staged mode keeps its word: no failure among peers that reload, and none at all with
+    /// restarts.
+    pub(super) fn is_as_promised(&self) -> bool {
+        self.courses.iter().all(|course| match course.strategy {
+            Strategy::None | Strategy::Bundle => true,
+            Strategy::Staged => course.reloading().is_clean(),
+            Strategy::StagedRestart => course.all().is_clean(),
+        })
+    }
+
+    pub(super) fn to_text(&self) -> String {
+        let mut out = String::new();
+        for line in self.head() {
+            let _ = writeln!(out, "{line}");
+        }
+        let _ = write!(out, "\n{}", self.table().render());
+        for note in self.notes() {
+            let _ = writeln!(out);
+            for line in wrapped(&note, WIDTH) {
+                let _ = writeln!(out, "{line}");
+            }
+        }
+        out
+    }
+
+    /// What was simulated, in two lines.
+    pub(super) fn head(&self) -> [String; 2] {
+        let scenario = &self.plan.scenario;
+        let delay = match scenario.delay {
+            Delay::Kubelet | Delay::Uniform => "take up to",
+            Delay::Slowest => "always take",
+        };
+        [
+            format!(
+                "{} on {}, {} of them never {} until restarted. Files {delay} {}.",
+                count(scenario.peers, "peer"),
+                count(scenario.secrets, "Secret"),
+                scenario.never_reload,
+                if scenario.never_reload == 1 { "reloads" } else { "reload" },
+                span(scenario.longest_delay()),
+            ),
+            format!(
+                "{}, one every {}; the keeper settles for {}. Seed {}.",
+                count(scenario.rotations, "rotation"),
+                span(scenario.interval),
+                span(millis(scenario.settle)),
+                scenario.seed,
+            ),
+        ]
+    }
+
+    fn table(&self) -> Table {
+        let columns = [
+            ("STRATEGY", 16),
+            ("PAIRS", 17),
+            ("HANDSHAKES", 10),
+            ("FAILED", 16),
+            ("LONGEST OUTAGE", 16),
+            ("FIRST", 8),
+            ("LAST", 8),
+        ];
+        let mut table = Table::new(columns.map(|(head, most)| Column { head, most }).to_vec());
+        for course in &self.courses {
+            let shown: Vec<_> =
+                course.classes.iter().zip(NAMES).filter(|(class, _)| class.pairs > 0).collect();
+            let cells = |cell: &dyn Fn(&Class, &str) -> String| -> Vec<String> {
+                shown.iter().map(|(class, (name, _))| cell(class, name)).collect()
+            };
+            let moment = |at: Option<Millis>| at.map_or_else(|| "-".to_owned(), span);
+            table.push(Row::new(vec![
+                vec![course.strategy.name().to_owned()],
+                cells(&|_, name| name.to_owned()),
+                cells(&|class, _| class.handshakes.to_string()),
+                cells(&|class, _| failed(class)),
+                cells(&|class, _| outage(class)),
+                cells(&|class, _| moment(class.first)),
+                cells(&|class, _| moment(class.last)),
+            ]));
+        }
+        table
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let scenario = &self.plan.scenario;
+        let is_left = self.courses.iter().flat_map(|c| &c.classes).any(|class| class.left > 0);
+        let mut notes = vec![
+            "Mutual, one-way: pairs that both re-read their files; in one-way TLS the server alone \
+             shows a certificate. Never reloads: one of the pair reads its files only when it starts. \
+             An outage is how long one pair could not talk, whether it tried or not."
+                .to_owned(),
+        ];
+        if is_left {
+            notes.push("+: not over at the end.".to_owned());
+        }
+        if scenario.longest_delay() > millis(scenario.settle) {
+            notes.push(format!(
+                "Files can take {}, longer than --settle {}: a new leaf goes into service before all \
+                 peers trust it.",
+                span(scenario.longest_delay()),
+                span(millis(scenario.settle)),
+            ));
+        }
+        notes
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let scenario = &self.plan.scenario;
+        let starts: Vec<Value> = scenario.starts().map(seconds).collect();
+        let strategies: Vec<Value> = self.courses.iter().map(strategy).collect();
+        json!({
+            "seed": scenario.seed,
+            "peers": scenario.peers,
+            "peersThatNeverReload": scenario.never_reload,
+            "secrets": scenario.secrets,
+            "delay": scenario.delay,
+            "longestDelaySeconds": seconds(scenario.longest_delay()),
+            "settleSeconds": seconds(millis(scenario.settle)),
+            "durationSeconds": seconds(scenario.end()),
+            "rotationsAtSeconds": starts,
+            "asPromised": self.is_as_promised(),
+            "strategies": strategies,
+        })
+    }
+}
+
+fn strategy(course: &Course) -> Value {
+    let mut all = class(&course.all());
+    all["strategy"] = json!(course.strategy.name());
+    for (of, (_, name)) in course.classes.iter().zip(NAMES) {
+        all[name] = class(of);
+    }
+    let times = |times: &[Millis]| Value::Array(times.iter().map(|at| seconds(*at)).collect());
+    all["promotionsAtSeconds"] = times(&course.promotions);
+    all["restartsAtSeconds"] = times(&course.restarts);
+    all
+}
+
+fn class(class: &Class) -> Value {
+    json!({
+        "pairs": class.pairs,
+        "handshakes": class.handshakes,
+        "failures": class.failures,
+        "longestOutageSeconds": seconds(class.longest_outage),
+        "pairsDownAtTheEnd": class.left,
+        "firstFailureSeconds": class.first.map(seconds),
+        "lastFailureSeconds": class.last.map(seconds),
+    })
+}
+
+/// Whole seconds as whole numbers.
+fn seconds(millis: Millis) -> Value {
+    match millis % 1000 {
+        0 => json!(millis / 1000),
+        _ => json!(Duration::from_millis(millis).as_secs_f64()),
+    }
+}
+
+pub(super) fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
+}
+
+fn failed(class: &Class) -> String {
+    if class.failures == 0 {
+        return "0".to_owned();
+    }
+    format!("{} ({})", class.failures, percent(class.failures, class.handshakes))
+}
+
+/// With one digit, rounded down: what is not all is not 100 %.
+fn percent(part: usize, whole: usize) -> String {
+    let tenths = 1000 * part / whole.max(1);
+    format!("{}.{} %", tenths / 10, tenths % 10)
+}
+
+fn outage(class: &Class) -> String {
+    let is_left = if class.left > 0 { "+" } else { "" };
+    match class.longest_outage {
+        0 => "none".to_owned(),
+        outage => format!("{}{is_left}", span(outage)),
+    }
+}
+
+/// A length of time in minutes and seconds, the latter as a whole: `45s`, `20m`, `1m 45s`.
+pub(super) fn span(millis: Millis) -> String {
+    let seconds = (millis + 500) / 1000;
+    match (seconds / 60, seconds % 60) {
+        (0, seconds) => format!("{seconds}s"),
+        (minutes, 0) => format!("{minutes}m"),
+        (minutes, seconds) => format!("{minutes}m {seconds}s"),
+    }
+}
+
+pub(super) fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}

@@ -1,0 +1,215 @@
+//! The picture: for each strategy a lane with the share of pairs that cannot talk, over time.
+
+use std::fmt::Write as _;
+
+use super::mesh::{Moment, NEVER};
+use super::plan::{Millis, Scenario};
+use super::report::{Report, count, span};
+use super::world::Course;
+
+/// Sizes and places, in pixels.
+const WIDTH: u64 = 960;
+const LEFT: u64 = 52;
+const RIGHT: u64 = 16;
+const TOP: u64 = 78;
+const LANE: u64 = 94;
+const LABEL: u64 = 24;
+const PLOT: u64 = 56;
+const BOTTOM: u64 = 66;
+
+/// Colours of light and of dark surroundings; the background is drawn, because a page may differ
+/// from what its reader's system prefers.
+const STYLE: &str = "\
+text{font-family:sans-serif;font-size:13px;fill:#1f2328}
+.title{font-size:17px;font-weight:bold}.name{font-weight:bold}.small{font-size:12px;fill:#59636e}
+.ground{fill:#fff}.plot{fill:#f6f8fa}.grid{stroke:#d1d9e0}.rotation{stroke:#59636e}
+.reload{fill:#cf222e}.never{fill:#d4a72c}.promoted{fill:#0969da}.restart{stroke:#1a7f37}
+@media(prefers-color-scheme:dark){text{fill:#e6edf3}.small{fill:#9198a1}
+.ground{fill:#0d1117}.plot{fill:#161b22}.grid{stroke:#30363d}.rotation{stroke:#9198a1}
+.reload{fill:#ff7b72}.never{fill:#9e6a03}.promoted{fill:#58a6ff}.restart{stroke:#3fb950}}
+";
+
+/// Draws it.
+pub(super) fn draw(report: &Report) -> String {
+    let scenario = &report.plan.scenario;
+    let height = TOP + LANE * report.courses.len() as u64 + BOTTOM;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         width=\"{WIDTH}\" height=\"{height}\" role=\"img\" aria-labelledby=\"title text\">\n"
+    );
+    let [first, second] = report.head();
+    let title = "Peers that cannot talk while a CA rotates";
+    let _ = writeln!(svg, "<title id=\"title\">{title}</title>");
+    let _ = writeln!(svg, "<desc id=\"text\">{first} {second} {}</desc>", told(report));
+    let _ = writeln!(svg, "<style>{STYLE}</style>");
+    let _ = writeln!(svg, "<rect class=\"ground\" width=\"{WIDTH}\" height=\"{height}\"/>");
+    text(&mut svg, "title", LEFT, 26, "start", title);
+    text(&mut svg, "small", LEFT, 46, "start", &first);
+    text(&mut svg, "small", LEFT, 63, "start", &second);
+    for (index, course) in report.courses.iter().enumerate() {
+        lane(&mut svg, scenario, course, TOP + LANE * index as u64);
+    }
+    axis(&mut svg, scenario, height - BOTTOM);
+    legend(&mut svg, height - 14);
+    svg.push_str("</svg>\n");
+    svg
+}
+
+/// For those who do not see it.
+fn told(report: &Report) -> String {
+    let told = |course: &Course| format!("{}: {}.", course.strategy.name(), summary(course));
+    report.courses.iter().map(told).collect::<Vec<_>>().join(" ")
+}
+
+fn summary(course: &Course) -> String {
+    let (all, reload) = (course.all(), course.reloading());
+    if all.is_clean() {
+        return format!("no failure in {}", count(all.handshakes, "handshake"));
+    }
+    let failed = format!("{} of {} handshakes failed", all.failures, all.handshakes);
+    if reload.is_clean() {
+        return format!("{failed}, none among peers that reload");
+    }
+    let (failures, longest) = (reload.failures, span(reload.longest_outage));
+    format!("{failed}, {failures} among peers that reload (a pair for up to {longest})")
+}
+
+fn lane(svg: &mut String, scenario: &Scenario, course: &Course, top: u64) {
+    let (top, bottom) = (top + LABEL, top + LABEL + PLOT);
+    let name = course.strategy.name();
+    let _ = writeln!(
+        svg,
+        "<text x=\"{LEFT}\" y=\"{}\"><tspan class=\"name\">{name}</tspan><tspan class=\"small\" \
+         dx=\"10\">{}</tspan></text>",
+        top - 7,
+        summary(course),
+    );
+    let _ = writeln!(
+        svg,
+        "<rect class=\"plot\" x=\"{LEFT}\" y=\"{top}\" width=\"{}\" height=\"{PLOT}\"/>",
+        columns(),
+    );
+    text(svg, "small", LEFT - 6, top + 10, "end", "100 %");
+    text(svg, "small", LEFT - 6, bottom, "end", "0");
+    let shares = Shares::of(scenario, course);
+    // The lower area first: those that reload, which every strategy should spare.
+    area(svg, "never", bottom, &shares.all);
+    area(svg, "reload", bottom, &shares.reload);
+    for start in scenario.starts() {
+        let x = place(scenario, start);
+        let _ = writeln!(
+            svg,
+            "<path class=\"rotation\" stroke-dasharray=\"3 3\" d=\"M{x} {top}V{bottom}\"/>"
+        );
+    }
+    let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {bottom}h{}\"/>", columns());
+    let columns = |times: &[Millis]| {
+        let mut columns: Vec<u64> = times.iter().map(|at| place(scenario, *at)).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    };
+    for x in columns(&course.restarts) {
+        let _ = writeln!(svg, "<path class=\"restart\" d=\"M{x} {}v6\"/>", bottom + 2);
+    }
+    // Those that go into service together are one mark.
+    let mut promotions = columns(&course.promotions);
+    promotions.dedup_by(|next, kept| *next < *kept + 8);
+    for x in promotions {
+        let _ = writeln!(svg, "<path class=\"promoted\" d=\"M{x} {}l-4 7h8z\"/>", bottom + 1);
+    }
+}
+
+/// How wide a lane is: one share for each pixel.
+fn columns() -> u64 {
+    WIDTH - LEFT - RIGHT
+}
+
+fn place(scenario: &Scenario, at: Millis) -> u64 {
+    LEFT + at * columns() / scenario.end().max(1)
+}
+
+/// The shares of pairs that cannot talk, in pixels of height; the worst of each column.
+struct Shares {
+    reload: Vec<u64>,
+    /// The others on top of them.
+    all: Vec<u64>,
+}
+
+impl Shares {
+    fn of(scenario: &Scenario, course: &Course) -> Self {
+        let pairs: usize = course.classes.iter().map(|class| class.pairs).sum();
+        // Rounded up: what fails is seen.
+        let height = |failing: usize| (PLOT * failing as u64).div_ceil(pairs.max(1) as u64);
+        let columns = usize::try_from(columns()).unwrap_or_default();
+        let mut shares = Self { reload: vec![0; columns], all: vec![0; columns] };
+        let ends = course.moments.iter().skip(1).map(|moment| moment.at).chain([scenario.end()]);
+        for (Moment { at, failing }, end) in course.moments.iter().zip(ends) {
+            let all: usize = failing.iter().sum();
+            let reload = all - failing[NEVER];
+            let [from, to] = [*at, end].map(|at| place(scenario, at) - LEFT);
+            let columns = usize::try_from(from).unwrap_or_default()
+                ..=usize::try_from(to).unwrap_or_default().min(columns - 1);
+            for column in columns {
+                let (low, high) = (&mut shares.reload[column], &mut shares.all[column]);
+                *low = (*low).max(height(reload));
+                *high = (*high).max(height(all));
+            }
+        }
+        shares
+    }
+}
+
+/// Steps above a base line; nothing where all is well.
+fn area(svg: &mut String, class: &str, bottom: u64, heights: &[u64]) {
+    if heights.iter().all(|height| *height == 0) {
+        return;
+    }
+    let mut path = format!("M{LEFT} {bottom}");
+    let mut level = 0;
+    for (column, height) in heights.iter().enumerate() {
+        if *height != level {
+            level = *height;
+            let _ = write!(path, "H{}V{}", LEFT + column as u64, bottom - level);
+        }
+    }
+    let _ = writeln!(svg, "<path class=\"{class}\" d=\"{path}H{}V{bottom}z\"/>", LEFT + columns());
+}
+
+/// Ticks at round times, about ten of them.
+fn axis(svg: &mut String, scenario: &Scenario, y: u64) {
+    const STEPS: [u64; 9] = [1, 2, 5, 10, 20, 60, 120, 360, 1440];
+    let minutes = scenario.end() / 60_000;
+    let step = STEPS.into_iter().find(|step| minutes / step <= 13).unwrap_or(1440);
+    for minute in (0..=minutes).step_by(usize::try_from(step).unwrap_or(1)) {
+        let x = place(scenario, minute * 60_000);
+        let _ = writeln!(svg, "<path class=\"grid\" d=\"M{x} {y}v4\"/>");
+        text(svg, "small", x, y + 17, "middle", &format!("{minute}m"));
+    }
+}
+
+/// What colours and marks mean, each `(class, path, text)`.
+fn legend(svg: &mut String, y: u64) {
+    let entries = [
+        ("reload", "v-10h10v10z", "both peers reload their files"),
+        ("never", "v-10h10v10z", "one never reloads until restarted"),
+        ("rotation", "m4 1v-12", "the generator rotates"),
+        ("promoted", "m5 -9l-4 7h8z", "new leafs go into service"),
+        ("restart", "m5 -1v-8", "a pod restarts"),
+    ];
+    let mut x = LEFT;
+    for (class, shape, what) in entries {
+        let dashes = if class == "rotation" { " stroke-dasharray=\"3 3\"" } else { "" };
+        let _ = writeln!(svg, "<path class=\"{class}\"{dashes} d=\"M{x} {y}{shape}\"/>");
+        text(svg, "small", x + 15, y, "start", what);
+        // As wide as the text is with common fonts.
+        x += 32 + what.len() as u64 * 6;
+    }
+}
+
+fn text(svg: &mut String, class: &str, x: u64, y: u64, anchor: &str, text: &str) {
+    let _ = writeln!(
+        svg,
+        "<text class=\"{class}\" x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{text}</text>"
+    );
+}

@@ -1,0 +1,77 @@
+//! What a `PromQL` expression asks for, as far as our own expressions go.
+
+/// Labels that Prometheus gives to what it scrapes.
+const OF_TARGETS: [&str; 1] = ["instance"];
+
+/// A metric in an expression, and the labels that it must have, with the values that are asked for.
+#[derive(Debug)]
+pub struct Used {
+    pub name: String,
+    labels: Vec<(String, Vec<String>)>,
+}
+
+/// Our metrics and the API server's, with their matchers and with what is aggregated by.
+pub fn metrics(expression: &str) -> Vec<Used> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let by = expression.split("by (").skip(1).chain(expression.split("on (").skip(1));
+    let by = by.filter_map(|rest| rest.split(')').next()).flat_map(|list| list.split(','));
+    let by: Vec<&str> =
+        by.map(str::trim).filter(|l| !l.is_empty() && !OF_TARGETS.contains(l)).collect();
+    let mut found = Vec::new();
+    for prefix in ["ca_overlap_", "apiserver_"] {
+        for (at, _) in expression.match_indices(prefix) {
+            let name: String = expression[at..].chars().take_while(|c| is_word(*c)).collect();
+            let rest = &expression[at + name.len()..];
+            let matchers = rest.strip_prefix('{').and_then(|rest| rest.split('}').next());
+            let matchers = matchers.unwrap_or_default().split(", ").filter_map(|matcher| {
+                let (label, value) = matcher.split_once('=')?;
+                let values = value.trim_start_matches('~').trim_matches('"').split('|');
+                Some((label.to_owned(), values.map(str::to_owned).collect()))
+            });
+            let mut labels: Vec<(String, Vec<String>)> = matchers.collect();
+            for label in &by {
+                if !labels.iter().any(|(known, _)| known == label) {
+                    labels.push(((*label).to_owned(), Vec::new()));
+                }
+            }
+            found.push(Used { name, labels });
+        }
+    }
+    found
+}
+
+/// Whether there are series of this name with all of these labels and values.
+pub fn is_exported(metric: &Used, exported: &str) -> bool {
+    let series: Vec<&str> = exported
+        .lines()
+        .filter(|line| line.split(['{', ' ']).next() == Some(&metric.name))
+        .collect();
+    let has = |what: &str| series.iter().any(|line| line.contains(what));
+    !series.is_empty()
+        && metric.labels.iter().all(|(label, values)| {
+            has(&format!("{label}=\""))
+                && values.iter().all(|value| has(&format!("{label}=\"{value}\"")))
+        })
+}
+
+#[test]
+fn an_expression_is_taken_apart() {
+    let text = "sum by (code) (rate(ca_overlap_a_total{x=\"1\", y=~\"b|c\"}[5m])) > 0 and up == 1";
+    let used = metrics(text);
+    assert_eq!(used.len(), 1);
+    assert_eq!(used[0].name, "ca_overlap_a_total");
+    let expected = [("x", vec!["1"]), ("y", vec!["b", "c"]), ("code", vec![])];
+    let expected: Vec<_> = expected
+        .into_iter()
+        .map(|(label, values)| {
+            (label.to_owned(), values.into_iter().map(str::to_owned).collect::<Vec<_>>())
+        })
+        .collect();
+    assert_eq!(used[0].labels, expected);
+    assert!(is_exported(
+        &used[0],
+        "ca_overlap_a_total{code=\"4\",x=\"1\",y=\"b\"} 0\nca_overlap_a_total{code=\"4\",x=\"1\",y=\"c\"} 0"
+    ));
+    assert!(!is_exported(&used[0], "ca_overlap_a_total{code=\"4\",x=\"1\",y=\"b\"} 0"));
+    assert!(!is_exported(&used[0], "ca_overlap_a{code=\"4\",x=\"1\",y=\"b\"} 0"));
+}

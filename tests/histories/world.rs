@@ -1,0 +1,349 @@
+//! One Secret, a webhook that answers for its writes, and a keeper that looks at it after each.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use base64::prelude::*;
+use ca_overlap::admission::respond::{Installation, respond};
+use ca_overlap::admission::review;
+use ca_overlap::keeper::act::nonce;
+use ca_overlap::keeper::due::{Due, Rules, outlook};
+use ca_overlap::keeper::memory::Remembered;
+use ca_overlap::keeper::secret_view::SecretView;
+use ca_overlap::names;
+use ca_overlap::overlap::ask::Ask;
+use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::staged;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::pki::{self, Identity};
+
+/// Four roots of one subject, as legacy generators make them.
+pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..4).map(|_| pki::ca()).collect());
+/// Three leafs of each.
+static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    CAS.iter().flat_map(|ca| (0..LEAFS_OF_EACH).map(|_| pki::leaf(ca, true).pem())).collect()
+});
+pub const LEAFS_OF_EACH: usize = 3;
+pub const SETTLE: Duration = Duration::from_secs(120);
+/// More asks in a row are a loop.
+const PATIENCE: usize = 8;
+
+const KEEPER: &str = "system:serviceaccount:ca-overlap:ca-overlap-keeper";
+const GENERATOR: &str = "system:serviceaccount:gateway:certgen";
+
+/// Which CA issued a leaf.
+pub fn issuer(leaf: usize) -> usize {
+    leaf / LEAFS_OF_EACH
+}
+
+/// A rule that is broken on purpose, so that the laws are seen to notice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    None,
+    /// The keeper never asks to retire.
+    NeverRetires,
+    /// The keeper never asks to promote.
+    NeverPromotes,
+    /// The webhook appends nothing.
+    CarriesNothing,
+    /// The webhook does not see what is distrusted.
+    TrustsAll,
+    /// Another pair waits than the one that was written.
+    MixesKeys,
+    /// A pair that waits goes with the next write.
+    ForgetsPairs,
+    /// The ask stays on the Secret.
+    LeavesAsks,
+}
+
+pub struct World {
+    pub stored: Value,
+    pub now: Timestamp,
+    pub is_webhook_up: bool,
+    pub is_keeper_up: bool,
+    /// What the webhook has heard of the keeper.
+    pub heard: staged::Keeper,
+    fault: Fault,
+    /// What the keeper remembers.
+    memory: Option<Remembered>,
+    /// How often an object was created.
+    objects: usize,
+    installation: Installation,
+}
+
+fn encoded(text: &str) -> Value {
+    BASE64_STANDARD.encode(text).into()
+}
+
+/// Certificate and key of a leaf; the key says whose it is.
+pub fn set_pair(object: &mut Value, leaf: usize) {
+    object["data"]["tls.crt"] = encoded(&LEAFS[leaf]);
+    object["data"]["tls.key"] = encoded(&format!("key of leaf {leaf}"));
+}
+
+pub fn set_ca(object: &mut Value, ca: usize) {
+    object["data"]["ca.crt"] = encoded(&CAS[ca].pem());
+}
+
+/// As a generator makes it that knows nothing of us.
+pub fn fresh(leaf: usize) -> Value {
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "envoy", "namespace": "gateway", "managedFields": [{}]}, "data": {},
+    });
+    set_ca(&mut object, issuer(leaf));
+    set_pair(&mut object, leaf);
+    object
+}
+
+impl World {
+    /// Leaf 0, mode `staged`, both programs at work.
+    pub fn new(fault: Fault) -> Self {
+        let mut installation = Installation::new(Defaults::default(), "ca-overlap");
+        installation.settle = SETTLE;
+        let mut world = Self {
+            stored: Value::Null,
+            now: pki::now(),
+            is_webhook_up: true,
+            is_keeper_up: true,
+            heard: staged::Keeper::Alive,
+            fault,
+            memory: None,
+            objects: 0,
+            installation,
+        };
+        let mut first = fresh(0);
+        first["metadata"]["labels"] = json!({names::MODE: "staged"});
+        world.create(first);
+        world.keep();
+        world
+    }
+
+    /// A new object under the name; nobody reviews a CREATE.
+    pub fn create(&mut self, object: Value) {
+        self.objects += 1;
+        self.store(object);
+    }
+
+    /// A write of a program.
+    pub fn write(&mut self, object: Value) {
+        self.write_as(object, GENERATOR);
+        self.keep();
+    }
+
+    /// A write that is made of what is stored.
+    pub fn edit(&mut self, edit: impl FnOnce(&mut Value)) {
+        let mut object = self.stored.clone();
+        edit(&mut object);
+        self.write(object);
+    }
+
+    /// The keeper starts, and knows only what it sees.
+    pub fn start_keeper(&mut self) {
+        self.is_keeper_up = true;
+        self.heard = staged::Keeper::Alive;
+        self.memory = None;
+        self.keep();
+    }
+
+    /// The keeper looks until there is nothing to do, as after each event of its watch.
+    pub fn keep(&mut self) {
+        if !self.is_keeper_up {
+            return;
+        }
+        for _ in 0..PATIENCE {
+            let before = self.stored.clone();
+            // An ask that was not seen would be tried again when the webhook is back.
+            if !self.look() || !self.is_webhook_up {
+                return;
+            }
+            if self.stored == before && self.fault == Fault::None {
+                let asks = self.view().annotation(names::ASK).is_some();
+                assert!(!asks, "an ask that a webhook has seen and left");
+                // Refused: it would be tried again later.
+                return;
+            }
+        }
+    }
+
+    /// As `keeper::act` goes about it. Whether it has asked.
+    fn look(&mut self) -> bool {
+        let secret = self.view();
+        let rules = Rules { defaults: Defaults::default(), settle: SETTLE };
+        let plan = self.memory.as_ref().and_then(|m| m.compare(&secret, &rules, &[], self.now));
+        let next = nonce(secret.annotation(names::ASK));
+        if let Some(plan) = plan {
+            let ask = Ask::Repair(plan.repair());
+            let before = self.carried();
+            self.ask(&json!(ask.to_annotation(next)));
+            if self.is_webhook_up && self.carried() == before {
+                // Refused, and it would be again by the same rules: so it is from now on.
+                self.memory = None;
+            }
+            self.remember();
+            return true;
+        }
+        self.remember();
+        let ask = match outlook(&secret.view(), &rules, self.now).due {
+            None => return false,
+            Some(Due::Retire(_)) if self.fault == Fault::NeverRetires => return false,
+            Some(Due::Promote(_)) if self.fault == Fault::NeverPromotes => return false,
+            Some(Due::Retire(_)) => json!(Ask::Retire.to_annotation(next)),
+            Some(Due::Promote(pending)) => json!(Ask::Promote(pending).to_annotation(next)),
+            Some(Due::Withdraw) => Value::Null,
+        };
+        self.ask(&ask);
+        self.remember();
+        true
+    }
+
+    /// What is watched is remembered, unless the webhook has missed something of it.
+    fn remember(&mut self) {
+        let secret = self.view();
+        let rules = Rules { defaults: Defaults::default(), settle: SETTLE };
+        let is_watched =
+            [names::MODE, names::PHASE].iter().any(|label| secret.label(label).is_some());
+        let memory = self.memory.as_ref();
+        if memory.is_some_and(|m| m.compare(&secret, &rules, &[], self.now).is_some()) {
+            return;
+        }
+        self.memory = is_watched.then(|| Remembered::of(&secret)).flatten();
+    }
+
+    fn ask(&mut self, ask: &Value) {
+        let change = json!({"metadata": {"annotations": {names::ASK: ask}}});
+        let mut object = self.stored.clone();
+        json_patch::merge(&mut object, &change);
+        self.write_as(object, KEEPER);
+    }
+
+    fn write_as(&mut self, mut object: Value, user: &str) {
+        if self.is_webhook_up {
+            self.review(&mut object, user);
+        }
+        self.store(object);
+    }
+
+    fn review(&self, object: &mut Value, user: &str) {
+        let mut old = self.stored.clone();
+        let distrusted = object["metadata"]["annotations"][names::DISTRUST].clone();
+        if self.fault == Fault::TrustsAll {
+            for object in [&mut *object, &mut old] {
+                remove(object, names::DISTRUST);
+            }
+        }
+        let ask =
+            [&*object, &self.stored].map(|it| it["metadata"]["annotations"][names::ASK].clone());
+        let ask = ask.into_iter().find(Value::is_string);
+        let written = object["data"]["ca.crt"].clone();
+        let review = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "u", "operation": "UPDATE", "name": "envoy", "namespace": "gateway",
+                "kind": {"group": "", "version": "v1", "kind": "Secret"},
+                "userInfo": {"username": user}, "options": {"kind": "UpdateOptions"},
+                "object": object, "oldObject": old,
+            }
+        });
+        let body = serde_json::to_vec(&review).unwrap();
+        let request = review::read(&body).ok().unwrap();
+        let answer = respond(&request, &self.installation, self.heard, self.now);
+        if let Some(patch) = &answer.patch {
+            json_patch::patch(object, patch).expect("the patch applies");
+        }
+        match self.fault {
+            Fault::CarriesNothing => object["data"]["ca.crt"] = written,
+            Fault::TrustsAll if distrusted.is_string() => {
+                object["metadata"]["annotations"][names::DISTRUST] = distrusted;
+            }
+            Fault::MixesKeys if object["data"][names::PENDING_TLS_KEY].is_string() => {
+                object["data"][names::PENDING_TLS_KEY] = object["data"]["tls.key"].clone();
+            }
+            Fault::ForgetsPairs if self.stored["data"][names::PENDING_TLS_KEY].is_string() => {
+                let data = object["data"].as_object_mut().unwrap();
+                data.retain(|key, _| !key.starts_with("pending."));
+                remove(object, names::STAGED);
+            }
+            Fault::LeavesAsks if ask.is_some() => {
+                object["metadata"]["annotations"][names::ASK] = json!(ask);
+            }
+            _ => {}
+        }
+    }
+
+    /// As the API server keeps it.
+    fn store(&mut self, mut object: Value) {
+        object["metadata"]["uid"] = self.objects.to_string().into();
+        object["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+        for map in ["labels", "annotations"] {
+            if object["metadata"][map].is_null() {
+                object["metadata"][map] = json!({});
+            }
+        }
+        self.stored = object;
+    }
+
+    fn view(&self) -> SecretView {
+        serde_json::from_value(self.stored.clone()).unwrap()
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        let bytes = BASE64_STANDARD.decode(self.stored["data"][key].as_str()?).unwrap();
+        Some(String::from_utf8(bytes).unwrap())
+    }
+
+    /// The CAs of `ca.crt`, in order.
+    pub fn cas(&self) -> Vec<usize> {
+        let text = self.text("ca.crt").unwrap_or_default();
+        let blocks = text.split_inclusive("-----END CERTIFICATE-----\n");
+        blocks
+            .map(|block| CAS.iter().position(|ca| block == ca.pem()).expect("a known CA"))
+            .collect()
+    }
+
+    /// What the record says of each CA that is there: when it began, and its end.
+    pub fn carried(&self) -> Vec<(usize, Timestamp, Option<Timestamp>)> {
+        let record: Value =
+            self.annotation(names::CARRIED).map_or(json!([]), |t| serde_json::from_str(t).unwrap());
+        let entry = |entry: &Value| {
+            let is_it = |ca: &Identity| entry["sha256"] == ca.fingerprint().to_string().as_str();
+            let date = |key: &str| entry[key].as_str().map(|text| text.parse().unwrap());
+            let ca = CAS.iter().position(is_it).expect("a known CA");
+            (ca, date("since").expect("a beginning"), date("until"))
+        };
+        let entries = record.as_array().unwrap().iter().map(entry);
+        let cas = self.cas();
+        entries.filter(|(ca, ..)| cas.contains(ca)).collect()
+    }
+
+    /// The leaf in service; `Err` where the key is not its own.
+    pub fn served(&self) -> Result<Option<usize>, String> {
+        self.leaf_under("tls.crt", "tls.key")
+    }
+
+    /// The leaf that waits.
+    pub fn waiting(&self) -> Result<Option<usize>, String> {
+        self.leaf_under(names::PENDING_TLS_CRT, names::PENDING_TLS_KEY)
+    }
+
+    fn leaf_under(&self, crt: &str, key: &str) -> Result<Option<usize>, String> {
+        let leaf = self.text(crt).and_then(|text| LEAFS.iter().position(|leaf| *leaf == text));
+        let key = self.text(key);
+        if key == leaf.map(|leaf| format!("key of leaf {leaf}")) {
+            return Ok(leaf);
+        }
+        Err(format!("{crt} is of leaf {leaf:?} and stands beside {key:?}"))
+    }
+
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.stored["metadata"]["annotations"][key].as_str()
+    }
+}
+
+fn remove(object: &mut Value, annotation: &str) {
+    if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+        annotations.remove(annotation);
+    }
+}

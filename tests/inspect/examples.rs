@@ -1,0 +1,269 @@
+//! For each rule a Secret that triggers it, and one like it that does not.
+
+use ca_overlap::tools::inspect::Rule;
+use serde_json::Value;
+
+use super::made::{CA, LEAF, Made, Spec, annotated, ca, carrying, secret, tls};
+use super::stores;
+use super::support::command::sha256;
+
+pub struct Example {
+    pub rule: Rule,
+    /// What fires is this rule and those of `also`, no other.
+    pub fires: Value,
+    pub also: &'static [Rule],
+    /// Nothing fires.
+    pub sound: Value,
+}
+
+pub fn all() -> Vec<Example> {
+    [leaf(), chain(), bundle(), blocks(), whole(), state(), staged()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn example(rule: Rule, fires: Value, also: &'static [Rule], sound: Value) -> Example {
+    Example { rule, fires, also, sound }
+}
+
+/// `ca.crt` with one CA, and a leaf of it.
+fn with_leaf(spec: &Spec<'_>) -> Value {
+    let ca = ca("Root");
+    tls(&[&ca], &[&spec.signed_by(&ca)])
+}
+
+fn leaf() -> Vec<Example> {
+    let (one, two) = (ca("Root 1"), ca("Root 2"));
+    let brief = Spec { end: (2026, 6, 1), ..CA }.self_signed();
+    vec![
+        example(
+            Rule::LeafNotChained,
+            tls(&[&two], &[&one.leaf()]),
+            &[],
+            tls(&[&one], &[&one.leaf()]),
+        ),
+        example(
+            Rule::LeafNeedsCarriedCa,
+            carrying(tls(&[&two, &one], &[&one.leaf()]), &one, None),
+            &[Rule::ActiveCaNotFirst],
+            carrying(tls(&[&two, &one], &[&two.leaf()]), &one, None),
+        ),
+        example(
+            Rule::LeafOutlivesCa,
+            tls(&[&brief], &[&brief.leaf()]),
+            &[],
+            tls(&[&brief], &[&Spec { end: (2026, 6, 1), ..LEAF }.signed_by(&brief)]),
+        ),
+        example(
+            Rule::LeafExpired,
+            with_leaf(&Spec { end: (2026, 3, 1), ..LEAF }),
+            &[],
+            with_leaf(&Spec { end: (2026, 4, 1), ..LEAF }),
+        ),
+        example(
+            Rule::LeafExpiring,
+            with_leaf(&Spec { end: (2026, 3, 3), ..LEAF }),
+            &[],
+            with_leaf(&Spec { end: (2026, 3, 10), ..LEAF }),
+        ),
+        example(
+            Rule::LeafNotYetValid,
+            with_leaf(&Spec { begin: (2026, 3, 2), ..LEAF }),
+            &[],
+            with_leaf(&Spec { begin: (2026, 3, 1), ..LEAF }),
+        ),
+        example(
+            Rule::LeafWithoutNames,
+            with_leaf(&Spec { names: &[], ..LEAF }),
+            &[],
+            with_leaf(&LEAF),
+        ),
+    ]
+}
+
+fn chain() -> Vec<Example> {
+    let (one, other) = (ca("Root 1"), ca("Other"));
+    let renewed = one.renewed(&Spec { subject: "Root 1", ..CA });
+    vec![
+        example(
+            Rule::RootInChainDiffers,
+            tls(&[&one], &[&one.leaf(), &renewed]),
+            &[],
+            tls(&[&one, &renewed], &[&one.leaf(), &renewed]),
+        ),
+        example(
+            Rule::ActiveCaNotFirst,
+            tls(&[&other, &one], &[&one.leaf()]),
+            &[],
+            tls(&[&one, &other], &[&one.leaf()]),
+        ),
+    ]
+}
+
+fn bundle() -> Vec<Example> {
+    let one = ca("Root 1");
+    let leaf = one.leaf();
+    let with = |spec: &Spec<'_>| tls(&[&one, &spec.self_signed()], &[&leaf]);
+    let other = Spec { subject: "Root 2", ..CA };
+    let serial = |serial| Some(serial);
+    let intermediate = Spec { subject: "Int", serial: serial(7), ..CA }.signed_by(&one);
+    let numbered = |number| Spec { serial: serial(number), ..LEAF }.signed_by(&one);
+    let renewed = one.renewed(&Spec { subject: "Root 1", ..CA });
+    vec![
+        example(
+            Rule::CaExpired,
+            with(&Spec { end: (2026, 3, 1), ..other }),
+            &[],
+            with(&Spec { end: (2026, 4, 1), ..other }),
+        ),
+        example(
+            Rule::CaExpiring,
+            with(&Spec { end: (2026, 3, 4), ..other }),
+            &[],
+            with(&Spec { end: (2026, 3, 10), ..other }),
+        ),
+        example(
+            Rule::CaNotYetValid,
+            with(&Spec { begin: (2026, 3, 2), ..other }),
+            &[],
+            with(&Spec { begin: (2026, 3, 1), ..other }),
+        ),
+        example(Rule::NotACa, with(&Spec { is_ca: false, ..other }), &[], with(&other)),
+        example(
+            Rule::SameSubject,
+            with(&Spec { subject: "Root 1", ..CA }),
+            &[],
+            tls(&[&one, &renewed], &[&leaf]),
+        ),
+        example(
+            Rule::ReusedSerial,
+            tls(&[&one, &intermediate], &[&numbered(7)]),
+            &[],
+            tls(&[&one, &intermediate], &[&numbered(8)]),
+        ),
+    ]
+}
+
+fn blocks() -> Vec<Example> {
+    let one = ca("Root 1");
+    let with = |more: &str| secret(&[("ca.crt", format!("{}{more}", one.pem).as_bytes())]);
+    let block = |label: &str, body: &str| {
+        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+    };
+    let headers = one.pem.replacen('\n', "\nProc-Type: 4,CLEAR\n\n", 1);
+    let renamed = one.pem.replace("CERTIFICATE", "TRUSTED CERTIFICATE");
+    let cut = &one.pem[..one.pem.len() / 2];
+    let mut examples = vec![example(
+        Rule::PrivateKeyInBundle,
+        with(&block("EC PRIVATE KEY", super::CANARY)),
+        &[],
+        with("a comment\n"),
+    )];
+    for bad in [&block("CERTIFICATE", "AAAA"), &headers, &renamed, &cut.to_owned()] {
+        let sound = with(&one.pem.replace('\n', "\r\n"));
+        examples.push(example(Rule::UnreadableBlock, with(bad), &[], sound));
+    }
+    let no_block = secret(&[("ca.crt", b"CANARY: no PEM at all")]);
+    examples.push(example(Rule::UnreadableBlock, no_block, &[], with("")));
+    examples
+}
+
+fn whole() -> Vec<Example> {
+    let (one, two) = (ca("Root 1"), ca("Root 2"));
+    let pem = |all: &[&Made]| all.iter().map(|made| made.pem.as_str()).collect::<String>();
+    let signer = |all: &[&Made]| secret(&[("ca.crt", pem(all).as_bytes()), ("ca.key", b"x")]);
+    let sized = |size: usize| {
+        secret(&[("ca.crt", one.pem.as_bytes()), ("blob", "A".repeat(size).as_bytes())])
+    };
+    let mut examples = vec![
+        example(Rule::BundleInSigner, signer(&[&one, &two]), &[], signer(&[&one])),
+        example(Rule::NearSizeLimit, sized(945_000), &[], sized(900_000)),
+    ];
+    let stale = |(fires, sound)| example(Rule::StaleTruststore, fires, &[], sound);
+    examples.extend(stores::pairs().into_iter().map(stale));
+    examples
+}
+
+fn state() -> Vec<Example> {
+    let (one, two) = (ca("Root 1"), ca("Root 2"));
+    let plain = || tls(&[&two], &[&two.leaf()]);
+    let overlap = |leaf: &Made| tls(&[&two, &one], &[leaf]);
+    let over = Some("2026-02-28T00:00:00Z");
+    let lasting = Some("2026-03-02T00:00:00Z");
+    let asked = |secret| annotated(secret, "ask", "retire");
+    vec![
+        example(
+            Rule::DistrustedCa,
+            annotated(plain(), "distrust", &two.sha256()),
+            &[],
+            annotated(plain(), "distrust", &one.sha256()),
+        ),
+        example(
+            Rule::RetireBlocked,
+            carrying(overlap(&one.leaf()), &one, over),
+            &[Rule::LeafNeedsCarriedCa, Rule::ActiveCaNotFirst],
+            carrying(overlap(&two.leaf()), &one, lasting),
+        ),
+        example(
+            Rule::RecordUnreadable,
+            annotated(plain(), "carried", "junk"),
+            &[],
+            annotated(plain(), "carried", "[]"),
+        ),
+        example(
+            Rule::SettingUnreadable,
+            annotated(plain(), "keep", "many"),
+            &[],
+            annotated(plain(), "keep", "2"),
+        ),
+        example(
+            Rule::SettingUnreadable,
+            annotated(plain(), "restart", "envoy"),
+            &[],
+            annotated(plain(), "restart", "deployment/envoy"),
+        ),
+        example(
+            Rule::AskNotSeen,
+            asked(carrying(overlap(&two.leaf()), &one, over)),
+            &[],
+            asked(carrying(overlap(&two.leaf()), &one, lasting)),
+        ),
+    ]
+}
+
+fn staged() -> Vec<Example> {
+    let (one, two) = (ca("Root 1"), ca("Root 2"));
+    let (held, pending) = (one.leaf(), two.leaf());
+    let pem = |all: &[&Made]| all.iter().map(|made| made.pem.as_str()).collect::<String>();
+    let object = secret(&[
+        ("ca.crt", pem(&[&two, &one]).as_bytes()),
+        ("tls.crt", held.pem.as_bytes()),
+        ("pending.tls.crt", pending.pem.as_bytes()),
+    ]);
+    let object = carrying(object, &one, None);
+    let stage = |since: &str| {
+        let (held, pending) = (sha256(held.pem.as_bytes()), sha256(pending.pem.as_bytes()));
+        let stage =
+            serde_json::json!({"since": since, "held": held, "pending": pending, "moved": 0});
+        annotated(object.clone(), "staged", &stage.to_string())
+    };
+    let plain = tls(&[&two], &[&pending]);
+    vec![
+        example(
+            Rule::StageOverdue,
+            stage("2026-03-01T08:00:00Z"),
+            &[Rule::ActiveCaNotFirst],
+            plain.clone(),
+        ),
+        example(Rule::StageUnreadable, annotated(plain.clone(), "staged", "junk"), &[], plain),
+    ]
+}
+
+/// A stage that is in time: first-certificate-only readers are what remains.
+pub fn in_time() -> Value {
+    let mut overdue = staged().remove(0).fires;
+    let annotation = &mut overdue["metadata"]["annotations"]["ca-overlap.dev/staged"];
+    *annotation = annotation.as_str().unwrap().replace("T08:00", "T09:59").into();
+    overdue
+}

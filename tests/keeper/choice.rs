@@ -1,0 +1,185 @@
+//! What a look leads to, and when a group lets a leaf go into service: the pure part.
+
+use std::time::Duration;
+
+use base64::prelude::*;
+use ca_overlap::keeper::choice::{Choice, choose, is_group_ready};
+use ca_overlap::keeper::due::{Due, Outlook, Rules, outlook};
+use ca_overlap::keeper::restart::Progress;
+use ca_overlap::keeper::secret_view::SecretView;
+use ca_overlap::names;
+use ca_overlap::overlap::certs::Fingerprint;
+use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::staged::Stage;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::support::certs::{Ca, Leaf, bundle};
+
+const WRITTEN: &str = "2026-03-01T10:00:00Z";
+const SETTLED: &str = "2026-03-01T10:02:00Z";
+const RULES: fn() -> Rules =
+    || Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };
+
+/// A rotation of a group from CA1 to CA2.
+struct Group {
+    old: Ca,
+    new: Ca,
+    held: Leaf,
+    waiting: Leaf,
+}
+
+impl Group {
+    fn new() -> Self {
+        let (old, new) = (Ca::new("CA"), Ca::new("CA"));
+        let (held, waiting) = (old.leaf("envoy"), new.leaf("envoy"));
+        Self { old, new, held, waiting }
+    }
+
+    /// A Secret of the group, before or after its leaf went into service.
+    fn secret(&self, name: &str, is_staged: bool, annotations: &Value) -> Value {
+        let encoded = |text: &str| BASE64_STANDARD.encode(text);
+        let since = WRITTEN.parse().unwrap();
+        let print = |leaf: &Leaf| Fingerprint::of(leaf.certificate.as_bytes());
+        let (held, pending) = (print(&self.held), print(&self.waiting));
+        let stage = Stage { since, held, pending, moved: 0 }.to_annotation();
+        let sha256 = Fingerprint::of(&self.old.der);
+        let record = json!([{"sha256": sha256.to_string(), "since": WRITTEN}]).to_string();
+        let served = if is_staged { &self.held } else { &self.waiting };
+        let mut secret = json!({
+            "metadata": {
+                "name": name, "namespace": "n",
+                "labels": {names::MODE: "staged", names::PHASE: "staged"},
+                "annotations": {names::GROUP: "g", names::CARRIED: record},
+                "managedFields": [{"manager": "certgen", "time": WRITTEN}],
+            },
+            "data": {
+                "ca.crt": encoded(&bundle(&[&self.new, &self.old])),
+                "tls.crt": encoded(&served.certificate),
+            },
+        });
+        if is_staged {
+            secret["metadata"]["annotations"][names::STAGED] = stage.into();
+            secret["data"]["pending.tls.crt"] = encoded(&self.waiting.certificate).into();
+        } else {
+            secret["metadata"]["labels"][names::PHASE] = "overlap".into();
+        }
+        json_patch::merge(&mut secret["metadata"]["annotations"], annotations);
+        secret
+    }
+}
+
+fn view(secret: &Value) -> SecretView {
+    serde_json::from_value(secret.clone()).unwrap()
+}
+
+fn look(secret: &SecretView, now: &str) -> Outlook {
+    outlook(&secret.view(), &RULES(), now.parse().unwrap())
+}
+
+fn choice(secret: &Value, now: &str) -> Choice {
+    let secret = view(secret);
+    choose(&secret, &look(&secret, now), now.parse().unwrap())
+}
+
+/// Whether the group lets `secret` be promoted beside `other`.
+fn is_ready(secret: &Value, other: &Value, now: &str) -> bool {
+    let (secret, other) = (view(secret), view(other));
+    let now: Timestamp = now.parse().unwrap();
+    let outlook = outlook(&secret.view(), &RULES(), now);
+    is_group_ready(
+        &secret,
+        outlook.stage.as_ref().unwrap(),
+        &[secret.clone(), other],
+        &RULES(),
+        now,
+    )
+}
+
+const RESTART: &str = "deployment/a";
+
+/// The trust that a look wants the pods restarted for.
+fn trust(secret: &Value) -> String {
+    match choice(secret, SETTLED) {
+        Choice::Restart(wanted) => wanted.trust,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn restarts_come_before_a_promotion_and_a_retirement_before_both() {
+    let group = Group::new();
+    let plain = group.secret("a", true, &json!({}));
+    assert_eq!(choice(&plain, WRITTEN), Choice::Nothing);
+    assert!(matches!(choice(&plain, SETTLED), Choice::Ask(Due::Promote(_))));
+    let mut restarted = group.secret("a", true, &json!({names::RESTART: RESTART}));
+    let trust = trust(&restarted);
+    assert!(matches!(choice(&restarted, WRITTEN), Choice::Restart(_)));
+    restarted["metadata"]["annotations"][names::RESTARTED] = trust.into();
+    assert!(matches!(choice(&restarted, SETTLED), Choice::Ask(Due::Promote(_))));
+    let over = json!({names::RESTART: RESTART, names::WINDOW: "1m"});
+    let over = group.secret("a", false, &over);
+    assert!(matches!(choice(&over, SETTLED), Choice::Ask(Due::Retire(_))));
+    assert!(matches!(choice(&over, WRITTEN), Choice::Restart(_)));
+}
+
+#[test]
+fn a_leaf_waits_until_the_pods_of_the_whole_group_were_restarted_for_its_ca() {
+    let group = Group::new();
+    let secret = group.secret("a", true, &json!({}));
+    let mut other = group.secret("b", true, &json!({names::RESTART: RESTART}));
+    let staged_trust = trust(&other);
+    let note = |other: &mut Value, text: &str| {
+        other["metadata"]["annotations"][names::RESTARTED] = text.into();
+    };
+    assert!(!is_ready(&secret, &other, SETTLED), "not begun");
+    let progress = |is_for_leaf| Progress {
+        workload: RESTART.into(),
+        since: WRITTEN.parse().unwrap(),
+        is_waiting: false,
+        is_for_leaf,
+    };
+    note(&mut other, &progress(false).to_annotation(&staged_trust));
+    assert!(!is_ready(&secret, &other, SETTLED), "under way");
+    note(&mut other, &staged_trust);
+    assert!(is_ready(&secret, &other, SETTLED), "done");
+    assert!(!is_ready(&secret, &other, WRITTEN), "but not for long enough");
+
+    // It was promoted first: its pods have the trust, and are restarted for their own leaf now.
+    let mut promoted = group.secret("b", false, &json!({names::RESTART: RESTART}));
+    let final_trust = trust(&promoted);
+    assert_ne!(final_trust, staged_trust);
+    note(&mut promoted, &staged_trust);
+    assert!(is_ready(&secret, &promoted, SETTLED), "no further wait");
+    assert!(matches!(choice(&promoted, SETTLED), Choice::Restart(w) if w.is_for_leaf));
+    note(&mut promoted, &progress(true).to_annotation(&final_trust));
+    assert!(is_ready(&secret, &promoted, SETTLED), "nor while that is under way");
+    // It was promoted, or bundled, before its pods were restarted for the CA.
+    note(&mut promoted, &progress(false).to_annotation(&staged_trust));
+    assert!(!is_ready(&secret, &promoted, SETTLED));
+    note(&mut promoted, &progress(false).to_annotation(&final_trust));
+    assert!(!is_ready(&secret, &promoted, SETTLED));
+}
+
+#[test]
+fn a_bundled_secret_of_the_group_is_waited_for_like_a_staged_one() {
+    let group = Group::new();
+    let secret = group.secret("a", true, &json!({}));
+    let mut bundled = group.secret("b", false, &json!({names::RESTART: RESTART}));
+    let trust = trust(&bundled);
+    bundled["metadata"]["annotations"][names::RESTARTED] = "before".into();
+    assert!(!is_ready(&secret, &bundled, SETTLED), "its pods know the old CA only");
+    bundled["metadata"]["annotations"][names::RESTARTED] = trust.into();
+    assert!(is_ready(&secret, &bundled, SETTLED));
+    // One that the keeper does not see is never restarted.
+    bundled["metadata"]["annotations"][names::RESTARTED] = "before".into();
+    bundled["metadata"]["labels"] = json!({});
+    assert!(is_ready(&secret, &bundled, SETTLED));
+    // Nobody is waited for when the held leaf is about to expire.
+    let outlook = look(&view(&secret), SETTLED);
+    let staged = outlook.stage.unwrap();
+    bundled["metadata"]["labels"] = json!({names::PHASE: "overlap"});
+    let group = [view(&secret), view(&bundled)];
+    assert!(is_group_ready(&group[0], &staged, &group, &RULES(), staged.latest));
+    assert!(!is_group_ready(&group[0], &staged, &group, &RULES(), staged.ready));
+}

@@ -1,0 +1,383 @@
+//! What a real API server cannot be made to do: conflicts, overload, silence, watches that end. The
+//! keeper runs as it is, beside a store in memory whose answers are scripted and whose writes go
+//! through the webhook's own code. The clock is virtual.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Body;
+use ca_overlap::admission::respond::{Installation, respond};
+use ca_overlap::admission::review;
+use ca_overlap::keeper::act::Actor;
+use ca_overlap::keeper::api::Secrets;
+use ca_overlap::keeper::controller::Controller;
+use ca_overlap::keeper::due::{Problem, Rules};
+use ca_overlap::keeper::events::Events;
+use ca_overlap::keeper::lease::{Election, Settings};
+use ca_overlap::keeper::restart::Restarter;
+use ca_overlap::names;
+use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::staged::Keeper;
+use ca_overlap::telemetry::{self, KeeperMetrics};
+use futures::channel::mpsc::{UnboundedSender, unbounded};
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::scene::sha256;
+use crate::support::certs::{Ca, bundle};
+use crate::support::secrets::tls_secret;
+
+/// How the store answers a PATCH of a Secret instead of doing it.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Status(u16),
+    /// Never.
+    Silence,
+    /// It is done, but the answer is lost.
+    Lost,
+}
+
+#[derive(Default)]
+struct Store {
+    /// By path.
+    objects: BTreeMap<String, Value>,
+    version: u64,
+    watchers: Vec<(String, UnboundedSender<Result<String, Infallible>>)>,
+    faults: VecDeque<Fault>,
+    /// Status with which watches of Secrets are refused, for so many times.
+    refused_watches: VecDeque<u16>,
+    /// When each PATCH of a Secret came.
+    patches: Vec<Instant>,
+    reads: usize,
+    lists: usize,
+    /// The reasons of the Events.
+    events: Vec<String>,
+}
+
+/// An API server with the webhook, and one keeper that leads.
+struct Rig {
+    store: Arc<Mutex<Store>>,
+    client: Client,
+    begin: Instant,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+const COLLECTION: &str = "/api/v1/namespaces/n/secrets";
+
+fn status(code: u16) -> Response<Body> {
+    let text = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+        "reason": "Scripted", "message": "scripted", "metadata": {},
+    });
+    Response::builder().status(code).body(Body::from(text.to_string())).unwrap()
+}
+
+fn found(object: &Value) -> Response<Body> {
+    Response::new(Body::from(object.to_string()))
+}
+
+impl Store {
+    fn put(&mut self, path: &str, mut object: Value) -> Value {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let event = json!({"type": "MODIFIED", "object": object}).to_string() + "\n";
+        for (of, watcher) in &self.watchers {
+            if path.contains(of.as_str()) {
+                drop(watcher.unbounded_send(Ok(event.clone())));
+            }
+        }
+        self.objects.insert(path.to_owned(), object.clone());
+        object
+    }
+
+    fn list(&mut self, kind: &str) -> Response<Body> {
+        let items: Vec<&Value> =
+            self.objects.iter().filter(|(path, _)| path.contains(kind)).map(|(_, o)| o).collect();
+        let version = self.version.to_string();
+        found(&json!({
+            "kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": version},
+            "items": items,
+        }))
+    }
+
+    fn watch(&mut self, kind: &str) -> Response<Body> {
+        let (sender, receiver) = unbounded();
+        self.watchers.push((kind.to_owned(), sender));
+        Response::new(Body::from_stream(receiver))
+    }
+
+    /// As the API server says that it has forgotten the version, and ends all watches of Secrets.
+    fn forget(&mut self) {
+        let gone = json!({"type": "ERROR", "object": {
+            "kind": "Status", "code": 410, "reason": "Expired", "message": "too old",
+        }});
+        for (_, watcher) in self.watchers.iter().filter(|(of, _)| of == "/secrets") {
+            drop(watcher.unbounded_send(Ok(gone.to_string() + "\n")));
+        }
+        self.watchers.retain(|(of, _)| of != "/secrets");
+    }
+
+    fn patched(&mut self, path: &str, change: &Value) -> Response<Body> {
+        let Some(old) = self.objects.get(path).cloned() else { return status(404) };
+        let wanted = &change["metadata"]["resourceVersion"];
+        if wanted.is_string() && *wanted != old["metadata"]["resourceVersion"] {
+            return status(409);
+        }
+        let mut object = old.clone();
+        json_patch::merge(&mut object, change);
+        if path.contains("/secrets/") {
+            reviewed(&mut object, &old);
+        }
+        let stored = self.put(path, object);
+        found(&stored)
+    }
+}
+
+/// What the webhook makes of the keeper's write.
+fn reviewed(object: &mut Value, old: &Value) {
+    let user = format!("system:serviceaccount:ca-overlap:{}", names::KEEPER_SERVICE_ACCOUNT);
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {
+            "uid": "u", "operation": "UPDATE", "name": "envoy", "namespace": "n",
+            "kind": {"group": "", "version": "v1", "kind": "Secret"},
+            "userInfo": {"username": user}, "options": {"kind": "UpdateOptions"},
+            "object": object, "oldObject": old,
+        }
+    });
+    let body = serde_json::to_vec(&review).unwrap();
+    let request = review::read(&body).ok().unwrap();
+    let installation = Installation::new(Defaults::default(), names::NAMESPACE);
+    let answer = respond(&request, &installation, Keeper::Absent, Timestamp::now());
+    json_patch::patch(object, &answer.patch.unwrap()).unwrap();
+}
+
+async fn answer(store: Arc<Mutex<Store>>, request: Request<kube::client::Body>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+    let is_secret = path.contains("/secrets/");
+    let fault = {
+        let mut store = store.lock().unwrap();
+        if head.method == Method::PATCH && is_secret {
+            store.patches.push(Instant::now());
+            store.faults.pop_front()
+        } else {
+            None
+        }
+    };
+    match fault {
+        Some(Fault::Status(code)) => return status(code),
+        Some(Fault::Silence) => std::future::pending::<()>().await,
+        Some(Fault::Lost) => {
+            store.lock().unwrap().patched(path, &body);
+            std::future::pending::<()>().await;
+        }
+        None => {}
+    }
+    let mut store = store.lock().unwrap();
+    let kind = if path.contains("/leases") { "/leases" } else { "/secrets" };
+    if head.method == Method::POST && path.contains("/events") {
+        store.events.push(body["reason"].as_str().unwrap_or_default().to_owned());
+        return found(&body);
+    }
+    if head.method == Method::POST {
+        let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
+        return found(&store.put(&path, body));
+    }
+    if head.method == Method::PATCH {
+        return store.patched(path, &body);
+    }
+    if query.contains("watch=") {
+        let refused = (kind == "/secrets").then(|| store.refused_watches.pop_front()).flatten();
+        return refused.map_or_else(|| store.watch(kind), status);
+    }
+    if path.ends_with(kind) {
+        store.lists += usize::from(kind == "/secrets");
+        return store.list(kind);
+    }
+    store.reads += usize::from(is_secret);
+    store.objects.get(path).map_or_else(|| status(404), found)
+}
+
+impl Rig {
+    /// With these faults of the first writes.
+    fn start(faults: &[Fault]) -> Self {
+        let store = Arc::new(Mutex::new(Store {
+            faults: faults.iter().copied().collect(),
+            ..Store::default()
+        }));
+        let serving = store.clone();
+        let service = tower::service_fn(move |request| {
+            let store = serving.clone();
+            async move { Ok::<_, Infallible>(answer(store, request).await) }
+        });
+        let client = Client::new(service, "n");
+        let (stop, _) = watch::channel(false);
+        Self { store, client, begin: Instant::now(), stop, tasks: JoinSet::new() }
+    }
+
+    /// Starts the keeper.
+    fn keep(&mut self) {
+        let settings = Settings {
+            namespace: "n".into(),
+            lease: "keeper".into(),
+            identity: "me".into(),
+            duration: Duration::from_secs(15),
+        };
+        let metrics = KeeperMetrics::register(&mut telemetry::registry(), &Problem::NAMES);
+        let events = Events::start(self.client.clone(), "me".into(), metrics.clone());
+        let (election, leadership) = Election::new(self.client.clone(), settings);
+        let actor = Actor {
+            secrets: Secrets::new(self.client.clone(), leadership.clone()),
+            restarter: Restarter::new(self.client.clone(), leadership.clone()),
+            rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
+            leadership,
+        };
+        let (controller, _) = Controller::new(actor, events, metrics);
+        self.tasks.spawn(controller.run(self.client.clone(), self.stop.subscribe()));
+        self.tasks.spawn(election.run(self.stop.subscribe()));
+    }
+
+    /// A Secret in which a carried CA has been over for long. Gives what its generator wrote.
+    fn due(&self, name: &str) -> String {
+        let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+        let mut object = tls_secret(name, &bundle(&[&new, &old]), &new.leaf("envoy"));
+        let record = json!([{"sha256": sha256(&old.der), "since": "2026-01-01T00:00:00Z"}]);
+        object["metadata"] = json!({
+            "name": name, "namespace": "n", "uid": name, "managedFields": [{}],
+            "labels": {names::PHASE: "overlap"},
+            "annotations": {names::CARRIED: record.to_string(), names::WINDOW: "1h"},
+        });
+        self.store.lock().unwrap().put(&format!("{COLLECTION}/{name}"), object);
+        new.pem
+    }
+
+    fn is_retired(&self, name: &str, own: &str) -> bool {
+        use base64::Engine as _;
+        let store = self.store.lock().unwrap();
+        let secret = &store.objects[&format!("{COLLECTION}/{name}")];
+        let is_own =
+            secret["data"]["ca.crt"] == json!(base64::prelude::BASE64_STANDARD.encode(own));
+        is_own && secret["metadata"]["annotations"][names::ASK].is_null()
+    }
+
+    /// Waits, on the virtual clock, at most for two hours of it; gives how long it took.
+    async fn retired(&self, name: &str, own: &str) -> Duration {
+        while !self.is_retired(name, own) {
+            assert!(self.begin.elapsed() < Duration::from_secs(7200), "{name} is never retired");
+            sleep(Duration::from_millis(10)).await;
+        }
+        self.begin.elapsed()
+    }
+
+    /// The pauses between the writes.
+    fn pauses(&self) -> Vec<f64> {
+        let store = self.store.lock().unwrap();
+        store.patches.windows(2).map(|w| (w[1] - w[0]).as_secs_f64()).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_read_anew_and_asked_again_at_once() {
+    let mut rig = Rig::start(&[Fault::Status(409), Fault::Status(409)]);
+    let own = rig.due("envoy");
+    rig.keep();
+    rig.retired("envoy", &own).await;
+    let pauses = rig.pauses();
+    assert!(pauses.len() == 2 && pauses.iter().all(|pause| *pause < 1.0), "{pauses:?}");
+    assert!(rig.store.lock().unwrap().reads >= 3, "each ask follows a read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_in_trouble_is_asked_less_and_less_often() {
+    let codes = [429, 500, 503, 504, 500];
+    let faults: Vec<Fault> = codes.into_iter().map(Fault::Status).collect();
+    let mut rig = Rig::start(&faults);
+    let own = rig.due("envoy");
+    rig.keep();
+    rig.retired("envoy", &own).await;
+    let pauses: Vec<f64> = rig.pauses().iter().map(|pause| pause.floor()).collect();
+    assert_eq!(pauses, [1.0, 2.0, 4.0, 8.0, 15.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_never_comes_is_not_waited_for_for_ever() {
+    let mut rig = Rig::start(&[Fault::Silence]);
+    let own = rig.due("envoy");
+    let other = rig.due("other");
+    rig.keep();
+    rig.retired("envoy", &own).await;
+    rig.retired("other", &other).await;
+    // Three writes: one was lost, and nobody else waited for it.
+    let store = rig.store.lock().unwrap();
+    let [first, second, third] = store.patches[..] else { panic!("{:?}", store.patches) };
+    assert!(second - first < Duration::from_secs(1), "the other one");
+    let patience = (third - first).as_secs_f64();
+    assert!((10.0..13.0).contains(&patience), "{patience}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_is_lost_is_not_repeated() {
+    let mut rig = Rig::start(&[Fault::Lost]);
+    let own = rig.due("envoy");
+    rig.keep();
+    rig.retired("envoy", &own).await;
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(rig.store.lock().unwrap().patches.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_forbidden_is_said_once_and_holds_nobody_up() {
+    let forbidden = vec![Fault::Status(403); 60];
+    let mut rig = Rig::start(&forbidden);
+    let own = rig.due("envoy");
+    rig.keep();
+    sleep(Duration::from_secs(3600)).await;
+    let tries = rig.store.lock().unwrap().patches.len();
+    // Some ten minutes at four a minute, and then every five.
+    assert!((40..=56).contains(&tries), "{tries} in an hour");
+    assert!(!rig.is_retired("envoy", &own));
+    let said = rig.store.lock().unwrap().events.clone();
+    assert!(said.iter().filter(|reason| *reason == "AskFailed").count() <= 1, "{said:?}");
+    // The right is granted.
+    rig.store.lock().unwrap().faults.clear();
+    let other = rig.due("other");
+    let granted = Instant::now();
+    rig.retired("other", &other).await;
+    assert!(granted.elapsed() < Duration::from_secs(5), "nothing is behind the one that waits");
+    rig.retired("envoy", &own).await;
+    assert!(granted.elapsed() <= Duration::from_secs(301));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_gone_is_begun_anew_and_nothing_is_missed() {
+    let mut rig = Rig::start(&[]);
+    let first = rig.due("first");
+    rig.keep();
+    rig.retired("first", &first).await;
+    let lists = rig.store.lock().unwrap().lists;
+    // The API server forgets, refuses for a while, and what comes meanwhile no watch will show.
+    rig.store.lock().unwrap().refused_watches.extend([410, 500, 403, 429]);
+    rig.store.lock().unwrap().forget();
+    let missed = rig.due("missed");
+    let gone = Instant::now();
+    rig.retired("missed", &missed).await;
+    assert!(rig.store.lock().unwrap().lists > lists, "it was listed");
+    assert!(gone.elapsed() < Duration::from_secs(120), "{:?}", gone.elapsed());
+    // And the new watch shows what comes later.
+    let later = rig.due("later");
+    let come = Instant::now();
+    rig.retired("later", &later).await;
+    assert!(come.elapsed() < Duration::from_secs(5), "{:?}", come.elapsed());
+}

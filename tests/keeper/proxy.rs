@@ -1,0 +1,180 @@
+//! Between a keeper and the API server: shows it one namespace alone, counts its requests, and ends
+//! at the one that the test names, as a crash does.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use ca_overlap::tools::control_plane::ControlPlane;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+/// The longest head of a request.
+const MAX_HEAD: usize = 64 << 10;
+
+/// Plain HTTP/1.1 for the keeper, TLS to the API server. Ends when dropped.
+pub struct Proxy {
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    upstream: SocketAddr,
+    connector: TlsConnector,
+    namespace: String,
+    is_armed: AtomicBool,
+    /// Requests that count, since it was armed.
+    seen: AtomicUsize,
+    /// The number of the request that is not forwarded any more.
+    last: usize,
+    /// Changes that went through, of Secrets and of workloads.
+    changes: Mutex<Vec<String>>,
+    is_over: watch::Sender<bool>,
+}
+
+impl Proxy {
+    /// `last` counts from 1 and from when it is armed; `usize::MAX` is never reached.
+    pub async fn start(plane: &ControlPlane, namespace: &str, last: usize) -> Self {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(plane.ca().as_bytes()) {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            upstream: plane.address(),
+            connector: TlsConnector::from(Arc::new(config)),
+            namespace: namespace.to_owned(),
+            is_armed: AtomicBool::new(false),
+            seen: AtomicUsize::new(0),
+            last,
+            changes: Mutex::default(),
+            is_over: watch::Sender::new(false),
+        });
+        let accepting = shared.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(accepting.clone().serve(stream));
+            }
+        });
+        Self { address, shared, task }
+    }
+
+    /// Requests count from now on.
+    pub fn arm(&self) {
+        self.shared.is_armed.store(true, Ordering::SeqCst);
+    }
+
+    /// How many have come since.
+    pub fn seen(&self) -> usize {
+        self.shared.seen.load(Ordering::SeqCst)
+    }
+
+    /// Whether the named one has come. From then on nothing passes.
+    pub fn is_over(&self) -> bool {
+        *self.shared.is_over.borrow()
+    }
+
+    /// Method and path of each change that passed.
+    pub fn changes(&self) -> Vec<String> {
+        self.shared.changes.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.shared.is_over.send_replace(true);
+    }
+}
+
+impl Shared {
+    async fn serve(self: Arc<Self>, mut near: TcpStream) {
+        let mut is_over = self.is_over.subscribe();
+        let exchange = async {
+            let far = TcpStream::connect(self.upstream).await?;
+            let name = ServerName::from(self.upstream.ip());
+            let far = self.connector.connect(name, far).await?;
+            let (mut from_far, mut to_far) = tokio::io::split(far);
+            let (mut from_near, mut to_near) = near.split();
+            let requests = self.requests(&mut from_near, &mut to_far);
+            tokio::select! {
+                ended = requests => ended,
+                ended = tokio::io::copy(&mut from_far, &mut to_near) => ended.map(drop),
+            }
+        };
+        // A connection that breaks is what this is for.
+        tokio::select! {
+            _ = exchange => {}
+            _ = is_over.wait_for(|is_over| *is_over) => {}
+        }
+    }
+
+    /// One after another, as HTTP/1.1 has them on a connection.
+    async fn requests(
+        &self,
+        from: &mut (impl AsyncReadExt + Unpin),
+        to: &mut (impl AsyncWrite + Unpin),
+    ) -> std::io::Result<()> {
+        loop {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                assert!(head.len() < MAX_HEAD, "a head that does not end");
+                head.push(from.read_u8().await?);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let mut body = vec![0; length(&head)];
+            from.read_exact(&mut body).await?;
+            if !self.may_pass(head.lines().next().unwrap_or_default()) {
+                self.is_over.send_replace(true);
+                return Ok(());
+            }
+            to.write_all(self.narrow(&head).as_bytes()).await?;
+            to.write_all(&body).await?;
+            to.flush().await?;
+        }
+    }
+
+    /// What goes on all the time does not count: the Lease, the watches and their lists. Nor do
+    /// Events, which nothing waits for.
+    fn may_pass(&self, line: &str) -> bool {
+        let path = line.split(' ').nth(1).unwrap_or_default();
+        let is_aside = path.contains("/leases") || path.contains("/events");
+        let counts = !is_aside && !path.starts_with("/api/v1/secrets?");
+        if !counts || !self.is_armed.load(Ordering::SeqCst) {
+            return true;
+        }
+        if self.seen.fetch_add(1, Ordering::SeqCst) + 1 >= self.last {
+            return false;
+        }
+        if line.starts_with("PATCH ") {
+            let path = path.split('?').next().unwrap_or_default();
+            self.changes.lock().unwrap().push(path.to_owned());
+        }
+        true
+    }
+
+    /// All Secrets become those of the namespace.
+    fn narrow(&self, head: &str) -> String {
+        let narrowed = format!(" /api/v1/namespaces/{}/secrets?", self.namespace);
+        head.replacen(" /api/v1/secrets?", &narrowed, 1)
+    }
+}
+
+fn length(head: &str) -> usize {
+    let value = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().unwrap())
+    };
+    let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding");
+    assert!(!is_chunked, "bodies are small and whole");
+    head.lines().find_map(value).unwrap_or_default()
+}

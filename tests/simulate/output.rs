@@ -1,0 +1,136 @@
+//! What is printed and drawn.
+
+use std::fs;
+
+use super::{ALL, Strategies, simulate, trouble};
+
+const SMALL: [&str; 4] = ["--rotations", "1", "--tick", "10s"];
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_another_one_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |name: &str, seed: &str, output: &str| {
+        let svg = dir.path().join(name);
+        let more = ["--seed", seed, "-o", output, "--svg", svg.to_str().unwrap()];
+        let ended = simulate(&[&SMALL[..], &more].concat());
+        assert_eq!(ended.code, 0, "{ended:?}");
+        (ended.stdout, fs::read_to_string(svg).unwrap())
+    };
+    for output in ["text", "json"] {
+        let first = run("first.svg", "7", output);
+        assert_eq!(run("again.svg", "7", output), first);
+        let other = run("other.svg", "8", output);
+        assert!(other.0 != first.0 && other.1 != first.1);
+    }
+}
+
+#[test]
+fn the_table_fits_and_says_what_the_json_says() {
+    let ended = simulate(&SMALL);
+    assert_eq!(ended.code, 0, "{ended:?}");
+    // On a busy machine it takes long enough to be told of.
+    assert!(ended.stderr.lines().all(|line| line.starts_with("simulating: ")), "{}", ended.stderr);
+    let shown = &ended.stdout;
+    assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
+    assert!(!shown.contains('\x1b'), "no colour in a pipe");
+    let strategies = Strategies::of(&simulate(&[&SMALL[..], &["-o", "json"]].concat()));
+    for name in ["none", "bundle", "staged", "staged + restart"] {
+        let strategy = strategies.named(name);
+        let first = shown.lines().position(|line| line.starts_with(&format!("{name}  ")));
+        let rows = shown.lines().skip(first.unwrap_or_else(|| panic!("{shown}")));
+        for (row, class) in rows.zip(ALL) {
+            let class = &strategy[class];
+            for number in ["handshakes", "failures"].map(|key| class[key].to_string()) {
+                assert!(row.split_whitespace().any(|word| word == number), "{number}: {row}");
+            }
+        }
+        let sum: u64 =
+            ALL.iter().map(|class| strategy[class]["handshakes"].as_u64().unwrap()).sum();
+        assert_eq!(strategy["handshakes"], sum);
+        assert_eq!(strategy["failures"], trouble(strategy, &ALL).0);
+    }
+    // One rotation after two minutes, and twenty more: six handshakes every ten seconds.
+    assert_eq!(strategies.named("none")["handshakes"], 22 * 6 * 6);
+}
+
+#[test]
+fn classes_without_pairs_are_not_shown() {
+    let shown =
+        simulate(&[&SMALL[..], &["--never-reload", "0", "--mutual", "100"]].concat()).stdout;
+    assert!(shown.contains("mutual TLS"), "{shown}");
+    assert!(!shown.contains("one-way TLS  ") && !shown.contains("never reloads  "), "{shown}");
+}
+
+#[test]
+fn the_picture_needs_nothing_else_and_follows_the_readers_colours() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.svg");
+    let ended = simulate(&[&SMALL[..], &["--svg", path.to_str().unwrap()]].concat());
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let svg = fs::read_to_string(path).unwrap();
+    assert!(
+        svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"") && svg.ends_with("</svg>\n")
+    );
+    assert!(svg.contains("prefers-color-scheme:dark") && svg.contains("font-family:sans-serif"));
+    for foreign in ["<script", "<image", "href", "url(", "@font-face", "@import"] {
+        assert!(!svg.contains(foreign), "{foreign}");
+    }
+    assert_eq!(svg.matches("http").count(), 1, "the namespace alone");
+    // One lane for each strategy; both colours without us, none with everything.
+    let lanes: Vec<&str> = svg.split("<tspan class=\"name\">").skip(1).collect();
+    let colours =
+        |lane: &str| ["reload", "never"].map(|c| lane.contains(&format!("class=\"{c}\" d=\"M52 ")));
+    assert_eq!(lanes.len(), 4);
+    assert_eq!(
+        lanes[..3].iter().map(|lane| colours(lane)).collect::<Vec<_>>(),
+        [[true, true], [true, true], [false, true]]
+    );
+    let (last, _) = lanes[3].split_once("<path class=\"grid\"").unwrap();
+    assert_eq!(colours(last), [false, false]);
+    assert!(last.starts_with("staged + restart<") && last.contains("no failure in 792 handshakes"));
+}
+
+#[test]
+fn a_picture_that_cannot_be_written_is_an_error() {
+    let ended = simulate(&[&SMALL[..], &["--svg", "/nowhere/at/all.svg"]].concat());
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("cannot write /nowhere/at/all.svg: "), "{}", ended.stderr);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name() {
+    for (arguments, expected) in [
+        (&["--peers", "1"][..], "--peers"),
+        (&["--peers", "4", "--secrets", "5"], "--secrets: must not be more than --peers"),
+        (&["--rotations", "0"], "--rotations"),
+        (&["--never-reload", "101"], "--never-reload"),
+        (&["--mutual", "some"], "--mutual"),
+        (&["--interval", "10s"], "--interval: must be from 1m to 1day"),
+        (&["--settle", "0s"], "--settle: must be from 1s to 1day"),
+        (&["--sync-period", "0s"], "--sync-period: "),
+        (&["--cache-ttl", "2d"], "--cache-ttl: "),
+        (&["--startup", "0s"], "--startup: "),
+        (&["--tick", "10ms"], "--tick: "),
+        (&["--delay", "never"], "--delay"),
+        (&["--keep", "9"], "--keep"),
+        (&["--window", "soon"], "--window"),
+        (&["--meetings", "0"], "--meetings"),
+        (&["--interval", "1d", "--rotations", "100", "--tick", "1s"], "--tick: this would be "),
+        (&["-o", "yaml"], "--output"),
+        (&["all"], "unexpected argument"),
+    ] {
+        let ended = simulate(arguments);
+        assert_eq!((ended.code, ended.stdout.as_str()), (64, ""), "{arguments:?}: {ended:?}");
+        assert!(ended.stderr.contains(expected), "{arguments:?}: {}", ended.stderr);
+    }
+}
+
+#[test]
+fn help_has_examples_and_names_each_variable() {
+    let shown = simulate(&["--help"]).stdout;
+    assert!(shown.contains("Examples:\n  ca-overlap simulate\n"), "{shown}");
+    let flags = shown.lines().filter(|line| line.trim_start().starts_with("--")).count();
+    let named = shown.matches("[env: CA_OVERLAP_").count();
+    assert!(flags > 12 && named > flags, "{flags} flags, {named} variables");
+    assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
+}

@@ -1,0 +1,87 @@
+//! What must hold whatever the seed: without us there are failures; in staged mode none among peers
+//! that reload, and with restarts none at all.
+
+use super::{ALL, RELOAD, Strategies, simulate, trouble};
+
+/// Small runs: few peers, two rotations, and a keeper that waits hardly longer than files take. Few
+/// handshakes are drawn, but outages are found whether anybody tries or not.
+const SMALL: [&str; 12] = [
+    "--peers",
+    "8",
+    "--rotations",
+    "2",
+    "--tick",
+    "1m",
+    "--meetings",
+    "2",
+    "--settle",
+    "107s",
+    "-o",
+    "json",
+];
+
+fn holds(seed: u64, more: &[&str]) {
+    let seed = seed.to_string();
+    let arguments = [&SMALL[..], &["--seed", &seed], more].concat();
+    let ended = simulate(&arguments);
+    let what = format!("simulate {}: {ended:?}", arguments.join(" "));
+    assert_eq!(ended.code, 0, "{what}");
+    let strategies = Strategies::of(&ended);
+    let [none, bundle, staged, restart] =
+        ["none", "bundle", "staged", "staged + restart"].map(|name| strategies.named(name));
+    let (failures, outage) = trouble(none, &ALL);
+    assert!(failures > 0 && outage > 0.0, "{what}");
+    let (_, outage) = trouble(none, &RELOAD);
+    assert!(outage > 0.0, "without us peers that reload have an outage, too: {what}");
+    assert!(trouble(bundle, &ALL).0 <= failures, "{what}");
+    assert_eq!(trouble(staged, &RELOAD), (0, 0.0), "{what}");
+    assert_eq!(trouble(restart, &ALL), (0, 0.0), "{what}");
+    // That nothing failed is only worth something if the leafs did change.
+    for strategy in [staged, restart] {
+        let promotions = strategy["promotionsAtSeconds"].as_array().unwrap();
+        assert_eq!(promotions.len(), 2 * 3, "each Secret in each rotation: {what}");
+    }
+}
+
+// Two halves, which run at the same time.
+
+#[test]
+fn a_hundred_seeds_hold_what_is_promised() {
+    (0..100).for_each(|seed| holds(seed, &[]));
+}
+
+#[test]
+fn another_hundred_seeds_hold_it_too() {
+    (100..200).for_each(|seed| holds(seed, &[]));
+}
+
+#[test]
+fn slow_restarts_and_other_delays_change_nothing() {
+    // Restarts for the new CA take longer than files do: leafs have to wait for them.
+    let slow = ["--startup", "140s", "--never-reload", "60", "--interval", "40m"];
+    (0..8).for_each(|seed| holds(seed, &slow));
+    (0..4).for_each(|seed| holds(seed, &["--delay", "uniform", "--never-reload", "50"]));
+    (0..4).for_each(|seed| holds(seed, &["--delay", "slowest", "--mutual", "100"]));
+    (0..4).for_each(|seed| holds(seed, &["--window", "30m", "--keep", "2", "--mutual", "0"]));
+}
+
+#[test]
+fn a_keeper_that_waits_too_short_is_found_out() {
+    // The negative control: staged mode is not shown as better than it is.
+    let ended = simulate(&["--settle", "30s", "-o", "json"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let strategies = Strategies::of(&ended);
+    let (failures, outage) = trouble(strategies.named("staged"), &RELOAD);
+    assert!(failures > 0 && outage > 0.0);
+    assert_eq!(strategies.0["asPromised"], false);
+}
+
+#[test]
+fn a_window_that_ends_before_pods_are_restarted_is_found_out() {
+    // The keeper retires the previous CA on time, while pods still show its leafs.
+    let ended = simulate(&["--window", "5m", "--rotations", "1", "-o", "json"]);
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let strategies = Strategies::of(&ended);
+    assert_eq!(trouble(strategies.named("staged"), &RELOAD), (0, 0.0));
+    assert!(trouble(strategies.named("staged + restart"), &ALL).1 > 0.0);
+}
