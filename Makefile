@@ -4,7 +4,6 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 
-comma := ,
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 CARGO_DENY_VERSION := 0.20.2
 CARGO_DENY_ROOT := $(TARGET)/tools/cargo-deny-$(CARGO_DENY_VERSION)
@@ -33,11 +32,8 @@ TIMEOUT := $(shell command -v timeout >/dev/null 2>&1 && echo timeout 120)
 STATIC := $(TARGET)/static/ca-overlap
 STATIC_TRIPLE := $(shell uname -m)-unknown-linux-gnu
 STATIC_DIR := $(TARGET)/$(STATIC_TRIPLE)/release
-STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs $(STATIC_FOLDED) \
+STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo --remap-path-prefix=$(CURDIR)=ca-overlap
-# Equal functions are linked once, where Rust's own linker (lld) is the default: of the many instances
-# of generic code some are the same.
-STATIC_FOLDED := $(if $(filter x86_64,$(shell uname -m)),-C link-arg=-Wl$(comma)--icf=all)
 STATIC_BUILD := --locked --release --target $(STATIC_TRIPLE)
 
 ##@ To see it work
