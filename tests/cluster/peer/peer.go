@@ -20,7 +20,8 @@ const (
 	listen   = ":9443"
 	ready    = ":8080"
 	interval = 250 * time.Millisecond
-	patience = 3 * time.Second
+	// More than a busy machine stands still: a handshake that was given up says nothing of trust.
+	patience = 20 * time.Second
 	// After the pod was told to end: until every node has taken it out of its Service.
 	linger = 5 * time.Second
 )
