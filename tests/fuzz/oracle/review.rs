@@ -88,7 +88,11 @@ fn repeated(review: &Value, first: &Judged, now: Timestamp) -> Checked {
     }
     let (was, is) = (&first.stored, &written_back.stored);
     rule!(was == is, "written back, the result is another: {was} and then {is}");
-    if first.cut == 0 {
+    // A stored Secret has a uid, and the API server lets no other one pass: where that differs, the
+    // repetition would be the first write that looks like one of the stored object.
+    let uid = |object: &str| &review["request"][object]["metadata"]["uid"];
+    let is_possible = uid("object").is_null() || uid("object") == uid("oldObject");
+    if first.cut == 0 && is_possible {
         let same = again(&first.stored, &review["request"]["object"])?;
         let (was, is) = (state(&first.stored), state(&same.stored));
         rule!(was == is, "the same write has another result: {was:?} and then {is:?}");
