@@ -277,15 +277,18 @@ impl Controller {
         self.parted.remove(&key);
         if Source::ALL.into_iter().any(|source| tracked.is_selected(source)) {
             self.watched.insert(&key, tracked);
+        } else if is_damaged {
+            // A repair that was not seen waits for its turn, also of one that has no labels.
+            self.memory.find(&key, secret);
+            self.deadlines.remove(&key);
+            self.watched.remove(&key);
+            self.schedule(&key);
+            return;
         } else {
+            // A person took the labels away: it is none of ours any more.
             self.unwatch(&key);
-            if is_damaged {
-                self.schedule(&key);
-            } else {
-                // A person took the labels away: it is none of ours any more.
-                self.memory.forget(&key);
-                self.count_remembered();
-            }
+            self.memory.forget(&key);
+            self.count_remembered();
             return;
         }
         if is_damaged {

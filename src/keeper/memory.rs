@@ -354,6 +354,17 @@ impl Memory {
         Some(now + age.clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
     }
 
+    /// It is there after all, without its labels: what it has lost is kept until it is repaired,
+    /// however long the webhook is away. A new object of this name is not it.
+    pub fn find(&mut self, key: &Key, secret: &SecretView) {
+        let Some(kept) = self.secrets.get(key) else { return };
+        if secret.object_uid() == Some(&kept.secret.uid) && self.lost.remove(key).is_some() {
+            let uid = kept.namespace.clone();
+            let place = self.namespaces.entry(key.namespace().to_owned());
+            place.or_insert(Place { uid, secrets: 0 }).secrets += 1;
+        }
+    }
+
     /// Forgets what has been gone for too long. Gives its names.
     pub fn expire(&mut self, now: Instant) -> Vec<Key> {
         let is_over = |(_, since): &(&Key, &Instant)| now - **since >= LOST_FOR;

@@ -355,6 +355,35 @@ async fn what_is_lost_in_a_namespace_does_not_outlive_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_only_lost_its_labels_is_remembered_for_as_long_as_the_webhook_is_away() {
+    let ca = Ca::new("CA1");
+    let mut memory = Memory::default();
+    let seen = |uid: &str| secret(uid, &[&ca], &json!({}), Some("bundle"));
+    let [wiped, recreated] = ["wiped", "recreated"].map(|name| Key::new("n", name));
+    for key in [&wiped, &recreated] {
+        memory.remember(key, &seen("u"));
+    }
+    memory.set_namespace_uid("n", Some("first"));
+    for key in [&wiped, &recreated] {
+        memory.lose(key, Instant::now());
+    }
+    memory.find(&wiped, &secret("u", &[&ca], &json!({}), None));
+    memory.find(&recreated, &secret("v", &[&ca], &json!({}), None));
+    tokio::time::advance(Duration::from_secs(601)).await;
+    assert_eq!(memory.expire(Instant::now()), [recreated]);
+    assert!(memory.get(&wiped, Instant::now()).is_some());
+    assert_eq!(memory.namespace_uid(&wiped), Some("first"));
+    // Its namespace is one in which something is: the next one in it need not ask again.
+    let other = Key::new("n", "other");
+    assert_eq!(memory.remember(&other, &seen("w")), None);
+    assert_eq!(memory.namespace_uid(&other), Some("first"));
+    // And who deletes it now has as long as anybody.
+    assert!(memory.lose(&wiped, Instant::now()).is_some());
+    tokio::time::advance(Duration::from_secs(601)).await;
+    assert_eq!(memory.expire(Instant::now()), [wiped]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_namespace_is_read_anew_once_all_in_it_has_gone() {
     let ca = Ca::new("CA1");
     let mut memory = Memory::default();

@@ -143,3 +143,30 @@ async fn what_is_refused_for_good_is_left_until_the_secret_has_changed() {
     controller.observe(&changed);
     assert_eq!(controller.looks.pop(Instant::now()), Some(key));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_lost_its_labels_waits_for_the_webhook_as_patiently_as_any() {
+    let key = Key::new("n", "s");
+    let (mut controller, ..) = controller(true);
+    let secret = carrying("2090-01-01T00:00:00Z".parse().unwrap());
+    controller.observe(&secret);
+    // Overwritten without labels and record; the ask was stored, for the webhook was down.
+    let mut wiped = secret.clone();
+    let meta = kube::Resource::meta_mut(&mut wiped);
+    meta.labels = None;
+    meta.annotations = Some([(names::ASK.to_owned(), "repair #1".to_owned())].into());
+    for pause in [1, 2, 4, 8] {
+        controller.asked(
+            &key,
+            super::super::act::Asked {
+                kind: crate::telemetry::AskKind::Repair,
+                result: AskResult::NotSeen,
+                carried_again: Vec::new(),
+                restored: Vec::new(),
+                lateness: None,
+                after: wiped.clone(),
+            },
+        );
+        assert_eq!(controller.looks.first(), Some(Instant::now() + Duration::from_secs(pause)));
+    }
+}
