@@ -33,6 +33,7 @@ STATIC := $(TARGET)/static/ca-overlap
 STATIC_TRIPLE := $(shell uname -m)-unknown-linux-gnu
 STATIC_DIR := $(TARGET)/$(STATIC_TRIPLE)/release
 STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
+	-C linker=$(CURDIR)/build/link-hot-first.sh \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo --remap-path-prefix=$(CURDIR)=ca-overlap
 STATIC_BUILD := --locked --release --target $(STATIC_TRIPLE)
 
@@ -67,6 +68,11 @@ static: need-rust $(CARGO_AUDITABLE) ## Build the program that is shipped, stati
 	if echo "$$headers" | grep -E 'INTERP|NEEDED'; then \
 		echo "$(STATIC) is linked dynamically" >&2; exit 1; fi
 	@echo "$(STATIC) is statically linked, $$(wc -c <$(STATIC)) bytes"
+
+.PHONY: hot-functions
+hot-functions: need-rust need-valgrind control-plane ## See anew which functions run: writes build/hot-functions.txt, for the linker (5 minutes)
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --bin ca-overlap -- -C strip=none
+	build/hot-functions.sh $(STATIC_DIR)/ca-overlap
 
 .PHONY: man
 man: need-rust ## Write the man pages: target/man
@@ -209,7 +215,7 @@ NODE_RUN = $(NODE)/tools/node run -images $(NODE)/images -state $(NODE)/state -l
 NODE_SUITE = cargo test --locked --test cluster -- --ignored --test-threads=1 --nocapture
 
 .PHONY: node-test
-node-test: node-images ## Run the suite on a real node, without a container engine; needs root (8 minutes)
+node-test: node-images helm ## Run the suite on a real node, without a container engine; needs root (8 minutes)
 	go -C tests/cluster vet ./...
 	go -C tests/cluster test -count=1 ./...
 	cargo test --locked --test cluster --no-run
@@ -233,7 +239,7 @@ node-earlier: need-rust oci-image
 kind-test: $(KIND) control-plane ## Run the suite on kind clusters of three Kubernetes versions; needs Docker (KIND_VERSIONS='1.33')
 	@docker info >/dev/null 2>&1 || { \
 		echo "no Docker engine answers, and kind needs one; make node-test runs the same suite without" >&2; exit 1; }
-	$(MAKE) --no-print-directory node-images
+	$(MAKE) --no-print-directory node-images helm
 	KIND="$(abspath $(KIND))" KUBECTL="$(abspath $(TARGET))/control-plane/bin/kubectl" IMAGES=$(TARGET)/node/images \
 		WORK="$(abspath $(TARGET))/kind" tests/kind/run.sh $(KIND_VERSIONS)
 

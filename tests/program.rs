@@ -70,6 +70,33 @@ async fn reviews_of_every_size_are_answered_on_one_connection() {
     assert!(!log.contains(&BASE64_STANDARD.encode("CANARY")[..8]));
 }
 
+/// The bars of docs/performance.md, for the layout of the program that is shipped
+/// (build/link-hot-first.sh): where its list of functions no longer fits, all of the program is in
+/// memory, and `make hot-functions` writes it anew.
+#[tokio::test]
+#[ignore = "of the program that is shipped: make test-static"]
+async fn little_of_the_program_is_in_memory_and_little_for_each_connection() {
+    let program = Program::start(&[]).await;
+    let (old, new) = (pki::ca().pem(), pki::ca().pem());
+    let mut clients = Vec::new();
+    // Also where each connection has had a large review: its buffers do not stay.
+    for (connections, filler, bar) in [(25, 2_600, 9), (500, 2_600, 26), (500, 200_000, 64)] {
+        while clients.len() < connections {
+            clients.push(program.client().await);
+        }
+        let review = request(&review(&old, &new, filler));
+        for _ in 0..4 {
+            for client in &mut clients {
+                client.send(review.as_bytes()).await.unwrap();
+                assert_eq!(within(client.answer()).await.unwrap().status, 200);
+            }
+        }
+        let (resident, size) = (program.resident() >> 10, review.len() >> 10);
+        eprintln!("{connections} connections, reviews of {size} KiB: {resident} MiB are resident");
+        assert!(resident < bar, "{resident} MiB, not below {bar}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_refused_gets_its_status_and_the_program_lives_on() {
     let program = Program::start(&["--request-timeout", "200ms"]).await;

@@ -117,6 +117,15 @@ impl Program {
         program
     }
 
+    /// What is resident of it, in KiB (`VmRSS` of proc(5)).
+    #[allow(dead_code, reason = "of one test alone")]
+    pub(crate) fn resident(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    }
+
     pub(crate) async fn client(&self) -> Client<TlsStream<TcpStream>> {
         let tcp = TcpStream::connect(self.listen).await.unwrap();
         let config = Arc::new(self.files.ca.client(rustls::ALL_VERSIONS));
