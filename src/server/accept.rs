@@ -213,6 +213,7 @@ impl Server {
         let mut http = http1::Builder::new();
         // The one header timer of hyper also runs between requests, hence is the idle timer.
         http.timer(TokioTimer::new()).header_read_timeout(self.limits.idle_timeout);
+        http.max_buf_size(BUFFER);
         let connection = http.serve_connection(TokioIo::new(io), service).without_shutdown();
         (Box::pin(connection.map_ok(|parts| parts.io.into_inner())), spoken)
     }
@@ -239,6 +240,12 @@ impl Server {
         }
     }
 }
+
+/// What hyper reads at a time at most, and keeps for a connection until it ends, in bytes; also the
+/// most that the header of a request may have. hyper's own limit is 400 KiB: a thousand connections
+/// that have had one large review each would hold more than the memory of the container. With less
+/// than this a large review costs up to three times the CPU.
+const BUFFER: usize = 32 << 10;
 
 /// A connection until it ends; where that is in good order, what it was on.
 type Http<'a, I> = Pin<Box<dyn Future<Output = hyper::Result<Opening<I>>> + Send + 'a>>;
