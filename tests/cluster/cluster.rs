@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
+use crate::helm_program;
 use crate::support::certs::Ca;
 use crate::support::secrets::{Secrets, secret};
 
@@ -30,7 +31,8 @@ pub const REGISTRATION: &str =
 pub struct Cluster {
     pub client: kube::Client,
     kubeconfig: PathBuf,
-    kubectl: PathBuf,
+    /// Where kubectl and helm are.
+    tools: String,
 }
 
 impl Cluster {
@@ -43,17 +45,20 @@ impl Cluster {
         let options = KubeConfigOptions::default();
         let config = kube::Config::from_custom_kubeconfig(read, &options).await.unwrap();
         let client = kube::Client::try_from(config).unwrap();
-        Self { client, kubeconfig, kubectl: Assets::find(None).unwrap().kubectl }
+        let helm = helm_program::find().expect("no helm");
+        let tools = [Assets::find(None).unwrap().kubectl, helm];
+        let tools = tools.map(|tool| tool.parent().unwrap().display().to_string()).join(":");
+        Self { client, kubeconfig, tools }
     }
 
     /// Runs a shell line as a user would, from the repository's root. Gives its output.
     pub async fn shell(&self, line: &str, stdin: &str) -> Result<String, String> {
-        let directory = self.kubectl.parent().unwrap().display();
-        let path = format!("{directory}:{}", std::env::var("PATH").unwrap_or_default());
+        let path = format!("{}:{}", self.tools, std::env::var("PATH").unwrap_or_default());
         let mut child = tokio::process::Command::new("sh")
             .args(["-ec", line])
             .env("PATH", path)
             .env("KUBECONFIG", &self.kubeconfig)
+            .envs(helm_program::nowhere())
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

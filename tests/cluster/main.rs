@@ -13,12 +13,15 @@
 // Clippy's exception for tests does not reach their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
+#[path = "../support/helm.rs"]
+mod helm_program;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod agent;
 mod cluster;
 mod handshakes;
+mod helm;
 mod load;
 mod long;
 mod outage;

@@ -55,7 +55,7 @@ async fn put(secrets: &Secrets, name: &str, ca: &Ca) {
 }
 
 /// Everything in the cluster that is named after us, of any kind.
-async fn left(cluster: &Cluster) -> Vec<String> {
+pub async fn left(cluster: &Cluster) -> Vec<String> {
     let kinds = cluster.kubectl("api-resources --verbs=list -o name").await;
     // Events tell what has been; and they go by themselves.
     let kinds: Vec<_> = kinds.lines().filter(|kind| !kind.starts_with("events")).collect();

@@ -4,10 +4,10 @@
 #[path = "../support/pki.rs"]
 mod pki;
 
-mod asks;
 mod certificates;
 mod edges;
 mod issuers;
 mod laws;
+mod repairs;
 mod scene;
 mod table;

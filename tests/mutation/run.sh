@@ -36,7 +36,7 @@ put_together() {
     cp "$root"/benches/*.rs "$tree/benches"
     cp "$root/Cargo.lock" "$tree"
     cat "$here/lib.rs" >"$tree/src/lib.rs"
-    (test_modules) >>"$tree/src/lib.rs"
+    (test_modules) >>"$tree/src/lib.rs" || exit 1
     # The same dependencies and profiles, so that nothing of them is built twice; no targets.
     awk '/^\[/ { skip = /^\[\[/ || /^\[lib\]/ } !skip' "$root/Cargo.toml" >"$tree/Cargo.toml"
     printf '\n[lib]\nname = "ca_overlap"\ndoctest = false\n\n[workspace]\n' >>"$tree/Cargo.toml"
@@ -52,9 +52,16 @@ test_modules() {
             sub(/main\.rs$/, "", directory)
             if (!path)
                 path = system("test -f " directory name ".rs") ? name "/mod.rs" : name ".rs"
+            whole = directory path
+            sub(/[^\/]*\/\.\.\//, "", whole)
             if (!(name in seen))
-                printf "\n#[cfg(test)]\n#[path = \"../%s%s\"]\nmod %s;\n", directory, path, name
-            seen[name] = 1
+                printf "\n#[cfg(test)]\n#[path = \"../%s\"]\nmod %s;\n", whole, name
+            else if (seen[name] != whole) {
+                # Left out, its tests would not be missed by anybody.
+                print "two modules of tests are named " name > "/dev/stderr"
+                exit 1
+            }
+            seen[name] = whole
             path = ""
         }' tests/decision/main.rs tests/admission/main.rs
 }

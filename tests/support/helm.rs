@@ -33,11 +33,15 @@ fn newest_built() -> Option<PathBuf> {
 
 /// A command of helm, without the settings and caches of whoever runs the tests.
 pub fn command(helm: &Path, subcommand: &str) -> Command {
-    let nowhere = Path::new(env!("CARGO_TARGET_TMPDIR")).join("helm");
     let mut command = Command::new(helm);
-    command.arg(subcommand).env("HELM_CONFIG_HOME", &nowhere).env("HELM_CACHE_HOME", &nowhere);
-    command.env("HELM_DATA_HOME", &nowhere).env_remove("KUBECONFIG");
+    command.arg(subcommand).envs(nowhere()).env_remove("KUBECONFIG");
     command
+}
+
+/// An environment in which helm has neither settings nor caches.
+pub fn nowhere() -> [(&'static str, PathBuf); 3] {
+    ["HELM_CONFIG_HOME", "HELM_CACHE_HOME", "HELM_DATA_HOME"]
+        .map(|name| (name, Path::new(env!("CARGO_TARGET_TMPDIR")).join("helm")))
 }
 
 /// The chart of this repository.

@@ -1,0 +1,63 @@
+//! The Helm chart, installed as the README says, upgraded under writes, and uninstalled.
+
+use ca_overlap::names;
+
+use crate::cluster::Cluster;
+use crate::load::Load;
+use crate::readme::commands;
+use crate::rollouts::replaced;
+use crate::uninstall::left;
+
+#[tokio::test]
+#[ignore = "needs a cluster: make node-test"]
+async fn the_chart_installs_upgrades_under_writes_and_goes() {
+    let cluster = Cluster::connect().await;
+    let namespace = names::NAMESPACE;
+    cluster.kubectl(&format!("--namespace {namespace} delete deployments --all")).await;
+    end_pods(&cluster).await;
+    cluster.kubectl("delete -k tests/cluster/manifests --ignore-not-found --timeout=200s").await;
+
+    let install: Vec<_> =
+        commands("## Install").into_iter().filter(|line| line.starts_with("helm ")).collect();
+    let [install] = &install[..] else { panic!("not one command of Helm: {install:?}") };
+    eprintln!("$ {install}");
+    shell(&cluster, install).await;
+    cluster.rolled_out().await;
+    cluster.registration_in_force().await;
+
+    // What is rejected shows only where a call without an answer rejects the write.
+    upgrade(&cluster, "registration.failurePolicy=Fail").await;
+    let load = Load::start(&cluster, "load-helm").await;
+    upgrade(&cluster, "log.level=debug,keeper.enabled=true").await;
+    replaced(&cluster).await;
+    assert_eq!(cluster.our_pods("keeper").await.len(), 2, "the keeper came with the upgrade");
+    load.more(50).await;
+    let total = load.end().await;
+    eprintln!("an upgrade by Helm: {} writes, {} rejected", total.writes, total.rejected.len());
+    total.all_overlap();
+
+    shell(&cluster, &format!("helm uninstall ca-overlap --namespace {namespace}")).await;
+    end_pods(&cluster).await;
+    cluster.kubectl(&format!("delete namespace {namespace} --timeout=200s")).await;
+    let left = left(&cluster).await;
+    assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+}
+
+async fn upgrade(cluster: &Cluster, values: &str) {
+    let namespace = names::NAMESPACE;
+    let line = format!(
+        "helm upgrade ca-overlap manifests/chart --namespace {namespace} \
+         --reset-then-reuse-values --set {values}"
+    );
+    shell(cluster, &line).await;
+}
+
+/// Draining takes its time, and is another test's.
+async fn end_pods(cluster: &Cluster) {
+    let line = format!("--namespace {} delete pods --all --grace-period=1", names::NAMESPACE);
+    cluster.kubectl(&line).await;
+}
+
+async fn shell(cluster: &Cluster, line: &str) {
+    cluster.shell(line, "").await.unwrap_or_else(|error| panic!("{error}"));
+}
