@@ -80,7 +80,7 @@ async fn little_of_the_program_is_in_memory_and_little_for_each_connection() {
     let (old, new) = (pki::ca().pem(), pki::ca().pem());
     let mut clients = Vec::new();
     // Also where each connection has had a large review: its buffers do not stay.
-    for (connections, filler, bar) in [(25, 2_600, 9), (500, 2_600, 26), (500, 200_000, 64)] {
+    for (connections, filler, bar) in [(25, 2_600, 9), (500, 2_600, 26), (500, 200_000, 32)] {
         while clients.len() < connections {
             clients.push(program.client().await);
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::BoxError;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::State;
@@ -79,13 +80,27 @@ async fn read_body(admission: &Admission, body: Body) -> Result<Bytes, Refusal> 
     if body.size_hint().lower() > admission.max_body as u64 {
         return Err(Refusal::TooLarge(admission.max_body));
     }
-    let limited = Limited::new(body, admission.max_body).collect();
-    let body = tokio::time::timeout(admission.body_timeout, limited).await;
+    let whole = gather(Limited::new(body, admission.max_body));
+    let body = tokio::time::timeout(admission.body_timeout, whole).await;
     match body.map_err(|_| Refusal::Slow)? {
-        Ok(collected) => Ok(collected.to_bytes()),
+        Ok(body) => Ok(body),
         Err(error) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(admission.max_body)),
         Err(_) => Err(Refusal::Interrupted),
     }
+}
+
+/// Each piece is copied as it arrives: all of them, kept until the last one has come, would be as much
+/// memory again, and hyper could not read into the same buffer.
+async fn gather(mut body: Limited<Body>) -> Result<Bytes, BoxError> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or_default();
+    // Of what is announced and never comes no page is touched.
+    let mut whole = Vec::with_capacity(announced);
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            whole.extend_from_slice(&data);
+        }
+    }
+    Ok(whole.into())
 }
 
 /// Reads a review, decides and writes the answer.

@@ -58,17 +58,10 @@ impl Repair {
     /// distrusted is among them.
     #[must_use]
     pub fn fitting(mut self) -> Self {
-        let is_too_long = |repair: &Self| {
-            let words = repair.certificates.iter().map(|c| c.to_string().len() + 1).sum::<usize>();
-            words + repair.settings_len() > MAX_ASK - ROOM_FOR_WORDS
-        };
+        let is_too_long = |repair: &Self| repair.to_string().len() > MAX_ASK - ROOM_FOR_WORDS;
         while is_too_long(&self) && self.certificates.pop().is_some() {}
         while is_too_long(&self) && self.settings.pop().is_some() {}
         self
-    }
-
-    fn settings_len(&self) -> usize {
-        self.settings.iter().map(|(key, value)| key.len() + value.len().div_ceil(3) * 4 + 2).sum()
     }
 
     fn parse(words: &[&str]) -> Option<Self> {
@@ -215,15 +208,19 @@ impl fmt::Display for Ask {
         match self {
             Self::Retire => f.write_str(self.name()),
             Self::Promote(fingerprint) => write!(f, "{} {fingerprint}", self.name()),
-            Self::Repair(Repair { certificates, settings }) => {
-                f.write_str(self.name())?;
-                for (key, value) in settings {
-                    let name = key.strip_prefix(names::PREFIX).unwrap_or(key);
-                    write!(f, " {name}:{}", BASE64_STANDARD.encode(value))?;
-                }
-                certificates.iter().try_for_each(|certificate| write!(f, " {certificate}"))
-            }
+            Self::Repair(repair) => write!(f, "{}{repair}", self.name()),
         }
+    }
+}
+
+/// Its words, with a space before each.
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (key, value) in &self.settings {
+            let name = key.strip_prefix(names::PREFIX).unwrap_or(key);
+            write!(f, " {name}:{}", BASE64_STANDARD.encode(value))?;
+        }
+        self.certificates.iter().try_for_each(|certificate| write!(f, " {certificate}"))
     }
 }
 
@@ -261,6 +258,33 @@ mod tests {
         assert_eq!(repair.settings.len(), names::SETTINGS.len());
         let ask = Ask::Repair(repair);
         assert_eq!(Ask::parse(&ask.to_annotation(u64::MAX)), Ok(ask));
+    }
+
+    /// `words` certificates whose words have this length together, spaces included.
+    fn filling(length: usize, words: usize) -> Repair {
+        let smallest = || Repaired::from(vec![0]);
+        let mut certificates: Vec<_> = std::iter::repeat_with(smallest).take(words - 1).collect();
+        let left = length - certificates.len() * " AAAA".len() - " ".len();
+        certificates.push(vec![0; left / 4 * 3].into());
+        let repair: Repair = certificates.into();
+        assert_eq!(repair.to_string().len(), length);
+        repair
+    }
+
+    #[test]
+    fn what_fits_to_the_last_byte_is_asked_for_whole() {
+        let room = MAX_ASK - ROOM_FOR_WORDS;
+        // Base64 comes in fours: as many words as make up for that.
+        let words = |length: usize| length % 4 + 4;
+        let fits = filling(room, words(room));
+        assert_eq!(fits.clone().fitting(), fits);
+        assert!(Ask::Repair(fits).to_annotation(u64::MAX).len() <= MAX_ASK);
+        let larger = filling(room + 1, words(room + 1));
+        assert_eq!(larger.clone().fitting().certificates.len(), larger.certificates.len() - 1);
+
+        let padded = |length: usize| "retire".to_owned() + &" ".repeat(length - "retire".len());
+        assert_eq!(Ask::parse(&padded(MAX_ASK)), Ok(Ask::Retire));
+        assert_eq!(Ask::parse(&padded(MAX_ASK + 1)), Err(ParseAskError));
     }
 
     #[test]

@@ -242,10 +242,10 @@ impl Server {
 }
 
 /// What hyper reads at a time at most, and keeps for a connection until it ends, in bytes; also the
-/// most that the header of a request may have. hyper's own limit is 400 KiB: a thousand connections
-/// that have had one large review each would hold more than the memory of the container. With less
-/// than this a large review costs up to three times the CPU.
-const BUFFER: usize = 32 << 10;
+/// most that the header of a request may have. It is the least that hyper takes; its own limit is
+/// 400 KiB, and a thousand connections that have had one large review each would hold more than
+/// the memory of the container.
+const BUFFER: usize = 8 << 10;
 
 /// A connection until it ends; where that is in good order, what it was on.
 type Http<'a, I> = Pin<Box<dyn Future<Output = hyper::Result<Opening<I>>> + Send + 'a>>;

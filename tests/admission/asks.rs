@@ -222,3 +222,15 @@ async fn without_room_for_the_record_nothing_is_repaired_and_the_record_stays() 
     assert_eq!(outcome.stored, stored);
     assert!(outcome.warnings().iter().any(|w| w.contains("not every CA")));
 }
+
+#[tokio::test]
+async fn the_room_that_the_ask_itself_took_is_room_for_what_it_brings_back() {
+    let mut stored = secret(&pki::ca().pem());
+    stored["immutable"] = true.into();
+    let group = "ca-overlap.dev/group".len() + "g".len();
+    stored["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - group).into();
+    let text = "repair".to_owned() + &setting("group", "g");
+    let outcome = ask(&asking(&stored, KEEPER, &text)).await;
+    assert_eq!(outcome.stored, annotate(stored, "group", "g"));
+    assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
+}

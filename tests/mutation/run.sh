@@ -84,7 +84,7 @@ judge() {
     [ "$viable" -gt 0 ] || { echo "no mutant was tested" >&2; exit 1; }
     tenths=$(((caught + timeout) * 1000 / viable))
     survivors "$out/missed.txt" >"$work/survivors"
-    sed -n 's/^| `\(src\/[^`]*\)`.*/\1/p' "$explained" | sort >"$work/explained"
+    sed -n 's/\\|/|/g; s/^| `\(src\/[^`]*\)`.*/\1/p' "$explained" | sort >"$work/explained"
     # As often as they are listed: two changes may have one name.
     comm -23 "$work/survivors" "$work/explained" >"$work/unexplained"
 

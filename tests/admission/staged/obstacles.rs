@@ -92,6 +92,16 @@ fn without_room_for_the_annotation_it_is_bundled() {
 }
 
 #[test]
+fn without_room_for_the_record_it_is_stored_as_written() {
+    let (mut world, mut object) = (World::new(leaf(1)), fresh(&[2], leaf(2)));
+    object["metadata"]["annotations"] = json!({"big": "x".repeat(262_144 - 3 - 10)});
+    let answer = world.write(object, GENERATOR);
+    assert_eq!(answer.warnings, [Warning::AnnotationsFull]);
+    assert_eq!((world.cas().0, world.served()), (vec![2], Some(leaf(2))));
+    assert_eq!((world.waiting(), world.stage()), (None, None));
+}
+
+#[test]
 fn what_has_no_race_is_not_staged() {
     // The same pair; one of a CA that is trusted already; no pair before; another mode.
     let mut world = World::new(leaf(1));
