@@ -242,6 +242,15 @@ mod tests {
     }
 
     #[test]
+    fn white_space_may_be_anywhere_within_base64() {
+        for body in ["QU\nJDQUJD\n", " QUJD\n  QUJD\n", "Q UJD\r\n\r\nQ\tUJD\n"] {
+            let text = format!("-----BEGIN A-----\n{body}-----END A-----\n");
+            let found = blocks(text.as_bytes()).next().unwrap();
+            assert_eq!(found.contents().as_deref(), Some(&b"ABCABC"[..]), "{body:?}");
+        }
+    }
+
+    #[test]
     fn the_size_is_foretold_for_every_remainder() {
         for len in [0, 1, 2, 3, 47, 48, 49, 96, 1000] {
             let mut out = Vec::new();

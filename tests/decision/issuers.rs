@@ -1,5 +1,8 @@
 //! Who issued what, and what it may cost to find out.
 
+use ca_overlap::overlap::certs::Certificate;
+use ca_overlap::overlap::issuer::Issuers;
+
 use crate::pki::{self, Identity, Spec};
 use crate::scene::Scene;
 
@@ -101,4 +104,15 @@ fn a_root_is_a_chain_of_its_own_though_another_has_its_name_and_key() {
     let mut scene = Scene::new().stored("CA1 CA1renewed");
     scene.write("CA2");
     assert_eq!(scene.shows(), "CA2 CA1*");
+}
+
+#[test]
+fn a_leaf_verifies_against_who_signed_it_and_not_against_a_namesake() {
+    let signers = look_alikes(2, false);
+    let leaf = pki::leaf(&signers[0], false);
+    let certificate = |one: &Identity| Certificate::from_der(one.der().to_vec()).unwrap();
+    let verifies =
+        |signer| Issuers::default().verifies(&[certificate(&leaf)], &[certificate(signer)]);
+    assert!(verifies(&signers[0]));
+    assert!(!verifies(&signers[1]));
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use ca_overlap::overlap::ask::Repaired;
 use ca_overlap::overlap::certs::Bundle;
 use ca_overlap::overlap::record::{Entry, Record};
-use ca_overlap::overlap::{RecordAfter, Warning};
+use ca_overlap::overlap::{MAX_OWN, RecordAfter, Warning};
 use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -216,6 +216,64 @@ fn a_repair_stays_within_the_room() {
     lowered.room = size / 2;
     let decision = lowered.repair("Root1");
     assert_eq!((lowered.shows().as_str(), decision.appended), ("CA3 Int1* CA1*", 0));
+}
+
+#[test]
+fn what_is_cut_in_the_same_write_is_room_for_what_is_repaired() {
+    let mut full = scene("CA3 CA2*");
+    (full.window, full.keep, full.room) = ("23h", "2", 8);
+    let decision = full.repair("CA1 CA4");
+    assert_eq!((full.shows().as_str(), decision.appended), ("CA3 CA1*", 1), "room for one");
+    assert!(decision.warnings.contains(&Warning::RepairIncomplete));
+}
+
+#[test]
+fn a_repair_may_take_the_last_byte() {
+    let size = scene("CA1").ca_crt.unwrap().len();
+    // One is left for a line end that may be missing.
+    for (room, expected) in [(size, "CA2"), (size + 1, "CA2 CA1*")] {
+        let mut tight = scene("CA2");
+        tight.room = room;
+        tight.repair("CA1");
+        assert_eq!(tight.shows(), expected, "{room}");
+    }
+}
+
+#[test]
+fn chains_lead_through_what_is_there_and_not_through_what_is_over() {
+    let incomplete = [Warning::RepairIncomplete];
+    let sub =
+        |scene: &Scene| Spec { subject: "Sub", ..Spec::default() }.signed_by(scene.get("Int1"));
+    // The generator's own intermediate makes one chain of the two: `keep` is 1.
+    let mut own = scene("CA2 Int1");
+    own.add("Sub", sub(&own));
+    repaired(own, "Sub Root1", "CA2 Int1 Sub* Root1*", &[]);
+    let mut over = scene("CA2");
+    over.add("Sub", sub(&over));
+    over.distrust = vec!["Int1"];
+    repaired(over, "Int1 Sub Root1", "CA2 Sub*", &incomplete);
+}
+
+#[test]
+fn nothing_is_carried_since_a_time_to_come() {
+    let mut lost = scene("CA2");
+    let mut repair = dated(&lost, "CA1*", None);
+    repair[0].entry.as_mut().unwrap().since = lost.now + SignedDuration::from_hours(1);
+    lost.ask(repair);
+    let record = lost.record.clone().unwrap();
+    let entry = record.entry(lost.get("CA1").fingerprint()).unwrap();
+    assert_eq!(entry.since, lost.now);
+}
+
+#[test]
+fn what_is_carried_makes_no_trust_store() {
+    for (own, expected) in [(MAX_OWN, 1), (MAX_OWN + 1, 0)] {
+        let mut scene = scene("CA2 CA1*");
+        scene.keep = "2";
+        let own: String = (0..own).map(|_| pki::ca().pem()).collect();
+        scene.ca_crt = Some((own + &scene.pem("CA1")).into_bytes());
+        assert_eq!(scene.repair("CA3").appended, expected);
+    }
 }
 
 #[test]
