@@ -226,6 +226,16 @@ fn a_leaf_that_is_written_alone_goes_into_service() {
 }
 
 #[test]
+fn a_fresh_object_that_holds_what_stands_there_changes_nothing() {
+    let mut world = World::staged();
+    let mut object = fresh(&[2], leaf(1));
+    object["data"]["ca.crt"] = world.stored["data"]["ca.crt"].clone();
+    let answer = world.write(object, GENERATOR);
+    assert_eq!(answer.staged, Some("kept"));
+    is_staged(&world);
+}
+
+#[test]
 fn half_a_pair_is_completed_by_the_half_that_waits() {
     // The pair comes by two patches, first with ca.crt: nothing is put aside of half a pair.
     let mut world = World::new(leaf(1));
