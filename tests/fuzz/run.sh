@@ -12,6 +12,9 @@ case $target in /*) ;; *) target=$PWD/$target ;; esac
 cargo_fuzz=${CARGO_FUZZ:-cargo-fuzz}
 all="review secrets pem record settings certificate"
 
+# So that a short run on a machine like this one does the same again; by default another one each time.
+seed=${CA_OVERLAP_FUZZ_SEED:-0}
+
 seconds=$1
 shift
 targets=${*:-$all}
@@ -54,7 +57,7 @@ for name in $targets; do
     fi
     printf '%-12s for %s s\n' "$name" "$seconds"
     # shellcheck disable=SC2086 # the seeds are a list of directories
-    RUST_BACKTRACE=0 "$programs/$name" -max_total_time="$seconds" -max_len="$max_len" -timeout=10 \
+    RUST_BACKTRACE=0 "$programs/$name" -max_total_time="$seconds" -seed="$seed" -max_len="$max_len" -timeout=10 \
         -rss_limit_mb=2048 -dict=tests/fuzz/dictionary.txt -print_final_stats=1 \
         -artifact_prefix="$crashes/$name-" "$found/$name" $seeds >"$log" 2>&1 &
     run=$!
