@@ -311,6 +311,9 @@ impl<'a> View<'a> {
     /// the same again, with a leaf that needs the second one, would change what is stored.
     fn in_stored_order(&self, mut chosen: Vec<usize>) -> Vec<usize> {
         let is_carried = |index: &usize| self.carried[*index].is_some();
+        if chosen.iter().filter(|index| is_carried(index)).is_sorted() {
+            return chosen;
+        }
         let mut carried: Vec<_> = chosen.iter().copied().filter(is_carried).collect();
         carried.sort_unstable();
         for (place, index) in chosen.iter_mut().filter(|i| is_carried(i)).zip(carried) {
