@@ -76,8 +76,12 @@ impl Spec<'_> {
 
     /// A certificate that `issuer` signed.
     pub fn signed_by(&self, issuer: &Identity) -> Identity {
+        self.signed_by_with(issuer, KeyPair::generate().unwrap())
+    }
+
+    /// The same of a given key: the renewal of another one.
+    pub fn signed_by_with(&self, issuer: &Identity, key: KeyPair) -> Identity {
         let params = self.params();
-        let key = KeyPair::generate().unwrap();
         let issuer = Issuer::from_params(&issuer.params, &issuer.key);
         let der = params.signed_by(&key, &issuer).unwrap().der().to_vec();
         Identity { params, key, der }

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::world::{
-    CAS, GENERATOR, KEEPER, LEAFS, World, annotate, bundle, fresh, leaf, set, set_pair,
+    CAS, GENERATOR, KEEPER, LEAFS, RENEWED, World, annotate, bundle, fresh, leaf, set, set_pair,
 };
 
 /// Leaf 1 is in service, leaf 2 waits, and both CAs are trusted.
@@ -253,6 +253,22 @@ fn half_a_pair_is_completed_by_the_half_that_waits() {
         world.patch(|object| object["data"][half] = new["data"][half].clone());
         is_staged(&world);
     }
+}
+
+#[test]
+fn a_renewal_that_keeps_the_key_of_the_waiting_pair_gets_it() {
+    // A PATCH of tls.crt alone: the key beside it, as stored, is that of the pair in service.
+    let renewed = fresh(&[2], RENEWED);
+    let mut world = World::staged();
+    world.patch(|object| object["data"]["tls.crt"] = renewed["data"]["tls.crt"].clone());
+    is_plain(&world, RENEWED, &[2, 1], &[1]);
+    // Whose the key of another leaf is nobody knows: it is stored as it was written.
+    let other = fresh(&[2], leaf(2) + 1);
+    let mut world = World::staged();
+    let served = world.stored["data"]["tls.key"].clone();
+    world.patch(|object| object["data"]["tls.crt"] = other["data"]["tls.crt"].clone());
+    assert_eq!(world.stored["data"]["tls.crt"], other["data"]["tls.crt"]);
+    assert_eq!(world.stored["data"]["tls.key"], served);
 }
 
 #[test]

@@ -16,18 +16,34 @@ use crate::pki::{self, Identity, Spec};
 
 /// Five roots of one subject, as legacy generators make them.
 pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..5).map(|_| pki::ca()).collect());
-/// Three leafs of each, and one that does not live long. A leaf is known by its number.
+/// Three leafs of each, one that does not live long, and one that renews the first of CA 2 and keeps its
+/// key. A leaf is known by its number.
 pub static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let short = Spec { subject: "leaf", is_ca: false, not_after: (2026, 3, 2), ..Spec::default() };
-    let leafs = CAS.iter().flat_map(|ca| (0..3).map(move |_| pki::leaf(ca, true).pem()));
-    leafs.chain([short.signed_by(&CAS[1]).pem()]).collect()
+    let spec = || Spec { subject: "leaf", is_ca: false, ..Spec::default() };
+    let mut leafs: Vec<_> =
+        CAS.iter().flat_map(|ca| (0..3).map(move |_| pki::leaf(ca, true))).collect();
+    leafs.push(Spec { not_after: (2026, 3, 2), ..spec() }.signed_by(&CAS[1]));
+    leafs.push(spec().signed_by_with(&CAS[2], leafs[leaf(2)].key_copy()));
+    leafs.iter().map(Identity::pem).collect()
 });
 /// The one of CA 1 that ends within a day.
 pub const SHORT: usize = 15;
 
+/// The one that renews the first leaf of CA 2, with the same key.
+pub const RENEWED: usize = 16;
+
 /// Which CA issued a leaf.
 pub fn issuer(leaf: usize) -> usize {
-    if leaf == SHORT { 1 } else { leaf / 3 }
+    match leaf {
+        SHORT => 1,
+        RENEWED => 2,
+        _ => leaf / 3,
+    }
+}
+
+/// The key of a leaf: a text that says whose it is.
+fn key(of: usize) -> String {
+    format!("CANARY key of leaf {}", if of == RENEWED { leaf(2) } else { of })
 }
 
 /// The first leaf of a CA.
@@ -47,8 +63,7 @@ pub struct World {
 
 /// What the `data` of a leaf is: its certificate, and a key that says whose it is.
 fn pair(leaf: usize) -> [Value; 2] {
-    let key = format!("CANARY key of leaf {leaf}");
-    [BASE64_STANDARD.encode(&LEAFS[leaf]).into(), BASE64_STANDARD.encode(key).into()]
+    [BASE64_STANDARD.encode(&LEAFS[leaf]).into(), BASE64_STANDARD.encode(key(leaf)).into()]
 }
 
 pub fn bundle(cas: &[usize]) -> Value {
@@ -187,12 +202,12 @@ impl World {
     }
 
     /// Both values are of the same leaf, or neither is there.
-    fn leaf_under(&self, crt: &str, key: &str) -> Option<usize> {
+    fn leaf_under(&self, crt: &str, key_name: &str) -> Option<usize> {
         let leaf = self.bytes(crt).map(|text| {
             LEAFS.iter().position(|leaf| leaf.as_bytes() == text).expect("a known leaf")
         });
-        let key = self.bytes(key).map(|text| String::from_utf8(text).unwrap());
-        assert_eq!(key, leaf.map(|leaf| format!("CANARY key of leaf {leaf}")), "a pair");
+        let stored = self.bytes(key_name).map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(stored, leaf.map(key), "a pair");
         leaf
     }
 
