@@ -210,7 +210,7 @@ impl<'a> View<'a> {
         if self.incoming.certificates().iter().any(|c| self.is_distrusted(c)) {
             warnings.push(Warning::DistrustedOwn);
         }
-        let chosen = self.in_stored_order(chosen.indexes);
+        let chosen = chosen.indexes;
         let starts_anew = |index| is_turning_point(case) && active.contains(&index);
         let appended = chosen.iter().map(|&index| match self.carried[index] {
             Some(entry) if !starts_anew(index) => entry,
@@ -305,21 +305,6 @@ impl<'a> View<'a> {
             return Vec::new();
         }
         self.places.iter().skip(1).filter_map(|place| self.carried[(*place)?]).collect()
-    }
-
-    /// What is carried already keeps its order, whatever it was chosen for: else a loop that writes
-    /// the same again, with a leaf that needs the second one, would change what is stored.
-    fn in_stored_order(&self, mut chosen: Vec<usize>) -> Vec<usize> {
-        let is_carried = |index: &usize| self.carried[*index].is_some();
-        if chosen.iter().filter(|index| is_carried(index)).is_sorted() {
-            return chosen;
-        }
-        let mut carried: Vec<_> = chosen.iter().copied().filter(is_carried).collect();
-        carried.sort_unstable();
-        for (place, index) in chosen.iter_mut().filter(|i| is_carried(i)).zip(carried) {
-            *place = index;
-        }
-        chosen
     }
 
     fn append(&self, text: &[u8], chosen: &[usize]) -> Vec<u8> {

@@ -379,12 +379,3 @@ fn a_leap_of_the_clock_only_changes_what_is_over() {
     scene.now = pki::now() + SignedDuration::from_hours(24);
     assert_eq!(scene.decide(Some(scene.pem("CA2").as_bytes()), None).appended, 0);
 }
-
-#[test]
-fn what_is_carried_keeps_its_order_whatever_the_leaf_needs() {
-    let mut scene = Scene::new().stored("CA3 CA2* CA1*");
-    scene.keep = "2";
-    let (bytes, leaf) = (scene.pem("CA3").into_bytes(), scene.leaf("CA1"));
-    scene.write_bytes(&bytes, Some(&leaf));
-    assert_eq!(scene.shows(), "CA3 CA2* CA1*");
-}
