@@ -1,7 +1,7 @@
 #!/bin/sh
-# The linker of `make static`: lays the functions that a webhook runs side by side. They are a fifth of
-# the program, and the kernel maps 64 KiB around each page that is touched: scattered, they keep
-# most of it in memory. docs/performance.md has the figures.
+# The linker of `make static`: lays the functions that a webhook runs side by side. The kernel maps 64 KiB
+# around each page that is touched: scattered, they keep most of the program in memory.
+# docs/performance.md has the figures.
 #
 # rustc calls this in place of cc. The functions are in build/hot-functions.txt, which `make
 # hot-functions` writes: by name, since symbols have a hash that changes with each compiler and each

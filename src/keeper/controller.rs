@@ -279,7 +279,7 @@ impl Controller {
             self.watched.insert(&key, tracked);
         } else if is_damaged {
             // A repair that was not seen waits for its turn, also of one that has no labels.
-            self.memory.find(&key, secret);
+            self.memory.found(&key, secret);
             self.deadlines.remove(&key);
             self.watched.remove(&key);
             self.schedule(&key);

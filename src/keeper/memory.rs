@@ -356,7 +356,7 @@ impl Memory {
 
     /// It is there after all, without its labels: what it has lost is kept until it is repaired,
     /// however long the webhook is away. A new object of this name is not it.
-    pub fn find(&mut self, key: &Key, secret: &SecretView) {
+    pub fn found(&mut self, key: &Key, secret: &SecretView) {
         let Some(kept) = self.secrets.get(key) else { return };
         if secret.object_uid() == Some(&kept.secret.uid) && self.lost.remove(key).is_some() {
             let uid = kept.namespace.clone();

@@ -367,8 +367,8 @@ async fn what_has_only_lost_its_labels_is_remembered_for_as_long_as_the_webhook_
     for key in [&wiped, &recreated] {
         memory.lose(key, Instant::now());
     }
-    memory.find(&wiped, &secret("u", &[&ca], &json!({}), None));
-    memory.find(&recreated, &secret("v", &[&ca], &json!({}), None));
+    memory.found(&wiped, &secret("u", &[&ca], &json!({}), None));
+    memory.found(&recreated, &secret("v", &[&ca], &json!({}), None));
     tokio::time::advance(Duration::from_secs(601)).await;
     assert_eq!(memory.expire(Instant::now()), [recreated]);
     assert!(memory.get(&wiped, Instant::now()).is_some());
