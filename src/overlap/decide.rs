@@ -283,7 +283,14 @@ impl<'a> View<'a> {
             is_over: self.indexes().map(|index| self.is_over(index)).collect(),
             stays: &self.is_incoming,
         };
-        select::choose(&candidates, &pool, room)
+        let mut chosen = select::choose(&candidates, &pool, room);
+        if case == Case::Same {
+            // As they are stored, whatever was chosen first, so that a write that is repeated
+            // gives the same bytes: which one the leaf needs, and who issued whom, can look
+            // different once other certificates of the same name are gone.
+            chosen.indexes.sort_unstable();
+        }
+        chosen
     }
 
     /// The stored certificates that the *incoming* leaf needs, because no incoming one issued it:

@@ -33,11 +33,14 @@ pub(super) struct Room {
     pub(super) bytes: usize,
 }
 
-/// What is carried, as indexes into the stored certificates, in the order of the bundle.
+/// What is carried, as indexes into the stored certificates, in the order of choice.
 #[derive(Debug, Default)]
 pub(super) struct Chosen {
     pub(super) indexes: Vec<usize>,
     pub(super) warnings: Vec<Warning>,
+    /// Where the chains begin. Counted by these, not by who issued no other: cross-signed
+    /// certificates can issue each other in a circle, and a link of a chain can be missing.
+    starts: Vec<usize>,
 }
 
 /// What the choice is made from: for each stored certificate, by its index, what is known of it.
@@ -59,24 +62,34 @@ impl Pool<'_> {
     }
 }
 
-/// Takes the first candidates that fit. One that does not fit is passed over, not the end: a
-/// later one may belong to a chain that is already taken.
+/// Takes the first candidates that fit, with their chains.
 pub(super) fn choose(candidates: &[Candidate], pool: &Pool<'_>, room: Room) -> Chosen {
+    if room.chains == 0 {
+        return Chosen::default();
+    }
+    // All of them together have as many chains in any order. One after the other they can have more
+    // on the way, where one comes later whose chain holds two that came before: what was chosen
+    // once would then not be chosen again by a write that finds it in another order.
+    let all = take(candidates, pool, Room { chains: usize::MAX, ..room });
+    if all.starts.len() <= room.chains { all } else { take(candidates, pool, room) }
+}
+
+/// One that does not fit is passed over, not the end: a later one may belong to a chain that is
+/// already taken.
+fn take(candidates: &[Candidate], pool: &Pool<'_>, room: Room) -> Chosen {
     let mut chosen = Chosen::default();
-    // Where the taken chains begin. Counted by these, not by who issued no other: cross-signed
-    // certificates can issue each other in a circle, and a link of a chain can be missing.
-    let mut starts: Vec<usize> = Vec::new();
     let mut bytes = 0;
     for candidate in candidates {
         let first = candidate.index;
-        if room.chains == 0 || !pool.fits(first, candidate) || chosen.indexes.contains(&first) {
+        if !pool.fits(first, candidate) || chosen.indexes.contains(&first) {
             continue;
         }
         // Only through what the result holds: the next write sees no other links, and has to
         // count the same chains.
         let passes = |i: usize| pool.stays[i] || pool.fits(i, candidate);
         let chain = pool.family.chain_of(first, passes);
-        let mut begun: Vec<_> = starts.iter().copied().filter(|s| !chain.contains(s)).collect();
+        let mut begun = chosen.starts.clone();
+        begun.retain(|start| !chain.contains(start));
         if begun.len() == room.chains {
             continue;
         }
@@ -89,7 +102,7 @@ pub(super) fn choose(candidates: &[Candidate], pool: &Pool<'_>, room: Room) -> C
             continue;
         }
         begun.push(first);
-        (starts, bytes) = (begun, with_these);
+        (chosen.starts, bytes) = (begun, with_these);
         chosen.indexes.extend(more);
     }
     chosen

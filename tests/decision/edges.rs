@@ -379,3 +379,28 @@ fn a_leap_of_the_clock_only_changes_what_is_over() {
     scene.now = pki::now() + SignedDuration::from_hours(24);
     assert_eq!(scene.decide(Some(scene.pem("CA2").as_bytes()), None).appended, 0);
 }
+
+#[test]
+fn what_is_carried_keeps_its_order_whatever_the_leaf_needs() {
+    let mut scene = Scene::new().stored("CA3 CA2* CA1*");
+    scene.keep = "2";
+    let (bytes, leaf) = (scene.pem("CA3").into_bytes(), scene.leaf("CA1"));
+    scene.write_bytes(&bytes, Some(&leaf));
+    assert_eq!(scene.shows(), "CA3 CA2* CA1*");
+}
+
+#[test]
+fn chains_that_a_later_one_joins_count_as_one() {
+    // A root and its renewal are two chains, until an intermediate comes that both have issued.
+    let mut scene = Scene::new().recorded();
+    let renewed = Spec { not_after: (2031, 1, 1), ..Spec::default() }
+        .self_signed_with(scene.get("CA1").key_copy());
+    scene.add("Again", renewed);
+    scene.add("Int", Spec { subject: "Int", ..Spec::default() }.signed_by(scene.get("CA1")));
+    scene.keep = "2";
+    let mut scene = scene.stored("CA1 Again X Int");
+    scene.write("CA2");
+    assert_eq!(scene.shows(), "CA2 CA1* Again* X* Int*");
+    scene.write("CA2");
+    assert_eq!(scene.shows(), "CA2 CA1* Again* X* Int*");
+}
