@@ -85,6 +85,7 @@ fn tls(args: &Args) -> anyhow::Result<Arc<ServerConfig>> {
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }
 

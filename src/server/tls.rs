@@ -78,6 +78,8 @@ impl ServingCert {
             config.send_tls13_tickets = 0;
         } else {
             config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Configuration)?;
+            // One, as Go's servers: the API server uses none, and each is work in every handshake.
+            config.send_tls13_tickets = 1;
         }
         Ok(Self { config: Arc::new(config), leaf, not_before, not_after })
     }

@@ -1,6 +1,7 @@
 //! What cannot be staged is bundled, each time with its own warning; what need not be, without one.
 
 use base64::prelude::*;
+use ca_overlap::admission::respond::Answer;
 use ca_overlap::overlap::Warning;
 use ca_overlap::overlap::staged::Keeper;
 use serde_json::{Value, json};
@@ -66,6 +67,41 @@ fn both_pairs_must_fit() {
     assert_eq!(world.cas().0, [2, 1]);
     assert_eq!(world.stored["data"]["tls.key"], full["data"]["tls.key"]);
     assert!(world.stored["data"].get("pending.tls.key").is_none());
+}
+
+/// A pair of this leaf with a key of this many bytes.
+fn with_key(mut object: Value, bytes: usize) -> Value {
+    object["data"]["tls.key"] = BASE64_STANDARD.encode(vec![0; bytes]).into();
+    object
+}
+
+/// Leaf 3 with a key of 2,000 bytes is in service, and the one that comes is as large as leaves
+/// `free` bytes beside both.
+fn crowded(free: usize) -> (World, Answer) {
+    let mut world = World::new(leaf(1));
+    world.stored = with_key(world.stored, 2_000);
+    let taken = CAS[2].pem().len() + LEAFS[leaf(1)].len() + 2_000 + LEAFS[leaf(2)].len();
+    let answer = world.write(with_key(fresh(&[2], leaf(2)), 1_048_576 - taken - free), GENERATOR);
+    (world, answer)
+}
+
+#[test]
+fn the_bundle_must_fit_beside_both_pairs() {
+    let (world, answer) = crowded(CAS[1].pem().len() - 1);
+    assert_eq!((answer.staged, answer.warnings), (None, vec![Warning::StagedUnverified]));
+    assert_eq!(world.cas().0, [2, 1], "one pair leaves room");
+    let (world, answer) = crowded(CAS[1].pem().len());
+    assert_eq!((answer.staged, answer.warnings), (Some("begun"), vec![]));
+    assert_eq!(world.cas().0, [2, 1]);
+}
+
+#[test]
+fn a_pair_that_goes_leaves_its_room_to_the_bundle() {
+    let (mut world, _) = crowded(CAS[1].pem().len());
+    world.keeper = Keeper::Lost;
+    let answer = world.patch(|object| object["data"]["ca.crt"] = bundle(&[4, 3]));
+    assert_eq!((answer.staged, answer.warnings), (Some("ended"), vec![Warning::StagedNoKeeper]));
+    assert_eq!(world.cas().0, [4, 3, 2]);
 }
 
 #[test]

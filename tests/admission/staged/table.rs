@@ -350,3 +350,32 @@ fn a_repair_reaches_a_staged_secret_too() {
     assert_eq!((answer.asked, answer.staged), (Some("repair"), Some("kept")));
     assert_eq!(world.shows(), (Some(3), Some(6), vec![2, 1, 4], vec![1, 4]));
 }
+
+#[test]
+fn without_staged_mode_a_stage_ends_and_says_it_once() {
+    let mut world = World::staged();
+    world.keeper = Keeper::Absent;
+    let answer = world.patch(|_| ());
+    assert_eq!((answer.staged, answer.warnings), (Some("ended"), vec![Warning::StagedUnavailable]));
+    is_plain(&world, 6, &[2, 1], &[1]);
+}
+
+#[test]
+fn a_stage_that_ends_carries_what_the_leaf_in_service_needs() {
+    // The write shows the held leaf, and the one that waits comes into service.
+    let mut world = World::staged();
+    world.keeper = Keeper::Lost;
+    let answer = world.patch(|object| object["data"]["ca.crt"] = bundle(&[4]));
+    assert_eq!((answer.staged, answer.warnings), (Some("ended"), vec![Warning::StagedNoKeeper]));
+    is_plain(&world, 6, &[4, 2], &[2]);
+}
+
+#[test]
+fn the_held_pair_that_is_written_with_its_ca_is_meant() {
+    // It could not tell before what it means: the mode is changed by the same write.
+    let mut world = World::staged();
+    let mut back = fresh(&[1], leaf(1));
+    back["metadata"]["labels"] = json!({"ca-overlap.dev/mode": "bundle"});
+    assert_eq!(world.write(back, GENERATOR).staged, Some("ended"));
+    is_plain(&world, 3, &[1, 2], &[2]);
+}
