@@ -180,6 +180,14 @@ bench: bench-programs control-plane ## Measure everything beside other webhooks 
 bench-instructions: bench-programs ## Count instructions per request with valgrind, beside an allow-all server
 	$(BENCH) --mode instructions
 
+.PHONY: bench-profile
+bench-profile: need-rust need-valgrind ## Show where the instructions of whole requests go, beside an allow-all server
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --bin ca-overlap -- -C strip=none
+	mkdir -p $(TARGET)/bench/symbols && cp $(STATIC_DIR)/ca-overlap $(TARGET)/bench/symbols/
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --example allow_all -- -C strip=none
+	cargo run --locked --example bench -- run --mode profile --program $(TARGET)/bench/symbols/ca-overlap \
+		--allow-all $(STATIC_DIR)/examples/allow_all
+
 .PHONY: bench-publish
 bench-publish: need-rust ## Put the last results of make bench into docs/
 	cargo run --locked --example bench -- publish $(TARGET)/bench/full.json

@@ -2,10 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use base64::prelude::*;
 use ca_overlap::names;
 use ca_overlap::tools::control_plane::{
@@ -15,6 +13,7 @@ use ca_overlap::tools::control_plane::{
 use crate::client::{Connection, Target};
 use crate::load::Load;
 use crate::pki;
+use crate::profile::{self, Asked, callgrind, collected};
 use crate::results::{Hostile, Instructions, OURS};
 use crate::reviews::wire;
 use crate::server::{Kind, memory};
@@ -51,8 +50,7 @@ impl Session<'_> {
     /// less once as many.
     pub async fn instructions(&mut self) -> Result<()> {
         const REQUESTS: u64 = 500;
-        if Command::new("valgrind").arg("--version").output().is_err() {
-            self.results.not_measured.push("instructions: valgrind is missing".into());
+        if !profile::is_there(&mut self.results) {
             return Ok(());
         }
         let rigs: Vec<_> = self.distinct().filter(|rig| rig.kind != Kind::Peer).cloned().collect();
@@ -60,23 +58,10 @@ impl Session<'_> {
             for (what, review) in
                 [("bundling", &self.reviews.bundle_8k), ("nothing to do", &self.reviews.nothing_8k)]
             {
+                let asked = Asked { review, anew: false };
                 let mut counts = [0, 0];
                 for (count, requests) in counts.iter_mut().zip([REQUESTS, 2 * REQUESTS]) {
-                    let out = self.serving.path().join("callgrind.out");
-                    let file = format!("--callgrind-out-file={}", out.display());
-                    let wrapper = ["taskset", "-c", "0", "valgrind", "--tool=callgrind", &file];
-                    let mut server = rig.start_under(self.serving, &wrapper)?;
-                    let mut connection = server.dial().await?;
-                    for _ in 0..requests {
-                        connection.call(&server.target, review).await?;
-                    }
-                    drop(connection);
-                    // The product drains at the first signal and ends at the second.
-                    server.signal("TERM")?;
-                    if !server.ended(Duration::from_secs(2)).await? {
-                        server.signal("TERM")?;
-                    }
-                    ensure!(server.ended(Duration::from_secs(60)).await?, "valgrind does not end");
+                    let out = callgrind(&rig, self.serving, asked, requests).await?;
                     *count = collected(&out)?;
                 }
                 self.results.instructions.push(Instructions {
@@ -136,16 +121,6 @@ impl Session<'_> {
         self.results.self_managed = Some(memory(webhook.process().pid())?);
         Ok(())
     }
-}
-
-/// What callgrind counted.
-fn collected(file: &Path) -> Result<u64> {
-    let text = std::fs::read_to_string(file)?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix("summary: ").or_else(|| line.strip_prefix("totals: ")));
-    let Some(line) = line else { bail!("{}: no totals", file.display()) };
-    line.trim().parse().context("totals")
 }
 
 /// Bodies that try to make us work, in half the size and the whole.

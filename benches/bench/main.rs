@@ -22,6 +22,7 @@ mod extremes;
 mod load;
 mod pki;
 mod plot;
+mod profile;
 mod rates;
 mod report;
 mod results;
@@ -92,6 +93,8 @@ enum Mode {
     Measure,
     /// Instructions per request alone, ours and allow-all
     Instructions,
+    /// Where the instructions of a request go, ours and allow-all; both with symbols
+    Profile,
     /// Memory of our program with certificates of its own alone; needs the control plane
     SelfManaged,
 }
@@ -129,6 +132,10 @@ impl Run {
         let plan = self.mode.plan();
         let mut session =
             Session { plan, rigs: &rigs, serving: &serving, reviews: &reviews, results };
+        if self.mode == Mode::Profile {
+            println!("{}", session.profile().await?);
+            return Ok(());
+        }
         let outcome = self.phases(&mut session).await;
         let mut results = session.results;
         if let Err(error) = &outcome {
@@ -144,7 +151,7 @@ impl Run {
         match self.mode {
             Mode::Instructions => return session.instructions().await,
             Mode::SelfManaged => return session.self_managed(&self.program).await,
-            Mode::Full | Mode::Quick | Mode::Trial | Mode::Measure => {}
+            Mode::Full | Mode::Quick | Mode::Trial | Mode::Measure | Mode::Profile => {}
         }
         session.starts().await.context("starts")?;
         session.memory().await.context("memory")?;
@@ -174,7 +181,7 @@ impl Run {
             return Ok(vec![ours]);
         }
         let allow_all = rig(ALLOW_ALL, &self.allow_all, Kind::AllowAll)?;
-        if self.mode == Mode::Instructions {
+        if matches!(self.mode, Mode::Instructions | Mode::Profile) {
             return Ok(vec![ours, allow_all]);
         }
         Ok(vec![

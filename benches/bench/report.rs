@@ -209,7 +209,7 @@ fn hostile_table(results: &Results) -> String {
 }
 
 /// A table; nothing where it has no rows.
-fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let rows: Vec<String> = rows.map(|row| format!("| {} |\n", row.join(" | "))).collect();
     if rows.is_empty() {
         return String::new();
