@@ -30,6 +30,7 @@ use tower::Service;
 
 use super::crowd::{Crowd, Silent};
 use super::drain::{Connection, Drain};
+use super::eager::eager;
 use super::opening::{Opening, watched};
 use super::tls::{Published, ServingCert};
 use crate::telemetry::{HandshakeResult, ServerMetrics, TimeoutPhase};
@@ -215,7 +216,7 @@ impl Server {
         http.timer(TokioTimer::new()).header_read_timeout(self.limits.idle_timeout);
         http.max_buf_size(BUFFER);
         let connection = http.serve_connection(TokioIo::new(io), service).without_shutdown();
-        (Box::pin(connection.map_ok(|parts| parts.io.into_inner())), spoken)
+        (Box::pin(eager(connection.map_ok(|parts| parts.io.into_inner()))), spoken)
     }
 
     /// Serves until the peer leaves, is too slow, or was asked to close.

@@ -9,6 +9,7 @@ pub mod accept;
 pub mod admin;
 mod crowd;
 pub mod drain;
+mod eager;
 mod opening;
 pub mod self_check;
 pub mod tls;

@@ -200,6 +200,23 @@ async fn settings_without_room_are_left_out_with_one_warning() {
 }
 
 #[tokio::test]
+async fn a_setting_without_room_counts_for_its_own_write_alone() {
+    let (first, second, third) = (pki::ca(), pki::ca(), pki::ca());
+    let stored = annotate(carrying(&second, &first), "keep", "2");
+    let roomy = ask(&review(&stored, &secret(&third.pem()))).await;
+    let record = roomy.annotation("carried").unwrap().len();
+    let mut full = secret(&third.pem());
+    let needed = "ca-overlap.dev/carried".len() + record + "ca-overlap.dev/keep".len();
+    full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - needed).into();
+    let outcome = ask(&review(&stored, &full)).await;
+    assert_eq!(outcome.ca_crt(), third.pem() + &second.pem() + &first.pem());
+    assert_eq!(outcome.annotation("keep"), None);
+    assert!(outcome.warnings()[0].contains("annotations have no room"));
+    let again = ask(&review(&outcome.stored, &full)).await;
+    assert_eq!(again.ca_crt(), third.pem() + &second.pem());
+}
+
+#[tokio::test]
 async fn a_ca_crt_that_is_not_base64_passes_as_it_is() {
     let mut bad = secret("");
     bad["data"]["ca.crt"] = "%%%".into();
