@@ -80,15 +80,20 @@ async fn little_of_the_program_is_in_memory_and_little_for_each_connection() {
     let (old, new) = (pki::ca().pem(), pki::ca().pem());
     let mut clients = Vec::new();
     // Also where each connection has had a large review: its buffers do not stay.
-    for (connections, filler, bar) in [(25, 2_600, 9), (500, 2_600, 26), (500, 200_000, 32)] {
+    for (connections, filler, bar) in [(25, 3_200, 9), (500, 3_200, 26), (500, 200_000, 32)] {
         while clients.len() < connections {
             clients.push(program.client().await);
         }
         let review = request(&review(&old, &new, filler));
-        for _ in 0..4 {
-            for client in &mut clients {
-                client.send(review.as_bytes()).await.unwrap();
-                assert_eq!(within(client.answer()).await.unwrap().status, 200);
+        // One after the other, then all at a time: no request is half read for long.
+        for at_a_time in [1, 1, connections, connections] {
+            for clients in clients.chunks_mut(at_a_time) {
+                for client in &mut *clients {
+                    client.send(review.as_bytes()).await.unwrap();
+                }
+                for client in clients {
+                    assert_eq!(within(client.answer()).await.unwrap().status, 200);
+                }
             }
         }
         let (resident, size) = (program.resident() >> 10, review.len() >> 10);

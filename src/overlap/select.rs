@@ -88,8 +88,8 @@ fn take(candidates: &[Candidate], pool: &Pool<'_>, room: Room) -> Chosen {
         // count the same chains.
         let passes = |i: usize| pool.stays[i] || pool.fits(i, candidate);
         let chain = pool.family.chain_of(first, passes);
-        let mut begun = chosen.starts.clone();
-        begun.retain(|start| !chain.contains(start));
+        let stands = |start: &usize| !chain.contains(start);
+        let mut begun: Vec<_> = chosen.starts.iter().copied().filter(stands).collect();
         if begun.len() == room.chains {
             continue;
         }

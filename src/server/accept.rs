@@ -16,7 +16,7 @@ use axum::response::Response;
 use futures::{FutureExt, TryFutureExt};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -30,7 +30,7 @@ use tower::Service;
 
 use super::crowd::{Crowd, Silent};
 use super::drain::{Connection, Drain};
-use super::eager::eager;
+use super::eager::{SMALL, eager};
 use super::opening::{Opening, watched};
 use super::tls::{Published, ServingCert};
 use crate::telemetry::{HandshakeResult, ServerMetrics, TimeoutPhase};
@@ -141,11 +141,11 @@ impl Server {
     async fn connection(&self, stream: TcpStream, silent: &Silent) {
         // Answers are small and written at once: waiting for more only delays them.
         drop(stream.set_nodelay(true));
-        let requested = AtomicBool::new(false);
+        let requests = Requests::default();
         match &self.transport {
             Transport::Plain => {
-                let (http, spoken) = self.http(stream, silent, &requested, || false);
-                self.until_end(http, &spoken, &requested).await;
+                let (http, spoken) = self.http(stream, silent, &requests, || false);
+                self.until_end(http, &spoken, &requests).await;
             }
             Transport::Tls(published) => {
                 let mut published = published.clone();
@@ -154,8 +154,8 @@ impl Server {
                 drop(current);
                 // An error says that nothing can be published any more.
                 let outdated = || published.has_changed().unwrap_or(false);
-                let (http, spoken) = self.http(stream, silent, &requested, outdated);
-                self.until_end(http, &spoken, &requested).await;
+                let (http, spoken) = self.http(stream, silent, &requests, outdated);
+                self.until_end(http, &spoken, &requests).await;
             }
         }
     }
@@ -190,7 +190,7 @@ impl Server {
         &'a self,
         io: I,
         silent: &'a Silent,
-        requested: &'a AtomicBool,
+        requests: &'a Requests,
         outdated: O,
     ) -> (Http<'a, I>, Arc<Notify>)
     where
@@ -199,9 +199,11 @@ impl Server {
     {
         let (io, spoken) = watched(io);
         let service = service_fn(move |request: Request<Incoming>| {
-            if !requested.swap(true, Ordering::Relaxed) {
+            if !requests.have_come.swap(true, Ordering::Relaxed) {
                 silent.has_spoken();
             }
+            let is_small = request.body().size_hint().upper().is_some_and(|size| size <= SMALL);
+            requests.is_small.store(is_small, Ordering::Relaxed);
             let answer = answer(self.router.clone(), request, &self.metrics);
             async move {
                 let mut response = answer.await;
@@ -216,11 +218,12 @@ impl Server {
         http.timer(TokioTimer::new()).header_read_timeout(self.limits.idle_timeout);
         http.max_buf_size(BUFFER);
         let connection = http.serve_connection(TokioIo::new(io), service).without_shutdown();
-        (Box::pin(eager(connection.map_ok(|parts| parts.io.into_inner()))), spoken)
+        let http = connection.map_ok(|parts| parts.io.into_inner());
+        (Box::pin(eager(http, &requests.is_small)), spoken)
     }
 
     /// Serves until the peer leaves, is too slow, or was asked to close.
-    async fn until_end<I>(&self, mut http: Http<'_, I>, spoken: &Notify, requested: &AtomicBool)
+    async fn until_end<I>(&self, mut http: Http<'_, I>, spoken: &Notify, requests: &Requests)
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
@@ -229,7 +232,7 @@ impl Server {
             () = spoken.notified() => {
                 match timeout(self.limits.request_timeout, &mut http).await {
                     Ok(ended) => ended,
-                    Err(_) if requested.load(Ordering::Relaxed) => http.await,
+                    Err(_) if requests.have_come.load(Ordering::Relaxed) => http.await,
                     Err(_) => return self.metrics.timed_out(TimeoutPhase::FirstRequest),
                 }
             }
@@ -240,6 +243,14 @@ impl Server {
             Err(error) => tracing::debug!(%error, "connection failed"),
         }
     }
+}
+
+/// What is known of the requests of a connection.
+#[derive(Default)]
+struct Requests {
+    have_come: AtomicBool,
+    /// Whether the latest one has a small body.
+    is_small: AtomicBool,
 }
 
 /// What hyper reads at a time at most, and keeps for a connection until it ends, in bytes; also the

@@ -200,7 +200,7 @@ fn only_appends(
     let canonical: String = appended.iter().map(|der| x509::canonical(der)).collect();
     rule!(blocks == canonical.as_bytes(), "more than canonical certificates is appended");
     rule!(!appended.is_empty(), "bytes without a certificate are appended");
-    let (had, has) = (x509::certificates(stored), x509::certificates(incoming));
+    let (had, has) = (x509::certificates(stored), x509::undisputed(incoming));
     for (index, der) in appended.iter().enumerate() {
         rule!(!appended[..index].contains(der) && !has.contains(der), "one is appended twice");
         // Other readers may lose sight of what stands behind broken text.

@@ -12,6 +12,17 @@ pub fn certificates(text: &[u8]) -> Vec<Vec<u8>> {
     CertificateDer::pem_slice_iter(text).flatten().map(|der| der.to_vec()).collect()
 }
 
+/// Those that any reader finds. A boundary that begins a block inside of another is passed over by
+/// rustls-pki-types, while for Go and for us nothing before it is a certificate.
+pub fn undisputed(text: &[u8]) -> Vec<Vec<u8>> {
+    let text = String::from_utf8_lossy(text);
+    let blocks = text.split_inclusive("-----END CERTIFICATE-----").filter_map(|part| {
+        let begin = part.rfind("-----BEGIN CERTIFICATE-----")?;
+        Some(format!("{}\n", &part[begin..]))
+    });
+    blocks.flat_map(|block| certificates(block.as_bytes())).collect()
+}
+
 pub fn sha256(der: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
     digest.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
