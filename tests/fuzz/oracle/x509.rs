@@ -12,13 +12,19 @@ pub fn certificates(text: &[u8]) -> Vec<Vec<u8>> {
     CertificateDer::pem_slice_iter(text).flatten().map(|der| der.to_vec()).collect()
 }
 
-/// Those that any reader finds. A boundary that begins a block inside of another is passed over by
-/// rustls-pki-types, while for Go and for us nothing before it is a certificate.
+/// Those that any reader finds. rustls-pki-types passes over a boundary that begins a block inside of
+/// another, and finds one that does not begin its line, where for Go and for us nothing is a
+/// certificate.
 pub fn undisputed(text: &[u8]) -> Vec<Vec<u8>> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    const END: &str = "-----END CERTIFICATE-----";
     let text = String::from_utf8_lossy(text);
-    let blocks = text.split_inclusive("-----END CERTIFICATE-----").filter_map(|part| {
-        let begin = part.rfind("-----BEGIN CERTIFICATE-----")?;
-        Some(format!("{}\n", &part[begin..]))
+    let begins_line = |before: &str| before.is_empty() || before.ends_with('\n');
+    let blocks = text.split_inclusive(END).filter_map(|part| {
+        let begin = part.rfind(BEGIN)?;
+        let is_whole =
+            begins_line(&part[..begin]) && part.strip_suffix(END).is_some_and(begins_line);
+        is_whole.then(|| format!("{}\n", &part[begin..]))
     });
     blocks.flat_map(|block| certificates(block.as_bytes())).collect()
 }
