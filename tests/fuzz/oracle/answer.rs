@@ -14,7 +14,7 @@ use super::rule::Checked;
 use super::x509;
 
 const MAX_DATA: usize = 1024 * 1024;
-const MAX_ANNOTATIONS: usize = 256 * 1024;
+pub const MAX_ANNOTATIONS: usize = 256 * 1024;
 const MAX_WARNING: usize = 120;
 const OURS: &str = "ca-overlap.dev/";
 
@@ -139,22 +139,21 @@ fn is_map_of_ours(value: &Value) -> bool {
 }
 
 fn within_limits(before: &Value, after: &Value) -> Checked {
-    let annotations = |secret: &Value| {
-        let map = secret["metadata"]["annotations"].as_object();
-        let sizes = map.into_iter().flatten();
-        sizes
-            .map(|(key, value)| key.len() + value.as_str().unwrap_or_default().len())
-            .sum::<usize>()
-    };
     let data = |secret: &Value| {
         let values = secret["data"].as_object().into_iter().flatten();
         values.map(|(_, value)| decoded_len(value)).sum::<usize>()
     };
-    let (was, is) = (annotations(before), annotations(after));
+    let (was, is) = (annotation_bytes(before), annotation_bytes(after));
     rule!(is <= MAX_ANNOTATIONS.max(was), "{is} bytes of annotations");
     let (was, is) = (data(before), data(after));
     rule!(is <= MAX_DATA.max(was), "{is} bytes of data");
     Ok(())
+}
+
+/// What the API server's limit counts: keys and values together, in bytes.
+pub fn annotation_bytes(object: &Value) -> usize {
+    let annotations = object["metadata"]["annotations"].as_object().into_iter().flatten();
+    annotations.map(|(key, value)| key.len() + value.as_str().unwrap_or_default().len()).sum()
 }
 
 /// The size of canonical base64.

@@ -68,26 +68,17 @@ fn applies(review: &Value, answer: &[u8]) -> Checked {
 /// Whether a setting that counted for this write is not on the stored Secret, because annotations have
 /// no room for it: a warning says so, and the next write is decided without it.
 fn loses_a_setting(request: &Value, stored: &Value) -> bool {
-    let size = |value: &Value| -> usize {
-        let annotations = value["metadata"]["annotations"].as_object();
-        annotations
-            .into_iter()
-            .flatten()
-            .map(|(key, text)| key.len() + text.as_str().map_or(0, str::len))
-            .sum()
-    };
     ["keep", "window", "distrust"].iter().any(|name| {
         let key = format!("ca-overlap.dev/{name}");
         let annotation = |object: &Value| object["metadata"]["annotations"][&key].clone();
         let old = annotation(&request["oldObject"]);
         let is_lost = annotation(&request["object"]).is_null() && annotation(stored).is_null();
         let needed = key.len() + old.as_str().map_or(0, str::len);
-        old.is_string() && is_lost && size(stored) + needed > MAX_ANNOTATIONS
+        old.is_string()
+            && is_lost
+            && answer::annotation_bytes(stored) + needed > answer::MAX_ANNOTATIONS
     })
 }
-
-/// The limit of the API server for keys and values together, in bytes.
-const MAX_ANNOTATIONS: usize = 256 * 1024;
 
 /// Deciding again changes nothing, save that what is over is cut by the next write that leaves
 /// `ca.crt` alone, and that a write which holds what was just cut brings it back.
