@@ -9,7 +9,7 @@
 use std::fmt::Write as _;
 
 use base64::prelude::*;
-use ca_overlap::overlap::certs::Fingerprint;
+use ca_overlap::x509::certs::Fingerprint;
 use serde_json::{Value, json};
 
 /// A body, and what has to come of it.

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ca_overlap::overlap::certs::Fingerprint;
+use ca_overlap::x509::certs::Fingerprint;
 
 /// Makes the body of a request of about so many bytes.
 pub type Generate = fn(usize) -> Vec<u8>;

@@ -35,3 +35,4 @@ pub mod serving_cert;
 pub mod telemetry;
 pub mod tools;
 pub mod webhook;
+pub mod x509;

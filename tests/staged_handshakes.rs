@@ -15,7 +15,7 @@ use std::sync::{Arc, LazyLock};
 use base64::prelude::*;
 use ca_overlap::admission::respond::{Installation, respond};
 use ca_overlap::admission::review;
-use ca_overlap::overlap::certs::Fingerprint;
+use ca_overlap::x509::certs::Fingerprint;
 use ca_overlap::overlap::policy::{Defaults, Mode};
 use ca_overlap::overlap::staged::Keeper;
 use jiff::Timestamp;

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::guard;
 use crate::names;
-use crate::overlap::pem::decoded_len;
+use crate::x509::pem::decoded_len;
 
 /// Why a body is not a review. Says nothing of its content, as `serde`'s errors would.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -15,7 +15,7 @@ use super::restart::{Restarter, Step};
 use super::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
-use crate::overlap::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 use crate::telemetry::{AskKind, AskResult};
 
 /// What every look needs.

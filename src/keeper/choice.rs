@@ -7,7 +7,7 @@ use super::due::{self, Due, Outlook, Rules, Staged};
 use super::restart::{self, Wanted};
 use super::secret_view::SecretView;
 use super::tracked::Source;
-use crate::overlap::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 
 /// What is to be done about a Secret now.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use self::problem::Problem;
 use crate::names;
-use crate::overlap::certs::{Bundle, Certificate, Fingerprint};
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::overlap::decide::carried_entries;
-use crate::overlap::issuer::{Issuers, MAX_CHAIN};
+use crate::x509::issuer::{Issuers, MAX_CHAIN};
 use crate::overlap::leave::{self, Marks};
 use crate::overlap::policy::{Defaults, Raw, Settings};
 use crate::overlap::record::{Entry, Record};

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::api::{Key, call};
 use crate::names;
-use crate::overlap::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 use crate::telemetry::{EventResult, KeeperMetrics};
 
 /// Why an Event is there.

@@ -16,7 +16,7 @@ use super::due::{Rules, View, may_change_data, settings};
 use super::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::{MAX_REPAIRED, Repair, Repaired};
-use crate::overlap::certs::{Bundle, Certificate, Fingerprint};
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::overlap::decide::carried_entries;
 use crate::overlap::policy::Settings;
 use crate::overlap::record::{Entry, Record};

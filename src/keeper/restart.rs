@@ -26,7 +26,7 @@ use super::due::{self, Due, Outlook, Rules};
 use super::lease::Leadership;
 use super::secret_view::SecretView;
 use crate::names;
-use crate::overlap::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 pub use crate::overlap::restart::{Kind, Workload, list};
 
 /// On a pod template, with words of the group's and the Secret's name behind it: what its pods have

@@ -9,7 +9,7 @@ use super::due::{Outlook, Problem};
 use super::events::Reason;
 use super::secret_view::SecretView;
 use crate::names;
-use crate::overlap::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 use crate::telemetry::KeeperMetrics;
 
 /// One of the label selectors that are watched.

@@ -9,7 +9,7 @@ use std::fmt;
 use base64::prelude::*;
 use jiff::Timestamp;
 
-use super::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 use super::record::Entry;
 use crate::names;
 

@@ -7,13 +7,14 @@
 use jiff::Timestamp;
 
 use super::ask::Repaired;
-use super::certs::{Bundle, Certificate};
-use super::issuer::{Family, Issuers, MAX_CHAIN};
+use crate::x509::certs::{Bundle, Certificate};
+use crate::x509::issuer::{Family, Issuers, MAX_CHAIN};
 use super::policy::Settings;
 use super::record::{Entry, Record};
 use super::select::{self, Candidate, Pool, Room};
 use super::warning::Warning;
-use super::{MAX_BLOCKS, MAX_OWN, MAX_STORED_BLOCKS, pem, retire};
+use super::{MAX_BLOCKS, MAX_OWN, MAX_STORED_BLOCKS, retire};
+use crate::x509::pem;
 
 /// One update of a Secret, as far as the decision looks at it.
 #[derive(Clone, Copy, Debug)]

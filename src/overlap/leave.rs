@@ -1,8 +1,8 @@
 //! Secrets whose data is left alone (DESIGN §5): one rule for the webhook, which would not act, and
 //! for the keeper, which then need not ask.
 
-use super::certs::Certificate;
-use super::pem::{self, Block};
+use crate::x509::certs::Certificate;
+use crate::x509::pem::{self, Block};
 use super::policy::{Mode, Settings};
 use crate::names;
 

@@ -5,12 +5,8 @@
 //! may ask for stands in [`ask`].
 
 pub mod ask;
-pub mod certs;
 pub mod decide;
-mod fields;
-pub mod issuer;
 pub mod leave;
-pub mod pem;
 pub mod policy;
 pub mod record;
 mod repair;

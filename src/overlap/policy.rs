@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 use super::warning::{Warning, push_once};
 
 /// The most previous CAs that `keep` can ask for.

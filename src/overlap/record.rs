@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 
 /// The carried certificates, by fingerprint, with their dates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use super::ask::Repaired;
-use super::certs::{Bundle, Certificate, Fingerprint};
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use super::decide::{self, Decision, RecordAfter, Write};
-use super::issuer::{Family, Issuers};
+use crate::x509::issuer::{Family, Issuers};
 use super::record::{Entry, Record};
 use super::select::{self, Candidate, Pool, Room};
 use super::warning::Warning;
-use super::{MAX_OWN, pem};
+use super::MAX_OWN;
+use crate::x509::pem;
 
 /// How long a repaired certificate is carried where no window is set. Nobody knows any more when
 /// it was replaced, so it must not stay until a next rotation that may be years away.

@@ -3,9 +3,9 @@
 
 use std::iter;
 
-use super::certs::{Bundle, Certificate};
+use crate::x509::certs::{Bundle, Certificate};
 use super::decide::{self, Case, Decision, RecordAfter, Write};
-use super::issuer::Issuers;
+use crate::x509::issuer::Issuers;
 use super::record::{Entry, Record};
 use super::warning::Warning;
 use super::{MAX_STORED_BLOCKS, decide::carried_entries, repair};

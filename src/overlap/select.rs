@@ -1,9 +1,9 @@
 //! Which of the candidates are carried: usable ones, in order, with their chains, within `keep`
 //! and within the room that the Secret has.
 
-use super::certs::Certificate;
-use super::issuer::Family;
-use super::pem;
+use crate::x509::certs::Certificate;
+use crate::x509::issuer::Family;
+use crate::x509::pem;
 use super::warning::Warning;
 
 /// A stored certificate that could be carried, by its index.

@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::MAX_STORED_BLOCKS;
-use super::certs::{Bundle, Certificate, Fingerprint};
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use super::decide::{self, Case, Contents, Decision, RecordAfter, Write};
-use super::issuer::Issuers;
+use crate::x509::issuer::Issuers;
 use super::record::{Entry, Record};
 use super::warning::Warning;
 

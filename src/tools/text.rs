@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::overlap::certs::{Certificate, Fingerprint};
+use crate::x509::certs::{Certificate, Fingerprint};
 
 /// Longer texts are cut: a message that fills the screen hides the others.
 const MOST: usize = 300;

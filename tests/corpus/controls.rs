@@ -8,7 +8,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::oracle::answer::{CANARY, has_over, judge};
 use crate::oracle::pool::AUTHORITIES;
 use crate::oracle::{certificate, pem, review, x509};
-use ca_overlap::overlap::certs::Certificate;
+use ca_overlap::x509::certs::Certificate;
 
 /// A rotation from the second authority of the pool, which carries the first, to the third.
 fn rotation() -> Value {

@@ -1,7 +1,7 @@
 //! What is read of a certificate, and what is said of it.
 
 use ca_overlap::overlap::Contents;
-use ca_overlap::overlap::certs::Certificate;
+use ca_overlap::x509::certs::Certificate;
 
 use crate::pki::{self, Spec};
 

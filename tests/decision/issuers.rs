@@ -1,7 +1,7 @@
 //! Who issued what, and what it may cost to find out.
 
-use ca_overlap::overlap::certs::Certificate;
-use ca_overlap::overlap::issuer::Issuers;
+use ca_overlap::x509::certs::Certificate;
+use ca_overlap::x509::issuer::Issuers;
 
 use crate::pki::{self, Identity, Spec};
 use crate::scene::Scene;

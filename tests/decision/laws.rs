@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use ca_overlap::overlap::certs::Bundle;
+use ca_overlap::x509::certs::Bundle;
 use ca_overlap::overlap::policy::{Defaults, Raw, Settings};
 use ca_overlap::overlap::record::Record;
 use ca_overlap::overlap::{Case, Contents, Decision, RecordAfter, Write, decide};
@@ -186,7 +186,7 @@ fn appended_is_harmless(
     let appended: Vec<_> =
         outgoing.certificates().iter().filter(|c| !incoming.certificates().contains(c)).collect();
     // The only chain of the pool is one of two certificates.
-    let is_chain = appended.iter().any(|c| !ca_overlap::overlap::issuer::is_root(c));
+    let is_chain = appended.iter().any(|c| !ca_overlap::x509::issuer::is_root(c));
     let allowed = settings.keep.count() + usize::from(is_chain);
     prop_assert!(appended.len() <= allowed, "at most `keep` chains are appended");
     for certificate in appended {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ca_overlap::keeper::due::{Due, Known, Outlook, Planned, Problem, Rules, View, outlook};
 use ca_overlap::names;
-use ca_overlap::overlap::certs::Fingerprint;
+use ca_overlap::x509::certs::Fingerprint;
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::overlap::staged::Stage;
 use jiff::Timestamp;

@@ -8,7 +8,7 @@ use ca_overlap::keeper::memory::{Memory, Plan, Remembered};
 use ca_overlap::keeper::secret_view::SecretView;
 use ca_overlap::names;
 use ca_overlap::overlap::ask::Repaired;
-use ca_overlap::overlap::certs::Fingerprint;
+use ca_overlap::x509::certs::Fingerprint;
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::overlap::record::{Entry, Record};
 use jiff::Timestamp;

@@ -7,7 +7,7 @@ use ca_overlap::keeper::events::Reason;
 use ca_overlap::keeper::secret_view::SecretView;
 use ca_overlap::keeper::tracked::Tracked;
 use ca_overlap::names;
-use ca_overlap::overlap::certs::Fingerprint;
+use ca_overlap::x509::certs::Fingerprint;
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::overlap::staged::Stage;
 use jiff::Timestamp;

@@ -12,3 +12,4 @@ pub mod admission;
 pub mod names;
 pub mod overlap;
 pub mod telemetry;
+pub mod x509;

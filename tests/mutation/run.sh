@@ -3,7 +3,7 @@
 # tests each time: a change that no test notices is a rule that no test guards. Run by
 # `make mutants`; see docs/mutation-testing.md, whose list of survivors it reads.
 #
-#   run.sh [option of cargo-mutants…]      such as -f src/overlap/pem.rs
+#   run.sh [option of cargo-mutants…]      such as -f src/x509/pem.rs
 #
 # The bar of caught mutants is for whole runs only.
 #
@@ -22,7 +22,7 @@ explained=$root/docs/mutation-testing.md
 main() {
     mkdir -p "$work"
     bar=0
-    [ $# -gt 0 ] || { bar=$BAR && set -- -f 'src/overlap/**' -f 'src/admission/**'; }
+    [ $# -gt 0 ] || { bar=$BAR && set -- -f 'src/x509/**' -f 'src/overlap/**' -f 'src/admission/**'; }
     put_together
     mutate "$@"
     judge
@@ -31,7 +31,7 @@ main() {
 put_together() {
     rm -rf "$tree"
     mkdir -p "$tree/src" "$tree/tests" "$tree/benches"
-    (cd "$root/src" && cp -R overlap admission telemetry telemetry.rs names.rs "$tree/src")
+    (cd "$root/src" && cp -R overlap admission telemetry x509 telemetry.rs names.rs "$tree/src")
     (cd "$root/tests" && cp -R decision admission support data "$tree/tests")
     cp "$root"/benches/*.rs "$tree/benches"
     cp "$root/Cargo.lock" "$tree"

@@ -11,7 +11,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::{Request, Text};
 use crate::names;
-use crate::overlap::pem::decoded_len;
+use crate::x509::pem::decoded_len;
 use crate::overlap::staged::Pair;
 
 /// The pairs of both objects.

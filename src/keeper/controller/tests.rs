@@ -12,7 +12,7 @@ use super::super::mock::{Api, api};
 use super::super::restart::Restarter;
 use super::*;
 use crate::names;
-use crate::overlap::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 use crate::overlap::policy::Defaults;
 
 fn controller(leads: bool) -> (Controller, Client, Api, Given) {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::names;
 use crate::overlap::Warning;
-use crate::overlap::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 
 /// What a person should know.
 #[derive(Clone, Debug, PartialEq, Eq)]

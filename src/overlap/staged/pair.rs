@@ -3,10 +3,10 @@
 use base64::prelude::*;
 
 use crate::overlap::MAX_STORED_BLOCKS;
-use crate::overlap::certs::{Bundle, Fingerprint};
+use crate::x509::certs::{Bundle, Fingerprint};
 use crate::overlap::decide;
-use crate::overlap::issuer::Issuers;
-use crate::overlap::pem::decoded_len;
+use crate::x509::issuer::Issuers;
+use crate::x509::pem::decoded_len;
 
 /// A leaf with its chain, and its key, as they stand in a Secret: base64. The key is compared as
 /// text and passed on, never decoded.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::plan::{self, Holding};
 use crate::keeper::secret_view::SecretView;
 use crate::names;
-use crate::overlap::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 use crate::tools::cluster::explain;
 
 /// Who changed the annotation, in `managedFields`.
@@ -148,7 +148,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::overlap::pem;
+    use crate::x509::pem;
 
     /// What was asked, in order.
     type Calls = Arc<Mutex<Vec<(Method, Value)>>>;

@@ -26,7 +26,7 @@ use super::cluster::{Cluster, ClusterArgs, ConnectError, explain};
 use super::progress;
 use super::secrets::{Seen, Unread, read_all, read_one};
 use crate::keeper::secret_view::SecretView;
-use crate::overlap::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 
 /// How many Secrets are written at a time.
 const AT_ONCE: usize = 8;

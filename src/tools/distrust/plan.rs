@@ -8,8 +8,8 @@ use crate::keeper::due::{Outlook, Rules, outlook};
 use crate::keeper::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
-use crate::overlap::certs::Fingerprint;
-use crate::overlap::pem;
+use crate::x509::certs::Fingerprint;
+use crate::x509::pem;
 use crate::overlap::policy::Defaults;
 
 /// One of the certificates in a Secret's `ca.crt`.

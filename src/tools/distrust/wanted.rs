@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::DistrustError;
-use crate::overlap::certs::{Bundle, Certificate, Fingerprint};
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::tools::text::{day, subject};
 
 /// More than any Secret can hold.

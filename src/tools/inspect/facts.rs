@@ -8,8 +8,8 @@ use x509_parser::prelude::FromDer;
 use super::Object;
 use crate::keeper::due::{Known, Outlook, Rules, outlook};
 use crate::names;
-use crate::overlap::certs::{Bundle, Certificate};
-use crate::overlap::issuer::Issuers;
+use crate::x509::certs::{Bundle, Certificate};
+use crate::x509::issuer::Issuers;
 use crate::overlap::leave::{LeaveData, leave_data};
 use crate::tools::text::printable;
 

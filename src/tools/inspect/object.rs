@@ -11,7 +11,7 @@ use super::InspectError;
 use crate::keeper::due::View;
 use crate::names;
 use crate::overlap::leave::{WATCHED_KEYS, is_token};
-use crate::overlap::pem::decoded_len;
+use crate::x509::pem::decoded_len;
 use crate::tools::documents::merged;
 
 /// What is inspected.

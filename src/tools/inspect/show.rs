@@ -10,7 +10,7 @@ use super::lint::Finding;
 use super::rule::Severity;
 use super::{Inspected, Output};
 use crate::names;
-use crate::overlap::certs::{Bundle, Certificate};
+use crate::x509::certs::{Bundle, Certificate};
 use crate::overlap::leave::LeaveData;
 use crate::tools::status::next;
 use crate::tools::table::{WIDTH, cut, wrapped};

@@ -6,8 +6,8 @@ use kube::api::GetParams;
 use serde_json::Value;
 
 use super::{InspectError, Object};
-use crate::overlap::certs::Certificate;
-use crate::overlap::pem;
+use crate::x509::certs::Certificate;
+use crate::x509::pem;
 use crate::tools::cluster::{AccessArgs, explain};
 use crate::tools::documents::{self, documents};
 use crate::tools::progress;

@@ -21,7 +21,7 @@ use super::connect::{Client, Handshake, Refused};
 use super::session::Session;
 use super::trust::Trust;
 use super::verdict::{Evidence, Verdict, judge};
-use crate::overlap::certs::Certificate;
+use crate::x509::certs::Certificate;
 
 /// How many are held at most. Newer ones replace older ones, which may outlive their lifetime.
 const HELD: usize = 4;

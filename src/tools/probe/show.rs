@@ -11,7 +11,7 @@ use super::observe::{Observer, Stuck};
 use super::trust::Asked;
 use super::verdict::{Tally, Verdict};
 use super::{Output, Refused};
-use crate::overlap::certs::Certificate;
+use crate::x509::certs::Certificate;
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
 use crate::tools::text::{day, short, subject};
 

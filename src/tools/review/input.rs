@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::ReviewError;
 use crate::names;
-use crate::overlap::pem;
+use crate::x509::pem;
 use crate::tools::documents::{self, merged};
 
 /// Reads an `AdmissionReview`.

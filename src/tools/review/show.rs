@@ -14,7 +14,7 @@ use crate::admission::respond::{Answer, Verdict};
 use crate::admission::review::Request;
 use crate::names;
 use crate::overlap::Case;
-use crate::overlap::certs::{Bundle, Certificate};
+use crate::x509::certs::{Bundle, Certificate};
 use crate::overlap::record::{Entry, Record};
 use crate::tools::text::{day, printable, subject};
 
@@ -206,7 +206,7 @@ pub(super) fn without_private_keys(patch: &mut Patch) {
 fn without_keys(text: &str) -> String {
     let mut shown = String::new();
     let mut position = 0;
-    for block in crate::overlap::pem::blocks(text.as_bytes()) {
+    for block in crate::x509::pem::blocks(text.as_bytes()) {
         if block.is_certificate() {
             continue;
         }

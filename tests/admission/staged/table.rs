@@ -1,7 +1,7 @@
 //! What happens to a pair that waits.
 
 use ca_overlap::overlap::Warning;
-use ca_overlap::overlap::certs::Fingerprint;
+use ca_overlap::x509::certs::Fingerprint;
 use ca_overlap::overlap::staged::Keeper;
 use jiff::SignedDuration;
 use serde_json::json;

@@ -6,7 +6,7 @@
 //! unknown kind of key must not make a certificate invisible. Such a one still has to be of the
 //! outer shape of a certificate.
 
-use ca_overlap::overlap::certs::{Certificate, Fingerprint};
+use ca_overlap::x509::certs::{Certificate, Fingerprint};
 use x509_parser::asn1_rs::Any;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ca_overlap::overlap::pem;
+use ca_overlap::x509::pem;
 
 use super::rule::Checked;
 use super::x509;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{Finding, Rule, numbered};
 use crate::names;
-use crate::overlap::certs::Certificate;
+use crate::x509::certs::Certificate;
 use crate::overlap::leave::LeaveData;
-use crate::overlap::pem;
+use crate::x509::pem;
 use crate::tools::inspect::facts::{Facts, Left, in_full};
 use crate::tools::text::{day, printable, subject};
 

@@ -6,8 +6,8 @@ use x509_parser::error::X509Error;
 
 use super::{Finding, Rule, numbered};
 use crate::names;
-use crate::overlap::certs::{Bundle, Certificate, Fingerprint};
-use crate::overlap::issuer::{Issuers, could_have_issued, is_root};
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
+use crate::x509::issuer::{Issuers, could_have_issued, is_root};
 use crate::tools::inspect::facts::{Facts, subject_alternative_names, verifies};
 use crate::tools::text::{day, printable};
 

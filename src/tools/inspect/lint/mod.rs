@@ -8,7 +8,7 @@ mod store;
 pub(super) use self::bundle::hexadecimal;
 use super::facts::Facts;
 use super::rule::Rule;
-use crate::overlap::certs::{Certificate, Fingerprint};
+use crate::x509::certs::{Certificate, Fingerprint};
 
 /// A rule that fired.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::{Finding, Rule};
 use crate::keeper::due::Problem;
-use crate::overlap::certs::Fingerprint;
+use crate::x509::certs::Fingerprint;
 use crate::tools::inspect::facts::Facts;
 
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Vec<Finding>) {

@@ -7,7 +7,7 @@ use memchr::memmem;
 
 use super::{Finding, Rule, numbered};
 use crate::names;
-use crate::overlap::certs::Certificate;
+use crate::x509::certs::Certificate;
 use crate::tools::inspect::facts::Facts;
 use crate::tools::text::printable;
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::names;
-use crate::overlap::certs::{Bundle, Certificate};
+use crate::x509::certs::{Bundle, Certificate};
 use crate::tools::inspect::Inspected;
 use crate::tools::inspect::facts::{Facts, subject_alternative_names};
 use crate::tools::inspect::lint::hexadecimal;
