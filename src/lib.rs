@@ -28,6 +28,7 @@
 pub mod admission;
 pub mod cli;
 pub mod keeper;
+pub mod kubernetes;
 pub mod names;
 pub mod overlap;
 pub mod server;

@@ -4,9 +4,7 @@
 //! a configuration can be edited, and because older API servers drop conditions they do not know.
 
 use super::review::{Request, Secret};
-pub use crate::overlap::leave::{
-    LeaveData, Marks, WATCHED_KEYS, is_token, is_watched_label, leave_data,
-};
+use crate::overlap::leave::{Marks, is_token};
 
 /// Why a request is answered without any change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use json_patch::Patch;
 
 use super::asked::Asked;
-use super::guard::{self, LeaveData, Skip};
+use super::guard::{self, Skip};
+use crate::overlap::leave::{self, LeaveData};
 use super::patch::{AnnotationsFull, PatchBuilder};
 use super::review::pairs::Pairs;
 use super::review::{Request, Secret};
@@ -252,7 +253,7 @@ impl Update<'_> {
             return Some(LeaveData::Off);
         }
         let Contents { ca_crt, tls_crt } = incoming?;
-        guard::leave_data(self.object, settings, ca_crt, tls_crt)
+        leave::leave_data(self.object, settings, ca_crt, tls_crt)
     }
 
     /// What there is to say before anything is decided.

@@ -1,6 +1,7 @@
 //! What can be decided about a request.
 
-use super::guard::{LeaveData, Skip};
+use super::guard::Skip;
+use crate::overlap::leave::LeaveData;
 use crate::overlap::Case;
 
 /// What was decided about one request, as metrics, audit annotations and logs call it.

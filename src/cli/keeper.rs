@@ -10,7 +10,7 @@ use humantime::parse_duration;
 use super::policy::PolicyArgs;
 use super::webhook::{label, positive, subdomain};
 use super::{Failure, UsageError};
-use crate::keeper::due::Rules;
+use crate::overlap::outlook::Rules;
 use crate::keeper::lease;
 use crate::keeper::run::{self, Config};
 use crate::names;

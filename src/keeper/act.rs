@@ -8,11 +8,11 @@ use jiff::Timestamp;
 
 use super::api::{CallError, Change, Key, Secrets};
 use super::choice::{Choice, choose, is_group_ready};
-use super::due::{self, Due, Outlook, Rules, Staged};
+use crate::overlap::outlook::{self, Due, Outlook, Rules, Staged};
 use super::lease::Leadership;
 use super::memory::{Plan, Remembered};
 use super::restart::{Restarter, Step};
-use super::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
 use crate::x509::certs::Fingerprint;
@@ -133,7 +133,7 @@ impl Actor {
         if let Some(plan) = known.secret.as_ref().and_then(compare) {
             return self.repair(key, secret, plan, known.namespace_uid).await;
         }
-        let outlook = due::outlook(&secret.view(), &self.rules, now);
+        let outlook = outlook::outlook(&secret.view(), &self.rules, now);
         let due = match choose(&secret, &outlook, now) {
             Choice::Restart(wanted) => return Ok(self.restart(key, secret, wanted, now).await?),
             Choice::Ask(due) => due,
@@ -175,7 +175,7 @@ impl Actor {
         }
         let repair = plan.repair();
         let settings = repair.settings.clone();
-        let before = due::outlook(&secret.view(), &self.rules, Timestamp::now());
+        let before = outlook::outlook(&secret.view(), &self.rules, Timestamp::now());
         let ask = Ask::Repair(repair);
         let after = self.ask(key, secret, AskKind::Repair, Some(&ask)).await?;
         let mut asked = self.judge(AskKind::Repair, &before, after);
@@ -217,7 +217,7 @@ impl Actor {
 
     /// What the webhook made of an ask.
     fn judge(&self, kind: AskKind, before: &Outlook, after: SecretView) -> Asked {
-        let outlook = due::outlook(&after.view(), &self.rules, Timestamp::now());
+        let outlook = outlook::outlook(&after.view(), &self.rules, Timestamp::now());
         let left = |fingerprint: &Fingerprint| {
             outlook.certificates.iter().any(|k| k.certificate.fingerprint() == *fingerprint)
         };

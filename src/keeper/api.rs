@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::lease::Leadership;
-use super::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 
 /// A Secret's namespace and name; cheap to clone.

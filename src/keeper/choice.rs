@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use kube::Resource;
 
-use super::due::{self, Due, Outlook, Rules, Staged};
+use crate::overlap::outlook::{self, Due, Outlook, Rules, Staged};
 use super::restart::{self, Wanted};
-use super::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 use super::tracked::Source;
 use crate::x509::certs::Fingerprint;
 
@@ -49,7 +49,7 @@ pub fn is_group_ready(
 
 /// Whether the readers of another Secret of the group are prepared for the new leaf.
 fn is_ready(member: &SecretView, staged: &Staged, rules: &Rules, now: Timestamp) -> bool {
-    let outlook = due::outlook(&member.view(), rules, now);
+    let outlook = outlook::outlook(&member.view(), rules, now);
     let trusts = |anchor: &Fingerprint| {
         outlook.certificates.iter().any(|k| k.certificate.fingerprint() == *anchor)
     };

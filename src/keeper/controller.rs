@@ -21,14 +21,14 @@ use tokio::time::Instant;
 use super::act::{Actor, Before, Failure, Outcome, due_since};
 use super::agenda::Agenda;
 use super::api::{CallError, Key};
-use super::due::{self, Problem};
+use crate::overlap::outlook::{self, Problem};
 use super::events::Events;
 use super::lease::stopped;
 use super::memory::Memory;
 use super::restart;
 use super::retries::{Retries, Trouble};
 use super::running::{Ended, How, Running};
-use super::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 use super::tracked::{Source, Tracked, Watched};
 use super::watches::{describe, events_of};
 use crate::telemetry::{AskResult, KeeperMetrics};
@@ -261,7 +261,7 @@ impl Controller {
     fn observe(&mut self, secret: &SecretView) {
         let key = Key::of(secret);
         let now = Timestamp::now();
-        let outlook = due::outlook(&secret.view(), &self.actor.rules, now);
+        let outlook = outlook::outlook(&secret.view(), &self.actor.rules, now);
         self.retries.changed(&key, Some(secret.resource_version()));
         let mut tracked = Tracked::of(secret, &outlook);
         if self.retries.is_refused(&key) {
@@ -322,7 +322,7 @@ impl Controller {
         key: &Key,
         secret: &SecretView,
         tracked: &Tracked,
-        outlook: &due::Outlook,
+        outlook: &outlook::Outlook,
         now: Timestamp,
     ) {
         let before = self.watched.get(key).or_else(|| self.parted.get(key));

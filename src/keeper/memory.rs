@@ -12,12 +12,12 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::api::Key;
-use super::due::{Rules, View, may_change_data, settings};
-use super::secret_view::SecretView;
+use crate::overlap::outlook::{Rules, View, may_change_data, settings};
+use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::{MAX_REPAIRED, Repair, Repaired};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use crate::overlap::decide::carried_entries;
+use crate::overlap::write::carried_entries;
 use crate::overlap::policy::Settings;
 use crate::overlap::record::{Entry, Record};
 use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, RecordAfter, Write};

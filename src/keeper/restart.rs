@@ -22,9 +22,9 @@ pub use self::progress::Progress;
 pub use self::state::State;
 use self::state::{daemon_set, deployment, stateful_set};
 use super::api::{CallError, Key, call, fence};
-use super::due::{self, Due, Outlook, Rules};
+use crate::overlap::outlook::{self, Due, Outlook, Rules};
 use super::lease::Leadership;
-use super::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::x509::certs::Fingerprint;
 pub use crate::overlap::restart::{Kind, Workload, list};
@@ -121,7 +121,7 @@ pub fn is_on_its_way(
     }
     group.iter().any(|member| {
         let is_young = member.written().is_some_and(|at| age(at, now) < PAUSE);
-        is_young || matches!(due::outlook(&member.view(), rules, now).due, Some(Due::Promote(_)))
+        is_young || matches!(outlook::outlook(&member.view(), rules, now).due, Some(Due::Promote(_)))
     })
 }
 
@@ -166,7 +166,7 @@ impl Wanted {
         for member in group {
             let (listed, _) = list(member.annotation(names::RESTART).unwrap_or_default());
             if listed.contains(workload) {
-                let outlook = due::outlook(&member.view(), rules, now);
+                let outlook = outlook::outlook(&member.view(), rules, now);
                 let trust = trust(&outlook, outlook.stage.is_some());
                 change.insert(mark(member), json!(trust));
             }

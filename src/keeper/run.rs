@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::act::Actor;
 use super::api::Secrets;
 use super::controller::Controller;
-use super::due::{Problem, Rules};
+use crate::overlap::outlook::{Problem, Rules};
 use super::events::Events;
 use super::lease::{self, Election};
 use super::restart::Restarter;

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::api::Key;
-use super::due::{Outlook, Problem};
+use crate::overlap::outlook::{Outlook, Problem};
 use super::events::Reason;
-use super::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::x509::certs::Fingerprint;
 use crate::telemetry::KeeperMetrics;

@@ -6,7 +6,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 
 use super::api::{CallError, PAGE};
-use super::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 use super::tracked::Source;
 
 /// The watch of one selector, for ever.

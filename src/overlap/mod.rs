@@ -7,6 +7,7 @@
 pub mod ask;
 pub mod decide;
 pub mod leave;
+pub mod outlook;
 pub mod policy;
 pub mod record;
 mod repair;
@@ -15,9 +16,11 @@ pub mod retire;
 mod select;
 pub mod staged;
 pub mod warning;
+pub mod write;
 
-pub use decide::{Case, Contents, Decision, RecordAfter, Write, decide};
+pub use decide::decide;
 pub use warning::Warning;
+pub use write::{Case, Contents, Decision, RecordAfter, Write};
 
 /// More own certificates than this in one `ca.crt` are a trust store, not a rotation.
 pub const MAX_OWN: usize = 64;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ask::Repaired;
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use super::decide::{self, Decision, RecordAfter, Write};
+use super::write::{self, Decision, RecordAfter, Write};
 use crate::x509::issuer::{Family, Issuers};
 use super::record::{Entry, Record};
 use super::select::{self, Candidate, Pool, Room};
@@ -152,9 +152,9 @@ fn choose(
 /// Whether it may not be carried: expired, distrusted, or past a deadline that is still recorded.
 fn is_over(write: &Write<'_>, certificate: &Certificate) -> bool {
     match known(write, certificate) {
-        Some(entry) => decide::is_over(certificate, &entry, write),
+        Some(entry) => write::is_over(certificate, &entry, write),
         None => {
-            certificate.is_expired(write.now) || decide::is_distrusted(certificate, write.settings)
+            certificate.is_expired(write.now) || write::is_distrusted(certificate, write.settings)
         }
     }
 }

@@ -4,11 +4,11 @@
 use std::iter;
 
 use crate::x509::certs::{Bundle, Certificate};
-use super::decide::{self, Case, Decision, RecordAfter, Write};
+use super::write::{self, Case, Decision, RecordAfter, Write, carried_entries};
 use crate::x509::issuer::Issuers;
 use super::record::{Entry, Record};
 use super::warning::Warning;
-use super::{MAX_STORED_BLOCKS, decide::carried_entries, repair};
+use super::{MAX_STORED_BLOCKS, repair};
 
 /// Decides about a write whose `ca.crt` is the stored one, `text`.
 pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
@@ -28,7 +28,7 @@ pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
     }
     let carried = carried_entries(&bundle, write.record);
     let mut own = bundle.certificates().iter().zip(&carried).filter(|(_, entry)| entry.is_none());
-    if own.any(|(certificate, _)| decide::is_distrusted(certificate, write.settings)) {
+    if own.any(|(certificate, _)| write::is_distrusted(certificate, write.settings)) {
         decision.warnings.push(Warning::DistrustedOwn);
     }
     let goes = match write.record.filter(|_| write.may_change_data) {
@@ -73,13 +73,13 @@ fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Ve
     let mut goes: Vec<bool> = certificates
         .iter()
         .zip(carried)
-        .map(|(c, entry)| entry.is_some_and(|entry| decide::is_over(c, &entry, write)))
+        .map(|(c, entry)| entry.is_some_and(|entry| write::is_over(c, &entry, write)))
         .collect();
     if !goes.contains(&true) {
         return goes;
     }
     let issuers = Issuers::default();
-    let leaf = decide::chain(write.incoming.tls_crt);
+    let leaf = write::chain(write.incoming.tls_crt);
     let mut anchors = issuers.of_chain(&leaf, certificates, &iter::empty());
     let mut seen = vec![false; certificates.len()];
     // Upwards from the leaf: where only certificates that would go issued it, they stay; and so
@@ -87,7 +87,7 @@ fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Ve
     while !anchors.is_empty() {
         if anchors.iter().all(|&index| goes[index]) {
             for &index in &anchors {
-                goes[index] = decide::is_distrusted(&certificates[index], write.settings);
+                goes[index] = write::is_distrusted(&certificates[index], write.settings);
             }
         }
         let mut next = Vec::new();

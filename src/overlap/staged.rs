@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::MAX_STORED_BLOCKS;
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use super::decide::{self, Case, Contents, Decision, RecordAfter, Write};
+use super::decide::decide;
+use super::write::{self, Case, Contents, Decision, RecordAfter, Write};
 use crate::x509::issuer::Issuers;
 use super::record::{Entry, Record};
 use super::warning::Warning;
@@ -156,7 +157,7 @@ impl Change {
     }
 }
 
-/// Decides about one update. Deterministic, and total, as [`decide::decide`] is.
+/// Decides about one update. Deterministic, and total, as [`decide()`](super::decide()) is.
 pub fn decide<'a>(staging: &Staging<'a>) -> Outcome<'a> {
     let is_left_over = staging.stage.is_some() || staging.waiting != Pair::default();
     match staging.recorded() {
@@ -259,9 +260,9 @@ impl<'a> Staging<'a> {
 
     /// Whether the held leaf is of no use any more: expired, or of a CA that is distrusted.
     fn must_not_be_held(&self) -> bool {
-        let chain = decide::chain(Some(&self.served.chain()));
+        let chain = write::chain(Some(&self.served.chain()));
         let expired = chain.certificates().first().is_none_or(|l| l.is_expired(self.write.now));
-        let distrusted = |c: &Certificate| decide::is_distrusted(c, self.write.settings);
+        let distrusted = |c: &Certificate| write::is_distrusted(c, self.write.settings);
         expired
             || (!self.write.settings.distrust.is_empty()
                 && self.issuers_of_held().iter().any(distrusted))
@@ -269,7 +270,7 @@ impl<'a> Staging<'a> {
 
     /// The stored certificates that issued the held chain.
     fn issuers_of_held(&self) -> Vec<Certificate> {
-        let chain = decide::chain(Some(&self.served.chain()));
+        let chain = write::chain(Some(&self.served.chain()));
         let text = self.write.stored.ca_crt.unwrap_or_default();
         let stored = Bundle::parse(text, MAX_STORED_BLOCKS).unwrap_or_default();
         let found = Issuers::default().of_chain(&chain, stored.certificates(), &std::iter::empty());
@@ -293,7 +294,7 @@ impl<'a> Staging<'a> {
         let room = self.room.checked_sub(pairs).ok_or(Warning::StagedNoRoom)?;
         let held = self.served.chain();
         let incoming = Contents { tls_crt: Some(&held), ..self.write.incoming };
-        let decision = decide::decide(&Write { incoming, room, ..self.write });
+        let decision = decide(&Write { incoming, room, ..self.write });
         let anchors = decision.ca_crt.as_deref().or(incoming.ca_crt);
         if !verifies(&held, anchors) || !verifies(&waiting.chain(), anchors) {
             return Err(Warning::StagedUnverified);
@@ -310,7 +311,7 @@ impl<'a> Staging<'a> {
             return Err(Warning::StagedUnverified);
         }
         let needed = MIN_HELD_LIFE.max(self.settle.saturating_mul(10)).as_secs();
-        let held = decide::chain(Some(&self.served.chain()));
+        let held = write::chain(Some(&self.served.chain()));
         let left = held.certificates().first().map(|l| l.not_after() - self.write.now.as_second());
         let lives = left.and_then(|left| u64::try_from(left).ok()).is_some_and(|l| l >= needed);
         if lives { Ok(()) } else { Err(Warning::StagedLeafExpires) }
@@ -389,7 +390,7 @@ impl<'a> Staging<'a> {
         let chain = pair.chain();
         let incoming = Contents { tls_crt: pair.crt.map(|_| &*chain), ..write.incoming };
         let room = self.room.saturating_sub(pair.size());
-        let decision = decide::decide(&Write { incoming, room, ..*write });
+        let decision = decide(&Write { incoming, room, ..*write });
         let outcome = Outcome { decision, served: pair, waiting: None, change };
         match warning {
             None => outcome,

@@ -15,8 +15,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
-use super::inject::Operation;
-
 /// A client and the names of the two objects.
 #[derive(Clone)]
 pub struct Cluster {
@@ -209,6 +207,14 @@ struct Webhook {
 struct ClientConfig {
     #[serde(default)]
     ca_bundle: Option<String>,
+}
+
+/// One operation of a JSON patch (RFC 6902).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Operation {
+    pub(super) op: &'static str,
+    pub(super) path: String,
+    pub(super) value: String,
 }
 
 /// The answer to a write, of which nothing is needed.

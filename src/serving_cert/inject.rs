@@ -10,9 +10,8 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use serde::Serialize;
 
-use super::api::WebhookConfiguration;
+use super::api::{Operation, WebhookConfiguration};
 use crate::names;
 use crate::server::tls::{provider, roots};
 
@@ -81,14 +80,6 @@ pub fn patch(
         value("/metadata/resourceVersion".into(), read.resource_version().to_owned()),
         value(format!("/webhooks/{at}/clientConfig/caBundle"), STANDARD.encode(bundle(cas))),
     ]))
-}
-
-/// One operation of a JSON patch (RFC 6902).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Operation {
-    op: &'static str,
-    path: String,
-    value: String,
 }
 
 /// The configuration has no webhook of our name.

@@ -8,7 +8,7 @@ use kube::core::Status;
 use kube::{Api, Client, ResourceExt};
 
 use super::cluster::{Cluster, Scope, explain};
-use crate::keeper::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 
 /// How many objects are asked for at once.
 const PAGE: u32 = 500;

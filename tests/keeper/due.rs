@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ca_overlap::keeper::due::{Due, Known, Outlook, Planned, Problem, Rules, View, outlook};
+use ca_overlap::overlap::outlook::{Due, Known, Outlook, Planned, Problem, Rules, View, outlook};
 use ca_overlap::names;
 use ca_overlap::x509::certs::Fingerprint;
 use ca_overlap::overlap::policy::Defaults;

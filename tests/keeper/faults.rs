@@ -13,7 +13,7 @@ use ca_overlap::admission::review;
 use ca_overlap::keeper::act::Actor;
 use ca_overlap::keeper::api::Secrets;
 use ca_overlap::keeper::controller::Controller;
-use ca_overlap::keeper::due::{Problem, Rules};
+use ca_overlap::overlap::outlook::{Problem, Rules};
 use ca_overlap::keeper::events::Events;
 use ca_overlap::keeper::lease::{Election, Settings};
 use ca_overlap::keeper::restart::Restarter;

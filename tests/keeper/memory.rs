@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use ca_overlap::keeper::api::Key;
-use ca_overlap::keeper::due::Rules;
+use ca_overlap::overlap::outlook::Rules;
 use ca_overlap::keeper::memory::{Memory, Plan, Remembered};
-use ca_overlap::keeper::secret_view::SecretView;
+use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
 use ca_overlap::overlap::ask::Repaired;
 use ca_overlap::x509::certs::Fingerprint;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use ca_overlap::keeper::due::{Rules, outlook};
+use ca_overlap::overlap::outlook::{Rules, outlook};
 use ca_overlap::keeper::events::Reason;
-use ca_overlap::keeper::secret_view::SecretView;
+use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::keeper::tracked::Tracked;
 use ca_overlap::names;
 use ca_overlap::x509::certs::Fingerprint;

@@ -5,7 +5,7 @@ use kube::Resource;
 
 use super::super::api::{CallError, Change, Key};
 use super::super::restart::{self, Progress, Step, Wanted, Workload};
-use super::super::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 use super::{Actor, Outcome, Restarting};
 use crate::names;
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::act::Actor;
 use super::super::api::Secrets;
-use super::super::due::Rules;
+use crate::overlap::outlook::Rules;
 use super::super::lease::{Given, Leadership};
 use super::super::mock::{Api, api};
 use super::super::restart::Restarter;

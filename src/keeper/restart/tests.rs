@@ -61,7 +61,7 @@ fn restart(state: &mut State, group: &[SecretView], which: usize, trust: &str) -
 #[test]
 fn two_of_a_group_with_different_cas_restart_what_they_share_once() {
     let group = ["a", "b"].map(|name| secret(name, "deployment/a", 60));
-    let trust_of_b = trust(&due::outlook(&group[1].view(), &rules(), now()), false);
+    let trust_of_b = trust(&outlook::outlook(&group[1].view(), &rules(), now()), false);
     let mut state = State::default();
     assert!(restart(&mut state, &group, 0, "T1"));
     assert!(!restart(&mut state, &group, 1, &trust_of_b), "its pods have found that, too");

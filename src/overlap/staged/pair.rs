@@ -4,7 +4,7 @@ use base64::prelude::*;
 
 use crate::overlap::MAX_STORED_BLOCKS;
 use crate::x509::certs::{Bundle, Fingerprint};
-use crate::overlap::decide;
+use crate::overlap::write;
 use crate::x509::issuer::Issuers;
 use crate::x509::pem::decoded_len;
 
@@ -40,7 +40,7 @@ impl Pair<'_> {
     /// Whether both leafs are of the same key; only public ones are looked at.
     pub(super) fn has_key_of(&self, other: Pair<'_>) -> bool {
         let key = |pair: &Pair<'_>| {
-            let chain = decide::chain(Some(&pair.chain()));
+            let chain = write::chain(Some(&pair.chain()));
             let leaf = chain.certificates().first()?.parsed()?;
             Some(leaf.public_key().raw.to_vec())
         };
@@ -50,7 +50,7 @@ impl Pair<'_> {
 
 /// Whether the first certificate of `chain` verifies against one of `anchors`, by way of the others.
 pub(super) fn verifies(chain: &[u8], anchors: Option<&[u8]>) -> bool {
-    let chain = decide::chain(Some(chain));
+    let chain = write::chain(Some(chain));
     let anchors = Bundle::parse(anchors.unwrap_or_default(), MAX_STORED_BLOCKS).unwrap_or_default();
     Issuers::default().verifies(chain.certificates(), anchors.certificates())
 }

@@ -6,7 +6,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::plan::{self, Holding};
-use crate::keeper::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::x509::certs::Fingerprint;
 use crate::tools::cluster::explain;

@@ -25,7 +25,7 @@ use self::show::Report;
 use super::cluster::{Cluster, ClusterArgs, ConnectError, explain};
 use super::progress;
 use super::secrets::{Seen, Unread, read_all, read_one};
-use crate::keeper::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 use crate::x509::certs::Fingerprint;
 
 /// How many Secrets are written at a time.

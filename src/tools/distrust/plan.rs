@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::keeper::due::{Outlook, Rules, outlook};
-use crate::keeper::secret_view::SecretView;
+use crate::overlap::outlook::{Outlook, Rules, outlook};
+use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
 use crate::x509::certs::Fingerprint;

@@ -6,7 +6,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::Object;
-use crate::keeper::due::{Known, Outlook, Rules, outlook};
+use crate::overlap::outlook::{Known, Outlook, Rules, outlook};
 use crate::names;
 use crate::x509::certs::{Bundle, Certificate};
 use crate::x509::issuer::Issuers;

@@ -26,7 +26,7 @@ use self::lint::Finding;
 use self::object::Object;
 pub use self::rule::Rule;
 use super::cluster::{AccessArgs, ConnectError};
-use crate::keeper::due::Rules;
+use crate::overlap::outlook::Rules;
 use crate::overlap::policy::{Defaults, Window};
 
 /// Explain the certificates of a Secret, and say what is wrong with them

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::InspectError;
-use crate::keeper::due::View;
+use crate::overlap::outlook::View;
 use crate::names;
 use crate::overlap::leave::{WATCHED_KEYS, is_token};
 use crate::x509::pem::decoded_len;
@@ -119,7 +119,7 @@ impl Object {
         })
     }
 
-    /// What [`crate::keeper::due`] looks at.
+    /// What [`crate::overlap::outlook`] looks at.
     pub(super) fn view(&self) -> View<'_> {
         View {
             labels: &self.labels,

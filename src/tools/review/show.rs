@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use json_patch::{Patch, PatchOperation};
 use serde_json::{Map, Value, json};
 
-use crate::admission::guard::LeaveData;
+use crate::overlap::leave::LeaveData;
 use crate::admission::respond::{Answer, Verdict};
 use crate::admission::review::Request;
 use crate::names;

@@ -13,7 +13,7 @@ use super::plan::Millis;
 use super::{Error, Strategy};
 use crate::admission::respond::{Installation, respond};
 use crate::admission::review;
-use crate::keeper::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::policy::Defaults;
 use crate::overlap::staged::Keeper;

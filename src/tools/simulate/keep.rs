@@ -10,9 +10,9 @@ use super::plan::Millis;
 use super::world::{Event, World};
 use crate::keeper::act::nonce;
 use crate::keeper::choice::{Choice, choose, is_group_ready};
-use crate::keeper::due::{self, Due};
+use crate::overlap::outlook::{self, Due};
 use crate::keeper::restart::{self, Wanted};
-use crate::keeper::secret_view::SecretView;
+use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
 
@@ -74,7 +74,7 @@ impl World<'_> {
         kept.next = None;
         let view = self.cluster.view(secret)?;
         let time = timestamp(now);
-        let outlook = due::outlook(&view.view(), &self.rules, time);
+        let outlook = outlook::outlook(&view.view(), &self.rules, time);
         match choose(&view, &outlook, time) {
             Choice::Restart(wanted) => return self.restart(secret, &wanted),
             Choice::Ask(Due::Promote(pending)) => {

@@ -10,7 +10,7 @@ use super::keep::Kept;
 use super::mesh::{CLASSES, Class, Mesh, Moment, NEVER};
 use super::plan::{Millis, Plan};
 use super::{Error, Strategy};
-use crate::keeper::due::Rules;
+use crate::overlap::outlook::Rules;
 use crate::overlap::policy::Defaults;
 
 /// What came of a strategy.

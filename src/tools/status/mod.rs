@@ -25,8 +25,8 @@ pub(super) use self::row::next;
 use super::cluster::{ClusterArgs, ConnectError};
 use super::progress;
 use super::secrets::{Seen, Unread, read_all};
-use crate::keeper::due::Rules;
-use crate::keeper::secret_view::SecretView;
+use crate::overlap::outlook::Rules;
+use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::policy::{Defaults, Window};
 

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use serde::Serialize;
 
-use crate::keeper::due::{Due, Known, Outlook, Planned, Problem, Rules, outlook};
-use crate::keeper::secret_view::SecretView;
+use crate::overlap::outlook::{Due, Known, Outlook, Planned, Problem, Rules, outlook};
+use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::tools::text::{common_name, short};
 

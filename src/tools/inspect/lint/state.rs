@@ -1,7 +1,7 @@
 //! What keeper and `status` call a problem.
 
 use super::{Finding, Rule};
-use crate::keeper::due::Problem;
+use crate::overlap::outlook::Problem;
 use crate::x509::certs::Fingerprint;
 use crate::tools::inspect::facts::Facts;
 

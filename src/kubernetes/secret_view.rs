@@ -15,7 +15,7 @@ use kube::Resource;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::due::View;
+use crate::overlap::outlook::View;
 use crate::names;
 use crate::overlap::leave;
 
@@ -33,7 +33,7 @@ pub struct SecretView {
 }
 
 impl SecretView {
-    /// What [`super::due`] looks at.
+    /// What [`crate::overlap::outlook`] looks at.
     pub fn view(&self) -> View<'_> {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
         let value = |get: fn(&Certificates) -> &Option<Vec<u8>>| {

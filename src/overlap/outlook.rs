@@ -13,8 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 pub use self::problem::Problem;
 use crate::names;
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use crate::overlap::decide::carried_entries;
-use crate::x509::issuer::{Issuers, MAX_CHAIN};
+use crate::overlap::write::{carried_entries, chain};
+use crate::x509::issuer::Issuers;
 use crate::overlap::leave::{self, Marks};
 use crate::overlap::policy::{Defaults, Raw, Settings};
 use crate::overlap::record::{Entry, Record};
@@ -388,10 +388,6 @@ fn known(
         }
     };
     certificates.iter().zip(entries).enumerate().map(known).collect()
-}
-
-fn chain(tls_crt: Option<&[u8]>) -> Bundle {
-    tls_crt.and_then(|text| Bundle::parse(text, MAX_CHAIN).ok()).unwrap_or_default()
 }
 
 /// When a certificate expires; `None` beyond the year 9999, which is never.
