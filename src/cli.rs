@@ -17,7 +17,8 @@ pub use completions::CompletionsArgs;
 pub use keeper::KeeperArgs;
 pub use webhook::WebhookArgs;
 
-use crate::telemetry::{self, Format, Level};
+use crate::log;
+use crate::log::{Format, Level};
 use crate::tools::demo;
 use crate::tools::distrust::{DistrustArgs, DistrustError};
 use crate::tools::inspect::{InspectArgs, InspectError};
@@ -37,7 +38,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    telemetry::init(log_level, log_format);
+    log::init(log_level, log_format);
     command.run().unwrap_or_else(|failure| {
         eprintln!("ca-overlap: {failure}");
         failure.code()

@@ -22,18 +22,19 @@
 //! | [`keeper`] | the Kubernetes API, `overlap` | watches Secrets in an overlap, and asks the webhook to act |
 //! | [`webhook`] | all of the above | wires them together, and ends them |
 //! | [`tools`] | all of the above | the other commands: `review`, `inspect`, `status`, `distrust`, `probe`, `simulate`, `demo` |
-//! | [`telemetry`] | logs, metrics | handles that are resolved once, at start |
+//! | [`log`], [`metrics`] | nothing | log lines; what all metric families share |
 //! | [`names`] | nothing | the names that are the contract with users and manifests |
 
 pub mod admission;
 pub mod cli;
 pub mod keeper;
 pub mod kubernetes;
+pub mod log;
+pub mod metrics;
 pub mod names;
 pub mod overlap;
 pub mod server;
 pub mod serving_cert;
-pub mod telemetry;
 pub mod tools;
 pub mod webhook;
 pub mod x509;

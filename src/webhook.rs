@@ -26,7 +26,9 @@ use crate::server::tls::{self, Publisher};
 use crate::serving_cert::api::Cluster;
 use crate::serving_cert::files::Files;
 use crate::serving_cert::manager::{self, Manager};
-use crate::telemetry::{self, AdmissionMetrics, ServerMetrics};
+use crate::metrics;
+use crate::admission::metrics::AdmissionMetrics;
+use crate::server::metrics::ServerMetrics;
 
 /// The validated flags.
 #[derive(Clone, Debug)]
@@ -125,7 +127,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     } = config;
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let force = hangups().context("cannot listen for SIGHUP")?;
-    let mut registry = telemetry::registry();
+    let mut registry = metrics::registry();
     let metrics = ServerMetrics::register(&mut registry);
     let admission_metrics = AdmissionMetrics::register(&mut registry);
     let namespace = namespace.unwrap_or_else(own_namespace);

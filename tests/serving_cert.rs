@@ -18,7 +18,7 @@ use tempfile::TempDir;
 
 use ca_overlap::server::tls::{self, Published};
 use ca_overlap::serving_cert::files::{Files, Reloader};
-use ca_overlap::telemetry::ServerMetrics;
+use ca_overlap::server::metrics::ServerMetrics;
 use support::serving_pki::{Ca, Pair};
 
 #[test]

@@ -20,7 +20,8 @@ use tokio::sync::watch;
 
 use ca_overlap::server::accept::{Limits, Server, Transport, bind};
 use ca_overlap::server::admin::{self, Admin, Readiness, Ready as _};
-use ca_overlap::telemetry::{self, ServerMetrics};
+use ca_overlap::metrics;
+use ca_overlap::server::metrics::ServerMetrics;
 use support::rig::{Client, GENEROUS, Rig, SHORT, within};
 use support::serving_pki::{Ca, Pair};
 
@@ -330,7 +331,7 @@ async fn metrics_are_open_metrics_text() {
 
 /// An admin listener on a free port; its task ends with the test's runtime.
 async fn admin_port(readiness: Readiness, rig: &Rig) -> std::net::SocketAddr {
-    let mut registry = telemetry::registry();
+    let mut registry = metrics::registry();
     ServerMetrics::register(&mut registry);
     let server = Server {
         transport: Transport::Plain,

@@ -23,7 +23,7 @@ use super::patch;
 use super::respond::{Answer, Installation, respond};
 use super::review::{self, ReadReviewError};
 use crate::names;
-use crate::telemetry::AdmissionMetrics;
+use crate::admission::metrics::AdmissionMetrics;
 
 /// What the handler needs; one for the whole process.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ mod asked;
 pub mod guard;
 pub mod handler;
 pub mod heartbeat;
+pub mod metrics;
 pub mod patch;
 pub mod respond;
 pub mod review;

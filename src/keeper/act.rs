@@ -16,7 +16,7 @@ use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
 use crate::x509::certs::Fingerprint;
-use crate::telemetry::{AskKind, AskResult};
+use crate::keeper::metrics::{AskKind, AskResult};
 
 /// What every look needs.
 #[derive(Clone)]

@@ -31,7 +31,7 @@ use super::running::{Ended, How, Running};
 use crate::kubernetes::secret_view::SecretView;
 use super::tracked::{Source, Tracked, Watched};
 use super::watches::{describe, events_of};
-use crate::telemetry::{AskResult, KeeperMetrics};
+use crate::keeper::metrics::{AskResult, KeeperMetrics};
 
 /// Keeps the Secrets that are watched, and acts on them; see [`Controller::run`].
 pub struct Controller {

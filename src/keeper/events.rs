@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::api::{Key, call};
 use crate::names;
 use crate::x509::certs::Fingerprint;
-use crate::telemetry::{EventResult, KeeperMetrics};
+use crate::keeper::metrics::{EventResult, KeeperMetrics};
 
 /// Why an Event is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ pub mod controller;
 pub mod events;
 pub mod lease;
 pub mod memory;
+pub mod metrics;
 #[cfg(test)]
 mod mock;
 pub mod restart;

@@ -19,7 +19,9 @@ use super::restart::Restarter;
 use crate::server::accept::{BindError, Limits, Server, Transport, bind};
 use crate::server::admin::{self, Admin, Ready};
 use crate::server::drain::{Drain, Signals};
-use crate::telemetry::{self, KeeperMetrics, ServerMetrics};
+use crate::metrics;
+use crate::keeper::metrics::KeeperMetrics;
+use crate::server::metrics::ServerMetrics;
 
 /// The validated flags.
 #[derive(Clone, Debug)]
@@ -77,7 +79,7 @@ async fn keep(config: Config) -> Result<(), StartError> {
     let Config { admin_listen, election, rules } = config;
     let mut signals = Signals::new()?;
     let client = client().await?;
-    let mut registry = telemetry::registry();
+    let mut registry = metrics::registry();
     let metrics = KeeperMetrics::register(&mut registry, &Problem::NAMES);
     let admin_port = bind("--admin-listen", admin_listen).await?;
     let (stop, stopped) = watch::channel(false);

@@ -10,7 +10,7 @@ use super::events::Reason;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::x509::certs::Fingerprint;
-use crate::telemetry::KeeperMetrics;
+use crate::keeper::metrics::KeeperMetrics;
 
 /// One of the label selectors that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,7 +33,7 @@ use super::drain::{Connection, Drain};
 use super::eager::{SMALL, eager};
 use super::opening::{Opening, watched};
 use super::tls::{Published, ServingCert};
-use crate::telemetry::{HandshakeResult, ServerMetrics, TimeoutPhase};
+use crate::server::metrics::{HandshakeResult, ServerMetrics, TimeoutPhase};
 
 /// Binds `address`, which `flag` had named.
 pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {

@@ -10,6 +10,7 @@ pub mod admin;
 mod crowd;
 pub mod drain;
 mod eager;
+pub mod metrics;
 mod opening;
 pub mod self_check;
 pub mod tls;

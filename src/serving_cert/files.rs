@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::server::tls::{Publisher, ServingCert, TlsError};
-use crate::telemetry::{RefreshResult, ServerMetrics};
+use crate::server::metrics::{RefreshResult, ServerMetrics};
 
 /// The files, and how often to look at them.
 #[derive(Clone, Debug)]

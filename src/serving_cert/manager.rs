@@ -25,7 +25,7 @@ use super::issue::{IssueError, Leaf};
 use super::plan::{self, Generation, Id, Observed, Step, plan};
 use crate::names;
 use crate::server::tls::{Publisher, ServingCert, TlsError};
-use crate::telemetry::{RefreshResult, ServerMetrics};
+use crate::server::metrics::{RefreshResult, ServerMetrics};
 
 /// What the manager goes by.
 #[derive(Clone, Debug)]

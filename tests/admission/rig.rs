@@ -9,7 +9,7 @@ use ca_overlap::admission::handler::{Admission, router};
 use ca_overlap::admission::heartbeat::Heartbeat;
 use ca_overlap::admission::respond::Installation;
 use ca_overlap::overlap::policy::Defaults;
-use ca_overlap::telemetry::AdmissionMetrics;
+use ca_overlap::admission::metrics::AdmissionMetrics;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};

@@ -25,7 +25,9 @@ use ca_overlap::server::admin::{self, Admin, Readiness};
 use ca_overlap::server::drain::{Connection, Drain, Signals};
 use ca_overlap::server::tls::{self, Published};
 use ca_overlap::serving_cert::files::Files;
-use ca_overlap::telemetry::{self, AdmissionMetrics, ServerMetrics};
+use ca_overlap::metrics;
+use ca_overlap::admission::metrics::AdmissionMetrics;
+use ca_overlap::server::metrics::ServerMetrics;
 use clap::{Parser, ValueEnum};
 use http::Request;
 use http::header::{CONNECTION, HeaderValue};
@@ -194,7 +196,7 @@ fn admin_server(readiness: Readiness) -> Server {
     Server {
         transport: Transport::Plain,
         drain: readiness.drain.without_waiting(),
-        router: admin::router(Admin { readiness, registry: telemetry::registry() }),
+        router: admin::router(Admin { readiness, registry: metrics::registry() }),
         limits,
         metrics: ServerMetrics::default(),
     }

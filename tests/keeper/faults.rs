@@ -20,7 +20,8 @@ use ca_overlap::keeper::restart::Restarter;
 use ca_overlap::names;
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::overlap::staged::Keeper;
-use ca_overlap::telemetry::{self, KeeperMetrics};
+use ca_overlap::metrics;
+use ca_overlap::keeper::metrics::KeeperMetrics;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
@@ -235,7 +236,7 @@ impl Rig {
             identity: "me".into(),
             duration: Duration::from_secs(15),
         };
-        let metrics = KeeperMetrics::register(&mut telemetry::registry(), &Problem::NAMES);
+        let metrics = KeeperMetrics::register(&mut metrics::registry(), &Problem::NAMES);
         let events = Events::start(self.client.clone(), "me".into(), metrics.clone());
         let (election, leadership) = Election::new(self.client.clone(), settings);
         let actor = Actor {

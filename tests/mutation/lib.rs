@@ -11,5 +11,5 @@ extern crate self as ca_overlap;
 pub mod admission;
 pub mod names;
 pub mod overlap;
-pub mod telemetry;
+pub mod metrics;
 pub mod x509;

@@ -31,7 +31,7 @@ main() {
 put_together() {
     rm -rf "$tree"
     mkdir -p "$tree/src" "$tree/tests" "$tree/benches"
-    (cd "$root/src" && cp -R overlap admission telemetry x509 telemetry.rs names.rs "$tree/src")
+    (cd "$root/src" && cp -R overlap admission x509 metrics.rs names.rs "$tree/src")
     (cd "$root/tests" && cp -R decision admission support data "$tree/tests")
     cp "$root"/benches/*.rs "$tree/benches"
     cp "$root/Cargo.lock" "$tree"

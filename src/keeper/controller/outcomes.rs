@@ -8,7 +8,7 @@ use super::super::events::{self, Reason};
 use super::super::restart::Step;
 use super::super::retries::Trouble;
 use super::Controller;
-use crate::telemetry::{AskKind, AskResult, RestartResult};
+use crate::keeper::metrics::{AskKind, AskResult, RestartResult};
 
 /// A repair that was not seen so often, within some two hours, never will be.
 const HOPELESS: u32 = 20;

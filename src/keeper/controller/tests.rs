@@ -119,7 +119,7 @@ async fn what_is_refused_for_good_is_left_until_the_secret_has_changed() {
     let (mut controller, ..) = controller(true);
     let secret = carrying(Timestamp::now() - SignedDuration::from_hours(1));
     let refused = |secret: &SecretView| super::super::act::Asked {
-        kind: crate::telemetry::AskKind::Retire,
+        kind: crate::keeper::metrics::AskKind::Retire,
         result: AskResult::Refused,
         carried_again: Vec::new(),
         restored: Vec::new(),
@@ -159,7 +159,7 @@ async fn a_secret_that_lost_its_labels_waits_for_the_webhook_as_patiently_as_any
         controller.asked(
             &key,
             super::super::act::Asked {
-                kind: crate::telemetry::AskKind::Repair,
+                kind: crate::keeper::metrics::AskKind::Repair,
                 result: AskResult::NotSeen,
                 carried_again: Vec::new(),
                 restored: Vec::new(),

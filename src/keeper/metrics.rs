@@ -6,7 +6,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{Label, handle};
+use crate::metrics::{Label, handle};
 
 /// Two labels, all sides known at compile time.
 type Labels = [(&'static str, &'static str); 2];
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn counts_stand_under_their_names() {
-        let mut registry = super::super::registry();
+        let mut registry = crate::metrics::registry();
         let metrics = KeeperMetrics::register(&mut registry, &["retire_blocked"]);
         metrics.leads(true);
         metrics.watched(2, 1, 3);

@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{Label, handle};
+use crate::metrics::{Label, handle};
 
 /// Counts connections, handshakes and certificates. Clones count together; the default is in no
 /// registry.
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn counts_stand_under_their_names() {
-        let mut registry = super::super::registry();
+        let mut registry = crate::metrics::registry();
         let metrics = ServerMetrics::register(&mut registry);
         metrics.connected();
         metrics.connected();

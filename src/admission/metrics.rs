@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{Label, handle};
+use crate::metrics::{Label, handle};
 use crate::admission::respond::Verdict;
 use crate::overlap::Warning;
 use crate::overlap::ask::Ask;
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn counts_stand_under_their_names() {
-        let mut registry = super::super::registry();
+        let mut registry = crate::metrics::registry();
         let metrics = AdmissionMetrics::register(&mut registry);
         for verdict in Verdict::ALL {
             metrics.decided(verdict, Duration::from_micros(40));
