@@ -16,9 +16,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
+use ca_overlap::server::metrics::ServerMetrics;
 use ca_overlap::server::tls::{self, Published};
 use ca_overlap::serving_cert::files::{Files, Reloader};
-use ca_overlap::server::metrics::ServerMetrics;
 use support::serving_pki::{Ca, Pair};
 
 #[test]

@@ -18,9 +18,9 @@ use rustls::{ClientConfig, HandshakeKind};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use ca_overlap::metrics;
 use ca_overlap::server::accept::{Limits, Server, Transport, bind};
 use ca_overlap::server::admin::{self, Admin, Readiness, Ready as _};
-use ca_overlap::metrics;
 use ca_overlap::server::metrics::ServerMetrics;
 use support::rig::{Client, GENEROUS, Rig, SHORT, within};
 use support::serving_pki::{Ca, Pair};

@@ -22,8 +22,8 @@ use super::heartbeat::Heartbeat;
 use super::patch;
 use super::respond::{Answer, Installation, respond};
 use super::review::{self, ReadReviewError};
-use crate::names;
 use crate::admission::metrics::AdmissionMetrics;
+use crate::names;
 
 /// What the handler needs; one for the whole process.
 #[derive(Debug)]

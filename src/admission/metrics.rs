@@ -7,8 +7,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::metrics::{Label, handle};
 use crate::admission::respond::Verdict;
+use crate::metrics::{Label, handle};
 use crate::overlap::Warning;
 use crate::overlap::ask::Ask;
 use crate::overlap::staged::Change;

@@ -7,7 +7,6 @@ use json_patch::Patch;
 
 use super::asked::Asked;
 use super::guard::{self, Skip};
-use crate::overlap::leave::{self, LeaveData};
 use super::patch::{AnnotationsFull, PatchBuilder};
 use super::review::pairs::Pairs;
 use super::review::{Request, Secret};
@@ -16,6 +15,7 @@ use super::values::Values;
 pub use super::verdict::Verdict;
 use crate::names;
 use crate::overlap::ask::Ask;
+use crate::overlap::leave::{self, LeaveData};
 use crate::overlap::policy::{Defaults, Mode, Raw, Settings};
 use crate::overlap::record::Record;
 use crate::overlap::restart;

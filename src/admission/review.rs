@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::overlap::leave;
 use crate::names;
+use crate::overlap::leave;
 use crate::x509::pem::decoded_len;
 
 /// Why a body is not a review. Says nothing of its content, as `serde`'s errors would.

@@ -1,8 +1,8 @@
 //! What can be decided about a request.
 
 use super::guard::Skip;
-use crate::overlap::leave::LeaveData;
 use crate::overlap::Case;
+use crate::overlap::leave::LeaveData;
 
 /// What was decided about one request, as metrics, audit annotations and logs call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,11 +10,11 @@ use humantime::parse_duration;
 use super::policy::PolicyArgs;
 use super::webhook::{label, positive, subdomain};
 use super::{Failure, UsageError};
-use crate::overlap::outlook::Rules;
 use crate::keeper::lease;
-use crate::keeper::run::{self, Config};
 use crate::names;
-use crate::webhook::own_namespace;
+use crate::overlap::outlook::Rules;
+use crate::run::keeper::{self as run, Config};
+use crate::run::webhook::own_namespace;
 
 /// Examples, and what signals do, for `--help`.
 const MORE: &str = "\

@@ -14,8 +14,8 @@ use self::keeper::KeeperArgs;
 use super::policy::PolicyArgs;
 use super::{Failure, UsageError};
 use crate::names;
+use crate::run::webhook::{self, Config, Source};
 use crate::server::accept::Limits;
-use crate::webhook::{self, Config, Source};
 
 /// Examples, and what signals do, for `--help`.
 const MORE: &str = "\

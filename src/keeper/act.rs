@@ -6,17 +6,19 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::api::{CallError, Change, Key, Secrets};
+use super::api::{Change, Secrets};
 use super::choice::{Choice, choose, is_group_ready};
-use crate::overlap::outlook::{self, Due, Outlook, Rules, Staged};
 use super::lease::Leadership;
 use super::memory::{Plan, Remembered};
 use super::restart::{Restarter, Step};
+use crate::keeper::metrics::{AskKind, AskResult};
+use crate::kubernetes::call::CallError;
+use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
+use crate::overlap::outlook::{self, Due, Outlook, Rules, Staged};
 use crate::x509::certs::Fingerprint;
-use crate::keeper::metrics::{AskKind, AskResult};
 
 /// What every look needs.
 #[derive(Clone)]

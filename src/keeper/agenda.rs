@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::api::Key;
+use crate::kubernetes::key::Key;
 
 /// Keys, each at most once, by a time: of the wall clock for deadlines, of the monotonic clock for
 /// retries. What a clock that steps can do is then bounded by how often one looks here.

@@ -1,76 +1,16 @@
 //! The calls that the keeper makes: it reads Secrets without their secrets, and writes annotations.
-//!
-//! Each call has an end. What fails is told by code and reason: an answer's text may quote what was
-//! sent, and a parser's error quotes what it read.
-
-use std::error::Error;
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde_json::json;
-use tokio::time::timeout;
 
 use super::lease::Leadership;
+use crate::kubernetes::call::{CallError, call};
+use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
-
-/// A Secret's namespace and name; cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Arc<(String, String)>);
-
-impl Key {
-    /// Of a namespace and a name.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self(Arc::new((namespace.into(), name.into())))
-    }
-
-    /// Of an object that was read.
-    pub fn of(secret: &SecretView) -> Self {
-        let meta = secret.meta();
-        Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
-    }
-
-    /// The namespace.
-    pub fn namespace(&self) -> &str {
-        &self.0.0
-    }
-
-    /// The name.
-    pub fn name(&self) -> &str {
-        &self.0.1
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace(), self.name())
-    }
-}
-
-/// Why a call has failed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// Another writer was faster: read again.
-    #[error("it was changed in between")]
-    Conflict,
-    /// The API server does not allow it, or does not take it: likely for ever.
-    #[error("{0}")]
-    Denied(String),
-    /// Anything else.
-    #[error("{0}")]
-    Failed(String),
-    /// The object does not exist.
-    #[error("it does not exist")]
-    Gone,
-    /// This replica may not write any more.
-    #[error("another replica leads")]
-    NotLeading,
-}
 
 /// What to change on a Secret: an annotation of the keeper's own. Of any other it would become the
 /// manager, and stand in the way of those who apply without force.
@@ -172,52 +112,11 @@ pub(super) fn fence(leadership: &Leadership) -> Result<(), CallError> {
 /// Secrets at a time: bounds what one answer takes in memory.
 pub(super) const PAGE: u32 = 100;
 
-/// One call. The API server's own limit is longer.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Waits for an answer, but not for ever.
-pub(super) async fn call<T>(
-    answer: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, CallError> {
-    match timeout(PATIENCE, answer).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(CallError::from(&error)),
-        Err(_) => {
-            let seconds = PATIENCE.as_secs();
-            Err(CallError::Failed(format!("the API server did not answer within {seconds} s")))
-        }
-    }
-}
-
-impl From<&kube::Error> for CallError {
-    fn from(error: &kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) => match status.code {
-                404 => Self::Gone,
-                409 => Self::Conflict,
-                code @ (400 | 403 | 405 | 413 | 422) => {
-                    Self::Denied(format!("status {code} {}", status.reason))
-                }
-                code => Self::Failed(format!("status {code} {}", status.reason)),
-            },
-            kube::Error::SerdeError(_) => Self::Failed("the answer is not readable".to_owned()),
-            other => Self::Failed(root(other)),
-        }
-    }
-}
-
-/// The innermost cause: the outer ones say only that a request has failed.
-fn root(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use super::super::lease::{Election, Settings};
     use super::*;

@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use kube::Resource;
 
-use crate::overlap::outlook::{self, Due, Outlook, Rules, Staged};
 use super::restart::{self, Wanted};
-use crate::kubernetes::secret_view::SecretView;
 use super::tracked::Source;
+use crate::kubernetes::secret_view::SecretView;
+use crate::overlap::outlook::{self, Due, Outlook, Rules, Staged};
 use crate::x509::certs::Fingerprint;
 
 /// What is to be done about a Secret now.

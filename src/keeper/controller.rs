@@ -20,18 +20,19 @@ use tokio::time::Instant;
 
 use super::act::{Actor, Before, Failure, Outcome, due_since};
 use super::agenda::Agenda;
-use super::api::{CallError, Key};
-use crate::overlap::outlook::{self, Problem};
 use super::events::Events;
 use super::lease::stopped;
 use super::memory::Memory;
 use super::restart;
 use super::retries::{Retries, Trouble};
 use super::running::{Ended, How, Running};
-use crate::kubernetes::secret_view::SecretView;
 use super::tracked::{Source, Tracked, Watched};
 use super::watches::{describe, events_of};
 use crate::keeper::metrics::{AskResult, KeeperMetrics};
+use crate::kubernetes::call::CallError;
+use crate::kubernetes::key::Key;
+use crate::kubernetes::secret_view::SecretView;
+use crate::overlap::outlook::{self, Problem};
 
 /// Keeps the Secrets that are watched, and acts on them; see [`Controller::run`].
 pub struct Controller {

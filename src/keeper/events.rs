@@ -8,10 +8,11 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::api::{Key, call};
+use crate::keeper::metrics::{EventResult, KeeperMetrics};
+use crate::kubernetes::call::call;
+use crate::kubernetes::key::Key;
 use crate::names;
 use crate::x509::certs::Fingerprint;
-use crate::keeper::metrics::{EventResult, KeeperMetrics};
 
 /// Why an Event is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

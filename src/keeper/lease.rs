@@ -18,7 +18,7 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError, L
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::api::CallError;
+use crate::kubernetes::call::CallError;
 
 /// What the election goes by.
 #[derive(Clone, Debug)]
@@ -222,7 +222,7 @@ fn leases(
 }
 
 /// Ends when told to, or when nobody is left to tell.
-pub(super) async fn stopped(mut stop: watch::Receiver<bool>) {
+pub(crate) async fn stopped(mut stop: watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 

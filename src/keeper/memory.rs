@@ -11,16 +11,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::api::Key;
-use crate::overlap::outlook::{Rules, View, may_change_data, settings};
+use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::{MAX_REPAIRED, Repair, Repaired};
-use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use crate::overlap::write::carried_entries;
+use crate::overlap::outlook::{Rules, View, may_change_data, settings};
 use crate::overlap::policy::Settings;
 use crate::overlap::record::{Entry, Record};
+use crate::overlap::write::carried_entries;
 use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, RecordAfter, Write};
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 
 /// A Secret with more than this is not remembered, in bytes.
 const MAX_ONE: usize = 64 << 10;

@@ -22,7 +22,6 @@ pub mod metrics;
 mod mock;
 pub mod restart;
 pub mod retries;
-pub mod run;
 pub mod running;
 pub mod tracked;
 pub mod watches;

@@ -21,13 +21,15 @@ use serde_json::{Map, Value, json};
 pub use self::progress::Progress;
 pub use self::state::State;
 use self::state::{daemon_set, deployment, stateful_set};
-use super::api::{CallError, Key, call, fence};
-use crate::overlap::outlook::{self, Due, Outlook, Rules};
+use super::api::fence;
 use super::lease::Leadership;
+use crate::kubernetes::call::{CallError, call};
+use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
-use crate::x509::certs::Fingerprint;
+use crate::overlap::outlook::{self, Due, Outlook, Rules};
 pub use crate::overlap::restart::{Kind, Workload, list};
+use crate::x509::certs::Fingerprint;
 
 /// On a pod template, with words of the group's and the Secret's name behind it: what its pods have
 /// found in this Secret when they started.
@@ -121,7 +123,8 @@ pub fn is_on_its_way(
     }
     group.iter().any(|member| {
         let is_young = member.written().is_some_and(|at| age(at, now) < PAUSE);
-        is_young || matches!(outlook::outlook(&member.view(), rules, now).due, Some(Due::Promote(_)))
+        is_young
+            || matches!(outlook::outlook(&member.view(), rules, now).due, Some(Due::Promote(_)))
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::api::Key;
+use crate::kubernetes::key::Key;
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tokio::task::{Id, JoinError, JoinSet};
 
-use super::api::Key;
+use crate::kubernetes::key::Key;
 
 /// Tasks, at most one for each key.
 #[derive(Debug)]

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::api::Key;
-use crate::overlap::outlook::{Outlook, Problem};
 use super::events::Reason;
+use crate::keeper::metrics::KeeperMetrics;
+use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
+use crate::overlap::outlook::{Outlook, Problem};
 use crate::x509::certs::Fingerprint;
-use crate::keeper::metrics::KeeperMetrics;
 
 /// One of the label selectors that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,9 +5,10 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 
-use super::api::{CallError, PAGE};
-use crate::kubernetes::secret_view::SecretView;
+use super::api::PAGE;
 use super::tracked::Source;
+use crate::kubernetes::call::CallError;
+use crate::kubernetes::secret_view::SecretView;
 
 /// The watch of one selector, for ever.
 pub fn events_of(

@@ -1,3 +1,5 @@
 //! What the keeper, the serving certificate and the commands share of the Kubernetes API.
 
+pub mod call;
+pub mod key;
 pub mod secret_view;

@@ -15,9 +15,9 @@ use kube::Resource;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::overlap::outlook::View;
 use crate::names;
 use crate::overlap::leave;
+use crate::overlap::outlook::View;
 
 /// A Secret without its secrets. `Debug` shows where it stands, never a value.
 #[derive(Clone, Deserialize)]

@@ -9,9 +9,9 @@ use std::fmt;
 use base64::prelude::*;
 use jiff::Timestamp;
 
-use crate::x509::certs::Fingerprint;
 use super::record::Entry;
 use crate::names;
+use crate::x509::certs::Fingerprint;
 
 /// The longest annotation that is read, in bytes: a quarter of what all annotations of an object
 /// may have together.

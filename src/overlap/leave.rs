@@ -1,10 +1,10 @@
 //! Secrets whose data is left alone (DESIGN §5): one rule for the webhook, which would not act, and
 //! for the keeper, which then need not ask.
 
-use crate::x509::certs::Certificate;
-use crate::x509::pem::{self, Block};
 use super::policy::{Mode, Settings};
 use crate::names;
+use crate::x509::certs::Certificate;
+use crate::x509::pem::{self, Block};
 
 /// What tells such a Secret, besides its settings and certificates.
 pub trait Marks {

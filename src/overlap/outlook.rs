@@ -12,15 +12,15 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use self::problem::Problem;
 use crate::names;
-use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use crate::overlap::write::{carried_entries, chain};
-use crate::x509::issuer::Issuers;
 use crate::overlap::leave::{self, Marks};
 use crate::overlap::policy::{Defaults, Raw, Settings};
 use crate::overlap::record::{Entry, Record};
 use crate::overlap::restart;
 use crate::overlap::staged::Stage;
+use crate::overlap::write::{carried_entries, chain};
 use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, Write};
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
+use crate::x509::issuer::Issuers;
 
 /// One Secret, as far as it is looked at: public values only.
 #[derive(Clone, Copy)]

@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::x509::certs::Fingerprint;
 use super::warning::{Warning, push_once};
+use crate::x509::certs::Fingerprint;
 
 /// The most previous CAs that `keep` can ask for.
 pub const MAX_KEEP: u8 = 8;

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
+use super::MAX_OWN;
 use super::ask::Repaired;
-use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use super::write::{self, Decision, RecordAfter, Write};
-use crate::x509::issuer::{Family, Issuers};
 use super::record::{Entry, Record};
 use super::select::{self, Candidate, Pool, Room};
 use super::warning::Warning;
-use super::MAX_OWN;
+use super::write::{self, Decision, RecordAfter, Write};
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
+use crate::x509::issuer::{Family, Issuers};
 use crate::x509::pem;
 
 /// How long a repaired certificate is carried where no window is set. Nobody knows any more when

@@ -3,12 +3,12 @@
 
 use std::iter;
 
-use crate::x509::certs::{Bundle, Certificate};
-use super::write::{self, Case, Decision, RecordAfter, Write, carried_entries};
-use crate::x509::issuer::Issuers;
 use super::record::{Entry, Record};
 use super::warning::Warning;
+use super::write::{self, Case, Decision, RecordAfter, Write, carried_entries};
 use super::{MAX_STORED_BLOCKS, repair};
+use crate::x509::certs::{Bundle, Certificate};
+use crate::x509::issuer::Issuers;
 
 /// Decides about a write whose `ca.crt` is the stored one, `text`.
 pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {

@@ -1,10 +1,10 @@
 //! Which of the candidates are carried: usable ones, in order, with their chains, within `keep`
 //! and within the room that the Secret has.
 
+use super::warning::Warning;
 use crate::x509::certs::Certificate;
 use crate::x509::issuer::Family;
 use crate::x509::pem;
-use super::warning::Warning;
 
 /// A stored certificate that could be carried, by its index.
 #[derive(Clone, Copy, Debug)]

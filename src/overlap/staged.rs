@@ -13,12 +13,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::MAX_STORED_BLOCKS;
-use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use super::decide::decide;
-use super::write::{self, Case, Contents, Decision, RecordAfter, Write};
-use crate::x509::issuer::Issuers;
+use super::decide as decision;
 use super::record::{Entry, Record};
 use super::warning::Warning;
+use super::write::{self, Case, Contents, Decision, RecordAfter, Write};
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
+use crate::x509::issuer::Issuers;
 
 pub use pair::Pair;
 
@@ -157,7 +157,7 @@ impl Change {
     }
 }
 
-/// Decides about one update. Deterministic, and total, as [`decide()`](super::decide()) is.
+/// Decides about one update. Deterministic, and total, as [`decision::decide`] is.
 pub fn decide<'a>(staging: &Staging<'a>) -> Outcome<'a> {
     let is_left_over = staging.stage.is_some() || staging.waiting != Pair::default();
     match staging.recorded() {
@@ -294,7 +294,7 @@ impl<'a> Staging<'a> {
         let room = self.room.checked_sub(pairs).ok_or(Warning::StagedNoRoom)?;
         let held = self.served.chain();
         let incoming = Contents { tls_crt: Some(&held), ..self.write.incoming };
-        let decision = decide(&Write { incoming, room, ..self.write });
+        let decision = decision::decide(&Write { incoming, room, ..self.write });
         let anchors = decision.ca_crt.as_deref().or(incoming.ca_crt);
         if !verifies(&held, anchors) || !verifies(&waiting.chain(), anchors) {
             return Err(Warning::StagedUnverified);
@@ -390,7 +390,7 @@ impl<'a> Staging<'a> {
         let chain = pair.chain();
         let incoming = Contents { tls_crt: pair.crt.map(|_| &*chain), ..write.incoming };
         let room = self.room.saturating_sub(pair.size());
-        let decision = decide(&Write { incoming, room, ..*write });
+        let decision = decision::decide(&Write { incoming, room, ..*write });
         let outcome = Outcome { decision, served: pair, waiting: None, change };
         match warning {
             None => outcome,

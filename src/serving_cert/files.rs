@@ -17,8 +17,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::server::tls::{Publisher, ServingCert, TlsError};
 use crate::server::metrics::{RefreshResult, ServerMetrics};
+use crate::server::tls::{Publisher, ServingCert, TlsError};
 
 /// The files, and how often to look at them.
 #[derive(Clone, Debug)]

@@ -24,8 +24,8 @@ use super::inject::{self, NoSuchWebhook};
 use super::issue::{IssueError, Leaf};
 use super::plan::{self, Generation, Id, Observed, Step, plan};
 use crate::names;
-use crate::server::tls::{Publisher, ServingCert, TlsError};
 use crate::server::metrics::{RefreshResult, ServerMetrics};
+use crate::server::tls::{Publisher, ServingCert, TlsError};
 
 /// What the manager goes by.
 #[derive(Clone, Debug)]

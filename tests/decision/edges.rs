@@ -1,8 +1,8 @@
 //! The edges of the decision that hurt: leafs, distrust, deadlines, byte-exactness, guards.
 
-use ca_overlap::x509::certs::Certificate;
 use ca_overlap::overlap::record::Record;
 use ca_overlap::overlap::{Case, RecordAfter, Warning};
+use ca_overlap::x509::certs::Certificate;
 use ca_overlap::x509::pem;
 use jiff::SignedDuration;
 

@@ -2,10 +2,10 @@
 
 use std::sync::LazyLock;
 
-use ca_overlap::x509::certs::Bundle;
 use ca_overlap::overlap::policy::{Defaults, Raw, Settings};
 use ca_overlap::overlap::record::Record;
 use ca_overlap::overlap::{Case, Contents, Decision, RecordAfter, Write, decide};
+use ca_overlap::x509::certs::Bundle;
 use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -3,9 +3,9 @@
 use std::sync::{Arc, LazyLock};
 
 use ca_overlap::overlap::ask::Repaired;
-use ca_overlap::x509::certs::Bundle;
 use ca_overlap::overlap::record::{Entry, Record};
 use ca_overlap::overlap::{MAX_OWN, RecordAfter, Warning};
+use ca_overlap::x509::certs::Bundle;
 use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use base64::prelude::*;
 use ca_overlap::keeper::choice::{Choice, choose, is_group_ready};
-use ca_overlap::overlap::outlook::{Due, Outlook, Rules, outlook};
 use ca_overlap::keeper::restart::Progress;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
-use ca_overlap::x509::certs::Fingerprint;
+use ca_overlap::overlap::outlook::{Due, Outlook, Rules, outlook};
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::overlap::staged::Stage;
+use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ca_overlap::overlap::outlook::{Due, Known, Outlook, Planned, Problem, Rules, View, outlook};
 use ca_overlap::names;
-use ca_overlap::x509::certs::Fingerprint;
+use ca_overlap::overlap::outlook::{Due, Known, Outlook, Planned, Problem, Rules, View, outlook};
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::overlap::staged::Stage;
+use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 use serde_json::json;
 

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use ca_overlap::keeper::api::Key;
-use ca_overlap::overlap::outlook::Rules;
 use ca_overlap::keeper::memory::{Memory, Plan, Remembered};
+use ca_overlap::kubernetes::key::Key;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
 use ca_overlap::overlap::ask::Repaired;
-use ca_overlap::x509::certs::Fingerprint;
+use ca_overlap::overlap::outlook::Rules;
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::overlap::record::{Entry, Record};
+use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;

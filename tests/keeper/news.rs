@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use ca_overlap::overlap::outlook::{Rules, outlook};
 use ca_overlap::keeper::events::Reason;
-use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::keeper::tracked::Tracked;
+use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
-use ca_overlap::x509::certs::Fingerprint;
+use ca_overlap::overlap::outlook::{Rules, outlook};
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::overlap::staged::Stage;
+use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

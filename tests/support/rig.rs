@@ -21,8 +21,8 @@ use tokio_rustls::client::TlsStream;
 
 use ca_overlap::server::accept::{Limits, Server, Transport, bind};
 use ca_overlap::server::drain::Drain;
-use ca_overlap::server::tls::{self, Published, Publisher};
 use ca_overlap::server::metrics::ServerMetrics;
+use ca_overlap::server::tls::{self, Published, Publisher};
 
 use super::serving_pki::{Ca, Pair};
 

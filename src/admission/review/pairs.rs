@@ -11,8 +11,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::{Request, Text};
 use crate::names;
-use crate::x509::pem::decoded_len;
 use crate::overlap::staged::Pair;
+use crate::x509::pem::decoded_len;
 
 /// The pairs of both objects.
 #[derive(Default)]

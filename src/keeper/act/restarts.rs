@@ -3,10 +3,12 @@
 use jiff::Timestamp;
 use kube::Resource;
 
-use super::super::api::{CallError, Change, Key};
+use super::super::api::Change;
 use super::super::restart::{self, Progress, Step, Wanted, Workload};
-use crate::kubernetes::secret_view::SecretView;
 use super::{Actor, Outcome, Restarting};
+use crate::kubernetes::call::CallError;
+use crate::kubernetes::key::Key;
+use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 
 impl Actor {

@@ -3,12 +3,12 @@
 use tokio::time::Instant;
 
 use super::super::act::{Asked, Restarting};
-use super::super::api::Key;
 use super::super::events::{self, Reason};
 use super::super::restart::Step;
 use super::super::retries::Trouble;
 use super::Controller;
 use crate::keeper::metrics::{AskKind, AskResult, RestartResult};
+use crate::kubernetes::key::Key;
 
 /// A repair that was not seen so often, within some two hours, never will be.
 const HOPELESS: u32 = 20;

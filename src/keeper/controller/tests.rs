@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use super::super::act::Actor;
 use super::super::api::Secrets;
-use crate::overlap::outlook::Rules;
 use super::super::lease::{Given, Leadership};
 use super::super::mock::{Api, api};
 use super::super::restart::Restarter;
 use super::*;
 use crate::names;
-use crate::x509::certs::Fingerprint;
+use crate::overlap::outlook::Rules;
 use crate::overlap::policy::Defaults;
+use crate::x509::certs::Fingerprint;
 
 fn controller(leads: bool) -> (Controller, Client, Api, Given) {
     let (client, api) = api();

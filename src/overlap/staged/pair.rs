@@ -3,8 +3,8 @@
 use base64::prelude::*;
 
 use crate::overlap::MAX_STORED_BLOCKS;
-use crate::x509::certs::{Bundle, Fingerprint};
 use crate::overlap::write;
+use crate::x509::certs::{Bundle, Fingerprint};
 use crate::x509::issuer::Issuers;
 use crate::x509::pem::decoded_len;
 

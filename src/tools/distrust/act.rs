@@ -8,8 +8,8 @@ use serde_json::json;
 use super::plan::{self, Holding};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
-use crate::x509::certs::Fingerprint;
 use crate::tools::cluster::explain;
+use crate::x509::certs::Fingerprint;
 
 /// Who changed the annotation, in `managedFields`.
 const MANAGER: &str = "ca-overlap-distrust";

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::overlap::outlook::{Outlook, Rules, outlook};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
+use crate::overlap::outlook::{Outlook, Rules, outlook};
+use crate::overlap::policy::Defaults;
 use crate::x509::certs::Fingerprint;
 use crate::x509::pem;
-use crate::overlap::policy::Defaults;
 
 /// One of the certificates in a Secret's `ca.crt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

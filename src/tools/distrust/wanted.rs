@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::DistrustError;
-use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::tools::text::{day, subject};
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 
 /// More than any Secret can hold.
 const MAX_INPUT: u64 = 4 * 1024 * 1024;

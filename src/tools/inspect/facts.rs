@@ -6,12 +6,12 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use super::Object;
-use crate::overlap::outlook::{Known, Outlook, Rules, outlook};
 use crate::names;
+use crate::overlap::leave::{LeaveData, leave_data};
+use crate::overlap::outlook::{Known, Outlook, Rules, outlook};
+use crate::tools::text::printable;
 use crate::x509::certs::{Bundle, Certificate};
 use crate::x509::issuer::Issuers;
-use crate::overlap::leave::{LeaveData, leave_data};
-use crate::tools::text::printable;
 
 /// An object, read.
 pub(super) struct Facts<'a> {

@@ -8,11 +8,11 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::InspectError;
-use crate::overlap::outlook::View;
 use crate::names;
 use crate::overlap::leave::{WATCHED_KEYS, is_token};
-use crate::x509::pem::decoded_len;
+use crate::overlap::outlook::View;
 use crate::tools::documents::merged;
+use crate::x509::pem::decoded_len;
 
 /// What is inspected.
 pub(super) struct Object {

@@ -10,11 +10,11 @@ use super::lint::Finding;
 use super::rule::Severity;
 use super::{Inspected, Output};
 use crate::names;
-use crate::x509::certs::{Bundle, Certificate};
 use crate::overlap::leave::LeaveData;
 use crate::tools::status::next;
 use crate::tools::table::{WIDTH, cut, wrapped};
 use crate::tools::text::{age, day, is_colourful, printable, subject};
+use crate::x509::certs::{Bundle, Certificate};
 
 /// More certificates are counted, not listed.
 const MAX_LISTED: usize = 80;

@@ -6,11 +6,11 @@ use kube::api::GetParams;
 use serde_json::Value;
 
 use super::{InspectError, Object};
-use crate::x509::certs::Certificate;
-use crate::x509::pem;
 use crate::tools::cluster::{AccessArgs, explain};
 use crate::tools::documents::{self, documents};
 use crate::tools::progress;
+use crate::x509::certs::Certificate;
+use crate::x509::pem;
 
 /// Reads all objects that `what` names.
 pub(super) async fn read(

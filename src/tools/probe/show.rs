@@ -11,9 +11,9 @@ use super::observe::{Observer, Stuck};
 use super::trust::Asked;
 use super::verdict::{Tally, Verdict};
 use super::{Output, Refused};
-use crate::x509::certs::Certificate;
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
 use crate::tools::text::{day, short, subject};
+use crate::x509::certs::Certificate;
 
 /// All that was found out.
 pub(super) struct Report<'a> {

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::ReviewError;
 use crate::names;
-use crate::x509::pem;
 use crate::tools::documents::{self, merged};
+use crate::x509::pem;
 
 /// Reads an `AdmissionReview`.
 pub(super) fn review(path: &Path) -> Result<Value, ReviewError> {

@@ -9,14 +9,14 @@ use jiff::Timestamp;
 use json_patch::{Patch, PatchOperation};
 use serde_json::{Map, Value, json};
 
-use crate::overlap::leave::LeaveData;
 use crate::admission::respond::{Answer, Verdict};
 use crate::admission::review::Request;
 use crate::names;
 use crate::overlap::Case;
-use crate::x509::certs::{Bundle, Certificate};
+use crate::overlap::leave::LeaveData;
 use crate::overlap::record::{Entry, Record};
 use crate::tools::text::{day, printable, subject};
+use crate::x509::certs::{Bundle, Certificate};
 
 /// More certificates are counted, not listed.
 const MAX_LISTED: usize = 80;

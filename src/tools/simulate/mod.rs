@@ -12,7 +12,6 @@
 mod cluster;
 mod generator;
 mod handshake;
-mod keep;
 mod mesh;
 mod plan;
 mod random;

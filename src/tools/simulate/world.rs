@@ -1,12 +1,14 @@
 //! One strategy from begin to end: events in virtual time, one after another.
 
+mod keep;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use self::keep::Kept;
 use super::cluster::{Cluster, EPOCH};
 use super::handshake::{FilesId, Tls};
-use super::keep::Kept;
 use super::mesh::{CLASSES, Class, Mesh, Moment, NEVER};
 use super::plan::{Millis, Plan};
 use super::{Error, Strategy};
@@ -65,7 +67,7 @@ pub(super) struct World<'a> {
     /// The version of its Secret that a peer has.
     at_version: Vec<usize>,
     pub(super) rules: Rules,
-    pub(super) keeper: Option<Vec<Kept>>,
+    keeper: Option<Vec<Kept>>,
     queue: BTreeMap<(Millis, u64), Event>,
     events: u64,
     pub(super) now: Millis,

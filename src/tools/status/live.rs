@@ -14,8 +14,8 @@ use serde_json::json;
 
 use super::row::Rotation;
 use super::{Key, Output, SELECTORS, StatusError, key, show};
-use crate::overlap::outlook::Rules;
 use crate::kubernetes::secret_view::SecretView;
+use crate::overlap::outlook::Rules;
 use crate::tools::cluster::{Cluster, Scope, explain};
 use crate::tools::text::printable;
 

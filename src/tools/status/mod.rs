@@ -25,9 +25,9 @@ pub(super) use self::row::next;
 use super::cluster::{ClusterArgs, ConnectError};
 use super::progress;
 use super::secrets::{Seen, Unread, read_all};
-use crate::overlap::outlook::Rules;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
+use crate::overlap::outlook::Rules;
 use crate::overlap::policy::{Defaults, Window};
 
 /// Show every CA rotation in flight

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use serde::Serialize;
 
-use crate::overlap::outlook::{Due, Known, Outlook, Planned, Problem, Rules, outlook};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
+use crate::overlap::outlook::{Due, Known, Outlook, Planned, Problem, Rules, outlook};
 use crate::tools::text::{common_name, short};
 
 /// A Secret with a rotation in flight, or with a problem.

@@ -1,8 +1,8 @@
 //! What happens to a pair that waits.
 
 use ca_overlap::overlap::Warning;
-use ca_overlap::x509::certs::Fingerprint;
 use ca_overlap::overlap::staged::Keeper;
+use ca_overlap::x509::certs::Fingerprint;
 use jiff::SignedDuration;
 use serde_json::json;
 

@@ -6,9 +6,9 @@ use std::sync::LazyLock;
 use base64::prelude::*;
 use ca_overlap::admission::respond::{Answer, Installation, respond};
 use ca_overlap::admission::review;
-use ca_overlap::x509::certs::Fingerprint;
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::overlap::staged::{Keeper, Stage};
+use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::{Finding, Rule, numbered};
 use crate::names;
-use crate::x509::certs::Certificate;
 use crate::overlap::leave::LeaveData;
-use crate::x509::pem;
 use crate::tools::inspect::facts::{Facts, Left, in_full};
 use crate::tools::text::{day, printable, subject};
+use crate::x509::certs::Certificate;
+use crate::x509::pem;
 
 /// The API server's limit for the decoded values of a Secret, in bytes.
 const MAX_DATA: usize = 1_048_576;

@@ -6,10 +6,10 @@ use x509_parser::error::X509Error;
 
 use super::{Finding, Rule, numbered};
 use crate::names;
-use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use crate::x509::issuer::{Issuers, could_have_issued, is_root};
 use crate::tools::inspect::facts::{Facts, subject_alternative_names, verifies};
 use crate::tools::text::{day, printable};
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
+use crate::x509::issuer::{Issuers, could_have_issued, is_root};
 
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
     let Some(leaf) = facts.leaf() else { return };

@@ -2,8 +2,8 @@
 
 use super::{Finding, Rule};
 use crate::overlap::outlook::Problem;
-use crate::x509::certs::Fingerprint;
 use crate::tools::inspect::facts::Facts;
+use crate::x509::certs::Fingerprint;
 
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
     for problem in &facts.outlook.problems {

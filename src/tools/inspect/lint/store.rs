@@ -7,9 +7,9 @@ use memchr::memmem;
 
 use super::{Finding, Rule, numbered};
 use crate::names;
-use crate::x509::certs::Certificate;
 use crate::tools::inspect::facts::Facts;
 use crate::tools::text::printable;
+use crate::x509::certs::Certificate;
 
 /// How a Java keystore begins: of type JKS, and of type JCEKS.
 const JAVA: [[u8; 4]; 2] = [[0xfe, 0xed, 0xfe, 0xed], [0xce, 0xce, 0xce, 0xce]];

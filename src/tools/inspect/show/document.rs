@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::names;
-use crate::x509::certs::{Bundle, Certificate};
 use crate::tools::inspect::Inspected;
 use crate::tools::inspect::facts::{Facts, subject_alternative_names};
 use crate::tools::inspect::lint::hexadecimal;
 use crate::tools::status::next;
 use crate::tools::text::{printable, subject};
+use crate::x509::certs::{Bundle, Certificate};
 
 /// All objects, in the order they were given.
 pub(super) fn of(inspected: &[Inspected<'_>]) -> Value {

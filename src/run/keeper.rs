@@ -9,18 +9,18 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::act::Actor;
-use super::api::Secrets;
-use super::controller::Controller;
+use crate::keeper::act::Actor;
+use crate::keeper::api::Secrets;
+use crate::keeper::controller::Controller;
+use crate::keeper::events::Events;
+use crate::keeper::lease::{self, Election};
+use crate::keeper::metrics::KeeperMetrics;
+use crate::keeper::restart::Restarter;
+use crate::metrics;
 use crate::overlap::outlook::{Problem, Rules};
-use super::events::Events;
-use super::lease::{self, Election};
-use super::restart::Restarter;
 use crate::server::accept::{BindError, Limits, Server, Transport, bind};
 use crate::server::admin::{self, Admin, Ready};
 use crate::server::drain::{Drain, Signals};
-use crate::metrics;
-use crate::keeper::metrics::KeeperMetrics;
 use crate::server::metrics::ServerMetrics;
 
 /// The validated flags.

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Error;
-use super::cluster::{EPOCH, timestamp};
-use super::plan::Millis;
-use super::world::{Event, World};
+use super::super::Error;
+use super::super::cluster::{EPOCH, timestamp};
+use super::super::plan::Millis;
+use super::{Event, World};
 use crate::keeper::act::nonce;
 use crate::keeper::choice::{Choice, choose, is_group_ready};
-use crate::overlap::outlook::{self, Due};
 use crate::keeper::restart::{self, Wanted};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
+use crate::overlap::outlook::{self, Due};
 
 /// A watch tells of a write so soon, and a look follows a deadline so late.
 const SOON: Millis = 1_000;

@@ -1,7 +1,6 @@
 //! `ca-overlap webhook`: telemetry, certificates, listeners, and how it ends.
 
-mod lease;
-
+use super::lease;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,19 +15,19 @@ use tokio::sync::{Notify, watch};
 
 use crate::admission::handler::{self, Admission};
 use crate::admission::heartbeat::Heartbeat;
+use crate::admission::metrics::AdmissionMetrics;
 use crate::admission::respond::Installation;
+use crate::metrics;
 use crate::names;
 use crate::overlap::policy::Defaults;
 use crate::server::accept::{Limits, Server, Transport, bind};
 use crate::server::admin::{self, Admin, Readiness};
 use crate::server::drain::{Drain, Signals};
+use crate::server::metrics::ServerMetrics;
 use crate::server::tls::{self, Publisher};
 use crate::serving_cert::api::Cluster;
 use crate::serving_cert::files::Files;
 use crate::serving_cert::manager::{self, Manager};
-use crate::metrics;
-use crate::admission::metrics::AdmissionMetrics;
-use crate::server::metrics::ServerMetrics;
 
 /// The validated flags.
 #[derive(Clone, Debug)]

@@ -1,0 +1,41 @@
+//! Which Secret.
+
+use std::fmt;
+use std::sync::Arc;
+
+use kube::Resource;
+
+use super::secret_view::SecretView;
+
+/// A Secret's namespace and name; cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(Arc<(String, String)>);
+
+impl Key {
+    /// Of a namespace and a name.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self(Arc::new((namespace.into(), name.into())))
+    }
+
+    /// Of an object that was read.
+    pub fn of(secret: &SecretView) -> Self {
+        let meta = secret.meta();
+        Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &str {
+        &self.0.0
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.0.1
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace(), self.name())
+    }
+}

@@ -1,0 +1,5 @@
+//! The two servers, wired from their parts and supervised.
+
+pub mod keeper;
+mod lease;
+pub mod webhook;
