@@ -25,6 +25,9 @@
 //! | [`log`], [`metrics`] | nothing | log lines; what all metric families share |
 //! | [`names`] | nothing | the names that are the contract with users and manifests |
 
+// What is printed with `{:?}` may be a review or a Secret.
+#![cfg_attr(not(test), warn(clippy::use_debug))]
+
 pub mod admission;
 pub mod cli;
 pub mod keeper;
