@@ -33,7 +33,6 @@ STATIC := $(TARGET)/static/ca-overlap
 STATIC_TRIPLE := $(shell uname -m)-unknown-linux-gnu
 STATIC_DIR := $(TARGET)/$(STATIC_TRIPLE)/release
 STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
-	-C linker=$(CURDIR)/build/link-hot-first.sh \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo --remap-path-prefix=$(CURDIR)=ca-overlap
 STATIC_BUILD := --locked --release --target $(STATIC_TRIPLE)
 
@@ -68,11 +67,6 @@ static: need-rust $(CARGO_AUDITABLE) ## Build the program that is shipped, stati
 	if echo "$$headers" | grep -E 'INTERP|NEEDED'; then \
 		echo "$(STATIC) is linked dynamically" >&2; exit 1; fi
 	@echo "$(STATIC) is statically linked, $$(wc -c <$(STATIC)) bytes"
-
-.PHONY: hot-functions
-hot-functions: need-rust need-valgrind control-plane ## See anew which functions run: writes build/hot-functions.txt, for the linker (5 minutes)
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --bin ca-overlap -- -C strip=none
-	build/hot-functions.sh $(STATIC_DIR)/ca-overlap
 
 .PHONY: man
 man: need-rust ## Write the man pages: target/man

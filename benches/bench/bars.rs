@@ -107,7 +107,7 @@ fn memory(results: &Results) -> Vec<Bar> {
     let ours = results.memory.iter().find(|memory| memory.program == OURS);
     let growth = match (results.flat.first(), results.flat.last()) {
         (Some((_, first)), Some((calls, last))) if *calls >= 1_000_000 => {
-            Some((last.rss as f64 / first.rss as f64 - 1.0) * 100.0)
+            Some((last.rss_anon as f64 / first.rss_anon as f64 - 1.0) * 100.0)
         }
         _ => None,
     };
@@ -119,19 +119,18 @@ fn memory(results: &Results) -> Vec<Bar> {
             ours.map(|m| mib(m.first_requests.rss_anon)),
         ),
         Bar::at_most(
-            "RSS after the first requests",
-            9.0,
+            "RssAnon, self-managed",
+            3.0,
             " MiB",
-            ours.map(|m| mib(m.first_requests.rss)),
+            results.self_managed.map(|m| mib(m.rss_anon)),
         ),
-        Bar::at_most("RSS, self-managed", 12.0, " MiB", results.self_managed.map(|m| mib(m.rss))),
         Bar::at_most(
-            "RSS with 500 connections",
+            "RssAnon with 500 connections",
             26.0,
             " MiB",
-            ours.map(|m| mib(m.with_500_connections.rss)),
+            ours.map(|m| mib(m.with_500_connections.rss_anon)),
         ),
-        Bar::at_most("growth of RSS from 10,000 to 1,000,000 calls", 5.0, " %", growth),
+        Bar::at_most("growth of RssAnon from 10,000 to 1,000,000 calls", 5.0, " %", growth),
     ]
 }
 

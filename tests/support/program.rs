@@ -117,12 +117,12 @@ impl Program {
         program
     }
 
-    /// What is resident of it, in KiB (`VmRSS` of proc(5)).
+    /// Its own resident memory, without pages of files, in KiB (`RssAnon` of proc(5)).
     #[allow(dead_code, reason = "of one test alone")]
-    pub(crate) fn resident(&self) -> u64 {
+    pub(crate) fn anonymous(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
     }
 
