@@ -88,16 +88,17 @@ SBOM = $(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json
 IMAGE_TAR ?= $(IMAGE_DIR)/ca-overlap.tar
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1)
 HOST_ARCH := $(subst aarch64,arm64,$(subst x86_64,amd64,$(shell uname -m)))
-PACK = IMAGE='$(IMAGE)' IMAGE_DIR='$(IMAGE_DIR)' IMAGE_TAR='$(IMAGE_TAR)' IMAGE_FLAGS='$(IMAGE_FLAGS)' \
+PACK := $(abspath $(IMAGE_DIR))/pack
+PACK_PROGRAM = PACK='$(PACK)' IMAGE='$(IMAGE)' IMAGE_DIR='$(IMAGE_DIR)' IMAGE_TAR='$(IMAGE_TAR)' \
 	VERSION='$(VERSION)' IMAGE_PROGRAMS='$(or $(IMAGE_PROGRAMS),$(HOST_ARCH)=$(STATIC))' build/image.sh
 
 .PHONY: image
 image: $(if $(IMAGE_PROGRAMS),,static) ## Build the image with Docker (BuildKit): ca-overlap:dev
-	$(PACK) docker
+	$(PACK_PROGRAM) docker
 
 .PHONY: image-tar
-image-tar: $(if $(IMAGE_PROGRAMS),,static) oci-image ## Build the image without an engine: target/image/ca-overlap.tar
-	$(PACK) tar
+image-tar: $(if $(IMAGE_PROGRAMS),,static) packer ## Build the image without an engine: target/image/ca-overlap.tar
+	$(PACK_PROGRAM) tar
 
 .PHONY: sbom
 sbom: $(CARGO_CYCLONEDX) ## List what is linked in, as CycloneDX: target/dist/ca-overlap_VERSION_sbom.cdx.json
@@ -107,11 +108,11 @@ sbom: $(CARGO_CYCLONEDX) ## List what is linked in, as CycloneDX: target/dist/ca
 	@sed 's|path+file://$(CURDIR)#|path+file:///ca-overlap#|' ca-overlap_bin.cdx.json >$(SBOM) && rm ca-overlap_bin.cdx.json
 	@echo "$(SBOM): $$(grep -c '"purl": "pkg:cargo/' $(SBOM)) packages"
 
-# Packs any files: oci-image -help.
-.PHONY: oci-image
-oci-image: need-go
+# Packs any files: target/image/pack -help.
+.PHONY: packer
+packer: need-go
 	@mkdir -p $(IMAGE_DIR)
-	go -C build/oci-image build -trimpath -o "$(abspath $(IMAGE_DIR))/oci-image" .
+	go -C build/image build -trimpath -o "$(PACK)" .
 
 ##@ To release (docs/release.md)
 
@@ -134,7 +135,7 @@ release-archive: $(if $(PROGRAM),,static) ## Pack the program of this platform (
 release-files: $(HELM) sbom ## Make image, chart, SBOM, krew manifest and checksums from the archives of all platforms
 	$(RELEASE) unpack
 	$(MAKE) --no-print-directory image-tar IMAGE='$(REGISTRY)/ca-overlap:$(VERSION)' IMAGE_TAR='$(RELEASE_IMAGE)' \
-		IMAGE_FLAGS=-gzip IMAGE_PROGRAMS='$(foreach arch,$(ARCHES),$(arch)=$(DIST)/.programs/$(arch)/ca-overlap)'
+		IMAGE_PROGRAMS='$(foreach arch,$(ARCHES),$(arch)=$(DIST)/.programs/$(arch)/ca-overlap)'
 	$(RELEASE) chart
 	$(RELEASE) krew
 	$(RELEASE) checksums
@@ -233,8 +234,8 @@ EARLIER ?= $(shell git describe --tags --abbrev=0 HEAD^ 2>/dev/null || \
 	git log --first-parent --skip=1 -n 1 --format=%H -- src Cargo.lock)
 
 .PHONY: node-earlier
-node-earlier: need-rust oci-image
-	OCI_IMAGE=$(IMAGE_DIR)/oci-image IMAGES=$(NODE)/images COMMIT='$(EARLIER)' OUT=$(NODE)/earlier \
+node-earlier: need-rust packer
+	PACK='$(PACK)' ARCH='$(HOST_ARCH)' IMAGES=$(NODE)/images COMMIT='$(EARLIER)' OUT=$(NODE)/earlier \
 		sh tests/cluster/earlier.sh
 
 .PHONY: kind-test
@@ -251,8 +252,8 @@ kind-check: $(KIND) ## Check the configuration of kind-test as far as that goes 
 
 .PHONY: package-test
 package-test: need-go kind-check workflow-lint ## Check what packs and releases: image writer, kind's configuration, workflows
-	go -C build/oci-image vet ./...
-	go -C build/oci-image test -count=1 ./...
+	go -C build/image vet ./...
+	go -C build/image test -count=1 ./...
 
 .PHONY: workflow-lint
 workflow-lint: $(ACTIONLINT) ## Lint the GitHub workflows: they call make targets, and nothing else
@@ -380,9 +381,9 @@ help: ## Show this list
 
 # Images for a node that can pull nothing: the product, and what the suite runs in pods.
 .PHONY: node-images
-node-images: static node-tools oci-image
+node-images: static node-tools packer
 	cargo build --locked --example legacy-certgen
-	OCI_IMAGE=$(IMAGE_DIR)/oci-image IMAGES=$(NODE)/images VERSION='$(VERSION)' PRODUCT=$(STATIC) \
+	PACK='$(PACK)' ARCH='$(HOST_ARCH)' IMAGES=$(NODE)/images VERSION='$(VERSION)' PRODUCT=$(STATIC) \
 		PEER=$(NODE)/tools/peer CERTGEN=$(TARGET)/debug/examples/legacy-certgen sh tests/cluster/images.sh
 
 .PHONY: node-tools

@@ -94,7 +94,9 @@ push() {
     layout=$(mktemp -d)
     trap 'rm -rf "$layout"' EXIT
     tar --extract --file "$IMAGE_TAR" --directory "$layout"
-    "$CRANE" push ${PLAIN_HTTP:+--insecure} "$layout" "$REGISTRY/ca-overlap:$VERSION" >"$DIST/.image"
+    # Of one platform it is no layout: crane reads the archive itself.
+    [ -f "$layout/oci-layout" ] && image=$layout || image=$IMAGE_TAR
+    "$CRANE" push ${PLAIN_HTTP:+--insecure} "$image" "$REGISTRY/ca-overlap:$VERSION" >"$DIST/.image"
     "$HELM" push ${PLAIN_HTTP:+--plain-http} "$DIST/ca-overlap-$VERSION.tgz" "oci://$REGISTRY/charts" 2>&1 |
         tee "$DIST/.push" >&2
     digest=$(sed -n 's/^Digest: *\(sha256:[0-9a-f]*\)$/\1/p' "$DIST/.push")

@@ -2,12 +2,11 @@
 # Builds the program as an earlier commit has it, and a kustomization that installs it by that
 # commit's manifests. Run by `make node-earlier`; quick when it is there.
 #
-# By environment:
+# By environment, besides what pack.sh asks for:
 #   COMMIT     which
 #   OUT        where it goes: commit, kustomization.yaml, tree/
-#   OCI_IMAGE  the program that packs (build/oci-image)
-#   IMAGES     where the archive goes
 set -eu
+. "$(dirname "$0")/pack.sh"
 
 main() {
     [ -n "$COMMIT" ] || fail "no earlier commit is known here (a shallow clone?): name one by EARLIER=COMMIT"
@@ -22,8 +21,8 @@ main() {
         echo "$commit" >"$OUT/commit"
     fi
     # shellcheck disable=SC2046 # words on purpose
-    "$OCI_IMAGE" -o "$IMAGES/earlier.tar" -name ca-overlap:earlier \
-        -file "$OUT/build/debug/ca-overlap=/ca-overlap" $(libraries "$OUT/build/debug/ca-overlap") >/dev/null
+    pack earlier ca-overlap:earlier /ca-overlap \
+        "$OUT/build/debug/ca-overlap=/ca-overlap" $(libraries "$OUT/build/debug/ca-overlap")
     echo "an earlier build: $(git log -n 1 --format='%h %s' "$commit")" >&2
 }
 
@@ -45,11 +44,6 @@ patches:
         path: /webhooks/0/failurePolicy
         value: Fail
 EOF
-}
-
-# The shared libraries of a program, the loader too, at their own paths.
-libraries() {
-    ldd "$1" | sed -n -E 's,^(.*=> |[[:space:]]*)(/[^ ]+) \(0x.*,-file \2=\2,p'
 }
 
 fail() {
