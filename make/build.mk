@@ -1,0 +1,53 @@
+##@ To build
+
+# glibc is linked in, of 2.36 or newer, which knows packed relocations: see docs/performance.md.
+# With a triple of its own, flags do not reach build scripts. No path of this machine stays.
+STATIC := $(TARGET)/static/ca-overlap
+STATIC_TRIPLE := $(shell uname -m)-unknown-linux-gnu
+STATIC_DIR := $(TARGET)/$(STATIC_TRIPLE)/release
+STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
+	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo --remap-path-prefix=$(CURDIR)=ca-overlap
+STATIC_BUILD := --locked --release --target $(STATIC_TRIPLE)
+
+.PHONY: static
+static: need-rust $(CARGO_AUDITABLE) ## Build the program that is shipped, statically linked: target/static/ca-overlap (about 7 minutes)
+	RUSTFLAGS="$(STATIC_FLAGS)" $(CARGO_AUDITABLE) auditable build $(STATIC_BUILD) --package ca-overlap --bin ca-overlap
+	@mkdir -p $(dir $(STATIC))
+	@cp $(STATIC_DIR)/ca-overlap $(STATIC)
+	@headers=$$(readelf --wide --program-headers --dynamic $(STATIC)) || exit 1; \
+	if echo "$$headers" | grep -E 'INTERP|NEEDED'; then \
+		echo "$(STATIC) is linked dynamically" >&2; exit 1; fi
+	@echo "$(STATIC) is statically linked, $$(wc -c <$(STATIC)) bytes"
+
+.PHONY: man
+man: need-rust ## Write the man pages: target/man
+	cargo run --quiet --locked --example man-pages -- $(TARGET)/man
+
+.PHONY: doc
+doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+# The name that overlays/kind expects.
+IMAGE ?= ca-overlap:dev
+# What to pack instead of the program that `make static` builds here, by platform:
+#   make image-tar IMAGE_PROGRAMS='amd64=FILE arm64=FILE'
+IMAGE_PROGRAMS ?=
+IMAGE_DIR := $(TARGET)/image
+IMAGE_TAR ?= $(IMAGE_DIR)/ca-overlap.tar
+PACK := $(abspath $(IMAGE_DIR))/pack
+PACK_PROGRAM = PACK='$(PACK)' IMAGE='$(IMAGE)' IMAGE_DIR='$(IMAGE_DIR)' IMAGE_TAR='$(IMAGE_TAR)' \
+	VERSION='$(VERSION)' IMAGE_PROGRAMS='$(or $(IMAGE_PROGRAMS),$(HOST_ARCH)=$(STATIC))' build/image.sh
+
+.PHONY: image
+image: $(if $(IMAGE_PROGRAMS),,static) ## Build the image with Docker (BuildKit): ca-overlap:dev
+	$(PACK_PROGRAM) docker
+
+.PHONY: image-tar
+image-tar: $(if $(IMAGE_PROGRAMS),,static) packer ## Build the image without an engine: target/image/ca-overlap.tar
+	$(PACK_PROGRAM) tar
+
+# Packs any files: target/image/pack -help.
+.PHONY: packer
+packer: need-go
+	@mkdir -p $(IMAGE_DIR)
+	go -C build/image build -trimpath -o "$(PACK)" .

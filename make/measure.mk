@@ -1,0 +1,72 @@
+##@ To measure (docs/performance.md)
+
+BENCH = cargo run --locked --example bench -- run --program $(STATIC) \
+	--allow-all $(STATIC_DIR)/examples/allow_all --peers $(TARGET)/bench/bin --out $(TARGET)/bench
+
+.PHONY: measure
+measure: static ## Measure what is shipped, alone: CPU per admission, memory, start, size (1 minute)
+	$(BENCH) --mode measure
+
+.PHONY: bench-quick
+bench-quick: bench-programs ## Measure it beside other webhooks, the main scenarios (2 minutes)
+	$(BENCH) --mode quick
+
+.PHONY: bench
+bench: bench-programs control-plane ## Measure everything beside other webhooks (25 minutes; wants a machine of its own)
+	$(BENCH) --mode full
+
+.PHONY: bench-instructions
+bench-instructions: bench-programs ## Count instructions per request with valgrind, beside an allow-all server
+	$(BENCH) --mode instructions
+
+.PHONY: bench-programs
+bench-programs: static need-go
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo build $(STATIC_BUILD) --example allow_all
+	mkdir -p $(TARGET)/bench/bin
+	go -C benches/peer build -trimpath -ldflags='-s -w' -o "$(abspath $(TARGET))/bench/bin/" ./...
+
+.PHONY: bench-profile
+bench-profile: need-rust need-valgrind ## Show where the instructions of whole requests go, beside an allow-all server
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --bin ca-overlap -- -C strip=none
+	mkdir -p $(TARGET)/bench/symbols && cp $(STATIC_DIR)/ca-overlap $(TARGET)/bench/symbols/
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --example allow_all -- -C strip=none
+	cargo run --locked --example bench -- run --mode profile --program $(TARGET)/bench/symbols/ca-overlap \
+		--allow-all $(STATIC_DIR)/examples/allow_all
+
+.PHONY: bench-publish
+bench-publish: need-rust ## Put the last results of make bench into docs/
+	cargo run --locked --example bench -- publish $(TARGET)/bench/full.json
+
+.PHONY: instructions
+instructions: counted ## Count instructions and allocations per admission, compare with the accepted ones (2 minutes)
+	cargo run --quiet --locked --example instructions -- compare $(STATIC_DIR)/examples
+
+.PHONY: instructions-accept
+instructions-accept: counted ## Accept what is counted now: writes benches/instructions.json
+	cargo run --quiet --locked --example instructions -- accept $(STATIC_DIR)/examples
+
+.PHONY: linear
+linear: counted ## Check that hostile bodies of twice the size cost twice the instructions (2 minutes)
+	cargo run --quiet --locked --example instructions -- linear $(STATIC_DIR)/examples
+
+REVIEW ?= tests/data/reviews/put.json
+
+.PHONY: profile
+profile: counted ## Show where the instructions of a review go: make profile REVIEW=tests/data/reviews/put.json
+	valgrind -q --tool=callgrind --callgrind-out-file=$(TARGET)/profile.callgrind \
+		$(STATIC_DIR)/examples/hot-path answer $(REVIEW) 1000
+	callgrind_annotate --inclusive=yes $(TARGET)/profile.callgrind
+
+# The hot path, built as the shipped program is, with symbols for profiles.
+.PHONY: counted
+counted: need-rust need-valgrind
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --example hot-path -- -C strip=none
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo build $(STATIC_BUILD) --example allocations
+
+.PHONY: keeper-scale
+keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print time, memory and CPU (3 minutes)
+	CI=true CA_OVERLAP_SECRETS=10000 CA_OVERLAP_IDLE=60 cargo test --locked --test keeper many_secrets -- --nocapture
+
+.PHONY: figures
+figures: need-rust ## Draw docs/figures anew, and what the README prints of it, by simulate
+	CA_OVERLAP_RECORD=1 cargo test --locked --test simulate figures

@@ -1,0 +1,145 @@
+##@ To check (docs/testing.md)
+
+.PHONY: test
+test: control-plane helm ## Run all tests; the first time, the control plane is built before
+	cargo test --locked --workspace --no-fail-fast
+
+.PHONY: test-static
+test-static: static control-plane ## Run the tests that start the program with the static one; needs root for an empty root
+	cargo build --locked --example legacy-certgen
+	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast \
+		--test program --test review --test demo --test rotation --test probe --test empty_root -- --include-ignored
+
+.PHONY: lint
+lint: need-rust ## Check format and lints; warnings are errors
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+# The command that bounds a download, where the machine has it.
+TIMEOUT := $(shell command -v timeout >/dev/null 2>&1 && echo timeout 120)
+
+.PHONY: deny
+deny: $(CARGO_DENY) ## Check licences, sources, banned and duplicate crates, and advisories if reachable
+	$(CARGO_DENY) --locked check bans licenses sources
+	@if $(TIMEOUT) $(CARGO_DENY) --locked fetch db; then \
+		$(CARGO_DENY) --locked check advisories; \
+	else \
+		echo "advisories: the RustSec database is not reachable from here: NOT CHECKED" >&2; \
+	fi
+
+.PHONY: package-test
+package-test: need-go kind-check workflow-lint ## Check what packs and releases: image writer, kind's configuration, workflows
+	go -C build/image vet ./...
+	go -C build/image test -count=1 ./...
+
+.PHONY: workflow-lint
+workflow-lint: $(ACTIONLINT) ## Lint the GitHub workflows: they call make targets, and nothing else
+	$(ACTIONLINT) -color
+	@if grep -n 'run:' .github/workflows/* | grep -v 'run: make '; then \
+		echo "the lines above run something else than a make target" >&2; exit 1; fi
+	@if grep -n 'uses:' .github/workflows/* | grep -v -E '@[0-9a-f]{40} # v[0-9]'; then \
+		echo "the actions above are not pinned to a commit" >&2; exit 1; fi
+
+.PHONY: ci
+ci: ## Everything that a change must pass, as .ci/run does it
+	.ci/run
+
+# The tests of an empty root and of a real node need root.
+.PHONY: ci-as-root
+ci-as-root:
+	if [ "$$(id -u)" = 0 ]; then .ci/run; else sudo env PATH="$$PATH" HOME="$$HOME" .ci/run; fi
+
+##@ To check for longer
+
+# Which program is tested: make fault-test FAULT_PRODUCT=target/static/ca-overlap, after make static.
+FAULT_PRODUCT := $(TARGET)/debug/ca-overlap
+FAULT_PROGRAMS = -product $(FAULT_PRODUCT) -clock-product $(TARGET)/debug/ca-overlap \
+	-faulty $(TARGET)/debug/examples/faulty-webhook
+
+.PHONY: fault-rig
+fault-rig: need-rust need-go
+	cargo build --locked --bin ca-overlap --example faulty-webhook
+	go -C tests/fault/rig build -o "$(abspath $(TARGET))/fault-rig" .
+
+.PHONY: fault-test
+fault-test: fault-rig ## Break what breaks in production under load: no call may fail (3 minutes)
+	$(TARGET)/fault-rig $(FAULT_PROGRAMS) -dir $(TARGET)/fault
+
+.PHONY: fault-test-full
+fault-test-full: fault-rig ## The same with the full totals of docs/reliability.md (20 minutes)
+	$(TARGET)/fault-rig $(FAULT_PROGRAMS) -dir $(TARGET)/fault-full -full
+
+.PHONY: rollout-test-full
+rollout-test-full: control-plane ## 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
+	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test rotation rollouts -- --nocapture
+
+.PHONY: quiet-full
+quiet-full: control-plane ## Apply the same again every second for ten minutes: nothing may be written
+	CI=true CA_OVERLAP_QUIET=600 cargo test --locked --test keeper quiet:: -- --nocapture
+
+.PHONY: mutants
+mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn: a test must notice (half an hour)
+	PATH="$(abspath $(dir $(CARGO_MUTANTS))):$$PATH" tests/mutation/run.sh $(MUTANTS)
+
+.PHONY: corpus
+corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
+	CA_OVERLAP_RECORD=1 cargo test --locked --test api_server corpus
+
+# A real node: see docs/testing.md. It says which of root, capabilities and packages are missing.
+# One test of it: make node-test NODE_TESTS=handshakes.
+NODE := $(TARGET)/node
+NODE_RUN = $(NODE)/tools/node run -images $(NODE)/images -state $(NODE)/state -logs $(NODE)/logs
+NODE_SUITE = cargo test --locked --test cluster -- --ignored --test-threads=1 --nocapture
+
+.PHONY: node-test
+node-test: node-images helm ## Run the suite on a real node, without a container engine; needs root (8 minutes)
+	go -C tests/cluster vet ./...
+	go -C tests/cluster test -count=1 ./...
+	cargo test --locked --test cluster --no-run
+	$(NODE_RUN) -- $(NODE_SUITE) --skip long:: $(NODE_TESTS)
+
+.PHONY: node-test-full
+node-test-full: node-test node-earlier ## The same, an upgrade from an earlier build, and a kubelet as it is by default (25 minutes)
+	$(NODE_RUN) -sync 0 -- $(NODE_SUITE) long::
+
+.PHONY: kind-test
+kind-test: $(KIND) control-plane ## Run the suite on kind clusters of three Kubernetes versions; needs Docker (KIND_VERSIONS='1.33')
+	@docker info >/dev/null 2>&1 || { \
+		echo "no Docker engine answers, and kind needs one; make node-test runs the same suite without" >&2; exit 1; }
+	$(MAKE) --no-print-directory node-images helm
+	KIND="$(abspath $(KIND))" KUBECTL="$(abspath $(TARGET))/control-plane/bin/kubectl" IMAGES=$(NODE)/images \
+		WORK="$(abspath $(TARGET))/kind" tests/kind/run.sh $(KIND_VERSIONS)
+
+.PHONY: kind-check
+kind-check: $(KIND) ## Check the configuration of kind-test as far as that goes without Docker
+	KIND="$(abspath $(KIND))" tests/kind/run.sh --check
+
+# Images for a node that can pull nothing: the product, and what the suite runs in pods.
+.PHONY: node-images
+node-images: static node-tools packer
+	cargo build --locked --example legacy-certgen
+	PACK='$(PACK)' ARCH='$(HOST_ARCH)' IMAGES=$(NODE)/images VERSION='$(VERSION)' PRODUCT=$(STATIC) \
+		PEER=$(NODE)/tools/peer CERTGEN=$(TARGET)/debug/examples/legacy-certgen sh tests/cluster/images.sh
+
+.PHONY: node-tools
+node-tools: need-rust need-go
+	@sh tests/control-plane/build.sh node
+	@mkdir -p $(NODE)/tools
+	CGO_ENABLED=0 go -C tests/cluster build -trimpath -ldflags='-s -w' -o "$(abspath $(NODE))/tools/" ./...
+
+# What `node-test-full` upgrades from: the last tag, or the last commit before this one that changed
+# the program.
+EARLIER ?= $(shell git describe --tags --abbrev=0 HEAD^ 2>/dev/null || \
+	git log --first-parent --skip=1 -n 1 --format=%H -- src Cargo.lock)
+
+.PHONY: node-earlier
+node-earlier: need-rust packer
+	PACK='$(PACK)' ARCH='$(HOST_ARCH)' IMAGES=$(NODE)/images COMMIT='$(EARLIER)' OUT=$(NODE)/earlier \
+		sh tests/cluster/earlier.sh
+
+.PHONY: control-plane
+control-plane: need-rust ## Find or build etcd, kube-apiserver, kube-controller-manager and kubectl for tests
+	@sh tests/control-plane/build.sh
+
+.PHONY: helm
+helm: $(HELM) ## Find or build helm, for the tests of the chart
