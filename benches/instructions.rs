@@ -18,10 +18,10 @@ use baseline::{Baseline, Environment, Figures};
 use callgrind::Counter;
 use cases::Case;
 
-const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.json");
+const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.json");
 
 const USAGE: &str = "usage: instructions compare|accept|linear DIRECTORY
-DIRECTORY holds the programs hot-path and allocations, such as target/release/examples";
+DIRECTORY holds the programs hot-path and allocations, such as target/release";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {

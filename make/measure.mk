@@ -1,7 +1,7 @@
 ##@ To measure (docs/performance.md)
 
-BENCH = cargo run --locked --example bench -- run --program $(STATIC) \
-	--allow-all $(STATIC_DIR)/examples/allow_all --peers $(TARGET)/bench/bin --out $(TARGET)/bench
+BENCH = cargo run --locked --package benches --bin bench -- run --program $(STATIC) \
+	--allow-all $(STATIC_DIR)/allow_all --peers $(TARGET)/bench/bin --out $(TARGET)/bench
 
 .PHONY: measure
 measure: static ## Measure what is shipped, alone: CPU per admission, memory, start, size (1 minute)
@@ -12,7 +12,7 @@ bench-quick: bench-programs ## Measure it beside other webhooks, the main scenar
 	$(BENCH) --mode quick
 
 .PHONY: bench
-bench: bench-programs control-plane ## Measure everything beside other webhooks (25 minutes; wants a machine of its own)
+bench: bench-programs ## Measure everything beside other webhooks (25 minutes; wants a machine of its own)
 	$(BENCH) --mode full
 
 .PHONY: bench-instructions
@@ -21,47 +21,47 @@ bench-instructions: bench-programs ## Count instructions per request with valgri
 
 .PHONY: bench-programs
 bench-programs: static need-go
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo build $(STATIC_BUILD) --example allow_all
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo build $(STATIC_BUILD) --package benches --bin allow_all
 	mkdir -p $(TARGET)/bench/bin
 	go -C benches/peer build -trimpath -ldflags='-s -w' -o "$(abspath $(TARGET))/bench/bin/" ./...
 
 .PHONY: bench-profile
 bench-profile: need-rust need-valgrind ## Show where the instructions of whole requests go, beside an allow-all server
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --bin ca-overlap -- -C strip=none
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package ca-overlap --bin ca-overlap -- -C strip=none
 	mkdir -p $(TARGET)/bench/symbols && cp $(STATIC_DIR)/ca-overlap $(TARGET)/bench/symbols/
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --example allow_all -- -C strip=none
-	cargo run --locked --example bench -- run --mode profile --program $(TARGET)/bench/symbols/ca-overlap \
-		--allow-all $(STATIC_DIR)/examples/allow_all
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package benches --bin allow_all -- -C strip=none
+	cargo run --locked --package benches --bin bench -- run --mode profile --program $(TARGET)/bench/symbols/ca-overlap \
+		--allow-all $(STATIC_DIR)/allow_all
 
 .PHONY: bench-publish
 bench-publish: need-rust ## Put the last results of make bench into docs/
-	cargo run --locked --example bench -- publish $(TARGET)/bench/full.json
+	cargo run --locked --package benches --bin bench -- publish $(TARGET)/bench/full.json
 
 .PHONY: instructions
 instructions: counted ## Count instructions and allocations per admission, compare with the accepted ones (2 minutes)
-	cargo run --quiet --locked --example instructions -- compare $(STATIC_DIR)/examples
+	cargo run --quiet --locked --package benches --bin instructions -- compare $(STATIC_DIR)
 
 .PHONY: instructions-accept
 instructions-accept: counted ## Accept what is counted now: writes benches/instructions.json
-	cargo run --quiet --locked --example instructions -- accept $(STATIC_DIR)/examples
+	cargo run --quiet --locked --package benches --bin instructions -- accept $(STATIC_DIR)
 
 .PHONY: linear
 linear: counted ## Check that hostile bodies of twice the size cost twice the instructions (2 minutes)
-	cargo run --quiet --locked --example instructions -- linear $(STATIC_DIR)/examples
+	cargo run --quiet --locked --package benches --bin instructions -- linear $(STATIC_DIR)
 
 REVIEW ?= tests/data/reviews/put.json
 
 .PHONY: profile
 profile: counted ## Show where the instructions of a review go: make profile REVIEW=tests/data/reviews/put.json
 	valgrind -q --tool=callgrind --callgrind-out-file=$(TARGET)/profile.callgrind \
-		$(STATIC_DIR)/examples/hot-path answer $(REVIEW) 1000
+		$(STATIC_DIR)/hot-path answer $(REVIEW) 1000
 	callgrind_annotate --inclusive=yes $(TARGET)/profile.callgrind
 
 # The hot path, built as the shipped program is, with symbols for profiles.
 .PHONY: counted
 counted: need-rust need-valgrind
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --example hot-path -- -C strip=none
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo build $(STATIC_BUILD) --example allocations
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package benches --bin hot-path -- -C strip=none
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo build $(STATIC_BUILD) --package benches --bin allocations
 
 .PHONY: keeper-scale
 keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print time, memory and CPU (3 minutes)

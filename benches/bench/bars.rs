@@ -119,12 +119,6 @@ fn memory(results: &Results) -> Vec<Bar> {
             ours.map(|m| mib(m.first_requests.rss_anon)),
         ),
         Bar::at_most(
-            "RssAnon, self-managed",
-            3.0,
-            " MiB",
-            results.self_managed.map(|m| mib(m.rss_anon)),
-        ),
-        Bar::at_most(
             "RssAnon with 500 connections",
             26.0,
             " MiB",

@@ -1,22 +1,12 @@
-//! Hostile bodies, instruction counts, and the webhook that manages its own certificates.
+//! Hostile bodies and instruction counts.
 
-use std::net::SocketAddr;
-use std::path::Path;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use base64::prelude::*;
-use ca_overlap::names;
-use ca_overlap::tools::control_plane::{
-    Assets, ControlPlane, Options, Patches, Webhook, WebhookOptions, can_listen, send,
-};
 
-use crate::client::{Connection, Target};
-use crate::load::Load;
-use crate::pki;
 use crate::profile::{self, Asked, callgrind, collected};
 use crate::results::{Hostile, Instructions, OURS};
 use crate::reviews::wire;
-use crate::server::{Kind, memory};
+use crate::server::Kind;
 use crate::session::Session;
 
 const MIB: usize = 1024 * 1024;
@@ -71,54 +61,6 @@ impl Session<'_> {
                 });
             }
         }
-        Ok(())
-    }
-
-    /// Memory with certificates of its own, under a real API server.
-    pub async fn self_managed(&mut self, program: &Path) -> Result<()> {
-        let not_measured = |why: String| format!("RSS, self-managed: {why}");
-        let Ok(assets) = Assets::find(None) else {
-            let why = not_measured("no control plane (make control-plane)".into());
-            self.results.not_measured.push(why);
-            return Ok(());
-        };
-        let plane = ControlPlane::start(Options::new(assets)).await?;
-        let service = plane.next_cluster_ip()?;
-        let listen = SocketAddr::from((service, 443));
-        if let Err(error) = can_listen(listen) {
-            let why = not_measured(format!("cannot listen on {listen}: {error}"));
-            self.results.not_measured.push(why);
-            return Ok(());
-        }
-        let patches = Patches { cluster_ip: Some(service), url: None };
-        plane.install(Path::new("manifests/overlays/kind"), patches).await?;
-        let options = WebhookOptions {
-            program: program.canonicalize()?,
-            name: "webhook".into(),
-            listen,
-            admin: (service, 8081).into(),
-            arguments: vec!["--log-level".into(), "warn".into()],
-        };
-        let mut webhook = Webhook::start(&plane, options).await?;
-        webhook.ready().await?;
-        let client = plane.client().await?;
-        let path = format!(
-            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{}",
-            names::WEBHOOK_CONFIGURATION
-        );
-        let configuration = send(&client, "GET", &path, None, Vec::new()).await?;
-        let ca = &configuration.body()["webhooks"][0]["clientConfig"]["caBundle"];
-        let ca = BASE64_STANDARD.decode(ca.as_str().context("no caBundle")?)?;
-        let mut target = Target::new(listen, pki::client(str::from_utf8(&ca)?)?, false);
-        target.name =
-            format!("{}.{}.svc", names::SERVICE, names::NAMESPACE).try_into().context("name")?;
-        let review = &self.reviews.bundle_8k;
-        let load = Load { target: &target, review, connections: 1 };
-        let mut connection: Connection = load.dial().await?.remove(0);
-        for _ in 0..100 {
-            connection.call(&target, review).await?;
-        }
-        self.results.self_managed = Some(memory(webhook.process().pid())?);
         Ok(())
     }
 }

@@ -71,7 +71,7 @@ struct Run {
     #[arg(long)]
     program: PathBuf,
     /// The allow-all server
-    #[arg(long, default_value = "target/release/examples/allow_all")]
+    #[arg(long, default_value = "target/release/allow_all")]
     allow_all: PathBuf,
     /// The directory of the Go webhooks
     #[arg(long, default_value = "target/bench/bin")]
@@ -95,8 +95,6 @@ enum Mode {
     Instructions,
     /// Where the instructions of a request go, ours and allow-all; both with symbols
     Profile,
-    /// Memory of our program with certificates of its own alone; needs the control plane
-    SelfManaged,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -148,10 +146,8 @@ impl Run {
     }
 
     async fn phases(&self, session: &mut Session<'_>) -> Result<()> {
-        match self.mode {
-            Mode::Instructions => return session.instructions().await,
-            Mode::SelfManaged => return session.self_managed(&self.program).await,
-            Mode::Full | Mode::Quick | Mode::Trial | Mode::Measure | Mode::Profile => {}
+        if self.mode == Mode::Instructions {
+            return session.instructions().await;
         }
         session.starts().await.context("starts")?;
         session.memory().await.context("memory")?;
@@ -166,18 +162,17 @@ impl Run {
         if self.mode == Mode::Quick {
             return Ok(());
         }
-        eprintln!("log lines, memory over many calls, instructions, self-managed");
+        eprintln!("log lines, memory over many calls, instructions");
         session.log_line().await.context("log lines")?;
         session.flat().await.context("memory over many calls")?;
-        session.instructions().await.context("instructions")?;
-        session.self_managed(&self.program).await.context("self-managed")
+        session.instructions().await.context("instructions")
     }
 
     fn rigs(&self) -> Result<Vec<Rig>> {
         let rig =
             |name, path: &Path, kind| anyhow::Ok(Rig { name, program: existing(path)?, kind });
         let ours = rig(OURS, &self.program, Kind::Product("warn"))?;
-        if matches!(self.mode, Mode::Measure | Mode::SelfManaged) {
+        if self.mode == Mode::Measure {
             return Ok(vec![ours]);
         }
         let allow_all = rig(ALLOW_ALL, &self.allow_all, Kind::AllowAll)?;

@@ -186,10 +186,6 @@ fn size_table(results: &Results) -> String {
         let (anon, rss) = (mib(memory.rss_anon), mib(memory.rss));
         write!(text, "\nAfter {calls} calls: {anon} / {rss} MiB.").unwrap_or_default();
     }
-    if let Some(memory) = results.self_managed {
-        let (anon, rss) = (mib(memory.rss_anon), mib(memory.rss));
-        write!(text, "\nSelf-managed, after 100 requests: {anon} / {rss} MiB.").unwrap_or_default();
-    }
     text.trim_end().to_owned() + "\n"
 }
 

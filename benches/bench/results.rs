@@ -25,8 +25,6 @@ pub struct Results {
     pub memory: Vec<MemoryOf>,
     /// Memory after ever more calls, ours.
     pub flat: Vec<(u64, Memory)>,
-    /// Resident memory of the webhook that manages its own certificates.
-    pub self_managed: Option<Memory>,
     pub starts: Vec<Starts>,
     pub knees: Vec<Knee>,
     pub latencies: Vec<Latency>,

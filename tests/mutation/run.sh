@@ -38,7 +38,7 @@ put_together() {
     cat "$here/lib.rs" >"$tree/src/lib.rs"
     (test_modules) >>"$tree/src/lib.rs" || exit 1
     # The same dependencies and profiles, so that nothing of them is built twice; no targets.
-    awk '/^\[/ { skip = /^\[\[/ || /^\[lib\]/ } !skip' "$root/Cargo.toml" >"$tree/Cargo.toml"
+    awk '/^\[/ { skip = /^\[\[/ || /^\[(lib|workspace)\]/ } !skip' "$root/Cargo.toml" >"$tree/Cargo.toml"
     printf '\n[lib]\nname = "ca_overlap"\ndoctest = false\n\n[workspace]\n' >>"$tree/Cargo.toml"
 }
 
