@@ -19,6 +19,7 @@ pub use webhook::WebhookArgs;
 
 use crate::log;
 use crate::log::{Format, Level};
+use crate::run;
 use crate::tools::demo;
 use crate::tools::distrust::{DistrustArgs, DistrustError};
 use crate::tools::inspect::{InspectArgs, InspectError};
@@ -225,6 +226,12 @@ impl Display for Failure {
             Self::Failed(error) => write!(f, "{error:#}"),
             Self::Usage(error) => write!(f, "{error}"),
         }
+    }
+}
+
+impl From<run::Error> for Failure {
+    fn from(error: run::Error) -> Self {
+        Self::Failed(error.into())
     }
 }
 

@@ -17,14 +17,17 @@ use crate::admission::heartbeat::Heartbeat;
 /// nothing that is staged is ended either.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Watches for as long as the process lives.
-pub(super) fn watch(client: Client, namespace: &str, name: &str) -> watch::Receiver<Heartbeat> {
+/// What is heard, and what listens for as long as it is polled.
+pub(super) fn watch(
+    client: Client,
+    namespace: &str,
+    name: &str,
+) -> (watch::Receiver<Heartbeat>, impl Future<Output = ()> + use<>) {
     let (sender, receiver) = watch::channel(Heartbeat::Awaited(Instant::now() + PATIENCE));
     let leases: Api<Lease> = Api::namespaced(client, namespace);
     // By name: the manifests grant no more.
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    tokio::spawn(follow(leases, config, sender));
-    receiver
+    (receiver, follow(leases, config, sender))
 }
 
 async fn follow(leases: Api<Lease>, config: watcher::Config, sender: watch::Sender<Heartbeat>) {

@@ -1,27 +1,27 @@
-//! `ca-overlap webhook`: telemetry, certificates, listeners, and how it ends.
+//! `ca-overlap webhook`: its parts, and how it ends.
 
-use super::lease;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use jiff::Timestamp;
-use kube::config::Kubeconfig;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
+use super::parts::Parts;
+use super::{ADMIN_PORT, Error, administer, lease};
 use crate::admission::handler::{self, Admission};
 use crate::admission::heartbeat::Heartbeat;
 use crate::admission::metrics::AdmissionMetrics;
 use crate::admission::respond::Installation;
+use crate::kubernetes;
+use crate::kubernetes::client::own_namespace;
 use crate::metrics;
-use crate::names;
 use crate::overlap::policy::Defaults;
 use crate::server::accept::{Limits, Server, Transport, bind};
-use crate::server::admin::{self, Admin, Readiness};
+use crate::server::admin::Readiness;
 use crate::server::drain::{Drain, Signals};
 use crate::server::metrics::ServerMetrics;
 use crate::server::tls::{self, Publisher};
@@ -93,19 +93,12 @@ pub enum Source {
     },
 }
 
-/// Serves until a signal ends it. Fails where it cannot start, or had to cut connections.
-pub fn run(config: Config) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve(config));
-    // A task that hangs must not keep the process from ending.
-    runtime.shutdown_background();
-    outcome
+/// Serves until a signal ends it.
+pub fn run(config: Config) -> Result<(), Error> {
+    super::run(Builder::new_multi_thread(), serve(config))
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config) -> Result<(), Error> {
     let Config {
         listen,
         admin_listen,
@@ -124,8 +117,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         drain_delay,
         drain_timeout,
     } = config;
-    let mut signals = Signals::new().context("cannot listen for signals")?;
-    let force = hangups().context("cannot listen for SIGHUP")?;
+    let mut signals = Signals::new()?;
+    let hangups = signal(SignalKind::hangup())?;
+    let force = Arc::new(Notify::new());
+    let mut parts = Parts::default();
+    parts.start(HANGUPS, forward(hangups, force.clone()));
     let mut registry = metrics::registry();
     let metrics = ServerMetrics::register(&mut registry);
     let admission_metrics = AdmissionMetrics::register(&mut registry);
@@ -133,7 +129,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let webhook_port = bind("--listen", listen).await?;
     let admin_port = bind("--admin-listen", admin_listen).await?;
-    let address = webhook_port.local_addr().context("--listen: no local address")?;
+    let address = webhook_port.local_addr()?;
     let (publisher, serving) = tls::channel();
     let certificates = Certificates {
         client_ca,
@@ -142,12 +138,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metrics: metrics.clone(),
         force,
     };
-    let trusted = certificates.start(source, &namespace, &service).await?;
+    let trusted = certificates.start(source, &namespace, &service, &mut parts).await?;
 
     let drain = Drain::default();
     let keeper = match keeper_lease {
         None => Heartbeat::ignored(),
-        Some(name) => lease::watch(client("--staged").await?, &namespace, &name),
+        Some(name) => {
+            let (heartbeat, watch) = lease::watch(client("--staged").await?, &namespace, &name);
+            parts.start(LEASE, watch);
+            heartbeat
+        }
     };
     let usual = Installation::new(defaults, namespace);
     let keeper_user = keeper_user.unwrap_or_else(|| usual.keeper_user.clone());
@@ -162,59 +162,62 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         metrics: metrics.clone(),
     };
     let readiness = Readiness { address, published: serving, trusted, drain: drain.clone() };
-    let admin = Server {
-        transport: Transport::Plain,
-        router: admin::router(Admin { readiness, registry }),
-        limits: Limits { max_connections: ADMIN_CONNECTIONS, ..limits },
-        drain: drain.without_waiting(),
-        metrics: ServerMetrics::default(),
-    };
-    announce(&webhook_port, &admin_port);
-    tokio::spawn(webhook.run(webhook_port));
-    tokio::spawn(admin.run(admin_port));
-
-    end(&mut signals, &drain, &metrics, drain_delay, drain_timeout).await
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, webhook = %address, admin = %admin_port.local_addr()?, "listening");
+    parts.start(ADMIN_PORT, administer(admin_port, readiness, registry, limits, &drain));
+    parts.start(PORT, webhook.run(webhook_port));
+    end(parts, &mut signals, &drain, &metrics, drain_delay, drain_timeout).await
 }
 
-/// Waits for a signal, then for the connections to end.
+const PORT: &str = "the webhook's port";
+const CERTIFICATES: &str = "the source of the serving certificate";
+const LEASE: &str = "the watch of the keeper's Lease";
+const HANGUPS: &str = "the ear for SIGHUP";
+
+/// Waits for a signal, or for a part that ends by itself, then for the connections to end.
 async fn end(
+    mut parts: Parts,
     signals: &mut Signals,
     drain: &Drain,
     metrics: &ServerMetrics,
     delay: Duration,
     limit: Duration,
-) -> anyhow::Result<()> {
-    let signal = signals.next().await;
-    tracing::info!(signal, "draining: still accepting, but asking every connection to close");
+) -> Result<(), Error> {
+    let outcome = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, "draining: still accepting, but asking every connection to close");
+            Ok(())
+        }
+        part = parts.ended() => {
+            tracing::error!(part, "it has ended unexpectedly: draining");
+            Err(Error::Ended(part))
+        }
+    };
     drain.start();
     metrics.draining();
     let cut = tokio::select! {
-        cut = drain.finished(delay, limit) => cut,
-        signal = signals.next() => {
+        cut = drain.finished(delay, limit), if parts.runs(PORT) => cut,
+        signal = signals.next(), if parts.runs(PORT) => {
             tracing::warn!(signal, "ending at once");
             drain.connections()
         }
+        // Nobody accepts any more: callers are better off with another replica.
+        else => drain.connections(),
     };
     if cut > 0 {
         // Silent ones, mostly: whoever kept them past the limit would not have used them.
         tracing::warn!(connections = cut, "still open at the end");
     }
     tracing::info!("ended");
-    Ok(())
+    outcome
 }
 
-/// From now on SIGHUP ends nothing, but asks the source of certificates for a change.
-fn hangups() -> std::io::Result<Arc<Notify>> {
-    let mut signals = signal(SignalKind::hangup())?;
-    let force = Arc::new(Notify::new());
-    let notified = force.clone();
-    tokio::spawn(async move {
-        while signals.recv().await.is_some() {
-            tracing::info!("SIGHUP: renewing what is served");
-            notified.notify_one();
-        }
-    });
-    Ok(force)
+/// SIGHUP ends nothing, but asks the source of certificates for a change.
+async fn forward(mut hangups: Signal, force: Arc<Notify>) {
+    while hangups.recv().await.is_some() {
+        tracing::info!("SIGHUP: renewing what is served");
+        force.notify_one();
+    }
 }
 
 /// What every source of certificates needs.
@@ -234,13 +237,14 @@ impl Certificates {
         source: Source,
         namespace: &str,
         service: &str,
-    ) -> anyhow::Result<Option<watch::Receiver<bool>>> {
+        parts: &mut Parts,
+    ) -> Result<Option<watch::Receiver<bool>>, Error> {
         let Self { client_ca, reload_interval, publisher, metrics, force } = self;
         match source {
             Source::Files { cert, key } => {
                 let files = Files { cert, key, client_ca, interval: reload_interval };
                 let reloader = files.publish(Timestamp::now(), publisher, metrics)?;
-                tokio::spawn(reloader.run(force));
+                parts.start(CERTIFICATES, reloader.run(force));
                 Ok(None)
             }
             Source::SelfManaged {
@@ -270,51 +274,42 @@ impl Certificates {
                     reload_interval,
                 };
                 let (manager, trusted) = Manager::new(cluster, settings, publisher, metrics)?;
-                tokio::spawn(manager.run(force));
+                parts.start(CERTIFICATES, manager.run(force));
                 Ok(Some(trusted))
             }
         }
     }
 }
 
-/// Kubelet, Prometheus and a person or two.
-const ADMIN_CONNECTIONS: usize = 64;
+async fn client(flag: &'static str) -> Result<kube::Client, Error> {
+    kubernetes::client::client().await.map_err(|error| Error::Client(flag, error))
+}
 
-fn announce(webhook: &TcpListener, admin: &TcpListener) {
-    if let (Ok(webhook), Ok(admin)) = (webhook.local_addr(), admin.local_addr()) {
-        tracing::info!(
-            version = env!("CARGO_PKG_VERSION"),
-            %webhook,
-            %admin,
-            "listening"
-        );
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whichever_part_dies_is_named_and_the_rest_drains_as_long_as_it_accepts() {
+        let (delay, limit) = (Duration::from_secs(15), Duration::from_secs(110));
+        let all = [PORT, ADMIN_PORT, CERTIFICATES, LEASE, HANGUPS];
+        for (dies, panics) in all.into_iter().flat_map(|name| [(name, true), (name, false)]) {
+            let mut parts = Parts::default();
+            for name in all {
+                parts.start(name, async move {
+                    assert!(name != dies || !panics, "a part that panics");
+                    if name != dies {
+                        std::future::pending::<()>().await;
+                    }
+                });
+            }
+            let (mut signals, drain) = (Signals::new().unwrap(), Drain::default());
+            let (metrics, start) = (ServerMetrics::default(), tokio::time::Instant::now());
+            let ended = end(parts, &mut signals, &drain, &metrics, delay, limit).await.unwrap_err();
+            assert_eq!(ended.to_string(), format!("{dies} has ended unexpectedly"));
+            assert!(drain.is_draining());
+            let expected = if dies == PORT { Duration::ZERO } else { delay };
+            assert_eq!(start.elapsed(), expected, "{dies}");
+        }
     }
-}
-
-/// As kubectl finds its way: `KUBECONFIG`, else as a pod.
-async fn client(flag: &str) -> anyhow::Result<kube::Client> {
-    // Its causes are told by its own text already.
-    let mut config = kube::Config::infer().await.map_err(|error| {
-        anyhow::anyhow!("{flag}: no cluster: set KUBECONFIG, or run in a pod: {error}")
-    })?;
-    // The rounds of the manager are the retries, and say so.
-    config.default_retry = false;
-    kube::Client::try_from(config).with_context(|| format!("{flag}: the kubeconfig cannot be used"))
-}
-
-/// The pod's own namespace, else that of the kubeconfig's context, else the manifests' default.
-pub(crate) fn own_namespace() -> String {
-    const OF_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-    let of_pod = std::fs::read_to_string(OF_POD).ok().map(|name| name.trim().to_owned());
-    of_pod
-        .filter(|name| !name.is_empty())
-        .or_else(of_kubeconfig)
-        .unwrap_or_else(|| names::NAMESPACE.to_owned())
-}
-
-fn of_kubeconfig() -> Option<String> {
-    let config = Kubeconfig::read().ok()?;
-    let current = config.current_context?;
-    let context = config.contexts.into_iter().find(|context| context.name == current)?;
-    context.context?.namespace
 }

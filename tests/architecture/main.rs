@@ -21,7 +21,7 @@ const ROOMS: &[(&str, &str, &str)] = &[
     ("keeper", "kubernetes log metrics names overlap x509", "anyhow"),
     ("tools", "admission keeper kubernetes log names overlap server x509", ""),
     ("run", "admission keeper kubernetes log metrics names overlap server serving_cert x509", ""),
-    ("cli", "keeper log names overlap run server tools", "kube::"),
+    ("cli", "keeper kubernetes log names overlap run server tools", "kube::"),
 ];
 
 #[test]
