@@ -27,9 +27,10 @@ use super::restart;
 use super::retries::{Retries, Trouble};
 use super::running::{Ended, How, Running};
 use super::tracked::{Source, Tracked, Watched};
-use super::watches::{describe, events_of};
+use super::watches::events_of;
 use crate::keeper::metrics::{AskResult, KeeperMetrics};
 use crate::kubernetes::call::CallError;
+use crate::kubernetes::explain::{For, explain_watch};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::outlook::{self, Problem};
@@ -204,7 +205,7 @@ impl Controller {
             Err(error) => {
                 self.metrics.watch_failed();
                 tracing::warn!(
-                    error = %describe(&error),
+                    error = explain_watch(&error, For::Log),
                     selector = source.label(),
                     "the watch of Secrets is broken: trying again"
                 );

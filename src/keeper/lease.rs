@@ -18,7 +18,7 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError, L
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::kubernetes::call::CallError;
+use crate::kubernetes::explain::{For, explain};
 
 /// What the election goes by.
 #[derive(Clone, Debug)]
@@ -253,7 +253,7 @@ impl Trouble {
 
 fn describe(error: &LeaseManagerError) -> String {
     match error {
-        LeaseManagerError::KubeError(error) => CallError::from(error).to_string(),
+        LeaseManagerError::KubeError(error) => explain(error, For::Log),
         other => other.to_string(),
     }
 }

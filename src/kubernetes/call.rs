@@ -1,12 +1,10 @@
 //! Calls that end, and why they failed.
-//!
-//! What fails is told by code and reason: an answer's text may quote what was sent, and a parser's
-//! error quotes what it read.
 
-use std::error::Error;
 use std::time::Duration;
 
 use tokio::time::timeout;
+
+use super::explain::{For, explain};
 
 /// Why a call has failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,26 +43,15 @@ pub async fn call<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Re
 
 impl From<&kube::Error> for CallError {
     fn from(error: &kube::Error) -> Self {
+        let text = explain(error, For::Log);
         match error {
             kube::Error::Api(status) => match status.code {
                 404 => Self::Gone,
                 409 => Self::Conflict,
-                code @ (400 | 403 | 405 | 413 | 422) => {
-                    Self::Denied(format!("status {code} {}", status.reason))
-                }
-                code => Self::Failed(format!("status {code} {}", status.reason)),
+                400 | 403 | 405 | 413 | 422 => Self::Denied(text),
+                _ => Self::Failed(text),
             },
-            kube::Error::SerdeError(_) => Self::Failed("the answer is not readable".to_owned()),
-            other => Self::Failed(root(other)),
+            _ => Self::Failed(text),
         }
     }
-}
-
-/// The innermost cause: the outer ones say only that a request has failed.
-fn root(error: &(dyn Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

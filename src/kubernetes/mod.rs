@@ -2,5 +2,7 @@
 
 pub mod call;
 pub(crate) mod client;
+pub(crate) mod explain;
 pub mod key;
+pub(crate) mod list;
 pub mod secret_view;

@@ -1,12 +1,16 @@
 //! The user's own cluster: which kubeconfig, as whom, which namespaces.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use super::text::printable;
+use super::progress;
+use crate::kubernetes::explain::{For, causes, explain};
+use crate::kubernetes::list::{self, Scope, Unread};
+use crate::kubernetes::secret_view::SecretView;
 
 /// How commands for people reach a cluster: the flags of kubectl, and its files.
 #[derive(Clone, Debug, Default, Args)]
@@ -42,33 +46,15 @@ pub struct AccessArgs {
     pub impersonate: Option<String>,
 }
 
-/// Which namespaces a command looks at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// All of them.
-    All,
-    /// This one.
-    One(String),
-}
-
-impl std::fmt::Display for Scope {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::All => f.write_str("any namespace"),
-            Self::One(name) => write!(f, "namespace {name}"),
-        }
-    }
-}
-
 /// A client, and where to look.
 #[derive(Clone)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// As the user.
-    pub client: Client,
+    pub(crate) client: Client,
     /// Which namespaces.
-    pub scope: Scope,
+    pub(crate) scope: Scope,
     /// The namespace of names that are given without one.
-    pub namespace: String,
+    pub(crate) namespace: String,
 }
 
 /// Why there is no client.
@@ -84,11 +70,29 @@ pub enum ConnectError {
 
 impl ClusterArgs {
     /// Reads the kubeconfig. Makes no call yet.
-    pub async fn connect(&self) -> Result<Cluster, ConnectError> {
+    pub(crate) async fn connect(&self) -> Result<Cluster, ConnectError> {
         let config = self.access.config().await?;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let scope = if self.all_namespaces { Scope::All } else { Scope::One(namespace.clone()) };
         Ok(Cluster { client: client(config)?, scope, namespace })
+    }
+}
+
+impl Cluster {
+    /// Hands every Secret in scope to `each`, and says how far it has come where that takes long.
+    /// One may come twice; what could not be read is returned.
+    pub(crate) async fn read_secrets(
+        &self,
+        selector: Option<&str>,
+        mut each: impl FnMut(SecretView),
+    ) -> Vec<Unread> {
+        let seen = Cell::new(0_usize);
+        let counted = |secret| {
+            seen.set(seen.get() + 1);
+            each(secret);
+        };
+        let reading = list::read_all(&self.client, &self.scope, selector, counted);
+        progress::during(|| format!("reading Secrets, {} so far", seen.get()), reading).await
     }
 }
 
@@ -107,7 +111,7 @@ impl AccessArgs {
     }
 
     async fn read(&self) -> Result<Config, ConnectError> {
-        let wrong = |error: &dyn std::error::Error| ConnectError::Config(chain(error));
+        let wrong = |error: &dyn std::error::Error| ConnectError::Config(causes(error));
         let options =
             KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         match (&self.kubeconfig, &self.context) {
@@ -122,48 +126,5 @@ impl AccessArgs {
 }
 
 fn client(config: Config) -> Result<Client, ConnectError> {
-    Client::try_from(config).map_err(|error| ConnectError::Client(explain(&error)))
-}
-
-/// What a call that failed says to people. Never what an answer held.
-pub(crate) fn explain(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => printable(&status.message),
-        // Its text would quote the answer, which holds Secrets.
-        kube::Error::SerdeError(_) => "the API server's answer is not what was asked for".into(),
-        other => chain(other),
-    }
-}
-
-/// The causes of an error, each once.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    printable(&text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_never_quoted() {
-        let error = serde_json::from_str::<u8>("\"CANARY\"").unwrap_err();
-        assert!(error.to_string().contains("CANARY"), "the control");
-        assert!(!explain(&kube::Error::SerdeError(error)).contains("CANARY"));
-    }
-
-    #[test]
-    fn causes_are_told_once() {
-        let inner = std::io::Error::other("connection refused");
-        let error = kube::Error::Service(Box::new(inner));
-        assert_eq!(explain(&error), "ServiceError: connection refused");
-    }
+    Client::try_from(config).map_err(|error| ConnectError::Client(explain(&error, For::Caller)))
 }

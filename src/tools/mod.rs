@@ -9,7 +9,6 @@ pub mod inspect;
 pub mod probe;
 mod progress;
 pub mod review;
-mod secrets;
 pub mod simulate;
 pub mod status;
 mod table;

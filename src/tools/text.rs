@@ -5,15 +5,8 @@ use std::io::IsTerminal;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+pub(crate) use crate::kubernetes::explain::printable;
 use crate::x509::certs::{Certificate, Fingerprint};
-
-/// Longer texts are cut: a message that fills the screen hides the others.
-const MOST: usize = 300;
-
-/// Names and messages come from others: nothing in them may steer a terminal.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(MOST).collect()
-}
 
 /// Whether standard output takes colour: a terminal, and no <https://no-color.org>.
 pub(crate) fn is_colourful() -> bool {
@@ -79,11 +72,5 @@ mod tests {
         for (seconds, text) in expected {
             assert_eq!(age(seconds), text);
         }
-    }
-
-    #[test]
-    fn nothing_steers_a_terminal() {
-        assert_eq!(printable("a\x1b[2Jb\n"), "a?[2Jb?");
-        assert_eq!(printable(&"x".repeat(1000)).len(), MOST);
     }
 }

@@ -6,9 +6,9 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::plan::{self, Holding};
+use crate::kubernetes::explain::{For, explain};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
-use crate::tools::cluster::explain;
 use crate::x509::certs::Fingerprint;
 
 /// Who changed the annotation, in `managedFields`.
@@ -86,7 +86,7 @@ pub(super) async fn distrust(
                 return done;
             }
             Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {}
-            Err(error) => return failed(done, &first, explain(&error)),
+            Err(error) => return failed(done, &first, explain(&error, For::Caller)),
         }
         // Somebody else wrote it meanwhile: what it holds now counts.
         match api.get_opt(&done.name).await {
@@ -95,7 +95,7 @@ pub(super) async fn distrust(
                 done.results = outcomes(&first, &[]);
                 return done;
             }
-            Err(error) => return failed(done, &first, explain(&error)),
+            Err(error) => return failed(done, &first, explain(&error, For::Caller)),
         }
     }
     failed(done, &first, format!("others wrote it {ATTEMPTS} times meanwhile; run this again"))

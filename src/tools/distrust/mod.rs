@@ -18,13 +18,14 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use futures::StreamExt;
 use futures::stream;
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 
 use self::act::Done;
 use self::show::Report;
-use super::cluster::{Cluster, ClusterArgs, ConnectError, explain};
+use super::cluster::{Cluster, ClusterArgs, ConnectError};
 use super::progress;
-use super::secrets::{Seen, Unread, read_all, read_one};
+use crate::kubernetes::explain::{For, explain};
+use crate::kubernetes::list::Unread;
 use crate::kubernetes::secret_view::SecretView;
 use crate::x509::certs::Fingerprint;
 
@@ -191,7 +192,6 @@ fn is_name(text: &str) -> bool {
 /// The Secrets in scope that hold one of the CAs, by namespace and name.
 async fn find(cluster: &Cluster, wanted: &[Fingerprint]) -> (Vec<SecretView>, Vec<Unread>) {
     let mut found = BTreeMap::new();
-    let seen = Seen::default();
     let keep = |secret: SecretView| {
         let key = (secret.namespace(), secret.name_any());
         if plan::holds(&secret, wanted) {
@@ -200,7 +200,7 @@ async fn find(cluster: &Cluster, wanted: &[Fingerprint]) -> (Vec<SecretView>, Ve
             found.remove(&key);
         }
     };
-    let unread = progress::during(|| seen.told(), read_all(cluster, None, &seen, keep)).await;
+    let unread = cluster.read_secrets(None, keep).await;
     (found.into_values().collect(), unread)
 }
 
@@ -214,13 +214,14 @@ async fn fetch(
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for (namespace, name) in names {
         let namespace = namespace.unwrap_or(&cluster.namespace);
-        let error = match read_one(&cluster.client, namespace, name).await {
+        let secrets = Api::<SecretView>::namespaced(cluster.client.clone(), namespace);
+        let error = match secrets.get_opt(name).await {
             Ok(Some(secret)) => {
                 found.extend(plan::holds(&secret, wanted).then_some(secret));
                 continue;
             }
             Ok(None) => format!("there is no Secret {namespace}/{name}"),
-            Err(error) => explain(&error),
+            Err(error) => explain(&error, For::Caller),
         };
         failures.push(Unread { namespace: Some(namespace.to_owned()), error });
     }

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use super::act::{Done, Fate, Outcome};
 use super::wanted::Wanted;
 use super::{DistrustError, Output};
-use crate::tools::cluster::Scope;
-use crate::tools::secrets::Unread;
+use crate::kubernetes::list::{Scope, Unread};
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
 use crate::tools::text::short;
 
@@ -228,12 +227,11 @@ fn to_json(report: &Report) -> Value {
             "error": done.error,
         })
     };
-    let unread = |unread: &Unread| json!({"namespace": unread.namespace, "error": unread.error});
     json!({
         "dryRun": report.dry_run,
         "clean": report.is_clean(),
         "certificates": report.wanted.iter().map(certificate).collect::<Vec<_>>(),
         "secrets": report.done.iter().map(secret).collect::<Vec<_>>(),
-        "unread": report.unread.iter().map(unread).collect::<Vec<_>>(),
+        "unread": report.unread,
     })
 }

@@ -6,7 +6,8 @@ use kube::api::GetParams;
 use serde_json::Value;
 
 use super::{InspectError, Object};
-use crate::tools::cluster::{AccessArgs, explain};
+use crate::kubernetes::explain::{For, explain};
+use crate::tools::cluster::AccessArgs;
 use crate::tools::documents::{self, documents};
 use crate::tools::progress;
 use crate::x509::certs::Certificate;
@@ -109,7 +110,7 @@ async fn fetch(namespace: &str, name: &str, access: &AccessArgs) -> Result<Value
         Err(kube::Error::Api(status)) if status.code == 404 => {
             Err(InspectError::NotFound(name_of()))
         }
-        Err(error) => Err(failed(explain(&error))),
+        Err(error) => Err(failed(explain(&error, For::Caller))),
     }
 }
 

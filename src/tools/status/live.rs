@@ -14,10 +14,11 @@ use serde_json::json;
 
 use super::row::Rotation;
 use super::{Key, Output, SELECTORS, StatusError, key, show};
+use crate::kubernetes::explain::{For, explain_watch};
+use crate::kubernetes::list::Scope;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::outlook::Rules;
-use crate::tools::cluster::{Cluster, Scope, explain};
-use crate::tools::text::printable;
+use crate::tools::cluster::Cluster;
 
 /// What the clock changes is shown within this time. The API server is not asked for it.
 const TICK: Duration = Duration::from_secs(1);
@@ -54,10 +55,7 @@ pub(super) async fn run(
 fn events(
     cluster: &Cluster,
 ) -> impl Stream<Item = (usize, Result<Event<SecretView>, watcher::Error>)> + use<> {
-    let api: Api<SecretView> = match &cluster.scope {
-        Scope::All => Api::all(cluster.client.clone()),
-        Scope::One(namespace) => Api::namespaced(cluster.client.clone(), namespace),
-    };
+    let api: Api<SecretView> = cluster.scope.api(&cluster.client);
     select_all(SELECTORS.into_iter().enumerate().map(|(from, selector)| {
         let config = watcher::Config::default().labels(selector);
         watch(api.clone(), config).default_backoff().map(move |event| (from, event)).boxed()
@@ -66,23 +64,22 @@ fn events(
 
 /// Who may not watch will not be let in later either; all else is tried again.
 fn give_up_or_wait(error: &watcher::Error, scope: &Scope) -> Result<(), StatusError> {
-    let (text, is_final) = match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => {
-            let refused = matches!(error, kube::Error::Api(s) if [401, 403].contains(&s.code));
-            (explain(error), refused)
+    let text = explain_watch(error, For::Caller);
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+            if [401, 403].contains(&status.code) =>
+        {
+            Err(StatusError::Watch { scope: scope.to_string(), error: text })
         }
         // Its place in the stream is forgotten, as happens to a long watch: it reads all anew.
-        watcher::Error::WatchError(status) if status.code == 410 => return Ok(()),
-        watcher::Error::WatchError(status) => (printable(&status.message), false),
-        watcher::Error::NoResourceVersion => ("the watch ended".to_owned(), false),
-    };
-    if is_final {
-        return Err(StatusError::Watch { scope: scope.to_string(), error: text });
+        watcher::Error::WatchError(status) if status.code == 410 => Ok(()),
+        _ => {
+            eprintln!("ca-overlap: watching is interrupted, trying again: {text}");
+            Ok(())
+        }
     }
-    eprintln!("ca-overlap: watching is interrupted, trying again: {text}");
-    Ok(())
 }
 
 /// The Secrets as last seen, by selector.

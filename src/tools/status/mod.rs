@@ -23,8 +23,7 @@ use kube::ResourceExt;
 use self::row::Rotation;
 pub(super) use self::row::next;
 use super::cluster::{ClusterArgs, ConnectError};
-use super::progress;
-use super::secrets::{Seen, Unread, read_all};
+use crate::kubernetes::list::Unread;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::outlook::Rules;
@@ -116,13 +115,11 @@ impl StatusArgs {
         }
         let mut secrets: BTreeMap<Key, SecretView> = BTreeMap::new();
         let mut unread: Vec<Unread> = Vec::new();
-        let seen = Seen::default();
         for selector in SELECTORS {
             let keep = |secret: SecretView| {
                 secrets.insert(key(&secret), secret);
             };
-            let reading = read_all(&cluster, Some(selector), &seen, keep);
-            let more = progress::during(|| seen.told(), reading).await;
+            let more = cluster.read_secrets(Some(selector), keep).await;
             unread.extend(more.into_iter().filter(|new| !unread.contains(new)).collect::<Vec<_>>());
         }
         let now = Timestamp::now();

@@ -8,8 +8,7 @@ use serde_json::json;
 
 use super::row::{Ca, Carried, Rotation};
 use super::{Output, StatusError};
-use crate::tools::cluster::Scope;
-use crate::tools::secrets::Unread;
+use crate::kubernetes::list::{Scope, Unread};
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
 use crate::tools::text::age;
 
@@ -21,11 +20,7 @@ pub(super) fn print(
     output: Output,
     now: Timestamp,
 ) -> Result<(), StatusError> {
-    let unread_json = |u: &Unread| json!({"namespace": u.namespace, "error": u.error});
-    let document = || {
-        let unread: Vec<_> = unread.iter().map(unread_json).collect();
-        json!({"rotations": rotations, "unread": unread})
-    };
+    let document = || json!({"rotations": rotations, "unread": unread});
     let text = match output {
         Output::Text => to_text(rotations, unread, scope, now),
         Output::Json => format!("{:#}\n", document()),

@@ -1,96 +1,100 @@
 //! Reading the Secrets of a cluster, page by page, without what is secret in them.
 
-use std::cell::Cell;
+use std::fmt;
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::core::Status;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
 
-use super::cluster::{Cluster, Scope, explain};
-use crate::kubernetes::secret_view::SecretView;
+use super::explain::{For, explain};
+use super::secret_view::SecretView;
 
 /// How many objects are asked for at once.
 const PAGE: u32 = 500;
 /// How often a list that has expired is begun anew.
 const ANEW: usize = 3;
 
-/// How far reading has come.
-#[derive(Debug, Default)]
-pub(crate) struct Seen(Cell<usize>);
+/// Which namespaces are looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    All,
+    One(String),
+}
 
-impl Seen {
-    /// For [`super::progress`].
-    pub(crate) fn told(&self) -> String {
-        format!("reading Secrets, {} so far", self.0.get())
+impl Scope {
+    /// Its objects.
+    pub(crate) fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match self {
+            Self::All => Api::all(client.clone()),
+            Self::One(name) => Api::namespaced(client.clone(), name),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("any namespace"),
+            Self::One(name) => write!(f, "namespace {name}"),
+        }
     }
 }
 
 /// A namespace that could not be read, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Unread {
     /// Which; `None` if all of them.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// What the API server said.
-    pub error: String,
+    pub(crate) error: String,
 }
 
 /// Hands every Secret in scope to `each`; one may come twice, if a list expired meanwhile. Where
 /// the user may not list all namespaces at once, each one is asked for alone. What could not be
 /// read is returned.
 pub(crate) async fn read_all(
-    cluster: &Cluster,
+    client: &Client,
+    scope: &Scope,
     selector: Option<&str>,
-    seen: &Seen,
     mut each: impl FnMut(SecretView),
 ) -> Vec<Unread> {
-    let Cluster { client, scope, .. } = cluster;
-    let namespace = match scope {
-        Scope::All => None,
-        Scope::One(name) => Some(name.as_str()),
+    let Err(refused) = read(&scope.api(client), selector, &mut each).await else {
+        return Vec::new();
     };
-    let unread = |namespace: Option<&str>, error: &kube::Error| Unread {
-        namespace: namespace.map(str::to_owned),
-        error: explain(error),
-    };
-    let refused = match read(client, namespace, selector, seen, &mut each).await {
-        Ok(()) => return Vec::new(),
-        Err(error) => error,
-    };
-    if namespace.is_some() || !is_forbidden(&refused) {
-        return vec![unread(namespace, &refused)];
-    }
-    // Who may not list namespaces either is told about the Secrets, which is what was asked for.
-    let Ok(namespaces) = namespaces(client).await else { return vec![unread(None, &refused)] };
-    let mut failures = Vec::new();
-    for name in &namespaces {
-        if let Err(error) = read(client, Some(name), selector, seen, &mut each).await {
-            failures.push(unread(Some(name), &error));
+    if *scope == Scope::All && is_forbidden(&refused) {
+        // Who may not list namespaces either is told about the Secrets, which were asked for.
+        if let Ok(namespaces) = namespaces(client).await {
+            let mut failures = Vec::new();
+            for name in namespaces.into_iter().map(Scope::One) {
+                if let Err(error) = read(&name.api(client), selector, &mut each).await {
+                    failures.push(unread(name, &error));
+                }
+            }
+            return failures;
         }
     }
-    failures
+    vec![unread(scope.clone(), &refused)]
 }
 
-/// One Secret; `None` if there is none of that name.
-pub(crate) async fn read_one(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<SecretView>, kube::Error> {
-    Api::namespaced(client.clone(), namespace).get_opt(name).await
+fn unread(scope: Scope, error: &kube::Error) -> Unread {
+    let namespace = match scope {
+        Scope::All => None,
+        Scope::One(name) => Some(name),
+    };
+    Unread { namespace, error: explain(error, For::Caller) }
 }
 
 async fn read(
-    client: &Client,
-    namespace: Option<&str>,
+    secrets: &Api<SecretView>,
     selector: Option<&str>,
-    seen: &Seen,
     each: &mut impl FnMut(SecretView),
 ) -> Result<(), kube::Error> {
-    let secrets: Api<SecretView> = match namespace {
-        Some(name) => Api::namespaced(client.clone(), name),
-        None => Api::all(client.clone()),
-    };
     let mut page = ListParams::default().limit(PAGE);
     page.label_selector = selector.map(str::to_owned);
     let mut expired = 0;
@@ -105,7 +109,6 @@ async fn read(
             }
             Err(error) => return Err(error),
         };
-        seen.0.set(seen.0.get() + list.items.len());
         list.items.into_iter().for_each(&mut *each);
         page.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
         if page.continue_token.is_none() {
@@ -149,7 +152,7 @@ mod tests {
     use super::*;
 
     /// A cluster that gives these answers one after another, and the queries it was asked.
-    fn cluster(answers: Vec<(u16, Value)>) -> (Cluster, Arc<Mutex<Vec<String>>>) {
+    fn cluster(answers: Vec<(u16, Value)>) -> (Client, Arc<Mutex<Vec<String>>>) {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let queries = asked.clone();
         let answers = Arc::new(Mutex::new(answers.into_iter()));
@@ -161,9 +164,7 @@ mod tests {
                 response.body(Body::from(body.to_string().into_bytes()))
             }
         });
-        let client = Client::new(service, "it");
-        let scope = Scope::One("it".into());
-        (Cluster { client, scope, namespace: "it".into() }, asked)
+        (Client::new(service, "it"), asked)
     }
 
     fn page(names: &[&str], next: &str) -> (u16, Value) {
@@ -183,10 +184,10 @@ mod tests {
         (410, status)
     }
 
-    async fn read(cluster: &Cluster) -> (Vec<String>, Vec<Unread>) {
+    async fn read(client: &Client) -> (Vec<String>, Vec<Unread>) {
         let mut names = Vec::new();
-        let seen = Seen::default();
-        let unread = read_all(cluster, None, &seen, |secret| names.push(secret.name_any())).await;
+        let scope = Scope::One("it".into());
+        let unread = read_all(client, &scope, None, |secret| names.push(secret.name_any())).await;
         (names, unread)
     }
 
