@@ -32,7 +32,7 @@ put_together() {
     rm -rf "$tree"
     mkdir -p "$tree/src" "$tree/tests" "$tree/benches"
     (cd "$root/src" && cp -R overlap admission x509 metrics.rs names.rs "$tree/src")
-    (cd "$root/tests" && cp -R decision admission support data "$tree/tests")
+    (cd "$root/tests" && cp -R decision admission support data devtools "$tree/tests")
     cp "$root"/benches/*.rs "$tree/benches"
     cp "$root/Cargo.lock" "$tree"
     cat "$here/lib.rs" >"$tree/src/lib.rs"

@@ -1,0 +1,3 @@
+//! What tests and the demo need and the program does not: never shipped.
+//!
+//! It does not know `ca_overlap`, whose inline tests use it.
