@@ -19,8 +19,8 @@ help: ## Show this list
 .PHONY: demo
 demo: need-rust ## Play a CA rotation on a real API server, without the webhook and with it
 	@sh tests/control-plane/build.sh demo
-	cargo build --locked --bin ca-overlap --example legacy-certgen
-	$(TARGET)/debug/ca-overlap demo
+	cargo build --locked -p ca-overlap -p devtools --bin ca-overlap --example legacy-certgen --example demo
+	$(TARGET)/debug/examples/demo
 
 .PHONY: clean
 clean: ## Remove what cargo built; keeps the control plane and the tools
@@ -30,4 +30,3 @@ clean: ## Remove what cargo built; keeps the control plane and the tools
 distclean: ## Remove everything that was built
 	rm -rf $(TARGET)
 
-include make/tools.mk make/build.mk make/test.mk make/measure.mk make/fuzz.mk make/release.mk

@@ -6,7 +6,7 @@ test: control-plane helm ## Run all tests; the first time, the control plane is 
 
 .PHONY: test-static
 test-static: static control-plane ## Run the tests that start the program with the static one; needs root for an empty root
-	cargo build --locked --example legacy-certgen
+	cargo build --locked -p devtools --examples
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast \
 		--test program --test review --test demo --test rotation --test probe --test empty_root -- --include-ignored
 
@@ -58,7 +58,7 @@ FAULT_PROGRAMS = -product $(FAULT_PRODUCT) -clock-product $(TARGET)/debug/ca-ove
 
 .PHONY: fault-rig
 fault-rig: need-rust need-go
-	cargo build --locked --bin ca-overlap --example faulty-webhook
+	cargo build --locked -p ca-overlap -p devtools --bin ca-overlap --example faulty-webhook
 	go -C tests/fault/rig build -o "$(abspath $(TARGET))/fault-rig" .
 
 .PHONY: fault-test
@@ -117,7 +117,7 @@ kind-check: $(KIND) ## Check the configuration of kind-test as far as that goes 
 # Images for a node that can pull nothing: the product, and what the suite runs in pods.
 .PHONY: node-images
 node-images: static node-tools packer
-	cargo build --locked --example legacy-certgen
+	cargo build --locked -p devtools --example legacy-certgen
 	PACK='$(PACK)' ARCH='$(HOST_ARCH)' IMAGES=$(NODE)/images VERSION='$(VERSION)' PRODUCT=$(STATIC) \
 		PEER=$(NODE)/tools/peer CERTGEN=$(TARGET)/debug/examples/legacy-certgen sh tests/cluster/images.sh
 

@@ -20,7 +20,6 @@ pub use webhook::WebhookArgs;
 use crate::log;
 use crate::log::{Format, Level};
 use crate::run;
-use crate::tools::demo;
 use crate::tools::distrust::{DistrustArgs, DistrustError};
 use crate::tools::inspect::{InspectArgs, InspectError};
 use crate::tools::probe::ProbeArgs;
@@ -131,7 +130,6 @@ pub enum Command {
     Status(Box<StatusArgs>),
     Keeper(Box<KeeperArgs>),
     Webhook(Box<WebhookArgs>),
-    Demo(demo::Args),
     Completions(CompletionsArgs),
 }
 
@@ -157,7 +155,6 @@ impl Command {
             }
             Self::Keeper(args) => args.run(),
             Self::Webhook(args) => args.run(),
-            Self::Demo(args) => run_demo(&args),
         }
     }
 }
@@ -166,12 +163,6 @@ impl Command {
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.context("cannot start the runtime")?)
-}
-
-fn run_demo(args: &demo::Args) -> Result<ExitCode, Failure> {
-    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(demo::run(args)).context("demo")?;
-    Ok(outcome.exit_code().into())
 }
 
 /// Why a command could not do its work.

@@ -21,7 +21,7 @@
 //! | [`serving_cert`] | files, the Kubernetes API | where the server's own certificate comes from |
 //! | [`keeper`] | the Kubernetes API, `overlap` | watches Secrets in an overlap, and asks the webhook to act |
 //! | [`webhook`] | all of the above | wires them together, and ends them |
-//! | [`tools`] | all of the above | the other commands: `review`, `inspect`, `status`, `distrust`, `probe`, `simulate`, `demo` |
+//! | [`tools`] | all of the above | the other commands: `review`, `inspect`, `status`, `distrust`, `probe`, `simulate` |
 //! | [`log`], [`metrics`] | nothing | log lines; what all metric families share |
 //! | [`names`] | nothing | the names that are the contract with users and manifests |
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use ca_overlap::names;
-use ca_overlap::tools::control_plane::{ControlPlane, Options};
+use devtools::control_plane::{ControlPlane, Options};
 use serde_json::{Value, json};
 
 const SECRET: &str = "/api/v1/namespaces/ca-overlap/secrets/ca-overlap-ca";

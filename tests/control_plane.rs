@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ca_overlap::tools::control_plane::{ControlPlane, Options};
+use devtools::control_plane::{ControlPlane, Options};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
 use support::Cluster;
@@ -18,6 +18,20 @@ use support::certs::{Ca, bundle};
 use support::secrets::{MERGE, Secrets, secret, tls_secret};
 
 const GONE_WITHIN: Duration = Duration::from_secs(20);
+
+/// Devtools cannot take them from the program, which it does not know.
+#[test]
+fn devtools_use_the_names_of_the_program() {
+    use ca_overlap::names as ours;
+    use devtools::names;
+
+    assert_eq!(names::MODE, ours::MODE);
+    assert_eq!(names::CARRIED, ours::CARRIED);
+    assert_eq!(names::NAMESPACE, ours::NAMESPACE);
+    assert_eq!(names::SERVICE, ours::SERVICE);
+    assert_eq!(names::WEBHOOK_CONFIGURATION, ours::WEBHOOK_CONFIGURATION);
+    assert_eq!(names::WEBHOOK_SERVICE_ACCOUNT, ours::WEBHOOK_SERVICE_ACCOUNT);
+}
 
 #[tokio::test]
 async fn it_is_a_kubernetes_with_rbac_and_an_audit_log() {
@@ -154,8 +168,11 @@ fn end_helper_by(end: &mut dyn FnMut(&mut Child)) {
     if support::assets("nothing is left behind").is_none() {
         return;
     }
-    let mut helper =
-        Command::new(owner()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut helper = Command::new(support::example("plane-owner"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let (pids, directory) = read_helper(&mut helper);
     assert!(pids.iter().all(|pid| alive(*pid)) && directory.exists());
     end(&mut helper);
@@ -165,12 +182,6 @@ fn end_helper_by(end: &mut dyn FnMut(&mut Child)) {
         assert!(Instant::now() < deadline, "{pids:?} or {} are left", directory.display());
         std::thread::yield_now();
     }
-}
-
-/// The example `plane-owner`, which `cargo test` builds beside the tests.
-fn owner() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    tests.ancestors().nth(2).unwrap().join("examples/plane-owner")
 }
 
 fn read_helper(helper: &mut Child) -> (Vec<u32>, PathBuf) {

@@ -72,11 +72,11 @@ fn ctrl_c_stops_everything() {
 
 #[test]
 fn a_missing_generator_is_named() {
-    let arguments = ["demo", "--generator", "none/legacy-certgen"];
-    let output = Command::new(support::binary::path()).args(arguments).output().unwrap();
+    let mut command = Command::new(support::example("demo"));
+    let output = command.args(["--generator", "none/legacy-certgen"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
-    assert!(error.contains("no generator at none/legacy-certgen: run cargo build"), "{error}");
+    assert!(error.contains("no generator at none/legacy-certgen: run make demo"), "{error}");
 }
 
 /// Runs the demo to its end, with a directory for temporary files of its own.
@@ -87,17 +87,13 @@ fn demo(test: &str, flags: &[&str], variables: &[(&str, &str)]) -> Option<(Outpu
 
 fn command(test: &str, flags: &[&str], variables: &[(&str, &str)]) -> Option<(Command, TempDir)> {
     support::assets(test)?;
-    let built = Path::new(env!("CARGO_BIN_EXE_ca-overlap"));
-    let generator = built.with_file_name("examples").join("legacy-certgen");
-    assert!(generator.exists(), "run cargo test without --test, or cargo build --examples first");
     // Sockets in it have a short limit for their paths: nothing long.
     let scratch = TempDir::new().unwrap();
-    let mut command = Command::new(support::binary::path());
+    let mut command = Command::new(support::example("demo"));
     command
-        .arg("demo")
         .args(flags)
         .env("TMPDIR", scratch.path())
-        .env("CA_OVERLAP_GENERATOR", generator)
+        .env("CA_OVERLAP_PROGRAM", support::binary::path())
         .envs(variables.iter().copied())
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null());

@@ -5,7 +5,7 @@ mod support;
 
 use std::path::PathBuf;
 
-use ca_overlap::tools::control_plane::Options;
+use devtools::control_plane::Options;
 use serde_json::{Value, json};
 use support::certs::{Ca, Leaf, bundle};
 use support::command::{run, sha256};

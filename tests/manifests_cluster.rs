@@ -8,7 +8,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use ca_overlap::names;
-use ca_overlap::tools::control_plane::{ControlPlane, Options, Patches};
+use devtools::control_plane::{ControlPlane, Options, Patches};
 use serde_json::{Value, json};
 
 const SECRET: &str = "/api/v1/namespaces/ca-overlap/secrets/ca-overlap-ca";

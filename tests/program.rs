@@ -251,7 +251,6 @@ async fn help_and_version_are_no_errors() {
         &["--help"][..],
         &["webhook", "--help"],
         &["review", "--help"],
-        &["demo", "--help"],
         &["--version"],
     ] {
         let output = Program::command().args(arguments).output().unwrap();

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use base64::prelude::*;
-use ca_overlap::tools::control_plane::{Options, Patches, Supervised};
+use devtools::control_plane::{Options, Patches, Supervised};
 use serde_json::{Value, json};
 use support::certs::{Ca, bundle};
 use support::command::{command, run, sha256};

@@ -1,8 +1,6 @@
-//! The commands beside the server, and the control plane that tests and demo run.
+//! The commands beside the server.
 
 pub mod cluster;
-pub mod control_plane;
-pub mod demo;
 pub mod distrust;
 mod documents;
 pub mod inspect;

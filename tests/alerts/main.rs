@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ca_overlap::names;
-use ca_overlap::tools::control_plane::{Options, Patches, Supervised, http_get};
+use devtools::control_plane::{Options, Patches, Supervised, http_get};
 use expression::{is_exported, metrics};
 use serde_json::Value;
 use support::Cluster;

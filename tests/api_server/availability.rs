@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::prelude::*;
-use ca_overlap::tools::control_plane::Options;
+use devtools::control_plane::Options;
 use serde_json::{Value, json};
 
 use crate::scene::Scene;

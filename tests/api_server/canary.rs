@@ -2,7 +2,7 @@
 //! audit annotations, events.
 
 use base64::prelude::*;
-use ca_overlap::tools::control_plane::Options;
+use devtools::control_plane::Options;
 use serde_json::{Value, json};
 
 use crate::scene::{NAME, Scene};

@@ -20,7 +20,7 @@ use ca_overlap::server::accept::{Limits, Server, Transport, bind};
 use ca_overlap::server::drain::Drain;
 use ca_overlap::server::metrics::ServerMetrics;
 use ca_overlap::server::tls::{self, ServingCert};
-use ca_overlap::tools::control_plane::Options;
+use devtools::control_plane::Options;
 use http_body_util::BodyExt;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};

@@ -2,7 +2,7 @@
 //! by the webhook's own counter, on a cluster that nobody else writes to.
 
 use base64::prelude::*;
-use ca_overlap::tools::control_plane::Options;
+use devtools::control_plane::Options;
 use serde_json::json;
 
 use crate::scene::{NAME, Scene};

@@ -3,7 +3,7 @@
 //! is meant, and no key stays behind.
 
 use base64::prelude::*;
-use ca_overlap::tools::control_plane::Options;
+use devtools::control_plane::Options;
 use http::StatusCode;
 use serde_json::{Value, json};
 

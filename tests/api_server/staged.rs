@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ca_overlap::tools::control_plane::Options;
+use devtools::control_plane::Options;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use ca_overlap::names;
-use ca_overlap::tools::control_plane::{Assets, send};
+use devtools::control_plane::{Assets, send};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;

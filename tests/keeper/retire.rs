@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ca_overlap::names;
-use ca_overlap::tools::control_plane::send;
+use devtools::control_plane::send;
 use http::StatusCode;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 
 use ca_overlap::keeper::restart::RESTARTED_FOR;
 use ca_overlap::names;
-use ca_overlap::tools::control_plane::{ControlPlane, Options, send};
+use devtools::control_plane::{ControlPlane, Options, send};
 use serde_json::{Value, json};
 
 use crate::scene::{Rotation, Scene, eventually};

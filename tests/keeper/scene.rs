@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ca_overlap::names;
-use ca_overlap::tools::control_plane::{Options, Patches, Supervised, http_get};
+use devtools::control_plane::{Options, Patches, Supervised, http_get};
 use serde_json::{Value, json};
 
 use crate::support::certs::Ca;

@@ -1,7 +1,7 @@
 //! Deployments and `StatefulSet`s that mount a Secret, as far as tests look at them.
 
 use ca_overlap::keeper::restart::RESTARTED_FOR;
-use ca_overlap::tools::control_plane::ControlPlane;
+use devtools::control_plane::ControlPlane;
 use serde_json::{Value, json};
 
 /// A workload of the namespace.

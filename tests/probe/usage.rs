@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::net::TcpListener;
 
-use ca_overlap::tools::control_plane::Spreader;
+use devtools::control_plane::Spreader;
 
 use crate::run::{Watching, command, look, run};
 use crate::servers::{Files, NAME, go};

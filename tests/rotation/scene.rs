@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::prelude::*;
 use ca_overlap::names;
 use ca_overlap::serving_cert::inject;
-use ca_overlap::tools::control_plane::{Options, Spreader, Webhook};
+use devtools::control_plane::{Options, Spreader, Webhook};
 use jiff::Timestamp;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};

@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ca_overlap::tools::control_plane::{
+use devtools::control_plane::{
     Assets, ControlPlane, Error, Options, Patches, Spreader, Webhook, WebhookOptions, can_listen,
 };
 use serde_json::json;
@@ -189,6 +189,13 @@ pub async fn namespace(plane: &ControlPlane, test: &str, labels: &serde_json::Va
     });
     plane.json("POST", "/api/v1/namespaces", &object).await.unwrap();
     Secrets::new(plane.client().await.unwrap(), name)
+}
+
+/// A helper program: an example of devtools, which `cargo test --workspace` builds.
+pub fn example(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_ca-overlap")).with_file_name("examples").join(name);
+    assert!(path.exists(), "no {}: run cargo build -p devtools --examples", path.display());
+    path
 }
 
 /// The repository's manifests.

@@ -1,6 +1,6 @@
 //! Any request to the Secrets of a namespace, as a generator or a person would send it.
 
-use ca_overlap::tools::control_plane::send;
+use devtools::control_plane::send;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 

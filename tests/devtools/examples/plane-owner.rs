@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "part of a test")]
 
-use ca_overlap::tools::control_plane::{Assets, ControlPlane, Options};
+use devtools::control_plane::{Assets, ControlPlane, Options};
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

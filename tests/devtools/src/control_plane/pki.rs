@@ -11,15 +11,18 @@ use super::Error;
 
 /// A certificate with its key and the CA that issued it, all in PEM.
 #[derive(Clone)]
-pub(crate) struct Serving {
-    pub(crate) ca: String,
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+pub struct Serving {
+    /// The CA.
+    pub ca: String,
+    /// What it issued.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
 }
 
 /// A serving certificate for `names` (DNS names or IP addresses), valid as long as rcgen's
 /// default: the control plane lives for minutes.
-pub(crate) fn serving(names: &[String]) -> Result<Serving, Error> {
+pub fn serving(names: &[String]) -> Result<Serving, Error> {
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::new(Vec::new())?;
     ca.distinguished_name.push(DnType::CommonName, "throw-away control plane");

@@ -27,9 +27,8 @@ pub use access::{http_get, send};
 pub use assets::Assets;
 pub use install::{Patches, render};
 pub use launch::{ControlPlane, Options};
-pub(crate) use network::free_port;
-pub use network::{Spreader, can_listen};
-pub(crate) use pki::serving;
+pub use network::{Spreader, can_listen, free_port};
+pub use pki::{Serving, serving};
 pub use supervise::{Scratch, Supervised};
 pub use webhook::{Webhook, WebhookOptions};
 
@@ -159,7 +158,7 @@ pub(crate) fn log_tail(path: &std::path::Path) -> String {
 }
 
 /// Lower-case hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
 
     bytes.iter().fold(String::new(), |mut text, byte| {

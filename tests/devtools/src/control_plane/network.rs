@@ -72,7 +72,7 @@ impl ClusterIps {
 }
 
 /// A port that is free now; another program may take it before it is used, so be ready to retry.
-pub(crate) fn free_port(address: IpAddr) -> Result<u16, Error> {
+pub fn free_port(address: IpAddr) -> Result<u16, Error> {
     TcpListener::bind((address, 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())

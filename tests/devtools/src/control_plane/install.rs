@@ -53,7 +53,7 @@ impl ControlPlane {
                 "kind": "Secret",
                 // Whatever the default mode, and by an object selector too.
                 "metadata": {"name": PROBE, "labels": {names::MODE: "bundle"}},
-                "data": {names::CA_CRT: BASE64_STANDARD.encode(ca)},
+                "data": {"ca.crt": BASE64_STANDARD.encode(ca)},
             })
         };
         let client = self.client().await?;

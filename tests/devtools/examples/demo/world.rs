@@ -5,21 +5,22 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use anyhow::{Context, bail, ensure};
 use aws_lc_rs::digest;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use ca_overlap::names;
+use devtools::control_plane::{
+    Assets, ControlPlane, Options, Patches, Webhook, WebhookOptions, can_listen, free_port, hex,
+    serving,
+};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
-use super::handshake::Files;
-use super::view::View;
-use super::{Args, Error};
-use crate::names;
-use crate::tools::control_plane::{
-    Assets, ControlPlane, Options, Patches, Webhook, WebhookOptions, can_listen, free_port, hex,
-    serving,
-};
+use crate::Args;
+use crate::handshake::Files;
+use crate::view::View;
 
 /// The TLS Secrets that the generator writes.
 pub(super) const TLS_SECRETS: [&str; 3] = ["envoy", "envoy-gateway", "envoy-rate-limit"];
@@ -27,7 +28,6 @@ pub(super) const TLS_SECRETS: [&str; 3] = ["envoy", "envoy-gateway", "envoy-rate
 pub(super) const HMAC_SECRET: &str = "envoy-oidc-hmac";
 /// The overlay that is installed; its image is not pulled here, the process takes its place.
 const OVERLAY: &str = "overlays/kind";
-const GENERATOR: &str = "legacy-certgen";
 const GENERATOR_ACCOUNT: &str = "certgen";
 
 /// What runs.
@@ -36,6 +36,7 @@ pub(super) struct World {
     webhook: Option<Webhook>,
     plane: ControlPlane,
     manifests: PathBuf,
+    program: PathBuf,
     generator: PathBuf,
     by_url: bool,
 }
@@ -58,21 +59,19 @@ pub(super) struct Holding {
 
 impl World {
     /// Starts the API server; the webhook comes later.
-    pub(super) async fn start(args: &Args, view: View) -> Result<Self, Error> {
-        let generator = find_generator(args)?;
-        let manifests = std::path::absolute(args.manifests.join(OVERLAY))
-            .map_err(Error::system(args.manifests.display().to_string()))?;
-        if !manifests.is_dir() {
-            return Err(Error::NoManifests(args.manifests.join(OVERLAY)));
-        }
+    pub(super) async fn start(args: &Args, view: View) -> anyhow::Result<Self> {
+        let (program, generator) = (args.program()?, args.generator()?);
+        let manifests = std::path::absolute(args.manifests.join(OVERLAY))?;
+        let shown = manifests.display();
+        ensure!(manifests.is_dir(), "no {shown}: run in the repository, or set --manifests");
         let assets = Assets::find(args.assets.as_deref())?;
-        let starting = Box::pin(ControlPlane::start(Options::new(assets)));
-        let plane = view.during("starting etcd and kube-apiserver", starting).await?;
-        Ok(Self { webhook: None, plane, manifests, generator, by_url: args.by_url })
+        let plane = Box::pin(ControlPlane::start(Options::new(assets))).await?;
+        view.done("starting etcd and kube-apiserver");
+        Ok(Self { webhook: None, plane, manifests, program, generator, by_url: args.by_url })
     }
 
     /// Installs the real manifests and starts the webhook behind them.
-    pub(super) async fn install(&mut self, view: View) -> Result<(), Error> {
+    pub(super) async fn install(&mut self, view: View) -> anyhow::Result<()> {
         let service = self.plane.next_cluster_ip()?;
         match can_listen(SocketAddr::from((service, 443))) {
             Ok(()) if !self.by_url => self.install_by_service(service, view).await?,
@@ -86,22 +85,21 @@ impl World {
                 self.install_by_url(view).await?;
             }
         }
-        let in_force = self.plane.registration_in_force();
-        view.during("waiting until the API server calls it", in_force).await?;
+        self.plane.registration_in_force().await?;
+        view.done("waiting until the API server calls it");
         Ok(())
     }
 
-    async fn install_by_service(&mut self, service: Ipv4Addr, view: View) -> Result<(), Error> {
+    async fn install_by_service(&mut self, service: Ipv4Addr, view: View) -> anyhow::Result<()> {
         let patches = Patches { cluster_ip: Some(service), url: None };
-        let installing = self.plane.install(&self.manifests, patches);
-        view.during(&format!("applying manifests/{OVERLAY}, Service at {service}"), installing)
-            .await?;
+        self.plane.install(&self.manifests, patches).await?;
+        view.done(&format!("applying manifests/{OVERLAY}, Service at {service}"));
         let listen = SocketAddr::from((service, 443));
         self.start_webhook(listen, (service, 8081).into(), Vec::new(), view).await
     }
 
     /// The certificate's name must then be that of the URL, so it comes from files.
-    async fn install_by_url(&mut self, view: View) -> Result<(), Error> {
+    async fn install_by_url(&mut self, view: View) -> anyhow::Result<()> {
         let local = Ipv4Addr::LOCALHOST;
         let (port, admin) = (free_port(local.into())?, free_port(local.into())?);
         let serving = serving(&[local.to_string()])?;
@@ -110,8 +108,8 @@ impl World {
         let key = scratch.write("webhook.key", &serving.key)?;
         let url = format!("https://{local}:{port}{}", names::MUTATE_PATH);
         let patches = Patches { cluster_ip: None, url: Some((&url, &serving.ca)) };
-        let installing = self.plane.install(&self.manifests, patches);
-        view.during(&format!("applying manifests/{OVERLAY} with {url}"), installing).await?;
+        self.plane.install(&self.manifests, patches).await?;
+        view.done(&format!("applying manifests/{OVERLAY} with {url}"));
         let arguments = vec![
             "--tls-cert".into(),
             certificate.display().to_string(),
@@ -127,18 +125,18 @@ impl World {
         admin: SocketAddr,
         arguments: Vec<String>,
         view: View,
-    ) -> Result<(), Error> {
-        let program = std::env::current_exe().map_err(Error::system("own executable"))?;
+    ) -> anyhow::Result<()> {
+        let program = self.program.clone();
         let options = WebhookOptions { program, name: "webhook".into(), listen, admin, arguments };
         let mut webhook = Webhook::start(&self.plane, options).await?;
-        let what = "starting ca-overlap webhook as its ServiceAccount";
-        view.during(what, webhook.ready()).await?;
+        webhook.ready().await?;
+        view.done("starting ca-overlap webhook as its ServiceAccount");
         self.webhook = Some(webhook);
         Ok(())
     }
 
     /// A namespace with a generator that may write Secrets in it.
-    pub(super) async fn settle(&self, namespace: &str) -> Result<(), Error> {
+    pub(super) async fn settle(&self, namespace: &str) -> anyhow::Result<()> {
         let object =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         self.plane.json("POST", "/api/v1/namespaces", &object).await?;
@@ -176,7 +174,7 @@ impl World {
     }
 
     /// Runs the generator; `action` is a flag of its, or empty for a new generation.
-    pub(super) async fn generate(&self, namespace: &str, action: &str) -> Result<(), Error> {
+    pub(super) async fn generate(&self, namespace: &str, action: &str) -> anyhow::Result<()> {
         let kubeconfig =
             self.plane.service_account_kubeconfig(namespace, GENERATOR_ACCOUNT).await?;
         let state = self.plane.scratch().path().join(format!("{namespace}.state"));
@@ -189,16 +187,14 @@ impl World {
             .kill_on_drop(true)
             .output()
             .await
-            .map_err(Error::system(self.generator.display().to_string()))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(Error::Generator { action: action.to_owned(), message })
+            .with_context(|| self.generator.display().to_string())?;
+        let message = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "the generator {action} failed: {}", message.trim());
+        Ok(())
     }
 
     /// What the Secrets hold now: the TLS Secrets, then the HMAC one.
-    pub(super) async fn holdings(&self, namespace: &str) -> Result<Vec<Holding>, Error> {
+    pub(super) async fn holdings(&self, namespace: &str) -> anyhow::Result<Vec<Holding>> {
         let mut holdings = Vec::new();
         for name in TLS_SECRETS.into_iter().chain([HMAC_SECRET]) {
             let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
@@ -222,17 +218,14 @@ impl World {
 }
 
 impl Holding {
-    fn read(name: &'static str, namespace: &str, secret: &Value) -> Result<Self, Error> {
-        let wrong = |message: &str| Error::Secret {
-            name: format!("{namespace}/{name}"),
-            message: message.into(),
-        };
+    fn read(name: &'static str, namespace: &str, secret: &Value) -> anyhow::Result<Self> {
+        let wrong = |message: &str| format!("secret {namespace}/{name}: {message}");
         let value = |key: &str| {
             secret["data"][key].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok())
         };
         let resource_version = secret["metadata"]["resourceVersion"]
             .as_str()
-            .ok_or_else(|| wrong("no resourceVersion"))?
+            .with_context(|| wrong("no resourceVersion"))?
             .to_owned();
         let mut holding = Self {
             name,
@@ -249,9 +242,10 @@ impl Holding {
         if let Some(ca) = value(names::CA_CRT) {
             holding.cas = CertificateDer::pem_slice_iter(&ca)
                 .collect::<Result<_, _>>()
-                .map_err(|_| wrong("ca.crt is not PEM"))?;
+                .ok()
+                .with_context(|| wrong("ca.crt is not PEM"))?;
             let (Some(certificate), Some(key)) = (value(names::TLS_CRT), value("tls.key")) else {
-                return Err(wrong("no tls.crt or no tls.key"));
+                bail!(wrong("no tls.crt or no tls.key"));
             };
             let name = format!("{name}.{namespace}.svc");
             holding.files = Some(Files { name, ca, certificate, key });
@@ -285,14 +279,4 @@ fn carried(record: &Value) -> Vec<String> {
 
 fn sha256(bytes: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
-}
-
-fn find_generator(args: &Args) -> Result<PathBuf, Error> {
-    let path = if let Some(path) = &args.generator {
-        path.clone()
-    } else {
-        let own = std::env::current_exe().map_err(Error::system("own executable"))?;
-        own.with_file_name("examples").join(GENERATOR)
-    };
-    if path.is_file() { Ok(path) } else { Err(Error::NoGenerator(path)) }
 }

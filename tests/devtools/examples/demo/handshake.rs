@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
@@ -43,7 +44,7 @@ impl Tally {
 
 /// Lets each of `verifiers` check the certificate of each of `presenters`, once as a TLS client
 /// and once as a server that demands client certificates (the two halves of mTLS).
-pub(super) async fn meet(verifiers: &[Files], presenters: &[Files]) -> Result<Tally, Broken> {
+pub(super) async fn meet(verifiers: &[Files], presenters: &[Files]) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     for verifier in verifiers {
         for presenter in presenters {
@@ -59,20 +60,12 @@ pub(super) async fn meet(verifiers: &[Files], presenters: &[Files]) -> Result<Ta
     Ok(tally)
 }
 
-/// Files that no peer could start with: that is not a refused handshake, the demo itself is wrong.
-#[derive(Debug, thiserror::Error)]
-#[error("the files of {name} cannot be used")]
-pub struct Broken {
-    name: String,
-    source: rustls::Error,
-}
-
-async fn client_accepts(verifier: &Files, presenter: &Files) -> Result<bool, Broken> {
+async fn client_accepts(verifier: &Files, presenter: &Files) -> anyhow::Result<bool> {
     let (chain, key) = presenter.pair()?;
     let server = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(presenter.broken())?;
+        .with_context(|| presenter.unusable())?;
     let client =
         ClientConfig::builder().with_root_certificates(verifier.roots()?).with_no_client_auth();
     let (client_side, _) = shake(client, server, &presenter.name).await;
@@ -80,21 +73,21 @@ async fn client_accepts(verifier: &Files, presenter: &Files) -> Result<bool, Bro
 }
 
 /// The server's own certificate is checked against its own CA, so that only the client's counts.
-async fn server_accepts(verifier: &Files, presenter: &Files) -> Result<bool, Broken> {
+async fn server_accepts(verifier: &Files, presenter: &Files) -> anyhow::Result<bool> {
     let roots = verifier.roots()?;
     let demand = WebPkiClientVerifier::builder(Arc::new(roots.clone()))
         .build()
-        .map_err(|e| verifier.broken()(rustls::Error::General(e.to_string())))?;
+        .with_context(|| verifier.unusable())?;
     let (chain, key) = verifier.pair()?;
     let server = ServerConfig::builder()
         .with_client_cert_verifier(demand)
         .with_single_cert(chain, key)
-        .map_err(verifier.broken())?;
+        .with_context(|| verifier.unusable())?;
     let (chain, key) = presenter.pair()?;
     let client = ClientConfig::builder()
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)
-        .map_err(presenter.broken())?;
+        .with_context(|| presenter.unusable())?;
     let (_, server_side) = shake(client, server, &verifier.name).await;
     Ok(server_side)
 }
@@ -111,29 +104,28 @@ async fn shake(client: ClientConfig, server: ServerConfig, name: &str) -> (bool,
 }
 
 impl Files {
-    fn roots(&self) -> Result<RootCertStore, Broken> {
+    fn roots(&self) -> anyhow::Result<RootCertStore> {
         let mut roots = RootCertStore::empty();
         for certificate in self.certificates(&self.ca)? {
-            roots.add(certificate).map_err(self.broken())?;
+            roots.add(certificate).with_context(|| self.unusable())?;
         }
         Ok(roots)
     }
 
-    fn pair(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Broken> {
-        let key = PrivateKeyDer::from_pem_slice(&self.key)
-            .map_err(|_| self.broken()(rustls::Error::General("no key in tls.key".into())))?;
+    fn pair(&self) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        let key = PrivateKeyDer::from_pem_slice(&self.key).ok();
+        let key = key.with_context(|| self.unusable())?;
         Ok((self.certificates(&self.certificate)?, key))
     }
 
-    fn certificates(&self, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Broken> {
-        CertificateDer::pem_slice_iter(pem)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| self.broken()(rustls::Error::General("unreadable PEM".into())))
+    fn certificates(&self, pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+        read.ok().with_context(|| self.unusable())
     }
 
-    fn broken(&self) -> impl FnOnce(rustls::Error) -> Broken {
-        let name = self.name.clone();
-        move |source| Broken { name, source }
+    /// Files that no peer could start with are no refused handshake: the demo itself is wrong.
+    fn unusable(&self) -> String {
+        format!("the files of {} cannot be used", self.name)
     }
 }
 
