@@ -99,7 +99,7 @@ fn run(plane: &ControlPlane, helm: &Path, subcommand: &str, arguments: &[&str]) 
 
 /// Fills the CA Secret and the caBundle, and gives back what is in both.
 async fn as_the_webhook_does(plane: &ControlPlane) -> String {
-    let encoded = BASE64_STANDARD.encode(support::certs::Ca::new("ca-overlap").pem);
+    let encoded = BASE64_STANDARD.encode(devtools::certs::ca_named("ca-overlap").pem);
     let mut secret = get(plane, SECRET).await;
     assert!(secret.get("data").is_none(), "the Secret is shipped empty");
     secret["data"] = json!({ names::CA_CRT: encoded });

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use devtools::certs::{self, bundle};
 use devtools::control_plane::{ControlPlane, Options};
+use devtools::secrets::{MERGE, Secrets, secret, tls_secret};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
 use support::Cluster;
-use support::certs::{Ca, bundle};
-use support::secrets::{MERGE, Secrets, secret, tls_secret};
 
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 
@@ -121,7 +121,7 @@ async fn two_replicas_share_the_service() {
     let Some(cluster) = Cluster::without_webhook(test, Options::new(assets)).await else { return };
     let (spreader, mut webhooks) = cluster.replicas(2, &[]).await;
     let secrets = cluster.namespace(test).await;
-    let (one, two) = (Ca::new("ca"), Ca::new("ca"));
+    let (one, two) = (certs::ca_named("ca"), certs::ca_named("ca"));
     for (index, webhook) in webhooks.iter().enumerate() {
         // The API server keeps its connection to the replica it has: a name for each, one backend.
         spreader.set_backends(vec![webhook.listen()]);
@@ -139,7 +139,7 @@ async fn two_replicas_share_the_service() {
     webhooks[0].process().signal("TERM");
     drop(webhooks);
     // With nobody behind the Service the write passes as it is (failurePolicy Ignore).
-    let three = Ca::new("ca");
+    let three = certs::ca_named("ca");
     let alone = secrets.put("it-0", &tls_secret("it-0", &three.pem, &three.leaf("it"))).await.ok();
     assert_eq!(alone.pem("ca.crt"), three.pem);
 }

@@ -5,11 +5,11 @@ mod support;
 
 use std::path::PathBuf;
 
+use devtools::certs::{self, Identity, bundle};
 use devtools::control_plane::Options;
+use devtools::secrets::{MERGE, Secrets, secret, tls_secret};
 use serde_json::{Value, json};
-use support::certs::{Ca, Leaf, bundle};
-use support::command::{run, sha256};
-use support::secrets::{MERGE, Secrets, secret, tls_secret};
+use support::command::run;
 use support::{Cluster, cluster};
 
 const DISTRUST: &str = "ca-overlap.dev/distrust";
@@ -19,9 +19,10 @@ async fn a_ca_goes_where_it_is_carried_and_is_reported_where_it_is_own() {
     let test = "a_ca_goes_where_it_is_carried_and_is_reported_where_it_is_own";
     let Some(cluster) = cluster(test).await else { return };
     let (here, there) = (cluster.namespace(test).await, cluster.namespace(test).await);
-    let (stolen, new, other) = (Ca::new("Legacy CA"), Ca::new("Legacy CA"), Ca::new("Legacy CA"));
+    let (stolen, new, other) =
+        (certs::ca_named("Legacy CA"), certs::ca_named("Legacy CA"), certs::ca_named("Legacy CA"));
     rotate(&here, "carries", &stolen, &new).await;
-    let older = sha256(&other.der);
+    let older = other.sha256();
     annotate(&here, "carries", &older).await;
     there.create(&tls_secret("owns", &stolen.pem, &stolen.leaf("it"))).await.ok();
     there.create(&tls_secret("has-not", &other.pem, &other.leaf("it"))).await.ok();
@@ -48,7 +49,7 @@ async fn a_ca_goes_where_it_is_carried_and_is_reported_where_it_is_own() {
     assert!(shown.contains("Only the generator can replace it"), "{shown}");
 
     let carries = here.get("carries").await.ok();
-    let fingerprint = sha256(&stolen.der);
+    let fingerprint = stolen.sha256();
     assert_eq!(carries.pem("ca.crt"), new.pem);
     assert_eq!(carries.annotation(DISTRUST), Some(format!("{older},{fingerprint}").as_str()));
     assert_eq!(carries.label("ca-overlap.dev/phase"), None);
@@ -77,7 +78,7 @@ async fn scope_is_a_namespace_or_names() {
     let test = "scope_is_a_namespace_or_names";
     let Some(cluster) = cluster(test).await else { return };
     let (here, there) = (cluster.namespace(test).await, cluster.namespace(test).await);
-    let (stolen, new) = (Ca::new("Legacy CA"), Ca::new("Legacy CA"));
+    let (stolen, new) = (certs::ca_named("Legacy CA"), certs::ca_named("Legacy CA"));
     for (secrets, name) in [(&here, "a"), (&here, "b"), (&there, "a")] {
         rotate(secrets, name, &stolen, &new).await;
     }
@@ -89,7 +90,7 @@ async fn scope_is_a_namespace_or_names() {
         }
         still
     };
-    let fingerprint = sha256(&stolen.der).to_uppercase();
+    let fingerprint = stolen.sha256().to_uppercase();
     let named = format!("{}/a", here.namespace);
     run(&kubeconfig, &["distrust", &fingerprint, &named]).with_code(0);
     assert_eq!(carrying().await, [false, true, true]);
@@ -109,12 +110,12 @@ async fn a_leaf_that_needs_the_ca_is_reported() {
     let test = "a_leaf_that_needs_the_ca_is_reported";
     let Some(cluster) = cluster(test).await else { return };
     let secrets = cluster.namespace(test).await;
-    let (stolen, new) = (Ca::new("Legacy CA"), Ca::new("Legacy CA"));
+    let (stolen, new) = (certs::ca_named("Legacy CA"), certs::ca_named("Legacy CA"));
     let leaf = stolen.leaf("it");
     secrets.create(&tls_secret("it", &stolen.pem, &leaf)).await.ok();
     secrets.put("it", &tls_secret("it", &new.pem, &leaf)).await.ok();
     let kubeconfig = cluster.plane.admin_kubeconfig();
-    let file = File::of(&bundle(&[&stolen, &Ca::new("unknown")]));
+    let file = File::of(&bundle(&[&stolen, &certs::ca_named("unknown")]));
     let done = run(&kubeconfig, &["distrust", file.path(), "-n", &secrets.namespace]);
     let shown = done.with_code(1);
     assert!(shown.contains("dropped, leaf needs it"), "{shown}");
@@ -130,12 +131,12 @@ async fn without_the_webhook_it_says_so_and_again_with_it_the_ca_goes() {
     let Some(assets) = support::assets(test) else { return };
     let Some(cluster) = Cluster::start(test, Options::new(assets), &[]).await else { return };
     let secrets = cluster.namespace(test).await;
-    let (stolen, new) = (Ca::new("Legacy CA"), Ca::new("Legacy CA"));
+    let (stolen, new) = (certs::ca_named("Legacy CA"), certs::ca_named("Legacy CA"));
     rotate(&secrets, "it", &stolen, &new).await;
     drop(cluster.webhook.lock().await.take());
 
     let kubeconfig = cluster.plane.admin_kubeconfig();
-    let fingerprint = sha256(&stolen.der);
+    let fingerprint = stolen.sha256();
     let arguments = ["distrust", &fingerprint, "-n", &secrets.namespace];
     let shown = run(&kubeconfig, &arguments).with_code(1).to_owned();
     assert!(
@@ -158,12 +159,12 @@ async fn a_namespace_that_is_forbidden_is_reported_and_the_others_are_done() {
     let test = "a_namespace_that_is_forbidden_is_reported_and_the_others_are_done";
     let Some(cluster) = cluster(test).await else { return };
     let (mine, theirs) = (cluster.namespace(test).await, cluster.namespace(test).await);
-    let (stolen, new) = (Ca::new("Legacy CA"), Ca::new("Legacy CA"));
+    let (stolen, new) = (certs::ca_named("Legacy CA"), certs::ca_named("Legacy CA"));
     rotate(&mine, "it", &stolen, &new).await;
     rotate(&theirs, "it", &stolen, &new).await;
     let kubeconfig = limited_user(cluster, &mine.namespace).await;
 
-    let arguments = ["distrust", &sha256(&stolen.der), "-A"];
+    let arguments = ["distrust", &stolen.sha256(), "-A"];
     let done = run(&kubeconfig, &arguments);
     let shown = done.with_code(1);
     assert!(shown.contains(&format!("{}/it", mine.namespace)), "{shown}");
@@ -181,7 +182,7 @@ async fn a_namespace_that_is_forbidden_is_reported_and_the_others_are_done() {
     role["rules"][0]["verbs"] = json!(["get", "list"]);
     cluster.plane.json("PUT", &revoke, &role).await.unwrap();
     rotate(&mine, "second", &stolen, &new).await;
-    let scoped = ["distrust", &sha256(&stolen.der), "-n", &mine.namespace];
+    let scoped = ["distrust", &stolen.sha256(), "-n", &mine.namespace];
     // RBAC in the API server follows a change some milliseconds later.
     let shown = loop {
         let done = run(&kubeconfig, &[&scoped[..], &["--dry-run"]].concat());
@@ -198,7 +199,7 @@ async fn all_pages_are_read() {
     let test = "all_pages_are_read";
     let Some(cluster) = cluster(test).await else { return };
     let secrets = cluster.namespace(test).await;
-    let (stolen, new) = (Ca::new("Legacy CA"), Ca::new("Legacy CA"));
+    let (stolen, new) = (certs::ca_named("Legacy CA"), certs::ca_named("Legacy CA"));
     // Sorted by name: one before, and one behind two pages of others.
     rotate(&secrets, "a", &stolen, &new).await;
     rotate(&secrets, "z", &stolen, &new).await;
@@ -209,7 +210,7 @@ async fn all_pages_are_read() {
     });
     futures::future::join_all(others).await;
     let kubeconfig = cluster.plane.admin_kubeconfig();
-    let arguments = ["distrust", &sha256(&stolen.der), "-n", &secrets.namespace, "-o", "yaml"];
+    let arguments = ["distrust", &stolen.sha256(), "-n", &secrets.namespace, "-o", "yaml"];
     let yaml = run(&kubeconfig, &arguments);
     let report: Value = serde_saphyr::from_str(yaml.with_code(0)).unwrap();
     let names: Vec<_> = report["secrets"].as_array().unwrap().iter().map(|s| &s["name"]).collect();
@@ -254,9 +255,9 @@ fn a_wrong_command_line_is_64_and_what_cannot_be_done_is_1() {
 }
 
 /// `[new, old*]`, as a generator that knows nothing of us leaves it.
-async fn rotate(secrets: &Secrets, name: &str, old: &Ca, new: &Ca) {
+async fn rotate(secrets: &Secrets, name: &str, old: &Identity, new: &Identity) {
     secrets.create(&tls_secret(name, &old.pem, &old.leaf("it"))).await.ok();
-    let leaf: Leaf = new.leaf("it");
+    let leaf: Identity = new.leaf("it");
     let rotated = secrets.put(name, &tls_secret(name, &new.pem, &leaf)).await.ok();
     assert_eq!(rotated.pem("ca.crt"), bundle(&[new, old]));
 }

@@ -79,7 +79,7 @@ async fn applying_again_keeps_our_ca_and_the_ca_bundle() {
     plane.kubectl(&["apply", "-k", &base], &[]).await.unwrap();
 
     // What the webhook does at its start.
-    let ca = support::certs::Ca::new("ca-overlap").pem;
+    let ca = devtools::certs::ca_named("ca-overlap").pem;
     let encoded = base64(ca.as_bytes());
     let mut secret = plane.json("GET", SECRET, &Value::Null).await.unwrap();
     assert!(secret.get("data").is_none(), "the Secret is shipped empty");

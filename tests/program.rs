@@ -6,15 +6,13 @@ mod support {
     pub(crate) mod binary;
     pub(crate) mod program;
     pub(crate) mod rig;
-    pub(crate) mod serving_pki;
 }
-#[path = "support/pki.rs"]
-mod pki;
 
 use std::net::TcpListener;
 use std::time::Duration;
 
 use base64::prelude::*;
+use devtools::certs;
 use serde_json::{Value, json};
 
 use support::program::{Files, Program, fails};
@@ -50,7 +48,7 @@ fn request(body: &str) -> String {
 async fn reviews_of_every_size_are_answered_on_one_connection() {
     let program = Program::start(&[]).await;
     let mut client = program.client().await;
-    let (old, new) = (pki::ca().pem(), pki::ca().pem());
+    let (old, new) = (certs::ca().pem, certs::ca().pem);
     for filler in [0, 4_000, 1_390_000, 3_490_000] {
         client.send(request(&review(&old, &new, filler)).as_bytes()).await.unwrap();
         let answer = within(client.answer()).await.unwrap();
@@ -76,7 +74,7 @@ async fn reviews_of_every_size_are_answered_on_one_connection() {
 #[ignore = "of the program that is shipped: make test-static"]
 async fn little_memory_at_first_and_little_for_each_connection() {
     let program = Program::start(&[]).await;
-    let (old, new) = (pki::ca().pem(), pki::ca().pem());
+    let (old, new) = (certs::ca().pem, certs::ca().pem);
     let mut clients = Vec::new();
     // Also where each connection has had a large review: its buffers do not stay.
     for (connections, filler, bar) in [(25, 3_200, 3), (500, 3_200, 26), (500, 200_000, 26)] {
@@ -247,12 +245,9 @@ async fn without_a_cluster_it_says_what_to_do_and_with_one_away_it_keeps_trying(
 
 #[tokio::test]
 async fn help_and_version_are_no_errors() {
-    for arguments in [
-        &["--help"][..],
-        &["webhook", "--help"],
-        &["review", "--help"],
-        &["--version"],
-    ] {
+    for arguments in
+        [&["--help"][..], &["webhook", "--help"], &["review", "--help"], &["--version"]]
+    {
         let output = Program::command().args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
         let text = String::from_utf8(output.stdout).unwrap();

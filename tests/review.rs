@@ -3,8 +3,6 @@
 
 #[path = "support/binary.rs"]
 mod binary;
-#[path = "support/pki.rs"]
-mod pki;
 
 use std::fs;
 use std::io::Write;
@@ -12,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use base64::prelude::*;
+use devtools::certs;
 use serde_json::{Value, json};
 
 fn review(dir: &Path, args: &[&str]) -> Output {
@@ -30,26 +29,26 @@ fn stdout(output: &Output) -> String {
 }
 
 /// Files with an old and a new CA: as PEM, as Secrets in YAML and JSON.
-fn files() -> (tempfile::TempDir, pki::Identity, pki::Identity) {
+fn files() -> (tempfile::TempDir, certs::Identity, certs::Identity) {
     let dir = tempfile::tempdir().unwrap();
-    let (old, new) = (pki::ca(), pki::ca());
-    fs::write(dir.path().join("old.pem"), old.pem()).unwrap();
-    fs::write(dir.path().join("new.pem"), new.pem()).unwrap();
+    let (old, new) = (certs::ca(), certs::ca());
+    fs::write(dir.path().join("old.pem"), &old.pem).unwrap();
+    fs::write(dir.path().join("new.pem"), &new.pem).unwrap();
     let secret = |ca: &str| {
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "envoy", "namespace": "gw"},
                "data": {"ca.crt": BASE64_STANDARD.encode(ca), "tls.key": BASE64_STANDARD.encode("CANARY")}})
     };
-    fs::write(dir.path().join("old.json"), secret(&old.pem()).to_string()).unwrap();
+    fs::write(dir.path().join("old.json"), secret(&old.pem).to_string()).unwrap();
     let yaml = format!(
         "apiVersion: v1\nkind: Secret\nmetadata:\n  name: envoy\n  namespace: gw\nstringData:\n  tls.key: CANARY\n  ca.crt: |\n    {}\n",
-        new.pem().trim_end().replace('\n', "\n    ")
+        new.pem.trim_end().replace('\n', "\n    ")
     );
     fs::write(dir.path().join("new.yaml"), yaml).unwrap();
     let review = json!({
         "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
         "request": {"uid": "u1", "operation": "UPDATE", "namespace": "gw", "name": "envoy",
             "kind": {"group": "", "version": "v1", "kind": "Secret"}, "options": {"kind": "UpdateOptions"},
-            "object": secret(&new.pem()), "oldObject": secret(&old.pem())}
+            "object": secret(&new.pem), "oldObject": secret(&old.pem)}
     });
     fs::write(dir.path().join("review.json"), review.to_string()).unwrap();
     (dir, old, new)
@@ -65,7 +64,7 @@ fn explains_pem_files_secrets_and_reviews_alike() {
     ] {
         let text = stdout(&review(dir.path(), args));
         assert!(text.contains("Decision  rotation"), "{text}");
-        assert!(text.contains(&old.fingerprint().to_string()), "{text}");
+        assert!(text.contains(&old.sha256()), "{text}");
         assert!(text.contains("2 certificates") && text.contains("add    /data/ca.crt"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");
         assert!(!text.contains("CANARY"));
@@ -79,7 +78,7 @@ fn json_is_the_webhooks_answer_with_the_result_beside_it() {
         serde_json::from_str(&stdout(&review(dir.path(), &["review.json", "-o", "json"]))).unwrap();
     assert_eq!(answer["response"]["uid"], "u1");
     assert_eq!(answer["response"]["patchType"], "JSONPatch");
-    assert_eq!(answer["result"]["ca.crt"], new.pem() + &old.pem());
+    assert_eq!(answer["result"]["ca.crt"], certs::bundle(&[&new, &old]));
     assert_eq!(answer["result"]["certificates"][1]["carried"], true);
     assert!(!answer.to_string().contains(&BASE64_STANDARD.encode("CANARY")));
     let yaml = stdout(&review(dir.path(), &["review.json", "-o", "yaml"]));
@@ -102,7 +101,7 @@ fn the_time_and_the_policy_are_arguments() {
     let (dir, _, _) = files();
     let pem = ["--old", "old.pem", "--new", "new.pem"];
     let expired =
-        stdout(&review(dir.path(), &[&pem[..], &["--at", "2031-01-01T00:00:00Z"]].concat()));
+        stdout(&review(dir.path(), &[&pem[..], &["--at", "2091-01-01T00:00:00Z"]].concat()));
     assert!(expired.contains("1 certificate") && expired.contains("EXPIRED"), "{expired}");
     let none = stdout(&review(dir.path(), &[&pem[..], &["--keep", "0"]].concat()));
     assert!(

@@ -3,10 +3,6 @@
 // Clippy's exception for tests does not reach their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod support {
-    pub(crate) mod serving_pki;
-}
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -19,13 +15,15 @@ use tempfile::TempDir;
 use ca_overlap::server::metrics::ServerMetrics;
 use ca_overlap::server::tls::{self, Published};
 use ca_overlap::serving_cert::files::{Files, Reloader};
-use support::serving_pki::{Ca, Pair};
+use devtools::certs::{self, Identity, LEAF, Spec};
+
+const ON_LOOPBACK: Spec<'_> = Spec { names: &["127.0.0.1"], ..LEAF };
 
 #[test]
 fn a_renewed_pair_is_published_once() {
     let mount = Mount::new();
-    let ca = Ca::new("ca");
-    let (one, two) = (ca.leaf(), ca.leaf());
+    let ca = certs::ca_named("ca");
+    let (one, two) = (ca.leaf("127.0.0.1"), ca.leaf("127.0.0.1"));
     mount.write(&one);
     let (mut reloader, published) = mount.publish().unwrap();
     assert_eq!(leaf(&published), *one.der);
@@ -39,11 +37,11 @@ fn a_renewed_pair_is_published_once() {
 #[test]
 fn every_publication_is_a_configuration_of_its_own() {
     let mount = Mount::new();
-    let ca = Ca::new("ca");
-    mount.write(&ca.leaf());
+    let ca = certs::ca_named("ca");
+    mount.write(&ca.leaf("127.0.0.1"));
     let (mut reloader, published) = mount.publish().unwrap();
     let before = published.borrow().clone().unwrap();
-    mount.write(&ca.leaf());
+    mount.write(&ca.leaf("127.0.0.1"));
     assert!(reloader.poll(now()));
     let after = published.borrow().clone().unwrap();
     let ticket = before.config().ticketer.encrypt(b"session").unwrap();
@@ -53,8 +51,8 @@ fn every_publication_is_a_configuration_of_its_own() {
 #[test]
 fn a_kubelet_like_swap_of_a_symbolic_link_is_noticed() {
     let mount = Mount::new();
-    let ca = Ca::new("ca");
-    let (one, two) = (ca.leaf(), ca.leaf());
+    let ca = certs::ca_named("ca");
+    let (one, two) = (ca.leaf("127.0.0.1"), ca.leaf("127.0.0.1"));
     mount.swap("..2026_01", &one);
     for file in ["tls.crt", "tls.key"] {
         symlink(Path::new("..data").join(file), mount.path(file)).unwrap();
@@ -69,21 +67,22 @@ fn a_kubelet_like_swap_of_a_symbolic_link_is_noticed() {
 
 #[test]
 fn what_cannot_be_served_leaves_the_last_good_pair_in_place() {
-    let ca = Ca::new("ca");
-    let (one, two) = (ca.leaf(), ca.leaf());
-    let expired = ca.leaf_between(2020, 2021);
-    let future = ca.leaf_between(2090, 2100);
+    let ca = certs::ca_named("ca");
+    let (one, two) = (ca.leaf("127.0.0.1"), ca.leaf("127.0.0.1"));
+    let expired = Spec { not_after: (2021, 1, 1), ..ON_LOOPBACK }.signed_by(&ca);
+    let future =
+        Spec { not_before: (2090, 1, 1), not_after: (2100, 1, 1), ..ON_LOOPBACK }.signed_by(&ca);
     let half = |text: &str| text[..text.len() / 2].to_owned();
     for (what, cert, key) in [
-        ("the certificate came first", two.cert_pem.clone(), one.key.serialize_pem()),
-        ("the key came first", one.cert_pem.clone(), two.key.serialize_pem()),
-        ("half a certificate", half(&two.cert_pem), two.key.serialize_pem()),
-        ("half a key", two.cert_pem.clone(), half(&two.key.serialize_pem())),
+        ("the certificate came first", two.pem.clone(), one.key.clone()),
+        ("the key came first", one.pem.clone(), two.key.clone()),
+        ("half a certificate", half(&two.pem), two.key.clone()),
+        ("half a key", two.pem.clone(), half(&two.key)),
         ("empty", String::new(), String::new()),
-        ("swapped", two.key.serialize_pem(), two.cert_pem.clone()),
-        ("expired", expired.cert_pem.clone(), expired.key.serialize_pem()),
-        ("not yet valid", future.cert_pem.clone(), future.key.serialize_pem()),
-        ("a broken chain", format!("{}{BROKEN}", two.cert_pem), two.key.serialize_pem()),
+        ("swapped", two.key.clone(), two.pem.clone()),
+        ("expired", expired.pem.clone(), expired.key.clone()),
+        ("not yet valid", future.pem.clone(), future.key.clone()),
+        ("a broken chain", format!("{}{BROKEN}", two.pem), two.key.clone()),
     ] {
         let mount = Mount::new();
         mount.write(&one);
@@ -102,7 +101,7 @@ fn what_cannot_be_served_leaves_the_last_good_pair_in_place() {
 #[test]
 fn files_that_vanish_and_come_back_change_nothing() {
     let mount = Mount::new();
-    let one = Ca::new("ca").leaf();
+    let one = certs::ca_named("ca").leaf("127.0.0.1");
     mount.write(&one);
     let (mut reloader, published) = mount.publish().unwrap();
     fs::remove_file(mount.path("tls.key")).unwrap();
@@ -115,10 +114,11 @@ fn files_that_vanish_and_come_back_change_nothing() {
 #[test]
 fn a_pair_that_is_not_yet_valid_is_served_once_it_is() {
     let mount = Mount::new();
-    let ca = Ca::new("ca");
-    mount.write(&ca.leaf());
+    let ca = certs::ca_named("ca");
+    mount.write(&ca.leaf("127.0.0.1"));
     let (mut reloader, published) = mount.publish().unwrap();
-    let future = ca.leaf_between(2090, 2100);
+    let future =
+        Spec { not_before: (2090, 1, 1), not_after: (2100, 1, 1), ..ON_LOOPBACK }.signed_by(&ca);
     mount.write(&future);
     assert!(!reloader.poll(now()));
     assert!(reloader.poll("2091-01-01T00:00:00Z".parse().unwrap()));
@@ -128,15 +128,15 @@ fn a_pair_that_is_not_yet_valid_is_served_once_it_is() {
 #[test]
 fn a_changed_client_ca_is_a_new_configuration() {
     let mount = Mount::new();
-    mount.write(&Ca::new("ca").leaf());
-    fs::write(mount.path("ca.crt"), Ca::new("clients").pem).unwrap();
+    mount.write(&certs::ca_named("ca").leaf("127.0.0.1"));
+    fs::write(mount.path("ca.crt"), certs::ca_named("clients").pem).unwrap();
     let files = Files { client_ca: Some(mount.path("ca.crt")), ..mount.files() };
     let (sender, published) = tls::channel();
     let mut reloader = files.publish(now(), sender, ServerMetrics::default()).unwrap();
     let before = published.borrow().clone().unwrap();
     fs::write(mount.path("ca.crt"), "nothing").unwrap();
     assert!(!reloader.poll(now()));
-    fs::write(mount.path("ca.crt"), Ca::new("other clients").pem).unwrap();
+    fs::write(mount.path("ca.crt"), certs::ca_named("other clients").pem).unwrap();
     assert!(reloader.poll(now()));
     let after = published.borrow().clone().unwrap();
     assert!(!std::sync::Arc::ptr_eq(before.config(), after.config()));
@@ -146,14 +146,16 @@ fn a_changed_client_ca_is_a_new_configuration() {
 #[test]
 fn a_broken_swap_is_not_served_and_the_next_good_one_is() {
     let mount = Mount::new();
-    let ca = Ca::new("ca");
-    let (one, two) = (ca.leaf(), ca.leaf());
+    let ca = certs::ca_named("ca");
+    let (one, two) = (ca.leaf("127.0.0.1"), ca.leaf("127.0.0.1"));
     mount.swap("..1", &one);
     for file in ["tls.crt", "tls.key"] {
         symlink(Path::new("..data").join(file), mount.path(file)).unwrap();
     }
     let (mut reloader, published) = mount.publish().unwrap();
-    mount.swap("..2", &Pair { key: ca.leaf().key, ..ca.leaf() });
+    let mut torn = ca.leaf("127.0.0.1");
+    torn.key = ca.leaf("127.0.0.1").key;
+    mount.swap("..2", &torn);
     assert!(!reloader.poll(now()), "the key of another");
     // The mount as it is while a volume is being taken away.
     fs::remove_file(mount.path("..data")).unwrap();
@@ -166,15 +168,14 @@ fn a_broken_swap_is_not_served_and_the_next_good_one_is() {
 
 #[test]
 fn at_every_moment_of_a_write_in_place_one_of_the_two_pairs_is_served() {
-    let ca = Ca::new("ca");
-    let (one, two) = (ca.leaf(), ca.leaf());
+    let ca = certs::ca_named("ca");
+    let (one, two) = (ca.leaf("127.0.0.1"), ca.leaf("127.0.0.1"));
     for order in [["tls.crt", "tls.key"], ["tls.key", "tls.crt"]] {
         let mount = Mount::new();
         mount.write(&one);
         let (mut reloader, published) = mount.publish().unwrap();
         for file in order {
-            let whole =
-                if file == "tls.crt" { two.cert_pem.clone() } else { two.key.serialize_pem() };
+            let whole = if file == "tls.crt" { two.pem.clone() } else { two.key.clone() };
             for written in (0..whole.len()).step_by(7) {
                 fs::write(mount.path(file), &whole[..written]).unwrap();
                 // The line break after the last line is all that a complete file may lack.
@@ -192,12 +193,13 @@ fn at_every_moment_of_a_write_in_place_one_of_the_two_pairs_is_served() {
 
 #[test]
 fn keys_of_every_kind_and_encoding_are_served() {
-    let ca = Ca::new("ca");
+    let ca = certs::ca_named("ca");
     let rsa = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048);
-    let rsa = ca.leaf_of(rsa.unwrap(), 2020, 2100);
-    let of = |kind| ca.leaf_of(rcgen::KeyPair::generate_for(kind).unwrap(), 2020, 2100);
+    let leaf_of = |key: rcgen::KeyPair| ON_LOOPBACK.signed_by_with(&ca, &key.serialize_pem());
+    let rsa = leaf_of(rsa.unwrap());
+    let of = |kind| leaf_of(rcgen::KeyPair::generate_for(kind).unwrap());
     let (p256, p384, ed25519) =
-        (ca.leaf(), of(&rcgen::PKCS_ECDSA_P384_SHA384), of(&rcgen::PKCS_ED25519));
+        (ca.leaf("127.0.0.1"), of(&rcgen::PKCS_ECDSA_P384_SHA384), of(&rcgen::PKCS_ED25519));
     for (kind, pair, label, wrapped) in [
         ("RSA in PKCS#8", &rsa, "PRIVATE KEY", true),
         ("RSA in PKCS#1", &rsa, "RSA PRIVATE KEY", false),
@@ -209,11 +211,12 @@ fn keys_of_every_kind_and_encoding_are_served() {
         ("Ed25519 in PKCS#8", &ed25519, "PRIVATE KEY", true),
     ] {
         let mount = Mount::new();
-        mount.write(&ca.leaf());
+        mount.write(&ca.leaf("127.0.0.1"));
         let (mut reloader, published) = mount.publish().unwrap();
         mount.write(pair);
-        let der = pair.key.serialize_der();
-        let der = if wrapped { der } else { inner(&der) };
+        let key = pair.key_der();
+        let der = key.secret_der();
+        let der = if wrapped { der.to_vec() } else { inner(der) };
         fs::write(mount.path("tls.key"), pem(label, &der)).unwrap();
         assert!(reloader.poll(now()), "{kind}");
         assert_eq!(leaf(&published), *pair.der, "{kind}");
@@ -224,10 +227,10 @@ fn keys_of_every_kind_and_encoding_are_served() {
     mount.write(&p256);
     let parameters =
         "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n";
-    let sec1 = pem("EC PRIVATE KEY", &inner(&p256.key.serialize_der()));
+    let sec1 = pem("EC PRIVATE KEY", &inner(p256.key_der().secret_der()));
     fs::write(mount.path("tls.key"), format!("{parameters}{sec1}")).unwrap();
     assert_eq!(leaf(&mount.publish().unwrap().1), *p256.der);
-    fs::write(mount.path("tls.key"), pem("ENCRYPTED PRIVATE KEY", &p256.key.serialize_der()))
+    fs::write(mount.path("tls.key"), pem("ENCRYPTED PRIVATE KEY", p256.key_der().secret_der()))
         .unwrap();
     let message = mount.publish().err().unwrap().to_string();
     assert!(message.starts_with("--tls-key") && message.contains("no private key"), "{message}");
@@ -235,9 +238,9 @@ fn keys_of_every_kind_and_encoding_are_served() {
 
 #[test]
 fn at_start_one_line_names_flag_and_file() {
-    let ca = Ca::new("ca");
-    let (one, two) = (ca.leaf(), ca.leaf());
-    let expired = ca.leaf_between(2020, 2021);
+    let ca = certs::ca_named("ca");
+    let (one, two) = (ca.leaf("127.0.0.1"), ca.leaf("127.0.0.1"));
+    let expired = Spec { not_after: (2021, 1, 1), ..ON_LOOPBACK }.signed_by(&ca);
     let fails = |cert: &str, key: &str, flag: &str, reason: &str| {
         let mount = Mount::new();
         fs::write(mount.path("tls.crt"), cert).unwrap();
@@ -248,12 +251,12 @@ fn at_start_one_line_names_flag_and_file() {
         assert!(message.contains(&mount.dir.path().display().to_string()), "{message}");
         assert!(!message.contains('\n') && !message.contains("BEGIN"), "{message}");
     };
-    let (cert, key) = (&one.cert_pem, &one.key.serialize_pem());
-    fails(cert, &two.key.serialize_pem(), "--tls-cert and --tls-key", "does not belong");
+    let (cert, key) = (&one.pem, &one.key);
+    fails(cert, &two.key, "--tls-cert and --tls-key", "does not belong");
     fails("", key, "--tls-cert", "no certificate found");
     fails(cert, "", "--tls-key", "no private key found");
     fails(BROKEN, key, "--tls-cert", "not readable");
-    fails(&expired.cert_pem, &expired.key.serialize_pem(), "--tls-cert", "expired at 2021-01-01");
+    fails(&expired.pem, &expired.key, "--tls-cert", "expired at 2021-01-01");
     let nothing = Mount::new();
     let message = nothing.publish().err().unwrap().to_string();
     assert!(message.starts_with("--tls-cert /") && message.contains("No such file"), "{message}");
@@ -276,16 +279,16 @@ impl Mount {
         self.dir.path().join(name)
     }
 
-    fn write(&self, pair: &Pair) {
-        fs::write(self.path("tls.crt"), &pair.cert_pem).unwrap();
-        fs::write(self.path("tls.key"), pair.key.serialize_pem()).unwrap();
+    fn write(&self, pair: &Identity) {
+        fs::write(self.path("tls.crt"), &pair.pem).unwrap();
+        fs::write(self.path("tls.key"), &pair.key).unwrap();
     }
 
     /// As the kubelet does: a new directory, and `..data` renamed to point at it.
-    fn swap(&self, version: &str, pair: &Pair) {
+    fn swap(&self, version: &str, pair: &Identity) {
         fs::create_dir(self.path(version)).unwrap();
-        fs::write(self.path(version).join("tls.crt"), &pair.cert_pem).unwrap();
-        fs::write(self.path(version).join("tls.key"), pair.key.serialize_pem()).unwrap();
+        fs::write(self.path(version).join("tls.crt"), &pair.pem).unwrap();
+        fs::write(self.path(version).join("tls.key"), &pair.key).unwrap();
         symlink(version, self.path("..data_tmp")).unwrap();
         fs::rename(self.path("..data_tmp"), self.path("..data")).unwrap();
     }
@@ -317,7 +320,7 @@ fn leaf(published: &Published) -> Vec<u8> {
 }
 
 /// The certificate that a client of `ca` accepts, both sides in memory.
-fn shake_hands(published: &Published, ca: &Ca) -> Option<Vec<u8>> {
+fn shake_hands(published: &Published, ca: &Identity) -> Option<Vec<u8>> {
     let config = published.borrow().as_ref()?.config().clone();
     let mut server = rustls::ServerConnection::new(config).ok()?;
     let config = Arc::new(ca.client(rustls::ALL_VERSIONS));

@@ -6,10 +6,6 @@
 //! peer takes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails here")]
 
-#[allow(dead_code, unreachable_pub)]
-#[path = "support/certs.rs"]
-mod certs;
-
 use std::sync::{Arc, LazyLock};
 
 use base64::prelude::*;
@@ -28,7 +24,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::{Value, json};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use certs::{Ca, Leaf};
+use devtools::certs::{self, Identity};
 
 /// How many Secrets rotate together, each with one peer that mounts it.
 const GROUP: usize = 3;
@@ -40,9 +36,9 @@ const ROTATIONS: [usize; 2] = [1, 40];
 const END: usize = 80;
 
 /// Three generations: each a CA, and a leaf for each Secret.
-static GENERATIONS: LazyLock<Vec<(Ca, Vec<Leaf>)>> = LazyLock::new(|| {
+static GENERATIONS: LazyLock<Vec<(Identity, Vec<Identity>)>> = LazyLock::new(|| {
     let generation = || {
-        let ca = Ca::new("Legacy CA");
+        let ca = certs::ca();
         let leafs = (0..GROUP).map(|_| ca.leaf("peer")).collect();
         (ca, leafs)
     };
@@ -56,7 +52,7 @@ fn fresh(generation: usize, secret: usize) -> Value {
         "metadata": {"name": "peer", "namespace": "n", "managedFields": [{}]},
         "data": {
             "ca.crt": BASE64_STANDARD.encode(&ca.pem),
-            "tls.crt": BASE64_STANDARD.encode(&leafs[secret].certificate),
+            "tls.crt": BASE64_STANDARD.encode(&leafs[secret].pem),
             "tls.key": BASE64_STANDARD.encode(&leafs[secret].key),
         },
     })

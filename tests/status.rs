@@ -10,11 +10,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use base64::prelude::*;
+use devtools::certs::{self, Identity, bundle};
 use devtools::control_plane::{Options, Patches, Supervised};
+use devtools::secrets::{MERGE, Secrets, tls_secret};
 use serde_json::{Value, json};
-use support::certs::{Ca, bundle};
-use support::command::{command, run, sha256};
-use support::secrets::{MERGE, Secrets, tls_secret};
+use support::command::{command, run};
 use support::{Cluster, cluster};
 
 /// Far more than a change takes to arrive.
@@ -30,7 +30,7 @@ async fn each_rotation_is_a_row_with_what_comes_next() {
     let nothing = format!("No rotation in flight in namespace {} (-A looks", secrets.namespace);
     assert!(run(&kubeconfig, &scoped).with_code(0).starts_with(&nothing));
 
-    let (old, new) = (Ca::new("Old Root CA"), Ca::new("New Root CA"));
+    let (old, new) = (certs::ca_named("Old Root CA"), certs::ca_named("New Root CA"));
     secrets.create(&tls_secret("quiet", &old.pem, &old.leaf("it"))).await.ok();
     rotate(&secrets, "open", &old, &new, &json!({})).await;
     let window = json!({"ca-overlap.dev/window": "24h"});
@@ -42,7 +42,7 @@ async fn each_rotation_is_a_row_with_what_comes_next() {
     assert!(lines[0].starts_with("SECRET "), "{shown}");
     let row = lines.iter().position(|l| l.starts_with(&format!("{}/open", secrets.namespace)));
     let row = row.unwrap_or_else(|| panic!("{shown}"));
-    let (own, carried) = (&sha256(&new.der)[..8], &sha256(&old.der)[..8]);
+    let (own, carried) = (&new.sha256()[..8], &old.sha256()[..8]);
     for part in ["overlap", own, "New Root CA", carried, "Old Root CA", "s"] {
         assert!(lines[row].contains(part), "{part} is not in {}", lines[row]);
     }
@@ -61,8 +61,8 @@ async fn each_rotation_is_a_row_with_what_comes_next() {
     assert_eq!(rotations.len(), 2, "{json}");
     let open = &rotations[0];
     assert_eq!((&open["name"], &open["phase"]), (&json!("open"), &json!("overlap")));
-    assert_eq!(open["own"][0]["sha256"], sha256(&new.der));
-    assert_eq!(open["carried"][0]["sha256"], sha256(&old.der));
+    assert_eq!(open["own"][0]["sha256"], new.sha256());
+    assert_eq!(open["carried"][0]["sha256"], old.sha256());
     assert_eq!(open["carried"][0]["commonName"], "Old Root CA");
     assert_eq!((&open["carried"][0]["until"], &open["problems"]), (&Value::Null, &json!([])));
     let bounded = &rotations[1];
@@ -77,11 +77,11 @@ async fn problems_are_shown_and_make_the_exit_code_1() {
     let test = "problems_are_shown_and_make_the_exit_code_1";
     let Some(cluster) = cluster(test).await else { return };
     let secrets = cluster.namespace(test).await;
-    let ca = Ca::new("Legacy CA");
+    let ca = certs::ca_named("Legacy CA");
     let mut object = tls_secret("it", &ca.pem, &ca.leaf("it"));
     object["metadata"]["labels"] = json!({"ca-overlap.dev/mode": "bundle"});
     object["metadata"]["annotations"] =
-        json!({"ca-overlap.dev/distrust": sha256(&ca.der), "ca-overlap.dev/keep": "many"});
+        json!({"ca-overlap.dev/distrust": ca.sha256(), "ca-overlap.dev/keep": "many"});
     secrets.create(&object).await.ok();
     // The same without the label: nobody has put it in our care.
     object["metadata"]["name"] = json!("other");
@@ -110,7 +110,7 @@ async fn a_watch_shows_each_change_as_it_happens() {
     let test = "a_watch_shows_each_change_as_it_happens";
     let Some(cluster) = cluster(test).await else { return };
     let secrets = cluster.namespace(test).await;
-    let (old, new, newer) = (Ca::new("1"), Ca::new("2"), Ca::new("3"));
+    let (old, new, newer) = (certs::ca_named("1"), certs::ca_named("2"), certs::ca_named("3"));
     rotate(&secrets, "first", &old, &new, &json!({})).await;
     let kubeconfig = cluster.plane.admin_kubeconfig();
     let arguments = ["status", "-n", &secrets.namespace, "--watch"];
@@ -130,9 +130,9 @@ async fn a_watch_shows_each_change_as_it_happens() {
     secrets.put("second", &tls_secret("second", &newer.pem, &leaf)).await.ok();
     let change = json.json();
     assert_eq!(change["type"], "MODIFIED");
-    assert_eq!(change["rotation"]["carried"][0]["sha256"], sha256(&new.der));
+    assert_eq!(change["rotation"]["carried"][0]["sha256"], new.sha256());
 
-    let patch = json!({"metadata": {"annotations": {"ca-overlap.dev/distrust": sha256(&old.der)}}});
+    let patch = json!({"metadata": {"annotations": {"ca-overlap.dev/distrust": old.sha256()}}});
     secrets.patch("first", MERGE, "", &patch).await.ok();
     let change = json.json();
     assert_eq!(change["type"], "DELETED");
@@ -159,7 +159,7 @@ async fn kubectl_finds_its_plugin_and_help_says_its_name() {
     let test = "kubectl_finds_its_plugin_and_help_says_its_name";
     let Some(cluster) = cluster(test).await else { return };
     let secrets = cluster.namespace(test).await;
-    let (old, new) = (Ca::new("1"), Ca::new("2"));
+    let (old, new) = (certs::ca_named("1"), certs::ca_named("2"));
     rotate(&secrets, "it", &old, &new, &json!({})).await;
     let directory = tempfile::tempdir().unwrap();
     let program = env!("CARGO_BIN_EXE_ca-overlap");
@@ -178,7 +178,7 @@ async fn kubectl_finds_its_plugin_and_help_says_its_name() {
     assert_eq!(code, 0, "{shown}");
     assert!(shown.contains(&format!("{}/it", secrets.namespace)), "{shown}");
     let (code, shown) =
-        kubectl(&["ca-overlap", "distrust", &sha256(&old.der), "-n", &secrets.namespace]);
+        kubectl(&["ca-overlap", "distrust", &old.sha256(), "-n", &secrets.namespace]);
     assert_eq!(code, 0, "{shown}");
     assert_eq!(secrets.get("it").await.pem("ca.crt"), new.pem);
 
@@ -218,7 +218,7 @@ async fn a_leaf_that_waits_is_shown_until_it_serves() {
     let Some(cluster) = staging(test).await else { return };
     let _keeper = keeper(&cluster).await;
     let kubeconfig = cluster.plane.admin_kubeconfig();
-    let (old, new) = (Ca::new("1"), Ca::new("2"));
+    let (old, new) = (certs::ca_named("1"), certs::ca_named("2"));
     // Until the webhook has heard of the Lease nothing is staged.
     let secrets = loop {
         let secrets = cluster.namespace(test).await;
@@ -235,7 +235,7 @@ async fn a_leaf_that_waits_is_shown_until_it_serves() {
         }
         let rotation = &change["rotation"];
         assert_eq!(rotation["phase"], "staged");
-        assert_eq!(rotation["carried"][0]["sha256"], sha256(&old.der));
+        assert_eq!(rotation["carried"][0]["sha256"], old.sha256());
         let what = rotation["next"]["what"].as_str().unwrap();
         assert!(what.starts_with("the waiting leaf goes into service"), "{what}");
         assert!(rotation["next"]["at"].is_string(), "{rotation}");
@@ -292,21 +292,21 @@ async fn keeper(cluster: &Cluster) -> Supervised {
     Supervised::start("keeper", &program, arguments, &environment, scratch, log).unwrap()
 }
 
-fn waiting_for_long(old: &Ca, new: &Ca) -> Value {
+fn waiting_for_long(old: &Identity, new: &Identity) -> Value {
     let (held, pending) = (old.leaf("it"), new.leaf("it"));
     let mut object = tls_secret("stuck", &bundle(&[new, old]), &held);
     let encode = |text: &str| BASE64_STANDARD.encode(text);
-    object["data"]["pending.tls.crt"] = json!(encode(&pending.certificate));
+    object["data"]["pending.tls.crt"] = json!(encode(&pending.pem));
     object["data"]["pending.tls.key"] = json!(encode(&pending.key));
     let since = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2);
     let since = format!("{since:.0}");
     let stage = json!({
-        "since": since, "moved": 0, "held": sha256(held.certificate.as_bytes()),
-        "pending": sha256(pending.certificate.as_bytes()),
+        "since": since, "moved": 0, "held": certs::sha256(held.pem.as_bytes()),
+        "pending": certs::sha256(pending.pem.as_bytes()),
     });
     object["metadata"]["labels"] =
         json!({"ca-overlap.dev/mode": "staged", "ca-overlap.dev/phase": "staged"});
-    let record = json!([{"sha256": sha256(&old.der), "since": since}]);
+    let record = json!([{"sha256": old.sha256(), "since": since}]);
     object["metadata"]["annotations"] = json!({
         "ca-overlap.dev/group": "mesh", "ca-overlap.dev/staged": stage.to_string(),
         "ca-overlap.dev/carried": record.to_string(),
@@ -315,7 +315,13 @@ fn waiting_for_long(old: &Ca, new: &Ca) -> Value {
 }
 
 /// `[new, old*]`, with these annotations from the begin.
-async fn rotate(secrets: &Secrets, name: &str, old: &Ca, new: &Ca, annotations: &Value) {
+async fn rotate(
+    secrets: &Secrets,
+    name: &str,
+    old: &Identity,
+    new: &Identity,
+    annotations: &Value,
+) {
     let mut first = tls_secret(name, &old.pem, &old.leaf("it"));
     first["metadata"]["annotations"] = annotations.clone();
     secrets.create(&first).await.ok();

@@ -5,7 +5,6 @@
 
 mod support {
     pub(crate) mod rig;
-    pub(crate) mod serving_pki;
 }
 
 use std::sync::Arc;
@@ -22,8 +21,8 @@ use ca_overlap::metrics;
 use ca_overlap::server::accept::{Limits, Server, Transport, bind};
 use ca_overlap::server::admin::{self, Admin, Readiness, Ready as _};
 use ca_overlap::server::metrics::ServerMetrics;
-use support::rig::{Client, GENEROUS, Rig, SHORT, within};
-use support::serving_pki::{Ca, Pair};
+use devtools::certs::{self, Identity, LEAF, Spec};
+use support::rig::{Client, GENEROUS, Rig, SHORT, serving, within};
 
 #[tokio::test]
 async fn one_connection_carries_many_requests() {
@@ -199,10 +198,10 @@ async fn sessions_resume_until_the_certificate_changes() {
 #[tokio::test]
 async fn a_client_ca_is_asked_for_at_every_handshake() {
     let rig = Rig::without_certificate(GENEROUS).await;
-    let (ours, theirs) = (Ca::new("client CA"), Ca::new("another CA"));
+    let (ours, theirs) = (certs::ca_named("client CA"), certs::ca_named("another CA"));
     rig.publish(Some(std::slice::from_ref(&ours.der)));
     for version in [&TLS12, &TLS13] {
-        let mut good = showing(&rig, &ours.leaf(), version);
+        let mut good = showing(&rig, &ours.leaf("127.0.0.1"), version);
         good.resumption = Resumption::in_memory_sessions(8);
         let good = Arc::new(good);
         for _ in 0..3 {
@@ -210,7 +209,9 @@ async fn a_client_ca_is_asked_for_at_every_handshake() {
             assert_eq!(client.get("/").await.unwrap().status, 200);
             assert_eq!(client.0.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
         }
-        for refused in [rig.ca.client(&[version]), showing(&rig, &theirs.leaf(), version)] {
+        for refused in
+            [rig.ca.client(&[version]), showing(&rig, &theirs.leaf("127.0.0.1"), version)]
+        {
             // TLS 1.3 tells the client only after its own handshake is complete.
             let answer = async { rig.connect(refused).await?.get("/").await };
             assert!(within(answer).await.is_err(), "{version:?}");
@@ -285,7 +286,8 @@ async fn readiness_says_what_is_missing() {
         assert!(body.contains(reason), "{body}");
     };
     unready(ready().await, "no serving certificate");
-    rig.publisher.send_replace(Some(rig.ca.leaf_between(2020, 2021).serving(None)));
+    let expired = Spec { not_after: (2021, 1, 1), ..LEAF }.signed_by(&rig.ca);
+    rig.publisher.send_replace(Some(serving(&expired, None)));
     unready(ready().await, "not valid now");
     rig.rotate();
     unready(ready().await, "caBundle");
@@ -354,7 +356,7 @@ fn offering(rig: &Rig, protocols: &[&str]) -> ClientConfig {
 
 fn showing(
     rig: &Rig,
-    pair: &Pair,
+    pair: &Identity,
     version: &'static rustls::SupportedProtocolVersion,
 ) -> ClientConfig {
     ClientConfig::builder_with_provider(ca_overlap::server::tls::provider())

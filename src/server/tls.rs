@@ -187,18 +187,15 @@ fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use devtools::certs::LEAF;
+
     use super::*;
 
     #[test]
     fn every_configuration_has_its_own_sessions() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate =
-            rcgen::CertificateParams::new(["a.b.svc".to_owned()]).unwrap().self_signed(&key);
-        let chain = vec![certificate.unwrap().der().clone()];
-        let build = || {
-            let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-            ServingCert::new(chain.clone(), key, None).unwrap()
-        };
+        let leaf = LEAF.self_signed();
+        let chain = vec![leaf.der.clone()];
+        let build = || ServingCert::new(chain.clone(), leaf.key_der(), None).unwrap();
         let (one, two) = (build(), build());
         let ticket = one.config().ticketer.encrypt(b"session").unwrap();
         assert_eq!(one.config().ticketer.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
@@ -210,11 +207,8 @@ mod tests {
 
     #[test]
     fn the_debug_text_holds_no_key() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = rcgen::CertificateParams::new(["a.b.svc".to_owned()]).unwrap();
-        let chain = vec![certificate.self_signed(&key).unwrap().der().clone()];
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let text = format!("{:?}", ServingCert::new(chain, key, None).unwrap());
-        assert_eq!(text, "ServingCert { not_after: 4096-01-01T00:00:00Z, .. }");
+        let leaf = LEAF.self_signed();
+        let serving = ServingCert::new(vec![leaf.der.clone()], leaf.key_der(), None).unwrap();
+        assert_eq!(format!("{serving:?}"), "ServingCert { not_after: 2090-01-01T00:00:00Z, .. }");
     }
 }

@@ -8,32 +8,32 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
-use crate::pki;
 use crate::rig::{MAX_BODY, annotate, ask, post, review, secret, send};
+use devtools::certs;
 
 #[tokio::test]
 async fn a_rotation_is_bundled_recorded_and_explained() {
-    let (old, new) = (pki::ca(), pki::ca());
-    let outcome = ask(&review(&secret(&old.pem()), &secret(&new.pem()))).await;
-    assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+    let (old, new) = (certs::ca(), certs::ca());
+    let outcome = ask(&review(&secret(&old.pem), &secret(&new.pem))).await;
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
     assert_eq!(outcome.label("phase"), Some("overlap"));
     let record: Value = serde_json::from_str(outcome.annotation("carried").unwrap()).unwrap();
-    assert_eq!(record[0]["sha256"], old.fingerprint().to_string());
+    assert_eq!(record[0]["sha256"], old.sha256());
     assert!(
         record[0].get("until").is_none() && record[0]["since"].as_str().unwrap().ends_with('Z')
     );
     assert_eq!(outcome.decision(), "rotation");
-    assert_eq!(outcome.response["auditAnnotations"]["carried"], old.fingerprint().to_string());
+    assert_eq!(outcome.response["auditAnnotations"]["carried"], old.sha256());
     assert!(outcome.warnings().is_empty());
     // The same on a dry run.
-    let mut dry = review(&secret(&old.pem()), &secret(&new.pem()));
+    let mut dry = review(&secret(&old.pem), &secret(&new.pem));
     dry["request"]["dryRun"] = true.into();
     assert_eq!(ask(&dry).await.ca_crt(), outcome.ca_crt());
 }
 
 #[tokio::test]
 async fn a_person_is_told_how_to_drop_what_was_added_back() {
-    let mut review = review(&secret(&pki::ca().pem()), &secret(&pki::ca().pem()));
+    let mut review = review(&secret(&certs::ca().pem), &secret(&certs::ca().pem));
     review["request"]["userInfo"]["username"] = "kubernetes-admin".into();
     let warnings = ask(&review).await;
     assert!(
@@ -68,9 +68,9 @@ async fn one_log_line_says_what_was_decided_and_of_what_it_warned() {
     // For the whole process: one that is set for a thread alone can miss lines while others log.
     let logger = tracing_subscriber::fmt().json().with_writer(|| PerThread).finish();
     tracing::subscriber::set_global_default(logger).expect("no other logger");
-    let unreadable = annotate(secret(&pki::ca().pem()), "keep", "many");
+    let unreadable = annotate(secret(&certs::ca().pem), "keep", "many");
     let unreadable = annotate(unreadable, "window", "long");
-    ask(&review(&secret(&pki::ca().pem()), &unreadable)).await;
+    ask(&review(&secret(&certs::ca().pem), &unreadable)).await;
     let written = LOGGED.take();
     let line: Value = serde_json::from_slice(&written).expect("one line");
     let fields = &line["fields"];
@@ -140,26 +140,26 @@ async fn a_body_of_unknown_length_is_bounded_too_and_one_that_breaks_off_is_refu
 
 #[tokio::test]
 async fn a_review_of_two_secrets_near_the_size_limit_is_answered() {
-    let (old, new) = (pki::ca(), pki::ca());
+    let (old, new) = (certs::ca(), certs::ca());
     let filler = |ca: &str| {
         let mut secret = secret(ca);
         secret["data"]["blob"] = "A".repeat(1_390_000).into();
         secret
     };
-    let outcome = ask(&review(&filler(&old.pem()), &filler(&new.pem()))).await;
-    assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+    let outcome = ask(&review(&filler(&old.pem), &filler(&new.pem))).await;
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
 }
 
 #[tokio::test]
 async fn where_the_secret_is_full_the_write_passes_as_it_is() {
-    let (old, new) = (pki::ca(), pki::ca());
-    let mut full = secret(&new.pem());
-    let used = new.pem().len() + "CANARY-tls-key".len();
+    let (old, new) = (certs::ca(), certs::ca());
+    let mut full = secret(&new.pem);
+    let used = new.pem.len() + "CANARY-tls-key".len();
     let blob = 1_048_576 - used - 10;
     full["data"]["blob"] =
         base64::Engine::encode(&base64::prelude::BASE64_STANDARD, vec![0; blob]).into();
-    let outcome = ask(&review(&secret(&old.pem()), &full)).await;
-    assert_eq!(outcome.ca_crt(), new.pem());
+    let outcome = ask(&review(&secret(&old.pem), &full)).await;
+    assert_eq!(outcome.ca_crt(), new.pem);
     assert!(outcome.warnings()[0].contains("no room"));
     assert_eq!(outcome.annotation("carried"), Some("[]"));
 }
@@ -167,11 +167,11 @@ async fn where_the_secret_is_full_the_write_passes_as_it_is() {
 #[tokio::test]
 async fn the_private_key_is_in_no_answer() {
     let canary = "CANARY";
-    let mut bad = secret(&pki::ca().pem());
+    let mut bad = secret(&certs::ca().pem);
     bad["data"]["tls.key"] = format!("%%{canary}%%").into();
     bad["data"][format!("extra-{canary}")] = json!({"not": [canary]});
     let reviews = [
-        review(&secret(&pki::ca().pem()), &secret(&pki::ca().pem())),
+        review(&secret(&certs::ca().pem), &secret(&certs::ca().pem)),
         review(&bad, &bad),
         review(&json!({"data": [canary]}), &bad),
         json!({"request": {"uid": [canary]}}),

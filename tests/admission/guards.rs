@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::pki::{self, Spec};
 use crate::rig::{Outcome, ask, label, review, secret};
+use devtools::certs::{self, CA, Spec};
 
 fn rotation() -> (Value, Value) {
-    (secret(&pki::ca().pem()), secret(&pki::ca().pem()))
+    (secret(&certs::ca().pem), secret(&certs::ca().pem))
 }
 
 fn is_untouched(outcome: &Outcome, decision: &str) {
@@ -57,38 +57,38 @@ async fn our_own_namespace_tokens_and_immutable_secrets_are_untouched() {
 
 #[tokio::test]
 async fn a_signing_secret_is_left_alone_and_one_with_a_leaf_is_bundled() {
-    let signer = |ca: &pki::Identity| {
-        let mut signer = secret(&ca.pem());
+    let signer = |ca: &certs::Identity| {
+        let mut signer = secret(&ca.pem);
         signer["data"].as_object_mut().unwrap().remove("tls.crt");
         signer["data"]["ca.key"] = "Q0FOQVJZ".into();
         signer
     };
-    let (old, new) = (pki::ca(), pki::ca());
+    let (old, new) = (certs::ca(), certs::ca());
     let outcome = ask(&review(&signer(&old), &signer(&new))).await;
     is_untouched(&outcome, "signer");
-    assert_eq!(outcome.ca_crt(), new.pem());
+    assert_eq!(outcome.ca_crt(), new.pem);
     let explicit = label(signer(&new), "mode", "bundle");
-    assert_eq!(ask(&review(&signer(&old), &explicit)).await.ca_crt(), new.pem() + &old.pem());
+    assert_eq!(ask(&review(&signer(&old), &explicit)).await.ca_crt(), certs::bundle(&[&new, &old]));
     let mut beside = (signer(&old), signer(&new));
     beside.0["data"]["tls.crt"] = "".into();
     beside.1["data"]["tls.crt"] = "".into();
-    assert_eq!(ask(&review(&beside.0, &beside.1)).await.ca_crt(), new.pem() + &old.pem());
+    assert_eq!(ask(&review(&beside.0, &beside.1)).await.ca_crt(), certs::bundle(&[&new, &old]));
 }
 
 #[tokio::test]
 async fn an_authority_that_is_its_own_leaf_is_left_alone_if_it_is_a_ca() {
-    let tls = |identity: &pki::Identity| {
-        let mut both = secret(&identity.pem());
+    let tls = |identity: &certs::Identity| {
+        let mut both = secret(&identity.pem);
         both["data"]["tls.crt"] = both["data"]["ca.crt"].clone();
         both
     };
-    let (old, new) = (pki::ca(), pki::ca());
+    let (old, new) = (certs::ca(), certs::ca());
     is_untouched(&ask(&review(&tls(&old), &tls(&new))).await, "signer");
     // cert-manager's self-signed serving certificates look the same, save that they are no CA.
-    let serving = || Spec { is_ca: false, subject: "serving", ..Spec::default() }.self_signed();
+    let serving = || Spec { is_ca: false, subject: "serving", ..CA }.self_signed();
     let (old, new) = (serving(), serving());
     let outcome = ask(&review(&tls(&old), &tls(&new))).await;
-    assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
 }
 
 #[tokio::test]

@@ -3,9 +3,9 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::pki;
 use crate::rig::{ask, post, review, secret};
 use crate::shapes;
+use devtools::certs;
 
 #[tokio::test]
 async fn deep_nesting_and_floods_are_answered() {
@@ -19,7 +19,7 @@ async fn deep_nesting_and_floods_are_answered() {
 
 #[tokio::test]
 async fn floods_of_pem_are_written_as_they_are() {
-    let old = secret(&pki::ca().pem());
+    let old = secret(&certs::ca().pem);
     let tiny = "-----BEGIN CERTIFICATE-----\nQQ==\n-----END CERTIFICATE-----\n".repeat(12_000);
     let begins = "-----BEGIN CERTIFICATE-----\n".repeat(26_000);
     let others = "-----BEGIN X-----\nQQ==\n-----END X-----\n".repeat(18_000);
@@ -33,21 +33,21 @@ async fn floods_of_pem_are_written_as_they_are() {
 
 #[tokio::test]
 async fn many_and_huge_annotations_are_measured_not_kept() {
-    let (old, new) = (pki::ca(), pki::ca());
-    let mut incoming = secret(&new.pem());
+    let (old, new) = (certs::ca(), certs::ca());
+    let mut incoming = secret(&new.pem);
     for n in 0..10_000 {
         incoming["metadata"]["annotations"][format!("k{n}")] = "v".into();
     }
-    let outcome = ask(&review(&secret(&old.pem()), &incoming)).await;
-    assert_eq!(outcome.ca_crt(), new.pem() + &old.pem());
+    let outcome = ask(&review(&secret(&old.pem), &incoming)).await;
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
     incoming["metadata"]["annotations"]["escaped"] = "\u{e9}\n".repeat(100_000).into();
-    let outcome = ask(&review(&secret(&old.pem()), &incoming)).await;
-    assert_eq!(outcome.ca_crt(), new.pem(), "over the limit of the API server");
+    let outcome = ask(&review(&secret(&old.pem), &incoming)).await;
+    assert_eq!(outcome.ca_crt(), new.pem, "over the limit of the API server");
 }
 
 #[tokio::test]
 async fn nulls_anywhere_in_the_request_are_answered() {
-    let (old, new) = (secret(&pki::ca().pem()), secret(&pki::ca().pem()));
+    let (old, new) = (secret(&certs::ca().pem), secret(&certs::ca().pem));
     for (pointer, decision) in [
         ("/request/operation", "not_a_secret_update"),
         ("/request/kind/kind", "not_a_secret_update"),

@@ -2,9 +2,6 @@
 //! judge of the patch.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/pki.rs"]
-mod pki;
-
 #[path = "../../benches/hostile.rs"]
 mod shapes;
 

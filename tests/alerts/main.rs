@@ -17,12 +17,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use ca_overlap::names;
+use devtools::certs;
 use devtools::control_plane::{Options, Patches, Supervised, http_get};
+use devtools::secrets::tls_secret;
 use expression::{is_exported, metrics};
 use serde_json::Value;
 use support::Cluster;
-use support::certs::Ca;
-use support::secrets::tls_secret;
 
 /// Where an alert's runbook is.
 const RUNBOOKS: &str = "https://github.com/ca-overlap/ca-overlap/blob/main/docs/alerts.md#";
@@ -58,7 +58,7 @@ async fn every_metric_of_alerts_and_dashboard_is_exported() {
 
     // A call that fails makes the API server count it.
     let secrets = cluster.namespace(test).await;
-    let (one, two) = (Ca::new("1"), Ca::new("2"));
+    let (one, two) = (certs::ca_named("1"), certs::ca_named("2"));
     secrets.create(&tls_secret("it", &one.pem, &one.leaf("it"))).await.ok();
     drop(cluster.webhook.lock().await.take());
     let passed = secrets.put("it", &tls_secret("it", &two.pem, &two.leaf("it"))).await.ok();

@@ -7,8 +7,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 
 use super::scene::{NAME, Scene};
-use super::support::secrets::{Answer, MERGE, Secrets};
 use super::support::{Cluster, cluster};
+use devtools::secrets::{Answer, MERGE, Secrets};
 
 const KEEPER: &str = "ca-overlap-keeper";
 
@@ -56,7 +56,7 @@ async fn apply(scene: &Scene, bundle: &str) -> Answer {
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME}, "type": "Opaque",
         "data": {
             "ca.crt": BASE64_STANDARD.encode(scene.pem(bundle)),
-            "tls.crt": BASE64_STANDARD.encode(leaf.certificate),
+            "tls.crt": BASE64_STANDARD.encode(leaf.pem),
             "tls.key": BASE64_STANDARD.encode(leaf.key),
         },
     });

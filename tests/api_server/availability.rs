@@ -69,7 +69,7 @@ async fn a_wiped_ca_bundle_is_healed() {
         return;
     };
     let before = ca_bundle(&cluster).await;
-    for wiped in ["", &BASE64_STANDARD.encode(crate::support::certs::Ca::new("stranger").pem)] {
+    for wiped in ["", &BASE64_STANDARD.encode(devtools::certs::ca_named("stranger").pem)] {
         let mut configuration =
             cluster.plane.json("GET", CONFIGURATION, &Value::Null).await.unwrap();
         configuration["webhooks"][0]["clientConfig"]["caBundle"] = json!(wiped);

@@ -27,9 +27,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
 use crate::scene::{NAME, Scene};
-use crate::support::certs::{Ca, Leaf};
-use crate::support::secrets::{JSON_PATCH, MERGE, STRATEGIC};
 use crate::support::{Cluster, assets};
+use devtools::certs;
+use devtools::secrets::{JSON_PATCH, MERGE, STRATEGIC};
 
 type Recorded = Arc<Mutex<Option<Bytes>>>;
 
@@ -60,10 +60,8 @@ fn directory() -> PathBuf {
 /// Writes in every way and collects the review of each.
 async fn play(cluster: &Cluster, recorded: &Recorded) -> Vec<(&'static str, Value)> {
     let scene = Scene::new(cluster.namespace("corpus").await);
-    let leaf = Leaf {
-        certificate: scene.leaf("CA1").certificate,
-        key: "a private key that nobody may read".into(),
-    };
+    let mut leaf = scene.leaf("CA1");
+    leaf.key = "a private key that nobody may read".into();
     let fresh = |bundle: &str| scene.fresh(bundle, &leaf);
     let value = |bundle: &str| BASE64_STANDARD.encode(scene.pem(bundle));
     let mut reviews = Vec::new();
@@ -148,11 +146,10 @@ fn taken(recorded: &Recorded, name: &str) -> Value {
 
 /// Serves the Service with the real endpoint, and keeps the last review.
 async fn record(cluster: &Cluster, recorded: Recorded) {
-    let ca = Ca::new("recorder");
+    let ca = certs::ca_named("recorder");
     let leaf = ca.leaf("ca-overlap-webhook.ca-overlap.svc");
-    let chain = CertificateDer::pem_slice_iter(leaf.certificate.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .unwrap();
+    let chain =
+        CertificateDer::pem_slice_iter(leaf.pem.as_bytes()).collect::<Result<Vec<_>, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap();
     let (sender, published) = tls::channel();
     sender.send_replace(Some(Arc::new(ServingCert::new(chain, key, None).unwrap())));

@@ -3,10 +3,10 @@
 use base64::prelude::*;
 use serde_json::json;
 
-use crate::scene::{NAME, Scene, sha2_hex::sha256};
-use crate::support::certs::Ca;
+use crate::scene::{NAME, Scene};
 use crate::support::cluster;
-use crate::support::secrets::{Answer, MERGE, Secrets, secret};
+use devtools::certs::{self, Identity, sha256};
+use devtools::secrets::{Answer, MERGE, Secrets, secret};
 
 fn blocks(text: &str) -> Vec<String> {
     text.split_inclusive("-----END CERTIFICATE-----\n").map(str::to_owned).collect()
@@ -18,7 +18,7 @@ fn blocks(text: &str) -> Vec<String> {
 async fn one_that_hashes_its_own_data_is_never_disturbed() {
     let Some(cluster) = cluster("hashing").await else { return };
     let secrets = cluster.namespace("hashing").await;
-    let mut bundle = Ca::new("self-signer").pem;
+    let mut bundle = certs::ca_named("self-signer").pem;
     let object = |bundle: &str| {
         let mut object = secret(NAME, "Opaque", &[("ca.crt", bundle.as_bytes())]);
         object["metadata"]["annotations"] = json!({"hash": sha256(bundle.as_bytes())});
@@ -26,7 +26,7 @@ async fn one_that_hashes_its_own_data_is_never_disturbed() {
     };
     secrets.create(&object(&bundle)).await.ok();
     for _ in 0..10 {
-        bundle = Ca::new("self-signer").pem + &bundle;
+        bundle = certs::ca_named("self-signer").pem + &bundle;
         let stored = secrets.put(NAME, &object(&bundle)).await.ok();
         let hash = sha256(&stored.data("ca.crt").unwrap());
         assert_eq!(Some(hash.as_str()), stored.annotation("hash"));
@@ -40,21 +40,21 @@ async fn one_that_hashes_its_own_data_is_never_disturbed() {
 async fn one_that_reads_the_first_block_keeps_its_ca() {
     let Some(cluster) = cluster("first-block").await else { return };
     let secrets = cluster.namespace("first-block").await;
-    let object = |ca: &Ca| {
+    let object = |ca: &Identity| {
         let leaf = ca.leaf("webhook");
-        let key = ca.key_pem();
+        let key = ca.key.clone();
         let data = [
             ("ca.crt", ca.pem.as_bytes()),
             ("ca.key", key.as_bytes()),
-            ("tls.crt", leaf.certificate.as_bytes()),
+            ("tls.crt", leaf.pem.as_bytes()),
             ("tls.key", leaf.key.as_bytes()),
         ];
         secret(NAME, "Opaque", &data)
     };
-    secrets.create(&object(&Ca::new("cert"))).await.ok();
+    secrets.create(&object(&certs::ca_named("cert"))).await.ok();
     let mut previous = secrets.get(NAME).await.pem("ca.crt");
     for _ in 0..3 {
-        let ca = Ca::new("cert");
+        let ca = certs::ca_named("cert");
         let stored = secrets.put(NAME, &object(&ca)).await.ok();
         let found = blocks(&stored.pem("ca.crt"));
         assert_eq!(found[0], ca.pem, "what it reads back is the CA of its key");
@@ -69,13 +69,13 @@ async fn one_that_reads_the_first_block_keeps_its_ca() {
 async fn one_that_takes_the_last_block_as_root_is_left_alone() {
     let Some(cluster) = cluster("last-block").await else { return };
     let secrets = cluster.namespace("last-block").await;
-    let object = |ca: &Ca| {
-        let key = ca.key_pem();
+    let object = |ca: &Identity| {
+        let key = ca.key.clone();
         secret(NAME, "Opaque", &[("ca.crt", ca.pem.as_bytes()), ("ca.key", key.as_bytes())])
     };
-    secrets.create(&object(&Ca::new("Cilium CA"))).await.ok();
+    secrets.create(&object(&certs::ca_named("Cilium CA"))).await.ok();
     for _ in 0..3 {
-        let ca = Ca::new("Cilium CA");
+        let ca = certs::ca_named("Cilium CA");
         let stored = secrets.put(NAME, &object(&ca)).await.ok();
         assert_eq!(blocks(&stored.pem("ca.crt")).last(), Some(&ca.pem));
         assert_eq!(blocks(&stored.pem("ca.crt")).len(), 1);

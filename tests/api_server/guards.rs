@@ -4,11 +4,11 @@ use base64::prelude::*;
 use serde_json::{Value, json};
 
 use crate::scene::{NAME, Scene};
-use crate::support::certs::Ca;
-use crate::support::secrets::{MERGE, Secrets, secret};
 use crate::support::{cluster, namespace};
+use devtools::certs::{self, Identity};
+use devtools::secrets::{MERGE, Secrets, secret};
 
-async fn is_as_written(secrets: &Secrets, name: &str, ca: &Ca) {
+async fn is_as_written(secrets: &Secrets, name: &str, ca: &Identity) {
     let patch = json!({"data": {"ca.crt": BASE64_STANDARD.encode(&ca.pem)}});
     let answer = secrets.patch(name, MERGE, "", &patch).await.ok();
     assert_eq!(answer.pem("ca.crt"), ca.pem);
@@ -44,7 +44,7 @@ async fn a_service_account_token_is_left_alone() {
     let account =
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "app"}});
     let account = cluster.plane.json("POST", &path, &account).await.unwrap();
-    let (old, new) = (Ca::new("cluster"), Ca::new("cluster"));
+    let (old, new) = (certs::ca_named("cluster"), certs::ca_named("cluster"));
     let mut token = secret(
         "app-token",
         "kubernetes.io/service-account-token",
@@ -63,24 +63,24 @@ async fn signing_secrets_are_left_alone() {
     let Some(cluster) = cluster("signers").await else { return };
     let secrets = cluster.namespace("signers").await;
     for key in ["ca.key", "ca-key.pem", "cakey.pem"] {
-        let ca = Ca::new("signer");
+        let ca = certs::ca_named("signer");
         let name = format!("signer-{}", key.replace('.', "-"));
-        let private = ca.key_pem();
+        let private = ca.key.clone();
         let data = [("ca.crt", ca.pem.as_bytes()), (key, private.as_bytes())];
         secrets.create(&secret(&name, "Opaque", &data)).await.ok();
-        is_as_written(&secrets, &name, &Ca::new("signer")).await;
+        is_as_written(&secrets, &name, &certs::ca_named("signer")).await;
     }
     // cert-manager's authority: ca.crt and tls.crt are the same CA certificate.
-    let authority = |ca: &Ca| {
-        let (pem, key) = (ca.pem.clone(), ca.key_pem());
+    let authority = |ca: &Identity| {
+        let (pem, key) = (ca.pem.clone(), ca.key.clone());
         secret(
             "authority",
             "Opaque",
             &[("ca.crt", pem.as_bytes()), ("tls.crt", pem.as_bytes()), ("tls.key", key.as_bytes())],
         )
     };
-    secrets.create(&authority(&Ca::new("authority"))).await.ok();
-    let next = Ca::new("authority");
+    secrets.create(&authority(&certs::ca_named("authority"))).await.ok();
+    let next = certs::ca_named("authority");
     let answer = secrets.put("authority", &authority(&next)).await.ok();
     assert_eq!(answer.pem("ca.crt"), next.pem);
     assert_eq!(answer.annotation("ca-overlap.dev/carried"), None);

@@ -12,7 +12,7 @@ async fn a_secret_near_one_mebibyte_is_bundled_while_there_is_room() {
     let with_blob = |bundle: &str, spare: usize| {
         let leaf = scene.leaf(bundle);
         let mut fresh = scene.fresh(bundle, &leaf);
-        let used = scene.pem(bundle).len() + leaf.certificate.len() + leaf.key.len();
+        let used = scene.pem(bundle).len() + leaf.pem.len() + leaf.key.len();
         let blob = vec![b'x'; 1_048_576 - used - spare];
         fresh["data"]["blob"] =
             base64::Engine::encode(&base64::prelude::BASE64_STANDARD, blob).into();
@@ -49,7 +49,7 @@ async fn a_trust_store_passes_as_it_is() {
     let Some(cluster) = cluster("trust-store").await else { return };
     let scene = Scene::new(cluster.namespace("trust-store").await);
     scene.create("CA1", None).await;
-    let many: String = (0..65).map(|_| crate::support::certs::Ca::new("public").pem).collect();
+    let many: String = (0..65).map(|_| devtools::certs::ca_named("public").pem).collect();
     assert_eq!(scene.put_ca_only(&many).await.pem("ca.crt"), many);
     assert_eq!(scene.put_ca_only(&scene.pem("CA2")).await.pem("ca.crt"), scene.pem("CA2"));
 }

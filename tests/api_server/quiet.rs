@@ -6,8 +6,8 @@ use devtools::control_plane::Options;
 use serde_json::json;
 
 use crate::scene::{NAME, Scene};
-use crate::support::secrets::MERGE;
 use crate::support::{Cluster, assets, sum};
+use devtools::secrets::MERGE;
 
 /// A whole number, as the counters print it.
 async fn calls(cluster: &Cluster) -> i64 {

@@ -4,37 +4,36 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use sha2_hex::sha256;
 
-use crate::support::certs::{Ca, Leaf};
-use crate::support::secrets::{Answer, Secrets, tls_secret};
+use devtools::certs::{self, CA, Identity, Spec};
+use devtools::secrets::{Answer, MERGE, Secrets, secret, tls_secret};
 
 /// The name of the Secret in every scene.
 pub const NAME: &str = "envoy";
 
 pub struct Scene {
     pub secrets: Secrets,
-    cas: BTreeMap<&'static str, Ca>,
+    cas: BTreeMap<&'static str, Identity>,
 }
 
 impl Scene {
     pub fn new(secrets: Secrets) -> Self {
         let mut cas = BTreeMap::new();
         for name in ["CA1", "CA2", "CA3", "CA4", "X"] {
-            cas.insert(name, Ca::new("Legacy CA"));
+            cas.insert(name, certs::ca());
         }
         for (root, intermediate) in [("Root1", "Int1"), ("Root2", "Int2")] {
-            let ca = Ca::new(root);
+            let ca = certs::ca_named(root);
             cas.insert(intermediate, ca.intermediate(intermediate));
             cas.insert(root, ca);
         }
-        cas.insert("Expired", Ca::expired("Legacy CA"));
+        cas.insert("Expired", Spec { not_after: (2021, 1, 1), ..CA }.self_signed());
         let renewed = cas["CA1"].renewed();
         cas.insert("CA1renewed", renewed);
         Self { secrets, cas }
     }
 
-    pub fn ca(&self, name: &str) -> &Ca {
+    pub fn ca(&self, name: &str) -> &Identity {
         &self.cas[name]
     }
 
@@ -42,12 +41,12 @@ impl Scene {
         bundle.split_whitespace().map(|name| self.ca(name).pem.as_str()).collect()
     }
 
-    pub fn leaf(&self, issuer: &str) -> Leaf {
+    pub fn leaf(&self, issuer: &str) -> Identity {
         self.ca(issuer).leaf("envoy")
     }
 
     /// A fresh object, as a legacy generator writes it.
-    pub fn fresh(&self, bundle: &str, leaf: &Leaf) -> Value {
+    pub fn fresh(&self, bundle: &str, leaf: &Identity) -> Value {
         tls_secret(NAME, &self.pem(bundle), leaf)
     }
 
@@ -66,13 +65,15 @@ impl Scene {
     /// PUTs a fresh object that keeps the stored leaf.
     pub async fn put_ca_only(&self, text: &str) -> Answer {
         let stored = self.secrets.get(NAME).await.ok();
-        let leaf = Leaf { certificate: stored.pem("tls.crt"), key: stored.pem("tls.key") };
-        self.secrets.put(NAME, &tls_secret(NAME, text, &leaf)).await.ok()
+        let (certificate, key) = (stored.pem("tls.crt"), stored.pem("tls.key"));
+        let data = [("ca.crt", text), ("tls.crt", &certificate), ("tls.key", &key)]
+            .map(|(name, value)| (name, value.as_bytes()));
+        self.secrets.put(NAME, &secret(NAME, "kubernetes.io/tls", &data)).await.ok()
     }
 
     pub async fn annotate(&self, annotations: Value) -> Answer {
         let patch = json!({"metadata": {"annotations": annotations}});
-        self.secrets.patch(NAME, crate::support::secrets::MERGE, "", &patch).await.ok()
+        self.secrets.patch(NAME, MERGE, "", &patch).await.ok()
     }
 
     /// What is stored, by names.
@@ -91,7 +92,7 @@ impl Scene {
             let Some((name, ca)) = self.cas.iter().find(|(_, ca)| block.contains(&ca.pem)) else {
                 continue;
             };
-            let star = if carried.contains(&sha256(&ca.der)) { "*" } else { "" };
+            let star = if carried.contains(&ca.sha256()) { "*" } else { "" };
             shown.push(format!("{name}{star}"));
         }
         shown.join(" ")
@@ -100,17 +101,4 @@ impl Scene {
 
 fn first(bundle: &str) -> &str {
     bundle.split_whitespace().next().expect("a bundle")
-}
-
-/// SHA-256 as other tools print it, independent of the product's own.
-pub mod sha2_hex {
-    use std::fmt::Write as _;
-
-    pub fn sha256(bytes: &[u8]) -> String {
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-        digest.as_ref().iter().fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").unwrap();
-            text
-        })
-    }
 }

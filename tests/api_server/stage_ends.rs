@@ -8,12 +8,12 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::asks::{ask, keeper, owners_of};
-use super::scene::sha2_hex::sha256;
 use super::scene::{NAME, Scene};
 use super::staged::{apply, grant_and_lease, pairs, staged, values};
-use super::support::certs::Leaf;
-use super::support::secrets::{Answer, MERGE};
 use super::support::{Cluster, assets};
+use devtools::certs::Identity;
+use devtools::certs::sha256;
+use devtools::secrets::{Answer, MERGE};
 
 /// What happens to a Secret in which a leaf of CA2 waits, while one of CA1 serves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,7 +61,7 @@ impl End {
     ];
 
     /// Whether the stage goes on when the webhook sees it: with the same pair, or another one.
-    fn goes_on(self, it: &Staged) -> Option<&Leaf> {
+    fn goes_on(self, it: &Staged) -> Option<&Identity> {
         match self {
             Self::AppliedAgain | Self::PutAgain | Self::HalfAPair => Some(&it.new),
             Self::RotatedAgain => Some(&it.third),
@@ -70,7 +70,7 @@ impl End {
     }
 
     /// The pair that serves in the end. `is_seen`: by the webhook, when it happened.
-    fn served(self, it: &Staged, is_seen: bool) -> &Leaf {
+    fn served(self, it: &Staged, is_seen: bool) -> &Identity {
         match self {
             Self::WrittenBack => &it.old,
             // Of a pair that is not whole any more nothing can be promoted.
@@ -88,7 +88,7 @@ impl End {
         let encoded = |text: &str| BASE64_STANDARD.encode(text);
         match self {
             Self::Promoted => {
-                let print = sha256(it.new.certificate.as_bytes());
+                let print = sha256(it.new.pem.as_bytes());
                 ask(&it.keeper, &format!("promote {print} #1")).await.ok()
             }
             Self::AppliedAgain => apply(scene, "CA2", &it.new).await,
@@ -96,7 +96,7 @@ impl End {
             Self::WrittenBack => scene.secrets.put(NAME, &scene.fresh("CA1", &it.old)).await.ok(),
             Self::RotatedAgain => apply(scene, "CA3", &it.third).await,
             Self::LeafAlone => {
-                let (crt, key) = (encoded(&it.third.certificate), encoded(&it.third.key));
+                let (crt, key) = (encoded(&it.third.pem), encoded(&it.third.key));
                 patch(json!({"data": {"tls.crt": crt, "tls.key": key}})).await
             }
             Self::Mode => {
@@ -118,10 +118,10 @@ impl End {
 /// A Secret of its own.
 struct Staged {
     scene: Scene,
-    keeper: super::support::secrets::Secrets,
-    old: Leaf,
-    new: Leaf,
-    third: Leaf,
+    keeper: devtools::secrets::Secrets,
+    old: Identity,
+    new: Identity,
+    third: Identity,
 }
 
 impl Staged {
@@ -141,7 +141,7 @@ impl Staged {
 }
 
 /// A whole pair, no other, and no sign of a stage.
-fn is_over(answer: &Answer, served: &Leaf, what: &str) {
+fn is_over(answer: &Answer, served: &Identity, what: &str) {
     assert_eq!(pairs(answer), values(served, None), "{what}");
     assert_eq!(answer.annotation("ca-overlap.dev/staged"), None, "{what}");
     assert_ne!(answer.label("ca-overlap.dev/phase"), Some("staged"), "{what}");
@@ -203,7 +203,7 @@ async fn missed(end: End, it: &Staged) {
         // What was asked of nobody is not done; whoever asks again is heard.
         assert_eq!(pairs(&stored), values(&it.old, Some(&it.new)), "{what}");
         assert_eq!(stored.annotation("ca-overlap.dev/ask"), None);
-        let print = sha256(it.new.certificate.as_bytes());
+        let print = sha256(it.new.pem.as_bytes());
         stored = ask(&it.keeper, &format!("promote {print} #2")).await.ok();
     }
     if end == End::Immutable {

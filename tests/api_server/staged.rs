@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::asks::{ask, keeper, owners_of};
-use super::scene::sha2_hex::sha256;
 use super::scene::{NAME, Scene};
-use super::support::certs::Leaf;
-use super::support::secrets::{Answer, MERGE};
 use super::support::{Cluster, assets};
+use devtools::certs::Identity;
+use devtools::certs::sha256;
+use devtools::secrets::{Answer, MERGE};
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/ca-overlap/leases";
 
@@ -54,13 +54,13 @@ pub async fn grant_and_lease(cluster: &Cluster) {
 }
 
 /// As Helm 4 applies: not forced.
-pub async fn apply(scene: &Scene, ca: &str, leaf: &Leaf) -> Answer {
+pub async fn apply(scene: &Scene, ca: &str, leaf: &Identity) -> Answer {
     let object = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": {"name": NAME, "labels": {"ca-overlap.dev/mode": "staged"}},
         "data": {
             "ca.crt": BASE64_STANDARD.encode(scene.pem(ca)),
-            "tls.crt": BASE64_STANDARD.encode(&leaf.certificate),
+            "tls.crt": BASE64_STANDARD.encode(&leaf.pem),
             "tls.key": BASE64_STANDARD.encode(&leaf.key),
         },
     });
@@ -71,14 +71,14 @@ pub fn pairs(answer: &Answer) -> [String; 4] {
     ["tls.crt", "tls.key", "pending.tls.crt", "pending.tls.key"].map(|key| answer.pem(key))
 }
 
-pub fn values(served: &Leaf, waiting: Option<&Leaf>) -> [String; 4] {
-    let waiting = waiting.map(|leaf| [leaf.certificate.clone(), leaf.key.clone()]);
+pub fn values(served: &Identity, waiting: Option<&Identity>) -> [String; 4] {
+    let waiting = waiting.map(|leaf| [leaf.pem.clone(), leaf.key.clone()]);
     let [crt, key] = waiting.unwrap_or_default();
-    [served.certificate.clone(), served.key.clone(), crt, key]
+    [served.pem.clone(), served.key.clone(), crt, key]
 }
 
 /// A Secret whose rotation is staged. Until the webhook has heard of the Lease, nothing is.
-pub async fn staged(cluster: &Cluster) -> (Scene, Leaf, Leaf) {
+pub async fn staged(cluster: &Cluster) -> (Scene, Identity, Identity) {
     loop {
         let scene = Scene::new(cluster.namespace("staged").await);
         let (old, new) = (scene.leaf("CA1"), scene.leaf("CA2"));
@@ -110,7 +110,7 @@ async fn a_staged_rotation_is_promoted_without_a_conflict_and_ends_with_the_leas
     let again = apply(&scene, "CA2", &new).await;
     assert_eq!(again.resource_version(), before.resource_version(), "a re-apply is no write");
 
-    let promote = format!("promote {} #1", sha256(new.certificate.as_bytes()));
+    let promote = format!("promote {} #1", sha256(new.pem.as_bytes()));
     let answer = ask(&keeper, &promote).await.ok();
     assert_eq!(pairs(&answer), values(&new, None));
     assert_eq!(scene.shown(&answer), "CA2 CA1*");

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use crate::scene::{NAME, Scene, sha2_hex::sha256};
+use crate::scene::{NAME, Scene};
 use crate::support::cluster;
+use devtools::certs::sha256;
 
 /// Creates the first bundle, writes the others, and compares what is stored after each.
 async fn row(test: &str, keep: Option<&str>, steps: &[(&str, &str)]) -> Option<Scene> {

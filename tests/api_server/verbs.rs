@@ -4,8 +4,8 @@ use base64::prelude::*;
 use serde_json::{Value, json};
 
 use crate::scene::{NAME, Scene};
-use crate::support::secrets::{APPLY, JSON_PATCH, MERGE, STRATEGIC};
 use crate::support::{Cluster, cluster};
+use devtools::secrets::{APPLY, JSON_PATCH, MERGE, STRATEGIC};
 
 fn ca_crt(scene: &Scene, bundle: &str) -> String {
     BASE64_STANDARD.encode(scene.pem(bundle))
@@ -50,7 +50,7 @@ async fn string_data_by_put_is_bundled() {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME},
         "type": "kubernetes.io/tls",
-        "stringData": {"ca.crt": scene.pem("CA2"), "tls.crt": leaf.certificate, "tls.key": leaf.key},
+        "stringData": {"ca.crt": scene.pem("CA2"), "tls.crt": leaf.pem, "tls.key": leaf.key},
     });
     scene.secrets.put(NAME, &secret).await.ok();
     assert_eq!(scene.shows().await, "CA2 CA1*");

@@ -12,8 +12,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
 use crate::helm_program;
-use crate::support::certs::Ca;
-use crate::support::secrets::{Secrets, secret};
+use devtools::certs;
+use devtools::secrets::{Secrets, secret};
 
 /// Names the kubeconfig of the cluster.
 const KUBECONFIG: &str = "CA_OVERLAP_TEST_KUBECONFIG";
@@ -181,7 +181,7 @@ impl Cluster {
         let secrets = Secrets::new(self.client.clone(), probe.to_owned());
         let object = |subject: &str| {
             let mut object =
-                secret(probe, "Opaque", &[("ca.crt", Ca::new(subject).pem.as_bytes())]);
+                secret(probe, "Opaque", &[("ca.crt", certs::ca_named(subject).pem.as_bytes())]);
             // By an object selector too.
             object["metadata"]["labels"] = json!({names::MODE: "bundle"});
             object

@@ -8,7 +8,7 @@ use ca_overlap::names;
 use crate::cluster::{Cluster, eventually};
 use crate::peers::{PEERS, Peers, SECRETS};
 use crate::records::{Count, Record, Rotation, arrivals, dials};
-use crate::support::secrets::MERGE;
+use devtools::secrets::MERGE;
 
 /// More handshakes of each pair, after everything has arrived.
 const MORE: usize = 8;

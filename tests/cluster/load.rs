@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::cluster::{Cluster, eventually};
-use crate::support::certs::Ca;
-use crate::support::secrets::{Secrets, secret};
+use devtools::certs;
+use devtools::secrets::{Secrets, secret};
 
 /// Writers, each with a Secret of its own that changes its CA with each write. Their client repeats
 /// what an API server cannot take at the moment (429, 503, 504); a review without an answer is none
@@ -48,7 +48,7 @@ impl Load {
     pub async fn start(cluster: &Cluster, namespace: &str) -> Self {
         let secrets = cluster.namespace(namespace, &json!({})).await;
         let shared = Arc::new(Shared {
-            cas: (0..4).map(|number| Ca::new(&format!("CA {number}")).pem).collect(),
+            cas: (0..4).map(|number| certs::ca_named(&format!("CA {number}")).pem).collect(),
             stop: AtomicBool::new(false),
             writes: AtomicUsize::new(0),
             rejected: std::sync::Mutex::default(),

@@ -4,8 +4,8 @@ use ca_overlap::names;
 use serde_json::json;
 
 use crate::cluster::{Cluster, WEBHOOK, eventually};
-use crate::support::certs::{Ca, bundle};
-use crate::support::secrets::{MERGE, secret, tls_secret};
+use devtools::certs::{self, Identity, bundle};
+use devtools::secrets::{MERGE, secret, tls_secret};
 
 #[tokio::test]
 #[ignore = "needs a cluster: make node-test"]
@@ -13,10 +13,10 @@ async fn writes_pass_without_a_webhook_and_the_keeper_repairs() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
     let secrets = cluster.namespace("outage", &json!({})).await;
-    let cas = ["one", "two", "three"].map(Ca::new);
+    let cas = ["one", "two", "three"].map(certs::ca_named);
     let [one, two, three] = &cas;
     let name = "api";
-    let object = |ca: &Ca| tls_secret(name, &ca.pem, &ca.leaf("api"));
+    let object = |ca: &Identity| tls_secret(name, &ca.pem, &ca.leaf("api"));
 
     secrets.create(&object(one)).await.ok();
     let label = json!({"metadata": {"labels": {names::MODE: "bundle"}}});

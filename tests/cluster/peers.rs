@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, eventually, is_ending, is_ready, name};
 use crate::records::{Record, Rotation, issuer_id, key_ids, streaks};
-use crate::support::secrets::{Answer, Secrets};
+use devtools::secrets::{Answer, Secrets};
 
 pub const PEER_IMAGE: &str = "ca-overlap-test-peer:dev";
 const CERTGEN_IMAGE: &str = "ca-overlap-test-certgen:dev";

@@ -6,8 +6,8 @@ use ca_overlap::names;
 use serde_json::json;
 
 use crate::cluster::{Cluster, REGISTRATION, root};
-use crate::support::certs::Ca;
-use crate::support::secrets::{Secrets, secret};
+use devtools::certs;
+use devtools::secrets::{Secrets, secret};
 
 /// Lines of the section that are no part of an installation into a cluster, with who runs them.
 const ELSEWHERE: [(&str, &str); 3] = [
@@ -74,11 +74,11 @@ fn cert_manager_crds() -> String {
 
 /// cert-manager itself is not here: the pair and the caBundle that its controllers would write.
 async fn play_cert_manager(cluster: &Cluster) {
-    let ca = Ca::new("ca-overlap-webhook-ca");
+    let ca = certs::ca_named("ca-overlap-webhook-ca");
     let leaf = ca.leaf("ca-overlap-webhook.ca-overlap.svc");
     let pair = [
         ("ca.crt", ca.pem.as_bytes()),
-        ("tls.crt", leaf.certificate.as_bytes()),
+        ("tls.crt", leaf.pem.as_bytes()),
         ("tls.key", leaf.key.as_bytes()),
     ];
     let object = secret("ca-overlap-webhook-tls", "kubernetes.io/tls", &pair);

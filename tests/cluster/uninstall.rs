@@ -5,8 +5,8 @@ use serde_json::json;
 
 use crate::cluster::{Cluster, eventually};
 use crate::records::key_ids;
-use crate::support::certs::{Ca, bundle};
-use crate::support::secrets::{Secrets, tls_secret};
+use devtools::certs::{self, Identity, bundle};
+use devtools::secrets::{Secrets, tls_secret};
 
 /// As the README says it.
 const OFF: &str = "kubectl delete mutatingwebhookconfiguration ca-overlap";
@@ -19,7 +19,7 @@ async fn it_goes_at_once_and_leaves_readable_bundles() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
     let secrets = cluster.namespace("uninstall", &json!({})).await;
-    let cas = ["one", "two", "three"].map(Ca::new);
+    let cas = ["one", "two", "three"].map(certs::ca_named);
     let [one, two, three] = &cas;
     for name in ["before", "after"] {
         put(&secrets, name, one).await;
@@ -45,7 +45,7 @@ async fn it_goes_at_once_and_leaves_readable_bundles() {
 }
 
 /// Creates or overwrites.
-async fn put(secrets: &Secrets, name: &str, ca: &Ca) {
+async fn put(secrets: &Secrets, name: &str, ca: &Identity) {
     let object = tls_secret(name, &ca.pem, &ca.leaf("api"));
     if secrets.get(name).await.status.as_u16() == 404 {
         secrets.create(&object).await.ok();

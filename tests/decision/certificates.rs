@@ -1,24 +1,23 @@
 //! What is read of a certificate, and what is said of it.
 
 use ca_overlap::overlap::Contents;
-use ca_overlap::x509::certs::Certificate;
-
-use crate::pki::{self, Spec};
+use ca_overlap::x509::certs::{Certificate, Fingerprint};
+use devtools::certs::{self, CA, Spec};
 
 #[test]
 fn a_certificate_says_when_it_expires() {
-    let ends = Spec { not_after: (2025, 1, 1), ..Spec::default() }.self_signed();
-    let certificate = Certificate::from_der(ends.der().to_vec()).unwrap();
+    let ends = Spec { not_after: (2025, 1, 1), ..CA }.self_signed();
+    let certificate = Certificate::from_der(ends.der.to_vec()).unwrap();
     assert_eq!(certificate.not_after(), 1_735_689_600);
 }
 
 #[test]
 fn what_is_printed_for_programmers_names_a_certificate_and_shows_no_content() {
-    let ca = pki::ca();
-    let certificate = Certificate::from_der(ca.der().to_vec()).unwrap();
-    let fingerprint = ca.fingerprint().to_string();
+    let ca = certs::ca();
+    let certificate = Certificate::from_der(ca.der.to_vec()).unwrap();
+    let fingerprint = ca.sha256();
     assert_eq!(format!("{certificate:?}"), format!("Certificate({fingerprint})"));
-    assert_eq!(format!("{:?}", ca.fingerprint()), fingerprint);
+    assert_eq!(format!("{:?}", Fingerprint::of(&ca.der)), fingerprint);
     let contents = Contents { ca_crt: Some(b"CANARY"), tls_crt: None };
     assert_eq!(format!("{contents:?}"), "Contents { ca_crt: true, tls_crt: false }");
 }

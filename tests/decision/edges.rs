@@ -6,8 +6,8 @@ use ca_overlap::x509::certs::Certificate;
 use ca_overlap::x509::pem;
 use jiff::SignedDuration;
 
-use crate::pki::{self, Spec};
 use crate::scene::Scene;
+use devtools::certs::{self, CA, Spec};
 
 fn scene(stored: &str) -> Scene {
     Scene::new().stored(stored)
@@ -87,9 +87,9 @@ fn an_expired_ca_is_not_carried_and_its_last_second_counts_as_expired() {
     let decision = scene.write("CA2");
     assert_eq!((scene.shows().as_str(), decision.appended), ("CA2", 0));
     let mut scene = Scene::new().stored("CA1");
-    scene.now = "2029-12-31T23:59:59Z".parse().unwrap();
+    scene.now = "2089-12-31T23:59:59Z".parse().unwrap();
     assert_eq!(scene.decide(Some(scene.pem("CA2").as_bytes()), None).appended, 1);
-    scene.now = "2030-01-01T00:00:00Z".parse().unwrap();
+    scene.now = "2090-01-01T00:00:00Z".parse().unwrap();
     assert_eq!(scene.decide(Some(scene.pem("CA2").as_bytes()), None).appended, 0);
 }
 
@@ -191,9 +191,9 @@ fn the_issuer_of_the_incoming_leaf_is_carried_though_its_deadline_has_passed() {
 fn without_key_ids_the_signature_tells_the_issuer() {
     // All have the same subject; only the signature says that CA2, not CA1, issued the leaf.
     let mut scene = scene("CA1 CA2");
-    scene.tls_crt = Some(pki::leaf(scene.get("CA2"), false).pem().into_bytes());
+    scene.tls_crt = Some(certs::leaf(scene.get("CA2"), false).pem.clone().into_bytes());
     let incoming = scene.pem("CA1 CA3");
-    let leaf = pki::leaf(scene.get("CA3"), false).pem();
+    let leaf = certs::leaf(scene.get("CA3"), false).pem;
     let decision = scene.write_bytes(incoming.as_bytes(), Some(leaf.as_bytes()));
     assert_eq!(decision.case, Case::Rotation);
     assert_eq!(scene.shows(), "CA1 CA3 CA2*");
@@ -202,7 +202,7 @@ fn without_key_ids_the_signature_tells_the_issuer() {
 #[test]
 fn an_intermediate_in_the_outgoing_chain_makes_its_root_active() {
     let mut scene = scene("X Root1");
-    let chain = format!("{}{}", pki::leaf(scene.get("Int1"), true).pem(), scene.pem("Int1"));
+    let chain = format!("{}{}", certs::leaf(scene.get("Int1"), true).pem, scene.pem("Int1"));
     scene.tls_crt = Some(chain.into_bytes());
     assert_eq!(scene.write_bytes(scene.pem("X Root2").as_bytes(), None).case, Case::Rotation);
     assert_eq!(scene.shows(), "X Root2 Root1*");
@@ -212,7 +212,7 @@ fn an_intermediate_in_the_outgoing_chain_makes_its_root_active() {
 fn a_self_signed_leaf_that_is_its_own_anchor_is_bundled() {
     let mut scene = scene("CA1");
     for name in ["Old", "New"] {
-        scene.add(name, Spec { is_ca: false, subject: "serving", ..Spec::default() }.self_signed());
+        scene.add(name, Spec { is_ca: false, subject: "serving", ..CA }.self_signed());
     }
     let (old, new) = (scene.pem("Old"), scene.pem("New"));
     scene.ca_crt = Some(old.clone().into_bytes());
@@ -226,7 +226,7 @@ fn one_subject_and_serial_for_all_is_no_obstacle() {
     // As OPA's cert-controller makes them.
     let mut scene = scene("CA1");
     for name in ["A", "B"] {
-        scene.add(name, Spec { serial: Some(0), ..Spec::default() }.self_signed());
+        scene.add(name, Spec { serial: Some(0), ..CA }.self_signed());
     }
     scene.ca_crt = Some(scene.pem("A").into_bytes());
     scene.write("B");
@@ -236,7 +236,7 @@ fn one_subject_and_serial_for_all_is_no_obstacle() {
 #[test]
 fn two_intermediates_of_one_root_are_two_chains() {
     let mut scene = scene("CA1");
-    let second = Spec { subject: "Int1b", ..Spec::default() }.signed_by(scene.get("Root1"));
+    let second = Spec { subject: "Int1b", ..CA }.signed_by(scene.get("Root1"));
     scene.add("Int1b", second);
     scene.ca_crt = Some(scene.pem("Int1 Int1b Root1").into_bytes());
     scene.write("Int2 Root2");
@@ -251,7 +251,7 @@ fn two_intermediates_of_one_root_are_two_chains() {
 #[test]
 fn a_chain_whose_root_stays_brings_only_what_is_missing() {
     let mut scene = scene("CA1");
-    let second = Spec { subject: "Int1b", ..Spec::default() }.signed_by(scene.get("Root1"));
+    let second = Spec { subject: "Int1b", ..CA }.signed_by(scene.get("Root1"));
     scene.add("Int1b", second);
     scene.ca_crt = Some(scene.pem("Int1 Root1").into_bytes());
     scene.tls_crt = Some(scene.leaf("Int1"));
@@ -264,9 +264,9 @@ fn a_chain_is_counted_by_the_links_that_the_result_holds() {
     for stays in [true, false] {
         let mut scene = Scene::new();
         let year = if stays { 2030 } else { 2025 };
-        let middle = Spec { subject: "Middle", not_after: (year, 1, 1), ..Spec::default() }
-            .signed_by(scene.get("Root1"));
-        let low = Spec { subject: "Low", ..Spec::default() }.signed_by(&middle);
+        let middle =
+            Spec { subject: "Middle", not_after: (year, 1, 1), ..CA }.signed_by(scene.get("Root1"));
+        let low = Spec { subject: "Low", ..CA }.signed_by(&middle);
         scene.add("Middle", middle);
         scene.add("Low", low);
         let mut scene = scene.stored("Low Middle Root1");
@@ -282,7 +282,7 @@ fn a_chain_is_counted_by_the_links_that_the_result_holds() {
 #[test]
 fn a_circle_of_cross_signed_cas_counts_as_one() {
     let mut scene = Scene::new();
-    let named = |subject| Spec { subject, key_ids: false, ..Spec::default() };
+    let named = |subject| Spec { subject, key_ids: false, ..CA };
     let (x, y) = (named("circle x").self_signed(), named("circle y").self_signed());
     scene.add("XbyY", named("circle x").signed_by(&y));
     scene.add("YbyX", named("circle y").signed_by(&x));
@@ -354,16 +354,15 @@ fn the_bundle_of_a_hash_checking_generator_arrives_untouched_over_many_rotations
 
 #[test]
 fn a_hostile_crowd_of_look_alikes_is_answered_within_the_budget() {
-    let key = pki::ca();
+    let key = certs::ca();
     let crowd: Vec<_> = (1..=64)
         .map(|serial| {
-            Spec { serial: Some(serial), key_ids: false, ..Spec::default() }
-                .self_signed_with(key.key_copy())
+            Spec { serial: Some(serial), key_ids: false, ..CA }.self_signed_with(&key.key)
         })
         .collect();
     let mut scene = scene("CA1");
-    scene.ca_crt = Some(crowd.iter().map(pki::Identity::pem).collect::<String>().into_bytes());
-    let leafs: String = (0..16).map(|_| pki::leaf(&crowd[63], false).pem()).collect();
+    scene.ca_crt = Some(crowd.iter().map(|one| one.pem.as_str()).collect::<String>().into_bytes());
+    let leafs: String = (0..16).map(|_| certs::leaf(&crowd[63], false).pem).collect();
     scene.tls_crt = Some(leafs.into_bytes());
     let decision = scene.write("CA2");
     assert_eq!((decision.case, decision.appended), (Case::Rotation, 1));
@@ -374,10 +373,10 @@ fn a_leap_of_the_clock_only_changes_what_is_over() {
     let mut scene = scene("CA2 CA1*");
     scene.window = "48h";
     for hours in [-1_000, 23] {
-        scene.now = pki::now() + SignedDuration::from_hours(hours);
+        scene.now = certs::now() + SignedDuration::from_hours(hours);
         assert_eq!(scene.decide(Some(scene.pem("CA2").as_bytes()), None).appended, 1, "{hours}");
     }
-    scene.now = pki::now() + SignedDuration::from_hours(24);
+    scene.now = certs::now() + SignedDuration::from_hours(24);
     assert_eq!(scene.decide(Some(scene.pem("CA2").as_bytes()), None).appended, 0);
 }
 
@@ -394,10 +393,9 @@ fn what_is_carried_keeps_its_order_whatever_the_leaf_needs() {
 fn chains_that_a_later_one_joins_count_as_one() {
     // A root and its renewal are two chains, until an intermediate comes that both have issued.
     let mut scene = Scene::new().recorded();
-    let renewed = Spec { not_after: (2031, 1, 1), ..Spec::default() }
-        .self_signed_with(scene.get("CA1").key_copy());
+    let renewed = Spec { not_after: (2091, 1, 1), ..CA }.self_signed_with(&scene.get("CA1").key);
     scene.add("Again", renewed);
-    scene.add("Int", Spec { subject: "Int", ..Spec::default() }.signed_by(scene.get("CA1")));
+    scene.add("Int", Spec { subject: "Int", ..CA }.signed_by(scene.get("CA1")));
     scene.keep = "2";
     let mut scene = scene.stored("CA1 Again X Int");
     scene.write("CA2");

@@ -1,5 +1,6 @@
 //! The laws of the decision, over random histories of writes.
 
+use devtools::certs::{self, CA, Identity, Spec};
 use std::sync::LazyLock;
 
 use ca_overlap::overlap::policy::{Defaults, Raw, Settings};
@@ -10,22 +11,21 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::pki::{self, Identity, Spec};
-
 /// Six roots of one subject, two of them expired at some time of a history, and a chain.
 static POOL: LazyLock<Vec<Identity>> = LazyLock::new(|| {
-    let mut pool: Vec<_> = (0..4).map(|_| pki::ca()).collect();
+    let mut pool: Vec<_> = (0..4).map(|_| certs::ca()).collect();
     for year in [2026, 2027] {
-        pool.push(Spec { not_after: (year, 3, 2), ..Spec::default() }.self_signed());
+        pool.push(Spec { not_after: (year, 3, 2), ..CA }.self_signed());
     }
-    let root = Spec { subject: "root", ..Spec::default() }.self_signed();
-    pool.push(Spec { subject: "intermediate", ..Spec::default() }.signed_by(&root));
+    let root = Spec { subject: "root", ..CA }.self_signed();
+    pool.push(Spec { subject: "intermediate", ..CA }.signed_by(&root));
     pool.push(root);
     pool
 });
 
-static LEAFS: LazyLock<Vec<Vec<u8>>> =
-    LazyLock::new(|| POOL.iter().map(|ca| pki::leaf(ca, true).pem().into_bytes()).collect());
+static LEAFS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+    POOL.iter().map(|ca| certs::leaf(ca, true).pem.clone().into_bytes()).collect()
+});
 
 #[derive(Clone, Debug)]
 struct Step {
@@ -65,8 +65,8 @@ impl Step {
     fn text(&self) -> Vec<u8> {
         let write = |ca: &usize| match self.style {
             1 => POOL[*ca].pem_wrapped(76, "\r\n"),
-            2 => format!("# {ca}\n{}", POOL[*ca].pem()),
-            _ => POOL[*ca].pem(),
+            2 => format!("# {ca}\n{}", POOL[*ca].pem),
+            _ => POOL[*ca].pem.clone(),
         };
         let text: String = self.bundle.iter().map(write).collect();
         if self.style == 3 { text.trim_end().into() } else { text.into() }
@@ -75,7 +75,7 @@ impl Step {
     fn settings(&self) -> Settings {
         let keep = self.keep.to_string();
         let window = self.window_hours.map_or("none".to_owned(), |hours| format!("{hours}h"));
-        let distrust = self.distrust.map(|ca| POOL[ca].fingerprint().to_string());
+        let distrust = self.distrust.map(|ca| POOL[ca].sha256());
         let raw = Raw {
             keep: Some(&keep),
             window: Some(&window),
@@ -145,7 +145,7 @@ proptest! {
     #[test]
     fn laws_hold_in_every_history(steps in vec(step(), 1..7)) {
         let mut stored = Stored::default();
-        let mut now = pki::now();
+        let mut now = certs::now();
         for step in steps {
             now += SignedDuration::from_hours(step.hours_later);
             let settings = step.settings();
@@ -197,7 +197,7 @@ fn appended_is_harmless(
     let canonical: String = bundle(tail.as_bytes())
         .certificates()
         .iter()
-        .map(|c| pki::pem_of(c.der(), 64, "\n"))
+        .map(|c| certs::pem_of(c.der(), 64, "\n"))
         .collect();
     prop_assert_eq!(tail.trim_start_matches('\n'), canonical, "only canonical blocks are appended");
     Ok(())

@@ -1,9 +1,6 @@
 //! The pure decision: the table and the laws of the design, and the edges that hurt.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/pki.rs"]
-mod pki;
-
 mod certificates;
 mod edges;
 mod issuers;

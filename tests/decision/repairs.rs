@@ -5,13 +5,13 @@ use std::sync::{Arc, LazyLock};
 use ca_overlap::overlap::ask::Repaired;
 use ca_overlap::overlap::record::{Entry, Record};
 use ca_overlap::overlap::{MAX_OWN, RecordAfter, Warning};
-use ca_overlap::x509::certs::Bundle;
+use ca_overlap::x509::certs::{Bundle, Fingerprint};
 use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::pki::{self, Identity, Spec};
 use crate::scene::Scene;
+use devtools::certs::{self, CA, Identity, Spec};
 
 fn scene(stored: &str) -> Scene {
     Scene::new().stored(stored)
@@ -31,7 +31,7 @@ fn repaired(scene: Scene, asked: &str, expected: &str, warnings: &[Warning]) -> 
 }
 
 fn until(scene: &Scene, name: &str) -> Option<Timestamp> {
-    scene.record.as_ref()?.entry(scene.get(name).fingerprint())?.until
+    scene.record.as_ref()?.entry(Fingerprint::of(&scene.get(name).der))?.until
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn what_is_not_usable_is_not_carried_and_the_keeper_is_told() {
     left_alone.may_change_data = false;
     repaired(left_alone, "CA1", "CA2", &incomplete);
     let mut scene = scene("CA2");
-    scene.repair = vec![b"no certificate".to_vec().into(), scene.get("CA1").der().to_vec().into()];
+    scene.repair = vec![b"no certificate".to_vec().into(), scene.get("CA1").der.to_vec().into()];
     let (stored, leaf) = (scene.ca_crt.clone().unwrap(), None);
     assert_eq!(scene.write_bytes(&stored, leaf).warnings, incomplete);
     assert_eq!(scene.shows(), "CA2 CA1*");
@@ -78,12 +78,13 @@ fn what_is_not_usable_is_not_carried_and_the_keeper_is_told() {
 #[test]
 fn a_certificate_that_reads_only_in_part_is_not_repaired() {
     let mut scene = scene("CA2");
-    let mut der = scene.get("X").der().to_vec();
+    let mut der = scene.get("X").der.to_vec();
     // When it begins to be valid: nothing that the decision itself looks at.
     let not_before = der.windows(2).position(|head| head == [0x17, 0x0d]).unwrap() + 2;
     der[not_before] = b'x';
     assert!(
-        Bundle::parse(pki::pem_of(&der, 64, "\n").as_bytes(), 8).unwrap().certificates().len() == 1
+        Bundle::parse(certs::pem_of(&der, 64, "\n").as_bytes(), 8).unwrap().certificates().len()
+            == 1
     );
     scene.repair = vec![der.into()];
     let stored = scene.ca_crt.clone().unwrap();
@@ -122,7 +123,8 @@ fn what_is_over_by_the_record_is_not_repaired_and_dates_go_on() {
     over.window = "23h";
     repaired(over, "CA1", "CA2", &[Warning::RepairIncomplete]);
     let done = repaired(lost(), "CA1", "CA2 CA1*", &[]);
-    let entry = *done.record.as_ref().unwrap().entry(done.get("CA1").fingerprint()).unwrap();
+    let entry =
+        *done.record.as_ref().unwrap().entry(Fingerprint::of(&done.get("CA1").der)).unwrap();
     assert_eq!(entry.since, done.now - SignedDuration::from_hours(24));
     assert_eq!(entry.until, Some(done.now + SignedDuration::from_hours(24)));
     // An earlier end that was set before stands.
@@ -139,7 +141,7 @@ fn dated(scene: &Scene, names: &str, until: Option<Timestamp>) -> Vec<Repaired> 
     let entries = scene.entries(names).into_iter();
     let certificates = names.split_whitespace().map(|name| name.trim_end_matches('*'));
     let dated = |(name, entry)| Repaired {
-        der: scene.get(name).der().to_vec(),
+        der: scene.get(name).der.to_vec(),
         entry: Some(Entry { until, ..entry }),
     };
     certificates.zip(entries).map(dated).collect()
@@ -241,8 +243,7 @@ fn a_repair_may_take_the_last_byte() {
 #[test]
 fn chains_lead_through_what_is_there_and_not_through_what_is_over() {
     let incomplete = [Warning::RepairIncomplete];
-    let sub =
-        |scene: &Scene| Spec { subject: "Sub", ..Spec::default() }.signed_by(scene.get("Int1"));
+    let sub = |scene: &Scene| Spec { subject: "Sub", ..CA }.signed_by(scene.get("Int1"));
     // The generator's own intermediate makes one chain of the two: `keep` is 1.
     let mut own = scene("CA2 Int1");
     own.add("Sub", sub(&own));
@@ -260,7 +261,7 @@ fn nothing_is_carried_since_a_time_to_come() {
     repair[0].entry.as_mut().unwrap().since = lost.now + SignedDuration::from_hours(1);
     lost.ask(repair);
     let record = lost.record.clone().unwrap();
-    let entry = record.entry(lost.get("CA1").fingerprint()).unwrap();
+    let entry = record.entry(Fingerprint::of(&lost.get("CA1").der)).unwrap();
     assert_eq!(entry.since, lost.now);
 }
 
@@ -269,7 +270,7 @@ fn what_is_carried_makes_no_trust_store() {
     for (own, expected) in [(MAX_OWN, 1), (MAX_OWN + 1, 0)] {
         let mut scene = scene("CA2 CA1*");
         scene.keep = "2";
-        let own: String = (0..own).map(|_| pki::ca().pem()).collect();
+        let own: String = (0..own).map(|_| certs::ca().pem).collect();
         scene.ca_crt = Some((own + &scene.pem("CA1")).into_bytes());
         assert_eq!(scene.repair("CA3").appended, expected);
     }
@@ -277,7 +278,7 @@ fn what_is_carried_makes_no_trust_store() {
 
 #[test]
 fn nothing_is_repaired_in_what_cannot_be_read_or_is_a_trust_store() {
-    let many: String = (0..65).map(|_| pki::ca().pem()).collect();
+    let many: String = (0..65).map(|_| certs::ca().pem).collect();
     for text in ["garbage".to_owned(), String::new(), many] {
         let mut scene = scene("CA2");
         scene.ca_crt = Some(text.clone().into_bytes());
@@ -297,8 +298,8 @@ fn a_repair_without_a_final_newline_does_not_glue_blocks_together() {
 
 /// Six roots of one subject; one is expired at some time of a history.
 static POOL: LazyLock<Vec<Arc<Identity>>> = LazyLock::new(|| {
-    let mut pool: Vec<_> = (0..5).map(|_| Arc::new(pki::ca())).collect();
-    pool.push(Arc::new(Spec { not_after: (2026, 3, 2), ..Spec::default() }.self_signed()));
+    let mut pool: Vec<_> = (0..5).map(|_| Arc::new(certs::ca())).collect();
+    pool.push(Arc::new(Spec { not_after: (2026, 3, 2), ..CA }.self_signed()));
     pool
 });
 
@@ -344,20 +345,20 @@ proptest! {
         window in prop_oneof![Just("none"), Just("10h")],
     ) {
         static LEAFS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-            POOL.iter().map(|ca| pki::leaf(ca, true).pem().into_bytes()).collect()
+            POOL.iter().map(|ca| certs::leaf(ca, true).pem.clone().into_bytes()).collect()
         });
         let mut scene = Scene::with(NAMES.into_iter().zip(POOL.iter().cloned()));
         (scene.keep, scene.window) = (["0", "1", "2"][keep], window);
-        scene.ca_crt = Some(POOL[0].pem().into_bytes());
+        scene.ca_crt = Some(POOL[0].pem.clone().into_bytes());
         scene.tls_crt = Some(LEAFS[0].clone());
         for event in events {
             match event {
                 Event::Rotate(ca) => {
                     let leaf = LEAFS[ca].clone();
-                    scene.write_bytes(POOL[ca].pem().as_bytes(), Some(&leaf));
+                    scene.write_bytes(POOL[ca].pem.as_bytes(), Some(&leaf));
                 }
                 Event::RotateUnseen { ca, wipes } => {
-                    scene.ca_crt = Some(POOL[ca].pem().into_bytes());
+                    scene.ca_crt = Some(POOL[ca].pem.clone().into_bytes());
                     scene.tls_crt = Some(LEAFS[ca].clone());
                     if wipes {
                         scene.record = None;

@@ -1,6 +1,7 @@
 //! A small language for the rows of the design's table: `"CA2 CA1*"` is a bundle in which CA1 is
 //! carried.
 
+use devtools::certs::{self, CA, Identity, Spec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,9 +9,8 @@ use ca_overlap::overlap::ask::Repaired;
 use ca_overlap::overlap::policy::{Defaults, Raw, Settings};
 use ca_overlap::overlap::record::{Entry, Record};
 use ca_overlap::overlap::{Contents, Decision, RecordAfter, Write, decide};
+use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
-
-use crate::pki::{self, Identity, Spec};
 
 /// Certificates by name, and one Secret that is written to.
 pub struct Scene {
@@ -32,17 +32,16 @@ impl Scene {
     pub fn new() -> Self {
         let mut people = BTreeMap::new();
         for name in ["CA1", "CA2", "CA3", "CA4", "X"] {
-            people.insert(name, pki::ca());
+            people.insert(name, certs::ca());
         }
         for (root, intermediate) in [("Root1", "Int1"), ("Root2", "Int2")] {
-            let root_ca = Spec { subject: root, ..Spec::default() }.self_signed();
-            let int = Spec { subject: intermediate, ..Spec::default() }.signed_by(&root_ca);
+            let root_ca = Spec { subject: root, ..CA }.self_signed();
+            let int = Spec { subject: intermediate, ..CA }.signed_by(&root_ca);
             people.insert(root, root_ca);
             people.insert(intermediate, int);
         }
-        people.insert("Expired", Spec { not_after: (2025, 1, 1), ..Spec::default() }.self_signed());
-        let renewed = Spec { not_after: (2031, 1, 1), ..Spec::default() }
-            .self_signed_with(people["CA1"].key_copy());
+        people.insert("Expired", Spec { not_after: (2025, 1, 1), ..CA }.self_signed());
+        let renewed = Spec { not_after: (2091, 1, 1), ..CA }.self_signed_with(&people["CA1"].key);
         people.insert("CA1renewed", renewed);
         Self::with(people.into_iter().map(|(name, person)| (name, Arc::new(person))))
     }
@@ -51,7 +50,7 @@ impl Scene {
     pub fn with(people: impl Iterator<Item = (&'static str, Arc<Identity>)>) -> Self {
         Self {
             people: people.collect(),
-            now: pki::now(),
+            now: certs::now(),
             ca_crt: None,
             tls_crt: None,
             record: None,
@@ -74,7 +73,7 @@ impl Scene {
 
     /// The keeper asks for certificates by names, in a write that leaves all as it is.
     pub fn repair(&mut self, names: &str) -> Decision {
-        let repaired = |name| self.get(name).der().to_vec().into();
+        let repaired = |name| self.get(name).der.to_vec().into();
         let repair = names.split_whitespace().map(repaired).collect();
         self.ask(repair)
     }
@@ -109,7 +108,7 @@ impl Scene {
     }
 
     pub fn leaf(&self, issuer: &str) -> Vec<u8> {
-        pki::leaf(self.get(issuer), true).pem().into_bytes()
+        certs::leaf(self.get(issuer), true).pem.clone().into_bytes()
     }
 
     pub fn entries(&self, bundle: &str) -> Vec<Entry> {
@@ -118,7 +117,7 @@ impl Scene {
             .split_whitespace()
             .filter_map(|name| name.strip_suffix('*'))
             .map(|name| Entry {
-                sha256: self.get(name).fingerprint(),
+                sha256: Fingerprint::of(&self.get(name).der),
                 since: day_before,
                 until: None,
             })
@@ -126,12 +125,14 @@ impl Scene {
     }
 
     pub fn pem(&self, bundle: &str) -> String {
-        bundle.split_whitespace().map(|name| self.get(name.trim_end_matches('*')).pem()).collect()
+        bundle
+            .split_whitespace()
+            .map(|name| self.get(name.trim_end_matches('*')).pem.as_str())
+            .collect()
     }
 
     pub fn settings(&self) -> Settings {
-        let distrust: Vec<_> =
-            self.distrust.iter().map(|name| self.get(name).fingerprint().to_string()).collect();
+        let distrust: Vec<_> = self.distrust.iter().map(|name| self.get(name).sha256()).collect();
         let distrust = distrust.join(",");
         let raw = Raw {
             keep: Some(self.keep),
@@ -183,10 +184,12 @@ impl Scene {
         let text = String::from_utf8(self.ca_crt.clone().unwrap_or_default()).unwrap();
         let mut shown = Vec::new();
         for block in text.split_inclusive("-----END CERTIFICATE-----\n") {
-            let found = self.people.iter().find(|(_, person)| block.contains(&person.pem()));
+            let found = self.people.iter().find(|(_, person)| block.contains(&person.pem));
             let Some((name, person)) = found else { continue };
-            let carried =
-                self.record.as_ref().is_some_and(|r| r.entry(person.fingerprint()).is_some());
+            let carried = self
+                .record
+                .as_ref()
+                .is_some_and(|r| r.entry(Fingerprint::of(&person.der)).is_some());
             shown.push(format!("{name}{}", if carried { "*" } else { "" }));
         }
         shown.join(" ")

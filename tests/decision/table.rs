@@ -119,8 +119,8 @@ fn another_encoding_is_the_same_certificate() {
     for text in [
         ca.pem_wrapped(64, "\r\n"),
         ca.pem_wrapped(76, "\n"),
-        format!("# comment\n\n{}trailer\n", ca.pem()),
-        ca.pem().trim_end().to_owned(),
+        format!("# comment\n\n{}trailer\n", ca.pem),
+        ca.pem.trim_end().to_owned(),
     ] {
         let decision = scene.decide(Some(text.as_bytes()), None);
         assert_eq!((decision.ca_crt, decision.case), (None, Case::FirstContact));
@@ -182,7 +182,7 @@ fn many_blocks_of_few_certificates_are_no_trust_store_either_time() {
 
 #[test]
 fn more_than_64_certificates_are_a_trust_store() {
-    let many: Vec<_> = (0..65).map(|_| crate::pki::ca().pem()).collect();
+    let many: Vec<_> = (0..65).map(|_| devtools::certs::ca().pem).collect();
     let mut scene = scene("CA1");
     let decision = scene.decide(Some(many.concat().as_bytes()), None);
     assert_eq!((decision.case, decision.ca_crt), (Case::TrustStore, None));
@@ -216,7 +216,7 @@ fn a_stored_text_of_more_blocks_than_we_could_have_left_is_a_trust_store() {
 fn without_room_fewer_are_carried() {
     let mut scene = scene("CA2 CA1*");
     scene.keep = "2";
-    let one = scene.get("CA2").pem().len();
+    let one = scene.get("CA2").pem.len();
     scene.room = one + one / 2;
     let decision = scene.write("CA3");
     assert_eq!(scene.shows(), "CA3 CA2*");
@@ -230,7 +230,7 @@ fn without_room_fewer_are_carried() {
 #[test]
 fn room_is_used_to_the_last_byte() {
     let mut scene = scene("CA1");
-    let (incoming, one) = (scene.pem("CA2"), scene.get("CA1").pem().len());
+    let (incoming, one) = (scene.pem("CA2"), scene.get("CA1").pem.len());
     // A final newline that is missing is added, and counts.
     for (text, needed) in [(incoming.as_str(), one), (incoming.trim_end(), one + 1)] {
         scene.room = needed - 1;

@@ -10,7 +10,6 @@ mod support {
     pub(crate) mod binary;
     pub(crate) mod program;
     pub(crate) mod rig;
-    pub(crate) mod serving_pki;
 }
 
 mod dns;

@@ -119,8 +119,7 @@ impl History {
             }
             Event::Distrust(ca) => {
                 self.distrusted.push(ca);
-                let all: Vec<String> =
-                    self.distrusted.iter().map(|ca| CAS[*ca].fingerprint().to_string()).collect();
+                let all: Vec<String> = self.distrusted.iter().map(|ca| CAS[*ca].sha256()).collect();
                 annotate(world, names::DISTRUST, &json!(all.join(",")));
             }
             Event::Window(hours) => {
@@ -220,7 +219,7 @@ impl History {
         let hours = world.annotation(names::WINDOW).and_then(|text| text.strip_suffix('h'));
         let window: Option<i64> = hours.map(|hours| hours.parse().unwrap());
         for (ca, since, until) in world.carried() {
-            let print = CAS[ca].fingerprint().to_string();
+            let print = CAS[ca].sha256();
             prop_assert!(!distrust.contains(&print), "CA {ca} is distrusted, and carried");
             let by_window = window.map(|hours| since + SignedDuration::from_hours(hours));
             let ends = by_window.into_iter().chain(until).min();

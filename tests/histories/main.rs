@@ -3,8 +3,5 @@
 //! waits.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/pki.rs"]
-mod pki;
-
 mod laws;
 mod world;

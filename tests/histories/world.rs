@@ -1,5 +1,6 @@
 //! One Secret, a webhook that answers for its writes, and a keeper that looks at it after each.
 
+use devtools::certs::{self, Identity};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -17,13 +18,11 @@ use ca_overlap::overlap::staged;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::pki::{self, Identity};
-
 /// Four roots of one subject, as legacy generators make them.
-pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..4).map(|_| pki::ca()).collect());
+pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..4).map(|_| certs::ca()).collect());
 /// Three leafs of each.
 static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    CAS.iter().flat_map(|ca| (0..LEAFS_OF_EACH).map(|_| pki::leaf(ca, true).pem())).collect()
+    CAS.iter().flat_map(|ca| (0..LEAFS_OF_EACH).map(|_| certs::leaf(ca, true).pem)).collect()
 });
 pub const LEAFS_OF_EACH: usize = 3;
 pub const SETTLE: Duration = Duration::from_secs(120);
@@ -84,7 +83,7 @@ pub fn set_pair(object: &mut Value, leaf: usize) {
 }
 
 pub fn set_ca(object: &mut Value, ca: usize) {
-    object["data"]["ca.crt"] = encoded(&CAS[ca].pem());
+    object["data"]["ca.crt"] = encoded(&CAS[ca].pem);
 }
 
 /// As a generator makes it that knows nothing of us.
@@ -105,7 +104,7 @@ impl World {
         installation.settle = SETTLE;
         let mut world = Self {
             stored: Value::Null,
-            now: pki::now(),
+            now: certs::now(),
             is_webhook_up: true,
             is_keeper_up: true,
             heard: staged::Keeper::Alive,
@@ -298,9 +297,7 @@ impl World {
     pub fn cas(&self) -> Vec<usize> {
         let text = self.text("ca.crt").unwrap_or_default();
         let blocks = text.split_inclusive("-----END CERTIFICATE-----\n");
-        blocks
-            .map(|block| CAS.iter().position(|ca| block == ca.pem()).expect("a known CA"))
-            .collect()
+        blocks.map(|block| CAS.iter().position(|ca| block == ca.pem).expect("a known CA")).collect()
     }
 
     /// What the record says of each CA that is there: when it began, and its end.
@@ -308,7 +305,7 @@ impl World {
         let record: Value =
             self.annotation(names::CARRIED).map_or(json!([]), |t| serde_json::from_str(t).unwrap());
         let entry = |entry: &Value| {
-            let is_it = |ca: &Identity| entry["sha256"] == ca.fingerprint().to_string().as_str();
+            let is_it = |ca: &Identity| entry["sha256"] == ca.sha256().as_str();
             let date = |key: &str| entry[key].as_str().map(|text| text.parse().unwrap());
             let ca = CAS.iter().position(is_it).expect("a known CA");
             (ca, date("since").expect("a beginning"), date("until"))

@@ -5,17 +5,17 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use super::support::certs::{Ca, VALID};
-use super::support::command::{command, run, sha256};
-use super::support::secrets::tls_secret;
+use super::support::command::{command, run};
 use super::support::{cluster, namespace, plane};
+use devtools::certs;
+use devtools::secrets::tls_secret;
 
 #[tokio::test]
 async fn a_rotation_is_explained_as_the_webhook_stored_it() {
     let test = "a_rotation_is_explained_as_the_webhook_stored_it";
     let Some(cluster) = cluster(test).await else { return };
     let secrets = cluster.namespace(test).await;
-    let (old, new) = (Ca::new("Old Root CA"), Ca::new("New Root CA"));
+    let (old, new) = (certs::ca_named("Old Root CA"), certs::ca_named("New Root CA"));
     secrets.create(&tls_secret("it", &old.pem, &old.leaf("it"))).await.ok();
     secrets.put("it", &tls_secret("it", &new.pem, &new.leaf("it"))).await.ok();
     let kubeconfig = cluster.plane.admin_kubeconfig();
@@ -33,12 +33,9 @@ async fn a_rotation_is_explained_as_the_webhook_stored_it() {
     let ca_crt = &document["inspected"][0]["ca.crt"];
     assert_eq!(
         (&ca_crt[0]["sha256"], &ca_crt[0]["carried"]),
-        (&json!(sha256(&new.der)), &json!(false))
+        (&json!(new.sha256()), &json!(false))
     );
-    assert_eq!(
-        (&ca_crt[1]["sha256"], &ca_crt[1]["carried"]),
-        (&json!(sha256(&old.der)), &json!(true))
-    );
+    assert_eq!((&ca_crt[1]["sha256"], &ca_crt[1]["carried"]), (&json!(old.sha256()), &json!(true)));
 }
 
 #[tokio::test]
@@ -46,7 +43,7 @@ async fn a_file_counts_more_than_a_secret_and_what_is_missing_is_named() {
     let test = "a_file_counts_more_than_a_secret_and_what_is_missing_is_named";
     let Some(plane) = plane(test).await else { return };
     let secrets = namespace(plane, test, &json!({})).await;
-    let (stored, in_file) = (Ca::new("Stored"), Ca::with("In a file", VALID, true));
+    let (stored, in_file) = (certs::ca_named("Stored"), certs::ca_named("In a file"));
     secrets.create(&tls_secret("it", &stored.pem, &stored.leaf("it"))).await.ok();
     let name = format!("{}/it", secrets.namespace);
     let kubeconfig = plane.admin_kubeconfig();

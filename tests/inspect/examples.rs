@@ -3,9 +3,10 @@
 use ca_overlap::tools::inspect::Rule;
 use serde_json::Value;
 
-use super::made::{CA, LEAF, Made, Spec, annotated, ca, carrying, secret, tls};
+use super::made::{CA, LEAF, annotated, ca, carrying, secret, tls};
 use super::stores;
-use super::support::command::sha256;
+use devtools::certs::sha256;
+use devtools::certs::{Identity, Spec};
 
 pub struct Example {
     pub rule: Rule,
@@ -35,43 +36,43 @@ fn with_leaf(spec: &Spec<'_>) -> Value {
 
 fn leaf() -> Vec<Example> {
     let (one, two) = (ca("Root 1"), ca("Root 2"));
-    let brief = Spec { end: (2026, 6, 1), ..CA }.self_signed();
+    let brief = Spec { not_after: (2026, 6, 1), ..CA }.self_signed();
     vec![
         example(
             Rule::LeafNotChained,
-            tls(&[&two], &[&one.leaf()]),
+            tls(&[&two], &[&LEAF.signed_by(&one)]),
             &[],
-            tls(&[&one], &[&one.leaf()]),
+            tls(&[&one], &[&LEAF.signed_by(&one)]),
         ),
         example(
             Rule::LeafNeedsCarriedCa,
-            carrying(tls(&[&two, &one], &[&one.leaf()]), &one, None),
+            carrying(tls(&[&two, &one], &[&LEAF.signed_by(&one)]), &one, None),
             &[Rule::ActiveCaNotFirst],
-            carrying(tls(&[&two, &one], &[&two.leaf()]), &one, None),
+            carrying(tls(&[&two, &one], &[&LEAF.signed_by(&two)]), &one, None),
         ),
         example(
             Rule::LeafOutlivesCa,
-            tls(&[&brief], &[&brief.leaf()]),
+            tls(&[&brief], &[&LEAF.signed_by(&brief)]),
             &[],
-            tls(&[&brief], &[&Spec { end: (2026, 6, 1), ..LEAF }.signed_by(&brief)]),
+            tls(&[&brief], &[&Spec { not_after: (2026, 6, 1), ..LEAF }.signed_by(&brief)]),
         ),
         example(
             Rule::LeafExpired,
-            with_leaf(&Spec { end: (2026, 3, 1), ..LEAF }),
+            with_leaf(&Spec { not_after: (2026, 3, 1), ..LEAF }),
             &[],
-            with_leaf(&Spec { end: (2026, 4, 1), ..LEAF }),
+            with_leaf(&Spec { not_after: (2026, 4, 1), ..LEAF }),
         ),
         example(
             Rule::LeafExpiring,
-            with_leaf(&Spec { end: (2026, 3, 3), ..LEAF }),
+            with_leaf(&Spec { not_after: (2026, 3, 3), ..LEAF }),
             &[],
-            with_leaf(&Spec { end: (2026, 3, 10), ..LEAF }),
+            with_leaf(&Spec { not_after: (2026, 3, 10), ..LEAF }),
         ),
         example(
             Rule::LeafNotYetValid,
-            with_leaf(&Spec { begin: (2026, 3, 2), ..LEAF }),
+            with_leaf(&Spec { not_before: (2026, 3, 2), ..LEAF }),
             &[],
-            with_leaf(&Spec { begin: (2026, 3, 1), ..LEAF }),
+            with_leaf(&Spec { not_before: (2026, 3, 1), ..LEAF }),
         ),
         example(
             Rule::LeafWithoutNames,
@@ -84,50 +85,50 @@ fn leaf() -> Vec<Example> {
 
 fn chain() -> Vec<Example> {
     let (one, other) = (ca("Root 1"), ca("Other"));
-    let renewed = one.renewed(&Spec { subject: "Root 1", ..CA });
+    let renewed = Spec { subject: "Root 1", ..CA }.self_signed_with(&one.key);
     vec![
         example(
             Rule::RootInChainDiffers,
-            tls(&[&one], &[&one.leaf(), &renewed]),
+            tls(&[&one], &[&LEAF.signed_by(&one), &renewed]),
             &[],
-            tls(&[&one, &renewed], &[&one.leaf(), &renewed]),
+            tls(&[&one, &renewed], &[&LEAF.signed_by(&one), &renewed]),
         ),
         example(
             Rule::ActiveCaNotFirst,
-            tls(&[&other, &one], &[&one.leaf()]),
+            tls(&[&other, &one], &[&LEAF.signed_by(&one)]),
             &[],
-            tls(&[&one, &other], &[&one.leaf()]),
+            tls(&[&one, &other], &[&LEAF.signed_by(&one)]),
         ),
     ]
 }
 
 fn bundle() -> Vec<Example> {
     let one = ca("Root 1");
-    let leaf = one.leaf();
+    let leaf = LEAF.signed_by(&one);
     let with = |spec: &Spec<'_>| tls(&[&one, &spec.self_signed()], &[&leaf]);
     let other = Spec { subject: "Root 2", ..CA };
     let serial = |serial| Some(serial);
     let intermediate = Spec { subject: "Int", serial: serial(7), ..CA }.signed_by(&one);
     let numbered = |number| Spec { serial: serial(number), ..LEAF }.signed_by(&one);
-    let renewed = one.renewed(&Spec { subject: "Root 1", ..CA });
+    let renewed = Spec { subject: "Root 1", ..CA }.self_signed_with(&one.key);
     vec![
         example(
             Rule::CaExpired,
-            with(&Spec { end: (2026, 3, 1), ..other }),
+            with(&Spec { not_after: (2026, 3, 1), ..other }),
             &[],
-            with(&Spec { end: (2026, 4, 1), ..other }),
+            with(&Spec { not_after: (2026, 4, 1), ..other }),
         ),
         example(
             Rule::CaExpiring,
-            with(&Spec { end: (2026, 3, 4), ..other }),
+            with(&Spec { not_after: (2026, 3, 4), ..other }),
             &[],
-            with(&Spec { end: (2026, 3, 10), ..other }),
+            with(&Spec { not_after: (2026, 3, 10), ..other }),
         ),
         example(
             Rule::CaNotYetValid,
-            with(&Spec { begin: (2026, 3, 2), ..other }),
+            with(&Spec { not_before: (2026, 3, 2), ..other }),
             &[],
-            with(&Spec { begin: (2026, 3, 1), ..other }),
+            with(&Spec { not_before: (2026, 3, 1), ..other }),
         ),
         example(Rule::NotACa, with(&Spec { is_ca: false, ..other }), &[], with(&other)),
         example(
@@ -171,8 +172,8 @@ fn blocks() -> Vec<Example> {
 
 fn whole() -> Vec<Example> {
     let (one, two) = (ca("Root 1"), ca("Root 2"));
-    let pem = |all: &[&Made]| all.iter().map(|made| made.pem.as_str()).collect::<String>();
-    let signer = |all: &[&Made]| secret(&[("ca.crt", pem(all).as_bytes()), ("ca.key", b"x")]);
+    let pem = |all: &[&Identity]| all.iter().map(|made| made.pem.as_str()).collect::<String>();
+    let signer = |all: &[&Identity]| secret(&[("ca.crt", pem(all).as_bytes()), ("ca.key", b"x")]);
     let sized = |size: usize| {
         secret(&[("ca.crt", one.pem.as_bytes()), ("blob", "A".repeat(size).as_bytes())])
     };
@@ -187,8 +188,8 @@ fn whole() -> Vec<Example> {
 
 fn state() -> Vec<Example> {
     let (one, two) = (ca("Root 1"), ca("Root 2"));
-    let plain = || tls(&[&two], &[&two.leaf()]);
-    let overlap = |leaf: &Made| tls(&[&two, &one], &[leaf]);
+    let plain = || tls(&[&two], &[&LEAF.signed_by(&two)]);
+    let overlap = |leaf: &Identity| tls(&[&two, &one], &[leaf]);
     let over = Some("2026-02-28T00:00:00Z");
     let lasting = Some("2026-03-02T00:00:00Z");
     let asked = |secret| annotated(secret, "ask", "retire");
@@ -201,9 +202,9 @@ fn state() -> Vec<Example> {
         ),
         example(
             Rule::RetireBlocked,
-            carrying(overlap(&one.leaf()), &one, over),
+            carrying(overlap(&LEAF.signed_by(&one)), &one, over),
             &[Rule::LeafNeedsCarriedCa, Rule::ActiveCaNotFirst],
-            carrying(overlap(&two.leaf()), &one, lasting),
+            carrying(overlap(&LEAF.signed_by(&two)), &one, lasting),
         ),
         example(
             Rule::RecordUnreadable,
@@ -225,17 +226,17 @@ fn state() -> Vec<Example> {
         ),
         example(
             Rule::AskNotSeen,
-            asked(carrying(overlap(&two.leaf()), &one, over)),
+            asked(carrying(overlap(&LEAF.signed_by(&two)), &one, over)),
             &[],
-            asked(carrying(overlap(&two.leaf()), &one, lasting)),
+            asked(carrying(overlap(&LEAF.signed_by(&two)), &one, lasting)),
         ),
     ]
 }
 
 fn staged() -> Vec<Example> {
     let (one, two) = (ca("Root 1"), ca("Root 2"));
-    let (held, pending) = (one.leaf(), two.leaf());
-    let pem = |all: &[&Made]| all.iter().map(|made| made.pem.as_str()).collect::<String>();
+    let (held, pending) = (LEAF.signed_by(&one), LEAF.signed_by(&two));
+    let pem = |all: &[&Identity]| all.iter().map(|made| made.pem.as_str()).collect::<String>();
     let object = secret(&[
         ("ca.crt", pem(&[&two, &one]).as_bytes()),
         ("tls.crt", held.pem.as_bytes()),

@@ -7,8 +7,9 @@ use std::process::{Command, Stdio};
 use base64::prelude::*;
 use serde_json::{Value, json};
 
-use super::made::{LEAF, Spec, ca, carrying, secret, tls};
+use super::made::{LEAF, ca, carrying, secret, tls};
 use super::{CANARY, NOW, inspect, support};
+use devtools::certs::Spec;
 
 #[test]
 fn each_certificate_is_shown_with_its_role() {
@@ -58,7 +59,7 @@ fn each_certificate_is_shown_with_its_role() {
 #[test]
 fn pem_der_yaml_and_lists_are_read_alike() {
     let (root, other) = (ca("Root 1"), ca("Root 2"));
-    let leaf = root.leaf();
+    let leaf = LEAF.signed_by(&root);
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &[u8]| fs::write(dir.path().join(name), content).unwrap();
     write("ca.pem", root.pem.as_bytes());
@@ -119,7 +120,7 @@ fn standard_input_is_read() {
 fn what_the_webhook_leaves_alone_is_said() {
     let root = ca("Root");
     let object = |change: &dyn Fn(&mut Value)| {
-        let mut secret = tls(&[&root], &[&root.leaf()]);
+        let mut secret = tls(&[&root], &[&LEAF.signed_by(&root)]);
         change(&mut secret);
         secret
     };
@@ -145,7 +146,7 @@ fn a_secret_without_ca_crt_is_explained_too() {
     let dir = tempfile::tempdir().unwrap();
     for (key, said) in [("blob", "nothing to overlap"), ("ca-cert.pem", "may be under ca-cert.pem")]
     {
-        let leaf = root.leaf();
+        let leaf = LEAF.signed_by(&root);
         let secret = secret(&[(key, root.pem.as_bytes()), ("tls.crt", leaf.pem.as_bytes())]);
         fs::write(dir.path().join("it.json"), secret.to_string()).unwrap();
         let ended = inspect(dir.path(), &["it.json"]);
@@ -158,7 +159,7 @@ fn a_secret_without_ca_crt_is_explained_too() {
 fn names_that_would_steer_a_terminal_or_fill_it_are_tamed() {
     let subject = format!("a\u{1b}[2J{}", "x".repeat(250));
     let root = Spec { subject: &subject, ..super::made::CA }.self_signed();
-    let mut secret = tls(&[&root], &[&root.leaf()]);
+    let mut secret = tls(&[&root], &[&LEAF.signed_by(&root)]);
     secret["metadata"]["name"] = json!(format!("{}\u{1b}[31m", "n".repeat(250)));
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("it.json"), secret.to_string()).unwrap();

@@ -5,9 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::made::{annotated, ca, secret};
+use super::made::{LEAF, annotated, ca, secret};
 use super::rules;
-use super::support::command::sha256;
 
 fn file(name: &str) -> Vec<u8> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/keystores");
@@ -32,7 +31,7 @@ pub fn pairs() -> Vec<(Value, Value)> {
     let encrypted = || with_store("truststore.p12", "truststore.p12", &other.pem);
     pairs.push((written(encrypted(), "2026-01-01"), written(encrypted(), "2026-02-02")));
     // … and by whether somebody else added to ca.crt.
-    let entry = json!([{"sha256": sha256(&other.der), "since": "2026-02-01T00:00:00Z"}]);
+    let entry = json!([{"sha256": other.sha256(), "since": "2026-02-01T00:00:00Z"}]);
     let carrying = annotated(encrypted(), "carried", &entry.to_string());
     pairs.push((carrying, encrypted()));
     pairs
@@ -55,7 +54,7 @@ fn a_keystore_is_compared_with_the_leaf() {
     // The file holds the CA alone, as a keystore that was made before the leaf would.
     let store = file("truststore.jks");
     let root = ca("Root 1");
-    let leaf = root.leaf();
+    let leaf = LEAF.signed_by(&root);
     let data = [
         ("ca.crt", root.pem.as_bytes()),
         ("tls.crt", leaf.pem.as_bytes()),

@@ -14,7 +14,7 @@ use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::certs::{Ca, Leaf, bundle};
+use devtools::certs::{self, Identity, bundle};
 
 const WRITTEN: &str = "2026-03-01T10:00:00Z";
 const SETTLED: &str = "2026-03-01T10:02:00Z";
@@ -23,15 +23,15 @@ const RULES: fn() -> Rules =
 
 /// A rotation of a group from CA1 to CA2.
 struct Group {
-    old: Ca,
-    new: Ca,
-    held: Leaf,
-    waiting: Leaf,
+    old: Identity,
+    new: Identity,
+    held: Identity,
+    waiting: Identity,
 }
 
 impl Group {
     fn new() -> Self {
-        let (old, new) = (Ca::new("CA"), Ca::new("CA"));
+        let (old, new) = (certs::ca_named("CA"), certs::ca_named("CA"));
         let (held, waiting) = (old.leaf("envoy"), new.leaf("envoy"));
         Self { old, new, held, waiting }
     }
@@ -40,7 +40,7 @@ impl Group {
     fn secret(&self, name: &str, is_staged: bool, annotations: &Value) -> Value {
         let encoded = |text: &str| BASE64_STANDARD.encode(text);
         let since = WRITTEN.parse().unwrap();
-        let print = |leaf: &Leaf| Fingerprint::of(leaf.certificate.as_bytes());
+        let print = |leaf: &Identity| Fingerprint::of(leaf.pem.as_bytes());
         let (held, pending) = (print(&self.held), print(&self.waiting));
         let stage = Stage { since, held, pending, moved: 0 }.to_annotation();
         let sha256 = Fingerprint::of(&self.old.der);
@@ -55,12 +55,12 @@ impl Group {
             },
             "data": {
                 "ca.crt": encoded(&bundle(&[&self.new, &self.old])),
-                "tls.crt": encoded(&served.certificate),
+                "tls.crt": encoded(&served.pem),
             },
         });
         if is_staged {
             secret["metadata"]["annotations"][names::STAGED] = stage.into();
-            secret["data"]["pending.tls.crt"] = encoded(&self.waiting.certificate).into();
+            secret["data"]["pending.tls.crt"] = encoded(&self.waiting.pem).into();
         } else {
             secret["metadata"]["labels"][names::PHASE] = "overlap".into();
         }

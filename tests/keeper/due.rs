@@ -11,15 +11,15 @@ use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 use serde_json::json;
 
-use crate::support::certs::{Ca, EXPIRED, bundle};
+use devtools::certs::{self, CA, Identity, Spec, bundle};
 
 const START: &str = "2026-03-01T10:00:00Z";
 const UNTIL: &str = "2026-03-02T10:00:00Z";
 
 /// CA2 is the generator's own, CA1 is carried for a day; the leaf is CA2's.
 struct Scene {
-    old: Ca,
-    new: Ca,
+    old: Identity,
+    new: Identity,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     ca_crt: String,
@@ -32,16 +32,16 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        Self::of(Ca::new("CA1"), Ca::new("CA2"))
+        Self::of(certs::ca_named("CA1"), certs::ca_named("CA2"))
     }
 
-    fn of(old: Ca, new: Ca) -> Self {
+    fn of(old: Identity, new: Identity) -> Self {
         let record = json!([{"sha256": fingerprint(&old), "since": START, "until": UNTIL}]);
         Self {
             labels: BTreeMap::from([(names::PHASE.into(), "overlap".into())]),
             annotations: BTreeMap::from([(names::CARRIED.into(), record.to_string())]),
             ca_crt: bundle(&[&new, &old]),
-            tls_crt: new.leaf("envoy").certificate,
+            tls_crt: new.leaf("envoy").pem,
             pending: None,
             keys: Vec::new(),
             is_immutable: false,
@@ -57,7 +57,7 @@ impl Scene {
     }
 
     fn leaf_of_the_old(mut self) -> Self {
-        self.tls_crt = self.old.leaf("envoy").certificate;
+        self.tls_crt = self.old.leaf("envoy").pem;
         self
     }
 
@@ -77,7 +77,7 @@ impl Scene {
     }
 }
 
-fn fingerprint(ca: &Ca) -> Fingerprint {
+fn fingerprint(ca: &Identity) -> Fingerprint {
     Fingerprint::of(&ca.der)
 }
 
@@ -111,7 +111,10 @@ fn a_shorter_window_counts_from_the_beginning() {
 
 #[test]
 fn expiry_and_distrust_end_it_before_the_deadline() {
-    let expired = Scene::of(Ca::with("CA1", EXPIRED, true), Ca::new("CA2"));
+    let expired = Scene::of(
+        Spec { subject: "CA1", not_after: (2021, 1, 1), ..CA }.self_signed(),
+        certs::ca_named("CA2"),
+    );
     assert!(matches!(expired.at(START).due, Some(Due::Retire(_))));
 
     let scene = Scene::new();
@@ -237,7 +240,7 @@ fn a_trust_store_and_garbage_are_left_alone() {
 /// The trust of both is there, the old pair serves, the new one waits.
 fn staged() -> Scene {
     let mut scene = Scene::new().leaf_of_the_old();
-    let pending = scene.new.leaf("envoy").certificate;
+    let pending = scene.new.leaf("envoy").pem;
     let stage = Stage {
         since: time(START),
         held: Fingerprint::of(scene.tls_crt.as_bytes()),

@@ -32,9 +32,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::scene::sha256;
-use crate::support::certs::{Ca, bundle};
-use crate::support::secrets::tls_secret;
+use devtools::certs::{self, bundle};
+use devtools::secrets::tls_secret;
 
 /// How the store answers a PATCH of a Secret instead of doing it.
 #[derive(Clone, Copy, Debug)]
@@ -252,9 +251,9 @@ impl Rig {
 
     /// A Secret in which a carried CA has been over for long. Gives what its generator wrote.
     fn due(&self, name: &str) -> String {
-        let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+        let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
         let mut object = tls_secret(name, &bundle(&[&new, &old]), &new.leaf("envoy"));
-        let record = json!([{"sha256": sha256(&old.der), "since": "2026-01-01T00:00:00Z"}]);
+        let record = json!([{"sha256": old.sha256(), "since": "2026-01-01T00:00:00Z"}]);
         object["metadata"] = json!({
             "name": name, "namespace": "n", "uid": name, "managedFields": [{}],
             "labels": {names::PHASE: "overlap"},

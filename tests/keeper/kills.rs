@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use crate::promote::hears_of_the_lease;
 use crate::proxy::Proxy;
 use crate::scene::{Keeper, ROLE, Rotation, Scene, eventually};
-use crate::support::certs::{Ca, bundle};
-use crate::support::secrets::{Answer, MERGE, tls_secret};
 use crate::workload::Workload;
+use devtools::certs::{self, bundle};
+use devtools::secrets::{Answer, MERGE, tls_secret};
 
 /// Histories at a time.
 const AT_ONCE: usize = 6;
@@ -189,7 +189,7 @@ impl Task {
             return;
         }
         rotation.secrets.delete("envoy").await.ok();
-        let ca = Ca::new("anew");
+        let ca = certs::ca_named("anew");
         let secret = tls_secret("envoy", &ca.pem, &ca.leaf("envoy"));
         rotation.generation.push(ca);
         rotation.secrets.create(&secret).await.ok();

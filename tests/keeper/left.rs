@@ -4,8 +4,8 @@ use ca_overlap::names;
 use serde_json::{Value, json};
 
 use crate::scene::{Rotation, Scene};
-use crate::support::certs::Ca;
-use crate::support::secrets::{MERGE, tls_secret};
+use devtools::certs;
+use devtools::secrets::{MERGE, tls_secret};
 
 #[tokio::test]
 async fn where_the_webhook_leaves_data_alone_nothing_is_asked() {
@@ -55,22 +55,21 @@ async fn what_another_write_ends_is_said_too() {
     rotation.rotate().await;
     scene.event(&rotation, "Overlapping").await;
     rotation.rotate().await;
-    let first = crate::scene::sha256(&rotation.generation[0].der);
+    let first = devtools::certs::sha256(&rotation.generation[0].der);
     let event = scene.event(&rotation, "Retired").await;
     let note = event["note"].as_str().unwrap();
     assert!(note.contains(&first) && note.contains("later rotation"), "{note}");
     assert!(keeper.asks("retire", "done").await < 1.0, "nobody has asked");
 
     // One that its generator bundles by itself from now on has not gone.
-    let (ca, second) = (Ca::new("CA4"), &rotation.generation[1]);
+    let (ca, second) = (certs::ca_named("CA4"), &rotation.generation[1]);
     let both = format!("{}{}{}", ca.pem, rotation.generation[2].pem, second.pem);
     secrets.apply("envoy", "helm", false, &tls_secret("envoy", &both, &ca.leaf("e"))).await.ok();
-    let marker =
-        json!({"metadata": {"annotations": {names::DISTRUST: crate::scene::sha256(&ca.der)}}});
+    let marker = json!({"metadata": {"annotations": {names::DISTRUST: ca.sha256()}}});
     secrets.patch("envoy", MERGE, "", &marker).await.ok();
     // The keeper has seen it when it says so.
     scene.event(&rotation, "Distrusted").await;
     let retired: Vec<Value> = scene.events(&rotation, "Retired").await;
-    let second = crate::scene::sha256(&second.der);
+    let second = second.sha256();
     assert!(!retired.iter().any(|event| event["note"].to_string().contains(&second)));
 }

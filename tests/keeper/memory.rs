@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::support::certs::{Ca, bundle};
-use crate::support::secrets::tls_secret;
+use devtools::certs::{self, Identity, bundle};
+use devtools::secrets::tls_secret;
 
 const NOW: &str = "2026-03-01T10:00:00Z";
 const RECORD: &str = "[]";
@@ -26,7 +26,7 @@ fn rules() -> Rules {
 }
 
 /// A Secret of `cas` with a leaf of the first, as the watch shows it.
-fn secret(uid: &str, cas: &[&Ca], annotations: &Value, mode: Option<&str>) -> SecretView {
+fn secret(uid: &str, cas: &[&Identity], annotations: &Value, mode: Option<&str>) -> SecretView {
     let mut object = tls_secret("envoy", &bundle(cas), &cas[0].leaf("envoy"));
     object["metadata"]["namespace"] = json!("n");
     object["metadata"]["uid"] = json!(uid);
@@ -51,25 +51,25 @@ fn compare_with(
 }
 
 /// To be carried from now on.
-fn anew(ca: &Ca) -> [Repaired; 1] {
-    [ca.der.clone().into()]
+fn anew(ca: &Identity) -> [Repaired; 1] {
+    [ca.der.to_vec().into()]
 }
 
 /// To be carried as [`carried`] says.
-fn as_before(ca: &Ca) -> [Repaired; 1] {
+fn as_before(ca: &Identity) -> [Repaired; 1] {
     let record = carried(ca)[names::CARRIED].as_str().unwrap().to_owned();
     let entry: Entry = Record::parse(&record).unwrap().entries()[0];
-    [Repaired { der: ca.der.clone(), entry: Some(entry) }]
+    [Repaired { der: ca.der.to_vec(), entry: Some(entry) }]
 }
 
-fn carried(ca: &Ca) -> Value {
-    let record = json!([{"sha256": crate::scene::sha256(&ca.der), "since": NOW}]).to_string();
+fn carried(ca: &Identity) -> Value {
+    let record = json!([{"sha256": ca.sha256(), "since": NOW}]).to_string();
     json!({names::CARRIED: record})
 }
 
 #[test]
 fn a_rotation_that_the_webhook_has_not_seen_is_found() {
-    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     for record in [json!({}), json!({names::CARRIED: RECORD})] {
         let before = secret("u", &[&old], &record, Some("bundle"));
         let after = secret("u", &[&new], &record, Some("bundle"));
@@ -81,7 +81,7 @@ fn a_rotation_that_the_webhook_has_not_seen_is_found() {
 
 #[test]
 fn what_the_webhook_has_seen_is_left_alone() {
-    let [one, two, three] = ["CA1", "CA2", "CA3"].map(Ca::new);
+    let [one, two, three] = ["CA1", "CA2", "CA3"].map(certs::ca_named);
     let first = secret("u", &[&one], &json!({}), Some("bundle"));
     let second = secret("u", &[&two, &one], &carried(&one), Some("bundle"));
     let third = secret("u", &[&three, &two], &carried(&two), Some("bundle"));
@@ -97,8 +97,8 @@ fn what_the_webhook_has_seen_is_left_alone() {
 
 #[test]
 fn what_the_settings_forbid_is_not_repaired() {
-    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
-    let distrust = json!({names::DISTRUST: crate::scene::sha256(&old.der)});
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
+    let distrust = json!({names::DISTRUST: old.sha256()});
     for (settings, mode) in
         [(json!({names::KEEP: "0"}), "bundle"), (json!({}), "off"), (distrust, "bundle")]
     {
@@ -110,7 +110,7 @@ fn what_the_settings_forbid_is_not_repaired() {
 
 #[test]
 fn a_new_object_gets_its_settings_and_its_overlap_back() {
-    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let settings = json!({names::KEEP: "2", names::WINDOW: "1h", names::CARRIED: RECORD});
     let before = secret("u", &[&old], &settings, Some("bundle"));
     let after = secret("v", &[&new], &json!({names::WINDOW: "2h"}), None);
@@ -122,7 +122,7 @@ fn a_new_object_gets_its_settings_and_its_overlap_back() {
     assert_eq!(restored, [(names::KEEP, "2".to_owned())], "what is set anew counts");
 
     // The restored settings count at once.
-    let distrust = json!({names::DISTRUST: crate::scene::sha256(&old.der)});
+    let distrust = json!({names::DISTRUST: old.sha256()});
     let before = secret("u", &[&old], &distrust, Some("bundle"));
     let plan = compare(&before, &secret("v", &[&new], &json!({}), None)).unwrap();
     assert!(plan.certificates.is_empty() && plan.annotations.contains_key(names::DISTRUST));
@@ -130,7 +130,7 @@ fn a_new_object_gets_its_settings_and_its_overlap_back() {
 
 #[test]
 fn what_is_lost_is_asked_for_and_not_written() {
-    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let settings = json!({names::KEEP: "2", names::RESTARTED: "T1"});
     let before = secret("u", &[&old], &settings, Some("bundle"));
     let repair = compare(&before, &secret("v", &[&new], &json!({}), None)).unwrap().repair();
@@ -141,7 +141,7 @@ fn what_is_lost_is_asked_for_and_not_written() {
 
 #[test]
 fn where_the_webhook_leaves_data_alone_no_certificate_is_asked_for() {
-    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let before = secret("u", &[&old], &json!({names::KEEP: "2"}), Some("staged"));
     let after = |change: Value| -> SecretView {
         let mut object = tls_secret("envoy", &new.pem, &new.leaf("envoy"));
@@ -169,7 +169,7 @@ fn where_the_webhook_leaves_data_alone_no_certificate_is_asked_for() {
 
 #[test]
 fn a_put_that_wiped_our_keys_is_found_and_a_person_who_took_them_away_is_obeyed() {
-    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let mut settings = carried(&old);
     settings[names::KEEP] = json!("2");
     let before = secret("u", &[&new, &old], &settings, Some("bundle"));
@@ -184,13 +184,13 @@ fn a_put_that_wiped_our_keys_is_found_and_a_person_who_took_them_away_is_obeyed(
 
 #[test]
 fn a_put_that_wiped_the_settings_of_a_secret_without_a_record_brings_no_distrusted_ca_back() {
-    let [stolen, new] = ["CA1", "CA2"].map(Ca::new);
-    let distrust = json!({names::DISTRUST: crate::scene::sha256(&stolen.der)});
+    let [stolen, new] = ["CA1", "CA2"].map(certs::ca_named);
+    let distrust = json!({names::DISTRUST: stolen.sha256()});
     let before = secret("u", &[&stolen], &distrust, Some("bundle"));
     let plan = compare(&before, &secret("u", &[&new], &json!({}), None)).unwrap();
     assert_eq!(plan.certificates, []);
     assert_eq!(plan.mode.as_deref(), Some("bundle"));
-    assert_eq!(plan.annotations[names::DISTRUST], crate::scene::sha256(&stolen.der));
+    assert_eq!(plan.annotations[names::DISTRUST], stolen.sha256());
     // A PATCH: the record stands, and what a person has taken away is not set again. It was
     // distrusted when it was last seen, so it is not brought back either.
     let mut listed = distrust;
@@ -202,8 +202,8 @@ fn a_put_that_wiped_the_settings_of_a_secret_without_a_record_brings_no_distrust
 
 #[test]
 fn what_was_distrusted_stays_so_beside_what_a_new_object_distrusts() {
-    let [stolen, new] = ["CA1", "CA2"].map(Ca::new);
-    let [stolen_sha256, other] = [&stolen.der[..], b"other"].map(crate::scene::sha256);
+    let [stolen, new] = ["CA1", "CA2"].map(certs::ca_named);
+    let [stolen_sha256, other] = [&stolen.der[..], b"other"].map(devtools::certs::sha256);
     let distrust = json!({names::DISTRUST: stolen_sha256});
     let before = secret("u", &[&stolen], &distrust, Some("bundle"));
     for (listed, expected) in [
@@ -222,7 +222,7 @@ fn what_was_distrusted_stays_so_beside_what_a_new_object_distrusts() {
 
 #[test]
 fn what_any_secret_distrusts_comes_back_nowhere() {
-    let [stolen, new] = ["CA1", "CA2"].map(Ca::new);
+    let [stolen, new] = ["CA1", "CA2"].map(certs::ca_named);
     let before = secret("u", &[&stolen], &json!({}), Some("bundle"));
     let after = secret("v", &[&new], &json!({}), Some("bundle"));
     assert_eq!(compare(&before, &after).unwrap().certificates, anew(&stolen));
@@ -231,7 +231,7 @@ fn what_any_secret_distrusts_comes_back_nowhere() {
 
 #[test]
 fn what_is_still_there_but_no_longer_listed_is_carried_again_with_its_dates() {
-    let [old, new, newer] = ["CA1", "CA2", "CA3"].map(Ca::new);
+    let [old, new, newer] = ["CA1", "CA2", "CA3"].map(certs::ca_named);
     let before = secret("u", &[&new, &old], &carried(&old), Some("bundle"));
     for uid in ["u", "v"] {
         // The same bytes, and those with a line more.
@@ -247,7 +247,7 @@ fn what_is_still_there_but_no_longer_listed_is_carried_again_with_its_dates() {
 
 #[test]
 fn deleted_and_created_again_and_again_the_dates_go_on() {
-    let [old, new] = ["CA1", "CA2"].map(Ca::new);
+    let [old, new] = ["CA1", "CA2"].map(certs::ca_named);
     let before = secret("u", &[&new, &old], &carried(&old), Some("bundle"));
     let plan = compare(&before, &secret("v", &[&new], &json!({}), Some("bundle"))).unwrap();
     assert_eq!(plan.certificates, as_before(&old));
@@ -255,7 +255,7 @@ fn deleted_and_created_again_and_again_the_dates_go_on() {
 
 #[test]
 fn a_namespace_that_is_younger_than_the_secret_is_another_one() {
-    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let mut object = tls_secret("envoy", &old.pem, &old.leaf("envoy"));
     object["metadata"]["uid"] = json!("u");
     let after = secret("v", &[&new], &json!({}), Some("bundle"));
@@ -279,7 +279,7 @@ fn a_namespace_that_is_younger_than_the_secret_is_another_one() {
 
 #[tokio::test(start_paused = true)]
 async fn memory_is_bounded_in_size_number_and_time() {
-    let ca = Ca::new("CA1");
+    let ca = certs::ca_named("CA1");
     let mut memory = Memory::default();
     let seen = secret("u", &[&ca], &json!({}), Some("bundle"));
     let key = |number: usize| Key::new("n", format!("s{number}"));
@@ -320,7 +320,7 @@ async fn memory_is_bounded_in_size_number_and_time() {
 
 #[tokio::test(start_paused = true)]
 async fn names_that_are_gone_for_longer_are_looked_at_less_often() {
-    let ca = Ca::new("CA1");
+    let ca = certs::ca_named("CA1");
     let mut memory = Memory::default();
     let key = Key::new("n", "s");
     memory.remember(&key, &secret("u", &[&ca], &json!({}), Some("bundle")));
@@ -335,7 +335,7 @@ async fn names_that_are_gone_for_longer_are_looked_at_less_often() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_lost_in_a_namespace_does_not_outlive_it() {
-    let ca = Ca::new("CA1");
+    let ca = certs::ca_named("CA1");
     let mut memory = Memory::default();
     let seen = secret("u", &[&ca], &json!({}), Some("bundle"));
     let [lost, alive, late] = ["lost", "alive", "late"].map(|name| Key::new("n", name));
@@ -356,7 +356,7 @@ async fn what_is_lost_in_a_namespace_does_not_outlive_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_has_only_lost_its_labels_is_remembered_for_as_long_as_the_webhook_is_away() {
-    let ca = Ca::new("CA1");
+    let ca = certs::ca_named("CA1");
     let mut memory = Memory::default();
     let seen = |uid: &str| secret(uid, &[&ca], &json!({}), Some("bundle"));
     let [wiped, recreated] = ["wiped", "recreated"].map(|name| Key::new("n", name));
@@ -385,7 +385,7 @@ async fn what_has_only_lost_its_labels_is_remembered_for_as_long_as_the_webhook_
 
 #[tokio::test(start_paused = true)]
 async fn a_namespace_is_read_anew_once_all_in_it_has_gone() {
-    let ca = Ca::new("CA1");
+    let ca = certs::ca_named("CA1");
     let mut memory = Memory::default();
     let seen = secret("u", &[&ca], &json!({}), Some("bundle"));
     let [tls, other] = ["tls", "other"].map(|name| Key::new("n", name));

@@ -13,13 +13,18 @@ use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::certs::{Ca, Leaf, bundle};
-use crate::support::secrets::tls_secret;
+use devtools::certs::{self, Identity, bundle};
+use devtools::secrets::tls_secret;
 
 const SINCE: &str = "2026-03-01T10:00:00Z";
 const UNTIL: &str = "2026-03-02T10:00:00Z";
 
-fn secret(cas: &[&Ca], leaf: &Leaf, annotations: &Value, phase: Option<&str>) -> SecretView {
+fn secret(
+    cas: &[&Identity],
+    leaf: &Identity,
+    annotations: &Value,
+    phase: Option<&str>,
+) -> SecretView {
     let mut object = tls_secret("envoy", &bundle(cas), leaf);
     object["metadata"]["uid"] = json!("u");
     object["metadata"]["annotations"] = annotations.clone();
@@ -29,9 +34,9 @@ fn secret(cas: &[&Ca], leaf: &Leaf, annotations: &Value, phase: Option<&str>) ->
     serde_json::from_value(object).unwrap()
 }
 
-fn carrying(cas: &[&Ca], until: Option<&str>) -> Value {
-    let entry = |ca: &&Ca| {
-        let mut entry = json!({"sha256": crate::scene::sha256(&ca.der), "since": SINCE});
+fn carrying(cas: &[&Identity], until: Option<&str>) -> Value {
+    let entry = |ca: &&Identity| {
+        let mut entry = json!({"sha256": ca.sha256(), "since": SINCE});
         entry["until"] = json!(until);
         entry.as_object_mut().unwrap().retain(|_, value| !value.is_null());
         entry
@@ -54,7 +59,7 @@ fn reasons(news: &[(Reason, String)]) -> Vec<Reason> {
 
 #[test]
 fn a_ca_that_goes_is_said_to_with_the_reason() {
-    let [one, two, three] = ["CA1", "CA2", "CA3"].map(Ca::new);
+    let [one, two, three] = ["CA1", "CA2", "CA3"].map(certs::ca_named);
     let leaf = two.leaf("envoy");
     let overlap = secret(&[&two, &one], &leaf, &carrying(&[&one], Some(UNTIL)), Some("overlap"));
     assert_eq!(reasons(&news(None, &overlap, SINCE)), [Reason::Overlapping]);
@@ -63,7 +68,7 @@ fn a_ca_that_goes_is_said_to_with_the_reason() {
     let retired = secret(&[&two], &leaf, &carrying(&[], None), None);
     let said = news(Some(&overlap), &retired, UNTIL);
     assert_eq!(reasons(&said), [Reason::Retired]);
-    let fingerprint = crate::scene::sha256(&one.der);
+    let fingerprint = one.sha256();
     assert!(said[0].1.contains(&fingerprint) && said[0].1.ends_with("because it was over"));
     // Before its time: the generator has ended it.
     let said = news(Some(&overlap), &retired, SINCE);
@@ -86,12 +91,12 @@ fn a_ca_that_goes_is_said_to_with_the_reason() {
 
 #[test]
 fn a_stage_that_ends_was_promoted_only_if_what_waited_serves() {
-    let [one, two] = ["CA1", "CA2"].map(Ca::new);
+    let [one, two] = ["CA1", "CA2"].map(certs::ca_named);
     let [held, pending, third] = [&one, &two, &two].map(|ca| ca.leaf("envoy"));
     let stage = Stage {
         since: SINCE.parse().unwrap(),
-        held: Fingerprint::of(held.certificate.as_bytes()),
-        pending: Fingerprint::of(pending.certificate.as_bytes()),
+        held: Fingerprint::of(held.pem.as_bytes()),
+        pending: Fingerprint::of(pending.pem.as_bytes()),
         moved: 0,
     };
     let mut annotations = carrying(&[&one], None);

@@ -8,18 +8,18 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::scene::{Rotation, Scene, eventually};
-use crate::support::certs::{Ca, Leaf, bundle};
-use crate::support::secrets::{Answer, MERGE, Secrets, tls_secret};
+use devtools::certs::{self, Identity, bundle};
+use devtools::secrets::{Answer, MERGE, Secrets, tls_secret};
 
 const SETTLE: &str = "3s";
 
-async fn apply(secrets: &Secrets, name: &str, ca: &Ca, leaf: &Leaf) -> Answer {
+async fn apply(secrets: &Secrets, name: &str, ca: &Identity, leaf: &Identity) -> Answer {
     let secret = tls_secret(name, &ca.pem, leaf);
     secrets.apply(name, "helm", false, &secret).await.ok()
 }
 
 /// A first CA, and what a person sets.
-async fn begin(secrets: &Secrets, name: &str, ca: &Ca, mode: &str) -> Rotation {
+async fn begin(secrets: &Secrets, name: &str, ca: &Identity, mode: &str) -> Rotation {
     apply(secrets, name, ca, &ca.leaf("envoy")).await;
     let patch = json!({"metadata": {
         "labels": {names::MODE: mode}, "annotations": {names::GROUP: "mesh"},
@@ -35,7 +35,7 @@ fn is_staged(answer: &Answer) -> bool {
 /// Until the webhook has heard of the Lease, nothing is staged.
 pub async fn hears_of_the_lease(secrets: &Secrets) {
     eventually("a webhook that knows the keeper", async || {
-        let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+        let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
         begin(secrets, "trial", &old, "staged").await;
         let trial = apply(secrets, "trial", &new, &new.leaf("envoy")).await;
         let is_there = is_staged(&trial);
@@ -56,7 +56,7 @@ async fn a_group_is_promoted_when_all_of_it_trusts_the_new_ca() {
     let keeper = scene.leading_keeper(&["--settle", SETTLE]).await;
     hears_of_the_lease(&scene.cluster.namespace("trial").await).await;
     let secrets = scene.cluster.namespace(test).await;
-    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let server = begin(&secrets, "server", &old, "staged").await;
     let proxy = begin(&secrets, "proxy", &old, "staged").await;
     let client = begin(&secrets, "client", &old, "bundle").await;
@@ -85,7 +85,7 @@ async fn a_group_is_promoted_when_all_of_it_trusts_the_new_ca() {
             (!is_staged(&stored)).then_some(stored)
         })
         .await;
-        assert_eq!(promoted.pem("tls.crt"), leaf.certificate);
+        assert_eq!(promoted.pem("tls.crt"), leaf.pem);
         assert_eq!(promoted.pem("tls.key"), leaf.key);
         assert_eq!(promoted.data(names::PENDING_TLS_KEY), None, "no key is left behind");
         assert_eq!(promoted.annotation(names::STAGED), None);
@@ -111,7 +111,7 @@ async fn a_keeper_that_is_killed_while_a_leaf_waits_loses_nothing() {
     let mut keeper = scene.leading_keeper(&["--settle", "1h"]).await;
     hears_of_the_lease(&scene.cluster.namespace("trial").await).await;
     let secrets = scene.cluster.namespace(test).await;
-    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let server = begin(&secrets, "server", &old, "staged").await;
     let leaf = new.leaf("envoy");
     assert!(is_staged(&apply(&secrets, "server", &new, &leaf).await));
@@ -122,7 +122,7 @@ async fn a_keeper_that_is_killed_while_a_leaf_waits_loses_nothing() {
         (!is_staged(&stored)).then_some(stored)
     })
     .await;
-    assert_eq!(promoted.pem("tls.crt"), leaf.certificate);
+    assert_eq!(promoted.pem("tls.crt"), leaf.pem);
     assert_eq!(promoted.pem("tls.key"), leaf.key);
     assert!(next.asks("promote", "done").await >= 1.0);
 }

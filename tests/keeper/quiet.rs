@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::scene::{LEASE, Rotation, Scene, eventually};
-use crate::support::certs::{Ca, Leaf, bundle};
-use crate::support::secrets::{Answer, MERGE, Secrets, secret, tls_secret};
 use crate::support::sum;
+use devtools::certs::{self, Identity, bundle};
+use devtools::secrets::{Answer, MERGE, Secrets, secret, tls_secret};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -21,8 +21,8 @@ const SECOND: Duration = Duration::from_secs(1);
 struct Generator {
     name: &'static str,
     applies: bool,
-    ca: Ca,
-    leaf: Leaf,
+    ca: Identity,
+    leaf: Identity,
 }
 
 impl Generator {
@@ -42,7 +42,7 @@ impl Generator {
 /// Two CAs by one generator: a carried one with a far end, and, where `mode` is staged, a leaf that
 /// waits.
 async fn generator(secrets: &Secrets, name: &'static str, applies: bool, mode: &str) -> Generator {
-    let old = Ca::new("CA1");
+    let old = certs::ca_named("CA1");
     let leaf = old.leaf("envoy");
     let mut generator = Generator { name, applies, ca: old, leaf };
     if applies {
@@ -54,7 +54,7 @@ async fn generator(secrets: &Secrets, name: &'static str, applies: bool, mode: &
         "labels": {names::MODE: mode}, "annotations": {names::WINDOW: "24h", names::KEEP: "2"},
     }});
     secrets.patch(name, MERGE, "fieldManager=person", &patch).await.ok();
-    let new = Ca::new("CA2");
+    let new = certs::ca_named("CA2");
     let first = std::mem::replace(&mut generator.ca, new);
     generator.leaf = generator.ca.leaf("envoy");
     let rotated = generator.write(secrets).await;
@@ -138,8 +138,5 @@ async fn a_generator_that_applies_every_second_changes_nothing() {
     assert_eq!(lease["spec"]["holderIdentity"], json!(keeper.identity));
     let stored = secrets.get("put-staged").await.ok();
     let waiting = stored.data(names::PENDING_TLS_CRT).unwrap();
-    assert_eq!(
-        BASE64_STANDARD.encode(waiting),
-        BASE64_STANDARD.encode(&generators[2].leaf.certificate)
-    );
+    assert_eq!(BASE64_STANDARD.encode(waiting), BASE64_STANDARD.encode(&generators[2].leaf.pem));
 }

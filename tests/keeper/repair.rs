@@ -4,9 +4,9 @@ use ca_overlap::names;
 use serde_json::{Value, json};
 
 use crate::scene::{Keeper, Rotation, Scene, eventually};
-use crate::support::certs::bundle;
 use crate::support::sample;
-use crate::support::secrets::{Answer, MERGE, Secrets, tls_secret};
+use devtools::certs::bundle;
+use devtools::secrets::{Answer, MERGE, Secrets, tls_secret};
 
 /// A Secret with a mode, which the keeper has seen.
 async fn remembered(keeper: &Keeper, secrets: &Secrets, annotations: Value) -> Rotation {
@@ -54,7 +54,7 @@ async fn holds(rotation: &Rotation, generations: &[usize]) -> Answer {
 /// The generator starts from nothing, as `kubectl replace --force` does.
 async fn recreate(rotation: &mut Rotation) {
     rotation.secrets.delete(&rotation.name).await.ok();
-    let ca = crate::support::certs::Ca::new("anew");
+    let ca = devtools::certs::ca_named("anew");
     let secret = tls_secret(&rotation.name, &ca.pem, &ca.leaf("envoy"));
     rotation.generation.push(ca);
     rotation.secrets.create(&secret).await.ok();
@@ -98,7 +98,7 @@ async fn what_is_deleted_and_created_gets_its_overlap_and_its_settings_back() {
     assert_eq!(repaired.label(names::PHASE), Some("overlap"));
 
     // What is distrusted does not come back, and stays distrusted.
-    let distrusted = crate::scene::sha256(&rotation.generation[1].der);
+    let distrusted = devtools::certs::sha256(&rotation.generation[1].der);
     let patch = json!({"metadata": {"annotations": {names::DISTRUST: distrusted}}});
     secrets.patch("envoy", MERGE, "fieldManager=person", &patch).await.ok();
     // The keeper has seen it when it says so.
@@ -132,7 +132,7 @@ async fn a_namespace_of_the_same_name_gets_nothing() {
         "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": secrets.namespace},
     });
     plane.json("POST", "/api/v1/namespaces", &anew).await.unwrap();
-    let ca = crate::support::certs::Ca::new("another tenant");
+    let ca = devtools::certs::ca_named("another tenant");
     let created = secrets.create(&tls_secret("envoy", &ca.pem, &ca.leaf("envoy"))).await.ok();
     rotation.generation.push(ca);
 
@@ -190,7 +190,7 @@ async fn settings_that_come_back_are_in_nobodys_way() {
     assert_eq!(managers(&repaired), Vec::<String>::new(), "of none of our keys");
     let event = scene.event(&rotation, "Repaired").await;
     let note = event["note"].as_str().unwrap();
-    let carried = crate::scene::sha256(&rotation.generation[0].der);
+    let carried = devtools::certs::sha256(&rotation.generation[0].der);
     for word in [&*carried, names::KEEP, names::GROUP, names::MODE] {
         assert!(note.contains(word), "{note}");
     }

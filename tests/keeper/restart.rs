@@ -6,7 +6,7 @@ use ca_overlap::names;
 use serde_json::{Value, json};
 
 use crate::scene::{Keeper, Rotation, Scene, eventually};
-use crate::support::secrets::MERGE;
+use devtools::secrets::MERGE;
 
 struct Workloads {
     scene: Scene,

@@ -8,10 +8,10 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::scene::{Rotation, Scene, eventually, past};
-use crate::support::secrets::{MERGE, tls_secret};
 use crate::support::sum;
+use devtools::secrets::{MERGE, tls_secret};
 
-fn until(answer: &crate::support::secrets::Answer) -> String {
+fn until(answer: &devtools::secrets::Answer) -> String {
     let record: Value = serde_json::from_str(answer.annotation(names::CARRIED).unwrap()).unwrap();
     record[0]["until"].as_str().expect("a deadline").to_owned()
 }

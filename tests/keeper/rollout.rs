@@ -7,9 +7,9 @@ use devtools::control_plane::{ControlPlane, Options, send};
 use serde_json::{Value, json};
 
 use crate::scene::{Rotation, Scene, eventually};
-use crate::support::secrets::MERGE;
 use crate::support::{assets, skip};
 use crate::workload::Workload;
+use devtools::secrets::MERGE;
 
 const REPLICAS: u32 = 2;
 

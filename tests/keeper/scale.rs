@@ -8,10 +8,10 @@ use ca_overlap::names;
 use futures::StreamExt;
 use serde_json::json;
 
-use crate::scene::{Keeper, Scene, eventually, sha256};
-use crate::support::certs::{Ca, bundle};
-use crate::support::secrets::{MERGE, tls_secret};
+use crate::scene::{Keeper, Scene, eventually};
 use crate::support::sum;
+use devtools::certs::{self, bundle};
+use devtools::secrets::{MERGE, tls_secret};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_secrets_are_seen_and_what_is_due_among_them_goes() {
@@ -19,8 +19,8 @@ async fn many_secrets_are_seen_and_what_is_due_among_them_goes() {
     let count: u32 = std::env::var("CA_OVERLAP_SECRETS").map_or(300, |text| text.parse().unwrap());
     let Some(scene) = Scene::start(test).await else { return };
     let secrets = scene.cluster.namespace(test).await;
-    let (old, new) = (Ca::new("CA1"), Ca::new("CA2"));
-    let record = json!([{"sha256": sha256(&old.der), "since": "2026-01-01T00:00:00Z"}]).to_string();
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
+    let record = json!([{"sha256": old.sha256(), "since": "2026-01-01T00:00:00Z"}]).to_string();
     let mut object = tls_secret("x", &bundle(&[&new, &old]), &new.leaf("envoy"));
     object["metadata"]["labels"] = json!({names::PHASE: "overlap", names::MODE: "bundle"});
     object["metadata"]["annotations"] = json!({names::CARRIED: record});

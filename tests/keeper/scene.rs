@@ -2,7 +2,6 @@
 //! `ServiceAccount` and RBAC.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,9 +10,9 @@ use ca_overlap::names;
 use devtools::control_plane::{Options, Patches, Supervised, http_get};
 use serde_json::{Value, json};
 
-use crate::support::certs::Ca;
-use crate::support::secrets::{Answer, MERGE, Secrets, tls_secret};
 use crate::support::{Cluster, assets, binary, manifests, sample, sum};
+use devtools::certs::{self, Identity};
+use devtools::secrets::{Answer, MERGE, Secrets, tls_secret};
 
 pub const LEASE: &str =
     "/apis/coordination.k8s.io/v1/namespaces/ca-overlap/leases/ca-overlap-keeper";
@@ -180,7 +179,7 @@ impl Keeper {
 pub struct Rotation {
     pub secrets: Secrets,
     pub name: String,
-    pub generation: Vec<Ca>,
+    pub generation: Vec<Identity>,
 }
 
 impl Rotation {
@@ -195,7 +194,7 @@ impl Rotation {
 
     /// A new CA and a new leaf. Fails on a conflict, as Helm does.
     pub async fn rotate(&mut self) -> Answer {
-        self.generation.push(Ca::new(&format!("CA{}", self.generation.len() + 1)));
+        self.generation.push(certs::ca_named(&format!("CA{}", self.generation.len() + 1)));
         let ca = self.generation.last().unwrap();
         let secret = tls_secret(&self.name, &ca.pem, &ca.leaf("envoy"));
         self.secrets.apply(&self.name, "helm", false, &secret).await.ok()
@@ -229,15 +228,6 @@ impl Rotation {
         });
         of_data.map(|field| field["manager"].as_str().unwrap().to_owned()).collect()
     }
-}
-
-/// SHA-256 as other tools print it, independent of the product's own.
-pub fn sha256(bytes: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref().iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
 }
 
 /// Polls until there is something. The limit is far above what it takes on a busy machine.

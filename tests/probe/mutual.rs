@@ -3,7 +3,7 @@
 
 use crate::run::{Ended, Watching, look, run};
 use crate::servers::{Files, NAME, Server, go, nginx, s_server};
-use crate::support::certs::{Ca, bundle};
+use devtools::certs::{self, bundle};
 
 const RESUMES: &str = "RESUMES ACROSS ROTATION";
 const ROTATES: &str = "rotates tickets";
@@ -16,7 +16,7 @@ struct Clients {
 }
 
 fn clients(files: &Files) -> Clients {
-    let (old, new) = (Ca::new("Mesh CA 2025"), Ca::new("Mesh CA 2026"));
+    let (old, new) = (certs::ca_named("Mesh CA 2025"), certs::ca_named("Mesh CA 2026"));
     let cas = files.write("clients.pem", &bundle(&[&new, &old]));
     Clients { cas, pair: files.client(&old) }
 }
@@ -71,7 +71,7 @@ fn openssl_says_which_client_cas_it_accepts() {
     expect_refused(&look(&server, &files, &[]), &server);
     expect(&look(&server, &files, &clients.arguments()), 0, UNCHANGED);
     // A stranger is refused, too, and is told that it was because of the certificate.
-    let [cert, key] = files.client(&Ca::new("Somebody else"));
+    let [cert, key] = files.client(&certs::ca_named("Somebody else"));
     let ended = look(&server, &files, &["--cert", &cert, "--key", &key]);
     assert_eq!(ended.verdicts(1), [None, None]);
     for version in ended.json()["versions"].as_array().unwrap() {

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::certs::{Ca, Leaf};
 use crate::support::skip;
+use devtools::certs::{self, Identity};
 
 /// Nothing here takes that long; what does is broken.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -24,12 +24,12 @@ pub(crate) const NAME: &str = "server.test";
 /// A CA, and a file with a pair that it issued.
 pub(crate) struct Files {
     directory: TempDir,
-    ca: Ca,
+    ca: Identity,
 }
 
 impl Files {
     pub(crate) fn new() -> Self {
-        let (directory, ca) = (tempfile::tempdir().unwrap(), Ca::new("Server CA"));
+        let (directory, ca) = (tempfile::tempdir().unwrap(), certs::ca_named("Server CA"));
         let files = Self { directory, ca };
         files.write("ca.pem", &files.ca.pem);
         files.rotate();
@@ -42,16 +42,16 @@ impl Files {
     }
 
     /// The same, by another CA.
-    pub(crate) fn rotate_to(&self, ca: &Ca) {
-        let Leaf { certificate, key } = ca.leaf(NAME);
-        let next = self.write("next.pem", &format!("{certificate}{key}"));
+    pub(crate) fn rotate_to(&self, ca: &Identity) {
+        let Identity { pem, key, .. } = ca.leaf(NAME);
+        let next = self.write("next.pem", &format!("{pem}{key}"));
         std::fs::rename(next, self.pair()).unwrap();
     }
 
     /// A client's certificate and key by `ca`: two files.
-    pub(crate) fn client(&self, ca: &Ca) -> [String; 2] {
-        let Leaf { certificate, key } = ca.leaf("client");
-        [self.write("client.crt", &certificate), self.write("client.key", &key)]
+    pub(crate) fn client(&self, ca: &Identity) -> [String; 2] {
+        let Identity { pem, key, .. } = ca.leaf("client");
+        [self.write("client.crt", &pem), self.write("client.key", &key)]
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) -> String {

@@ -7,7 +7,7 @@ use devtools::control_plane::Spreader;
 
 use crate::run::{Watching, command, look, run};
 use crate::servers::{Files, NAME, go};
-use crate::support::certs::Ca;
+use devtools::certs;
 
 const ROTATES: &str = "rotates tickets";
 const UNCHANGED: &str = "certificate unchanged so far";
@@ -43,8 +43,8 @@ fn mistakes_of_usage_exit_64_and_name_the_argument() {
 fn files_that_are_no_use_are_named() {
     let files = Files::new();
     let (junk, absent) = (files.write("junk.pem", "CANARY"), files.path("absent.pem"));
-    let [cert, key] = files.client(&Ca::new("clients"));
-    let other = files.write("other.key", &Ca::new("other").key_pem());
+    let [cert, key] = files.client(&certs::ca_named("clients"));
+    let other = files.write("other.key", &certs::ca_named("other").key);
     for (arguments, says) in [
         (["--ca-file", &absent, "--alpn", "h2"], "--ca-file: "),
         (["--ca-file", &junk, "--alpn", "h2"], "no certificate in it"),
@@ -77,7 +77,7 @@ fn whom_to_trust_is_said_or_is_what_the_machine_trusts() {
     let own = with_roots(&files.ca(), &[]);
     assert_eq!(own.verdicts(0), [unchanged(), unchanged()]);
 
-    let other = files.write("other.pem", &Ca::new("Server CA").pem);
+    let other = files.write("other.pem", &certs::ca_named("Server CA").pem);
     let ended = with_roots(&other, &[]);
     assert_eq!(ended.verdicts(1), [None, None]);
     // Generators give each CA the same name.
@@ -107,7 +107,7 @@ fn a_new_certificate_that_is_not_trusted_is_a_finding() {
     let files = Files::new();
     let Some(mut server) = go("new CA", &files, &["-changes", "keys"]) else { return };
     let watching = Watching::start(&server, &files, &[]);
-    files.rotate_to(&Ca::new("Next CA"));
+    files.rotate_to(&certs::ca_named("Next CA"));
     server.signal("HUP");
     let ended = watching.end();
     assert_eq!(ended.verdicts(1), [Some(ROTATES.to_owned()), Some(ROTATES.to_owned())]);

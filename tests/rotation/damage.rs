@@ -7,7 +7,7 @@ use ca_overlap::names;
 use serde_json::{Value, json};
 
 use crate::scene::{SECRET, Scene, Writer, Writers, wait_for};
-use crate::support::certs::Ca;
+use devtools::certs;
 
 const ARGUMENTS: [&str; 4] = [
     "--leaf-lifetime=30s",
@@ -76,7 +76,7 @@ async fn a_strangers_bundle_makes_writes_fail_until_it_is_healed() {
     let mut writer = Writer::new(scene.cluster.namespace("stranger").await).await;
     writer.write().await.unwrap();
     let rights = scene.revoke_rights().await;
-    let stranger = json!(BASE64_STANDARD.encode(Ca::new("stranger").pem));
+    let stranger = json!(BASE64_STANDARD.encode(certs::ca_named("stranger").pem));
     // Until the rights are really gone it may be healed.
     let error = wait_for("a write fails", async || {
         scene.patch_registration("clientConfig/caBundle", &stranger).await;

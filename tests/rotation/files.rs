@@ -17,12 +17,12 @@ use tokio_rustls::client::TlsStream;
 
 use crate::rig::{Client, within};
 use crate::scene::wait_for;
-use crate::serving_pki::{Ca, Pair};
+use devtools::certs::{self, Identity};
 
 #[tokio::test]
 async fn no_ticket_outlives_the_mounted_certificate() {
-    let ca = Ca::new("ca");
-    let (one, two) = (ca.leaf(), ca.leaf());
+    let ca = certs::ca_named("ca");
+    let (one, two) = (ca.leaf("127.0.0.1"), ca.leaf("127.0.0.1"));
     let mut program = Program::start(&one, &[]).await;
     let clients = [&TLS12, &TLS13].map(|version| resuming(ca.client(&[version])));
     for client in &clients {
@@ -52,8 +52,9 @@ async fn no_ticket_outlives_the_mounted_certificate() {
 
 #[tokio::test]
 async fn no_session_outlives_the_client_ca() {
-    let (ca, ours, theirs) = (Ca::new("ca"), Ca::new("clients"), Ca::new("other clients"));
-    let (one, shown) = (ca.leaf(), ours.leaf());
+    let (ca, ours, theirs) =
+        (certs::ca_named("ca"), certs::ca_named("clients"), certs::ca_named("other clients"));
+    let (one, shown) = (ca.leaf("127.0.0.1"), ours.leaf("127.0.0.1"));
     let mut program = Program::start(&one, &[("ca.crt", &ours.pem)]).await;
     let clients = [&TLS12, &TLS13].map(|version| {
         let config = ClientConfig::builder_with_provider(ca_overlap::server::tls::provider())
@@ -86,7 +87,7 @@ struct Program {
 }
 
 impl Program {
-    async fn start(pair: &Pair, more: &[(&str, &str)]) -> Self {
+    async fn start(pair: &Identity, more: &[(&str, &str)]) -> Self {
         let scratch = Scratch::create().unwrap();
         write(scratch.path(), "..1", pair, more.first().map(|(_, ca)| *ca));
         for file in ["tls.crt", "tls.key", "ca.crt"] {
@@ -119,7 +120,7 @@ impl Program {
         Self { address, process, scratch }
     }
 
-    fn swap(&self, version: &str, pair: &Pair, client_ca: Option<&str>) {
+    fn swap(&self, version: &str, pair: &Identity, client_ca: Option<&str>) {
         write(self.scratch.path(), version, pair, client_ca);
     }
 
@@ -155,11 +156,11 @@ fn resuming(mut config: ClientConfig) -> Arc<ClientConfig> {
 }
 
 /// A new directory, and `..data` renamed to point at it.
-fn write(mount: &Path, version: &str, pair: &Pair, client_ca: Option<&str>) {
+fn write(mount: &Path, version: &str, pair: &Identity, client_ca: Option<&str>) {
     let directory = mount.join(version);
     fs::create_dir(&directory).unwrap();
-    fs::write(directory.join("tls.crt"), &pair.cert_pem).unwrap();
-    fs::write(directory.join("tls.key"), pair.key.serialize_pem()).unwrap();
+    fs::write(directory.join("tls.crt"), &pair.pem).unwrap();
+    fs::write(directory.join("tls.key"), &pair.key).unwrap();
     fs::write(directory.join("ca.crt"), client_ca.unwrap_or_default()).unwrap();
     symlink(version, mount.join("..data_tmp")).unwrap();
     fs::rename(mount.join("..data_tmp"), mount.join("..data")).unwrap();

@@ -10,8 +10,6 @@
 
 #[path = "../support/rig.rs"]
 mod rig;
-#[path = "../support/serving_pki.rs"]
-mod serving_pki;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -17,9 +17,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-use crate::support::certs::{Ca, Leaf, bundle};
-use crate::support::secrets::{Answer, Secrets, tls_secret};
 use crate::support::{Cluster, assets, sum};
+use devtools::certs::{self, Identity, bundle};
+use devtools::secrets::{Answer, Secrets, tls_secret};
 
 pub const SECRET: &str = "/api/v1/namespaces/ca-overlap/secrets/ca-overlap-ca";
 const REGISTRATION: &str =
@@ -229,13 +229,13 @@ impl Writers {
 /// A generator that rotates a Secret with each write.
 pub struct Writer {
     secrets: Secrets,
-    cas: Vec<(Ca, Leaf)>,
+    cas: Vec<(Identity, Identity)>,
     current: usize,
 }
 
 impl Writer {
     pub async fn new(secrets: Secrets) -> Self {
-        let cas = ["CA1", "CA2", "CA3"].map(Ca::new);
+        let cas = ["CA1", "CA2", "CA3"].map(certs::ca_named);
         let cas = cas.into_iter().map(|ca| {
             let leaf = ca.leaf("it");
             (ca, leaf)

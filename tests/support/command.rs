@@ -1,6 +1,5 @@
 //! The program as a user runs it against a cluster.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -48,13 +47,4 @@ pub fn run(kubeconfig: &Path, arguments: &[&str]) -> Ended {
     assert!(wide.is_none() || arguments.contains(&"-o"), "{wide:?}");
     assert!(!ended.stdout.contains("PRIVATE KEY") && !ended.stderr.contains("PRIVATE KEY"));
     ended
-}
-
-/// The SHA-256 of DER as hexadecimal digits, independent of the product's own.
-pub fn sha256(der: &[u8]) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-    digest.as_ref().iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
 }

@@ -7,9 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails here")]
 
 pub mod binary;
-pub mod certs;
 pub mod command;
-pub mod secrets;
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,7 +20,7 @@ use devtools::control_plane::{
 use serde_json::json;
 use tokio::sync::{Mutex, OnceCell};
 
-use secrets::Secrets;
+use devtools::secrets::Secrets;
 
 /// The manifests that the tests install.
 pub const OVERLAY: &str = "kind";

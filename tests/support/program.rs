@@ -14,22 +14,22 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::rig::{Client, within};
-use super::serving_pki::{Ca, Pair};
+use devtools::certs::{self, Identity};
 
 /// A directory with a certificate and its key.
 pub(crate) struct Files {
     directory: tempfile::TempDir,
     key: String,
-    pub(crate) ca: Ca,
+    pub(crate) ca: Identity,
 }
 
 impl Files {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let ca = Ca::new("files");
-        let Pair { cert_pem, key, .. } = ca.leaf();
-        std::fs::write(directory.path().join("tls.crt"), cert_pem).unwrap();
-        std::fs::write(directory.path().join("tls.key"), key.serialize_pem()).unwrap();
+        let ca = certs::ca_named("files");
+        let Identity { pem, key, .. } = ca.leaf("127.0.0.1");
+        std::fs::write(directory.path().join("tls.crt"), pem).unwrap();
+        std::fs::write(directory.path().join("tls.key"), key).unwrap();
         let key = directory.path().join("tls.key").display().to_string();
         Self { directory, key, ca }
     }

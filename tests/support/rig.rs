@@ -22,9 +22,9 @@ use tokio_rustls::client::TlsStream;
 use ca_overlap::server::accept::{Limits, Server, Transport, bind};
 use ca_overlap::server::drain::Drain;
 use ca_overlap::server::metrics::ServerMetrics;
-use ca_overlap::server::tls::{self, Published, Publisher};
+use ca_overlap::server::tls::{self, Published, Publisher, ServingCert};
 
-use super::serving_pki::{Ca, Pair};
+use devtools::certs::{self, Identity};
 
 /// Limits that no test reaches by accident.
 pub(crate) const GENEROUS: Limits = Limits {
@@ -41,7 +41,7 @@ pub(crate) const SHORT: Duration = Duration::from_millis(50);
 /// A TLS server with its own CA; stopped when dropped.
 pub(crate) struct Rig {
     pub(crate) address: SocketAddr,
-    pub(crate) ca: Ca,
+    pub(crate) ca: Identity,
     pub(crate) publisher: Publisher,
     pub(crate) published: Published,
     pub(crate) drain: Drain,
@@ -72,7 +72,7 @@ impl Rig {
         let task = tokio::spawn(server.run(listener));
         Self {
             address,
-            ca: Ca::new("server CA"),
+            ca: certs::ca_named("server CA"),
             publisher: sender,
             published,
             drain,
@@ -82,14 +82,14 @@ impl Rig {
     }
 
     /// Publishes a new leaf of the same CA.
-    pub(crate) fn rotate(&self) -> Pair {
+    pub(crate) fn rotate(&self) -> Identity {
         self.publish(None)
     }
 
     /// Publishes a new leaf, and asks clients for certificates of these CAs.
-    pub(crate) fn publish(&self, client_cas: Option<&[CertificateDer<'static>]>) -> Pair {
-        let leaf = self.ca.leaf();
-        self.publisher.send_replace(Some(leaf.serving(client_cas)));
+    pub(crate) fn publish(&self, client_cas: Option<&[CertificateDer<'static>]>) -> Identity {
+        let leaf = self.ca.leaf("127.0.0.1");
+        self.publisher.send_replace(Some(serving(&leaf, client_cas)));
         leaf
     }
 
@@ -120,6 +120,15 @@ impl Drop for Rig {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// What a server needs to show `leaf`.
+pub(crate) fn serving(
+    leaf: &Identity,
+    client_cas: Option<&[CertificateDer<'static>]>,
+) -> Arc<ServingCert> {
+    let chain = vec![leaf.der.clone()];
+    Arc::new(ServingCert::new(chain, leaf.key_der(), client_cas).unwrap())
 }
 
 /// What the rig serves.

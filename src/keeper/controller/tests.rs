@@ -13,7 +13,6 @@ use super::*;
 use crate::names;
 use crate::overlap::outlook::Rules;
 use crate::overlap::policy::Defaults;
-use crate::x509::certs::Fingerprint;
 
 fn controller(leads: bool) -> (Controller, Client, Api, Given) {
     let (client, api) = api();
@@ -37,19 +36,13 @@ fn asked() -> Value {
     }})
 }
 
-fn ca(name: &str) -> rcgen::Certificate {
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name.push(rcgen::DnType::CommonName, name);
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap()
-}
-
 /// Carries a CA until then.
 fn carrying(until: Timestamp) -> SecretView {
     use base64::prelude::*;
-    let (old, new) = (ca("CA1"), ca("CA2"));
+    use devtools::certs;
+    let (old, new) = (certs::ca(), certs::ca());
     let record = json!([{
-        "sha256": Fingerprint::of(old.der()).to_string(),
+        "sha256": old.sha256(),
         "since": "2026-01-01T00:00:00Z", "until": until.to_string(),
     }]);
     let object = json!({
@@ -58,7 +51,7 @@ fn carrying(until: Timestamp) -> SecretView {
             "labels": {names::PHASE: "overlap"},
             "annotations": {names::CARRIED: record.to_string()},
         },
-        "data": {"ca.crt": BASE64_STANDARD.encode(new.pem() + &old.pem())},
+        "data": {"ca.crt": BASE64_STANDARD.encode(new.pem + &old.pem)},
     });
     serde_json::from_value(object).unwrap()
 }
@@ -99,7 +92,7 @@ async fn who_loses_the_lease_gives_up_what_is_under_way_and_takes_it_up_when_it_
 #[tokio::test(start_paused = true)]
 async fn a_deadline_is_acted_on_a_second_late_because_other_clocks_may_be_slow() {
     let key = Key::new("n", "s");
-    let until: Timestamp = "2090-01-01T00:00:00Z".parse().unwrap();
+    let until: Timestamp = "2089-01-01T00:00:00Z".parse().unwrap();
     let (mut controller, ..) = controller(true);
     controller.observe(&carrying(until));
     assert_eq!(controller.deadlines.first(), Some(until + SignedDuration::from_secs(1)));

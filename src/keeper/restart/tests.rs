@@ -185,17 +185,13 @@ async fn a_workload_that_does_not_exist_is_not_the_secret_that_has_gone() {
         leadership,
     };
     let key = Key::new("n", "s");
-    let certificate = {
-        let params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap()
-    };
     let mut stored = json!({
         "metadata": {
             "name": "s", "namespace": "n", "uid": "u", "resourceVersion": "7",
             "annotations": {names::RESTART: "deployment/a", names::RESTARTED: "another"},
         },
         "data": {"ca.crt": base64::Engine::encode(
-            &base64::prelude::BASE64_STANDARD, certificate.pem(),
+            &base64::prelude::BASE64_STANDARD, devtools::certs::ca().pem,
         )},
     });
     let server = async {

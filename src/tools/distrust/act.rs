@@ -175,13 +175,6 @@ mod tests {
         (Client::new(service, "it"), asked)
     }
 
-    fn certificate() -> Vec<u8> {
-        let mut params = rcgen::CertificateParams::new(vec!["it".to_owned()]).unwrap();
-        params.not_after = rcgen::date_time_ymd(2090, 1, 1);
-        let key = rcgen::KeyPair::generate().unwrap();
-        params.self_signed(&key).unwrap().der().to_vec()
-    }
-
     fn secret(version: &str, distrust: &str, certificates: &[&[u8]]) -> Value {
         let mut text = Vec::new();
         for der in certificates {
@@ -208,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_somebody_else_wrote_meanwhile_is_kept() {
-        let ca = certificate();
+        let ca = devtools::certs::ca().der;
         let wanted = Fingerprint::of(&ca);
         let other = Fingerprint::of(b"other").to_string();
         let both = format!("{other},{wanted}");
@@ -228,7 +221,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_is_deleted_meanwhile_holds_nothing() {
-        let ca = certificate();
+        let ca = devtools::certs::ca().der;
         let (client, _) = client(vec![status(404), status(404)]);
         let done = run(&client, secret("1", "", &[&ca]), Fingerprint::of(&ca)).await;
         assert_eq!(done.results[0].result, Fate::Gone, "{:?}", done.error);
@@ -236,7 +229,7 @@ mod tests {
 
     #[tokio::test]
     async fn conflicts_without_end_are_a_failure() {
-        let ca = certificate();
+        let ca = devtools::certs::ca().der;
         let rounds = (0..ATTEMPTS).flat_map(|_| [status(409), (200, secret("2", "", &[&ca]))]);
         let (client, _) = client(rounds.collect());
         let done = run(&client, secret("1", "", &[&ca]), Fingerprint::of(&ca)).await;

@@ -119,8 +119,7 @@ impl History {
 
     /// An annotation that an unseen PUT has wiped is set again.
     fn distrust(&mut self) {
-        let prints: Vec<_> =
-            self.distrusted.iter().map(|ca| CAS[*ca].fingerprint().to_string()).collect();
+        let prints: Vec<_> = self.distrusted.iter().map(|ca| CAS[*ca].sha256()).collect();
         self.world.patch(|object| annotate(object, "distrust", &prints.join(",")));
     }
 
@@ -168,7 +167,7 @@ impl History {
         prop_assert!(cas.contains(&self.ca), "the generator's own stays");
         let distrust = world.annotation("distrust").unwrap_or_default();
         for ca in carried {
-            let print = CAS[ca].fingerprint().to_string();
+            let print = CAS[ca].sha256();
             prop_assert!(!distrust.contains(&print), "nothing distrusted is carried");
         }
         prop_assert_eq!(world.annotation("ask"), None, "no ask stays");

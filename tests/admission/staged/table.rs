@@ -274,13 +274,13 @@ fn a_renewal_that_keeps_the_key_of_the_waiting_pair_gets_it() {
 #[test]
 fn to_distrust_the_ca_in_service_promotes_at_once() {
     let mut world = World::staged();
-    let fingerprint = CAS[1].fingerprint().to_string();
+    let fingerprint = CAS[1].sha256();
     let answer = world.patch(|object| annotate(object, "distrust", &fingerprint));
     assert_eq!(answer.staged, Some("promoted"));
     is_plain(&world, 6, &[2], &[]);
     // Another CA is no reason.
     let mut world = World::staged();
-    let other = CAS[4].fingerprint().to_string();
+    let other = CAS[4].sha256();
     world.patch(|object| annotate(object, "distrust", &other));
     is_staged(&world);
 }
@@ -346,7 +346,7 @@ fn a_repair_reaches_a_staged_secret_too() {
     use base64::prelude::*;
     let mut world = World::staged();
     annotate(&mut world.stored, "keep", "2");
-    let answer = world.ask(&format!("repair {}", BASE64_STANDARD.encode(CAS[4].der())));
+    let answer = world.ask(&format!("repair {}", BASE64_STANDARD.encode(&CAS[4].der)));
     assert_eq!((answer.asked, answer.staged), (Some("repair"), Some("kept")));
     assert_eq!(world.shows(), (Some(3), Some(6), vec![2, 1, 4], vec![1, 4]));
 }

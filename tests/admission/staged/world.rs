@@ -1,6 +1,7 @@
 //! One Secret with leaf pairs, written through the real review, decision and patch. The clock and
 //! the keeper are arguments, so nothing here waits.
 
+use devtools::certs::{self, CA, Identity, Spec};
 use std::sync::LazyLock;
 
 use base64::prelude::*;
@@ -12,19 +13,17 @@ use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::pki::{self, Identity, Spec};
-
 /// Five roots of one subject, as legacy generators make them.
-pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..5).map(|_| pki::ca()).collect());
+pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..5).map(|_| certs::ca()).collect());
 /// Three leafs of each, one that does not live long, and one that renews the first of CA 2 and keeps its
 /// key. A leaf is known by its number.
 pub static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let spec = || Spec { subject: "leaf", is_ca: false, ..Spec::default() };
+    let spec = || Spec { subject: "leaf", is_ca: false, ..CA };
     let mut leafs: Vec<_> =
-        CAS.iter().flat_map(|ca| (0..3).map(move |_| pki::leaf(ca, true))).collect();
+        CAS.iter().flat_map(|ca| (0..3).map(move |_| certs::leaf(ca, true))).collect();
     leafs.push(Spec { not_after: (2026, 3, 2), ..spec() }.signed_by(&CAS[1]));
-    leafs.push(spec().signed_by_with(&CAS[2], leafs[leaf(2)].key_copy()));
-    leafs.iter().map(Identity::pem).collect()
+    leafs.push(spec().signed_by_with(&CAS[2], &leafs[leaf(2)].key));
+    leafs.into_iter().map(|one| one.pem).collect()
 });
 /// The one of CA 1 that ends within a day.
 pub const SHORT: usize = 15;
@@ -67,7 +66,7 @@ fn pair(leaf: usize) -> [Value; 2] {
 }
 
 pub fn bundle(cas: &[usize]) -> Value {
-    BASE64_STANDARD.encode(cas.iter().map(|ca| CAS[*ca].pem()).collect::<String>()).into()
+    BASE64_STANDARD.encode(cas.iter().map(|ca| CAS[*ca].pem.as_str()).collect::<String>()).into()
 }
 
 /// Sets the values of one write.
@@ -103,7 +102,7 @@ impl World {
         stored["metadata"]["annotations"] = json!({});
         Self {
             stored,
-            now: pki::now(),
+            now: certs::now(),
             keeper: Keeper::Alive,
             installation: Installation::new(Defaults::default(), "ca-overlap"),
         }
@@ -185,9 +184,9 @@ impl World {
     pub fn cas(&self) -> (Vec<usize>, Vec<usize>) {
         let text = String::from_utf8(self.bytes("ca.crt").unwrap_or_default()).unwrap();
         let blocks = text.split_inclusive("-----END CERTIFICATE-----\n");
-        let known = |block: &str| CAS.iter().position(|ca| block.contains(&ca.pem()));
+        let known = |block: &str| CAS.iter().position(|ca| block.contains(&ca.pem));
         let record = self.annotation("carried").unwrap_or("[]").to_owned();
-        let in_record = |ca: &usize| record.contains(&CAS[*ca].fingerprint().to_string());
+        let in_record = |ca: &usize| record.contains(&CAS[*ca].sha256());
         (blocks.filter_map(known).collect(), (0..CAS.len()).filter(in_record).collect())
     }
 

@@ -131,34 +131,24 @@ impl Files {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+    use devtools::certs::{self, Identity};
 
     use super::*;
 
     /// A peer whose leaf is by the first of `cas` and who trusts all of them.
-    fn peer(name: &str, cas: &[&(CertificateParams, KeyPair)]) -> Files {
-        let key = KeyPair::generate().unwrap();
-        let mut leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        leaf.use_authority_key_identifier_extension = true;
-        let issuer = Issuer::from_params(&cas[0].0, &cas[0].1);
-        let ca: String = cas.iter().map(|(p, k)| p.self_signed(k).unwrap().pem()).collect();
+    fn peer(name: &str, cas: &[&Identity]) -> Files {
+        let leaf = cas[0].leaf(name);
         Files {
             name: name.into(),
-            ca: ca.into_bytes(),
-            certificate: leaf.signed_by(&key, &issuer).unwrap().pem().into_bytes(),
-            key: key.serialize_pem().into_bytes(),
+            ca: certs::bundle(cas).into_bytes(),
+            certificate: leaf.pem.into_bytes(),
+            key: leaf.key.into_bytes(),
         }
-    }
-
-    fn ca() -> (CertificateParams, KeyPair) {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        (params, KeyPair::generate().unwrap())
     }
 
     #[tokio::test]
     async fn trust_decides_in_both_roles() {
-        let (old, new) = (ca(), ca());
+        let (old, new) = (certs::ca(), certs::ca());
         let before = peer("a", &[&old]);
         let after = peer("b", &[&new, &old]);
         let bare = peer("c", &[&new]);

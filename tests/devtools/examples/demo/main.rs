@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use view::{Tone, View};
+use view::View;
 use world::World;
 
 /// Play a CA rotation on a real API server, first without the webhook and then with it

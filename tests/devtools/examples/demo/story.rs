@@ -241,9 +241,8 @@ fn summary(view: View, alone: &Totals, together: &Totals, differences: usize) {
         let mark = if tally.all() { "✓" } else { "✗" };
         format!("{mark} {} of {} handshakes", tally.succeeded, tally.tried)
     };
-    let row = |what: &str, without: &str, with: &str| {
-        format!("    {what:<37}  {without:<20}  {with}")
-    };
+    let row =
+        |what: &str, without: &str, with: &str| format!("    {what:<37}  {without:<20}  {with}");
     view.head("In short: after a rotation …");
     view.line(&view.paint(Tone::Dim, &row("", "without ca-overlap", "with ca-overlap")));
     view.line(&row("… Secrets hold", &held(alone), &held(together)));

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, bail, ensure};
-use aws_lc_rs::digest;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ca_overlap::names;
+use devtools::certs::sha256;
 use devtools::control_plane::{
-    Assets, ControlPlane, Options, Patches, Webhook, WebhookOptions, can_listen, free_port, hex,
-    serving,
+    Assets, ControlPlane, Options, Patches, Webhook, WebhookOptions, can_listen, free_port, serving,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -47,7 +46,7 @@ pub(super) struct Holding {
     pub(super) name: &'static str,
     pub(super) resource_version: String,
     /// SHA-256 of the value that is not about certificates, if any.
-    pub(super) opaque: Option<Vec<u8>>,
+    pub(super) opaque: Option<String>,
     /// The certificates of `ca.crt`.
     pub(super) cas: Vec<CertificateDer<'static>>,
     /// Fingerprints that the record says are carried, hexadecimal.
@@ -266,8 +265,7 @@ impl Holding {
 
     /// Whether the record says that we put it there.
     pub(super) fn is_carried(&self, ca: &CertificateDer<'_>) -> bool {
-        let fingerprint = hex(&sha256(ca));
-        self.carried.contains(&fingerprint)
+        self.carried.contains(&sha256(ca))
     }
 }
 
@@ -275,8 +273,4 @@ fn carried(record: &Value) -> Vec<String> {
     let entries: Vec<Value> =
         record.as_str().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     entries.iter().filter_map(|entry| entry["sha256"].as_str()).map(str::to_owned).collect()
-}
-
-fn sha256(bytes: &[u8]) -> Vec<u8> {
-    digest::digest(&digest::SHA256, bytes).as_ref().to_vec()
 }

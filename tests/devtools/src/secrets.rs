@@ -1,35 +1,43 @@
 //! Any request to the Secrets of a namespace, as a generator or a person would send it.
 
-use devtools::control_plane::send;
+use base64::prelude::*;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use crate::certs::Identity;
+use crate::control_plane::send;
 
-/// The media types of the four kinds of PATCH.
+/// The media type of a PATCH that merges.
 pub const MERGE: &str = "application/merge-patch+json";
+/// The media type of a PATCH that merges lists by their keys.
 pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
+/// The media type of a JSON patch.
 pub const JSON_PATCH: &str = "application/json-patch+json";
+/// The media type of server-side apply.
 pub const APPLY: &str = "application/apply-patch+yaml";
 
 /// The Secrets of one namespace, for one client.
 #[derive(Clone)]
 pub struct Secrets {
+    /// Whose requests they are.
     pub client: kube::Client,
+    /// Where they are.
     pub namespace: String,
 }
 
 /// What the API server said.
 #[derive(Clone, Debug)]
 pub struct Answer {
+    /// As the API server has it.
     pub status: StatusCode,
+    /// The object, or a `Status` where it refused.
     pub body: Value,
     /// The texts of the `Warning` headers (RFC 9110 §5.5 of the older RFC 7234), unquoted.
     pub warnings: Vec<String>,
 }
 
 impl Secrets {
+    /// Those of `namespace`.
     pub fn new(client: kube::Client, namespace: String) -> Self {
         Self { client, namespace }
     }
@@ -56,10 +64,12 @@ impl Secrets {
         Answer { status: response.status(), body: response.into_body(), warnings }
     }
 
+    /// GET of one.
     pub async fn get(&self, name: &str) -> Answer {
         self.request("GET", name, "", None, Vec::new()).await
     }
 
+    /// POST of a new one.
     pub async fn create(&self, secret: &Value) -> Answer {
         let body = secret.to_string().into_bytes();
         self.request("POST", "", "", Some("application/json"), body).await
@@ -70,6 +80,7 @@ impl Secrets {
         self.put_with(name, "", secret).await
     }
 
+    /// PUT with a query.
     pub async fn put_with(&self, name: &str, query: &str, secret: &Value) -> Answer {
         let body = secret.to_string().into_bytes();
         self.request("PUT", name, query, Some("application/json"), body).await
@@ -86,6 +97,7 @@ impl Secrets {
         self.patch(name, APPLY, &query, secret).await
     }
 
+    /// DELETE of one.
     pub async fn delete(&self, name: &str) -> Answer {
         self.request("DELETE", name, "", None, Vec::new()).await
     }
@@ -99,14 +111,17 @@ impl Answer {
         self
     }
 
+    /// `metadata.resourceVersion`.
     pub fn resource_version(&self) -> &str {
         self.body["metadata"]["resourceVersion"].as_str().unwrap()
     }
 
+    /// An annotation, by its whole key.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.body["metadata"]["annotations"][key].as_str()
     }
 
+    /// A label, by its whole key.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.body["metadata"]["labels"][key].as_str()
     }
@@ -138,10 +153,10 @@ pub fn secret(name: &str, kind: &str, data: &[(&str, &[u8])]) -> Value {
 }
 
 /// A Secret of type `kubernetes.io/tls` with `ca.crt`, `tls.crt` and `tls.key`.
-pub fn tls_secret(name: &str, ca: &str, leaf: &super::certs::Leaf) -> Value {
+pub fn tls_secret(name: &str, ca: &str, leaf: &Identity) -> Value {
     let data = [
         ("ca.crt", ca.as_bytes()),
-        ("tls.crt", leaf.certificate.as_bytes()),
+        ("tls.crt", leaf.pem.as_bytes()),
         ("tls.key", leaf.key.as_bytes()),
     ];
     secret(name, "kubernetes.io/tls", &data)
