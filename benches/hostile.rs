@@ -1,7 +1,7 @@
 //! Hostile reviews of any size: what a webhook must answer in time linear in the size of the body.
 //!
 //! Pure functions of the size: the instruction counts of `benches/` compare one size with twice
-//! that size, and `tests/admission/hostile.rs` checks what is answered. Certificates are built from
+//! that size, and `tests/pure/admission/hostile.rs` checks what is answered. Certificates are built from
 //! their DER parts, because only so they can be as large, deep or alike as needed; their
 //! signatures do not verify.
 

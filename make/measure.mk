@@ -69,4 +69,4 @@ keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print t
 
 .PHONY: figures
 figures: need-rust ## Draw docs/figures anew, and what the README prints of it, by simulate
-	CA_OVERLAP_RECORD=1 cargo test --locked --test simulate figures
+	CA_OVERLAP_RECORD=1 cargo test --locked --test pure simulate::figures

@@ -8,7 +8,8 @@ test: control-plane helm ## Run all tests; the first time, the control plane is 
 test-static: static control-plane ## Run the tests that start the program with the static one; needs root for an empty root
 	cargo build --locked -p devtools --examples
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast \
-		--test program --test review --test demo --test rotation --test probe --test empty_root -- --include-ignored
+		--test shipped --test demo --test rotation -- --include-ignored
+	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast --test pure review::
 
 .PHONY: lint
 lint: need-rust ## Check format and lints; warnings are errors

@@ -1,6 +1,5 @@
-//! The decision and the admission endpoint alone, with their tests, as one crate: one compilation
-//! and one link for each mutant. `run.sh` puts it together and adds the modules of
-//! `tests/decision` and `tests/admission`.
+//! Certificates, the decision and the admission endpoint alone, with their tests, as one crate: one
+//! compilation and one link for each mutant. `run.sh` puts it together.
 #![cfg_attr(test, allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![allow(missing_docs)]
 
@@ -9,7 +8,14 @@
 extern crate self as ca_overlap;
 
 pub mod admission;
+pub mod metrics;
 pub mod names;
 pub mod overlap;
-pub mod metrics;
 pub mod x509;
+
+#[cfg(test)]
+#[path = "../tests/pure/admission/mod.rs"]
+mod admission_tests;
+#[cfg(test)]
+#[path = "../tests/pure/decision/mod.rs"]
+mod decision_tests;

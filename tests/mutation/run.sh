@@ -32,38 +32,13 @@ put_together() {
     rm -rf "$tree"
     mkdir -p "$tree/src" "$tree/tests" "$tree/benches"
     (cd "$root/src" && cp -R overlap admission x509 metrics.rs names.rs "$tree/src")
-    (cd "$root/tests" && cp -R decision admission support data devtools "$tree/tests")
+    (cd "$root/tests" && cp -R pure support data devtools "$tree/tests")
     cp "$root"/benches/*.rs "$tree/benches"
     cp "$root/Cargo.lock" "$tree"
     cat "$here/lib.rs" >"$tree/src/lib.rs"
-    (test_modules) >>"$tree/src/lib.rs" || exit 1
     # The same dependencies and profiles, so that nothing of them is built twice; no targets.
     awk '/^\[/ { skip = /^\[\[/ || /^\[(lib|workspace)\]/ } !skip' "$root/Cargo.toml" >"$tree/Cargo.toml"
     printf '\n[lib]\nname = "ca_overlap"\ndoctest = false\n\n[workspace]\n' >>"$tree/Cargo.toml"
-}
-
-# The modules of the test programs name each other from the root of their crate.
-test_modules() {
-    cd "$root"
-    awk '/^#\[path = / { split($0, quoted, "\""); path = quoted[2] }
-        /^mod [a-z_]+;$/ {
-            name = substr($2, 1, length($2) - 1)
-            directory = FILENAME
-            sub(/main\.rs$/, "", directory)
-            if (!path)
-                path = system("test -f " directory name ".rs") ? name "/mod.rs" : name ".rs"
-            whole = directory path
-            sub(/[^\/]*\/\.\.\//, "", whole)
-            if (!(name in seen))
-                printf "\n#[cfg(test)]\n#[path = \"../%s\"]\nmod %s;\n", whole, name
-            else if (seen[name] != whole) {
-                # Left out, its tests would not be missed by anybody.
-                print "two modules of tests are named " name > "/dev/stderr"
-                exit 1
-            }
-            seen[name] = whole
-            path = ""
-        }' tests/decision/main.rs tests/admission/main.rs
 }
 
 # Few random histories, the same each time, and no search for a smaller one: one that fails is

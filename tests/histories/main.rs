@@ -1,7 +1,0 @@
-//! Webhook and keeper together, over random histories of one Secret: writes, deadlines, crashes of
-//! either, clocks that are set. Their pure parts are driven as the programs drive them; nothing here
-//! waits.
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod laws;
-mod world;

@@ -1,0 +1,183 @@
+//! What the endpoint answers to what it can and cannot read.
+
+use std::cell::RefCell;
+use std::io;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use serde_json::{Value, json};
+
+use super::rig::{MAX_BODY, annotate, ask, post, review, secret, send};
+use devtools::certs;
+
+#[tokio::test]
+async fn a_rotation_is_bundled_recorded_and_explained() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let outcome = ask(&review(&secret(&old.pem), &secret(&new.pem))).await;
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
+    assert_eq!(outcome.label("phase"), Some("overlap"));
+    let record: Value = serde_json::from_str(outcome.annotation("carried").unwrap()).unwrap();
+    assert_eq!(record[0]["sha256"], old.sha256());
+    assert!(
+        record[0].get("until").is_none() && record[0]["since"].as_str().unwrap().ends_with('Z')
+    );
+    assert_eq!(outcome.decision(), "rotation");
+    assert_eq!(outcome.response["auditAnnotations"]["carried"], old.sha256());
+    assert!(outcome.warnings().is_empty());
+    // The same on a dry run.
+    let mut dry = review(&secret(&old.pem), &secret(&new.pem));
+    dry["request"]["dryRun"] = true.into();
+    assert_eq!(ask(&dry).await.ca_crt(), outcome.ca_crt());
+}
+
+#[tokio::test]
+async fn a_person_is_told_how_to_drop_what_was_added_back() {
+    let mut review = review(&secret(&certs::ca().pem), &secret(&certs::ca().pem));
+    review["request"]["userInfo"]["username"] = "kubernetes-admin".into();
+    let warnings = ask(&review).await;
+    assert!(
+        warnings.warnings()[0].contains("ca-overlap.dev/distrust"),
+        "{:?}",
+        warnings.warnings()
+    );
+    // Nobody is told of what did not happen.
+    review["request"]["object"] = review["request"]["oldObject"].clone();
+    assert!(ask(&review).await.warnings().is_empty());
+}
+
+thread_local! {
+    /// What a thread's logger has written: each test has a thread of its own.
+    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct PerThread;
+
+impl io::Write for PerThread {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOGGED.with_borrow_mut(|logged| logged.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn one_log_line_says_what_was_decided_and_of_what_it_warned() {
+    // For the whole process: one that is set for a thread alone can miss lines while others log.
+    let logger = tracing_subscriber::fmt().json().with_writer(|| PerThread).finish();
+    tracing::subscriber::set_global_default(logger).expect("no other logger");
+    let unreadable = annotate(secret(&certs::ca().pem), "keep", "many");
+    let unreadable = annotate(unreadable, "window", "long");
+    ask(&review(&secret(&certs::ca().pem), &unreadable)).await;
+    let written = LOGGED.take();
+    let line: Value = serde_json::from_slice(&written).expect("one line");
+    let fields = &line["fields"];
+    assert_eq!((&fields["namespace"], &fields["name"]), (&json!("gateway"), &json!("envoy")));
+    assert_eq!((&fields["decision"], &fields["appended"]), (&json!("rotation"), &json!(1)));
+    assert_eq!(fields["warnings"], "keep_unreadable,window_unreadable");
+}
+
+#[tokio::test]
+async fn nothing_changes_where_neither_side_has_a_ca() {
+    let hmac = json!({"metadata": {"name": "hmac"}, "data": {"hmac-secret": "c2VjcmV0"}});
+    let outcome = ask(&review(&hmac, &hmac)).await;
+    assert_eq!((outcome.decision(), outcome.operations.len()), ("no_ca", 0));
+    for missing in [json!({"metadata": {}}), json!({"metadata": null, "data": null}), json!({})] {
+        assert!(ask(&review(&missing, &missing)).await.operations.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_review_gets_the_fitting_status() {
+    for body in ["", "not json", "{}", "[1]", "null", "{\"kind\":\"AdmissionReview\"}"] {
+        let (status, answer) = post(body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+        assert!(!answer.is_empty());
+    }
+    let good = serde_json::to_vec(&review(&json!({}), &json!({}))).unwrap();
+    let as_type = |content_type: Option<&str>| {
+        let request = Request::post("/mutate");
+        content_type.into_iter().fold(request, |r, t| r.header("content-type", t))
+    };
+    for refused in [None, Some("text/plain"), Some("application/json-patch+json"), Some("")] {
+        let request = as_type(refused).body(Body::from(good.clone())).unwrap();
+        assert_eq!(send(request).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{refused:?}");
+    }
+    for taken in ["application/json", "Application/JSON; charset=utf-8"] {
+        let request = as_type(Some(taken)).body(Body::from(good.clone())).unwrap();
+        assert_eq!(send(request).await.0, StatusCode::OK, "{taken}");
+    }
+    let get = Request::get("/mutate").body(Body::empty()).unwrap();
+    assert_eq!(send(get).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    let elsewhere = Request::post("/").body(Body::empty()).unwrap();
+    assert_eq!(send(elsewhere).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_gets_413_and_one_at_the_limit_is_read() {
+    let mut padded = serde_json::to_vec(&review(&json!({}), &json!({}))).unwrap();
+    padded.resize(MAX_BODY, b' ');
+    assert_eq!(post(padded.clone()).await.0, StatusCode::OK);
+    padded.push(b' ');
+    assert_eq!(post(padded).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_is_bounded_too_and_one_that_breaks_off_is_refused() {
+    let status = async |chunks: Vec<Result<Bytes, io::Error>>| {
+        post(Body::from_stream(futures::stream::iter(chunks))).await.0
+    };
+    let megabyte = Bytes::from(vec![b' '; 1024 * 1024]);
+    let flood: Vec<_> = (0..9).map(|_| Ok(megabyte.clone())).collect();
+    assert_eq!(status(flood).await, StatusCode::PAYLOAD_TOO_LARGE);
+    let good = serde_json::to_vec(&review(&json!({}), &json!({}))).unwrap();
+    assert_eq!(status(vec![Ok(good.clone().into())]).await, StatusCode::OK);
+    let broken = vec![Ok(good.into()), Err(io::Error::other("reset"))];
+    assert_eq!(status(broken).await, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn a_review_of_two_secrets_near_the_size_limit_is_answered() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let filler = |ca: &str| {
+        let mut secret = secret(ca);
+        secret["data"]["blob"] = "A".repeat(1_390_000).into();
+        secret
+    };
+    let outcome = ask(&review(&filler(&old.pem), &filler(&new.pem))).await;
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
+}
+
+#[tokio::test]
+async fn where_the_secret_is_full_the_write_passes_as_it_is() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let mut full = secret(&new.pem);
+    let used = new.pem.len() + "CANARY-tls-key".len();
+    let blob = 1_048_576 - used - 10;
+    full["data"]["blob"] =
+        base64::Engine::encode(&base64::prelude::BASE64_STANDARD, vec![0; blob]).into();
+    let outcome = ask(&review(&secret(&old.pem), &full)).await;
+    assert_eq!(outcome.ca_crt(), new.pem);
+    assert!(outcome.warnings()[0].contains("no room"));
+    assert_eq!(outcome.annotation("carried"), Some("[]"));
+}
+
+#[tokio::test]
+async fn the_private_key_is_in_no_answer() {
+    let canary = "CANARY";
+    let mut bad = secret(&certs::ca().pem);
+    bad["data"]["tls.key"] = format!("%%{canary}%%").into();
+    bad["data"][format!("extra-{canary}")] = json!({"not": [canary]});
+    let reviews = [
+        review(&secret(&certs::ca().pem), &secret(&certs::ca().pem)),
+        review(&bad, &bad),
+        review(&json!({"data": [canary]}), &bad),
+        json!({"request": {"uid": [canary]}}),
+    ];
+    for review in reviews {
+        let (_, body) = post(serde_json::to_vec(&review).unwrap()).await;
+        assert!(!String::from_utf8_lossy(&body).contains(canary));
+    }
+}

@@ -1,0 +1,113 @@
+//! Secrets that are left alone, whatever the webhook's conditions let through.
+
+use serde_json::{Value, json};
+
+use super::rig::{Outcome, ask, label, review, secret};
+use devtools::certs::{self, CA, Spec};
+
+fn rotation() -> (Value, Value) {
+    (secret(&certs::ca().pem), secret(&certs::ca().pem))
+}
+
+fn is_untouched(outcome: &Outcome, decision: &str) {
+    assert_eq!(outcome.decision(), decision);
+    assert!(outcome.operations.is_empty(), "{:?}", outcome.operations);
+}
+
+#[tokio::test]
+async fn only_updates_of_core_secrets_are_looked_at() {
+    let (old, new) = rotation();
+    for (pointer, value) in [
+        ("/request/operation", json!("CREATE")),
+        ("/request/operation", json!("DELETE")),
+        ("/request/operation", json!("")),
+        ("/request/kind/kind", json!("ConfigMap")),
+        ("/request/kind/group", json!("example.com")),
+        ("/request/kind/version", json!("v2")),
+        ("/request/kind", Value::Null),
+        ("/request/object", Value::Null),
+        ("/request/oldObject", Value::Null),
+    ] {
+        let mut review = review(&old, &new);
+        *review.pointer_mut(pointer).unwrap() = value.clone();
+        is_untouched(&ask(&review).await, "not_a_secret_update");
+    }
+    let mut status = review(&old, &new);
+    status["request"]["subResource"] = "status".into();
+    is_untouched(&ask(&status).await, "not_a_secret_update");
+}
+
+#[tokio::test]
+async fn our_own_namespace_tokens_and_immutable_secrets_are_untouched() {
+    let (old, new) = rotation();
+    let mut own = review(&old, &new);
+    own["request"]["namespace"] = "ca-overlap".into();
+    is_untouched(&ask(&own).await, "own_namespace");
+    for side in ["object", "oldObject"] {
+        let mut token = review(&old, &new);
+        token["request"][side]["type"] = "kubernetes.io/service-account-token".into();
+        is_untouched(&ask(&token).await, "service_account_token");
+        let mut immutable = review(&old, &new);
+        immutable["request"][side]["immutable"] = true.into();
+        is_untouched(&ask(&immutable).await, "immutable");
+        immutable["request"][side]["immutable"] = false.into();
+        assert_eq!(ask(&immutable).await.decision(), "rotation");
+    }
+}
+
+#[tokio::test]
+async fn a_signing_secret_is_left_alone_and_one_with_a_leaf_is_bundled() {
+    let signer = |ca: &certs::Identity| {
+        let mut signer = secret(&ca.pem);
+        signer["data"].as_object_mut().unwrap().remove("tls.crt");
+        signer["data"]["ca.key"] = "Q0FOQVJZ".into();
+        signer
+    };
+    let (old, new) = (certs::ca(), certs::ca());
+    let outcome = ask(&review(&signer(&old), &signer(&new))).await;
+    is_untouched(&outcome, "signer");
+    assert_eq!(outcome.ca_crt(), new.pem);
+    let explicit = label(signer(&new), "mode", "bundle");
+    assert_eq!(ask(&review(&signer(&old), &explicit)).await.ca_crt(), certs::bundle(&[&new, &old]));
+    let mut beside = (signer(&old), signer(&new));
+    beside.0["data"]["tls.crt"] = "".into();
+    beside.1["data"]["tls.crt"] = "".into();
+    assert_eq!(ask(&review(&beside.0, &beside.1)).await.ca_crt(), certs::bundle(&[&new, &old]));
+}
+
+#[tokio::test]
+async fn an_authority_that_is_its_own_leaf_is_left_alone_if_it_is_a_ca() {
+    let tls = |identity: &certs::Identity| {
+        let mut both = secret(&identity.pem);
+        both["data"]["tls.crt"] = both["data"]["ca.crt"].clone();
+        both
+    };
+    let (old, new) = (certs::ca(), certs::ca());
+    is_untouched(&ask(&review(&tls(&old), &tls(&new))).await, "signer");
+    // cert-manager's self-signed serving certificates look the same, save that they are no CA.
+    let serving = || Spec { is_ca: false, subject: "serving", ..CA }.self_signed();
+    let (old, new) = (serving(), serving());
+    let outcome = ask(&review(&tls(&old), &tls(&new))).await;
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
+}
+
+#[tokio::test]
+async fn the_mode_off_stops_changes_of_data_only() {
+    let (old, new) = rotation();
+    let outcome = ask(&review(&label(old.clone(), "mode", "off"), &new)).await;
+    assert_eq!((outcome.decision(), outcome.label("mode")), ("off", Some("off")));
+    assert_eq!(outcome.stored["data"], new["data"]);
+    // Nor is there anything to warn of.
+    let garbage = label(secret("garbage"), "mode", "off");
+    assert!(ask(&review(&old, &garbage)).await.warnings().is_empty());
+}
+
+#[tokio::test]
+async fn systems_with_an_overlap_of_their_own_are_left_alone() {
+    let (old, mut new) = rotation();
+    new["metadata"]["labels"]["strimzi.io/kind"] = "Kafka".into();
+    is_untouched(&ask(&review(&old, &new)).await, "foreign_overlap");
+    let (old, mut new) = rotation();
+    new["data"]["old-ca.crt"] = "".into();
+    is_untouched(&ask(&review(&old, &new)).await, "foreign_overlap");
+}

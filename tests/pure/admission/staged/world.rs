@@ -1,0 +1,246 @@
+//! One Secret with leaf pairs, written through the real review, decision and patch. The clock and
+//! the keeper are arguments, so nothing here waits.
+
+use devtools::certs::{self, CA, Identity, Spec};
+use std::sync::LazyLock;
+
+use base64::prelude::*;
+use ca_overlap::admission::respond::{Answer, Installation, respond};
+use ca_overlap::admission::review;
+use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::staged::{Keeper, Stage};
+use ca_overlap::x509::certs::Fingerprint;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Five roots of one subject, as legacy generators make them.
+pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..5).map(|_| certs::ca()).collect());
+/// Three leafs of each, one that does not live long, and one that renews the first of CA 2 and keeps its
+/// key. A leaf is known by its number.
+pub static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let spec = || Spec { subject: "leaf", is_ca: false, ..CA };
+    let mut leafs: Vec<_> =
+        CAS.iter().flat_map(|ca| (0..3).map(move |_| certs::leaf(ca, true))).collect();
+    leafs.push(Spec { not_after: (2026, 3, 2), ..spec() }.signed_by(&CAS[1]));
+    leafs.push(spec().signed_by_with(&CAS[2], &leafs[leaf(2)].key));
+    leafs.into_iter().map(|one| one.pem).collect()
+});
+/// The one of CA 1 that ends within a day.
+pub const SHORT: usize = 15;
+
+/// The one that renews the first leaf of CA 2, with the same key.
+pub const RENEWED: usize = 16;
+
+/// Which CA issued a leaf.
+pub fn issuer(leaf: usize) -> usize {
+    match leaf {
+        SHORT => 1,
+        RENEWED => 2,
+        _ => leaf / 3,
+    }
+}
+
+/// The key of a leaf: a text that says whose it is.
+fn key(of: usize) -> String {
+    format!("CANARY key of leaf {}", if of == RENEWED { leaf(2) } else { of })
+}
+
+/// The first leaf of a CA.
+pub fn leaf(ca: usize) -> usize {
+    ca * 3
+}
+
+pub const KEEPER: &str = "system:serviceaccount:ca-overlap:ca-overlap-keeper";
+pub const GENERATOR: &str = "system:serviceaccount:gateway:certgen";
+
+pub struct World {
+    pub stored: Value,
+    pub now: Timestamp,
+    pub keeper: Keeper,
+    pub installation: Installation,
+}
+
+/// What the `data` of a leaf is: its certificate, and a key that says whose it is.
+fn pair(leaf: usize) -> [Value; 2] {
+    [BASE64_STANDARD.encode(&LEAFS[leaf]).into(), BASE64_STANDARD.encode(key(leaf)).into()]
+}
+
+pub fn bundle(cas: &[usize]) -> Value {
+    BASE64_STANDARD.encode(cas.iter().map(|ca| CAS[*ca].pem.as_str()).collect::<String>()).into()
+}
+
+/// Sets the values of one write.
+pub fn set(object: &mut Value, cas: &[usize], leaf: usize) {
+    object["data"]["ca.crt"] = bundle(cas);
+    set_pair(object, leaf);
+}
+
+pub fn set_pair(object: &mut Value, leaf: usize) {
+    [object["data"]["tls.crt"], object["data"]["tls.key"]] = pair(leaf);
+}
+
+pub fn annotate(object: &mut Value, key: &str, value: &str) {
+    object["metadata"]["annotations"][format!("ca-overlap.dev/{key}")] = value.into();
+}
+
+/// An object as a generator makes it that knows nothing of us.
+pub fn fresh(cas: &[usize], leaf: usize) -> Value {
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "envoy", "namespace": "gateway", "managedFields": [{}]}, "data": {},
+    });
+    set(&mut object, cas, leaf);
+    object
+}
+
+impl World {
+    /// Mode `staged`, the CA and a leaf of it, and a keeper that is alive.
+    pub fn new(leaf: usize) -> Self {
+        let mut stored = fresh(&[issuer(leaf)], leaf);
+        stored["metadata"]["uid"] = "1".into();
+        stored["metadata"]["labels"] = json!({"ca-overlap.dev/mode": "staged"});
+        stored["metadata"]["annotations"] = json!({});
+        Self {
+            stored,
+            now: certs::now(),
+            keeper: Keeper::Alive,
+            installation: Installation::new(Defaults::default(), "ca-overlap"),
+        }
+    }
+
+    /// Begins with leaf 3 of CA 1, and is rotated to leaf 6 of CA 2.
+    pub fn staged() -> Self {
+        let mut world = Self::new(leaf(1));
+        let answer = world.put(&[2], leaf(2));
+        assert_eq!((answer.staged, answer.warnings.as_slice()), (Some("begun"), &[][..]));
+        world
+    }
+
+    /// A fresh object of the generator.
+    pub fn put(&mut self, cas: &[usize], leaf: usize) -> Answer {
+        self.write(fresh(cas, leaf), GENERATOR)
+    }
+
+    /// A write that was made of what is stored.
+    pub fn patch(&mut self, edit: impl FnOnce(&mut Value)) -> Answer {
+        let mut object = self.stored.clone();
+        edit(&mut object);
+        self.write(object, GENERATOR)
+    }
+
+    /// An ask of the keeper.
+    pub fn ask(&mut self, text: &str) -> Answer {
+        let mut object = self.stored.clone();
+        annotate(&mut object, "ask", text);
+        self.write(object, KEEPER)
+    }
+
+    /// The keeper wants what waits to be promoted.
+    pub fn promote(&mut self) -> Answer {
+        let waiting = self.bytes("pending.tls.crt").unwrap_or_default();
+        self.ask(&format!("promote {}", Fingerprint::of(&waiting)))
+    }
+
+    pub fn write(&mut self, object: Value, user: &str) -> Answer {
+        let answer = self.answer(&object, user);
+        self.store(object, &answer);
+        answer
+    }
+
+    /// A write of which we hear nothing.
+    pub fn unseen_put(&mut self, cas: &[usize], leaf: usize) {
+        self.stored = as_stored(fresh(cas, leaf));
+    }
+
+    fn answer(&self, object: &Value, user: &str) -> Answer {
+        let review = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "u", "operation": "UPDATE", "name": "envoy", "namespace": "gateway",
+                "kind": {"group": "", "version": "v1", "kind": "Secret"},
+                "userInfo": {"username": user}, "options": {"kind": "UpdateOptions"},
+                "object": object, "oldObject": self.stored,
+            }
+        });
+        let body = serde_json::to_vec(&review).unwrap();
+        let request = review::read(&body).ok().unwrap();
+        respond(&request, &self.installation, self.keeper, self.now)
+    }
+
+    fn store(&mut self, mut object: Value, answer: &Answer) {
+        if let Some(patch) = &answer.patch {
+            json_patch::patch(&mut object, patch).expect("the patch applies");
+            let operations = serde_json::to_value(patch).unwrap();
+            super::super::rig::only_our_paths(operations.as_array().unwrap(), true);
+        }
+        self.stored = as_stored(object);
+    }
+
+    fn bytes(&self, key: &str) -> Option<Vec<u8>> {
+        self.stored["data"][key].as_str().map(|text| BASE64_STANDARD.decode(text).unwrap())
+    }
+
+    /// The CAs of `ca.crt`, and the CAs that the record lists.
+    pub fn cas(&self) -> (Vec<usize>, Vec<usize>) {
+        let text = String::from_utf8(self.bytes("ca.crt").unwrap_or_default()).unwrap();
+        let blocks = text.split_inclusive("-----END CERTIFICATE-----\n");
+        let known = |block: &str| CAS.iter().position(|ca| block.contains(&ca.pem));
+        let record = self.annotation("carried").unwrap_or("[]").to_owned();
+        let in_record = |ca: &usize| record.contains(&CAS[*ca].sha256());
+        (blocks.filter_map(known).collect(), (0..CAS.len()).filter(in_record).collect())
+    }
+
+    /// The number of the leaf in service.
+    pub fn served(&self) -> Option<usize> {
+        self.leaf_under("tls.crt", "tls.key")
+    }
+
+    /// The number of the leaf that waits.
+    pub fn waiting(&self) -> Option<usize> {
+        self.leaf_under("pending.tls.crt", "pending.tls.key")
+    }
+
+    /// Both values are of the same leaf, or neither is there.
+    fn leaf_under(&self, crt: &str, key_name: &str) -> Option<usize> {
+        let leaf = self.bytes(crt).map(|text| {
+            LEAFS.iter().position(|leaf| leaf.as_bytes() == text).expect("a known leaf")
+        });
+        let stored = self.bytes(key_name).map(|text| String::from_utf8(text).unwrap());
+        assert_eq!(stored, leaf.map(key), "a pair");
+        leaf
+    }
+
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.stored["metadata"]["annotations"][format!("ca-overlap.dev/{key}")].as_str()
+    }
+
+    pub fn phase(&self) -> Option<&str> {
+        self.stored["metadata"]["labels"]["ca-overlap.dev/phase"].as_str()
+    }
+
+    /// The recorded stage; all signs of one agree.
+    pub fn stage(&self) -> Option<Stage> {
+        let stage = self.annotation("staged").map(|text| Stage::parse(text).unwrap());
+        assert_eq!(stage.is_some(), self.phase() == Some("staged"), "{:?}", self.phase());
+        assert_eq!(stage.is_some(), self.waiting().is_some(), "pending.* and the annotation");
+        stage
+    }
+
+    /// Leaf in service, leaf that waits, CAs, of them carried.
+    pub fn shows(&self) -> (Option<usize>, Option<usize>, Vec<usize>, Vec<usize>) {
+        let _ = self.stage();
+        let (cas, carried) = self.cas();
+        (self.served(), self.waiting(), cas, carried)
+    }
+}
+
+/// As the API server keeps it.
+fn as_stored(mut object: Value) -> Value {
+    object["metadata"]["uid"] = "1".into();
+    for map in ["labels", "annotations"] {
+        if object["metadata"][map].is_null() {
+            object["metadata"][map] = json!({});
+        }
+    }
+    object
+}

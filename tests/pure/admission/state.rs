@@ -1,0 +1,290 @@
+//! Our own state and people's settings: what comes back, what is obeyed, what is refused.
+
+use base64::prelude::*;
+use serde_json::{Value, json};
+
+use super::rig::{annotate, as_patch, ask, label, review, secret};
+use devtools::certs::{self, Identity};
+
+fn carrying(new: &Identity, old: &Identity) -> Value {
+    let record = json!([{"sha256": old.sha256(), "since": "2026-01-01T00:00:00Z"}]);
+    let stored = annotate(secret(&certs::bundle(&[new, old])), "carried", &record.to_string());
+    label(stored, "phase", "overlap")
+}
+
+#[tokio::test]
+async fn a_put_that_lacks_settings_gets_them_back_and_a_patch_is_obeyed() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let settings = [
+        ("keep", "2"),
+        ("window", "7d"),
+        ("distrust", ""),
+        ("restart", "deployment/x"),
+        ("group", "g"),
+    ];
+    let mut stored = label(secret(&old.pem), "mode", "bundle");
+    for (key, value) in settings {
+        stored = annotate(stored, key, value);
+    }
+    let put = ask(&review(&stored, &secret(&new.pem))).await;
+    assert_eq!(put.label("mode"), Some("bundle"));
+    for (key, value) in settings {
+        assert_eq!(put.annotation(key), Some(value), "{key}");
+    }
+    // The restored window counts for this very write.
+    assert!(put.annotation("carried").unwrap().contains("until"));
+    let patch = ask(&as_patch(review(&stored, &secret(&new.pem)))).await;
+    assert_eq!((patch.label("mode"), patch.annotation("keep")), (None, None));
+}
+
+#[tokio::test]
+async fn what_the_writer_sets_wins_over_what_was_set() {
+    let ca = certs::ca();
+    let stored = annotate(secret(&ca.pem), "keep", "2");
+    let outcome = ask(&review(&stored, &annotate(secret(&ca.pem), "keep", ""))).await;
+    assert_eq!(outcome.annotation("keep"), Some(""));
+    assert!(outcome.operations.is_empty());
+}
+
+#[tokio::test]
+async fn an_oversized_setting_is_not_brought_back() {
+    let ca = certs::ca();
+    for (len, comes_back) in [(4096, true), (4097, false)] {
+        let stored = annotate(secret(&ca.pem), "group", &"g".repeat(len));
+        let outcome = ask(&review(&stored, &secret(&ca.pem))).await;
+        assert_eq!(outcome.annotation("group").is_some(), comes_back, "{len}");
+        assert_eq!(outcome.warnings().is_empty(), comes_back, "{len}");
+    }
+}
+
+#[tokio::test]
+async fn our_state_comes_back_from_put_and_patch_and_forgery_is_replaced() {
+    let (old, new, evil) = (certs::ca(), certs::ca(), certs::ca());
+    let stored = carrying(&new, &old);
+    let bare = secret(&certs::bundle(&[&new, &old]));
+    let forged = carrying(&old, &evil);
+    let mut forged_state = bare.clone();
+    forged_state["metadata"]["annotations"] = forged["metadata"]["annotations"].clone();
+    for incoming in [&bare, &forged_state] {
+        for review in [review(&stored, incoming), as_patch(review(&stored, incoming))] {
+            let outcome = ask(&review).await;
+            assert_eq!(
+                outcome.stored["metadata"]["annotations"],
+                stored["metadata"]["annotations"]
+            );
+            assert_eq!(outcome.label("phase"), Some("overlap"));
+            assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
+        }
+    }
+    // Where nothing was recorded, a forged record goes.
+    let outcome = ask(&review(&bare, &label(forged_state, "phase", "staged"))).await;
+    assert_eq!((outcome.annotation("carried"), outcome.label("phase")), (None, None));
+}
+
+#[tokio::test]
+async fn when_ca_crt_goes_our_state_goes() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let stored = annotate(carrying(&new, &old), "keep", "2");
+    let mut without = stored.clone();
+    without["data"].as_object_mut().unwrap().remove("ca.crt");
+    let outcome = ask(&as_patch(review(&stored, &without))).await;
+    assert_eq!((outcome.annotation("carried"), outcome.label("phase")), (None, None));
+    assert_eq!(outcome.annotation("keep"), Some("2"));
+}
+
+#[tokio::test]
+async fn a_reapply_makes_the_write_a_no_op() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let stored = carrying(&new, &old);
+    let outcome = ask(&review(&stored, &secret(&new.pem))).await;
+    assert_eq!(outcome.stored["data"], stored["data"]);
+    assert_eq!(outcome.stored["metadata"]["annotations"], stored["metadata"]["annotations"]);
+    assert_eq!(outcome.stored["metadata"]["labels"], stored["metadata"]["labels"]);
+    assert_eq!(outcome.decision(), "same");
+}
+
+#[tokio::test]
+async fn a_record_that_says_the_same_in_other_words_is_not_rewritten() {
+    let (old, new) = (certs::ca(), certs::ca());
+    // Python's spaces, an offset, and a field of a later version.
+    let text = format!(
+        r#"[{{"since": "2026-01-01T00:00:00+00:00", "sha256": "{}", "more": 1}}]"#,
+        old.sha256().to_uppercase()
+    );
+    let stored = annotate(secret(&certs::bundle(&[&new, &old])), "carried", &text);
+    let stored = label(stored, "phase", "overlap");
+    let outcome = ask(&review(&stored, &secret(&new.pem))).await;
+    assert_eq!(outcome.stored, stored, "a no-op, which the API server drops");
+}
+
+#[tokio::test]
+async fn distrust_acts_with_the_write_that_sets_it() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let stored = carrying(&new, &old);
+    let distrusting = annotate(stored.clone(), "distrust", &old.sha256());
+    let outcome = ask(&as_patch(review(&stored, &distrusting))).await;
+    assert_eq!(outcome.ca_crt(), new.pem);
+    assert_eq!((outcome.annotation("carried"), outcome.label("phase")), (Some("[]"), None));
+    // And it survives the next PUT of the generator, which would have brought it back.
+    let next = ask(&review(&outcome.stored, &secret(&new.pem))).await;
+    assert_eq!(next.ca_crt(), new.pem);
+    assert_eq!(next.annotation("distrust"), Some(old.sha256().as_str()));
+}
+
+#[tokio::test]
+async fn a_record_that_does_not_parse_counts_as_absent_with_a_warning() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let stored = annotate(secret(&certs::bundle(&[&new, &old])), "carried", "CANARY{");
+    let outcome = ask(&review(&stored, &secret(&new.pem))).await;
+    assert_eq!(outcome.decision(), "first_contact");
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
+    assert!(outcome.warnings()[0].contains("ca-overlap.dev/carried"));
+    assert!(!outcome.response.to_string().contains("CANARY"));
+}
+
+#[tokio::test]
+async fn an_unreadable_setting_is_named_and_the_default_used() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let mut incoming = annotate(secret(&new.pem), "keep", "CANARY");
+    incoming = annotate(incoming, "window", "CANARY");
+    incoming = label(incoming, "mode", "CANARY");
+    let outcome = ask(&review(&secret(&old.pem), &incoming)).await;
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
+    assert_eq!(outcome.warnings().len(), 3);
+    assert!(!outcome.warnings().concat().contains("CANARY"));
+}
+
+#[tokio::test]
+async fn staged_is_bundled_with_a_warning_until_it_is_there() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let outcome = ask(&review(&secret(&old.pem), &label(secret(&new.pem), "mode", "staged"))).await;
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
+    assert!(outcome.warnings()[0].contains("mode=staged"));
+}
+
+#[tokio::test]
+async fn without_room_for_the_record_nothing_is_carried() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let mut full = secret(&new.pem);
+    full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - 10).into();
+    let outcome = ask(&review(&annotate(secret(&old.pem), "keep", "3"), &full)).await;
+    assert!(outcome.operations.is_empty(), "{:?}", outcome.operations.len());
+    assert_eq!(outcome.ca_crt(), new.pem);
+    let of_room = |w: &&&str| w.contains("annotations have no room");
+    assert_eq!(outcome.warnings().iter().filter(of_room).count(), 1);
+    // A byte count that fits exactly is used.
+    let record = ask(&review(&secret(&old.pem), &secret(&new.pem))).await;
+    let needed = "ca-overlap.dev/carried".len() + record.annotation("carried").unwrap().len();
+    full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - needed).into();
+    let outcome = ask(&review(&secret(&old.pem), &full)).await;
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
+}
+
+#[tokio::test]
+async fn settings_without_room_are_left_out_with_one_warning() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let mut stored = annotate(secret(&old.pem), "keep", "2");
+    for key in ["group", "restarted"] {
+        stored = annotate(stored, key, &"x".repeat(4096));
+    }
+    let mut nearly_full = secret(&new.pem);
+    nearly_full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 4096).into();
+    let outcome = ask(&review(&stored, &nearly_full)).await;
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
+    assert_eq!(outcome.annotation("keep"), Some("2"));
+    assert_eq!((outcome.annotation("group"), outcome.annotation("restarted")), (None, None));
+    assert!(outcome.warnings()[0].contains("annotations have no room"));
+    assert_eq!(outcome.warnings().len(), 1);
+}
+
+#[tokio::test]
+async fn a_setting_without_room_counts_for_its_own_write_alone() {
+    let (first, second, third) = (certs::ca(), certs::ca(), certs::ca());
+    let stored = annotate(carrying(&second, &first), "keep", "2");
+    let roomy = ask(&review(&stored, &secret(&third.pem))).await;
+    let record = roomy.annotation("carried").unwrap().len();
+    let mut full = secret(&third.pem);
+    let needed = "ca-overlap.dev/carried".len() + record + "ca-overlap.dev/keep".len();
+    full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - needed).into();
+    let outcome = ask(&review(&stored, &full)).await;
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&third, &second, &first]));
+    assert_eq!(outcome.annotation("keep"), None);
+    assert!(outcome.warnings()[0].contains("annotations have no room"));
+    let again = ask(&review(&outcome.stored, &full)).await;
+    assert_eq!(again.ca_crt(), certs::bundle(&[&third, &second]));
+}
+
+#[tokio::test]
+async fn a_ca_crt_that_is_not_base64_passes_as_it_is() {
+    let mut bad = secret("");
+    bad["data"]["ca.crt"] = "%%%".into();
+    let outcome = ask(&review(&secret(&certs::ca().pem), &bad)).await;
+    assert_eq!(outcome.decision(), "not_readable");
+    assert_eq!(outcome.stored["data"]["ca.crt"], "%%%");
+    // White space in base64 is read, as Go reads it.
+    let ca = certs::ca();
+    let mut spaced = secret("");
+    let mut text = BASE64_STANDARD.encode(&ca.pem);
+    text.insert_str(10, "\r\n");
+    spaced["data"]["ca.crt"] = text.into();
+    let old = certs::ca();
+    assert_eq!(
+        ask(&review(&secret(&old.pem), &spaced)).await.ca_crt(),
+        certs::bundle(&[&ca, &old])
+    );
+}
+
+#[tokio::test]
+async fn how_far_a_restart_has_come_is_for_the_keeper_alone_to_say() {
+    let ca = certs::ca();
+    let with = |restart: Option<&str>, restarted: Option<&str>| {
+        let settings = [("restart", restart), ("restarted", restarted)];
+        let settings = settings.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        settings.fold(secret(&ca.pem), |secret, (key, value)| annotate(secret, key, value))
+    };
+    let stored = with(Some("deployment/x"), Some("T1"));
+    // A generator that knows of `restart`, and an exported manifest: by PUT and by PATCH.
+    for incoming in [with(Some("deployment/x"), None), with(Some("deployment/y"), Some("T0"))] {
+        for review in [review(&stored, &incoming), as_patch(review(&stored, &incoming))] {
+            let outcome = ask(&review).await;
+            assert_eq!(outcome.annotation("restarted"), Some("T1"));
+            assert_eq!(outcome.annotation("restart"), with_restart(&incoming));
+        }
+    }
+    let mut progress = as_patch(review(&stored, &with(Some("deployment/x"), Some("T2"))));
+    progress["request"]["userInfo"]["username"] =
+        "system:serviceaccount:ca-overlap:ca-overlap-keeper".into();
+    let outcome = ask(&progress).await;
+    assert_eq!(outcome.annotation("restarted"), Some("T2"));
+    assert!(outcome.operations.is_empty());
+    // Where nothing is to be restarted any more a person may tidy up.
+    let outcome = ask(&as_patch(review(&stored, &with(None, None)))).await;
+    assert_eq!(outcome.annotation("restarted"), None);
+}
+
+fn with_restart(secret: &Value) -> Option<&str> {
+    secret["metadata"]["annotations"]["ca-overlap.dev/restart"].as_str()
+}
+
+#[tokio::test]
+async fn a_typo_in_restart_draws_a_warning() {
+    let ca = certs::ca();
+    let plain = secret(&ca.pem);
+    let many: Vec<String> = (0..17).map(|number| format!("deployment/a{number}")).collect();
+    for (restart, warns) in [
+        ("deployment/a, statefulset/b,daemonset/c", false),
+        ("", false),
+        ("deploymnt/a", true),
+        ("deployment/a,pod/b", true),
+        (&many.join(","), true),
+    ] {
+        let incoming = annotate(plain.clone(), "restart", restart);
+        let outcome = ask(&as_patch(review(&plain, &incoming))).await;
+        let warned = outcome.warnings().iter().any(|w| w.contains("restart: expected"));
+        assert_eq!(warned, warns, "{restart}");
+        assert_eq!(outcome.annotation("restart"), Some(restart), "obeyed all the same");
+        // One that comes back, too.
+        let outcome = ask(&review(&incoming, &plain)).await;
+        assert_eq!(!outcome.warnings().is_empty(), warns, "{restart}");
+    }
+}

@@ -1,0 +1,327 @@
+//! The laws, and what must break them.
+
+use ca_overlap::names;
+use ca_overlap::overlap::staged::Keeper;
+use jiff::{SignedDuration, Timestamp};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{TestCaseResult, TestRunner};
+use serde_json::{Value, json};
+
+use super::world::{CAS, Fault, LEAFS_OF_EACH, SETTLE, World, fresh, issuer, set_ca, set_pair};
+
+/// What happens.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// The generator writes a CA and a leaf of it.
+    Rotate {
+        leaf: usize,
+        how: How,
+    },
+    /// It writes another leaf of the same CA, or
+    Leaf(usize),
+    /// a CA before its leaf.
+    Ca(usize),
+    /// It writes again what it wrote last.
+    Again,
+    /// A person.
+    Distrust(usize),
+    Window(Option<u8>),
+    Keep(u8),
+    Mode(&'static str),
+    /// The clock is set, or time passes, in seconds.
+    Clock(i64),
+    Webhook(bool),
+    Keeper(bool),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum How {
+    /// A fresh object by PUT.
+    Put,
+    /// An apply, or a PATCH of all values.
+    Patch,
+    /// DELETE and CREATE.
+    Anew,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let leaf = || 0..CAS.len() * LEAFS_OF_EACH;
+    let how = prop_oneof![4 => Just(How::Put), 3 => Just(How::Patch), 1 => Just(How::Anew)];
+    let time = prop_oneof![
+        3 => 0..300_i64,
+        3 => 0..40 * 3600_i64,
+        1 => -3 * 3600..0_i64,
+    ];
+    prop_oneof![
+        8 => (leaf(), how).prop_map(|(leaf, how)| Event::Rotate { leaf, how }),
+        2 => (0..LEAFS_OF_EACH).prop_map(Event::Leaf),
+        2 => (0..CAS.len()).prop_map(Event::Ca),
+        2 => Just(Event::Again),
+        1 => (0..CAS.len()).prop_map(Event::Distrust),
+        2 => proptest::option::weighted(0.8, 1..48_u8).prop_map(Event::Window),
+        1 => (1..4_u8).prop_map(Event::Keep),
+        1 => prop_oneof![Just("staged"), Just("bundle")].prop_map(Event::Mode),
+        6 => time.prop_map(Event::Clock),
+        2 => prop_oneof![1 => Just(false), 2 => Just(true)].prop_map(Event::Webhook),
+        2 => prop_oneof![1 => Just(false), 2 => Just(true)].prop_map(Event::Keeper),
+    ]
+}
+
+/// A world, and what its generator and its people want.
+struct History {
+    world: World,
+    /// What the generator wrote last.
+    ca: usize,
+    leaf: usize,
+    /// The pairs that it may mean; more than one where nobody could tell.
+    meant: Vec<usize>,
+    /// What was ever distrusted.
+    distrusted: Vec<usize>,
+    /// Whether the generator wrote a CA without a leaf of it, and nobody could help: the webhook was
+    /// down, or the leaf's CA was not there.
+    is_missed: bool,
+}
+
+impl History {
+    fn new(fault: Fault) -> Self {
+        let world = World::new(fault);
+        Self { world, ca: 0, leaf: 0, meant: vec![0], distrusted: Vec::new(), is_missed: false }
+    }
+
+    fn happens(&mut self, event: Event) -> TestCaseResult {
+        let pairs = self.pairs()?;
+        let world = &mut self.world;
+        match event {
+            Event::Rotate { leaf, how } => self.rotate(leaf, how, pairs),
+            Event::Leaf(which) => {
+                let leaf = self.ca * LEAFS_OF_EACH + which;
+                self.mean(leaf, pairs, false);
+                self.world.edit(|object| set_pair(object, leaf));
+            }
+            Event::Ca(ca) => {
+                // It leaves the leaf alone, and could mean either.
+                self.ca = ca;
+                self.is_missed |= !world.is_webhook_up;
+                self.meant.extend(pairs.0.into_iter().chain(pairs.1));
+                world.edit(|object| set_ca(object, ca));
+            }
+            Event::Again => {
+                let (ca, leaf) = (self.ca, self.leaf);
+                self.mean(leaf, pairs, true);
+                // Its leaf may be of a CA that has gone since.
+                let is_there = self.world.cas().contains(&issuer(leaf));
+                let is_helped = self.world.is_webhook_up && is_there;
+                self.is_missed |= issuer(leaf) != ca && !is_helped;
+                let mut object = fresh(leaf);
+                set_ca(&mut object, ca);
+                self.world.write(object);
+            }
+            Event::Distrust(ca) => {
+                self.distrusted.push(ca);
+                let all: Vec<String> = self.distrusted.iter().map(|ca| CAS[*ca].sha256()).collect();
+                annotate(world, names::DISTRUST, &json!(all.join(",")));
+            }
+            Event::Window(hours) => {
+                let window = hours.map(|hours| format!("{hours}h"));
+                annotate(world, names::WINDOW, &json!(window));
+            }
+            Event::Keep(count) => annotate(world, names::KEEP, &json!(count.to_string())),
+            Event::Mode(mode) => {
+                world.edit(|object| object["metadata"]["labels"][names::MODE] = mode.into());
+            }
+            Event::Clock(seconds) => {
+                world.now += SignedDuration::from_secs(seconds);
+                world.keep();
+            }
+            Event::Webhook(is_up) => {
+                world.is_webhook_up = is_up;
+                world.keep();
+            }
+            Event::Keeper(true) if !world.is_keeper_up => world.start_keeper(),
+            Event::Keeper(is_up) => {
+                world.is_keeper_up = is_up;
+                world.heard = if is_up { Keeper::Alive } else { Keeper::Lost };
+            }
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self, leaf: usize, how: How, pairs: (Option<usize>, Option<usize>)) {
+        self.ca = issuer(leaf);
+        self.mean(leaf, pairs, how == How::Put);
+        let ca = self.ca;
+        match how {
+            How::Put => self.world.write(fresh(leaf)),
+            How::Patch => self.world.edit(|object| {
+                set_ca(object, ca);
+                set_pair(object, leaf);
+            }),
+            How::Anew => {
+                self.world.create(fresh(leaf));
+                self.world.keep();
+            }
+        }
+    }
+
+    /// To write the pair in service may mean to leave it alone.
+    fn mean(
+        &mut self,
+        leaf: usize,
+        (served, waiting): (Option<usize>, Option<usize>),
+        fresh: bool,
+    ) {
+        self.leaf = leaf;
+        self.is_missed &= issuer(leaf) != self.ca;
+        self.meant = vec![leaf];
+        // One that was missed may have brought the held pair back: then it looks untouched.
+        if !fresh && (served == Some(leaf) || !self.world.is_webhook_up) {
+            self.meant.extend(waiting);
+        }
+    }
+
+    fn pairs(&self) -> Result<(Option<usize>, Option<usize>), TestCaseError> {
+        let fail = TestCaseError::fail;
+        Ok((self.world.served().map_err(fail)?, self.world.waiting().map_err(fail)?))
+    }
+
+    fn is_lawful(&self) -> TestCaseResult {
+        let world = &self.world;
+        let (served, waiting) = self.pairs()?;
+        let served = served.ok_or_else(|| TestCaseError::fail("no leaf"))?;
+        let cas = world.cas();
+        prop_assert!(
+            self.meant.iter().any(|leaf| served == *leaf || waiting == Some(*leaf)),
+            "a pair is lost: {served} serves, {waiting:?} waits, one of {:?} is meant",
+            self.meant
+        );
+        let issued = issuer(served);
+        prop_assert!(
+            cas.contains(&issued) || self.distrusted.contains(&issued) || self.is_missed,
+            "the leaf {served} does not verify against {cas:?}"
+        );
+        prop_assert!(cas.contains(&self.ca), "the generator's own CA stays");
+        if world.is_webhook_up && world.is_keeper_up {
+            self.keeper_has_run(issued, &cas, waiting)?;
+        }
+        Ok(())
+    }
+
+    fn keeper_has_run(
+        &self,
+        issued: usize,
+        cas: &[usize],
+        waiting: Option<usize>,
+    ) -> TestCaseResult {
+        let world = &self.world;
+        prop_assert_eq!(world.annotation(names::ASK), None, "no ask stays");
+        let distrust = world.annotation(names::DISTRUST).unwrap_or_default();
+        let hours = world.annotation(names::WINDOW).and_then(|text| text.strip_suffix('h'));
+        let window: Option<i64> = hours.map(|hours| hours.parse().unwrap());
+        for (ca, since, until) in world.carried() {
+            let print = CAS[ca].sha256();
+            prop_assert!(!distrust.contains(&print), "CA {ca} is distrusted, and carried");
+            let by_window = window.map(|hours| since + SignedDuration::from_hours(hours));
+            let ends = by_window.into_iter().chain(until).min();
+            let is_over = ends.is_some_and(|ends| ends <= world.now);
+            let is_staged = waiting.is_some();
+            prop_assert!(
+                !is_over || issued == ca || is_staged,
+                "CA {ca} of {cas:?} has ended at {ends:?}, and it is {}",
+                world.now
+            );
+        }
+        if waiting.is_some() {
+            let stage: Value = serde_json::from_str(world.annotation(names::STAGED).unwrap())
+                .map_err(|_| TestCaseError::fail("no stage"))?;
+            let since: Timestamp = stage["since"].as_str().unwrap().parse().unwrap();
+            let settled = since + SignedDuration::try_from(SETTLE).unwrap();
+            prop_assert!(
+                settled > world.now,
+                "a leaf waits since {since}, and it is {}",
+                world.now
+            );
+        }
+        Ok(())
+    }
+
+    /// The generator writes the same again: a write that the API server drops.
+    fn again_is_no_change(&mut self) -> TestCaseResult {
+        let world = &mut self.world;
+        let is_at_work = world.is_webhook_up && world.is_keeper_up;
+        if !is_at_work || issuer(self.leaf) != self.ca {
+            return Ok(());
+        }
+        let before = world.stored.clone();
+        self.happens(Event::Again)?;
+        // It may cut what is over by now, or say again what was cancelled; from then on nothing.
+        let once = self.world.stored.clone();
+        self.happens(Event::Again)?;
+        prop_assert_eq!(&self.world.stored, &once, "from {}", before);
+        Ok(())
+    }
+}
+
+fn annotate(world: &mut World, key: &str, value: &Value) {
+    let change = json!({"metadata": {"annotations": {key: value}}});
+    world.edit(|object| json_patch::merge(object, &change));
+}
+
+fn check(fault: Fault, events: &[Event]) -> TestCaseResult {
+    let mut history = History::new(fault);
+    for event in events {
+        history.happens(*event)?;
+        history.is_lawful()?;
+    }
+    history.again_is_no_change()
+}
+
+/// A thousand histories, or as many as `PROPTEST_CASES` says.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        return default;
+    }
+    ProptestConfig { cases: 1_000, ..default }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_laws_hold_in_every_history(events in vec(event(), 1..24)) {
+        check(Fault::None, &events)?;
+    }
+}
+
+#[test]
+fn each_broken_rule_is_seen() {
+    for (fault, seen_as) in [
+        (Fault::NeverRetires, "has ended at"),
+        (Fault::NeverPromotes, "a leaf waits since"),
+        (Fault::CarriesNothing, "does not verify"),
+        (Fault::TrustsAll, "is distrusted, and carried"),
+        (Fault::MixesKeys, "stands beside"),
+        (Fault::ForgetsPairs, "a pair is lost"),
+        (Fault::LeavesAsks, "no ask stays"),
+    ] {
+        let config = ProptestConfig {
+            cases: 4_000,
+            failure_persistence: None,
+            max_shrink_iters: 0,
+            ..ProptestConfig::default()
+        };
+        let rng = proptest::test_runner::TestRng::deterministic_rng(config.rng_algorithm);
+        let mut runner = TestRunner::new_with_rng(config, rng);
+        let found = std::cell::Cell::new(false);
+        // Another law may notice first: it goes on until the one that is meant does.
+        let outcome = runner.run(&vec(event(), 1..24), |events| match check(fault, &events) {
+            Err(TestCaseError::Fail(why)) if why.message().contains(seen_as) => {
+                found.set(true);
+                Err(TestCaseError::fail(why.message().to_owned()))
+            }
+            _ => Ok(()),
+        });
+        assert!(outcome.is_err() && found.get(), "{fault:?} is not seen as {seen_as:?}");
+    }
+}

@@ -1,0 +1,276 @@
+//! The Helm chart renders what the kustomizations render, and its schema keeps wrong values out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use ca_overlap::names;
+use serde_json::{Value, json};
+
+use super::kustomization::{Manifests, id, manifests_directory, parse, text};
+use crate::support::helm::{self, chart, said};
+
+/// What a user passes to render each kustomization: the values file of `examples/`.
+const PAIRS: [(&str, Option<&str>); 7] = [
+    ("manifests/base", None),
+    ("manifests/overlays/kind", Some("kind")),
+    ("manifests/overlays/opt-in", Some("opt-in")),
+    ("manifests/overlays/keeper", Some("keeper")),
+    ("manifests/overlays/staged", Some("staged")),
+    ("manifests/overlays/cert-manager", Some("cert-manager")),
+    ("tests/data/monitored", Some("monitored")),
+];
+
+#[test]
+fn the_chart_renders_the_objects_of_every_kustomization() {
+    let Some(helm) = Helm::find() else { return };
+    for (kustomization, example) in PAIRS {
+        let Some(expected) = Manifests::built(kustomization) else { return };
+        let example = example.map(|name| example_path(name).display().to_string());
+        let values: Vec<&str> =
+            example.iter().flat_map(|path| ["--values", path.as_str()]).collect();
+        let rendered = helm.render(&[&values[..], &["--set", "namespace.create=true"]].concat());
+        let (rendered, expected) = (rendered.by_id(), expected.by_id());
+        let ids = |objects: &[(String, &Value)]| -> Vec<String> {
+            objects.iter().map(|(id, _)| id.clone()).collect()
+        };
+        assert_eq!(ids(&rendered), ids(&expected), "{kustomization}");
+        for ((id, rendered), (_, expected)) in rendered.iter().zip(&expected) {
+            assert_eq!(rendered, expected, "{kustomization}: {id}");
+        }
+    }
+}
+
+#[test]
+fn every_overlay_and_example_is_compared() {
+    let of = |directory: &Path| -> Vec<String> {
+        let entries = fs::read_dir(directory).expect("a directory");
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("an entry").path())
+            .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let mut overlays: Vec<String> = PAIRS
+        .iter()
+        .filter_map(|(path, _)| Some(path.strip_prefix("manifests/overlays/")?.to_owned()))
+        .collect();
+    overlays.sort();
+    assert_eq!(of(&manifests_directory().join("overlays")), overlays);
+    let mut examples: Vec<String> =
+        PAIRS.iter().filter_map(|(_, example)| example.map(str::to_owned)).collect();
+    examples.sort();
+    assert_eq!(of(&chart().join("examples")), examples);
+}
+
+#[test]
+fn helm_lints_the_chart_without_a_warning() {
+    let Some(helm) = Helm::find() else { return };
+    let examples = PAIRS.iter().filter_map(|(_, example)| *example);
+    for example in [None].into_iter().chain(examples.map(Some)) {
+        let mut lint = helm.command("lint");
+        lint.args(["--strict", "--namespace", names::NAMESPACE]).arg(chart());
+        if let Some(example) = example {
+            lint.arg("--values").arg(example_path(example));
+        }
+        let output = lint.output().expect("helm");
+        let said = said(&output);
+        assert!(output.status.success(), "{example:?}: {said}");
+        assert!(!said.contains("[WARNING]") && !said.contains("[ERROR]"), "{example:?}: {said}");
+    }
+}
+
+#[test]
+fn the_chart_is_of_the_version_of_the_program() {
+    let yaml = fs::read_to_string(chart().join("Chart.yaml")).expect("Chart.yaml");
+    let chart = parse("Chart.yaml", &yaml).remove(0);
+    assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn without_the_namespace_the_rest_is_the_same() {
+    let Some(helm) = Helm::find() else { return };
+    let mut with = helm.render(&["--set", "namespace.create=true"]);
+    with.objects.retain(|object| object["kind"] != "Namespace");
+    assert_eq!(helm.render(&[]).by_id(), with.by_id());
+}
+
+#[test]
+fn another_namespace_is_used_everywhere() {
+    let Some(helm) = Helm::find() else { return };
+    let everything = [
+        "--set",
+        "keeper.enabled=true,staged.enabled=true,prometheus.enabled=true,namespace.create=true",
+    ];
+    for more in [&[][..], &["--set", "certManager.enabled=true"]] {
+        let rendered = helm.render_in("elsewhere", &[&everything[..], more].concat());
+        let names = ["ca-overlap-webhook.ca-overlap.svc", "ca-overlap/"];
+        for object in &rendered.objects {
+            let namespace = &object["metadata"]["namespace"];
+            assert!(namespace.is_null() || namespace == "elsewhere", "{}", id(object));
+            let json = object.to_string();
+            for name in names {
+                let urls = json.replace("github.com/ca-overlap/ca-overlap/", "");
+                let paths = urls.replace("/etc/ca-overlap/", "").replace("ghcr.io/ca-overlap/", "");
+                assert!(!paths.contains(name), "{}: {name}", id(object));
+            }
+            assert!(!json.contains(r#""namespace":"ca-overlap""#), "{}", id(object));
+        }
+        let excluded = &rendered.webhook()["namespaceSelector"]["matchExpressions"][0]["values"];
+        assert_eq!(*excluded, json!(["elsewhere", "kube-system"]));
+    }
+}
+
+#[test]
+fn the_settings_reach_both_programs() {
+    let Some(helm) = Helm::find() else { return };
+    let settings = "keeper.enabled=true,staged.enabled=true,keeper.settle=90s,defaults.mode=staged,\
+                    defaults.keep=0,defaults.window=24h,log.level=warn,\
+                    webhook.extraArgs={--max-body=9MiB},keeper.extraArgs={--lease-duration=20s}";
+    let rendered = helm.render(&["--set", settings]);
+    let shared = ["--settle=90s", "--default-mode=staged", "--keep=0", "--window=24h"];
+    for (name, own) in [
+        ("ca-overlap-webhook", ["--staged", "--max-body=9MiB"]),
+        ("ca-overlap-keeper", ["--settle=90s", "--lease-duration=20s"]),
+    ] {
+        let container =
+            &rendered.named("Deployment", name)["spec"]["template"]["spec"]["containers"][0];
+        let args: Vec<&str> =
+            container["args"].as_array().expect("args").iter().map(text).collect();
+        for flag in shared.iter().chain(&own) {
+            assert_eq!(
+                args.iter().filter(|arg| arg == &flag).count(),
+                1,
+                "{name}: {flag}: {args:?}"
+            );
+        }
+        let level = json!({"name": "CA_OVERLAP_LOG_LEVEL", "value": "warn"});
+        assert!(container["env"].as_array().expect("env").contains(&level), "{name}");
+    }
+}
+
+#[test]
+fn the_pods_and_policies_follow_the_values() {
+    let Some(helm) = Helm::find() else { return };
+    let digest = format!("sha256:{}", "1".repeat(64));
+    let values = format!(
+        "image.repository=mirror.example/ca-overlap,image.digest={digest},\
+         imagePullSecrets[0].name=pull,webhook.replicas=3,webhook.priorityClassName=high,\
+         webhook.nodeSelector.kind=infra,webhook.podLabels.team=a,webhook.listenAddress=[::],\
+         webhook.podDisruptionBudget.enabled=false,networkPolicy.apiServerPorts={{16443}},\
+         podSecurityContext.runAsUser=null,prometheus.labels.release=x,prometheus.enabled=true,\
+         registration.failurePolicy=Fail,registration.timeoutSeconds=5,\
+         registration.excludedNamespaces={{kube-system,flux-system}}"
+    );
+    let rendered = helm.render(&["--set", &values]);
+    let deployment = &rendered.one("Deployment")["spec"];
+    let pod = &deployment["template"]["spec"];
+    assert_eq!(deployment["replicas"], 3);
+    assert_eq!(deployment["template"]["metadata"]["labels"]["team"], "a");
+    assert!(deployment["selector"]["matchLabels"].get("team").is_none());
+    assert_eq!(pod["imagePullSecrets"], json!([{"name": "pull"}]));
+    assert_eq!(pod["priorityClassName"], "high");
+    assert_eq!(pod["nodeSelector"], json!({"kind": "infra"}));
+    assert!(pod["securityContext"].get("runAsUser").is_none());
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    let image = format!("mirror.example/ca-overlap@{digest}");
+    assert_eq!(rendered.container()["image"], image);
+    assert!(rendered.args().contains(&"--listen=[::]:8443"));
+    assert!(rendered.args().contains(&"--admin-listen=[::]:8081"));
+    assert!(rendered.some("PodDisruptionBudget").is_none());
+    let egress = json!([{"ports": [{"port": 16443, "protocol": "TCP"}]}]);
+    assert_eq!(rendered.one("NetworkPolicy")["spec"]["egress"], egress);
+    assert_eq!(rendered.one("PrometheusRule")["metadata"]["labels"]["release"], "x");
+    let webhook = rendered.webhook();
+    assert_eq!(
+        (&webhook["failurePolicy"], &webhook["timeoutSeconds"]),
+        (&json!("Fail"), &json!(5))
+    );
+    let excluded = &webhook["namespaceSelector"]["matchExpressions"][0]["values"];
+    assert_eq!(*excluded, json!(["ca-overlap", "kube-system", "flux-system"]));
+}
+
+#[test]
+fn an_issuer_of_the_user_takes_the_place_of_our_ca() {
+    let Some(helm) = Helm::find() else { return };
+    let issuer = "certManager.enabled=true,certManager.issuerRef.name=corp,certManager.issuerRef.kind=ClusterIssuer";
+    let rendered = helm.render(&["--set", issuer]);
+    assert!(rendered.some("Issuer").is_none());
+    let leaf = rendered.one("Certificate");
+    assert_eq!(leaf["metadata"]["name"], "ca-overlap-webhook");
+    assert_eq!(leaf["spec"]["issuerRef"], json!({"name": "corp", "kind": "ClusterIssuer"}));
+}
+
+#[test]
+fn with_cert_manager_staged_mode_can_still_watch_the_lease() {
+    let Some(helm) = Helm::find() else { return };
+    let both = "certManager.enabled=true,keeper.enabled=true,staged.enabled=true";
+    let rendered = helm.render(&["--set", both]);
+    let webhook = rendered.named("Deployment", "ca-overlap-webhook");
+    assert_eq!(webhook["spec"]["template"]["spec"]["automountServiceAccountToken"], true);
+    let policy = rendered.named("NetworkPolicy", "ca-overlap-webhook");
+    assert_eq!(policy["spec"]["egress"][0]["ports"][0]["port"], 443);
+    rendered.named("Role", "ca-overlap-webhook-staged");
+}
+
+#[test]
+fn wrong_values_are_refused_with_their_name() {
+    let Some(helm) = Helm::find() else { return };
+    for (values, says) in [
+        ("keper.enabled=true", "keper"),
+        ("webhook.replica=3", "replica"),
+        ("defaults.keep=9", "keep"),
+        ("defaults.mode=both", "mode"),
+        ("defaults.window=soon", "window"),
+        ("keeper.settle=2", "settle"),
+        ("log.level=loud", "level"),
+        ("image.digest=latest", "digest"),
+        ("registration.failurePolicy=Maybe", "failurePolicy"),
+        ("registration.timeoutSeconds=31", "timeoutSeconds"),
+        ("staged.enabled=true", "keeper.enabled"),
+        ("defaults.mode=staged", "staged.enabled"),
+    ] {
+        let output = helm.template(names::NAMESPACE, &["--set", values]);
+        assert!(!output.status.success(), "{values} was accepted");
+        assert!(said(&output).contains(says), "{values}: {}", said(&output));
+    }
+    let output = helm.template("kube-system", &[]);
+    assert!(!output.status.success() && said(&output).contains("kube-system"), "{}", said(&output));
+}
+
+struct Helm(PathBuf);
+
+impl Helm {
+    fn find() -> Option<Self> {
+        helm::find().map(Self)
+    }
+
+    fn command(&self, subcommand: &str) -> Command {
+        helm::command(&self.0, subcommand)
+    }
+
+    fn template(&self, namespace: &str, arguments: &[&str]) -> Output {
+        let mut template = self.command("template");
+        template.args(["ca-overlap"]).arg(chart()).args(["--namespace", namespace]);
+        template.args(arguments).output().unwrap_or_else(|error| panic!("helm: {error}"))
+    }
+
+    fn render(&self, arguments: &[&str]) -> Manifests {
+        self.render_in(names::NAMESPACE, arguments)
+    }
+
+    fn render_in(&self, namespace: &str, arguments: &[&str]) -> Manifests {
+        let output = self.template(namespace, arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        let yaml = String::from_utf8(output.stdout).expect("UTF-8");
+        let mut objects = parse("chart", &yaml);
+        objects.retain(|object| !object.is_null());
+        Manifests { name: format!("chart {arguments:?}"), objects }
+    }
+}
+
+fn example_path(name: &str) -> PathBuf {
+    chart().join("examples").join(name).with_extension("yaml")
+}

@@ -1,0 +1,187 @@
+//! The keeper beside the webhook: `components/keeper` and `overlays/keeper`.
+
+use std::fs;
+use std::process::Command;
+
+use ca_overlap::names;
+use serde_json::{Value, json};
+
+use super::kustomization::{Manifests, has_key, id, manifests_directory, text};
+
+const OVERLAY: &str = "overlays/keeper";
+const NAME: &str = names::KEEPER_SERVICE_ACCOUNT;
+
+/// The overlay without what the base has; that is there unchanged.
+fn component() -> Option<Manifests> {
+    let mut overlay = Manifests::rendered(OVERLAY)?;
+    for (id, object) in Manifests::base().by_id() {
+        let at = overlay.objects.iter().position(|found| super::id(found) == id);
+        let found = overlay.objects.remove(at.unwrap_or_else(|| panic!("no {id}")));
+        assert_eq!(found, *object, "{id}");
+    }
+    Some(overlay)
+}
+
+#[test]
+fn the_overlay_is_the_base_and_the_component() {
+    let Some(component) = component() else { return };
+    let kinds: Vec<&str> = component.objects.iter().map(|object| text(&object["kind"])).collect();
+    for kind in [
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Role",
+        "RoleBinding",
+        "Deployment",
+        "PodDisruptionBudget",
+        "NetworkPolicy",
+    ] {
+        assert!(kinds.contains(&kind), "no {kind}");
+    }
+    for object in &component.objects {
+        let metadata = &object["metadata"];
+        assert_eq!(metadata["name"], NAME, "{}", id(object));
+        assert_eq!(metadata["labels"]["app.kubernetes.io/name"], "ca-overlap");
+        assert_eq!(metadata["labels"]["app.kubernetes.io/component"], "keeper");
+        assert!(!has_key(object, "caBundle"));
+    }
+}
+
+#[test]
+fn the_keeper_reads_secrets_and_changes_annotations_and_little_else() {
+    let Some(component) = component() else { return };
+    assert_eq!(
+        component.one("ClusterRole")["rules"],
+        json!([
+            {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "patch"]},
+            {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get"]},
+            {
+                "apiGroups": ["apps"],
+                "resources": ["deployments", "statefulsets", "daemonsets"],
+                "verbs": ["get", "patch"],
+            },
+            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+        ])
+    );
+    assert_eq!(
+        component.one("Role")["rules"],
+        json!([
+            {
+                "apiGroups": ["coordination.k8s.io"],
+                "resources": ["leases"],
+                "resourceNames": [names::KEEPER_LEASE],
+                "verbs": ["get", "list", "watch", "patch"],
+            },
+            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+        ])
+    );
+    for (binding, role) in [("RoleBinding", "Role"), ("ClusterRoleBinding", "ClusterRole")] {
+        let binding = component.one(binding);
+        assert_eq!(binding["roleRef"]["kind"], role);
+        assert_eq!(binding["roleRef"]["name"], NAME);
+        let subject =
+            json!([{"kind": "ServiceAccount", "name": NAME, "namespace": names::NAMESPACE}]);
+        assert_eq!(binding["subjects"], subject);
+    }
+}
+
+#[test]
+fn every_rule_of_the_keeper_has_its_reason_beside_it() {
+    let path = manifests_directory().join("components/keeper/rbac.yaml");
+    let rbac = fs::read_to_string(path).expect("rbac.yaml");
+    let lines: Vec<&str> = rbac.lines().collect();
+    let rules: Vec<usize> =
+        (0..lines.len()).filter(|&line| lines[line].trim_start().starts_with("- apiG")).collect();
+    assert_eq!(rules.len(), 6);
+    for rule in rules {
+        assert!(lines[rule - 1].trim_start().starts_with('#'), "no reason above line {}", rule + 1);
+    }
+}
+
+#[test]
+fn staged_is_the_keeper_with_a_flag_and_a_right_to_watch_the_lease() {
+    let Some(mut staged) = Manifests::rendered("overlays/staged") else { return };
+    let Some(keeper) = Manifests::rendered(OVERLAY) else { return };
+    let name = "ca-overlap-webhook-staged";
+    let role = staged.named("Role", name).clone();
+    assert_eq!(
+        role["rules"],
+        json!([{
+            "apiGroups": ["coordination.k8s.io"],
+            "resources": ["leases"],
+            "resourceNames": [names::KEEPER_LEASE],
+            "verbs": ["get", "list", "watch"],
+        }])
+    );
+    let binding = staged.named("RoleBinding", name).clone();
+    assert_eq!(binding["roleRef"]["name"], name);
+    assert_eq!(binding["subjects"][0]["name"], names::WEBHOOK_SERVICE_ACCOUNT);
+    staged.objects.retain(|object| object["metadata"]["name"] != name);
+    let is_webhook = |object: &&mut Value| {
+        object["kind"] == "Deployment" && object["metadata"]["name"] == "ca-overlap-webhook"
+    };
+    let webhook = staged.objects.iter_mut().find(is_webhook).expect("the webhook");
+    let container = &mut webhook["spec"]["template"]["spec"]["containers"][0];
+    let flag = container["args"].as_array_mut().expect("args").pop();
+    assert_eq!(flag, Some(json!("--staged")));
+    assert_eq!(staged.by_id(), keeper.by_id());
+}
+
+#[test]
+fn the_keepers_pod_is_as_restricted_as_the_webhooks() {
+    let Some(component) = component() else { return };
+    let base = Manifests::base();
+    let pod = &component.one("Deployment")["spec"]["template"]["spec"];
+    let of_webhook = &base.one("Deployment")["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"], of_webhook["securityContext"]);
+    assert_eq!(component.container()["securityContext"], base.container()["securityContext"]);
+    assert_eq!(component.container()["image"], base.container()["image"]);
+    assert_eq!(pod["serviceAccountName"], NAME);
+    assert_eq!(pod["automountServiceAccountToken"], true);
+    assert_eq!(component.one("ServiceAccount")["automountServiceAccountToken"], false);
+    assert_eq!(pod["enableServiceLinks"], false);
+    assert_eq!(component.one("Deployment")["spec"]["replicas"], 2);
+    assert_eq!(component.one("PodDisruptionBudget")["spec"]["maxUnavailable"], 1);
+    assert_eq!(
+        component.container()["ports"],
+        json!([{"name": "admin", "containerPort": 8082, "protocol": "TCP"}])
+    );
+    let labels = &component.one("Deployment")["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(component.one("Deployment")["spec"]["selector"]["matchLabels"], *labels);
+    assert_eq!(component.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"], *labels);
+    let policy = &component.one("NetworkPolicy")["spec"];
+    assert_eq!(policy["podSelector"]["matchLabels"], *labels);
+    assert_eq!(policy["egress"], base.one("NetworkPolicy")["spec"]["egress"]);
+    assert_eq!(policy["ingress"][0]["ports"], json!([{"port": 8082, "protocol": "TCP"}]));
+    assert!(policy["ingress"][0]["from"].is_array() && policy["ingress"].get(1).is_none());
+    let selects_webhook = &base.one("Service")["spec"]["selector"];
+    assert_ne!(selects_webhook, labels, "the Service must not lead to the keeper");
+}
+
+#[test]
+fn the_program_knows_every_flag_and_variable_of_the_keepers_pod() {
+    let Some(component) = component() else { return };
+    let help = Command::new(env!("CARGO_BIN_EXE_ca-overlap"))
+        .args(["keeper", "--help"])
+        .output()
+        .expect("the program");
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
+    let help: Vec<&str> = help.split_whitespace().collect();
+    let help = format!("{} ", help.join(" "));
+    let args = component.args();
+    assert_eq!(args[0], "keeper");
+    assert!(args.contains(&"--admin-listen=0.0.0.0:8082"));
+    for flag in &args[1..] {
+        let name = flag.split('=').next().unwrap_or(flag);
+        assert!(help.contains(&format!(" {name} ")), "{name}");
+    }
+    for variable in component.container()["env"].as_array().expect("env") {
+        let name = format!("[env: {}=", text(&variable["name"]));
+        assert!(help.contains(&name), "{name}");
+    }
+    let identity = |variable: &Value| variable["name"] == "CA_OVERLAP_IDENTITY";
+    let variables = component.container()["env"].as_array().expect("env").clone();
+    let of_pod = json!({"fieldRef": {"fieldPath": "metadata.name"}});
+    let found = variables.into_iter().find(identity).expect("an identity");
+    assert_eq!(found["valueFrom"], of_pod);
+}

@@ -1,0 +1,420 @@
+//! The manifests agree with the constants in the code, and with what the design promises.
+//!
+//! The base is read from its files. The overlays are rendered by `kubectl kustomize`; without a
+//! kubectl those tests say so, and in CI (`CI=true`) they fail.
+
+mod chart;
+mod keeper;
+mod kustomization;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use ca_overlap::names;
+use serde_json::{Value, json};
+
+use self::kustomization::{Manifests, has_key, id, manifests_directory, text};
+
+/// The longest that a drain can take, in seconds: 90 s of idle connections and a margin.
+const DRAIN_TIMEOUT_SECONDS: u64 = 110;
+
+// The registration
+
+#[test]
+fn the_registration_is_the_one_of_the_design() {
+    let base = Manifests::base();
+    let webhook = base.webhook();
+    let service = &webhook["clientConfig"]["service"];
+
+    assert_eq!(webhook["name"], names::WEBHOOK);
+    assert_eq!(
+        *service,
+        json!({
+            "name": names::SERVICE,
+            "namespace": names::NAMESPACE,
+            "path": names::MUTATE_PATH,
+            "port": 443,
+        })
+    );
+    assert_eq!(webhook["admissionReviewVersions"], json!(["v1"]));
+    assert_eq!(webhook["failurePolicy"], "Ignore");
+    assert_eq!(webhook["timeoutSeconds"], 3);
+    assert_eq!(webhook["sideEffects"], "None");
+    assert_eq!(webhook["reinvocationPolicy"], "Never");
+    assert_eq!(webhook["matchPolicy"], "Equivalent");
+    assert_eq!(
+        webhook["rules"],
+        json!([{
+            "apiGroups": [""],
+            "apiVersions": ["v1"],
+            "resources": ["secrets"],
+            "operations": ["UPDATE"],
+            "scope": "Namespaced",
+        }])
+    );
+    assert!(webhook["objectSelector"].is_null(), "the base is opt-out");
+}
+
+#[test]
+fn the_registration_leaves_out_ourselves_the_control_plane_and_who_opts_out() {
+    assert_eq!(
+        Manifests::base().webhook()["namespaceSelector"],
+        json!({ "matchExpressions": [
+            {
+                "key": "kubernetes.io/metadata.name",
+                "operator": "NotIn",
+                "values": [names::NAMESPACE, "kube-system"],
+            },
+            { "key": names::MODE, "operator": "NotIn", "values": ["off"] },
+        ] })
+    );
+}
+
+#[test]
+fn the_match_conditions_speak_of_our_names() {
+    let base = Manifests::base();
+    let conditions = base.webhook()["matchConditions"].as_array().expect("matchConditions");
+    let names: Vec<&Value> = conditions.iter().map(|condition| &condition["name"]).collect();
+    assert_eq!(names, ["not-a-token", "concerns-us"]);
+
+    let concerns_us = text(&conditions[1]["expression"]);
+    let quoted: BTreeSet<&str> = concerns_us.split('\'').skip(1).step_by(2).collect();
+    assert_eq!(
+        quoted,
+        BTreeSet::from([names::CA_CRT, names::PREFIX, names::PHASE, "staged"]),
+        "every string that the expression compares with"
+    );
+}
+
+// What must not be in the manifests
+
+#[test]
+fn no_manifest_names_a_ca_bundle_or_the_data_of_a_secret() {
+    for manifests in Manifests::all() {
+        for object in &manifests.objects {
+            assert!(!has_key(object, "caBundle"), "{}: caBundle in {}", manifests.name, id(object));
+            if object["kind"] == "Secret" {
+                assert!(
+                    object.get("data").is_none() && object.get("stringData").is_none(),
+                    "{}: applying {} again would reset it",
+                    manifests.name,
+                    id(object)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_object_is_ours_by_label_and_lives_in_our_namespace() {
+    let cluster_wide =
+        ["Namespace", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration"];
+    for manifests in Manifests::all() {
+        for object in &manifests.objects {
+            let metadata = &object["metadata"];
+            assert_eq!(
+                metadata["labels"]["app.kubernetes.io/name"],
+                "ca-overlap",
+                "{}",
+                id(object)
+            );
+            if cluster_wide.contains(&text(&object["kind"])) {
+                assert!(metadata.get("namespace").is_none(), "{}", id(object));
+            } else {
+                assert_eq!(metadata["namespace"], names::NAMESPACE, "{}", id(object));
+            }
+        }
+    }
+}
+
+// Rights
+
+#[test]
+fn the_webhook_may_do_two_things_to_two_objects_and_nothing_else() {
+    let base = Manifests::base();
+    assert_eq!(
+        base.one("Role")["rules"],
+        json!([{
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": [names::CA_SECRET],
+            "verbs": ["get", "update"],
+        }])
+    );
+    assert_eq!(
+        base.one("ClusterRole")["rules"],
+        json!([{
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["mutatingwebhookconfigurations"],
+            "resourceNames": [names::WEBHOOK_CONFIGURATION],
+            "verbs": ["get", "patch"],
+        }])
+    );
+    assert_eq!(base.one("Secret")["metadata"]["name"], names::CA_SECRET);
+    assert_eq!(
+        base.one("MutatingWebhookConfiguration")["metadata"]["name"],
+        names::WEBHOOK_CONFIGURATION
+    );
+}
+
+#[test]
+fn both_bindings_bind_our_service_account_alone() {
+    let base = Manifests::base();
+    assert_eq!(base.one("ServiceAccount")["metadata"]["name"], names::WEBHOOK_SERVICE_ACCOUNT);
+    for (binding, role) in [("RoleBinding", "Role"), ("ClusterRoleBinding", "ClusterRole")] {
+        let binding = base.one(binding);
+        assert_eq!(binding["roleRef"]["kind"], role);
+        assert_eq!(binding["roleRef"]["name"], base.one(role)["metadata"]["name"]);
+        assert_eq!(
+            binding["subjects"],
+            json!([{
+                "kind": "ServiceAccount",
+                "name": names::WEBHOOK_SERVICE_ACCOUNT,
+                "namespace": names::NAMESPACE,
+            }])
+        );
+    }
+}
+
+#[test]
+fn every_rule_has_its_reason_beside_it() {
+    let rbac = fs::read_to_string(manifests_directory().join("base/rbac.yaml")).expect("rbac.yaml");
+    let lines: Vec<&str> = rbac.lines().collect();
+    let rules: Vec<usize> =
+        (0..lines.len()).filter(|&line| lines[line].trim_start().starts_with("- apiG")).collect();
+    assert_eq!(rules.len(), 2);
+    for rule in rules {
+        assert!(lines[rule - 1].trim_start().starts_with('#'), "no reason above line {}", rule + 1);
+    }
+}
+
+#[test]
+fn the_namespace_enforces_the_restricted_standard() {
+    let base = Manifests::base();
+    let namespace = base.one("Namespace");
+    assert_eq!(namespace["metadata"]["name"], names::NAMESPACE);
+    for mode in ["enforce", "audit", "warn"] {
+        let label = format!("pod-security.kubernetes.io/{mode}");
+        assert_eq!(namespace["metadata"]["labels"][&label], "restricted", "{label}");
+    }
+}
+
+// The pod
+
+#[test]
+fn the_pod_meets_the_restricted_standard_and_more() {
+    for manifests in Manifests::all() {
+        let pod = &manifests.one("Deployment")["spec"]["template"]["spec"];
+        assert_eq!(
+            pod["securityContext"],
+            json!({
+                "runAsNonRoot": true,
+                "runAsUser": 65532,
+                "runAsGroup": 65532,
+                "fsGroup": 65532,
+                "seccompProfile": { "type": "RuntimeDefault" },
+            }),
+            "{}",
+            manifests.name
+        );
+        assert_eq!(
+            manifests.container()["securityContext"],
+            json!({
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": { "drop": ["ALL"] },
+            }),
+            "{}",
+            manifests.name
+        );
+        assert_eq!(pod["serviceAccountName"], names::WEBHOOK_SERVICE_ACCOUNT);
+        assert_eq!(pod["enableServiceLinks"], false);
+    }
+}
+
+#[test]
+fn a_token_is_mounted_where_it_is_needed_alone() {
+    for manifests in Manifests::all() {
+        assert_eq!(manifests.one("ServiceAccount")["automountServiceAccountToken"], false);
+        let pod = &manifests.one("Deployment")["spec"]["template"]["spec"];
+        let self_managed = manifests.args().contains(&"--self-managed");
+        assert_eq!(pod["automountServiceAccountToken"], self_managed, "{}", manifests.name);
+        assert_eq!(manifests.some("ClusterRole").is_some(), self_managed, "{}", manifests.name);
+    }
+}
+
+#[test]
+fn a_rollout_never_leaves_the_service_empty_and_a_drain_is_never_cut_short() {
+    let base = Manifests::base();
+    let spec = &base.one("Deployment")["spec"];
+    assert_eq!(spec["replicas"], 2);
+    assert_eq!(
+        spec["strategy"],
+        json!({
+            "type": "RollingUpdate",
+            "rollingUpdate": { "maxUnavailable": 0, "maxSurge": 1 },
+        })
+    );
+    let grace = spec["template"]["spec"]["terminationGracePeriodSeconds"].as_u64();
+    assert!(grace.expect("a grace period") > DRAIN_TIMEOUT_SECONDS);
+    assert_eq!(base.one("PodDisruptionBudget")["spec"]["maxUnavailable"], 1);
+}
+
+#[test]
+fn all_selectors_select_the_pod() {
+    let base = Manifests::base();
+    let deployment = &base.one("Deployment")["spec"];
+    let labels = &deployment["template"]["metadata"]["labels"];
+    let selectors = [
+        &deployment["selector"]["matchLabels"],
+        &base.one("Service")["spec"]["selector"],
+        &base.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        &base.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+    ];
+    for selector in selectors {
+        assert_eq!(selector, labels);
+    }
+    let spread = &deployment["template"]["spec"]["topologySpreadConstraints"];
+    let constraints = spread.as_array().expect("constraints");
+    assert_eq!(constraints.len(), 2);
+    for constraint in constraints {
+        assert_eq!(&constraint["labelSelector"]["matchLabels"], labels);
+        assert_eq!(constraint["whenUnsatisfiable"], "ScheduleAnyway");
+    }
+}
+
+#[test]
+fn all_ports_lead_to_the_listeners() {
+    for manifests in Manifests::all() {
+        let args = manifests.args();
+        assert!(args.contains(&"--listen=0.0.0.0:8443"), "{args:?}");
+        assert!(args.contains(&"--admin-listen=0.0.0.0:8081"), "{args:?}");
+        assert_eq!(
+            manifests.container()["ports"],
+            json!([
+                { "name": "https", "containerPort": 8443, "protocol": "TCP" },
+                { "name": "admin", "containerPort": 8081, "protocol": "TCP" },
+            ])
+        );
+        assert_eq!(
+            manifests.one("Service")["spec"]["ports"],
+            json!([{ "name": "https", "port": 443, "targetPort": "https", "protocol": "TCP" }])
+        );
+        let probe = |kind: &str| manifests.container()[kind]["httpGet"].clone();
+        assert_eq!(probe("readinessProbe"), json!({ "path": "/readyz", "port": "admin" }));
+        assert_eq!(probe("livenessProbe"), json!({ "path": "/livez", "port": "admin" }));
+        assert_eq!(probe("startupProbe"), json!({ "path": "/livez", "port": "admin" }));
+    }
+}
+
+#[test]
+fn the_program_knows_every_flag_and_variable_of_the_pod() {
+    let help = Command::new(crate::support::binary::path())
+        .args(["webhook", "--help"])
+        .output()
+        .expect("the program");
+    let help = String::from_utf8(help.stdout).expect("UTF-8");
+    // Lines are wrapped anywhere.
+    let help: Vec<&str> = help.split_whitespace().collect();
+    let help = format!("{} ", help.join(" "));
+    for manifests in Manifests::all() {
+        let args = manifests.args();
+        assert_eq!(args[0], "webhook");
+        for flag in &args[1..] {
+            let name = flag.split('=').next().unwrap_or(flag);
+            assert!(help.contains(&format!(" {name} ")), "{name}");
+        }
+        for variable in manifests.container()["env"].as_array().expect("env") {
+            let name = format!("[env: {}=", text(&variable["name"]));
+            assert!(help.contains(&name), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_network_policy_lets_the_api_server_in_and_us_out_to_it_alone() {
+    let base = Manifests::base();
+    let policy = &base.one("NetworkPolicy")["spec"];
+    assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+    assert_eq!(policy["ingress"][0], json!({ "ports": [{ "port": 8443, "protocol": "TCP" }] }));
+    assert_eq!(policy["ingress"][1]["ports"], json!([{ "port": 8081, "protocol": "TCP" }]));
+    assert!(policy["ingress"][1]["from"].is_array(), "the admin port is not for everybody");
+    assert!(policy["ingress"].get(2).is_none());
+    assert_eq!(
+        policy["egress"],
+        json!([{ "ports": [
+            { "port": 443, "protocol": "TCP" },
+            { "port": 6443, "protocol": "TCP" },
+        ] }])
+    );
+}
+
+// The overlays
+
+#[test]
+fn opt_in_is_the_base_with_a_selector() {
+    let Some(mut opt_in) = Manifests::rendered("overlays/opt-in") else { return };
+    let webhook = &mut opt_in.one_mut("MutatingWebhookConfiguration")["webhooks"][0];
+    let selector = webhook.as_object_mut().expect("a webhook").remove("objectSelector");
+    assert_eq!(
+        selector,
+        Some(json!({ "matchExpressions": [{ "key": names::MODE, "operator": "Exists" }] }))
+    );
+    assert_eq!(opt_in.by_id(), Manifests::base().by_id());
+}
+
+#[test]
+fn kind_is_the_base_with_a_loaded_image_and_more_logs() {
+    let Some(mut kind) = Manifests::rendered("overlays/kind") else { return };
+    let base = Manifests::base();
+    let container = &mut kind.one_mut("Deployment")["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], "ca-overlap:dev");
+    assert_eq!(container["imagePullPolicy"], "IfNotPresent");
+    container["image"] = base.container()["image"].clone();
+    let env = container["env"].as_array_mut().expect("env").pop();
+    assert_eq!(env, Some(json!({ "name": "CA_OVERLAP_LOG_LEVEL", "value": "debug" })));
+    assert_eq!(kind.by_id(), base.by_id());
+}
+
+#[test]
+fn with_cert_manager_nothing_of_the_self_managed_kind_is_left() {
+    let Some(overlay) = Manifests::rendered("overlays/cert-manager") else { return };
+    for kind in ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Secret"] {
+        assert!(overlay.some(kind).is_none(), "{kind}");
+    }
+    assert!(!overlay.args().contains(&"--self-managed"));
+    assert_eq!(overlay.one("NetworkPolicy")["spec"]["egress"], json!([]));
+}
+
+#[test]
+fn with_cert_manager_the_leaf_is_the_one_that_the_api_server_asks_for() {
+    let Some(overlay) = Manifests::rendered("overlays/cert-manager") else { return };
+    let leaf = overlay.named("Certificate", "ca-overlap-webhook");
+    let ca = overlay.named("Certificate", "ca-overlap-webhook-ca");
+    let issuer = overlay.named("Issuer", text(&leaf["spec"]["issuerRef"]["name"]));
+    let root = overlay.named("Issuer", text(&ca["spec"]["issuerRef"]["name"]));
+
+    let host = format!("{}.{}.svc", names::SERVICE, names::NAMESPACE);
+    assert_eq!(leaf["spec"]["dnsNames"], json!([host]));
+    assert_eq!(ca["spec"]["isCA"], true);
+    assert_eq!(ca["spec"]["privateKey"]["rotationPolicy"], "Never");
+    assert_eq!(issuer["spec"]["ca"]["secretName"], ca["spec"]["secretName"]);
+    assert_eq!(root["spec"], json!({ "selfSigned": {} }));
+    assert_ne!(ca["spec"]["secretName"], names::CA_SECRET, "two owners of one Secret");
+
+    let registration = overlay.one("MutatingWebhookConfiguration");
+    let source = format!("{}/{}", names::NAMESPACE, text(&leaf["metadata"]["name"]));
+    let annotations = &registration["metadata"]["annotations"];
+    assert_eq!(annotations["cert-manager.io/inject-ca-from"], source);
+
+    let pod = &overlay.one("Deployment")["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"][0]["secret"]["secretName"], leaf["spec"]["secretName"]);
+    assert_eq!(pod["volumes"][0]["secret"]["defaultMode"], 0o440);
+    let mount = &overlay.container()["volumeMounts"][0];
+    assert!(mount.get("subPath").is_none(), "files mounted by subPath are never renewed");
+    let directory = text(&mount["mountPath"]);
+    let args = overlay.args();
+    assert!(args.contains(&format!("--tls-cert={directory}/tls.crt").as_str()), "{args:?}");
+    assert!(args.contains(&format!("--tls-key={directory}/tls.key").as_str()), "{args:?}");
+}

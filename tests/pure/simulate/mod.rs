@@ -1,0 +1,63 @@
+//! `ca-overlap simulate` as a user runs it.
+
+mod figures;
+mod output;
+mod promises;
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// How a run ended.
+#[derive(Debug)]
+struct Ended {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn simulate(arguments: &[&str]) -> Ended {
+    let mut command = Command::new(crate::support::binary::path());
+    // Flags of whoever runs the tests must not count.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CA_OVERLAP_") {
+            command.env_remove(name);
+        }
+    }
+    let output = command.arg("simulate").args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended {
+        code: output.status.code().unwrap(),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
+}
+
+/// The strategies of a run, by name.
+struct Strategies(Value);
+
+impl Strategies {
+    #[track_caller]
+    fn of(ended: &Ended) -> Self {
+        let parsed = serde_json::from_str(&ended.stdout);
+        Self(parsed.unwrap_or_else(|error| panic!("{error}: {ended:?}")))
+    }
+
+    #[track_caller]
+    fn named(&self, name: &str) -> &Value {
+        let all = self.0["strategies"].as_array().unwrap();
+        all.iter().find(|strategy| strategy["strategy"] == name).unwrap()
+    }
+}
+
+/// Failed handshakes, and the longest outage of a pair in seconds, of some classes of pairs.
+fn trouble(strategy: &Value, classes: &[&str]) -> (u64, f64) {
+    let of = |class: &&str| &strategy[*class];
+    let failures = classes.iter().map(of).map(|class| class["failures"].as_u64().unwrap());
+    let outages = classes.iter().map(of).map(|c| c["longestOutageSeconds"].as_f64().unwrap());
+    (failures.sum(), outages.fold(0.0, f64::max))
+}
+
+/// The pairs that both reload their files.
+const RELOAD: [&str; 2] = ["mutual", "oneWay"];
+const ALL: [&str; 3] = ["mutual", "oneWay", "neverReloads"];

@@ -1,0 +1,192 @@
+//! What becomes of sessions when a certificate is rotated.
+
+use super::run::{Ended, Watching, look};
+use super::servers::{Files, Server, go, nginx, s_server, webhook};
+
+const ROTATES: &str = "rotates tickets";
+const RESUMES: &str = "RESUMES ACROSS ROTATION";
+const NONE: &str = "no resumption";
+const UNCHANGED: &str = "certificate unchanged so far";
+
+/// How a server that runs is given a new certificate.
+#[derive(Clone, Copy)]
+enum Rotation {
+    /// It reads the file by itself.
+    File,
+    /// It is told by SIGHUP.
+    Reload,
+}
+
+/// Watches while the certificate is rotated, over both versions at once.
+fn rotated(server: &mut Server, files: &Files, rotation: Rotation, arguments: &[&str]) -> Ended {
+    let watching = Watching::start(server, files, arguments);
+    files.rotate();
+    if let Rotation::Reload = rotation {
+        server.signal("HUP");
+    }
+    watching.end()
+}
+
+#[track_caller]
+fn expect(ended: &Ended, server: &Server, verdict: &str) {
+    let code = i32::from(verdict == RESUMES);
+    let both = [Some(verdict.to_owned()), Some(verdict.to_owned())];
+    assert_eq!(ended.verdicts(code), both, "{}{}", ended.stdout, server.log());
+    assert_eq!(ended.json()["verdict"], verdict);
+    for version in ended.json()["versions"].as_array().unwrap() {
+        assert!(version["given"].as_u64() > Some(0), "{version}");
+        assert!(version["before"]["resumed"].as_u64() > Some(0), "it resumed at first: {version}");
+        assert!(version["after"]["tried"].as_u64() > Some(0), "it was tried: {version}");
+        assert_ne!(version["certificates"][0]["sha256"], version["newCertificate"]["sha256"]);
+    }
+}
+
+const BY_FILE: &str = "ssl_certificate @/server.test.pem; ssl_certificate_key @/server.test.pem;";
+/// The certificate of the name that the client asks for: read anew for each handshake.
+const BY_NAME: &str =
+    "ssl_certificate @/$ssl_server_name.pem; ssl_certificate_key @/$ssl_server_name.pem;";
+const TICKET_KEY: &str = "ssl_session_ticket_key @/ticket.key;";
+
+/// A fixed ticket key for nginx: 80 bytes, as of `openssl rand 80`.
+fn write_ticket_key(files: &Files) {
+    files.write("ticket.key", &"0123456789".repeat(8));
+}
+
+#[test]
+fn nginx_that_is_reloaded_with_new_ticket_keys_is_sound() {
+    let files = Files::new();
+    let Some(mut server) = nginx("nginx, sound", &files, BY_FILE) else { return };
+    let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
+    expect(&ended, &server, ROTATES);
+}
+
+#[test]
+fn nginx_that_keeps_its_ticket_key_is_sound_while_it_names_a_file() {
+    let files = Files::new();
+    write_ticket_key(&files);
+    let ssl = format!("{BY_FILE}{TICKET_KEY}");
+    let Some(mut server) = nginx("nginx, ticket key", &files, &ssl) else { return };
+    let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
+    expect(&ended, &server, ROTATES);
+}
+
+#[test]
+fn nginx_that_finds_its_certificate_by_a_variable_has_the_fault() {
+    let files = Files::new();
+    let Some(mut server) = nginx("nginx, variable", &files, BY_NAME) else { return };
+    let ended = rotated(&mut server, &files, Rotation::File, &[]);
+    expect(&ended, &server, RESUMES);
+}
+
+#[test]
+fn nginx_that_is_reloaded_with_the_same_ticket_key_has_the_fault() {
+    let files = Files::new();
+    write_ticket_key(&files);
+    let ssl = format!("{BY_NAME}{TICKET_KEY}");
+    let Some(mut server) = nginx("nginx, variable, ticket key", &files, &ssl) else { return };
+    let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
+    expect(&ended, &server, RESUMES);
+}
+
+/// Session IDs and a cache instead of tickets; in TLS 1.3 tickets that only name an entry of it.
+#[test]
+fn nginx_that_keeps_its_session_cache_has_the_fault() {
+    let files = Files::new();
+    let ssl = format!("{BY_NAME}ssl_session_tickets off; ssl_session_cache shared:s:1m;");
+    let Some(mut server) = nginx("nginx, session cache", &files, &ssl) else { return };
+    let ended = rotated(&mut server, &files, Rotation::File, &[]);
+    expect(&ended, &server, RESUMES);
+}
+
+#[test]
+fn nginx_that_keeps_its_session_cache_is_sound_while_it_names_a_file() {
+    let files = Files::new();
+    let ssl = format!("{BY_FILE}ssl_session_tickets off; ssl_session_cache shared:s:1m;");
+    let Some(mut server) = nginx("nginx, session cache, file", &files, &ssl) else { return };
+    let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
+    expect(&ended, &server, ROTATES);
+}
+
+#[test]
+fn go_that_changes_its_ticket_keys_is_sound() {
+    let files = Files::new();
+    let Some(mut server) = go("Go, sound", &files, &["-changes", "keys"]) else { return };
+    let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
+    expect(&ended, &server, ROTATES);
+}
+
+/// The fault as it was found in the wild: `StackRox` issue 19384.
+#[test]
+fn go_that_changes_its_certificate_alone_has_the_fault() {
+    let files = Files::new();
+    let Some(mut server) = go("Go, fault", &files, &["-changes", "certificate"]) else { return };
+    let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
+    expect(&ended, &server, RESUMES);
+}
+
+/// A new `tls.Config` looks like a cure and is none.
+#[test]
+fn go_that_changes_its_config_by_get_config_for_client_has_the_fault() {
+    let files = Files::new();
+    let Some(mut server) = go("Go, new config", &files, &["-changes", "config"]) else { return };
+    let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
+    expect(&ended, &server, RESUMES);
+}
+
+#[test]
+fn our_own_webhook_is_sound() {
+    let files = Files::new();
+    let mut server = webhook(&files);
+    let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
+    expect(&ended, &server, ROTATES);
+}
+
+#[test]
+fn go_without_tickets_does_not_resume() {
+    let files = Files::new();
+    let Some(server) = go("Go, no tickets", &files, &["-no-tickets"]) else { return };
+    let ended = look(&server, &files, &[]);
+    assert_eq!(ended.verdicts(0), [Some(NONE.to_owned()), Some(NONE.to_owned())]);
+}
+
+/// The restart makes new keys. While it lasts, nobody answers.
+#[test]
+fn openssl_that_is_restarted_is_sound() {
+    let files = Files::new();
+    let Some(server) = s_server("openssl, restart", &files, 0, &[]) else { return };
+    let watching = Watching::start(&server, &files, &[]);
+    let port = server.port;
+    drop(server);
+    files.rotate();
+    let Some(server) = s_server("openssl, restart", &files, port, &[]) else { return };
+    expect(&watching.end(), &server, ROTATES);
+}
+
+#[test]
+fn openssl_without_tickets_and_cache_does_not_resume() {
+    let files = Files::new();
+    let arguments = ["-no_ticket", "-no_cache", "-num_tickets", "0"];
+    let Some(server) = s_server("openssl, none", &files, 0, &arguments) else { return };
+    let ended = look(&server, &files, &["--watch"]);
+    assert_eq!(ended.verdicts(0), [Some(NONE.to_owned()), Some(NONE.to_owned())]);
+    assert!(!ended.stderr.contains("rotate"), "nothing to wait for: {}", ended.stderr);
+    for version in ended.json()["versions"].as_array().unwrap() {
+        assert_eq!(version["given"], 0);
+    }
+}
+
+#[test]
+fn a_server_that_resumes_and_keeps_its_certificate_is_told_so() {
+    let files = Files::new();
+    let Some(server) = s_server("openssl, unchanged", &files, 0, &[]) else { return };
+    let ended = look(&server, &files, &[]);
+    let unchanged = || Some(UNCHANGED.to_owned());
+    assert_eq!(ended.verdicts(0), [unchanged(), unchanged()]);
+    // s_server gives two tickets in TLS 1.3.
+    assert_eq!(ended.json()["versions"][1]["given"], 2);
+    assert_eq!(look(&server, &files, &["--tls", "1.2"]).verdicts(0), [unchanged(), None]);
+    assert_eq!(look(&server, &files, &["--tls", "1.3"]).verdicts(0), [None, unchanged()]);
+    // Watched until time is up.
+    let ended = look(&server, &files, &["--watch", "--timeout", "100ms"]);
+    assert_eq!(ended.verdicts(0), [unchanged(), unchanged()]);
+}

@@ -1,0 +1,278 @@
+//! TLS servers that are not ours: nginx, `openssl s_server`, and one on Go's standard library.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::support::skip::skip;
+use devtools::certs::{self, Identity};
+
+/// Nothing here takes that long; what does is broken.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks at something that happens soon.
+const SOON: Duration = Duration::from_millis(10);
+/// The name in the certificates.
+pub(crate) const NAME: &str = "server.test";
+
+/// A CA, and a file with a pair that it issued.
+pub(crate) struct Files {
+    directory: TempDir,
+    ca: Identity,
+}
+
+impl Files {
+    pub(crate) fn new() -> Self {
+        let (directory, ca) = (tempfile::tempdir().unwrap(), certs::ca_named("Server CA"));
+        let files = Self { directory, ca };
+        files.write("ca.pem", &files.ca.pem);
+        files.rotate();
+        files
+    }
+
+    /// Exchanges the pair for a new one, all at once.
+    pub(crate) fn rotate(&self) {
+        self.rotate_to(&self.ca);
+    }
+
+    /// The same, by another CA.
+    pub(crate) fn rotate_to(&self, ca: &Identity) {
+        let Identity { pem, key, .. } = ca.leaf(NAME);
+        let next = self.write("next.pem", &format!("{pem}{key}"));
+        std::fs::rename(next, self.pair()).unwrap();
+    }
+
+    /// A client's certificate and key by `ca`: two files.
+    pub(crate) fn client(&self, ca: &Identity) -> [String; 2] {
+        let Identity { pem, key, .. } = ca.leaf("client");
+        [self.write("client.crt", &pem), self.write("client.key", &key)]
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    pub(crate) fn ca(&self) -> String {
+        self.path("ca.pem")
+    }
+
+    /// Certificate and key, in one file, so that no server ever reads one without the other.
+    pub(crate) fn pair(&self) -> String {
+        self.path(&format!("{NAME}.pem"))
+    }
+}
+
+/// A running server. It ends when this is dropped, and when the test ends in any other way: a shell
+/// that reads from us ends it then. Each line that it reads is a signal for the server.
+pub(crate) struct Server {
+    shell: Child,
+    lifeline: Option<ChildStdin>,
+    log: PathBuf,
+    pub(crate) port: u16,
+}
+
+/// TERM lets nginx end its workers.
+const GUARD: &str = r#"
+"$@" </dev/null &
+child=$!
+while read -r signal; do kill -s "$signal" "$child"; done
+kill -s TERM "$child" 2>/dev/null
+wait "$child"
+"#;
+
+impl Server {
+    fn start(files: &Files, command: &mut Command) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let log = PathBuf::from(files.path(&format!("server-{number}.log")));
+        let output = std::fs::File::create(&log).unwrap();
+        let mut guard = Command::new("/bin/sh");
+        guard.args(["-c", GUARD, "guard"]).arg(command.get_program()).args(command.get_args());
+        guard.process_group(0).stdin(Stdio::piped());
+        guard.stdout(output.try_clone().unwrap()).stderr(output);
+        let mut shell = guard.spawn().unwrap();
+        let lifeline = shell.stdin.take();
+        Self { shell, lifeline, log, port: 0 }
+    }
+
+    pub(crate) fn signal(&mut self, name: &str) {
+        writeln!(self.lifeline.as_mut().unwrap(), "{name}").unwrap();
+    }
+
+    /// Has the Go server exchange its certificate, and waits until it has.
+    pub(crate) fn exchange(&mut self) {
+        let exchanged = |server: &Self| server.log().matches("EXCHANGED").count();
+        let before = exchanged(self);
+        self.signal("HUP");
+        wait_for(|| (exchanged(self) > before).then_some(()), || self.log());
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub(crate) fn target(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.lifeline.take());
+        let _ = self.shell.wait();
+    }
+}
+
+/// Looks until there is something.
+fn wait_for<T>(look: impl Fn() -> Option<T>, log: impl Fn() -> String) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < LIMIT, "nothing came; the server said:\n{}", log());
+        pause();
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "there is no runtime here")]
+fn pause() {
+    std::thread::sleep(SOON);
+}
+
+/// Whether a program can be run; if not, the test is skipped, or fails where `CI=true`.
+fn found(test: &str, program: &str, arguments: &[&str], install: &str) -> Option<()> {
+    let output = Command::new(program).args(arguments).output();
+    if output.is_ok_and(|output| output.status.success()) {
+        return Some(());
+    }
+    skip(test, &format!("{program} is missing: {install}"))
+}
+
+/// nginx with `settings` for its only server. `@` stands for the directory of `files`.
+pub(crate) fn nginx(test: &str, files: &Files, settings: &str) -> Option<Server> {
+    const INSTALL: &str = "apt-get install --no-install-recommends nginx-light";
+    // Debian has it where only root's PATH looks.
+    let program = ["nginx", "/usr/sbin/nginx"]
+        .into_iter()
+        .find(|program| Command::new(program).arg("-v").output().is_ok());
+    let Some(program) = program else {
+        return skip(test, &format!("nginx is missing: {INSTALL}"));
+    };
+    // It cannot say which port it was given, so it is told one that was free.
+    let mut tries = 0..5;
+    while tries.next().is_some() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let content = NGINX.replace("PORT", &port.to_string()).replace("SETTINGS", settings);
+        let content = content.replace('@', files.directory.path().to_str().unwrap());
+        let configuration = files.write("nginx.conf", &content);
+        let prefix = files.path("");
+        let mut command = Command::new(program);
+        command.args(["-p", &prefix, "-c", &configuration, "-e", "stderr"]);
+        let mut server = Server::start(files, &mut command);
+        server.port = port;
+        let taken = || server.log().contains("Address already in use");
+        let is_up = || TcpStream::connect(("127.0.0.1", port)).is_ok();
+        let state = || if taken() { Some(false) } else { is_up().then_some(true) };
+        if wait_for(state, || server.log()) {
+            return Some(server);
+        }
+    }
+    panic!("no port stays free");
+}
+
+const NGINX: &str = "
+daemon off;
+user root;
+worker_processes 1;
+pid @/nginx.pid;
+error_log stderr notice;
+events { worker_connections 64; }
+http {
+    access_log off;
+    client_body_temp_path @/body;
+    proxy_temp_path @/proxy;
+    fastcgi_temp_path @/fastcgi;
+    uwsgi_temp_path @/uwsgi;
+    scgi_temp_path @/scgi;
+    server {
+        listen 127.0.0.1:PORT ssl;
+        ssl_protocols TLSv1.2 TLSv1.3;
+        SETTINGS
+    }
+}
+";
+
+/// `openssl s_server` on a port, 0 for any.
+pub(crate) fn s_server(test: &str, files: &Files, port: u16, arguments: &[&str]) -> Option<Server> {
+    found(test, "openssl", &["version"], "apt-get install openssl")?;
+    let (accept, pair) = (format!("127.0.0.1:{port}"), files.pair());
+    let mut command = Command::new("openssl");
+    // -www: it would end with its standard input otherwise.
+    command.args(["s_server", "-www", "-accept", &accept, "-cert", &pair, "-key", &pair]);
+    let mut server = Server::start(files, command.args(arguments));
+    // It names the port only where it has chosen it.
+    let found = |log: &str| {
+        let line = log.lines().find(|line| line.starts_with("ACCEPT"))?;
+        line.rsplit_once(':').map_or(Some(port), |(_, port)| port.trim().parse().ok())
+    };
+    server.port = wait_for(|| found(&server.log()), || server.log());
+    Some(server)
+}
+
+/// The Go server of `tests/static/probe/server`.
+pub(crate) fn go(test: &str, files: &Files, arguments: &[&str]) -> Option<Server> {
+    found(test, "go", &["version"], "see https://go.dev/doc/install")?;
+    let mut command = Command::new(built());
+    command.args(["-pair", &files.pair()]).args(arguments);
+    let mut server = Server::start(files, &mut command);
+    let found = |log: &str| {
+        let line = log.lines().find(|line| line.starts_with("LISTEN"))?;
+        line.rsplit_once(':')?.1.parse().ok()
+    };
+    server.port = wait_for(|| found(&server.log()), || server.log());
+    Some(server)
+}
+
+/// Our own webhook, with the pair as mounted files.
+pub(crate) fn webhook(files: &Files) -> Server {
+    let (program, pair) = (crate::support::binary::path(), files.pair());
+    let mut command = Command::new(program);
+    command.args(["--log-format", "json", "webhook", "--listen", "127.0.0.1:0"]);
+    command.args(["--admin-listen", "127.0.0.1:0", "--tls-cert", &pair, "--tls-key", &pair]);
+    let mut server = Server::start(files, &mut command);
+    let found = |log: &str| {
+        let line = log.lines().find(|line| line.contains("\"listening\""))?;
+        let address = line.split("\"webhook\":\"").nth(1)?.split('"').next()?;
+        address.rsplit_once(':')?.1.parse().ok()
+    };
+    server.port = wait_for(|| found(&server.log()), || server.log());
+    server
+}
+
+fn built() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/static/probe/server");
+        let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("probe-server");
+        let mut build = Command::new("go");
+        build.arg("-C").arg(source).args(["build", "-trimpath", "-buildvcs=false", "-o"]);
+        let output = build.arg(&program).arg(".").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        program
+    })
+}

@@ -1,0 +1,280 @@
+//! The program as it is run: the endpoint over real TLS, and one clear line for each mistake.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use base64::prelude::*;
+use devtools::certs;
+use serde_json::{Value, json};
+
+use crate::support::program::{Files, Program, fails};
+use crate::support::rig::within;
+
+const MAX_BODY: usize = 8 * 1024 * 1024;
+
+fn review(old: &str, new: &str, filler: usize) -> String {
+    let secret = |ca: &str| {
+        json!({
+            "metadata": {"name": "envoy", "namespace": "gw"}, "type": "kubernetes.io/tls",
+            "data": {"ca.crt": BASE64_STANDARD.encode(ca), "tls.crt": "",
+                     "tls.key": BASE64_STANDARD.encode("CANARY"), "blob": "A".repeat(filler)},
+        })
+    };
+    json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "request": {"uid": "u1", "operation": "UPDATE", "namespace": "gw", "name": "envoy",
+            "kind": {"group": "", "version": "v1", "kind": "Secret"},
+            "options": {"kind": "UpdateOptions"}, "object": secret(new), "oldObject": secret(old)}
+    })
+    .to_string()
+}
+
+fn request(body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST /mutate?timeout=3s HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+#[tokio::test]
+async fn reviews_of_every_size_are_answered_on_one_connection() {
+    let program = Program::start(&[]).await;
+    let mut client = program.client().await;
+    let (old, new) = (certs::ca().pem, certs::ca().pem);
+    for filler in [0, 4_000, 1_390_000, 3_490_000] {
+        client.send(request(&review(&old, &new, filler)).as_bytes()).await.unwrap();
+        let answer = within(client.answer()).await.unwrap();
+        assert_eq!(answer.status, 200, "{filler}");
+        let answer: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(answer["response"]["uid"], "u1");
+        let patch = BASE64_STANDARD.decode(answer["response"]["patch"].as_str().unwrap()).unwrap();
+        let patch: Value = serde_json::from_slice(&patch).unwrap();
+        if filler > 1_400_000 {
+            assert_eq!(patch[0]["path"], "/metadata/annotations", "no room in the Secret");
+            continue;
+        }
+        assert_eq!(patch[0]["value"], BASE64_STANDARD.encode(format!("{new}{old}")));
+    }
+    let log = program.stop().await;
+    assert!(log.contains("reviewed") && !log.contains("CANARY"));
+    assert!(!log.contains(&BASE64_STANDARD.encode("CANARY")[..8]));
+}
+
+/// The bars of docs/performance.md for memory of its own (`RssAnon`). Pages of the file are no bar:
+/// they are shared and can be reclaimed.
+#[tokio::test]
+#[ignore = "of the program that is shipped: make test-static"]
+async fn little_memory_at_first_and_little_for_each_connection() {
+    let program = Program::start(&[]).await;
+    let (old, new) = (certs::ca().pem, certs::ca().pem);
+    let mut clients = Vec::new();
+    // Also where each connection has had a large review: its buffers do not stay.
+    for (connections, filler, bar) in [(25, 3_200, 3), (500, 3_200, 26), (500, 200_000, 26)] {
+        while clients.len() < connections {
+            clients.push(program.client().await);
+        }
+        let review = request(&review(&old, &new, filler));
+        // Small ones also all at a time: then none is half read for long.
+        let at_once = if filler < 10_000 { connections } else { 1 };
+        for at_a_time in [1, 1, at_once, at_once] {
+            for clients in clients.chunks_mut(at_a_time) {
+                for client in &mut *clients {
+                    client.send(review.as_bytes()).await.unwrap();
+                }
+                for client in clients {
+                    assert_eq!(within(client.answer()).await.unwrap().status, 200);
+                }
+            }
+        }
+        let (anonymous, size) = (program.anonymous(), review.len() >> 10);
+        eprintln!("{connections} connections, reviews of {size} KiB: {anonymous} KiB of RssAnon");
+        assert!(anonymous <= bar << 10, "{anonymous} KiB, above {bar} MiB");
+    }
+}
+
+#[tokio::test]
+async fn what_is_refused_gets_its_status_and_the_program_lives_on() {
+    let program = Program::start(&["--request-timeout", "200ms"]).await;
+    let head = "POST /mutate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let too_large = MAX_BODY + 1;
+    for (text, status) in [
+        (request("not json"), 400),
+        (request(&format!("{{\"x\":{}", "[".repeat(3_000_000))), 400),
+        (request("{}").replace("application/json", "text/plain"), 415),
+        (request("{}").replace("content-type: application/json\r\n", ""), 415),
+        (request("{}").replace("POST", "PUT"), 405),
+        (request("{}").replace("/mutate", "/validate"), 404),
+        (format!("{head}content-length: {too_large}\r\n\r\n"), 413),
+        // A body that stalls: the timer for bodies, not the idle one, ends it.
+        (format!("{head}content-length: 10\r\n\r\nabc"), 408),
+        (format!("{head}transfer-encoding: chunked\r\n\r\n5\r\nabc"), 408),
+    ] {
+        let mut client = program.client().await;
+        client.send(text.as_bytes()).await.unwrap();
+        let answer = within(client.answer()).await.unwrap();
+        assert_eq!(answer.status, status, "{}", &text[..text.len().min(120)]);
+        assert!(!answer.head.contains("retry-after"));
+    }
+    // A chunked body of unknown length is cut off at the limit.
+    let mut client = program.client().await;
+    client.send(format!("{head}transfer-encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
+    let chunk = format!("100000\r\n{}\r\n", " ".repeat(0x10_0000));
+    for _ in 0..9 {
+        if client.send(chunk.as_bytes()).await.is_err() {
+            break;
+        }
+    }
+    assert_eq!(within(client.answer()).await.unwrap().status, 413);
+    let metrics = program.metrics().await;
+    for (code, count) in [("400", 2), ("408", 2), ("413", 2), ("415", 2)] {
+        let line = format!("ca_overlap_requests_refused_total{{code=\"{code}\"}} {count}");
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
+    }
+}
+
+#[tokio::test]
+async fn mistakes_of_usage_exit_64_and_name_the_flag() {
+    for (arguments, names) in [
+        (&["webhook"][..], "--self-managed"),
+        (&["webhook", "--self-managed", "--tls-cert", "a", "--tls-key", "b"], "--self-managed"),
+        (&["webhook", "--tls-cert", "a"], "--tls-key"),
+        (&["webhook", "--self-managed", "--listen", "nowhere"], "--listen"),
+        (&["webhook", "--self-managed", "--idle-timeout", "90s"], "--idle-timeout"),
+        (&["webhook", "--self-managed", "--keep", "9"], "--keep"),
+        (&["webhook", "--self-managed", "--window", "soon"], "--window"),
+        (&["webhook", "--self-managed", "--default-mode", "on"], "--default-mode"),
+        (&["webhook", "--self-managed", "--log-level", "loud"], "--log-level"),
+        (&["webhook", "--no-such-flag"], "--no-such-flag"),
+        (&["no-such-command"], "no-such-command"),
+        (&[], "Usage"),
+    ] {
+        let (code, stderr) = fails(arguments);
+        assert_eq!(code, 64, "{arguments:?}: {stderr}");
+        assert!(stderr.contains(names), "{arguments:?}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_exits_1_with_one_line_that_names_it() {
+    let files = Files::new();
+    let other = Files::new();
+    let (cert, key) = (files.cert(), files.key());
+    let junk = files.write("junk.pem", "CANARY");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let free = ["--admin-listen", "127.0.0.1:0"];
+    let cases: [(Vec<&str>, &str); 7] = [
+        (
+            vec!["--tls-cert", "missing.pem", "--tls-key", &key, "--listen", "127.0.0.1:0"],
+            "missing.pem",
+        ),
+        (
+            vec!["--tls-cert", &cert, "--tls-key", "missing.key", "--listen", "127.0.0.1:0"],
+            "missing.key",
+        ),
+        (vec!["--tls-cert", &junk, "--tls-key", &key, "--listen", "127.0.0.1:0"], "junk.pem"),
+        (vec!["--tls-cert", &cert, "--tls-key", &junk, "--listen", "127.0.0.1:0"], "junk.pem"),
+        (
+            vec!["--tls-cert", &cert, "--tls-key", other.key_ref(), "--listen", "127.0.0.1:0"],
+            "--tls-key",
+        ),
+        (vec!["--tls-cert", &cert, "--tls-key", &key, "--listen", &taken], &taken),
+        (
+            vec![
+                "--tls-cert",
+                &cert,
+                "--tls-key",
+                &key,
+                "--client-ca",
+                &junk,
+                "--listen",
+                "127.0.0.1:0",
+            ],
+            "junk.pem",
+        ),
+    ];
+    for (arguments, names) in cases {
+        let arguments = [&["webhook"][..], &arguments, &free].concat();
+        let (code, stderr) = fails(&arguments);
+        assert_eq!(code, 1, "{arguments:?}: {stderr}");
+        let errors: Vec<_> = stderr.lines().filter(|l| l.starts_with("ca-overlap:")).collect();
+        assert_eq!(errors.len(), 1, "{arguments:?}: {stderr}");
+        assert!(errors[0].contains(names) && !stderr.contains("CANARY"), "{arguments:?}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_cluster_it_says_what_to_do_and_with_one_away_it_keeps_trying() {
+    let files = Files::new();
+    let ports = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
+    let missing = Program::command()
+        .args([&["webhook", "--self-managed"][..], &ports].concat())
+        .env("KUBECONFIG", files.path("no-kubeconfig"))
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&missing.stderr);
+    assert_eq!(missing.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("KUBECONFIG"), "{stderr}");
+    // A port that nobody listens on.
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let kubeconfig = files.write(
+        "kubeconfig",
+        &json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "x",
+            "clusters": [{"name": "x", "cluster": {"server": format!("https://{closed}")}}],
+            "users": [{"name": "x", "user": {"token": "CANARY"}}],
+            "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+        })
+        .to_string(),
+    );
+    let mut program = Program::spawn(&["--self-managed"], &[("KUBECONFIG", &kubeconfig)]).await;
+    let log = program.wait_for_log("MutatingWebhookConfiguration ca-overlap").await;
+    assert!(!log.contains("CANARY"), "{log}");
+    let (status, body) = program.admin("/readyz").await;
+    assert_eq!(status, 503, "{body}");
+    assert_eq!(program.admin("/livez").await.0, 200);
+}
+
+#[tokio::test]
+async fn help_and_version_are_no_errors() {
+    for arguments in
+        [&["--help"][..], &["webhook", "--help"], &["review", "--help"], &["--version"]]
+    {
+        let output = Program::command().args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_signal_drains_and_a_second_one_ends_at_once() {
+    let files = ["--drain-delay", "1h", "--drain-timeout", "2h"];
+    let mut program = Program::start(&files).await;
+    let mut client = program.client().await;
+    program.signal("TERM");
+    program.wait_for_log("drain").await;
+    client.send(request(&review("", "", 0)).as_bytes()).await.unwrap();
+    let answer = within(client.answer()).await.unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.asks_to_close());
+    assert_eq!(program.admin("/readyz").await.0, 503);
+    // New connections are still served.
+    let mut late = program.client().await;
+    late.send(request(&review("", "", 0)).as_bytes()).await.unwrap();
+    assert_eq!(within(late.answer()).await.unwrap().status, 200);
+    program.signal("TERM");
+    assert_eq!(program.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn without_connections_it_ends_after_the_drain_delay() {
+    let mut program = Program::start(&["--drain-delay", "10ms", "--drain-timeout", "1h"]).await;
+    let client = program.client().await;
+    drop(client);
+    program.signal("TERM");
+    assert_eq!(
+        tokio::time::timeout(Duration::from_secs(60), program.ended()).await.unwrap().code(),
+        Some(0)
+    );
+}
