@@ -30,3 +30,5 @@ clean: ## Remove what cargo built; keeps the control plane and the tools
 distclean: ## Remove everything that was built
 	rm -rf $(TARGET)
 
+
+include make/tools.mk make/build.mk make/test.mk make/measure.mk make/fuzz.mk make/release.mk
