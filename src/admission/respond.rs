@@ -18,9 +18,9 @@ use crate::overlap::ask::Ask;
 use crate::overlap::leave::{self, LeaveData};
 use crate::overlap::policy::{Defaults, Mode, Raw, Settings};
 use crate::overlap::record::Record;
-use crate::overlap::restart;
 use crate::overlap::staged::{Keeper, Stage, Staging};
 use crate::overlap::warning::push_once;
+use crate::overlap::workload;
 use crate::overlap::{Case, Contents, RecordAfter, Warning, Write};
 
 /// What the API server allows a Secret: the sum of its decoded values, in bytes
@@ -268,7 +268,7 @@ impl Update<'_> {
             warnings.push(Warning::StagedUnavailable);
         }
         let restart = self.setting(names::RESTART);
-        if restart.is_some_and(|text| restart::list(text).1 > 0) {
+        if restart.is_some_and(|text| workload::list(text).1 > 0) {
             warnings.push(Warning::RestartUnreadable);
         }
         if self.loses_a_setting() {

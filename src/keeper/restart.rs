@@ -28,7 +28,7 @@ use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::outlook::{self, Due, Outlook, Rules};
-pub use crate::overlap::restart::{Kind, Workload, list};
+pub use crate::overlap::workload::{Kind, Workload, list};
 use crate::x509::certs::Fingerprint;
 
 /// On a pod template, with words of the group's and the Secret's name behind it: what its pods have

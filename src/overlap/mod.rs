@@ -11,11 +11,11 @@ pub mod outlook;
 pub mod policy;
 pub mod record;
 mod repair;
-pub mod restart;
 pub mod retire;
 mod select;
 pub mod staged;
 pub mod warning;
+pub mod workload;
 pub mod write;
 
 pub use decide::decide;

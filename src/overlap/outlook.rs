@@ -15,8 +15,8 @@ use crate::names;
 use crate::overlap::leave::{self, Marks};
 use crate::overlap::policy::{Defaults, Raw, Settings};
 use crate::overlap::record::{Entry, Record};
-use crate::overlap::restart;
 use crate::overlap::staged::Stage;
+use crate::overlap::workload;
 use crate::overlap::write::{carried_entries, chain};
 use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
@@ -298,7 +298,7 @@ impl<'a> Reading<'a> {
         }
         problems.extend(self.settings.warnings.iter().map(|w| Problem::SettingUnreadable(*w)));
         let unreadable =
-            self.view.annotations.get(names::RESTART).map_or(0, |t| restart::list(t).1);
+            self.view.annotations.get(names::RESTART).map_or(0, |t| workload::list(t).1);
         if unreadable > 0 {
             problems.push(Problem::RestartUnreadable(unreadable));
         }
