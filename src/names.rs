@@ -33,11 +33,20 @@ pub const GROUP: &str = "ca-overlap.dev/group";
 /// Annotation, written by the keeper: the trust that workloads were restarted for.
 pub const RESTARTED: &str = "ca-overlap.dev/restarted";
 
+/// Annotation of a pod template, written by the keeper, with words of the group's and the Secret's
+/// name behind it: what its pods have found in this Secret when they started.
+pub const RESTARTED_FOR: &str = "ca-overlap.dev/restarted-for";
+/// Annotation of a pod template, written by the keeper: when that was.
+pub const RESTARTED_AT: &str = "ca-overlap.dev/restarted-at";
+/// Annotation of a workload, set by people: it may be restarted though its pods refer to no Secret
+/// of the group.
+pub const ALLOW_RESTART: &str = "ca-overlap.dev/allow-restart";
+
 /// Annotation, written by the keeper: what the webhook is to do in the same request. The webhook
 /// always removes it, so one that stands on a Secret was not seen.
 pub const ASK: &str = "ca-overlap.dev/ask";
 
-/// All of the above. Of keys with our prefix only these are read, brought back or removed.
+/// All of those on Secrets. Of keys with our prefix only these are read, brought back or removed.
 pub const KEYS: [&str; 11] =
     [MODE, PHASE, CARRIED, STAGED, KEEP, WINDOW, DISTRUST, RESTART, GROUP, RESTARTED, ASK];
 

@@ -7,17 +7,18 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::api::{Change, Secrets};
-use super::choice::{Choice, choose, is_group_ready};
 use super::lease::Leadership;
 use super::memory::{Plan, Remembered};
-use super::restart::{Restarter, Step};
+use super::workloads::Restarter;
 use crate::keeper::metrics::{AskKind, AskResult};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
-use crate::overlap::ask::Ask;
-use crate::overlap::outlook::{self, Due, Outlook, Rules, Staged};
+use crate::overlap::ask::{Ask, nonce};
+use crate::overlap::choice::{Choice, choose, is_group_ready};
+use crate::overlap::outlook::{self, Due, Outlook, Rules, Staged, View};
+use crate::overlap::restart::Step;
 use crate::x509::certs::Fingerprint;
 
 /// What every look needs.
@@ -136,7 +137,7 @@ impl Actor {
             return self.repair(key, secret, plan, known.namespace_uid).await;
         }
         let outlook = outlook::outlook(&secret.view(), &self.rules, now);
-        let due = match choose(&secret, &outlook, now) {
+        let due = match choose(&secret.view(), &outlook, now) {
             Choice::Restart(wanted) => return Ok(self.restart(key, secret, wanted, now).await?),
             Choice::Ask(due) => due,
             Choice::Nothing => return Ok(Outcome::Nothing(Box::new(secret))),
@@ -251,10 +252,20 @@ impl Actor {
         staged: &Staged,
         now: Timestamp,
     ) -> Result<bool, CallError> {
-        let group = secret.annotation(names::GROUP).filter(|name| !name.is_empty());
-        let Some(group) = group.filter(|_| staged.latest > now) else { return Ok(true) };
-        let members = self.secrets.group(key.namespace(), group).await?;
-        Ok(is_group_ready(secret, staged, &members, &self.rules, now))
+        if staged.latest <= now {
+            return Ok(true);
+        }
+        let group = self.group(key, secret).await?;
+        let group: Vec<View<'_>> = group.iter().map(SecretView::view).collect();
+        Ok(is_group_ready(&secret.view(), staged, &group, &self.rules, now))
+    }
+
+    /// The Secrets of its group, itself too; none if it is in no group.
+    async fn group(&self, key: &Key, secret: &SecretView) -> Result<Vec<SecretView>, CallError> {
+        match secret.view().group() {
+            Some(group) => self.secrets.group(key.namespace(), group).await,
+            None => Ok(Vec::new()),
+        }
     }
 }
 
@@ -279,24 +290,4 @@ pub(super) fn due_since(outlook: &Outlook, now: Timestamp) -> Option<Timestamp> 
 /// From `start` to `end`, in seconds; none if a clock was put back.
 fn seconds(start: Timestamp, end: Timestamp) -> f64 {
     end.duration_since(start).as_secs_f64().max(0.0)
-}
-
-/// A number that makes an ask differ from the one that stands there.
-pub fn nonce(standing: Option<&str>) -> u64 {
-    let last = standing.and_then(|text| text.rsplit_once('#')?.1.parse::<u64>().ok());
-    last.map_or(1, |last| last.wrapping_add(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_ask_that_is_repeated_differs() {
-        assert_eq!(nonce(None), 1);
-        assert_eq!(nonce(Some("retire #1")), 2);
-        assert_eq!(nonce(Some("retire")), 1);
-        assert_eq!(nonce(Some("retire #x")), 1);
-        assert_eq!(nonce(Some(&format!("retire #{}", u64::MAX))), 0);
-    }
 }

@@ -23,7 +23,6 @@ use super::agenda::Agenda;
 use super::events::Events;
 use super::lease::stopped;
 use super::memory::Memory;
-use super::restart;
 use super::retries::{Retries, Trouble};
 use super::running::{Ended, How, Running};
 use super::tracked::{Source, Tracked, Watched};
@@ -33,7 +32,9 @@ use crate::kubernetes::call::CallError;
 use crate::kubernetes::explain::{For, explain_watch};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
+use crate::overlap::choice::pause;
 use crate::overlap::outlook::{self, Problem};
+use crate::overlap::restart;
 
 /// Keeps the Secrets that are watched, and acts on them; see [`Controller::run`].
 pub struct Controller {
@@ -62,8 +63,6 @@ pub struct Controller {
 const AT_ONCE: usize = 8;
 /// How often the wall clock is compared with the deadlines, at least: it may step.
 const GLANCE: Duration = Duration::from_secs(15);
-/// What is waited for is asked at first so often, and later as seldom as that.
-const POLLS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(30)];
 /// After a deadline: the clocks of the webhook's machines may be slow by a little, and it would
 /// refuse what is not over by its own.
 const SLACK: Duration = Duration::from_secs(1);
@@ -306,7 +305,7 @@ impl Controller {
         let is_just_due = due_since(&outlook, now).is_some_and(|at| restart::age(at, now) < SLACK);
         if is_just_due && !self.retries.is_waiting(&key) {
             self.looks.add(&key, Instant::now() + SLACK);
-        } else if outlook.due.is_some() || restart::wanted(secret, &outlook).is_some() {
+        } else if outlook.due.is_some() || restart::wanted(&secret.view(), &outlook).is_some() {
             self.schedule(&key);
         }
     }
@@ -380,9 +379,7 @@ impl Controller {
                 tracing::debug!(secret = %key, "due, but others have to be ready first");
                 self.retries.forget(key);
                 self.observe(&secret);
-                let [often, seldom] = POLLS;
-                let pause = (restart::age(since, Timestamp::now()) / 10).clamp(often, seldom);
-                self.looks.set(key, Instant::now() + pause);
+                self.looks.set(key, Instant::now() + pause(since, Timestamp::now()));
             }
         }
     }

@@ -12,7 +12,6 @@
 pub mod act;
 pub mod agenda;
 pub mod api;
-pub mod choice;
 pub mod controller;
 pub mod events;
 pub mod lease;
@@ -20,8 +19,8 @@ pub mod memory;
 pub mod metrics;
 #[cfg(test)]
 mod mock;
-pub mod restart;
 pub mod retries;
 pub mod running;
 pub mod tracked;
 pub mod watches;
+pub mod workloads;

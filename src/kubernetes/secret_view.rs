@@ -40,6 +40,7 @@ impl SecretView {
             self.data.as_ref().and_then(|data| get(data).as_deref())
         };
         View {
+            name: self.metadata.name.as_deref().unwrap_or_default(),
             labels: self.metadata.labels.as_ref().unwrap_or(&NONE),
             annotations: self.metadata.annotations.as_ref().unwrap_or(&NONE),
             ca_crt: value(|data| &data.ca_crt),
@@ -48,6 +49,7 @@ impl SecretView {
             keys: self.data.as_ref().map_or(&[], |data| data.keys.as_slice()),
             is_immutable: self.immutable == Some(true),
             is_token: leave::is_token(self.type_.as_deref()),
+            written: self.written(),
         }
     }
 

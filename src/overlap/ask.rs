@@ -224,9 +224,24 @@ impl fmt::Display for Repair {
     }
 }
 
+/// A number that makes an ask differ from the one that stands there.
+pub fn nonce(standing: Option<&str>) -> u64 {
+    let last = standing.and_then(|text| text.rsplit_once('#')?.1.parse::<u64>().ok());
+    last.map_or(1, |last| last.wrapping_add(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ask_that_is_repeated_differs() {
+        assert_eq!(nonce(None), 1);
+        assert_eq!(nonce(Some("retire #1")), 2);
+        assert_eq!(nonce(Some("retire")), 1);
+        assert_eq!(nonce(Some("retire #x")), 1);
+        assert_eq!(nonce(Some(&format!("retire #{}", u64::MAX))), 0);
+    }
 
     fn dated(until: Option<Timestamp>) -> Repaired {
         let since = "2026-03-01T10:00:00Z".parse().unwrap();

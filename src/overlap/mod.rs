@@ -2,15 +2,18 @@
 //!
 //! Pure: no clock, no I/O, no Kubernetes client. The time is an argument. Read [`mod@decide`] first:
 //! it is the heart; [`retire`] is its counterpart for writes that leave `ca.crt` alone. What the keeper
-//! may ask for stands in [`ask`].
+//! may ask for stands in [`ask`]; what is due when, in [`outlook`], and what follows from that, in
+//! [`choice`] and [`restart`].
 
 pub mod ask;
+pub mod choice;
 pub mod decide;
 pub mod leave;
 pub mod outlook;
 pub mod policy;
 pub mod record;
 mod repair;
+pub mod restart;
 pub mod retire;
 mod select;
 pub mod staged;

@@ -25,6 +25,8 @@ use crate::x509::issuer::Issuers;
 /// One Secret, as far as it is looked at: public values only.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
+    /// `metadata.name`
+    pub name: &'a str,
     /// `metadata.labels`
     pub labels: &'a BTreeMap<String, String>,
     /// `metadata.annotations`
@@ -41,6 +43,20 @@ pub struct View<'a> {
     pub is_immutable: bool,
     /// The webhook does not look at tokens of `ServiceAccounts`.
     pub is_token: bool,
+    /// When anybody but the keeper last wrote it, if that is known.
+    pub written: Option<Timestamp>,
+}
+
+impl<'a> View<'a> {
+    /// The value of an annotation.
+    pub fn annotation(&self, key: &str) -> Option<&'a str> {
+        self.annotations.get(key).map(String::as_str)
+    }
+
+    /// The group that it is in.
+    pub fn group(&self) -> Option<&'a str> {
+        self.annotation(names::GROUP).filter(|name| !name.is_empty())
+    }
 }
 
 impl Marks for View<'_> {
@@ -174,12 +190,11 @@ pub fn outlook(view: &View<'_>, rules: &Rules, now: Timestamp) -> Outlook {
 
 /// What counts for a Secret.
 pub fn settings(view: &View<'_>, rules: &Rules) -> Settings {
-    let annotation = |key: &str| view.annotations.get(key).map(String::as_str);
     let raw = Raw {
         mode: view.labels.get(names::MODE).map(String::as_str),
-        keep: annotation(names::KEEP),
-        window: annotation(names::WINDOW),
-        distrust: annotation(names::DISTRUST),
+        keep: view.annotation(names::KEEP),
+        window: view.annotation(names::WINDOW),
+        distrust: view.annotation(names::DISTRUST),
     };
     Settings::read(raw, &rules.defaults)
 }
@@ -236,7 +251,7 @@ struct Reading<'a> {
 impl<'a> Reading<'a> {
     fn of(view: &'a View<'a>, rules: &Rules) -> Self {
         let settings = settings(view, rules);
-        let parsed = view.annotations.get(names::CARRIED).map(|text| Record::parse(text));
+        let parsed = view.annotation(names::CARRIED).map(Record::parse);
         let record_is_unreadable = matches!(parsed, Some(Err(_)));
         let record = parsed.and_then(Result::ok);
         let bundle = view.ca_crt.and_then(|text| Bundle::parse(text, MAX_STORED_BLOCKS).ok());
@@ -297,8 +312,7 @@ impl<'a> Reading<'a> {
             problems.push(Problem::RecordUnreadable);
         }
         problems.extend(self.settings.warnings.iter().map(|w| Problem::SettingUnreadable(*w)));
-        let unreadable =
-            self.view.annotations.get(names::RESTART).map_or(0, |t| workload::list(t).1);
+        let unreadable = self.view.annotation(names::RESTART).map_or(0, |t| workload::list(t).1);
         if unreadable > 0 {
             problems.push(Problem::RestartUnreadable(unreadable));
         }
@@ -320,7 +334,7 @@ impl<'a> Reading<'a> {
         }
         let leaf = self.leaf_certificate.as_ref();
         problems.extend(leaf.and_then(|l| expires_soon(l, now)).map(Problem::LeafExpiring));
-        let staged = self.view.annotations.get(names::STAGED);
+        let staged = self.view.annotation(names::STAGED);
         if staged.is_some_and(|text| Stage::parse(text).is_err()) {
             problems.push(Problem::StageUnreadable);
         }
@@ -328,7 +342,7 @@ impl<'a> Reading<'a> {
     }
 
     fn staged(&self, rules: &Rules) -> Option<Staged> {
-        let stage = Stage::parse(self.view.annotations.get(names::STAGED)?).ok()?;
+        let stage = Stage::parse(self.view.annotation(names::STAGED)?).ok()?;
         let pending = chain(self.view.pending_tls_crt);
         let certificates: Vec<Certificate> =
             self.known.iter().map(|known| known.certificate.clone()).collect();

@@ -15,7 +15,7 @@ use crate::keeper::controller::Controller;
 use crate::keeper::events::Events;
 use crate::keeper::lease::{self, Election};
 use crate::keeper::metrics::KeeperMetrics;
-use crate::keeper::restart::Restarter;
+use crate::keeper::workloads::Restarter;
 use crate::kubernetes::client::client;
 use crate::metrics;
 use crate::overlap::outlook::{Problem, Rules};

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use base64::prelude::*;
-use ca_overlap::keeper::choice::{Choice, choose, is_group_ready};
-use ca_overlap::keeper::restart::Progress;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
+use ca_overlap::overlap::choice::{Choice, choose, is_group_ready};
 use ca_overlap::overlap::outlook::{Due, Outlook, Rules, outlook};
 use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::restart::Progress;
 use ca_overlap::overlap::staged::Stage;
 use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
@@ -79,7 +79,7 @@ fn look(secret: &SecretView, now: &str) -> Outlook {
 
 fn choice(secret: &Value, now: &str) -> Choice {
     let secret = view(secret);
-    choose(&secret, &look(&secret, now), now.parse().unwrap())
+    choose(&secret.view(), &look(&secret, now), now.parse().unwrap())
 }
 
 /// Whether the group lets `secret` be promoted beside `other`.
@@ -88,9 +88,9 @@ fn is_ready(secret: &Value, other: &Value, now: &str) -> bool {
     let now: Timestamp = now.parse().unwrap();
     let outlook = outlook(&secret.view(), &RULES(), now);
     is_group_ready(
-        &secret,
+        &secret.view(),
         outlook.stage.as_ref().unwrap(),
-        &[secret.clone(), other],
+        &[secret.view(), other.view()],
         &RULES(),
         now,
     )
@@ -179,7 +179,8 @@ fn a_bundled_secret_of_the_group_is_waited_for_like_a_staged_one() {
     let outlook = look(&view(&secret), SETTLED);
     let staged = outlook.stage.unwrap();
     bundled["metadata"]["labels"] = json!({names::PHASE: "overlap"});
-    let group = [view(&secret), view(&bundled)];
+    let (secret, bundled) = (view(&secret), view(&bundled));
+    let group = [secret.view(), bundled.view()];
     assert!(is_group_ready(&group[0], &staged, &group, &RULES(), staged.latest));
     assert!(!is_group_ready(&group[0], &staged, &group, &RULES(), staged.ready));
 }

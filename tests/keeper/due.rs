@@ -63,6 +63,7 @@ impl Scene {
 
     fn at(&self, now: &str) -> Outlook {
         let view = View {
+            name: "envoy",
             labels: &self.labels,
             annotations: &self.annotations,
             ca_crt: Some(self.ca_crt.as_bytes()),
@@ -71,6 +72,7 @@ impl Scene {
             keys: &self.keys,
             is_immutable: self.is_immutable,
             is_token: self.is_token,
+            written: None,
         };
         let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };
         outlook(&view, &rules, time(now))

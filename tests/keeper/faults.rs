@@ -16,7 +16,7 @@ use ca_overlap::keeper::controller::Controller;
 use ca_overlap::keeper::events::Events;
 use ca_overlap::keeper::lease::{Election, Settings};
 use ca_overlap::keeper::metrics::KeeperMetrics;
-use ca_overlap::keeper::restart::Restarter;
+use ca_overlap::keeper::workloads::Restarter;
 use ca_overlap::metrics;
 use ca_overlap::names;
 use ca_overlap::overlap::outlook::{Problem, Rules};

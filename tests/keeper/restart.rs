@@ -1,7 +1,6 @@
 //! Restarts: of what, in which order, and how often. The test does what kube-controller-manager
 //! does to a workload: it writes the status of a rollout.
 
-use ca_overlap::keeper::restart::RESTARTED_FOR;
 use ca_overlap::names;
 use serde_json::{Value, json};
 
@@ -71,7 +70,7 @@ impl Workloads {
         let annotations = self.get(workload).await["spec"]["template"]["metadata"]["annotations"]
             .as_object()
             .cloned()?;
-        let mark = annotations.iter().find(|(key, _)| key.starts_with(RESTARTED_FOR))?;
+        let mark = annotations.iter().find(|(key, _)| key.starts_with(names::RESTARTED_FOR))?;
         mark.1.as_str().map(ToOwned::to_owned)
     }
 
@@ -341,7 +340,7 @@ async fn two_secrets_of_a_group_with_different_cas_restart_what_they_share_once(
         it.get("deployment/app").await["spec"]["template"]["metadata"]["annotations"].clone();
     let marks = annotations.as_object().unwrap().iter();
     let mut marks: Vec<&str> = marks
-        .filter(|(key, _)| key.starts_with(RESTARTED_FOR))
+        .filter(|(key, _)| key.starts_with(names::RESTARTED_FOR))
         .map(|(_, trust)| trust.as_str().unwrap())
         .collect();
     marks.sort_unstable();

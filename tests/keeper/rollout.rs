@@ -1,7 +1,6 @@
 //! Restarts as they are in a cluster: kube-controller-manager makes the Pods of each rollout. No
 //! node is there, so the test says when a Pod is ready.
 
-use ca_overlap::keeper::restart::RESTARTED_FOR;
 use ca_overlap::names;
 use devtools::control_plane::{ControlPlane, Options, send};
 use serde_json::{Value, json};
@@ -50,7 +49,7 @@ impl Pods<'_> {
         let is_of = |pod: &&Value| {
             let annotations = pod["metadata"]["annotations"].as_object();
             let mut marks = annotations.into_iter().flatten();
-            let mark = marks.find(|(key, _)| key.starts_with(RESTARTED_FOR));
+            let mark = marks.find(|(key, _)| key.starts_with(names::RESTARTED_FOR));
             pod["status"]["phase"] == "Running" && mark.and_then(|(_, v)| v.as_str()) == trust
         };
         let named = |pod: &Value| pod["metadata"]["name"].as_str().unwrap().to_owned();

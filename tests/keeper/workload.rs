@@ -1,6 +1,6 @@
 //! Deployments and `StatefulSet`s that mount a Secret, as far as tests look at them.
 
-use ca_overlap::keeper::restart::RESTARTED_FOR;
+use ca_overlap::names::RESTARTED_FOR;
 use devtools::control_plane::ControlPlane;
 use serde_json::{Value, json};
 

@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &str, &str)] = &[
     ("admission", "log metrics names overlap x509", "kube:: rustls anyhow :?}"),
     ("serving_cert", "kubernetes log metrics names server x509", "anyhow"),
     ("keeper", "kubernetes log metrics names overlap x509", "anyhow"),
-    ("tools", "admission keeper kubernetes log names overlap server x509", ""),
+    ("tools", "admission kubernetes log names overlap server x509", ""),
     ("run", "admission keeper kubernetes log metrics names overlap server serving_cert x509", ""),
     ("cli", "keeper kubernetes log names overlap run server tools", "kube::"),
 ];

@@ -4,11 +4,11 @@ use tokio::time::Instant;
 
 use super::super::act::{Asked, Restarting};
 use super::super::events::{self, Reason};
-use super::super::restart::Step;
 use super::super::retries::Trouble;
 use super::Controller;
 use crate::keeper::metrics::{AskKind, AskResult, RestartResult};
 use crate::kubernetes::key::Key;
+use crate::overlap::restart::Step;
 
 /// A repair that was not seen so often, within some two hours, never will be.
 const HOPELESS: u32 = 20;

@@ -8,7 +8,7 @@ use super::super::act::Actor;
 use super::super::api::Secrets;
 use super::super::lease::{Given, Leadership};
 use super::super::mock::{Api, api};
-use super::super::restart::Restarter;
+use super::super::workloads::Restarter;
 use super::*;
 use crate::names;
 use crate::overlap::outlook::Rules;

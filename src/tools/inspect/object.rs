@@ -121,7 +121,9 @@ impl Object {
 
     /// What [`crate::overlap::outlook`] looks at.
     pub(super) fn view(&self) -> View<'_> {
+        let identity = self.identity.as_ref();
         View {
+            name: identity.map_or("", |identity| identity.name.as_str()),
             labels: &self.labels,
             annotations: &self.annotations,
             ca_crt: self.ca_crt.as_deref(),
@@ -129,7 +131,8 @@ impl Object {
             pending_tls_crt: self.pending_tls_crt.as_deref(),
             keys: &self.watched,
             is_immutable: self.is_immutable,
-            is_token: is_token(self.identity.as_ref().map(|identity| identity.kind.as_str())),
+            is_token: is_token(identity.map(|identity| identity.kind.as_str())),
+            written: None,
         }
     }
 }

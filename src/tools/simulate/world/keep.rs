@@ -1,25 +1,23 @@
 //! The keeper: what its own code finds due, at the pace of its controller, by asks.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::super::Error;
 use super::super::cluster::{EPOCH, timestamp};
+use super::super::generator::secret_name;
 use super::super::plan::Millis;
 use super::{Event, World};
-use crate::keeper::act::nonce;
-use crate::keeper::choice::{Choice, choose, is_group_ready};
-use crate::keeper::restart::{self, Wanted};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
-use crate::overlap::ask::Ask;
-use crate::overlap::outlook::{self, Due};
+use crate::overlap::ask::{Ask, nonce};
+use crate::overlap::choice::{Choice, choose, is_group_ready, pause};
+use crate::overlap::outlook::{self, Due, View};
+use crate::overlap::restart::{Next, Pass, State, Step, Wanted};
 
 /// A watch tells of a write so soon, and a look follows a deadline so late.
 const SOON: Millis = 1_000;
-/// What waits for others is looked at so often at first, and later as seldom as that.
-const POLLS: [Millis; 2] = [3_000, 30_000];
 /// A rollout starts a quarter of its pods at a time.
 const BATCHES: usize = 4;
 
@@ -28,21 +26,12 @@ const BATCHES: usize = 4;
 pub(super) struct Kept {
     /// When it is looked at next.
     next: Option<Millis>,
-    /// Since when it waits for others.
-    waits: Option<Millis>,
-    /// The last rollout of its workload.
-    rollout: Option<Rollout>,
+    /// The workload of its pods that do not reload.
+    workload: State,
+    /// When the last rollout of that is complete.
+    complete: Millis,
     /// How many there were.
     rollouts: usize,
-}
-
-/// A restart of a workload.
-#[derive(Clone, Debug)]
-struct Rollout {
-    /// The trust that it is for.
-    trust: String,
-    begun: Millis,
-    complete: Millis,
 }
 
 impl World<'_> {
@@ -75,12 +64,14 @@ impl World<'_> {
         let view = self.cluster.view(secret)?;
         let time = timestamp(now);
         let outlook = outlook::outlook(&view.view(), &self.rules, time);
-        match choose(&view, &outlook, time) {
-            Choice::Restart(wanted) => return self.restart(secret, &wanted),
+        match choose(&view.view(), &outlook, time) {
+            Choice::Restart(wanted) => return self.restart(secret, wanted),
             Choice::Ask(Due::Promote(pending)) => {
                 let Some(staged) = &outlook.stage else { return Ok(()) };
-                if !is_group_ready(&view, staged, &self.views()?, &self.rules, time) {
-                    self.wait(secret);
+                let group = self.secrets()?;
+                let group: Vec<View<'_>> = group.iter().map(SecretView::view).collect();
+                if !is_group_ready(&view.view(), staged, &group, &self.rules, time) {
+                    self.wait(secret, staged.ready.min(time));
                     return Ok(());
                 }
                 if self.ask(secret, &view, Some(Ask::Promote(pending)))? {
@@ -95,23 +86,17 @@ impl World<'_> {
                 }
             }
         }
-        if let Some(kept) = self.kept(secret) {
-            kept.waits = None;
-        }
         Ok(())
     }
 
-    fn views(&self) -> Result<Vec<SecretView>, Error> {
+    fn secrets(&self) -> Result<Vec<SecretView>, Error> {
         (0..self.cluster.len()).map(|secret| self.cluster.view(secret)).collect()
     }
 
     /// Later, and the longer it has waited the later.
-    fn wait(&mut self, secret: usize) {
-        let now = self.now;
-        let Some(kept) = self.kept(secret) else { return };
-        let since = *kept.waits.get_or_insert(now);
-        let [often, seldom] = POLLS;
-        self.look_at(secret, now + ((now - since) / 10).clamp(often, seldom));
+    fn wait(&mut self, secret: usize, since: Timestamp) {
+        let pause = pause(since, timestamp(self.now)).as_millis();
+        self.look_at(secret, self.now + Millis::try_from(pause).unwrap_or(Millis::MAX));
     }
 
     /// False if the webhook has not done it.
@@ -123,39 +108,49 @@ impl World<'_> {
         Ok(is_changed)
     }
 
-    /// One step of a restart: begins a rollout, waits for it, or notes that it is complete.
-    fn restart(&mut self, secret: usize, wanted: &Wanted) -> Result<(), Error> {
+    /// Goes on with a restart, by the calls that the pass says.
+    fn restart(&mut self, secret: usize, wanted: Wanted) -> Result<(), Error> {
+        let (now, rules) = (self.now, self.rules);
+        let (mut pass, mut next) = Pass::begin(wanted, &rules, timestamp(now));
+        loop {
+            next = match next {
+                Next::Read(_) => pass.found(self.workload(secret)),
+                Next::List => {
+                    let group = self.secrets()?;
+                    pass.listed(&group.iter().map(SecretView::view).collect::<Vec<View<'_>>>())
+                }
+                Next::Change(_, _, annotations) => {
+                    self.roll_out(secret, annotations);
+                    pass.done(Step::Started)
+                }
+                Next::Wait(since) => {
+                    self.wait(secret, since);
+                    return Ok(());
+                }
+                Next::Note(note) => {
+                    let note = (names::RESTARTED, Some(note));
+                    let is_changed = self.cluster.annotate(secret, &[note], now)?;
+                    return self.written(secret, is_changed);
+                }
+            };
+        }
+    }
+
+    fn workload(&mut self, secret: usize) -> Result<State, Step> {
         let now = self.now;
-        let Some(kept) = self.kept(secret) else { return Ok(()) };
-        let last = kept.rollout.as_ref();
-        let current = last.filter(|rollout| rollout.trust == wanted.trust);
-        let is_done = wanted.is_first_sight
-            || current.is_some_and(|rollout| {
-                rollout.complete <= now
-                    || restart::is_too_long(timestamp(rollout.begun), timestamp(now))
-            });
-        if is_done {
-            kept.waits = None;
-            let note = (names::RESTARTED, Some(wanted.trust.clone()));
-            let is_changed = self.cluster.annotate(secret, &[note], now)?;
-            return self.written(secret, is_changed);
-        }
-        let rests = |rollout: &Rollout| Duration::from_millis(now - rollout.begun);
-        let may_begin =
-            current.is_none() && last.is_none_or(|last| rests(last) >= restart::INTERVAL);
-        let waits = kept.waits.map(timestamp);
-        if may_begin && !restart::is_on_its_way(&self.views()?, &self.rules, waits, timestamp(now))
-        {
-            self.roll_out(secret, &wanted.trust);
-        }
-        self.wait(secret);
-        Ok(())
+        let kept = self.kept(secret).ok_or(Step::Denied)?;
+        Ok(State {
+            secrets: [secret_name(secret)].into(),
+            is_complete: kept.complete <= now,
+            ..kept.workload.clone()
+        })
     }
 
     /// Restarts all pods of a Secret that do not reload, some at a time.
-    fn roll_out(&mut self, secret: usize, trust: &str) {
+    fn roll_out(&mut self, secret: usize, annotations: BTreeMap<String, Option<String>>) {
         let (plan, now) = (self.plan, self.now);
         let Some(kept) = self.kept(secret) else { return };
+        kept.workload.annotate(annotations, timestamp(now));
         kept.rollouts += 1;
         let number = kept.rollouts;
         let of_secret = plan.peers.iter().enumerate().filter(|(_, peer)| peer.secret == secret);
@@ -170,7 +165,7 @@ impl World<'_> {
                 starts.push((at, *peer));
             }
         }
-        kept.rollout = Some(Rollout { trust: trust.to_owned(), begun: now, complete });
+        kept.complete = complete;
         for (at, peer) in starts {
             self.at(at, Event::Start { peer });
         }
