@@ -25,7 +25,7 @@ man: need-rust ## Write the man pages: target/man
 
 .PHONY: doc
 doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 # The name that overlays/kind expects.
 IMAGE ?= ca-overlap:dev

@@ -13,7 +13,9 @@ sbom: $(CARGO_CYCLONEDX) ## List what is linked in, as CycloneDX: target/dist/ca
 	@mkdir -p $(DIST)
 	SOURCE_DATE_EPOCH=$(or $(shell git log -1 --format=%ct 2>/dev/null),0) \
 		$(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --target $(STATIC_TRIPLE) --describe binaries
-	@sed 's|path+file://$(CURDIR)#|path+file:///ca-overlap#|' ca-overlap_bin.cdx.json >$(SBOM) && rm ca-overlap_bin.cdx.json
+	@sed 's|path+file://$(CURDIR)#|path+file:///ca-overlap#|' ca-overlap_bin.cdx.json >$(SBOM)
+	@# It lists what each member of the workspace is made of.
+	@rm -f *.cdx.json benches/*.cdx.json tests/devtools/*.cdx.json
 	@echo "$(SBOM): $$(grep -c '"purl": "pkg:cargo/' $(SBOM)) packages"
 
 .PHONY: release-check
