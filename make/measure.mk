@@ -68,5 +68,5 @@ keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print t
 	CI=true CA_OVERLAP_SECRETS=10000 CA_OVERLAP_IDLE=60 cargo test --locked --test keeper many_secrets -- --nocapture
 
 .PHONY: figures
-figures: need-rust ## Draw docs/figures anew, and what the README prints of it, by simulate
+figures: need-rust ## Draw docs/figures anew, and what docs/modes.md prints of it, by simulate
 	CA_OVERLAP_RECORD=1 cargo test --locked --test pure simulate::figures

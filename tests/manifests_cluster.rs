@@ -53,7 +53,7 @@ async fn every_overlay_applies_with_strict_validation() {
         let path = format!("/apis/monitoring.coreos.com/v1/namespaces/ca-overlap/{kind}");
         plane.json("GET", &path, &Value::Null).await.unwrap();
     }
-    // As the README says it, too.
+    // As docs/install.md says it, too.
     let overlay = support::manifests().join("overlays/kind").display().to_string();
     plane.kubectl(&["apply", "--server-side", "-k", &overlay], &[]).await.unwrap();
 

@@ -145,7 +145,7 @@ impl Cluster {
         Secrets::new(self.client.clone(), name.to_owned())
     }
 
-    /// Installs a kustomization as the README says, and waits until it is at work.
+    /// Installs a kustomization as docs/install.md says, and waits until it is at work.
     pub async fn install(&self, kustomization: &str) {
         self.kubectl(&format!("apply -k {kustomization}")).await;
         self.rolled_out().await;

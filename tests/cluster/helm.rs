@@ -2,7 +2,7 @@
 
 use ca_overlap::names;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, eventually};
 use crate::load::Load;
 use crate::readme::commands;
 use crate::rollouts::replaced;
@@ -17,16 +17,23 @@ async fn the_chart_installs_upgrades_under_writes_and_goes() {
     end_pods(&cluster).await;
     cluster.kubectl("delete -k tests/cluster/manifests --ignore-not-found --timeout=200s").await;
 
-    let install: Vec<_> =
-        commands("## Install").into_iter().filter(|line| line.starts_with("helm ")).collect();
+    let install: Vec<_> = commands().into_iter().filter(|line| line.starts_with("helm ")).collect();
     let [install] = &install[..] else { panic!("not one command of Helm: {install:?}") };
     eprintln!("$ {install}");
     shell(&cluster, install).await;
     cluster.rolled_out().await;
     cluster.registration_in_force().await;
 
+    assert_eq!(cluster.our_pods("keeper").await.len(), 2, "the keeper came with the command");
+
     // What is rejected shows only where a call without an answer rejects the write.
-    upgrade(&cluster, "registration.failurePolicy=Fail").await;
+    let values = "registration.failurePolicy=Fail,keeper.enabled=false,staged.enabled=false";
+    upgrade(&cluster, values).await;
+    replaced(&cluster).await;
+    eventually("the end of the keeper", async || {
+        cluster.our_pods("keeper").await.is_empty().then_some(())
+    })
+    .await;
     let load = Load::start(&cluster, "load-helm").await;
     upgrade(&cluster, "log.level=debug,keeper.enabled=true").await;
     replaced(&cluster).await;

@@ -1,4 +1,4 @@
-//! The README's section on installation, word for word.
+//! How to install it, as the README and `docs/install.md` say it, word for word.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -9,7 +9,10 @@ use crate::cluster::{Cluster, REGISTRATION, root};
 use devtools::certs;
 use devtools::secrets::{Secrets, secret};
 
-/// Lines of the section that are no part of an installation into a cluster, with who runs them.
+/// The sections that say it.
+const SECTIONS: [(&str, &str); 2] =
+    [("README.md", "## Install"), ("docs/install.md", "## Commands")];
+/// Lines of the sections that are no part of an installation into a cluster, with who runs them.
 const ELSEWHERE: [(&str, &str); 3] = [
     ("make ", "the Makefile's targets, before the suite starts"),
     ("kind ", "make kind-test, where an engine runs"),
@@ -18,12 +21,12 @@ const ELSEWHERE: [(&str, &str); 3] = [
 
 #[tokio::test]
 #[ignore = "needs a cluster: make node-test"]
-async fn each_command_of_the_readme_installs() {
+async fn each_command_that_is_shown_installs() {
     let cluster = Cluster::connect().await;
-    let commands = commands("## Install");
+    let commands = commands();
     // Helm's command is for a cluster that has nothing of it yet: see `helm`.
     let commands: Vec<_> = commands.iter().filter(|line| line.starts_with("kubectl ")).collect();
-    assert!(commands.len() >= 4, "too few: {commands:?}");
+    assert!(commands.len() >= 7, "too few: {commands:?}");
     for command in commands {
         eprintln!("$ {command}");
         let is_cert_manager = command.contains("overlays/cert-manager");
@@ -43,17 +46,21 @@ async fn each_command_of_the_readme_installs() {
     }
 }
 
-/// The commands in the fenced blocks of a section, without their comments.
-pub fn commands(section: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let text = text.split_once(&format!("\n{section}\n")).unwrap().1;
-    let text = text.split("\n## ").next().unwrap();
-    let blocks = text.split("```").skip(1).step_by(2);
+/// The commands in the fenced blocks of both sections, without their comments, each once.
+pub fn commands() -> Vec<String> {
+    let sections = SECTIONS.map(|(file, section)| {
+        let text = std::fs::read_to_string(root().join(file)).unwrap();
+        let text = text.split_once(&format!("\n{section}\n")).unwrap().1;
+        text.split("\n## ").next().unwrap().to_owned()
+    });
+    let blocks = sections.iter().flat_map(|text| text.split("```").skip(1).step_by(2));
     let lines = blocks.flat_map(str::lines).map(|line| line.split(" #").next().unwrap().trim());
-    let mut commands = Vec::new();
+    let mut commands: Vec<String> = Vec::new();
     for line in lines.filter(|line| !line.is_empty()) {
         if line.starts_with("kubectl ") || line.starts_with("helm ") {
-            commands.push(line.to_owned());
+            if !commands.iter().any(|known| known == line) {
+                commands.push(line.to_owned());
+            }
         } else {
             let known = ELSEWHERE.iter().any(|(start, _)| line.starts_with(start));
             assert!(

@@ -3,19 +3,22 @@
 use ca_overlap::names;
 use serde_json::json;
 
-use crate::cluster::{Cluster, eventually};
+use crate::cluster::{Cluster, eventually, root};
 use crate::records::key_ids;
 use devtools::certs::{self, Identity, bundle};
 use devtools::secrets::{Secrets, tls_secret};
 
-/// As the README says it.
+/// As the README and `docs/upgrade.md` say it.
 const OFF: &str = "kubectl delete mutatingwebhookconfiguration ca-overlap";
 
 #[tokio::test]
 #[ignore = "needs a cluster: make node-test"]
 async fn it_goes_at_once_and_leaves_readable_bundles() {
-    let readme = std::fs::read_to_string(crate::cluster::root().join("README.md")).unwrap();
-    assert!(readme.contains(&format!("Off at once: `{OFF}`")), "the README says something else");
+    for page in ["README.md", "docs/upgrade.md"] {
+        let text = std::fs::read_to_string(root().join(page)).unwrap();
+        let told = format!("To disable immediately: `{OFF}`");
+        assert!(text.contains(&told), "{page} says something else");
+    }
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
     let secrets = cluster.namespace("uninstall", &json!({})).await;

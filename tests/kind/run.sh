@@ -62,7 +62,7 @@ load() {
     done
 }
 
-# As the README says it.
+# As docs/install.md says it.
 by_hand() {
     "$KUBECTL" apply -k "$root/manifests/overlays/kind" &&
         "$KUBECTL" -n ca-overlap rollout status deployment/ca-overlap-webhook --timeout=120s &&

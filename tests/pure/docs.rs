@@ -80,6 +80,28 @@ fn every_command_that_is_shown_exists() {
 }
 
 #[test]
+fn the_readme_is_a_page() {
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    let (words, lines) = (text.split_whitespace().count(), text.lines().count());
+    assert!(words <= 1000 && lines <= 200, "{words} words, {lines} lines: move some to docs/");
+}
+
+#[test]
+fn each_page_is_in_the_index_once() {
+    let index = fs::read_to_string(root().join("docs/README.md")).unwrap();
+    let mut pages = 0;
+    for entry in fs::read_dir(root().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let is_page = Path::new(&name).extension().is_some_and(|extension| extension == "md");
+        if is_page && name != "README.md" {
+            assert_eq!(index.matches(&format!("]({name})")).count(), 1, "{name} in the index");
+            pages += 1;
+        }
+    }
+    assert!(pages >= 20, "{pages}");
+}
+
+#[test]
 fn each_generator_has_its_page_with_the_same_three_questions() {
     let directory = root().join("docs/generators");
     let index = fs::read_to_string(directory.join("README.md")).unwrap();
@@ -102,9 +124,10 @@ fn each_generator_has_its_page_with_the_same_three_questions() {
     assert!(pages >= 20, "{pages}");
 }
 
-/// README and all below `docs/`.
+/// Those of the root that people read first, and all below `docs/`.
 fn documents() -> Vec<(PathBuf, String)> {
-    let mut paths = vec![root().join("README.md"), root().join("SECURITY.md")];
+    let mut paths =
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name)).to_vec();
     collect(&root().join("docs"), &mut paths);
     assert!(paths.len() > 25, "{paths:?}");
     let read = |path: PathBuf| {

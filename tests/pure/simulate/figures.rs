@@ -3,14 +3,23 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::simulate;
+use serde_json::Value;
+
+use super::{ALL, Strategies, simulate};
 
 /// File below `docs/figures`, arguments, exit code.
 const FIGURES: [(&str, &[&str], i32); 2] =
     [("simulate.svg", &[], 0), ("simulate-settle-30s.svg", &["--settle", "30s"], 1)];
-/// Between these the README shows what the first of them prints.
+/// Between these `docs/modes.md` shows what the first of them prints.
 const BEGIN: &str = "```\n$ ca-overlap simulate --svg docs/figures/simulate.svg\n";
 const END: &str = "```\n";
+/// Strategies, as the README's short table names them.
+const IN_SHORT: [(&str, &str); 4] = [
+    ("none", "without ca-overlap"),
+    ("bundle", "webhook alone"),
+    ("staged", "keeper and staged mode"),
+    ("staged + restart", "keeper, staged mode and restarts"),
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -43,11 +52,29 @@ fn the_committed_figures_are_those_of_their_seed() {
 }
 
 #[test]
-fn the_readme_shows_what_the_program_prints() {
-    let path = root().join("README.md");
-    let readme = fs::read_to_string(&path).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).expect("the README shows the command");
+fn the_page_about_modes_shows_what_the_program_prints() {
+    let path = root().join("docs/modes.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the page shows the command");
     let (_, after) = rest.split_once(END).unwrap();
     let printed = simulate(&[]).stdout;
     agree(&path, &format!("{before}{BEGIN}{printed}{END}{after}"));
+}
+
+#[test]
+fn the_readme_sums_up_what_the_program_prints() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let strategies = Strategies::of(&simulate(&["-o", "json"]));
+    for (strategy, name) in IN_SHORT {
+        let strategy = strategies.named(strategy);
+        let failed = ALL.map(|class| share(&strategy[class]));
+        let row = format!("\n| {name} | {} |\n", failed.join(" | "));
+        assert!(readme.contains(&row), "the README lacks {row}");
+    }
+}
+
+/// The share of a class's handshakes that failed, in percent with one decimal, as the table has it.
+fn share(class: &Value) -> String {
+    let [failures, handshakes] = ["failures", "handshakes"].map(|key| class[key].as_f64().unwrap());
+    if failures == 0.0 { "0".into() } else { format!("{:.1} %", failures * 100.0 / handshakes) }
 }
