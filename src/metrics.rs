@@ -2,6 +2,7 @@
 //!
 //! No label names an object, so the number of series is fixed.
 
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
@@ -20,7 +21,32 @@ pub fn registry() -> Registry {
     registry
 }
 
-/// A handle on one member of a family; from then on the family's lock is not taken again.
-pub(crate) fn handle<M: Default + Clone>(family: &Family<Label, M>, label: Label) -> M {
-    family.get_or_create_owned(&label)
+/// A counter for each value of a label, all there from the start. Clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct Counters {
+    family: Family<Label, Counter>,
+    /// Found here, they need no lock.
+    by_value: Box<[(&'static str, Counter)]>,
+}
+
+impl Counters {
+    /// For these values: the names of an enum's variants, so that none is forgotten.
+    pub(crate) fn new(label: &'static str, values: &[&'static str]) -> Self {
+        let family = Family::<Label, Counter>::default();
+        let handle = |value| (value, family.get_or_create_owned(&[(label, value)]));
+        Self { by_value: values.iter().copied().map(handle).collect(), family }
+    }
+
+    /// One more of this value.
+    pub(crate) fn inc(&self, value: impl Into<&'static str>) {
+        let value = value.into();
+        if let Some((_, counter)) = self.by_value.iter().find(|(known, _)| *known == value) {
+            counter.inc();
+        }
+    }
+
+    /// Registers them, without the suffix `_total`.
+    pub(crate) fn register(&self, registry: &mut Registry, name: &'static str, help: &'static str) {
+        registry.register(name, help, self.family.clone());
+    }
 }

@@ -3,11 +3,14 @@
 //! The webhook's `matchConditions` check some of this already; all of it is checked here, because
 //! a configuration can be edited, and because older API servers drop conditions they do not know.
 
+use strum::{IntoStaticStr, VariantNames};
+
 use super::review::{Request, Secret};
 use crate::overlap::leave::{Marks, is_token};
 
 /// Why a request is answered without any change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Skip {
     /// Its data can never change, or never again after this write.
     Immutable,
@@ -17,18 +20,6 @@ pub enum Skip {
     OwnNamespace,
     /// A token of a `ServiceAccount`: its controller compares `ca.crt` byte by byte.
     ServiceAccountToken,
-}
-
-impl Skip {
-    /// How the audit log and the metrics call it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Immutable => "immutable",
-            Self::NotASecretUpdate => "not_a_secret_update",
-            Self::OwnNamespace => "own_namespace",
-            Self::ServiceAccountToken => "service_account_token",
-        }
-    }
 }
 
 /// Checks what can be told from the request alone.

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use base64::Engine;
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -20,6 +20,7 @@ use tracing::info;
 
 use super::heartbeat::Heartbeat;
 use super::patch;
+use super::refusal::Refusal;
 use super::respond::{Answer, Installation, respond};
 use super::review::{self, ReadReviewError};
 use crate::admission::metrics::AdmissionMetrics;
@@ -49,10 +50,10 @@ async fn mutate(State(admission): State<Arc<Admission>>, request: Request<Body>)
     match answer(&admission, request).await {
         Ok(body) => ([(header::CONTENT_TYPE, JSON)], body).into_response(),
         Err(refusal) => {
-            let status = refusal.status();
-            admission.metrics.refused(status.as_u16());
+            admission.metrics.refused(&refusal);
             // A refused body may still be on its way: the connection cannot be used again.
-            ([(header::CONNECTION, "close")], (status, refusal.to_string())).into_response()
+            ([(header::CONNECTION, "close")], (refusal.status(), refusal.to_string()))
+                .into_response()
         }
     }
 }
@@ -114,17 +115,7 @@ fn review(
     let answer = respond(&request, &admission.installation, keeper, Timestamp::now());
     let bytes = render(&request.uid, &answer);
     let elapsed = started.elapsed();
-    admission.metrics.decided(answer.verdict, elapsed);
-    admission.metrics.carried(answer.appended as u64);
-    if let Some(asked) = answer.asked {
-        admission.metrics.asked(asked);
-    }
-    if let Some(change) = answer.staged {
-        admission.metrics.staged(change);
-    }
-    for warning in &answer.warnings {
-        admission.metrics.warned(*warning);
-    }
+    admission.metrics.answered(&answer, elapsed);
     info!(
         namespace = request.namespace.as_deref(),
         name = request.name.as_deref(),
@@ -197,32 +188,6 @@ fn reasons(answer: &Answer) -> String {
 }
 
 const JSON: &str = "application/json";
-
-/// Why a request gets no review.
-#[derive(Debug, thiserror::Error)]
-enum Refusal {
-    #[error("expected content type application/json")]
-    ContentType,
-    #[error("the body ended early")]
-    Interrupted,
-    #[error("the body took too long")]
-    Slow,
-    #[error("the body is larger than {0} bytes")]
-    TooLarge(usize),
-    #[error(transparent)]
-    Unreadable(ReadReviewError),
-}
-
-impl Refusal {
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Interrupted | Self::Unreadable(_) => StatusCode::BAD_REQUEST,
-            Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        }
-    }
-}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

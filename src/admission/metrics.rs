@@ -3,41 +3,38 @@
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use strum::VariantNames;
 
-use crate::admission::respond::Verdict;
-use crate::metrics::{Label, handle};
+use super::refusal::Refusal;
+use super::respond::{Answer, Verdict};
+use crate::metrics::Counters;
 use crate::overlap::Warning;
 use crate::overlap::ask::Ask;
 use crate::overlap::staged::Change;
 
-/// Counts what the admission endpoint decides. Clones count together.
+/// Counts what the admission endpoint decides. Clones count together; the default is in no
+/// registry.
 #[derive(Clone, Debug)]
 pub struct AdmissionMetrics {
-    admissions: Family<Label, Counter>,
-    by_verdict: [Counter; Verdict::ALL.len()],
+    admissions: Counters,
     duration: Histogram,
     carried: Counter,
-    warnings: Family<Label, Counter>,
-    by_warning: [Counter; Warning::ALL.len()],
-    asks: Family<Label, Counter>,
-    by_ask: [Counter; Ask::NAMES.len()],
-    stages: Family<Label, Counter>,
-    by_change: [Counter; Change::NAMES.len()],
-    requests_refused: Family<Label, Counter>,
-    by_status: [Counter; STATUSES.len()],
+    warnings: Counters,
+    asks: Counters,
+    stages: Counters,
+    requests_refused: Counters,
 }
 
 impl AdmissionMetrics {
     /// Registers the families in `registry`, whose prefix is `ca_overlap`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register(
+        metrics.admissions.register(
+            registry,
             "admissions",
             "Reviews that were answered, by what was decided",
-            metrics.admissions.clone(),
         );
         registry.register_with_unit(
             "admission_duration",
@@ -50,112 +47,54 @@ impl AdmissionMetrics {
             "Previous CA certificates that were bundled into an admitted object",
             metrics.carried.clone(),
         );
-        registry.register(
+        metrics.warnings.register(
+            registry,
             "warnings",
             "Admission warnings that were sent, by reason",
-            metrics.warnings.clone(),
         );
-        registry.register(
-            "asks",
-            "What the keeper asked for and was done, by ask",
-            metrics.asks.clone(),
-        );
-        registry.register(
+        metrics.asks.register(registry, "asks", "What the keeper asked for and was done, by ask");
+        metrics.stages.register(
+            registry,
             "stages",
             "What has happened to staged rotations, by change",
-            metrics.stages.clone(),
         );
-        registry.register(
+        metrics.requests_refused.register(
+            registry,
             "requests_refused",
             "Requests that were no readable review, by HTTP status",
-            metrics.requests_refused.clone(),
         );
         metrics
     }
 
-    /// One review was answered, `elapsed` after its body had arrived.
-    pub fn decided(&self, verdict: Verdict, elapsed: Duration) {
-        let at = Verdict::ALL.iter().position(|v| *v == verdict);
-        if let Some(counter) = at.and_then(|at| self.by_verdict.get(at)) {
-            counter.inc();
-        }
+    /// One review was given this answer, `elapsed` after its body had arrived.
+    pub(super) fn answered(&self, answer: &Answer, elapsed: Duration) {
+        self.admissions.inc(answer.verdict);
         self.duration.observe(elapsed.as_secs_f64());
+        self.carried.inc_by(u64::try_from(answer.appended).unwrap_or(u64::MAX));
+        answer.asked.into_iter().for_each(|ask| self.asks.inc(ask));
+        answer.staged.into_iter().for_each(|change| self.stages.inc(change));
+        answer.warnings.iter().for_each(|warning| self.warnings.inc(*warning));
     }
 
-    /// `n` certificates were bundled into one object.
-    pub fn carried(&self, n: u64) {
-        self.carried.inc_by(n);
-    }
-
-    /// One warning was sent.
-    pub fn warned(&self, warning: Warning) {
-        let at = Warning::ALL.iter().position(|w| *w == warning);
-        if let Some(counter) = at.and_then(|at| self.by_warning.get(at)) {
-            counter.inc();
-        }
-    }
-
-    /// The keeper asked for this, and it was acted on.
-    pub fn asked(&self, name: &str) {
-        let at = Ask::NAMES.iter().position(|known| *known == name);
-        if let Some(counter) = at.and_then(|at| self.by_ask.get(at)) {
-            counter.inc();
-        }
-    }
-
-    /// This has happened to a staged rotation.
-    pub fn staged(&self, change: &str) {
-        let at = Change::NAMES.iter().position(|known| *known == change);
-        if let Some(counter) = at.and_then(|at| self.by_change.get(at)) {
-            counter.inc();
-        }
-    }
-
-    /// One request was answered with `status`: 400, 408, 413 or 415.
-    pub fn refused(&self, status: u16) {
-        let at = STATUSES.iter().position(|s| *s == status);
-        if let Some(counter) = at.and_then(|at| self.by_status.get(at)) {
-            counter.inc();
-        }
+    /// One request was refused.
+    pub(super) fn refused(&self, refusal: &Refusal) {
+        self.requests_refused.inc(refusal);
     }
 }
 
 impl Default for AdmissionMetrics {
-    /// Handles that count, in no registry.
     fn default() -> Self {
-        let admissions = Family::<Label, Counter>::default();
-        let by_verdict =
-            Verdict::ALL.map(|verdict| handle(&admissions, [("decision", verdict.as_str())]));
-        let warnings = Family::<Label, Counter>::default();
-        let by_warning =
-            Warning::ALL.map(|warning| handle(&warnings, [("reason", warning.reason())]));
-        let asks = Family::<Label, Counter>::default();
-        let by_ask = Ask::NAMES.map(|name| handle(&asks, [("ask", name)]));
-        let stages = Family::<Label, Counter>::default();
-        let by_change = Change::NAMES.map(|name| handle(&stages, [("change", name)]));
-        let requests_refused = Family::<Label, Counter>::default();
-        let by_status = LABELS.map(|code| handle(&requests_refused, [("code", code)]));
         Self {
-            admissions,
-            by_verdict,
+            admissions: Counters::new("decision", &Verdict::names()),
             duration: Histogram::new(BUCKETS),
             carried: Counter::default(),
-            warnings,
-            by_warning,
-            asks,
-            by_ask,
-            stages,
-            by_change,
-            requests_refused,
-            by_status,
+            warnings: Counters::new("reason", Warning::VARIANTS),
+            asks: Counters::new("ask", Ask::VARIANTS),
+            stages: Counters::new("change", Change::VARIANTS),
+            requests_refused: Counters::new("code", Refusal::VARIANTS),
         }
     }
 }
-
-/// The statuses that are counted.
-const STATUSES: [u16; 4] = [400, 408, 413, 415];
-/// The same, as values of the label `code`.
-const LABELS: [&str; 4] = ["400", "408", "413", "415"];
 
 /// Seconds. The API server's own histogram starts at 5 ms; ours must resolve what is below.
 const BUCKETS: [f64; 14] = [
@@ -169,50 +108,46 @@ mod tests {
 
     use super::*;
     use crate::overlap::Case;
+    use crate::overlap::record::Record;
 
     #[test]
     fn counts_stand_under_their_names() {
         let mut registry = crate::metrics::registry();
         let metrics = AdmissionMetrics::register(&mut registry);
-        for verdict in Verdict::ALL {
-            metrics.decided(verdict, Duration::from_micros(40));
-        }
-        metrics.decided(Verdict::Decided(Case::Rotation), Duration::from_millis(3));
-        metrics.carried(2);
-        metrics.warned(Warning::DataFull);
-        for ask in Ask::NAMES {
-            metrics.asked(ask);
-        }
-        for change in Change::NAMES {
-            metrics.staged(change);
-        }
-        metrics.refused(413);
-        metrics.refused(400);
+        let answer = Answer {
+            verdict: Verdict::Decided(Case::Rotation),
+            patch: None,
+            warnings: vec![Warning::DataFull],
+            record: Record::default(),
+            appended: 2,
+            cut: 0,
+            asked: Some(Ask::Retire.name()),
+            staged: Some(Change::Begun.into()),
+        };
+        metrics.answered(&answer, Duration::from_millis(3));
+        metrics.refused(&Refusal::TooLarge(1));
 
-        let text = text(&registry);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
         for line in [
-            "ca_overlap_admissions_total{decision=\"rotation\"} 2",
-            "ca_overlap_admissions_total{decision=\"first_contact\"} 1",
-            "ca_overlap_admissions_total{decision=\"own_namespace\"} 1",
-            "ca_overlap_admission_duration_seconds_count 17",
+            "ca_overlap_admissions_total{decision=\"rotation\"} 1",
+            "ca_overlap_admissions_total{decision=\"first_contact\"} 0",
+            "ca_overlap_admissions_total{decision=\"foreign_overlap\"} 0",
+            "ca_overlap_admissions_total{decision=\"own_namespace\"} 0",
+            "ca_overlap_admission_duration_seconds_count 1",
             "ca_overlap_certificates_carried_total 2",
             "ca_overlap_warnings_total{reason=\"data_full\"} 1",
+            "ca_overlap_warnings_total{reason=\"staged_cert_manager\"} 0",
             "ca_overlap_asks_total{ask=\"retire\"} 1",
-            "ca_overlap_asks_total{ask=\"promote\"} 1",
-            "ca_overlap_asks_total{ask=\"repair\"} 1",
+            "ca_overlap_asks_total{ask=\"promote\"} 0",
+            "ca_overlap_asks_total{ask=\"repair\"} 0",
             "ca_overlap_stages_total{change=\"begun\"} 1",
-            "ca_overlap_stages_total{change=\"promoted\"} 1",
+            "ca_overlap_stages_total{change=\"promoted\"} 0",
             "ca_overlap_requests_refused_total{code=\"413\"} 1",
-            "ca_overlap_requests_refused_total{code=\"400\"} 1",
+            "ca_overlap_requests_refused_total{code=\"400\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
         assert!(text.contains("ca_overlap_build_info{version="), "{text}");
-    }
-
-    fn text(registry: &Registry) -> String {
-        let mut text = String::new();
-        encode(&mut text, registry).unwrap();
-        text
     }
 }

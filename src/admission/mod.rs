@@ -6,6 +6,7 @@ pub mod handler;
 pub mod heartbeat;
 pub mod metrics;
 pub mod patch;
+mod refusal;
 pub mod respond;
 pub mod review;
 mod staging;

@@ -18,7 +18,7 @@ use crate::overlap::ask::Ask;
 use crate::overlap::leave::{self, LeaveData};
 use crate::overlap::policy::{Defaults, Mode, Raw, Settings};
 use crate::overlap::record::Record;
-use crate::overlap::staged::{Keeper, Stage, Staging};
+use crate::overlap::staged::{Change, Keeper, Stage, Staging};
 use crate::overlap::warning::push_once;
 use crate::overlap::workload;
 use crate::overlap::{Case, Contents, RecordAfter, Warning, Write};
@@ -214,7 +214,8 @@ impl Update<'_> {
     fn said(&self, record: Option<&Record>, outcome: Outcome<'_>) -> Answer {
         let Outcome { left, ask, plan, patch, mut warnings } = outcome;
         let decision = plan.decision;
-        let asked = ask.filter(|ask| plan.change.has_promoted() || !matches!(ask, Ask::Promote(_)));
+        let asked = ask
+            .filter(|ask| plan.change == Some(Change::Promoted) || !matches!(ask, Ask::Promote(_)));
         if asked.is_none() && self.asked.ask().is_some() {
             warnings.push(Warning::AskRefused);
         }
@@ -243,7 +244,7 @@ impl Update<'_> {
             appended: decision.appended,
             cut: decision.cut,
             asked: asked.map(Ask::name),
-            staged: plan.change.name(),
+            staged: plan.change.map(Into::into),
         }
     }
 

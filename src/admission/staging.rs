@@ -44,7 +44,7 @@ pub(super) fn obstacle(
 /// What is to be stored, as a patch makes it.
 pub(super) struct Plan<'a> {
     pub(super) decision: Decision,
-    pub(super) change: Change,
+    pub(super) change: Option<Change>,
     served: Pair<'a>,
     pub(super) waiting: Option<(Pair<'a>, Stage)>,
     staging: Option<(&'a Pairs<'a>, Staging<'a>)>,
@@ -55,7 +55,7 @@ impl<'a> Plan<'a> {
     pub(super) fn unstaged(write: &Write<'a>) -> Self {
         Self {
             decision: overlap::decide(write),
-            change: Change::None,
+            change: None,
             served: Pair::default(),
             waiting: None,
             staging: None,

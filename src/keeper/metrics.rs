@@ -5,8 +5,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use strum::{IntoStaticStr, VariantNames};
 
-use crate::metrics::{Label, handle};
+use crate::metrics::{Counters, Label};
+use crate::overlap::outlook::Problem;
 
 /// Two labels, all sides known at compile time.
 type Labels = [(&'static str, &'static str); 2];
@@ -19,15 +21,16 @@ pub struct KeeperMetrics {
     asks: Family<Labels, Counter>,
     lateness: Histogram,
     problems: Family<Label, Gauge>,
-    events: Family<Label, Counter>,
-    restarts: Family<Label, Counter>,
+    events: Counters,
+    restarts: Counters,
     remembered: Gauge,
     not_remembered: Gauge,
     watch_errors: Counter,
 }
 
 /// What is asked of the webhook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum AskKind {
     /// Cut out what is over.
     Retire,
@@ -40,7 +43,8 @@ pub enum AskKind {
 }
 
 /// What became of an ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum AskResult {
     /// Another writer was faster; it is asked again.
     Conflict,
@@ -55,7 +59,8 @@ pub enum AskResult {
 }
 
 /// What became of an Event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum EventResult {
     /// More than the limit of rates allows.
     Dropped,
@@ -66,7 +71,8 @@ pub enum EventResult {
 }
 
 /// What became of the restart of one workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum RestartResult {
     /// Its rollout is complete.
     Done,
@@ -83,13 +89,9 @@ pub enum RestartResult {
 }
 
 impl KeeperMetrics {
-    /// Registers the families in `registry`, whose prefix is `ca_overlap`. `problems` are the names
-    /// of all problems, so that each has a series from the start.
-    pub fn register(registry: &mut Registry, problems: &[&'static str]) -> Self {
+    /// Registers the families in `registry`, whose prefix is `ca_overlap`.
+    pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        for problem in problems {
-            metrics.problem(problem, 0);
-        }
         let keeper = registry.sub_registry_with_prefix("keeper");
         keeper.register(
             "leader",
@@ -117,8 +119,8 @@ impl KeeperMetrics {
             "Secrets that have a problem, by problem",
             metrics.problems.clone(),
         );
-        keeper.register("events", "Events that were to be published", metrics.events.clone());
-        keeper.register("restarts", "Restarts of workloads, by result", metrics.restarts.clone());
+        metrics.events.register(keeper, "events", "Events that were to be published");
+        metrics.restarts.register(keeper, "restarts", "Restarts of workloads, by result");
         keeper.register(
             "remembered",
             "Secrets whose public certificates are remembered, to repair what an update drops",
@@ -158,7 +160,7 @@ impl KeeperMetrics {
 
     /// An ask has ended.
     pub fn asked(&self, ask: AskKind, result: AskResult) {
-        self.asks.get_or_create(&[("ask", ask.name()), ("result", result.name())]).inc();
+        self.asks.get_or_create(&[("ask", ask.into()), ("result", result.into())]).inc();
     }
 
     /// The webhook has acted this many seconds after it was due.
@@ -168,17 +170,12 @@ impl KeeperMetrics {
 
     /// An Event has ended.
     pub fn event(&self, result: EventResult) {
-        let result = match result {
-            EventResult::Dropped => "dropped",
-            EventResult::Failed => "failed",
-            EventResult::Published => "published",
-        };
-        self.events.get_or_create(&[("result", result)]).inc();
+        self.events.inc(result);
     }
 
     /// A workload was looked at in order to restart it.
     pub fn restart(&self, result: RestartResult) {
-        self.restarts.get_or_create(&[("result", result.name())]).inc();
+        self.restarts.inc(result);
     }
 
     /// How many Secrets are remembered, and how many are not because of the room that it takes.
@@ -194,75 +191,32 @@ impl KeeperMetrics {
 }
 
 impl AskKind {
-    const ALL: [Self; 4] = [Self::Retire, Self::Promote, Self::Repair, Self::Withdraw];
-
     /// How metrics and logs call it.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Retire => "retire",
-            Self::Promote => "promote",
-            Self::Repair => "repair",
-            Self::Withdraw => "withdraw",
-        }
-    }
-}
-
-impl AskResult {
-    const ALL: [Self; 5] = [Self::Conflict, Self::Done, Self::Failed, Self::NotSeen, Self::Refused];
-
-    /// How metrics and logs call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Conflict => "conflict",
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::NotSeen => "not_seen",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-impl RestartResult {
-    const ALL: [Self; 6] =
-        [Self::Done, Self::Failed, Self::NotAllowed, Self::Reverted, Self::Started, Self::Stuck];
-
-    /// How metrics and logs call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::NotAllowed => "not_allowed",
-            Self::Reverted => "reverted",
-            Self::Started => "started",
-            Self::Stuck => "stuck",
-        }
+        self.into()
     }
 }
 
 impl Default for KeeperMetrics {
     fn default() -> Self {
         let asks = Family::<Labels, Counter>::default();
-        for ask in AskKind::ALL {
-            for result in AskResult::ALL {
-                drop(asks.get_or_create(&[("ask", ask.name()), ("result", result.name())]));
+        for ask in AskKind::VARIANTS {
+            for result in AskResult::VARIANTS {
+                drop(asks.get_or_create(&[("ask", ask), ("result", result)]));
             }
         }
-        let events = Family::<Label, Counter>::default();
-        for result in ["dropped", "failed", "published"] {
-            drop(handle(&events, [("result", result)]));
-        }
-        let restarts = Family::<Label, Counter>::default();
-        for result in RestartResult::ALL {
-            drop(handle(&restarts, [("result", result.name())]));
+        let problems = Family::<Label, Gauge>::default();
+        for problem in Problem::VARIANTS {
+            drop(problems.get_or_create(&[("problem", problem)]));
         }
         let metrics = Self {
             leader: Gauge::default(),
             secrets: Family::default(),
             asks,
             lateness: Histogram::new([0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0]),
-            problems: Family::default(),
-            events,
-            restarts,
+            problems,
+            events: Counters::new("result", EventResult::VARIANTS),
+            restarts: Counters::new("result", RestartResult::VARIANTS),
             remembered: Gauge::default(),
             not_remembered: Gauge::default(),
             watch_errors: Counter::default(),
@@ -281,7 +235,7 @@ mod tests {
     #[test]
     fn counts_stand_under_their_names() {
         let mut registry = crate::metrics::registry();
-        let metrics = KeeperMetrics::register(&mut registry, &["retire_blocked"]);
+        let metrics = KeeperMetrics::register(&mut registry);
         metrics.leads(true);
         metrics.watched(2, 1, 3);
         metrics.asked(AskKind::Retire, AskResult::NotSeen);

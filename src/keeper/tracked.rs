@@ -1,6 +1,6 @@
 //! What is kept of each Secret that is watched: little, so that ten thousand of them fit.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
@@ -250,12 +250,11 @@ impl Watched {
 
     /// Counts Secrets, not problems: two of a kind on one Secret are one.
     fn count(&mut self, tracked: &Tracked, change: impl Fn(&mut usize)) {
-        for name in Problem::NAMES {
-            if tracked.problems.iter().any(|problem| problem.name() == name) {
-                let count = self.problems.entry(name).or_default();
-                change(count);
-                self.metrics.problem(name, *count);
-            }
+        let names: BTreeSet<_> = tracked.problems.iter().map(Problem::name).collect();
+        for name in names {
+            let count = self.problems.entry(name).or_default();
+            change(count);
+            self.metrics.problem(name, *count);
         }
     }
 

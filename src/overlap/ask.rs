@@ -8,6 +8,7 @@ use std::fmt;
 
 use base64::prelude::*;
 use jiff::Timestamp;
+use strum::{IntoStaticStr, VariantNames};
 
 use super::record::Entry;
 use crate::names;
@@ -21,7 +22,8 @@ pub const MAX_ASK: usize = 64 * 1024;
 pub const MAX_REPAIRED: usize = 8;
 
 /// What is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Ask {
     /// Cut out what is over.
     Retire,
@@ -156,9 +158,6 @@ impl From<Vec<u8>> for Repaired {
 pub struct ParseAskError;
 
 impl Ask {
-    /// The name of every ask, for metrics that exist from the start.
-    pub const NAMES: [&str; 3] = ["promote", "repair", "retire"];
-
     /// Reads the annotation. A last word that begins with `#` only makes the value differ from an
     /// earlier one, and is ignored.
     pub fn parse(text: &str) -> Result<Self, ParseAskError> {
@@ -181,11 +180,7 @@ impl Ask {
 
     /// Its first word, as logs and metrics call it.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Retire => "retire",
-            Self::Promote(_) => "promote",
-            Self::Repair(_) => "repair",
-        }
+        self.into()
     }
 
     /// The settings that are to be brought back, also where data is left alone.

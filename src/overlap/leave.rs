@@ -1,6 +1,8 @@
 //! Secrets whose data is left alone (DESIGN §5): one rule for the webhook, which would not act, and
 //! for the keeper, which then need not ask.
 
+use strum::{IntoStaticStr, VariantNames};
+
 use super::policy::{Mode, Settings};
 use crate::names;
 use crate::x509::certs::Certificate;
@@ -15,7 +17,8 @@ pub trait Marks {
 }
 
 /// Why the data of a Secret is left alone, while its settings and its record are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum LeaveData {
     /// A system that runs an overlap of its own.
     ForeignOverlap,
@@ -23,17 +26,6 @@ pub enum LeaveData {
     Off,
     /// The signing Secret of a CA.
     Signer,
-}
-
-impl LeaveData {
-    /// How the audit log and the metrics call it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ForeignOverlap => "foreign_overlap",
-            Self::Off => "off",
-            Self::Signer => "signer",
-        }
-    }
 }
 
 /// Checks whether data must not be changed. `settings` are those of the Secret with restored

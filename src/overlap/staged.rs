@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantNames};
 
 use super::MAX_STORED_BLOCKS;
 use super::decide as decision;
@@ -111,15 +112,14 @@ pub struct Outcome<'a> {
     pub served: Pair<'a>,
     /// What becomes `pending.*`, and the annotation.
     pub waiting: Option<(Pair<'a>, Stage)>,
-    /// What has happened to the stage.
-    pub change: Change,
+    /// What has happened to the stage, if there is or was one.
+    pub change: Option<Change>,
 }
 
 /// What has happened to the stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Change {
-    /// There is none.
-    None,
     /// A new pair waits.
     Begun,
     /// It goes on as it was.
@@ -134,29 +134,6 @@ pub enum Change {
     Ended,
 }
 
-impl Change {
-    /// The names of all that can happen, for metrics that exist from the start.
-    pub const NAMES: [&str; 6] = ["begun", "cancelled", "ended", "kept", "moved", "promoted"];
-
-    /// Whether the waiting pair was put into service because it was time.
-    pub fn has_promoted(self) -> bool {
-        self == Self::Promoted
-    }
-
-    /// How logs, metrics and the audit log call it; `None` where nothing is staged.
-    pub fn name(self) -> Option<&'static str> {
-        Some(match self {
-            Self::None => return None,
-            Self::Begun => "begun",
-            Self::Cancelled => "cancelled",
-            Self::Ended => "ended",
-            Self::Kept => "kept",
-            Self::Moved => "moved",
-            Self::Promoted => "promoted",
-        })
-    }
-}
-
 /// Decides about one update. Deterministic, and total, as [`decision::decide`] is.
 pub fn decide<'a>(staging: &Staging<'a>) -> Outcome<'a> {
     let is_left_over = staging.stage.is_some() || staging.waiting != Pair::default();
@@ -164,7 +141,7 @@ pub fn decide<'a>(staging: &Staging<'a>) -> Outcome<'a> {
         Some(stage) => staging.go_on(&stage),
         // Somebody wrote while we were away: what stands in `tls.*` is newer than what waits.
         None if is_left_over => {
-            staging.plain(staging.written, Change::Ended, Some(Warning::StagedBroken))
+            staging.plain(staging.written, Some(Change::Ended), Some(Warning::StagedBroken))
         }
         None => staging.begin(),
     }
@@ -183,7 +160,7 @@ impl<'a> Staging<'a> {
 
     /// Nothing is staged yet.
     fn begin(&self) -> Outcome<'a> {
-        let plain = self.plain(self.written, Change::None, None);
+        let plain = self.plain(self.written, None, None);
         let has_new_leaf = self.served.is_whole()
             && self.written.is_whole()
             && self.served.crt != self.written.crt;
@@ -253,8 +230,7 @@ impl<'a> Staging<'a> {
     /// Whether the generator went back to the held pair: said by a fresh object that holds it, or
     /// by its CA.
     fn is_written_back(&self) -> bool {
-        let is_rollback =
-            || self.plain(self.served, Change::None, None).decision.case == Case::Rollback;
+        let is_rollback = || self.plain(self.served, None, None).decision.case == Case::Rollback;
         self.written == self.served && (self.is_wholesale || is_rollback())
     }
 
@@ -299,7 +275,12 @@ impl<'a> Staging<'a> {
         if !verifies(&held, anchors) || !verifies(&waiting.chain(), anchors) {
             return Err(Warning::StagedUnverified);
         }
-        Ok(Outcome { decision, served: self.served, waiting: Some((waiting, stage)), change })
+        Ok(Outcome {
+            decision,
+            served: self.served,
+            waiting: Some((waiting, stage)),
+            change: Some(change),
+        })
     }
 
     fn may_put_aside(&self, waiting: Pair<'a>) -> Result<(), Warning> {
@@ -339,7 +320,7 @@ impl<'a> Staging<'a> {
         if self.written != self.served || self.is_good(&outcome) {
             return outcome;
         }
-        let held = self.plain(self.served, Change::Ended, Some(Warning::StagedUnverified));
+        let held = self.plain(self.served, Some(Change::Ended), Some(Warning::StagedUnverified));
         if self.is_good(&held) { held } else { outcome }
     }
 
@@ -353,9 +334,9 @@ impl<'a> Staging<'a> {
     /// begins only now, whatever the dates of what is carried.
     fn switch(&self, pair: Pair<'a>, change: Change, warning: Option<Warning>) -> Outcome<'a> {
         let record = self.write.record.filter(|_| pair != self.served).map(|r| self.anew(r));
-        let Some(record) = record else { return self.plain(pair, change, warning) };
+        let Some(record) = record else { return self.plain(pair, Some(change), warning) };
         let write = Write { record: Some(&record), ..self.write };
-        let mut outcome = self.plain_of(&write, pair, change, warning);
+        let mut outcome = self.plain_of(&write, pair, Some(change), warning);
         if outcome.decision.record == RecordAfter::AsStored && self.write.record != Some(&record) {
             outcome.decision.record = RecordAfter::Set(record.clone());
         }
@@ -376,7 +357,12 @@ impl<'a> Staging<'a> {
     }
 
     /// An ordinary overlap with `pair` in service.
-    fn plain(&self, pair: Pair<'a>, change: Change, warning: Option<Warning>) -> Outcome<'a> {
+    fn plain(
+        &self,
+        pair: Pair<'a>,
+        change: Option<Change>,
+        warning: Option<Warning>,
+    ) -> Outcome<'a> {
         self.plain_of(&self.write, pair, change, warning)
     }
 
@@ -384,7 +370,7 @@ impl<'a> Staging<'a> {
         &self,
         write: &Write<'_>,
         pair: Pair<'a>,
-        change: Change,
+        change: Option<Change>,
         warning: Option<Warning>,
     ) -> Outcome<'a> {
         let chain = pair.chain();

@@ -5,6 +5,7 @@
 //! the generator wrote. *Active* are the stored ones that issued the outgoing leaf.
 
 use jiff::Timestamp;
+use strum::{IntoStaticStr, VariantNames};
 
 use super::ask::Repaired;
 use super::policy::Settings;
@@ -71,7 +72,8 @@ pub struct Decision {
 }
 
 /// Which rule applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Case {
     /// There is no record yet and nothing new is introduced.
     FirstContact,

@@ -18,7 +18,7 @@ use crate::keeper::metrics::KeeperMetrics;
 use crate::keeper::workloads::Restarter;
 use crate::kubernetes::client::client;
 use crate::metrics;
-use crate::overlap::outlook::{Problem, Rules};
+use crate::overlap::outlook::Rules;
 use crate::server::accept::{Limits, bind};
 use crate::server::admin::Ready;
 use crate::server::drain::{Drain, Signals};
@@ -47,7 +47,7 @@ async fn keep(config: Config) -> Result<(), Error> {
     let mut signals = Signals::new()?;
     let client = client().await.map_err(|error| Error::Client("keeper", error))?;
     let mut registry = metrics::registry();
-    let metrics = KeeperMetrics::register(&mut registry, &Problem::NAMES);
+    let metrics = KeeperMetrics::register(&mut registry);
     let admin_port = bind("--admin-listen", admin_listen).await?;
     let (stop, stopped) = watch::channel(false);
 

@@ -28,6 +28,7 @@ use crate::server::tls::{self, Publisher};
 use crate::serving_cert::api::Cluster;
 use crate::serving_cert::files::Files;
 use crate::serving_cert::manager::{self, Manager};
+use crate::serving_cert::metrics::CertificateMetrics;
 
 /// The validated flags.
 #[derive(Clone, Debug)]
@@ -124,6 +125,7 @@ async fn serve(config: Config) -> Result<(), Error> {
     parts.start(HANGUPS, forward(hangups, force.clone()));
     let mut registry = metrics::registry();
     let metrics = ServerMetrics::register(&mut registry);
+    let certificate_metrics = CertificateMetrics::register(&mut registry);
     let admission_metrics = AdmissionMetrics::register(&mut registry);
     let namespace = namespace.unwrap_or_else(own_namespace);
 
@@ -135,7 +137,7 @@ async fn serve(config: Config) -> Result<(), Error> {
         client_ca,
         reload_interval: tls_reload_interval,
         publisher,
-        metrics: metrics.clone(),
+        metrics: certificate_metrics,
         force,
     };
     let trusted = certificates.start(source, &namespace, &service, &mut parts).await?;
@@ -225,7 +227,7 @@ struct Certificates {
     client_ca: Option<PathBuf>,
     reload_interval: Duration,
     publisher: Publisher,
-    metrics: ServerMetrics,
+    metrics: CertificateMetrics,
     /// Notified on SIGHUP.
     force: Arc<Notify>,
 }

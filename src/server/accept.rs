@@ -178,7 +178,7 @@ impl Server {
             }
             Err(_) => {
                 self.metrics.handshake(HandshakeResult::Timeout);
-                self.metrics.timed_out(TimeoutPhase::Handshake);
+                self.metrics.timed_out(TimeoutPhase::TlsHandshake);
                 None
             }
         }

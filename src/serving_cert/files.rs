@@ -17,7 +17,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::server::metrics::{RefreshResult, ServerMetrics};
+use super::metrics::CertificateMetrics;
 use crate::server::tls::{Publisher, ServingCert, TlsError};
 
 /// The files, and how often to look at them.
@@ -41,7 +41,7 @@ impl Files {
         self,
         now: Timestamp,
         publisher: Publisher,
-        metrics: ServerMetrics,
+        metrics: CertificateMetrics,
     ) -> Result<Reloader, FilesError> {
         let content = Content::of(&self);
         let digest = content.digest();
@@ -58,7 +58,7 @@ impl Files {
 pub struct Reloader {
     files: Files,
     publisher: Publisher,
-    metrics: ServerMetrics,
+    metrics: CertificateMetrics,
     published: Digest,
     complained_about: Option<Digest>,
 }
@@ -97,7 +97,7 @@ impl Reloader {
                 true
             }
             Err(error) => {
-                self.metrics.refreshed(RefreshResult::Failed);
+                self.metrics.refresh_failed();
                 // Once for each content: the metric counts the polls.
                 if self.complained_about.replace(digest) != Some(digest) {
                     tracing::error!(%error, "the certificate served so far stays");
@@ -108,7 +108,7 @@ impl Reloader {
     }
 
     fn send(&mut self, cert: ServingCert) {
-        self.metrics.refreshed(RefreshResult::Ok { not_after: cert.not_after() });
+        self.metrics.refreshed(cert.not_after());
         self.publisher.send_replace(Some(Arc::new(cert)));
     }
 }

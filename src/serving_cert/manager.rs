@@ -22,9 +22,9 @@ use super::authority::Authorities;
 use super::files::{FilesError, client_cas};
 use super::inject::{self, NoSuchWebhook};
 use super::issue::{IssueError, Leaf};
+use super::metrics::CertificateMetrics;
 use super::plan::{self, Generation, Id, Observed, Step, plan};
 use crate::names;
-use crate::server::metrics::{RefreshResult, ServerMetrics};
 use crate::server::tls::{Publisher, ServingCert, TlsError};
 
 /// What the manager goes by.
@@ -52,7 +52,7 @@ pub struct Manager {
     settings: Settings,
     publisher: Publisher,
     trusted: watch::Sender<bool>,
-    metrics: ServerMetrics,
+    metrics: CertificateMetrics,
     /// The last good state of the Secret, for the time it is damaged or gone.
     authorities: Authorities,
     /// Since when each CA was found in the caBundle, without a break.
@@ -76,7 +76,7 @@ impl Manager {
         cluster: Cluster,
         settings: Settings,
         publisher: Publisher,
-        metrics: ServerMetrics,
+        metrics: CertificateMetrics,
     ) -> Result<(Self, watch::Receiver<bool>), FilesError> {
         let client_cas = settings.client_ca.as_deref().map(client_cas).transpose()?;
         let (trusted, receiver) = watch::channel(false);
@@ -216,7 +216,7 @@ impl Manager {
         if !current {
             let authority = self.authorities.find(issuer).ok_or(RoundError::Unsettled)?;
             let leaf = authority.issue(&self.settings.dns_names, now, self.settings.leaf_lifetime);
-            let leaf = leaf.inspect_err(|_| self.metrics.refreshed(RefreshResult::Failed))?;
+            let leaf = leaf.inspect_err(|_| self.metrics.refresh_failed())?;
             tracing::info!(not_after = %leaf.not_after, "serving a new certificate");
             self.leaf = Some(leaf);
             self.publish()?;
@@ -238,8 +238,8 @@ impl Manager {
         let Some(leaf) = &self.leaf else { return Ok(()) };
         let chain = vec![leaf.certificate.clone()];
         let cert = ServingCert::new(chain, leaf.key.clone_key(), self.client_cas.as_deref())
-            .inspect_err(|_| self.metrics.refreshed(RefreshResult::Failed))?;
-        self.metrics.refreshed(RefreshResult::Ok { not_after: cert.not_after() });
+            .inspect_err(|_| self.metrics.refresh_failed())?;
+        self.metrics.refreshed(cert.not_after());
         self.publisher.send_replace(Some(Arc::new(cert)));
         Ok(())
     }

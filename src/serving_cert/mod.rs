@@ -6,6 +6,7 @@ pub mod files;
 pub mod inject;
 pub mod issue;
 pub mod manager;
+pub mod metrics;
 pub mod plan;
 
 use std::time::{Duration, Instant};

@@ -19,7 +19,7 @@ use ca_overlap::keeper::metrics::KeeperMetrics;
 use ca_overlap::keeper::workloads::Restarter;
 use ca_overlap::metrics;
 use ca_overlap::names;
-use ca_overlap::overlap::outlook::{Problem, Rules};
+use ca_overlap::overlap::outlook::Rules;
 use ca_overlap::overlap::policy::Defaults;
 use ca_overlap::overlap::staged::Keeper;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
@@ -235,7 +235,7 @@ impl Rig {
             identity: "me".into(),
             duration: Duration::from_secs(15),
         };
-        let metrics = KeeperMetrics::register(&mut metrics::registry(), &Problem::NAMES);
+        let metrics = KeeperMetrics::register(&mut metrics::registry());
         let events = Events::start(self.client.clone(), "me".into(), metrics.clone());
         let (election, leadership) = Election::new(self.client.clone(), settings);
         let actor = Actor {

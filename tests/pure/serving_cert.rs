@@ -11,9 +11,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-use ca_overlap::server::metrics::ServerMetrics;
 use ca_overlap::server::tls::{self, Published};
 use ca_overlap::serving_cert::files::{Files, Reloader};
+use ca_overlap::serving_cert::metrics::CertificateMetrics;
 use devtools::certs::{self, Identity, LEAF, Spec};
 
 const ON_LOOPBACK: Spec<'_> = Spec { names: &["127.0.0.1"], ..LEAF };
@@ -131,7 +131,7 @@ fn a_changed_client_ca_is_a_new_configuration() {
     fs::write(mount.path("ca.crt"), certs::ca_named("clients").pem).unwrap();
     let files = Files { client_ca: Some(mount.path("ca.crt")), ..mount.files() };
     let (sender, published) = tls::channel();
-    let mut reloader = files.publish(now(), sender, ServerMetrics::default()).unwrap();
+    let mut reloader = files.publish(now(), sender, CertificateMetrics::default()).unwrap();
     let before = published.borrow().clone().unwrap();
     fs::write(mount.path("ca.crt"), "nothing").unwrap();
     assert!(!reloader.poll(now()));
@@ -305,7 +305,7 @@ impl Mount {
         &self,
     ) -> Result<(Reloader, Published), ca_overlap::serving_cert::files::FilesError> {
         let (sender, published) = tls::channel();
-        let reloader = self.files().publish(now(), sender, ServerMetrics::default())?;
+        let reloader = self.files().publish(now(), sender, CertificateMetrics::default())?;
         Ok((reloader, published))
     }
 }

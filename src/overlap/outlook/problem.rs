@@ -3,13 +3,15 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use strum::{IntoStaticStr, VariantNames};
 
 use crate::names;
 use crate::overlap::Warning;
 use crate::x509::certs::Fingerprint;
 
 /// What a person should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Problem {
     /// The webhook refuses again and again what the keeper asks.
     AskRefused,
@@ -24,6 +26,7 @@ pub enum Problem {
     /// The record does not parse.
     RecordUnreadable,
     /// So many words of the annotation `restart` name no workload, or are too many.
+    #[strum(serialize = "setting_unreadable")]
     RestartUnreadable(usize),
     /// A carried certificate is over, and the Secret's own leaf needs it.
     RetireBlocked(Fingerprint),
@@ -36,35 +39,10 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// How metrics call it, in order of appearance in [`Problem::NAMES`].
+    /// How metrics call it. Two kinds may have the same name.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::AskNotSeen => "ask_not_seen",
-            Self::AskRefused => "ask_refused",
-            Self::LeafExpiring(_) => "leaf_expiring",
-            Self::OwnDistrusted(_) => "own_distrusted",
-            Self::OwnExpiring(..) => "own_expiring",
-            Self::RecordUnreadable => "record_unreadable",
-            Self::RetireBlocked(_) => "retire_blocked",
-            Self::RestartUnreadable(_) | Self::SettingUnreadable(_) => "setting_unreadable",
-            Self::StageOverdue => "stage_overdue",
-            Self::StageUnreadable => "stage_unreadable",
-        }
+        self.into()
     }
-
-    /// Every name, for metrics that exist from the start.
-    pub const NAMES: [&'static str; 10] = [
-        "ask_not_seen",
-        "ask_refused",
-        "leaf_expiring",
-        "own_distrusted",
-        "own_expiring",
-        "record_unreadable",
-        "retire_blocked",
-        "setting_unreadable",
-        "stage_overdue",
-        "stage_unreadable",
-    ];
 }
 
 impl fmt::Display for Problem {

@@ -28,6 +28,7 @@ use ca_overlap::server::drain::{Connection, Drain, Signals};
 use ca_overlap::server::metrics::ServerMetrics;
 use ca_overlap::server::tls::{self, Published};
 use ca_overlap::serving_cert::files::Files;
+use ca_overlap::serving_cert::metrics::CertificateMetrics;
 use clap::{Parser, ValueEnum};
 use http::Request;
 use http::header::{CONNECTION, HeaderValue};
@@ -100,7 +101,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let (sender, published) = tls::channel();
     let interval = args.tls_reload_interval;
     let files = Files { cert: args.tls_cert, key: args.tls_key, client_ca: None, interval };
-    let reloader = files.publish(Timestamp::now(), sender, ServerMetrics::default())?;
+    let reloader = files.publish(Timestamp::now(), sender, CertificateMetrics::default())?;
     tokio::spawn(reloader.run(Arc::default()));
 
     let drain = Drain::default();
