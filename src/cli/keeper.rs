@@ -102,7 +102,7 @@ impl KeeperArgs {
     }
 
     /// Checks what clap cannot.
-    pub fn validate(self) -> Result<Config, UsageError> {
+    pub(super) fn validate(self) -> Result<Config, UsageError> {
         let Self { settle, admin_listen, election, policy } = self;
         let ElectionArgs { namespace, lease, lease_duration, identity } = election;
         positive("--settle", settle)?;

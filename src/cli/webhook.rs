@@ -13,9 +13,14 @@ use humantime::parse_duration;
 use self::keeper::KeeperArgs;
 use super::policy::PolicyArgs;
 use super::{Failure, UsageError};
+use crate::admission::respond::Installation;
+use crate::kubernetes::client::own_namespace;
 use crate::names;
 use crate::run::webhook::{self, Config, Source};
 use crate::server::accept::Limits;
+use crate::serving_cert::api::Objects;
+use crate::serving_cert::files::Files;
+use crate::serving_cert::{manager, plan};
 
 /// Examples, and what signals do, for `--help`.
 const MORE: &str = "\
@@ -264,69 +269,70 @@ struct DrainArgs {
 impl WebhookArgs {
     /// Runs the webhook until it is told to end.
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        let config = self.validate()?;
-        webhook::run(config)?;
+        webhook::run(self.validate()?)?;
         Ok(ExitCode::SUCCESS)
     }
 
     /// Checks what clap cannot.
-    pub fn validate(self) -> Result<Config, UsageError> {
+    pub(super) fn validate(self) -> Result<Config, UsageError> {
         let Self { listen, certificate, cluster, authority, policy, keeper, limits, drain } = self;
         let ListenArgs { listen, admin_listen } = listen;
         if listen == admin_listen && listen.port() != 0 {
             return Err(UsageError::new("--admin-listen", "must differ from --listen"));
         }
-        let ClusterArgs { namespace, service, ca_secret, webhook_config } = cluster;
-        let KeeperArgs { keeper_user, staged, keeper_lease, settle } = keeper;
         let DrainArgs { drain_delay, drain_timeout } = drain;
         if drain_timeout < drain_delay {
             return Err(UsageError::new("--drain-timeout", "must not be below --drain-delay"));
         }
+        let ClusterArgs { namespace, service, ca_secret, webhook_config } = cluster;
+        let namespace = namespace.unwrap_or_else(own_namespace);
         let CertificateArgs { self_managed, tls_cert, tls_key, client_ca, tls_reload_interval } =
             certificate;
-        positive("--tls-reload-interval", tls_reload_interval)?;
+        let interval = positive("--tls-reload-interval", tls_reload_interval)?;
+        let refuse = |flag, problem| Err(UsageError::new(flag, problem));
         let source = match (self_managed, tls_cert, tls_key) {
             (true, None, None) => {
-                let AuthorityArgs { ca_lifetime, leaf_lifetime, trust_settle, reconcile_interval } =
-                    authority.validate()?;
-                Source::SelfManaged {
-                    ca_secret,
-                    webhook_config,
+                let (ca_lifetime, plan) = authority.validate()?;
+                let dns_names = vec![
+                    format!("{service}.{namespace}.svc"),
+                    format!("{service}.{namespace}.svc.cluster.local"),
+                ];
+                let objects =
+                    Objects { namespace: namespace.clone(), secret: ca_secret, webhook_config };
+                let settings = manager::Settings {
+                    dns_names,
                     ca_lifetime,
-                    leaf_lifetime,
-                    trust_settle,
-                    reconcile_interval,
-                }
+                    plan,
+                    client_ca,
+                    reload_interval: interval,
+                };
+                Source::SelfManaged(objects, settings)
             }
-            (false, Some(cert), Some(key)) => Source::Files { cert, key },
+            (false, Some(cert), Some(key)) => {
+                Source::Files(Files { cert, key, client_ca, interval })
+            }
             (true, ..) => {
                 let problem = "cannot be combined with --tls-cert and --tls-key";
-                return Err(UsageError::new("--self-managed", problem));
+                return refuse("--self-managed", problem);
             }
-            (false, Some(_), None) => {
-                return Err(UsageError::new("--tls-key", "is required with --tls-cert"));
-            }
-            (false, None, Some(_)) => {
-                return Err(UsageError::new("--tls-cert", "is required with --tls-key"));
-            }
+            (false, Some(_), None) => return refuse("--tls-key", "is required with --tls-cert"),
+            (false, None, Some(_)) => return refuse("--tls-cert", "is required with --tls-key"),
             (false, None, None) => {
                 let problem = "no serving certificate: either this, or --tls-cert and --tls-key";
-                return Err(UsageError::new("--self-managed", problem));
+                return refuse("--self-managed", problem);
             }
         };
+        let KeeperArgs { keeper_user, staged, keeper_lease, settle } = keeper;
+        let usual = Installation::new(policy.defaults(), namespace);
+        let keeper_user = keeper_user.filter(|user| !user.is_empty());
+        let keeper_user = keeper_user.unwrap_or_else(|| usual.keeper_user.clone());
         let (limits, body_timeout, max_body) = limits.validate()?;
         Ok(Config {
             listen,
             admin_listen,
             source,
-            client_ca,
-            tls_reload_interval,
-            namespace,
-            service,
-            keeper_user: keeper_user.filter(|user| !user.is_empty()),
+            installation: Installation { keeper_user, settle, ..usual },
             keeper_lease: staged.then_some(keeper_lease),
-            settle,
-            defaults: policy.defaults(),
             limits,
             body_timeout,
             max_body,
@@ -337,7 +343,8 @@ impl WebhookArgs {
 }
 
 impl AuthorityArgs {
-    fn validate(self) -> Result<Self, UsageError> {
+    /// The lifetime of a CA, and what goes by the others.
+    fn validate(self) -> Result<(Duration, plan::Settings), UsageError> {
         let Self { ca_lifetime, leaf_lifetime, trust_settle, reconcile_interval } = self;
         positive("--reconcile-interval", reconcile_interval)?;
         if leaf_lifetime / 3 < reconcile_interval || leaf_lifetime < Duration::from_secs(3) {
@@ -357,7 +364,7 @@ impl AuthorityArgs {
         if ca_lifetime > CENTURY {
             return Err(UsageError::new("--ca-lifetime", "must not be above 100 years"));
         }
-        Ok(self)
+        Ok((ca_lifetime, plan::Settings { leaf_lifetime, trust_settle, reconcile_interval }))
     }
 }
 
@@ -389,9 +396,9 @@ const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
 const MAX_CONNECTIONS: usize = 65_536;
 
 /// At least a millisecond, the resolution of timers, and at most a day.
-pub(super) fn positive(flag: &'static str, time: Duration) -> Result<(), UsageError> {
+pub(super) fn positive(flag: &'static str, time: Duration) -> Result<Duration, UsageError> {
     if (Duration::from_millis(1)..=DAY).contains(&time) {
-        return Ok(());
+        return Ok(time);
     }
     Err(UsageError::new(flag, "must be from 1ms to a day"))
 }

@@ -25,17 +25,17 @@ use crate::server::drain::{Drain, Signals};
 
 /// The validated flags.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// `--admin-listen`.
-    pub admin_listen: SocketAddr,
+    pub(crate) admin_listen: SocketAddr,
     /// The Lease, and who we are.
-    pub election: lease::Settings,
+    pub(crate) election: lease::Settings,
     /// `--settle`, `--default-mode`, `--keep` and `--window`.
-    pub rules: Rules,
+    pub(crate) rules: Rules,
 }
 
 /// Keeps Secrets until a signal ends it.
-pub fn run(config: Config) -> Result<(), Error> {
+pub(crate) fn run(config: Config) -> Result<(), Error> {
     // Nearly all of the time is spent waiting for the API server.
     let mut runtime = Builder::new_multi_thread();
     runtime.worker_threads(2);

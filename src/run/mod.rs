@@ -1,9 +1,9 @@
 //! The two servers, wired from their parts and supervised.
 
-pub mod keeper;
+pub(crate) mod keeper;
 mod lease;
 mod parts;
-pub mod webhook;
+pub(crate) mod webhook;
 
 use std::convert::Infallible;
 use std::io;
@@ -21,7 +21,7 @@ use crate::serving_cert::files::FilesError;
 
 /// Why a server cannot start, or not go on.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A listener cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),

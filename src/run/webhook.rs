@@ -1,14 +1,13 @@
 //! `ca-overlap webhook`: its parts, and how it ends.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::parts::Parts;
 use super::{ADMIN_PORT, Error, administer, lease};
@@ -17,107 +16,57 @@ use crate::admission::heartbeat::Heartbeat;
 use crate::admission::metrics::AdmissionMetrics;
 use crate::admission::respond::Installation;
 use crate::kubernetes;
-use crate::kubernetes::client::own_namespace;
 use crate::metrics;
-use crate::overlap::policy::Defaults;
 use crate::server::accept::{Limits, Server, Transport, bind};
 use crate::server::admin::Readiness;
 use crate::server::drain::{Drain, Signals};
 use crate::server::metrics::ServerMetrics;
-use crate::server::tls::{self, Publisher};
-use crate::serving_cert::api::Cluster;
+use crate::server::tls;
+use crate::serving_cert::api::{Cluster, Objects};
 use crate::serving_cert::files::Files;
 use crate::serving_cert::manager::{self, Manager};
 use crate::serving_cert::metrics::CertificateMetrics;
 
 /// The validated flags.
 #[derive(Clone, Debug)]
-pub struct Config {
+pub(crate) struct Config {
     /// `--listen`.
-    pub listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// `--admin-listen`.
-    pub admin_listen: SocketAddr,
+    pub(crate) admin_listen: SocketAddr,
     /// Where the serving certificate comes from.
-    pub source: Source,
-    /// `--client-ca`.
-    pub client_ca: Option<PathBuf>,
-    /// `--tls-reload-interval`.
-    pub tls_reload_interval: Duration,
-    /// `--namespace`, if given.
-    pub namespace: Option<String>,
-    /// `--service`.
-    pub service: String,
-    /// `--keeper-user`, if given.
-    pub keeper_user: Option<String>,
+    pub(crate) source: Source,
+    /// What reviews are answered by.
+    pub(crate) installation: Installation,
     /// With `--staged`: the keeper's Lease.
-    pub keeper_lease: Option<String>,
-    /// `--settle`.
-    pub settle: Duration,
-    /// `--default-mode`, `--keep` and `--window`.
-    pub defaults: Defaults,
+    pub(crate) keeper_lease: Option<String>,
     /// Limits of the webhook's port.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// `--request-timeout`, for a body.
-    pub body_timeout: Duration,
+    pub(crate) body_timeout: Duration,
     /// `--max-body`, in bytes.
-    pub max_body: usize,
+    pub(crate) max_body: usize,
     /// `--drain-delay`.
-    pub drain_delay: Duration,
+    pub(crate) drain_delay: Duration,
     /// `--drain-timeout`.
-    pub drain_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
 }
 
 /// Where the serving certificate comes from.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub(crate) enum Source {
     /// `--tls-cert` and `--tls-key`.
-    Files {
-        /// PEM, the leaf first.
-        cert: PathBuf,
-        /// PEM.
-        key: PathBuf,
-    },
+    Files(Files),
     /// `--self-managed`.
-    SelfManaged {
-        /// `--ca-secret`.
-        ca_secret: String,
-        /// `--webhook-config`.
-        webhook_config: String,
-        /// `--ca-lifetime`.
-        ca_lifetime: Duration,
-        /// `--leaf-lifetime`.
-        leaf_lifetime: Duration,
-        /// `--trust-settle`.
-        trust_settle: Duration,
-        /// `--reconcile-interval`.
-        reconcile_interval: Duration,
-    },
+    SelfManaged(Objects, manager::Settings),
 }
 
 /// Serves until a signal ends it.
-pub fn run(config: Config) -> Result<(), Error> {
+pub(crate) fn run(config: Config) -> Result<(), Error> {
     super::run(Builder::new_multi_thread(), serve(config))
 }
 
 async fn serve(config: Config) -> Result<(), Error> {
-    let Config {
-        listen,
-        admin_listen,
-        source,
-        client_ca,
-        tls_reload_interval,
-        namespace,
-        service,
-        keeper_user,
-        keeper_lease,
-        settle,
-        defaults,
-        limits,
-        body_timeout,
-        max_body,
-        drain_delay,
-        drain_timeout,
-    } = config;
     let mut signals = Signals::new()?;
     let hangups = signal(SignalKind::hangup())?;
     let force = Arc::new(Notify::new());
@@ -127,48 +76,56 @@ async fn serve(config: Config) -> Result<(), Error> {
     let metrics = ServerMetrics::register(&mut registry);
     let certificate_metrics = CertificateMetrics::register(&mut registry);
     let admission_metrics = AdmissionMetrics::register(&mut registry);
-    let namespace = namespace.unwrap_or_else(own_namespace);
 
-    let webhook_port = bind("--listen", listen).await?;
-    let admin_port = bind("--admin-listen", admin_listen).await?;
+    let webhook_port = bind("--listen", config.listen).await?;
+    let admin_port = bind("--admin-listen", config.admin_listen).await?;
     let address = webhook_port.local_addr()?;
     let (publisher, serving) = tls::channel();
-    let certificates = Certificates {
-        client_ca,
-        reload_interval: tls_reload_interval,
-        publisher,
-        metrics: certificate_metrics,
-        force,
+    let trusted = match config.source {
+        Source::Files(files) => {
+            let reloader = files.publish(Timestamp::now(), publisher, certificate_metrics)?;
+            parts.start(CERTIFICATES, reloader.run(force));
+            None
+        }
+        Source::SelfManaged(objects, settings) => {
+            let cluster = Cluster::new(client("--self-managed").await?, &objects);
+            let (manager, trusted) =
+                Manager::new(cluster, settings, publisher, certificate_metrics)?;
+            parts.start(CERTIFICATES, manager.run(force));
+            Some(trusted)
+        }
     };
-    let trusted = certificates.start(source, &namespace, &service, &mut parts).await?;
 
     let drain = Drain::default();
-    let keeper = match keeper_lease {
+    let keeper = match config.keeper_lease {
         None => Heartbeat::ignored(),
         Some(name) => {
-            let (heartbeat, watch) = lease::watch(client("--staged").await?, &namespace, &name);
+            let namespace = &config.installation.own_namespace;
+            let (heartbeat, watch) = lease::watch(client("--staged").await?, namespace, &name);
             parts.start(LEASE, watch);
             heartbeat
         }
     };
-    let usual = Installation::new(defaults, namespace);
-    let keeper_user = keeper_user.unwrap_or_else(|| usual.keeper_user.clone());
-    let installation = Installation { keeper_user, settle, ..usual };
-    let admission =
-        Admission { installation, keeper, max_body, body_timeout, metrics: admission_metrics };
+    let admission = Admission {
+        installation: config.installation,
+        keeper,
+        max_body: config.max_body,
+        body_timeout: config.body_timeout,
+        metrics: admission_metrics,
+    };
     let webhook = Server {
         transport: Transport::Tls(serving.clone()),
         router: handler::router(Arc::new(admission)),
-        limits,
+        limits: config.limits,
         drain: drain.clone(),
         metrics: metrics.clone(),
     };
     let readiness = Readiness { address, published: serving, trusted, drain: drain.clone() };
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, webhook = %address, admin = %admin_port.local_addr()?, "listening");
-    parts.start(ADMIN_PORT, administer(admin_port, readiness, registry, limits, &drain));
+    parts.start(ADMIN_PORT, administer(admin_port, readiness, registry, config.limits, &drain));
     parts.start(PORT, webhook.run(webhook_port));
-    end(parts, &mut signals, &drain, &metrics, drain_delay, drain_timeout).await
+    end(parts, &mut signals, &drain, &metrics, config.drain_delay, config.drain_timeout).await
 }
 
 const PORT: &str = "the webhook's port";
@@ -219,67 +176,6 @@ async fn forward(mut hangups: Signal, force: Arc<Notify>) {
     while hangups.recv().await.is_some() {
         tracing::info!("SIGHUP: renewing what is served");
         force.notify_one();
-    }
-}
-
-/// What every source of certificates needs.
-struct Certificates {
-    client_ca: Option<PathBuf>,
-    reload_interval: Duration,
-    publisher: Publisher,
-    metrics: CertificateMetrics,
-    /// Notified on SIGHUP.
-    force: Arc<Notify>,
-}
-
-impl Certificates {
-    /// Starts the source; self-managed, says whether the caBundle verifies what is served.
-    async fn start(
-        self,
-        source: Source,
-        namespace: &str,
-        service: &str,
-        parts: &mut Parts,
-    ) -> Result<Option<watch::Receiver<bool>>, Error> {
-        let Self { client_ca, reload_interval, publisher, metrics, force } = self;
-        match source {
-            Source::Files { cert, key } => {
-                let files = Files { cert, key, client_ca, interval: reload_interval };
-                let reloader = files.publish(Timestamp::now(), publisher, metrics)?;
-                parts.start(CERTIFICATES, reloader.run(force));
-                Ok(None)
-            }
-            Source::SelfManaged {
-                ca_secret,
-                webhook_config,
-                ca_lifetime,
-                leaf_lifetime,
-                trust_settle,
-                reconcile_interval,
-            } => {
-                let cluster = Cluster::new(
-                    client("--self-managed").await?,
-                    namespace,
-                    &ca_secret,
-                    &webhook_config,
-                );
-                let settings = manager::Settings {
-                    dns_names: vec![
-                        format!("{service}.{namespace}.svc"),
-                        format!("{service}.{namespace}.svc.cluster.local"),
-                    ],
-                    ca_lifetime,
-                    leaf_lifetime,
-                    trust_settle,
-                    reconcile_interval,
-                    client_ca,
-                    reload_interval,
-                };
-                let (manager, trusted) = Manager::new(cluster, settings, publisher, metrics)?;
-                parts.start(CERTIFICATES, manager.run(force));
-                Ok(Some(trusted))
-            }
-        }
     }
 }
 

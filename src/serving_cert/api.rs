@@ -5,27 +5,37 @@
 //! read, and its types print keys.
 
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::time::Duration;
 
 use http::{Method, Request, header};
 use kube::Client;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::time::timeout;
 
-/// A client and the names of the two objects.
+use crate::kubernetes::call::{CallError, call};
+
+/// The names of the two objects.
+#[derive(Clone, Debug)]
+pub(crate) struct Objects {
+    /// Of the Secret.
+    pub(crate) namespace: String,
+    /// `--ca-secret`.
+    pub(crate) secret: String,
+    /// `--webhook-config`.
+    pub(crate) webhook_config: String,
+}
+
+/// A client, and the two objects.
 #[derive(Clone)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     client: Client,
     secret: Object,
     webhook: Object,
 }
 
 impl Cluster {
-    /// For the Secret `secret` in `namespace` and the `MutatingWebhookConfiguration` `webhook`.
-    pub fn new(client: Client, namespace: &str, secret: &str, webhook: &str) -> Self {
+    pub(crate) fn new(client: Client, objects: &Objects) -> Self {
+        let Objects { namespace, secret, webhook_config } = objects;
         Self {
             client,
             secret: Object {
@@ -33,39 +43,35 @@ impl Cluster {
                 path: format!("/api/v1/namespaces/{namespace}/secrets/{secret}"),
             },
             webhook: Object {
-                name: format!("MutatingWebhookConfiguration {webhook}"),
+                name: format!("MutatingWebhookConfiguration {webhook_config}"),
                 path: format!(
-                    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{webhook}"
+                    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{webhook_config}"
                 ),
             },
         }
     }
 
     /// Reads the Secret.
-    pub async fn secret(&self) -> Result<Secret, ApiError> {
-        self.call("get", &self.secret, Method::GET, "", Vec::new()).await
+    pub(super) async fn secret(&self) -> Result<Secret, ApiError> {
+        self.send(GET, &self.secret, &Nothing {}).await
     }
 
     /// Writes what was read and changed; a conflict where another was faster.
-    pub async fn replace_secret(&self, secret: &Secret) -> Result<(), ApiError> {
-        let body = encode(secret, "update", &self.secret)?;
-        let put = self.call("update", &self.secret, Method::PUT, "application/json", body);
-        put.await.map(|_: Written| ())
+    pub(super) async fn replace_secret(&self, secret: &Secret) -> Result<(), ApiError> {
+        self.send(UPDATE, &self.secret, secret).await.map(|_: Nothing| ())
     }
 
     /// Reads the `MutatingWebhookConfiguration`.
-    pub async fn webhook(&self) -> Result<WebhookConfiguration, ApiError> {
-        self.call("get", &self.webhook, Method::GET, "", Vec::new()).await
+    pub(super) async fn webhook(&self) -> Result<WebhookConfiguration, ApiError> {
+        self.send(GET, &self.webhook, &Nothing {}).await
     }
 
     /// Patches it, and returns what the API server has stored.
-    pub async fn patch_webhook(
+    pub(super) async fn patch_webhook(
         &self,
-        patch: &[Operation],
+        patch: &Value,
     ) -> Result<WebhookConfiguration, ApiError> {
-        let body = encode(patch, "patch", &self.webhook)?;
-        let kind = "application/json-patch+json";
-        self.call("patch", &self.webhook, Method::PATCH, kind, body).await
+        self.send(PATCH, &self.webhook, patch).await
     }
 
     /// The name that messages call the `MutatingWebhookConfiguration` by.
@@ -78,66 +84,31 @@ impl Cluster {
         &self.secret.name
     }
 
-    async fn call<T: DeserializeOwned>(
+    async fn send<T: DeserializeOwned>(
         &self,
-        verb: &'static str,
+        (verb, method, content_type): (&'static str, Method, &'static str),
         object: &Object,
-        method: Method,
-        content_type: &'static str,
-        body: Vec<u8>,
+        body: &impl Serialize,
     ) -> Result<T, ApiError> {
-        let fail = |reason: String, advice: &'static str| ApiError::Failed {
-            verb,
-            object: object.name.clone(),
-            reason,
-            advice,
+        let fail = |error| ApiError { verb, object: object.name.clone(), error };
+        let failed = |reason: &str| fail(CallError::Failed(reason.to_owned()));
+        let body = if method == Method::GET {
+            Vec::new()
+        } else {
+            serde_json::to_vec(body).map_err(|_| failed("it cannot be encoded"))?
         };
-        let mut request = Request::builder().method(method).uri(&object.path);
-        if !content_type.is_empty() {
-            request = request.header(header::CONTENT_TYPE, content_type);
-        }
-        let request = request
-            .body(body)
-            .map_err(|_| fail("the name is not valid".into(), "check the flags"))?;
-        let answer = match timeout(PATIENCE, self.client.request_text(request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(kube::Error::Api(status))) => {
-                return Err(match status.code {
-                    401 => fail(
-                        "the API server does not accept our credentials".into(),
-                        "check the ServiceAccount's token",
-                    ),
-                    403 => fail(
-                        "forbidden".into(),
-                        "grant it to our ServiceAccount, as the manifests do",
-                    ),
-                    404 if verb == "get" => ApiError::Missing { object: object.name.clone() },
-                    409 => ApiError::Conflict { object: object.name.clone() },
-                    // The text may quote what was sent; the code and the reason do not.
-                    code => fail(format!("status {code} {}", status.reason), "trying again"),
-                });
-            }
-            Ok(Err(error)) => {
-                return Err(fail(
-                    format!("the API server cannot be reached: {}", root(&error)),
-                    "trying again",
-                ));
-            }
-            Err(_) => {
-                return Err(fail(
-                    format!("the API server did not answer within {} s", PATIENCE.as_secs()),
-                    "trying again",
-                ));
-            }
-        };
+        let request = Request::builder().method(method).uri(&object.path);
+        let request = request.header(header::CONTENT_TYPE, content_type).body(body);
+        let request = request.map_err(|_| failed("the name is not valid: check the flags"))?;
+        let answer = call(self.client.request_text(request)).await.map_err(fail)?;
         // serde's error would quote the content.
-        serde_json::from_str(&answer)
-            .map_err(|_| fail("the answer is not readable".into(), "trying again"))
+        serde_json::from_str(&answer).map_err(|_| failed("the answer is not readable"))
     }
 }
 
-/// One call, its retries included.
-const PATIENCE: Duration = Duration::from_secs(10);
+const GET: (&str, Method, &str) = ("get", Method::GET, "application/json");
+const UPDATE: (&str, Method, &str) = ("update", Method::PUT, "application/json");
+const PATCH: (&str, Method, &str) = ("patch", Method::PATCH, "application/json-patch+json");
 
 #[derive(Clone)]
 struct Object {
@@ -209,66 +180,26 @@ struct ClientConfig {
     ca_bundle: Option<String>,
 }
 
-/// One operation of a JSON patch (RFC 6902).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Operation {
-    pub(super) op: &'static str,
-    pub(super) path: String,
-    pub(super) value: String,
-}
-
-/// The answer to a write, of which nothing is needed.
-#[derive(Deserialize)]
-struct Written {}
+/// The body of a request that needs none, and what is needed of the answer to a write.
+#[derive(Serialize, Deserialize)]
+struct Nothing {}
 
 /// Why a call has failed, with what to do.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ApiError {
-    /// Another writer was faster: read again.
-    #[error("{object} was changed in between: reading it again")]
-    Conflict {
-        /// Kind and name.
-        object: String,
-    },
-    /// Anything else.
-    #[error("cannot {verb} {object}: {reason}: {advice}")]
-    Failed {
-        /// The verb, as RBAC names it.
-        verb: &'static str,
-        /// Kind and name.
-        object: String,
-        /// What happened.
-        reason: String,
-        /// What to do.
-        advice: &'static str,
-    },
-    /// The object does not exist.
-    #[error("{object} does not exist: apply the manifests, which hold it")]
-    Missing {
-        /// Kind and name.
-        object: String,
-    },
-}
-
-fn encode<T: Serialize + ?Sized>(
-    value: &T,
+#[error("cannot {verb} {object}: {error}: {}", advice(.error))]
+pub(super) struct ApiError {
+    /// As RBAC names it.
     verb: &'static str,
-    object: &Object,
-) -> Result<Vec<u8>, ApiError> {
-    serde_json::to_vec(value).map_err(|_| ApiError::Failed {
-        verb,
-        object: object.name.clone(),
-        reason: "it cannot be encoded".into(),
-        advice: "trying again",
-    })
+    /// Kind and name.
+    object: String,
+    pub(super) error: CallError,
 }
 
-/// The innermost cause: the outer ones say only that a request has failed.
-fn root(error: &kube::Error) -> String {
-    let mut cause: &dyn Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
+fn advice(error: &CallError) -> &'static str {
+    match error {
+        CallError::Conflict => "reading it again",
+        CallError::Denied(_) => "grant what the manifests grant to our ServiceAccount",
+        CallError::Gone => "apply the manifests, which hold it",
+        CallError::Failed(_) | CallError::NotLeading => "trying again",
     }
-    cause.to_string()
 }

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::api::Secret;
 use super::inject;
 use super::issue::{Authority, IssueError};
-use super::plan::{Generation, Id, MAX_GENERATIONS, Observed};
+use super::plan::{Generation, MAX_GENERATIONS, Observed};
+use crate::x509::certs::Fingerprint;
 
 /// The data key of the Secret.
 pub const KEY: &str = "authorities.json";
@@ -64,7 +65,7 @@ impl Authorities {
     }
 
     /// The facts that the plan goes by, with what this process has `observed` of each.
-    pub fn generations(&self, observed: impl Fn(Id) -> Observed) -> Vec<Generation> {
+    pub fn generations(&self, observed: impl Fn(Fingerprint) -> Observed) -> Vec<Generation> {
         let facts = self.0.iter().map(Authority::facts);
         facts.map(|facts| Generation { observed: observed(facts.id), ..facts.clone() }).collect()
     }
@@ -75,7 +76,7 @@ impl Authorities {
     }
 
     /// One of them.
-    pub fn find(&self, id: Id) -> Option<&Authority> {
+    pub fn find(&self, id: Fingerprint) -> Option<&Authority> {
         self.0.iter().find(|authority| authority.facts().id == id)
     }
 
@@ -90,7 +91,7 @@ impl Authorities {
     }
 
     /// Takes back what the Secret has lost: copies of those of `remembered` that `ids` names.
-    pub fn restore(&mut self, remembered: &Self, ids: &[Id]) -> Result<(), IssueError> {
+    pub fn restore(&mut self, remembered: &Self, ids: &[Fingerprint]) -> Result<(), IssueError> {
         for authority in remembered.0.iter().filter(|a| ids.contains(&a.facts().id)) {
             let Stored { certificate, key, added, active } = Stored::of(authority);
             self.0.push(Authority::from_pem(&certificate, &key, added, active)?);
@@ -100,14 +101,14 @@ impl Authorities {
     }
 
     /// Leaves of it are served from `now` on.
-    pub fn activate(&mut self, id: Id, now: Timestamp) {
+    pub fn activate(&mut self, id: Fingerprint, now: Timestamp) {
         for authority in self.0.iter_mut().filter(|authority| authority.facts().id == id) {
             authority.activate(now);
         }
     }
 
     /// Removes one.
-    pub fn drop(&mut self, id: Id) {
+    pub fn drop(&mut self, id: Fingerprint) {
         self.0.retain(|authority| authority.facts().id != id);
     }
 

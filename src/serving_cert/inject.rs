@@ -10,28 +10,20 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use serde_json::{Value, json};
 
-use super::api::{Operation, WebhookConfiguration};
+use super::api::WebhookConfiguration;
 use crate::names;
 use crate::server::tls::{provider, roots};
+use crate::x509::pem::encode_certificate;
 
 /// The certificates as PEM, in their order.
 pub fn bundle<'a>(cas: impl IntoIterator<Item = &'a CertificateDer<'static>>) -> String {
-    let mut pem = String::new();
+    let mut pem = Vec::new();
     for ca in cas {
-        pem.push_str("-----BEGIN CERTIFICATE-----\n");
-        let text = STANDARD.encode(ca);
-        let mut rest = text.as_str();
-        while !rest.is_empty() {
-            // Base64 is ASCII: every index is a character boundary.
-            let (line, remaining) = rest.split_at(rest.len().min(64));
-            pem.push_str(line);
-            pem.push('\n');
-            rest = remaining;
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
+        encode_certificate(ca, &mut pem);
     }
-    pem
+    String::from_utf8_lossy(&pem).into_owned()
 }
 
 /// The certificates of a `clientConfig.caBundle`, base64 of PEM as JSON carries it. What cannot
@@ -70,16 +62,16 @@ pub fn verifies(
 pub fn patch(
     read: &WebhookConfiguration,
     cas: &[CertificateDer<'static>],
-) -> Result<Option<Vec<Operation>>, NoSuchWebhook> {
+) -> Result<Option<Value>, NoSuchWebhook> {
     let (at, current) = read.ca_bundle(names::WEBHOOK).ok_or(NoSuchWebhook)?;
     if certificates(current) == cas {
         return Ok(None);
     }
-    let value = |path: String, value: String| Operation { op: "add", path, value };
-    Ok(Some(vec![
-        value("/metadata/resourceVersion".into(), read.resource_version().to_owned()),
-        value(format!("/webhooks/{at}/clientConfig/caBundle"), STANDARD.encode(bundle(cas))),
-    ]))
+    let path = format!("/webhooks/{at}/clientConfig/caBundle");
+    Ok(Some(json!([
+        {"op": "add", "path": "/metadata/resourceVersion", "value": read.resource_version()},
+        {"op": "add", "path": path, "value": STANDARD.encode(bundle(cas))},
+    ])))
 }
 
 /// The configuration has no webhook of our name.
@@ -92,8 +84,6 @@ const MAX_BUNDLE: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::serving_cert::issue::Authority;
 
@@ -139,7 +129,7 @@ mod tests {
     fn only_a_difference_is_patched_and_only_in_our_webhook() {
         let one = authority();
         let cas = [one.certificate().clone()];
-        let read = |ours: serde_json::Value| -> WebhookConfiguration {
+        let read = |ours: Value| -> WebhookConfiguration {
             serde_json::from_value(json!({
                 "metadata": {"resourceVersion": "7"},
                 "webhooks": [
@@ -152,13 +142,11 @@ mod tests {
         let encoded = STANDARD.encode(bundle(&cas));
         let patch = |ours| super::patch(&read(ours), &cas).unwrap();
         assert_eq!(patch(json!({"caBundle": encoded})), None);
-        assert_eq!(
-            serde_json::to_value(patch(json!({}))).unwrap(),
-            json!([
-                {"op": "add", "path": "/metadata/resourceVersion", "value": "7"},
-                {"op": "add", "path": "/webhooks/1/clientConfig/caBundle", "value": encoded},
-            ])
-        );
+        let expected = json!([
+            {"op": "add", "path": "/metadata/resourceVersion", "value": "7"},
+            {"op": "add", "path": "/webhooks/1/clientConfig/caBundle", "value": encoded},
+        ]);
+        assert_eq!(patch(json!({})), Some(expected));
         let empty = json!({"metadata": {"resourceVersion": "7"}});
         assert!(super::patch(&serde_json::from_value(empty).unwrap(), &cas).is_err());
     }

@@ -14,8 +14,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
-use super::plan::{Generation, Id, Observed};
+use super::plan::{Generation, Observed};
 use crate::server::tls::validity;
+use crate::x509::certs::Fingerprint;
 
 /// A CA of ours, able to sign.
 pub struct Authority {
@@ -73,7 +74,7 @@ impl Authority {
             let name = parsed.subject().iter_common_name().next();
             name.and_then(|name| name.as_str().ok()).ok_or(IssueError::Stored)?.to_owned()
         };
-        let id = id(&certificate);
+        let id = Fingerprint::of(&certificate);
         let facts =
             Generation { id, not_before, not_after, added, active, observed: Observed::default() };
         Ok(Self { certificate, key, subject, facts })
@@ -148,7 +149,7 @@ impl fmt::Debug for Authority {
 /// A serving certificate of ours.
 pub struct Leaf {
     /// The CA that issued it.
-    pub issuer: Id,
+    pub issuer: Fingerprint,
     /// DER.
     pub certificate: CertificateDer<'static>,
     /// PKCS#8.
@@ -187,13 +188,6 @@ pub enum IssueError {
     /// What was stored is no CA with its key.
     #[error("the stored CA and its key are not usable")]
     Stored,
-}
-
-/// SHA-256 of a certificate's DER.
-pub(super) fn id(certificate: &[u8]) -> Id {
-    let mut id = Id([0; 32]);
-    id.0.copy_from_slice(digest::digest(&digest::SHA256, certificate).as_ref());
-    id
 }
 
 /// Seconds by which certificates are backdated: clocks differ between nodes.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, sleep_until};
@@ -23,9 +23,11 @@ use super::files::{FilesError, client_cas};
 use super::inject::{self, NoSuchWebhook};
 use super::issue::{IssueError, Leaf};
 use super::metrics::CertificateMetrics;
-use super::plan::{self, Generation, Id, Observed, Step, plan};
+use super::plan::{self, Generation, Observed, Step, plan};
+use crate::kubernetes::call::CallError;
 use crate::names;
 use crate::server::tls::{Publisher, ServingCert, TlsError};
+use crate::x509::certs::Fingerprint;
 
 /// What the manager goes by.
 #[derive(Clone, Debug)]
@@ -34,12 +36,8 @@ pub struct Settings {
     pub dns_names: Vec<String>,
     /// `--ca-lifetime`.
     pub ca_lifetime: Duration,
-    /// `--leaf-lifetime`.
-    pub leaf_lifetime: Duration,
-    /// `--trust-settle`.
-    pub trust_settle: Duration,
-    /// `--reconcile-interval`.
-    pub reconcile_interval: Duration,
+    /// What goes by other lengths of time.
+    pub plan: plan::Settings,
     /// `--client-ca`.
     pub client_ca: Option<PathBuf>,
     /// `--tls-reload-interval`: how often to look at it.
@@ -56,9 +54,9 @@ pub struct Manager {
     /// The last good state of the Secret, for the time it is damaged or gone.
     authorities: Authorities,
     /// Since when each CA was found in the caBundle, without a break.
-    seen: BTreeMap<Id, Instant>,
+    seen: BTreeMap<Fingerprint, Instant>,
     /// Since when each CA was found to be active.
-    active: BTreeMap<Id, Instant>,
+    active: BTreeMap<Fingerprint, Instant>,
     /// When a rotation was asked for that has not been answered yet.
     forced: Option<Timestamp>,
     leaf: Option<Leaf>,
@@ -110,11 +108,11 @@ impl Manager {
                     if self.trouble.clear() {
                         tracing::info!("Secret, caBundle and serving certificate are in step");
                     }
-                    self.settings.reconcile_interval
+                    self.settings.plan.reconcile_interval
                 }
                 Err(error) => {
                     // Renewals are looked at between tries, so these must not be rarer than rounds.
-                    let pause = backoff(failures).min(self.settings.reconcile_interval);
+                    let pause = backoff(failures).min(self.settings.plan.reconcile_interval);
                     failures = failures.saturating_add(1);
                     self.report(&error);
                     self.renew_from_memory();
@@ -146,7 +144,8 @@ impl Manager {
         for _ in 0..MAX_READINGS {
             match self.attempt().await {
                 Ok(Progress::Done) => return Ok(()),
-                Ok(Progress::Again) | Err(RoundError::Api(ApiError::Conflict { .. })) => {}
+                Ok(Progress::Again)
+                | Err(RoundError::Api(ApiError { error: CallError::Conflict, .. })) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -193,7 +192,7 @@ impl Manager {
         let before = std::mem::take(&mut self.seen);
         let seen = Instant::now();
         for ca in &cas {
-            let id = super::issue::id(ca);
+            let id = Fingerprint::of(ca);
             self.seen.insert(id, before.get(&id).copied().unwrap_or(seen));
         }
         self.verify(&cas, now);
@@ -211,11 +210,12 @@ impl Manager {
     }
 
     /// Publishes a leaf of `issuer`, a new one if need be.
-    fn serve(&mut self, issuer: Id, now: Timestamp) -> Result<(), RoundError> {
+    fn serve(&mut self, issuer: Fingerprint, now: Timestamp) -> Result<(), RoundError> {
         let current = self.leaf.as_ref().is_some_and(|l| l.issuer == issuer && !l.is_due(now));
         if !current {
             let authority = self.authorities.find(issuer).ok_or(RoundError::Unsettled)?;
-            let leaf = authority.issue(&self.settings.dns_names, now, self.settings.leaf_lifetime);
+            let leaf =
+                authority.issue(&self.settings.dns_names, now, self.settings.plan.leaf_lifetime);
             let leaf = leaf.inspect_err(|_| self.metrics.refresh_failed())?;
             tracing::info!(not_after = %leaf.not_after, "serving a new certificate");
             self.leaf = Some(leaf);
@@ -228,7 +228,7 @@ impl Manager {
             .authorities
             .certificates()
             .into_iter()
-            .filter(|ca| self.seen.contains_key(&super::issue::id(ca)))
+            .filter(|ca| self.seen.contains_key(&Fingerprint::of(ca)))
             .collect();
         self.verify(&cas, now);
         Ok(())
@@ -276,26 +276,18 @@ impl Manager {
     }
 
     fn next(&self, authorities: &Authorities, now: Timestamp) -> Step {
-        plan(&self.generations(authorities), now, &self.plan_settings())
+        plan(&self.generations(authorities), now, &self.settings.plan)
     }
 
     fn generations(&self, authorities: &Authorities) -> Vec<Generation> {
         let now = Instant::now();
-        let since = |times: &BTreeMap<Id, Instant>, id| {
-            times.get(&id).map(|since| signed(now.duration_since(*since)))
+        let since = |times: &BTreeMap<Fingerprint, Instant>, id| {
+            times.get(&id).map(|since| now.duration_since(*since))
         };
         authorities.generations(|id| Observed {
             trusted: since(&self.seen, id),
             active: since(&self.active, id),
         })
-    }
-
-    fn plan_settings(&self) -> plan::Settings {
-        plan::Settings {
-            leaf_lifetime: signed(self.settings.leaf_lifetime),
-            trust_settle: signed(self.settings.trust_settle),
-            reconcile_interval: signed(self.settings.reconcile_interval),
-        }
     }
 
     fn report(&mut self, error: &RoundError) {
@@ -335,10 +327,6 @@ const MAX_READINGS: usize = 8;
 /// 1 s, doubled each time, at most 30 s.
 fn backoff(failures: u32) -> Duration {
     Duration::from_secs((1 << failures.min(5)).min(30))
-}
-
-fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
 /// Refuses what could not be published.

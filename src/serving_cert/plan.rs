@@ -13,7 +13,11 @@
 //! Ages of certificates go by the wall clock. What must not shrink when somebody sets that clock,
 //! the waits between these steps, is measured by each process itself: [`Observed`].
 
-use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::x509::certs::Fingerprint;
 
 /// What to do next, and whose leaf to serve once there is nothing left to do.
 ///
@@ -73,8 +77,7 @@ pub fn forced(
         return Forced::InFlight;
     };
     // An `added` of the future is a clock that was set back, and answers nothing.
-    let answered =
-        newest.added <= now && requested.duration_since(newest.added) <= settings.trust_settle;
+    let answered = newest.added <= now && since(newest.added, requested) <= settings.trust_settle;
     if newest.active.is_none() || answered {
         return Forced::InFlight;
     }
@@ -92,10 +95,10 @@ pub fn lost(
     found: &[Generation],
     damaged: bool,
     remembered: &[Generation],
-    served: Option<Id>,
+    served: Option<Fingerprint>,
     now: Timestamp,
-) -> Vec<Id> {
-    let lacks = |id: Id| found.iter().all(|g| g.id != id);
+) -> Vec<Fingerprint> {
+    let lacks = |id: Fingerprint| found.iter().all(|g| g.id != id);
     if !damaged && !found.is_empty() && !served.is_some_and(lacks) {
         return Vec::new();
     }
@@ -106,7 +109,7 @@ pub fn lost(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
     /// Which.
-    pub id: Id,
+    pub id: Fingerprint,
     /// `notBefore` of its certificate.
     pub not_before: Timestamp,
     /// `notAfter` of its certificate.
@@ -123,37 +126,33 @@ pub struct Generation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
     /// In the caBundle, each time it looked.
-    pub trusted: Option<SignedDuration>,
+    pub trusted: Option<Duration>,
     /// Active in the Secret.
-    pub active: Option<SignedDuration>,
+    pub active: Option<Duration>,
 }
-
-/// The SHA-256 of a CA's certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Id(pub [u8; 32]);
 
 /// The lengths of time that the plan goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// `--leaf-lifetime`.
-    pub leaf_lifetime: SignedDuration,
+    pub leaf_lifetime: Duration,
     /// `--trust-settle`: from a CA's being in the caBundle to the first leaf of it.
-    pub trust_settle: SignedDuration,
+    pub trust_settle: Duration,
     /// `--reconcile-interval`.
-    pub reconcile_interval: SignedDuration,
+    pub reconcile_interval: Duration,
 }
 
 /// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Write to the Secret that leaves of it are served from now on, then ask again.
-    Activate(Id),
+    Activate(Fingerprint),
     /// Add a new CA to the Secret, then ask again.
     Add,
     /// Remove it from the Secret, then ask again.
-    Drop(Id),
+    Drop(Fingerprint),
     /// Nothing to write: serve a leaf of it.
-    Serve(Id),
+    Serve(Fingerprint),
 }
 
 /// What comes of a forced rotation.
@@ -176,7 +175,7 @@ pub const FORCED_LIMIT: usize = 4;
 
 /// Allows for clocks that differ between nodes. More than a leaf's life would be of no use: to a
 /// clock that is so far ahead the leaf has expired anyway.
-const SKEW: SignedDuration = SignedDuration::from_mins(10);
+const SKEW: Duration = Duration::from_secs(600);
 
 impl Generation {
     /// Whether two thirds of its life are over.
@@ -195,8 +194,17 @@ impl Generation {
     }
 }
 
+/// How long it was from one moment to another; nothing where that came first.
+fn since(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
 /// The oldest that has a successor which everyone has been serving for longer than a leaf lives.
-fn superseded(generations: &[Generation], now: Timestamp, settings: &Settings) -> Option<Id> {
+fn superseded(
+    generations: &[Generation],
+    now: Timestamp,
+    settings: &Settings,
+) -> Option<Fingerprint> {
     let (oldest, newer) = generations.split_first()?;
     let rounds = settings.reconcile_interval * 2;
     let last_leaf = settings.leaf_lifetime + rounds + SKEW.min(settings.leaf_lifetime);
@@ -205,7 +213,7 @@ fn superseded(generations: &[Generation], now: Timestamp, settings: &Settings) -
     let replaced = newer.iter().any(|g| {
         g.observed.trusted.is_some()
             && g.not_before <= now
-            && g.active.is_some_and(|active| now.duration_since(active) >= last_leaf)
+            && g.active.is_some_and(|active| since(active, now) >= last_leaf)
             && g.observed.active.is_some_and(|known| known >= followed)
     });
     (replaced || generations.len() > MAX_GENERATIONS).then_some(oldest.id)

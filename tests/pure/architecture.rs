@@ -20,7 +20,11 @@ const ROOMS: &[(&str, &str, &str)] = &[
     ("keeper", "kubernetes log metrics names overlap x509", "anyhow"),
     ("tools", "admission kubernetes log names overlap server x509", ""),
     ("run", "admission keeper kubernetes log metrics names overlap server serving_cert x509", ""),
-    ("cli", "keeper kubernetes log names overlap run server tools", "kube::"),
+    (
+        "cli",
+        "admission keeper kubernetes log names overlap run server serving_cert tools",
+        "kube::",
+    ),
 ];
 
 #[test]

@@ -55,12 +55,14 @@ fn every_flag_has_an_environment_variable_a_default_and_a_help_text() {
 
 #[test]
 fn defaults_are_those_of_the_design() {
-    let config = config(&["--self-managed"]).unwrap();
+    let config = config(&["--self-managed", "--namespace", "n"]).unwrap();
     assert_eq!(config.listen, ([0, 0, 0, 0], 8443).into());
     assert_eq!(config.admin_listen, ([0, 0, 0, 0], 8081).into());
-    assert_eq!(config.defaults, Defaults::default());
-    assert_eq!((config.keeper_user, config.keeper_lease), (None, None));
-    assert_eq!(config.settle, Duration::from_secs(120));
+    assert_eq!(config.installation.defaults, Defaults::default());
+    assert_eq!(config.installation.own_namespace, "n");
+    assert_eq!(config.installation.keeper_user, "system:serviceaccount:n:ca-overlap-keeper");
+    assert_eq!(config.installation.settle, Duration::from_secs(120));
+    assert_eq!(config.keeper_lease, None);
     assert_eq!(config.max_body, 8 << 20);
     assert_eq!(config.body_timeout, Duration::from_secs(10));
     assert_eq!(config.drain_delay, Duration::from_secs(15));
@@ -74,12 +76,13 @@ fn defaults_are_those_of_the_design() {
             idle_timeout: Duration::from_secs(120),
         }
     );
-    let Source::SelfManaged { ca_secret, ca_lifetime, leaf_lifetime, .. } = config.source else {
+    let Source::SelfManaged(objects, settings) = config.source else {
         unreachable!("self-managed was asked for");
     };
-    assert_eq!(ca_secret, "ca-overlap-ca");
-    assert_eq!(ca_lifetime, DAY * 365);
-    assert_eq!(leaf_lifetime, DAY * 7);
+    assert_eq!((&*objects.namespace, &*objects.secret), ("n", "ca-overlap-ca"));
+    assert_eq!(settings.dns_names[0], "ca-overlap-webhook.n.svc");
+    assert_eq!(settings.ca_lifetime, DAY * 365);
+    assert_eq!(settings.plan.leaf_lifetime, DAY * 7);
 }
 
 #[test]
@@ -147,7 +150,7 @@ fn staged_mode_watches_the_keepers_lease() {
     let told =
         config(&["--staged", "--keeper-lease", "other", "--keeper-user", "me", "--settle", "5m"]);
     assert_eq!(told.keeper_lease.as_deref(), Some("other"));
-    assert_eq!(told.keeper_user.as_deref(), Some("me"));
-    assert_eq!(told.settle, Duration::from_secs(300));
+    assert_eq!(told.installation.keeper_user, "me");
+    assert_eq!(told.installation.settle, Duration::from_secs(300));
     assert!(with_files(&["--keeper-lease", "Not a name"]).is_err());
 }

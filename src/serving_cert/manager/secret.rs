@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use super::super::api::Secret;
 use super::super::authority::{Authorities, Found};
 use super::super::issue::Authority;
-use super::super::plan::{self, Forced, Id, Step};
+use super::super::plan::{self, Forced, Step};
 use super::{Manager, RoundError};
+use crate::x509::certs::Fingerprint;
 
 impl Manager {
     /// Does what the plan says, writes the Secret if that changed anything, and says whose leaf to
@@ -16,7 +17,7 @@ impl Manager {
     pub(super) async fn settle_secret(
         &mut self,
         secret: &mut Secret,
-    ) -> Result<(Authorities, Id), RoundError> {
+    ) -> Result<(Authorities, Fingerprint), RoundError> {
         let (mut authorities, mut changed) = self.found(secret)?;
         let now = Timestamp::now();
         let mut adding = false;
@@ -87,7 +88,7 @@ impl Manager {
     fn begins_rotation(&mut self, authorities: &Authorities, now: Timestamp) -> bool {
         let Some(requested) = self.forced else { return false };
         let generations = self.generations(authorities);
-        match plan::forced(&generations, requested, now, &self.plan_settings()) {
+        match plan::forced(&generations, requested, now, &self.settings.plan) {
             Forced::Begin => true,
             Forced::InFlight => {
                 tracing::info!("a rotation is in flight already: none is forced beside it");

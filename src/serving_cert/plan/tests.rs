@@ -4,11 +4,11 @@ use super::*;
 
 const DAY: i64 = 86_400;
 /// Long enough for whatever is waited for.
-const LONG: i64 = 1000;
+const LONG: u64 = 1000;
 pub(super) const SETTINGS: Settings = Settings {
-    leaf_lifetime: SignedDuration::from_hours(7 * 24),
-    trust_settle: SignedDuration::from_secs(60),
-    reconcile_interval: SignedDuration::from_secs(60),
+    leaf_lifetime: Duration::from_secs(7 * 86_400),
+    trust_settle: Duration::from_secs(60),
+    reconcile_interval: Duration::from_secs(60),
 };
 
 #[test]
@@ -79,7 +79,7 @@ fn the_old_ca_goes_when_no_leaf_of_it_can_be_alive() {
     assert_eq!(plan(&unseen, at(dead), &SETTINGS), Step::Serve(id(1)));
     // Nor because our clock is a week ahead: the others have had no time to follow.
     let mut ahead = both;
-    ahead[1].observed.active = Some(SignedDuration::from_secs(179));
+    ahead[1].observed.active = Some(Duration::from_secs(179));
     assert_eq!(plan(&ahead, at(dead), &SETTINGS), Step::Serve(id(2)));
 }
 
@@ -164,8 +164,8 @@ pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + second).unwrap()
 }
 
-pub(super) fn id(n: u8) -> Id {
-    Id([n; 32])
+pub(super) fn id(n: u8) -> Fingerprint {
+    Fingerprint::of(&[n])
 }
 
 /// A CA of one year, seen in the caBundle for long.
@@ -177,8 +177,8 @@ fn unseen(generation: Generation) -> Generation {
     trusted_for(None, generation)
 }
 
-fn trusted_for(seconds: Option<i64>, mut generation: Generation) -> Generation {
-    generation.observed.trusted = seconds.map(SignedDuration::from_secs);
+fn trusted_for(seconds: Option<u64>, mut generation: Generation) -> Generation {
+    generation.observed.trusted = seconds.map(Duration::from_secs);
     generation
 }
 
@@ -190,8 +190,8 @@ pub(super) fn life(n: u8, added: i64, active: Option<i64>, life: i64) -> Generat
         added: at(added),
         active: active.map(at),
         observed: Observed {
-            trusted: Some(SignedDuration::from_secs(LONG)),
-            active: active.map(|_| SignedDuration::from_secs(LONG)),
+            trusted: Some(Duration::from_secs(LONG)),
+            active: active.map(|_| Duration::from_secs(LONG)),
         },
     }
 }

@@ -48,7 +48,7 @@ struct World {
     made: u8,
     secret: Vec<Generation>,
     /// Every version of the caBundle, with when it was written; `None`: wiped by somebody.
-    bundles: Vec<(i64, Option<Vec<Id>>)>,
+    bundles: Vec<(i64, Option<Vec<Fingerprint>>)>,
     replicas: Vec<Replica>,
 }
 
@@ -59,10 +59,10 @@ struct Replica {
     next_round: i64,
     stalled_until: i64,
     phase: Phase,
-    seen: Vec<(Id, i64)>,
-    active: Vec<(Id, i64)>,
+    seen: Vec<(Fingerprint, i64)>,
+    active: Vec<(Fingerprint, i64)>,
     remembered: Vec<Generation>,
-    leaf: Option<(Id, i64)>,
+    leaf: Option<(Fingerprint, i64)>,
     forced: Option<Timestamp>,
 }
 
@@ -76,7 +76,7 @@ enum Phase {
     },
     Settled {
         version: usize,
-        serve: Id,
+        serve: Fingerprint,
     },
 }
 
@@ -85,7 +85,10 @@ impl World {
         Self {
             now: 0,
             lag,
-            settings: Settings { leaf_lifetime: SignedDuration::from_secs(leaf), ..SETTINGS },
+            settings: Settings {
+                leaf_lifetime: Duration::from_secs(leaf.unsigned_abs()),
+                ..SETTINGS
+            },
             made: 0,
             secret: vec![],
             bundles: vec![(i64::MIN, Some(vec![]))],
@@ -95,7 +98,7 @@ impl World {
 
     fn happen(&mut self, (what, who, amount): (u8, u8, i64)) {
         let who = usize::from(who) % self.replicas.len();
-        let leaf = self.settings.leaf_lifetime.as_secs();
+        let leaf = self.settings.leaf_lifetime.as_secs().cast_signed();
         let wall = at(self.now + self.replicas[who].offset);
         let replica = &mut self.replicas[who];
         match what {
@@ -156,7 +159,8 @@ impl World {
             Phase::Settled { version, serve } => {
                 self.replicas[who].phase = Phase::Idle;
                 self.replicas[who].next_round = self.now;
-                let all: Vec<Id> = self.replicas[who].remembered.iter().map(|g| g.id).collect();
+                let all: Vec<Fingerprint> =
+                    self.replicas[who].remembered.iter().map(|g| g.id).collect();
                 let differs = self.bundle() != all;
                 if !differs || version == self.bundles.len() {
                     if differs {
@@ -167,7 +171,7 @@ impl World {
                         }
                     }
                     self.replicas[who].next_round =
-                        self.now + self.settings.reconcile_interval.as_secs();
+                        self.now + self.settings.reconcile_interval.as_secs().cast_signed();
                 }
                 self.serve(who, serve);
             }
@@ -175,7 +179,7 @@ impl World {
     }
 
     /// Reading and writing in one: a write that another one has overtaken is refused.
-    fn settle_secret(&mut self, who: usize) -> Id {
+    fn settle_secret(&mut self, who: usize) -> Fingerprint {
         let mut secret = self.secret.clone();
         let wall = self.wall(who);
         let replica = &self.replicas[who];
@@ -213,15 +217,16 @@ impl World {
         self.made += 1;
         let wall = wall.as_second() - at(0).as_second();
         let active = secret.is_empty().then_some(wall);
-        let mut new = life(self.made, wall, active, self.settings.leaf_lifetime.as_secs() * 9);
+        let mut new =
+            life(self.made, wall, active, self.settings.leaf_lifetime.as_secs().cast_signed() * 9);
         if let Some(last) = secret.last() {
-            new.added = new.added.max(last.added + SignedDuration::from_millis(1));
+            new.added = new.added.max(last.added + Duration::from_millis(1));
         }
         secret.push(new);
     }
 
-    fn serve(&mut self, who: usize, issuer: Id) {
-        let life = self.settings.leaf_lifetime.as_secs();
+    fn serve(&mut self, who: usize, issuer: Fingerprint) {
+        let life = self.settings.leaf_lifetime.as_secs().cast_signed();
         let wall = self.now + self.replicas[who].offset;
         let leaf = &mut self.replicas[who].leaf;
         if leaf.is_none_or(|(of, until)| of != issuer || (until - wall) * 3 <= life) {
@@ -235,9 +240,9 @@ impl World {
 
     fn view(&self, who: usize, secret: &[Generation]) -> Vec<Generation> {
         let replica = &self.replicas[who];
-        let since = |times: &[(Id, i64)], id| {
+        let since = |times: &[(Fingerprint, i64)], id| {
             let found = times.iter().find(|(of, _)| *of == id);
-            found.map(|(_, since)| SignedDuration::from_secs(self.now - since))
+            found.map(|(_, since)| Duration::from_secs((self.now - since).unsigned_abs()))
         };
         let observed =
             |id| Observed { trusted: since(&replica.seen, id), active: since(&replica.active, id) };
@@ -255,7 +260,7 @@ impl World {
         }
     }
 
-    fn bundle(&self) -> Vec<Id> {
+    fn bundle(&self) -> Vec<Fingerprint> {
         self.bundles.last().and_then(|(_, bundle)| bundle.clone()).unwrap_or_default()
     }
 
@@ -271,12 +276,12 @@ impl World {
     }
 
     /// The one CA that is left when rotations are over, which everybody serves.
-    fn settled(&mut self) -> Result<Id, TestCaseError> {
+    fn settled(&mut self) -> Result<Fingerprint, TestCaseError> {
         // A minute more than it takes to notice what was asked for.
         self.calm(120)?;
         for _ in 0..40 {
             if self.secret.len() > 1 {
-                self.calm(self.settings.leaf_lifetime.as_secs() / 4)?;
+                self.calm(self.settings.leaf_lifetime.as_secs().cast_signed() / 4)?;
             }
         }
         prop_assert_eq!(self.secret.len(), 1, "old CAs are dropped");
