@@ -13,12 +13,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use completions::CompletionsArgs;
-pub use keeper::KeeperArgs;
-pub use webhook::WebhookArgs;
-
-use crate::log;
-use crate::log::{Format, Level};
+use self::completions::CompletionsArgs;
+use self::keeper::KeeperArgs;
+use self::webhook::WebhookArgs;
+use crate::log::{self, Format, Level};
 use crate::run;
 use crate::tools::distrust::{DistrustArgs, DistrustError};
 use crate::tools::inspect::{InspectArgs, InspectError};
@@ -79,10 +77,10 @@ fn plugin() -> clap::Command {
 pub struct Cli {
     /// How to log.
     #[command(flatten)]
-    pub log: LogArgs,
+    log: LogArgs,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    command: Command,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -95,7 +93,7 @@ failed; 64 if the command line is wrong.";
 
 /// How to log.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct LogArgs {
+struct LogArgs {
     /// How much to log, on standard error: error, warn, info, debug or trace
     #[arg(
         long,
@@ -104,7 +102,7 @@ pub struct LogArgs {
         env = "CA_OVERLAP_LOG_LEVEL",
         default_value = "info"
     )]
-    pub log_level: Level,
+    log_level: Level,
 
     /// How a log line looks: text or json
     #[arg(
@@ -114,13 +112,12 @@ pub struct LogArgs {
         env = "CA_OVERLAP_LOG_FORMAT",
         default_value = "text"
     )]
-    pub log_format: Format,
+    log_format: Format,
 }
 
 /// What to do. Each is described where its flags are: a text here would hide that one.
 #[derive(Debug, Subcommand)]
-#[allow(missing_docs, reason = "clap would show it")]
-pub enum Command {
+enum Command {
     Distrust(Box<DistrustArgs>),
     Inspect(Box<InspectArgs>),
     /// Find servers that resume TLS sessions across a rotation of their certificate
@@ -135,7 +132,7 @@ pub enum Command {
 
 impl Command {
     /// Runs it to its end.
-    pub fn run(self) -> Result<ExitCode, Failure> {
+    fn run(self) -> Result<ExitCode, Failure> {
         match self {
             Self::Review(args) => {
                 args.run().map_err(anyhow::Error::from)?;
@@ -167,7 +164,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 
 /// Why a command could not do its work.
 #[derive(Debug)]
-pub enum Failure {
+enum Failure {
     /// It was tried.
     Failed(anyhow::Error),
     /// The flags do not go together: nothing was tried.
@@ -241,14 +238,14 @@ impl From<UsageError> for Failure {
 /// Flags that do not go together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{flag}: {problem} (see --help)")]
-pub struct UsageError {
+struct UsageError {
     flag: &'static str,
     problem: String,
 }
 
 impl UsageError {
     /// `flag` as the user writes it, and what is wrong with it.
-    pub fn new(flag: &'static str, problem: impl Into<String>) -> Self {
+    fn new(flag: &'static str, problem: impl Into<String>) -> Self {
         Self { flag, problem: problem.into() }
     }
 }

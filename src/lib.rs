@@ -11,19 +11,24 @@
 //!                                           touch                 carry, what to cut  operations only
 //! ```
 //!
-//! # The modules
+//! # The rooms
 //!
-//! | module | knows | does |
+//! None uses what stands below it; `tests/pure/architecture.rs` holds the whole table.
+//!
+//! | room | knows | does |
 //! | --- | --- | --- |
-//! | [`overlap`] | certificates, time as an argument | decides; no clock, no I/O, no Kubernetes |
-//! | [`admission`] | `AdmissionReview`, HTTP | reads a review, guards, turns a decision into a patch |
-//! | [`server`] | sockets, TLS, HTTP | accept loop with limits, admin endpoints, drain |
-//! | [`serving_cert`] | files, the Kubernetes API | where the server's own certificate comes from |
-//! | [`keeper`] | the Kubernetes API, `overlap` | watches Secrets in an overlap, and asks the webhook to act |
-//! | [`webhook`] | all of the above | wires them together, and ends them |
-//! | [`tools`] | all of the above | the other commands: `review`, `inspect`, `status`, `distrust`, `probe`, `simulate` |
-//! | [`log`], [`metrics`] | nothing | log lines; what all metric families share |
 //! | [`names`] | nothing | the names that are the contract with users and manifests |
+//! | `log`, [`metrics`] | nothing | log lines; what all metric families share |
+//! | [`x509`] | certificates | reads and writes PEM, fields and fingerprints; finds issuers |
+//! | [`overlap`] | certificates, time as an argument | decides; no clock, no I/O, no Kubernetes |
+//! | [`server`] | sockets, TLS, HTTP | accept loop with limits, admin endpoints, drain |
+//! | [`kubernetes`] | the Kubernetes API | what the rooms below share: client, calls that end, Secrets without keys |
+//! | [`admission`] | `AdmissionReview`, HTTP | reads a review, guards, turns a decision into a patch |
+//! | [`serving_cert`] | files, the Kubernetes API | where the server's own certificate comes from |
+//! | [`keeper`] | the Kubernetes API, [`overlap`] | watches Secrets in an overlap, and asks the webhook to act |
+//! | [`tools`] | all of the above | the other commands: `review`, `inspect`, `status`, `distrust`, `probe`, `simulate` |
+//! | `run` | all of the above but [`tools`] | wires webhook and keeper; a part that ends, ends the process |
+//! | [`cli`] | all of the above | turns flags into the configuration that the parts take |
 
 // What is printed with `{:?}` may be a review or a Secret.
 #![cfg_attr(not(test), warn(clippy::use_debug))]
@@ -32,11 +37,11 @@ pub mod admission;
 pub mod cli;
 pub mod keeper;
 pub mod kubernetes;
-pub mod log;
+mod log;
 pub mod metrics;
 pub mod names;
 pub mod overlap;
-pub mod run;
+mod run;
 pub mod server;
 pub mod serving_cert;
 pub mod tools;

@@ -16,7 +16,7 @@ use tracing_subscriber::registry::Registry;
 /// Our own lines follow `level`; libraries are heard from `warn` on, and the Kubernetes client
 /// from `error` on only, since it prints bodies that it cannot parse, and these hold Secrets.
 /// A second call changes nothing.
-pub fn init(level: Level, format: Format) {
+pub(crate) fn init(level: Level, format: Format) {
     let libraries = level.0.min(LevelFilter::WARN);
     let filter = Targets::new()
         .with_default(libraries)
@@ -34,7 +34,7 @@ pub fn init(level: Level, format: Format) {
 
 /// `--log-level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Level(LevelFilter);
+pub(crate) struct Level(LevelFilter);
 
 impl FromStr for Level {
     type Err = &'static str;
@@ -53,7 +53,7 @@ impl FromStr for Level {
 
 /// `--log-format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// One JSON object a line.
     Json,
     /// For people.

@@ -22,10 +22,10 @@ Exit code: 0 if they were printed; 1 if that failed; 64 if there is no such shel
 /// the examples are where they usually are.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct CompletionsArgs {
+pub(super) struct CompletionsArgs {
     /// For which shell
     #[arg(value_name = "SHELL", value_enum)]
-    pub shell: Shell,
+    pub(super) shell: Shell,
 }
 
 impl CompletionsArgs {

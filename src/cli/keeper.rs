@@ -32,7 +32,7 @@ Signals:
 /// data itself. Several replicas elect one that acts, by a Lease. Needs the webhook.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = MORE)]
-pub struct KeeperArgs {
+pub(super) struct KeeperArgs {
     /// How long files take to reach every reader of a Secret: a staged leaf waits for that long
     /// after the last Secret of its group was written
     #[arg(

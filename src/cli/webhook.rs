@@ -43,7 +43,7 @@ Signals:
 /// files (--tls-cert, --tls-key).
 #[derive(Clone, Debug, Args)]
 #[command(after_help = MORE)]
-pub struct WebhookArgs {
+pub(super) struct WebhookArgs {
     #[command(flatten)]
     listen: ListenArgs,
     #[command(flatten)]

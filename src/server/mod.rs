@@ -12,5 +12,5 @@ pub mod drain;
 mod eager;
 pub mod metrics;
 mod opening;
-pub mod self_check;
+mod self_check;
 pub mod tls;

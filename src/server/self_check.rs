@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use super::tls::provider;
 
 /// Whether what listens on `address` proves to hold the key of `leaf`, within a second.
-pub async fn serves(address: SocketAddr, leaf: CertificateDer<'static>) -> bool {
+pub(super) async fn serves(address: SocketAddr, leaf: CertificateDer<'static>) -> bool {
     let dial = async {
         let connector = TlsConnector::from(Arc::new(client(leaf)?));
         let stream = TcpStream::connect(reachable(address)).await.ok()?;

@@ -118,7 +118,7 @@ struct Object {
 
 /// A Secret with all that it holds, so that an update changes nothing else. No `Debug`.
 #[derive(Serialize, Deserialize)]
-pub struct Secret {
+pub(crate) struct Secret {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     data: Option<BTreeMap<String, String>>,
     #[serde(flatten)]
@@ -127,19 +127,19 @@ pub struct Secret {
 
 impl Secret {
     /// The value of `key`, still in base64.
-    pub fn value(&self, key: &str) -> Option<&str> {
+    pub(crate) fn value(&self, key: &str) -> Option<&str> {
         self.data.as_ref()?.get(key).map(String::as_str)
     }
 
     /// Sets the value of `key`, in base64.
-    pub fn set(&mut self, key: &str, value: String) {
+    pub(crate) fn set(&mut self, key: &str, value: String) {
         self.data.get_or_insert_default().insert(key.to_owned(), value);
     }
 }
 
 /// What we need of a `MutatingWebhookConfiguration`.
 #[derive(Debug, Deserialize)]
-pub struct WebhookConfiguration {
+pub(crate) struct WebhookConfiguration {
     metadata: Metadata,
     #[serde(default)]
     webhooks: Vec<Webhook>,
@@ -147,14 +147,14 @@ pub struct WebhookConfiguration {
 
 impl WebhookConfiguration {
     /// Where the webhook `name` stands in the list, and its caBundle, empty if it has none.
-    pub fn ca_bundle(&self, name: &str) -> Option<(usize, &str)> {
+    pub(crate) fn ca_bundle(&self, name: &str) -> Option<(usize, &str)> {
         let at = self.webhooks.iter().position(|webhook| webhook.name == name)?;
         let webhook = self.webhooks.get(at)?;
         Some((at, webhook.client_config.ca_bundle.as_deref().unwrap_or_default()))
     }
 
     /// The version that was read.
-    pub fn resource_version(&self) -> &str {
+    pub(crate) fn resource_version(&self) -> &str {
         &self.metadata.resource_version
     }
 }

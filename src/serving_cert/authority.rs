@@ -15,25 +15,25 @@ use super::plan::{Generation, MAX_GENERATIONS, Observed};
 use crate::x509::certs::Fingerprint;
 
 /// The data key of the Secret.
-pub const KEY: &str = "authorities.json";
+pub(super) const KEY: &str = "authorities.json";
 
 /// Our CAs, in the order in which they were added.
 #[derive(Debug, Default)]
-pub struct Authorities(Vec<Authority>);
+pub(super) struct Authorities(Vec<Authority>);
 
 /// What was found in the Secret.
 #[derive(Debug)]
-pub struct Found {
+pub(super) struct Found {
     /// What can be used.
-    pub authorities: Authorities,
+    pub(super) authorities: Authorities,
     /// Whether something was there that cannot be.
-    pub damaged: bool,
+    pub(super) damaged: bool,
 }
 
 impl Authorities {
     /// Reads the Secret. What cannot be used is left out and reported, never an error: the Secret
     /// is healed by the next write.
-    pub fn of(secret: &Secret) -> Found {
+    pub(super) fn of(secret: &Secret) -> Found {
         let Some(value) = secret.value(KEY).filter(|value| !value.is_empty()) else {
             return Found { authorities: Self::default(), damaged: false };
         };
@@ -57,7 +57,7 @@ impl Authorities {
     }
 
     /// Puts them into the Secret that was read.
-    pub fn store(&self, secret: &mut Secret) -> Result<(), IssueError> {
+    pub(super) fn store(&self, secret: &mut Secret) -> Result<(), IssueError> {
         let stored: Vec<Stored> = self.0.iter().map(Stored::of).collect();
         let json = serde_json::to_vec_pretty(&stored).map_err(|_| IssueError::Stored)?;
         secret.set(KEY, STANDARD.encode(json));
@@ -65,23 +65,26 @@ impl Authorities {
     }
 
     /// The facts that the plan goes by, with what this process has `observed` of each.
-    pub fn generations(&self, observed: impl Fn(Fingerprint) -> Observed) -> Vec<Generation> {
+    pub(super) fn generations(
+        &self,
+        observed: impl Fn(Fingerprint) -> Observed,
+    ) -> Vec<Generation> {
         let facts = self.0.iter().map(Authority::facts);
         facts.map(|facts| Generation { observed: observed(facts.id), ..facts.clone() }).collect()
     }
 
     /// The certificates, newest first: what most verifiers try first.
-    pub fn certificates(&self) -> Vec<rustls_pki_types::CertificateDer<'static>> {
+    pub(super) fn certificates(&self) -> Vec<rustls_pki_types::CertificateDer<'static>> {
         self.0.iter().rev().map(|authority| authority.certificate().clone()).collect()
     }
 
     /// One of them.
-    pub fn find(&self, id: Fingerprint) -> Option<&Authority> {
+    pub(super) fn find(&self, id: Fingerprint) -> Option<&Authority> {
         self.0.iter().find(|authority| authority.facts().id == id)
     }
 
     /// Adds a new one. The first is active at once: nothing is served that it would replace.
-    pub fn add(&mut self, mut authority: Authority, now: Timestamp) {
+    pub(super) fn add(&mut self, mut authority: Authority, now: Timestamp) {
         match self.0.last() {
             None => authority.activate(now),
             // Replicas' clocks differ, but the order in which CAs were added must stay.
@@ -91,7 +94,11 @@ impl Authorities {
     }
 
     /// Takes back what the Secret has lost: copies of those of `remembered` that `ids` names.
-    pub fn restore(&mut self, remembered: &Self, ids: &[Fingerprint]) -> Result<(), IssueError> {
+    pub(super) fn restore(
+        &mut self,
+        remembered: &Self,
+        ids: &[Fingerprint],
+    ) -> Result<(), IssueError> {
         for authority in remembered.0.iter().filter(|a| ids.contains(&a.facts().id)) {
             let Stored { certificate, key, added, active } = Stored::of(authority);
             self.0.push(Authority::from_pem(&certificate, &key, added, active)?);
@@ -101,20 +108,15 @@ impl Authorities {
     }
 
     /// Leaves of it are served from `now` on.
-    pub fn activate(&mut self, id: Fingerprint, now: Timestamp) {
+    pub(super) fn activate(&mut self, id: Fingerprint, now: Timestamp) {
         for authority in self.0.iter_mut().filter(|authority| authority.facts().id == id) {
             authority.activate(now);
         }
     }
 
     /// Removes one.
-    pub fn drop(&mut self, id: Fingerprint) {
+    pub(super) fn drop(&mut self, id: Fingerprint) {
         self.0.retain(|authority| authority.facts().id != id);
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     fn sort(&mut self) {
@@ -208,7 +210,7 @@ mod tests {
     fn an_empty_secret_is_not_damaged() {
         for secret in [secret(None), secret(Some("[]"))] {
             let found = Authorities::of(&secret);
-            assert!(found.authorities.is_empty() && !found.damaged);
+            assert!(found.authorities.0.is_empty() && !found.damaged);
         }
     }
 
@@ -222,7 +224,7 @@ mod tests {
 
         for garbage in ["", "{}", "[1, null, {}]", "\u{0}", "[{\"certificate\": \"x\"}]"] {
             let found = Authorities::of(&secret(Some(garbage)));
-            assert!(found.authorities.is_empty(), "{garbage}");
+            assert!(found.authorities.0.is_empty(), "{garbage}");
             assert_eq!(found.damaged, !garbage.is_empty(), "{garbage}");
         }
         // The keys of two CAs swapped on one side, and one entry twice.

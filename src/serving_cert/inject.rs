@@ -34,7 +34,7 @@ pub fn certificates(ca_bundle: &str) -> Vec<CertificateDer<'static>> {
 }
 
 /// Whether an API server with these trust anchors accepts `leaf` for `dns_name` at `now`.
-pub fn verifies(
+pub(super) fn verifies(
     cas: &[CertificateDer<'static>],
     leaf: &CertificateDer<'static>,
     dns_name: &str,
@@ -59,7 +59,7 @@ pub fn verifies(
 ///
 /// It names the `resourceVersion` that was read: another writer in between makes it fail with a
 /// conflict instead of hitting another webhook's entry.
-pub fn patch(
+pub(super) fn patch(
     read: &WebhookConfiguration,
     cas: &[CertificateDer<'static>],
 ) -> Result<Option<Value>, NoSuchWebhook> {
@@ -77,7 +77,7 @@ pub fn patch(
 /// The configuration has no webhook of our name.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("it has no webhook named {}: apply the manifests", names::WEBHOOK)]
-pub struct NoSuchWebhook;
+pub(super) struct NoSuchWebhook;
 
 /// More certificates than this are not ours.
 const MAX_BUNDLE: usize = 64;

@@ -19,7 +19,7 @@ use crate::server::tls::validity;
 use crate::x509::certs::Fingerprint;
 
 /// A CA of ours, able to sign.
-pub struct Authority {
+pub(super) struct Authority {
     certificate: CertificateDer<'static>,
     key: KeyPair,
     subject: String,
@@ -31,7 +31,7 @@ impl Authority {
     ///
     /// Subject and key id are its own: a verifier that finds several CAs in a caBundle can tell
     /// them apart.
-    pub fn generate(now: Timestamp, lifetime: Duration) -> Result<Self, IssueError> {
+    pub(super) fn generate(now: Timestamp, lifetime: Duration) -> Result<Self, IssueError> {
         let key = KeyPair::generate()?;
         let public = digest::digest(&digest::SHA256, &key.subject_public_key_info());
         let tag = public.as_ref().first_chunk().map_or(0, |tag| u64::from_be_bytes(*tag));
@@ -46,7 +46,7 @@ impl Authority {
     }
 
     /// One that was stored; fails where the two do not belong together or it is no CA.
-    pub fn from_pem(
+    pub(super) fn from_pem(
         certificate: &str,
         key: &str,
         added: Timestamp,
@@ -81,7 +81,7 @@ impl Authority {
     }
 
     /// A leaf with a new key for `dns_names`, that lives for `lifetime`, or as long as its CA.
-    pub fn issue(
+    pub(super) fn issue(
         &self,
         dns_names: &[String],
         now: Timestamp,
@@ -114,12 +114,12 @@ impl Authority {
     }
 
     /// What the plan goes by; what was observed is not known here.
-    pub fn facts(&self) -> &Generation {
+    pub(super) fn facts(&self) -> &Generation {
         &self.facts
     }
 
     /// Leaves of it are served from `now` on.
-    pub fn activate(&mut self, now: Timestamp) {
+    pub(super) fn activate(&mut self, now: Timestamp) {
         self.facts.active = Some(now);
     }
 
@@ -130,7 +130,7 @@ impl Authority {
     }
 
     /// Its certificate, DER.
-    pub fn certificate(&self) -> &CertificateDer<'static> {
+    pub(super) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 
@@ -147,22 +147,22 @@ impl fmt::Debug for Authority {
 }
 
 /// A serving certificate of ours.
-pub struct Leaf {
+pub(super) struct Leaf {
     /// The CA that issued it.
-    pub issuer: Fingerprint,
+    pub(super) issuer: Fingerprint,
     /// DER.
-    pub certificate: CertificateDer<'static>,
+    pub(super) certificate: CertificateDer<'static>,
     /// PKCS#8.
-    pub key: PrivateKeyDer<'static>,
+    pub(super) key: PrivateKeyDer<'static>,
     /// When.
-    pub issued: Timestamp,
+    pub(super) issued: Timestamp,
     /// When it expires.
-    pub not_after: Timestamp,
+    pub(super) not_after: Timestamp,
 }
 
 impl Leaf {
     /// Whether two thirds of its life are over, or the clock went back to before it was issued.
-    pub fn is_due(&self, now: Timestamp) -> bool {
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
         let life = self.not_after.duration_since(self.issued).as_millis();
         let age = now.duration_since(self.issued).as_millis();
         age * 3 >= life * 2 || age < -i128::from(BACKDATED) * 1000
@@ -178,7 +178,7 @@ impl fmt::Debug for Leaf {
 /// Why a certificate could not be made, or a stored one not be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum IssueError {
+pub(super) enum IssueError {
     /// The lifetime ends beyond what a certificate can say.
     #[error("the lifetime is too long for a certificate")]
     Lifetime,

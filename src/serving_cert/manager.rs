@@ -31,21 +31,21 @@ use crate::x509::certs::Fingerprint;
 
 /// What the manager goes by.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The names of the serving certificate; the first is what the API server asks for.
-    pub dns_names: Vec<String>,
+    pub(crate) dns_names: Vec<String>,
     /// `--ca-lifetime`.
-    pub ca_lifetime: Duration,
+    pub(crate) ca_lifetime: Duration,
     /// What goes by other lengths of time.
-    pub plan: plan::Settings,
+    pub(crate) plan: plan::Settings,
     /// `--client-ca`.
-    pub client_ca: Option<PathBuf>,
+    pub(crate) client_ca: Option<PathBuf>,
     /// `--tls-reload-interval`: how often to look at it.
-    pub reload_interval: Duration,
+    pub(crate) reload_interval: Duration,
 }
 
 /// Keeps Secret, caBundle and serving certificate in step; see [`Manager::run`].
-pub struct Manager {
+pub(crate) struct Manager {
     cluster: Cluster,
     settings: Settings,
     publisher: Publisher,
@@ -70,7 +70,7 @@ impl Manager {
     ///
     /// What is returned beside it says whether the caBundle that was last read verifies the leaf
     /// that is served.
-    pub fn new(
+    pub(crate) fn new(
         cluster: Cluster,
         settings: Settings,
         publisher: Publisher,
@@ -99,7 +99,7 @@ impl Manager {
     /// Rounds for ever: each `--reconcile-interval`, sooner while something fails.
     ///
     /// A notification forces a rotation: a round at once, which adds a CA unless one is on its way.
-    pub async fn run(mut self, force: Arc<Notify>) -> Infallible {
+    pub(crate) async fn run(mut self, force: Arc<Notify>) -> Infallible {
         let mut failures = 0;
         loop {
             let pause = match self.round().await {

@@ -1,13 +1,13 @@
 //! Where the server's own certificate comes from: files, or an authority of our own.
 
-pub mod api;
-pub mod authority;
+pub(crate) mod api;
+mod authority;
 pub mod files;
 pub mod inject;
-pub mod issue;
-pub mod manager;
+mod issue;
+pub(crate) mod manager;
 pub mod metrics;
-pub mod plan;
+pub(crate) mod plan;
 
 use std::time::{Duration, Instant};
 

@@ -22,7 +22,7 @@ use crate::x509::certs::Fingerprint;
 /// What to do next, and whose leaf to serve once there is nothing left to do.
 ///
 /// `generations` are in the order in which they were added.
-pub fn plan(generations: &[Generation], now: Timestamp, settings: &Settings) -> Step {
+pub(crate) fn plan(generations: &[Generation], now: Timestamp, settings: &Settings) -> Step {
     if let Some(gone) = generations.iter().find(|g| now >= g.not_after) {
         return Step::Drop(gone.id);
     }
@@ -67,7 +67,7 @@ pub fn plan(generations: &[Generation], now: Timestamp, settings: &Settings) -> 
 /// Every replica may be asked, at once or again and again: a CA that nobody serves yet, or that
 /// was added since, answers them all. So does reaching [`FORCED_LIMIT`], until one is dropped:
 /// an old CA is never dropped early to make room.
-pub fn forced(
+pub(crate) fn forced(
     generations: &[Generation],
     requested: Timestamp,
     now: Timestamp,
@@ -91,7 +91,7 @@ pub fn forced(
 /// where it was emptied or damaged, or lacks the one whose leaf is being served.
 ///
 /// Otherwise what is missing was dropped by another replica, rightly.
-pub fn lost(
+pub(crate) fn lost(
     found: &[Generation],
     damaged: bool,
     remembered: &[Generation],
@@ -107,44 +107,44 @@ pub fn lost(
 
 /// One CA of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Generation {
+pub(crate) struct Generation {
     /// Which.
-    pub id: Fingerprint,
+    pub(crate) id: Fingerprint,
     /// `notBefore` of its certificate.
-    pub not_before: Timestamp,
+    pub(crate) not_before: Timestamp,
     /// `notAfter` of its certificate.
-    pub not_after: Timestamp,
+    pub(crate) not_after: Timestamp,
     /// Since when it stands in the Secret.
-    pub added: Timestamp,
+    pub(crate) added: Timestamp,
     /// Since when leaves of it may be served, as the Secret says.
-    pub active: Option<Timestamp>,
+    pub(crate) active: Option<Timestamp>,
     /// What this process has seen of it.
-    pub observed: Observed,
+    pub(crate) observed: Observed,
 }
 
 /// What a process has seen by itself, and for how long, by a clock that nobody sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// In the caBundle, each time it looked.
-    pub trusted: Option<Duration>,
+    pub(crate) trusted: Option<Duration>,
     /// Active in the Secret.
-    pub active: Option<Duration>,
+    pub(crate) active: Option<Duration>,
 }
 
 /// The lengths of time that the plan goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// `--leaf-lifetime`.
-    pub leaf_lifetime: Duration,
+    pub(crate) leaf_lifetime: Duration,
     /// `--trust-settle`: from a CA's being in the caBundle to the first leaf of it.
-    pub trust_settle: Duration,
+    pub(crate) trust_settle: Duration,
     /// `--reconcile-interval`.
-    pub reconcile_interval: Duration,
+    pub(crate) reconcile_interval: Duration,
 }
 
 /// The next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Write to the Secret that leaves of it are served from now on, then ask again.
     Activate(Fingerprint),
     /// Add a new CA to the Secret, then ask again.
@@ -157,7 +157,7 @@ pub enum Step {
 
 /// What comes of a forced rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Forced {
+pub(crate) enum Forced {
     /// A new CA is added now.
     Begin,
     /// There are [`FORCED_LIMIT`] CAs: none is added.
@@ -167,11 +167,11 @@ pub enum Forced {
 }
 
 /// More than are ever needed at once; further ones would only make the caBundle grow.
-pub const MAX_GENERATIONS: usize = 8;
+pub(crate) const MAX_GENERATIONS: usize = 8;
 
 /// With this many CAs a forced rotation has to wait until an old one was dropped; only a CA that
 /// is due has its successor all the same.
-pub const FORCED_LIMIT: usize = 4;
+pub(crate) const FORCED_LIMIT: usize = 4;
 
 /// Allows for clocks that differ between nodes. More than a leaf's life would be of no use: to a
 /// clock that is so far ahead the leaf has expired anyway.
