@@ -95,14 +95,18 @@ struct Note {
 }
 
 impl Events {
-    /// Starts the task that publishes them, as the replica `identity`.
-    pub fn start(client: Client, identity: String, metrics: KeeperMetrics) -> Self {
+    /// Where they go, and what publishes them as the replica `identity` until nobody can say one.
+    pub fn new(
+        client: Client,
+        identity: String,
+        metrics: KeeperMetrics,
+    ) -> (Self, impl Future<Output = ()>) {
         let (queue, notes) = mpsc::channel(WAITING);
         let reporter =
             Reporter { controller: names::KEEPER_SERVICE_ACCOUNT.into(), instance: Some(identity) };
         let recorder = Recorder::new(client, reporter);
-        tokio::spawn(publish(recorder, notes, metrics.clone()));
-        Self { queue, metrics }
+        let publisher = publish(recorder, notes, metrics.clone());
+        (Self { queue, metrics }, publisher)
     }
 
     /// Says something about a Secret: the uid of its present object, what happened, and a text

@@ -1,8 +1,10 @@
 //! `ca-overlap keeper`: its parts, and how it ends.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
@@ -52,7 +54,7 @@ async fn keep(config: Config) -> Result<(), Error> {
     let (stop, stopped) = watch::channel(false);
 
     let identity = election.identity.clone();
-    let events = Events::start(client.clone(), identity.clone(), metrics.clone());
+    let (events, publisher) = Events::new(client.clone(), identity.clone(), metrics.clone());
     let (election, leadership) = Election::new(client.clone(), election);
     let actor = Actor {
         secrets: Secrets::new(client.clone(), leadership.clone()),
@@ -67,6 +69,8 @@ async fn keep(config: Config) -> Result<(), Error> {
     tracing::info!(version, admin = %admin_port.local_addr()?, identity, "keeping");
     let mut parts = Parts::default();
     parts.start(ADMIN_PORT, administer(admin_port, readiness, registry, LIMITS, &drain));
+    // It ends with the controller, which is then the one to be named.
+    parts.start(PUBLISHER, publisher.then(|()| pending::<()>()));
     parts.start(CONTROLLER, controller.run(client, stopped.clone()));
     parts.start(ELECTION, election.run(stopped));
     end(parts, &mut signals, &drain, &stop).await
@@ -74,6 +78,7 @@ async fn keep(config: Config) -> Result<(), Error> {
 
 const CONTROLLER: &str = "the controller";
 const ELECTION: &str = "the election";
+const PUBLISHER: &str = "the publisher of Events";
 
 /// Waits for a signal, or for a part that ends by itself, then for those that are told to.
 async fn end(
@@ -132,10 +137,11 @@ mod tests {
 
     #[tokio::test]
     async fn whichever_part_dies_is_named_and_the_others_are_told_and_waited_for() {
-        for dies in [ADMIN_PORT, CONTROLLER, ELECTION] {
+        let all = [ADMIN_PORT, CONTROLLER, ELECTION, PUBLISHER];
+        for dies in all {
             let (stop, stopped) = watch::channel(false);
             let mut parts = Parts::default();
-            for name in [ADMIN_PORT, CONTROLLER, ELECTION] {
+            for name in all {
                 let stopped = stopped.clone();
                 parts.start(name, async move {
                     assert_ne!(name, dies, "a part that panics");

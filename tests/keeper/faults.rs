@@ -236,7 +236,8 @@ impl Rig {
             duration: Duration::from_secs(15),
         };
         let metrics = KeeperMetrics::register(&mut metrics::registry());
-        let events = Events::start(self.client.clone(), "me".into(), metrics.clone());
+        let (events, publisher) = Events::new(self.client.clone(), "me".into(), metrics.clone());
+        tokio::spawn(publisher);
         let (election, leadership) = Election::new(self.client.clone(), settings);
         let actor = Actor {
             secrets: Secrets::new(self.client.clone(), leadership.clone()),

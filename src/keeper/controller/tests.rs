@@ -23,7 +23,9 @@ fn controller(leads: bool) -> (Controller, Client, Api, Given) {
         rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
         leadership,
     };
-    let events = Events::start(client.clone(), "me".to_owned(), KeeperMetrics::default());
+    let (events, publisher) =
+        Events::new(client.clone(), "me".to_owned(), KeeperMetrics::default());
+    tokio::spawn(publisher);
     let (controller, _) = Controller::new(actor, events, KeeperMetrics::default());
     (controller, client, api, given)
 }
