@@ -1,10 +1,12 @@
 //! `ca-overlap completions`: what a shell needs to complete the command line.
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 
 use clap::{Args, Command};
 use clap_complete::Shell;
+
+use crate::tools::output;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,11 +38,6 @@ impl CompletionsArgs {
         // For a program with a hyphen, clap_complete 4.6 goes by two names in its script for bash, so
         // that no flag of a command is completed (clap#6421).
         let script = String::from_utf8_lossy(&script).replace("ca__subcmd__overlap", "ca__overlap");
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(script.as_bytes()).and_then(|()| stdout.flush()) {
-            // A reader such as `head` that has seen enough is no failure.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-            written => written.map(|()| ExitCode::SUCCESS),
-        }
+        output::write(&script).map(|_| ExitCode::SUCCESS)
     }
 }

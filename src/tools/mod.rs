@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod distrust;
 mod documents;
 pub mod inspect;
+pub(crate) mod output;
 pub mod probe;
 mod progress;
 pub mod review;

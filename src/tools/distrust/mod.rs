@@ -15,7 +15,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use futures::StreamExt;
 use futures::stream;
 use kube::{Api, ResourceExt};
@@ -23,6 +23,7 @@ use kube::{Api, ResourceExt};
 use self::act::Done;
 use self::show::Report;
 use super::cluster::{Cluster, ClusterArgs, ConnectError};
+use super::output::Output;
 use super::progress;
 use crate::kubernetes::explain::{For, explain};
 use crate::kubernetes::list::Unread;
@@ -58,7 +59,7 @@ pub struct DistrustArgs {
     pub dry_run: bool,
 
     /// What to print
-    #[arg(short, long, value_enum, default_value_t, env = "CA_OVERLAP_OUTPUT")]
+    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
     pub output: Output,
 
     #[command(flatten)]
@@ -73,18 +74,6 @@ const EXAMPLES: &str = "Examples:
 
 Exit code: 0 if no Secret in scope holds the CA any more; 1 if one still does, if a leaf needs the
 CA, or if something failed; 64 if the command line is wrong.";
-
-/// What is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// A table for people
-    #[default]
-    Text,
-    /// The same for programs
-    Json,
-    /// The same as YAML
-    Yaml,
-}
 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +132,7 @@ impl DistrustArgs {
         };
         let done = self.act(&cluster, found, &fingerprints).await;
         let report = Report { wanted, done, unread, dry_run: self.dry_run, scope: cluster.scope };
-        show::print(&report, self.output)?;
+        self.output.print(|| show::to_text(&report), || show::to_json(&report))?;
         Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

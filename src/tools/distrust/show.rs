@@ -1,13 +1,11 @@
 //! What `distrust` prints.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 
 use serde_json::{Value, json};
 
 use super::act::{Done, Fate, Outcome};
 use super::wanted::Wanted;
-use super::{DistrustError, Output};
 use crate::kubernetes::list::{Scope, Unread};
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
 use crate::tools::text::short;
@@ -40,22 +38,7 @@ impl Report {
     }
 }
 
-/// Prints to standard output.
-pub(super) fn print(report: &Report, output: Output) -> Result<(), DistrustError> {
-    let text = match output {
-        Output::Text => to_text(report),
-        Output::Json => format!("{:#}\n", to_json(report)),
-        Output::Yaml => serde_saphyr::to_string(&to_json(report)).map_err(io::Error::other)?,
-    };
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // A reader such as `head` that has seen enough is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
-}
-
-fn to_text(report: &Report) -> String {
+pub(super) fn to_text(report: &Report) -> String {
     let mut out = String::new();
     let title = if report.dry_run { "To distrust (dry run)" } else { "Distrusted" };
     let _ = writeln!(out, "{title}");
@@ -203,7 +186,7 @@ fn hints(report: &Report) -> Vec<(String, &'static str)> {
     hints
 }
 
-fn to_json(report: &Report) -> Value {
+pub(super) fn to_json(report: &Report) -> Value {
     let certificate = |wanted: &Wanted| {
         json!({
             "sha256": wanted.fingerprint.to_string(),

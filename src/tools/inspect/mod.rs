@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use humantime::parse_duration;
 use jiff::Timestamp;
 
@@ -26,6 +26,7 @@ use self::lint::Finding;
 use self::object::Object;
 pub use self::rule::Rule;
 use super::cluster::{AccessArgs, ConnectError};
+use super::output::Output;
 use crate::overlap::outlook::Rules;
 use crate::overlap::policy::{Defaults, Window};
 
@@ -48,7 +49,7 @@ pub struct InspectArgs {
     pub leaf: Option<PathBuf>,
 
     /// What to print
-    #[arg(short, long, value_enum, default_value_t, env = "CA_OVERLAP_OUTPUT")]
+    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
     pub output: Output,
 
     /// Rules that do not count; comma-separated, or several times
@@ -80,18 +81,6 @@ const EXAMPLES: &str = "Examples:
 
 Exit code: 0 if nothing is wrong; 1 if a rule fires, or if something failed; 64 if the command line
 is wrong. Why each rule matters: https://github.com/ca-overlap/ca-overlap/blob/main/docs/lint.md";
-
-/// What is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// An explanation for people
-    #[default]
-    Text,
-    /// The same for programs
-    Json,
-    /// The same as YAML
-    Yaml,
-}
 
 /// Why there is nothing to explain. Never says what a file or an answer holds.
 #[derive(Debug, thiserror::Error)]
@@ -171,7 +160,7 @@ impl InspectArgs {
             Inspected { facts, findings }
         };
         let inspected: Vec<_> = objects.iter().map(inspect).collect();
-        show::print(&inspected, self.output)?;
+        self.output.print(|| show::to_text(&inspected), || show::document(&inspected))?;
         let is_fine = inspected.iter().all(|inspected| inspected.findings.is_empty());
         Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -3,12 +3,12 @@
 mod document;
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 
+pub(super) use self::document::document;
+use super::Inspected;
 use super::facts::{Facts, Left, subject_alternative_names};
 use super::lint::Finding;
 use super::rule::Severity;
-use super::{Inspected, Output};
 use crate::names;
 use crate::overlap::leave::LeaveData;
 use crate::tools::status::next;
@@ -21,27 +21,14 @@ const MAX_LISTED: usize = 80;
 /// More names of a leaf are counted, not listed.
 const MAX_NAMES: usize = 8;
 
-/// Prints all of it. A reader such as `head` that has seen enough is no failure.
-pub(super) fn print(inspected: &[Inspected<'_>], output: Output) -> io::Result<()> {
-    let text = match output {
-        Output::Text => {
-            let colour = is_colourful();
-            let texts: Vec<_> = inspected.iter().map(|one| to_text(one, colour)).collect();
-            texts.join("\n")
-        }
-        Output::Json => format!("{:#}\n", document::of(inspected)),
-        Output::Yaml => {
-            serde_saphyr::to_string(&document::of(inspected)).map_err(io::Error::other)?
-        }
-    };
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
-    }
+/// All objects, in the order they were given.
+pub(super) fn to_text(inspected: &[Inspected<'_>]) -> String {
+    let colour = is_colourful();
+    let texts: Vec<_> = inspected.iter().map(|one| one_to_text(one, colour)).collect();
+    texts.join("\n")
 }
 
-fn to_text(inspected: &Inspected<'_>, colour: bool) -> String {
+fn one_to_text(inspected: &Inspected<'_>, colour: bool) -> String {
     let Inspected { facts, findings } = inspected;
     let mut out = String::new();
     head(&mut out, facts);

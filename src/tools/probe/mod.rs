@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use futures::future::join_all;
 use humantime::parse_duration;
 use rustls::pki_types::ServerName;
@@ -30,6 +30,7 @@ pub use self::connect::{Target, Version};
 use self::observe::{Doing, Observer, Pace};
 pub use self::trust::CredentialError;
 use self::trust::{Identity, Trust};
+use super::output::Output;
 use super::progress;
 
 /// Finds servers that resume TLS sessions across a rotation of their certificate
@@ -52,7 +53,7 @@ pub struct ProbeArgs {
     pub watch: bool,
 
     /// What to print
-    #[arg(short, long, value_enum, default_value_t, env = "CA_OVERLAP_OUTPUT")]
+    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
     pub output: Output,
 
     /// The version of TLS to probe; both, each by itself, if it is not given
@@ -119,18 +120,6 @@ Verdicts: `rotates tickets`, `RESUMES ACROSS ROTATION`, `no resumption`, `certif
 far`. Exit code: 1 if a session resumed across a rotation, if a certificate is not trusted, or if
 something failed; 64 if the command line is wrong; else 0.";
 
-/// What is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// A table for people
-    #[default]
-    Text,
-    /// The same for programs
-    Json,
-    /// The same as YAML
-    Yaml,
-}
-
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -166,7 +155,10 @@ impl ProbeArgs {
         }
         let versions = clients.iter().map(|client| client.version).zip(results);
         let report = show::Report::new(&self.target, &settings, self.watch, versions.collect());
-        show::print(&report, self.output)?;
+        if self.output == Output::Text {
+            report.failures().iter().for_each(|failure| eprintln!("ca-overlap: {failure}"));
+        }
+        self.output.print(|| show::to_text(&report), || show::to_json(&report))?;
         Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

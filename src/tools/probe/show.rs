@@ -1,16 +1,15 @@
 //! What `probe` prints.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 
+use super::Refused;
 use super::connect::{Settings, Target, Version};
 use super::observe::{Observer, Stuck};
 use super::trust::Asked;
 use super::verdict::{Tally, Verdict};
-use super::{Output, Refused};
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
 use crate::tools::text::{day, short, subject};
 use crate::x509::certs::Certificate;
@@ -47,6 +46,17 @@ impl<'a> Report<'a> {
             })
     }
 
+    /// Where nothing came of it: why.
+    pub(super) fn failures(&self) -> Vec<String> {
+        if self.observers().next().is_some() {
+            return Vec::new();
+        }
+        let failures = self.versions.iter().filter_map(|(_, result)| result.as_ref().err());
+        let mut failures: Vec<_> = failures.map(Stuck::to_string).collect();
+        failures.dedup();
+        failures
+    }
+
     /// The worst of all.
     fn verdict(&self) -> Option<Verdict> {
         self.observers().map(Observer::verdict).max()
@@ -68,34 +78,7 @@ fn is_fine(observer: &Observer<'_>) -> bool {
     !is_fault && is_trusted && observer.failed.is_none()
 }
 
-/// Prints to standard output. Where nothing came of it, people are told why on standard error.
-pub(super) fn print(report: &Report<'_>, output: Output) -> io::Result<()> {
-    let text = match output {
-        Output::Text => to_text(report),
-        Output::Json => format!("{:#}\n", to_json(report)),
-        Output::Yaml => serde_saphyr::to_string(&to_json(report)).map_err(io::Error::other)?,
-    };
-    if output == Output::Text && report.observers().next().is_none() {
-        let mut failures: Vec<_> = report
-            .versions
-            .iter()
-            .filter_map(|(_, r)| r.as_ref().err())
-            .map(Stuck::to_string)
-            .collect();
-        failures.dedup();
-        for failure in failures {
-            eprintln!("ca-overlap: {failure}");
-        }
-    }
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // A reader such as `head` that has seen enough is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
-    }
-}
-
-fn to_text(report: &Report<'_>) -> String {
+pub(super) fn to_text(report: &Report<'_>) -> String {
     if report.observers().next().is_none() {
         return report.asked.as_ref().map(|asked| clients(asked, report.sent)).unwrap_or_default();
     }
@@ -243,7 +226,7 @@ fn name(certificate: &Certificate) -> String {
     format!("{fingerprint}, expires {}", day(certificate.not_after()))
 }
 
-fn to_json(report: &Report<'_>) -> Value {
+pub(super) fn to_json(report: &Report<'_>) -> Value {
     let tally = |tally: Tally| json!({"resumed": tally.resumed, "tried": tally.tried});
     let version = |(version, result): &(Version, Result<Observer<'_>, Stuck>)| match result {
         Ok(observer) => json!({

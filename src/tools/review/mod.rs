@@ -3,11 +3,11 @@
 mod input;
 mod show;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -17,6 +17,7 @@ use crate::admission::review::{self, ReadReviewError};
 use crate::names;
 use crate::overlap::policy::{Defaults, Keep, Mode, Window};
 use crate::overlap::staged::Keeper;
+use crate::tools::output::Output;
 
 /// Explain what the webhook decides about a write, without a cluster
 ///
@@ -37,8 +38,8 @@ pub struct ReviewArgs {
     #[arg(long, value_name = "FILE", requires = "old", env = "CA_OVERLAP_NEW")]
     pub new: Option<PathBuf>,
 
-    /// What to print
-    #[arg(short, long, value_enum, default_value_t, env = "CA_OVERLAP_OUTPUT")]
+    /// What to print; for programs the webhook's answer and, under `result`, what would be stored
+    #[arg(short, long, value_parser = Output::one_of(&[Output::Text, Output::Json, Output::Yaml, Output::Diff]), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
     pub output: Output,
 
     /// Decide as of this time (RFC 3339) instead of now
@@ -70,20 +71,6 @@ const EXAMPLES: &str = "Examples:
 
 Exit code: 0 if there is an explanation, whatever it says; 1 if something failed; 64 if the command
 line is wrong.";
-
-/// What is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// An explanation for people
-    #[default]
-    Text,
-    /// The webhook's answer and, under `result`, what would be stored
-    Json,
-    /// The same as YAML
-    Yaml,
-    /// How what is stored differs from what was written
-    Diff,
-}
 
 /// Why there is nothing to explain. Never says what a file holds.
 #[derive(Debug, thiserror::Error)]
@@ -130,24 +117,18 @@ impl ReviewArgs {
         let defaults = Defaults { mode: default_mode, keep, window };
         let now = at.unwrap_or_else(Timestamp::now);
         let installation = Installation::new(defaults, namespace);
-        let text = decide(&source, &document, &installation, now, output)?;
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-            // A reader such as `head` that has seen enough is no failure.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            written => Ok(written?),
-        }
+        decide(&source, &document, &installation, now, output)
     }
 }
 
-/// Runs the server's own code on a review and renders what comes of it.
+/// Runs the server's own code on a review and prints what comes of it.
 fn decide(
     source: &Path,
     document: &Value,
     installation: &Installation,
     now: Timestamp,
     output: Output,
-) -> Result<String, ReviewError> {
+) -> Result<(), ReviewError> {
     let no_review = |error| ReviewError::NoReview { path: source.to_owned(), error };
     let body = document.to_string();
     let request = review::read(body.as_bytes()).map_err(no_review)?;
@@ -163,10 +144,6 @@ fn decide(
         response["result"] = result.to_json();
         response
     };
-    Ok(match output {
-        Output::Text => result.to_text(),
-        Output::Diff => result.to_diff(),
-        Output::Json => format!("{:#}\n", rendered()),
-        Output::Yaml => serde_saphyr::to_string(&rendered()).map_err(io::Error::other)?,
-    })
+    let text = || if output == Output::Diff { result.to_diff() } else { result.to_text() };
+    Ok(output.print(text, rendered)?)
 }

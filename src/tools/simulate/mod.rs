@@ -19,7 +19,7 @@ mod report;
 mod svg;
 mod world;
 
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use humantime::parse_duration;
 use serde_json::Value;
 
@@ -37,6 +37,7 @@ pub use self::plan::Delay;
 use self::plan::{Millis, Plan, Scenario};
 use self::report::Report;
 use self::world::{Course, World};
+use super::output::Output;
 use super::progress;
 use crate::overlap::policy::{Keep, Window};
 
@@ -135,7 +136,7 @@ struct OutputArgs {
     svg: Option<PathBuf>,
 
     /// What to print
-    #[arg(short, long, value_enum, default_value_t, env = "CA_OVERLAP_OUTPUT")]
+    #[arg(short, long, value_parser = Output::one_of(&[Output::Text, Output::Json]), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
     output: Output,
 }
 
@@ -148,16 +149,6 @@ const EXAMPLES: &str = "Examples:
 
 Exit code: 0 if staged mode did what it promises: no failure among peers that reload, and none at
 all with restarts; 1 if there was one, or if something failed; 64 if the command line is wrong.";
-
-/// What is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// A table for people
-    #[default]
-    Text,
-    /// The same for programs
-    Json,
-}
 
 /// What is done about a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,7 +237,7 @@ impl SimulateArgs {
             std::fs::write(&path, svg::draw(&report))
                 .map_err(|source| Error::Svg { path, source })?;
         }
-        print(&report, output)?;
+        output.print(|| report.to_text(), || report.to_json())?;
         Ok(if report.is_as_promised() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -348,17 +339,4 @@ fn simulate(plan: Plan, seen: &Seen) -> Result<Report, Error> {
         courses.push(world.run(&tell)?);
     }
     Ok(Report { plan, courses })
-}
-
-fn print(report: &Report, output: Output) -> Result<(), Error> {
-    let text = match output {
-        Output::Text => report.to_text(),
-        Output::Json => format!("{:#}\n", report.to_json()),
-    };
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // A reader such as `head` that has seen enough is no failure.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
 }

@@ -13,12 +13,13 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use serde_json::json;
 
 use super::row::Rotation;
-use super::{Key, Output, SELECTORS, StatusError, key, show};
+use super::{Key, SELECTORS, StatusError, key, show};
 use crate::kubernetes::explain::{For, explain_watch};
 use crate::kubernetes::list::Scope;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::outlook::Rules;
 use crate::tools::cluster::Cluster;
+use crate::tools::output::{self, Output};
 
 /// What the clock changes is shown within this time. The API server is not asked for it.
 const TICK: Duration = Duration::from_secs(1);
@@ -175,7 +176,7 @@ impl Screen {
         for (_, rotation) in before.iter().filter(|(key, _)| !rotations.contains_key(*key)) {
             text.push_str(&self.change("DELETED", rotation, now)?);
         }
-        if text.is_empty() { Ok(true) } else { show::write_out(&text) }
+        if text.is_empty() { Ok(true) } else { Ok(output::write(&text)?) }
     }
 
     fn change(
@@ -189,12 +190,9 @@ impl Screen {
             Output::Text if kind == "DELETED" => {
                 format!("{}/{} is no longer in flight\n", rotation.namespace, rotation.name)
             }
-            Output::Text => show::table().stream_row(&show::row(rotation, now)),
             Output::Json => format!("{object}\n"),
-            Output::Yaml => {
-                let text = serde_saphyr::to_string(&object).map_err(std::io::Error::other)?;
-                format!("---\n{text}")
-            }
+            Output::Yaml => format!("---\n{}", output::yaml(&object)?),
+            _ => show::table().stream_row(&show::row(rotation, now)),
         })
     }
 }
@@ -210,5 +208,6 @@ fn redraw(
     let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
     // Home, each line cleared to its end, then what is below.
     let text = text.replace('\n', "\x1b[K\n");
-    show::write_out(&format!("\x1b[H{text}\x1b[K\n{seconds}, live; Ctrl-C ends\x1b[K\n\x1b[J"))
+    let text = format!("\x1b[H{text}\x1b[K\n{seconds}, live; Ctrl-C ends\x1b[K\n\x1b[J");
+    Ok(output::write(&text)?)
 }

@@ -15,14 +15,16 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use humantime::parse_duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
+use serde_json::json;
 
 use self::row::Rotation;
 pub(super) use self::row::next;
 use super::cluster::{ClusterArgs, ConnectError};
+use super::output::Output;
 use crate::kubernetes::list::Unread;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
@@ -40,8 +42,8 @@ pub struct StatusArgs {
     #[arg(short, long, env = "CA_OVERLAP_WATCH")]
     pub watch: bool,
 
-    /// What to print
-    #[arg(short, long, value_enum, default_value_t, env = "CA_OVERLAP_OUTPUT")]
+    /// What to print; with --watch one object a line, or one document, for each change
+    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
     pub output: Output,
 
     /// How long the webhook carries a previous CA where the Secret says nothing; as its own flag
@@ -64,18 +66,6 @@ const EXAMPLES: &str = "Examples:
 
 Exit code: 0 if all is well; 1 if there is a problem, or if something failed; 64 if the command line
 is wrong.";
-
-/// What is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// A table for people
-    #[default]
-    Text,
-    /// The same for programs; with --watch one object a line for each change
-    Json,
-    /// The same as YAML; with --watch one document for each change
-    Yaml,
-}
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +115,10 @@ impl StatusArgs {
         let now = Timestamp::now();
         let rotations: Vec<Rotation> =
             secrets.values().filter_map(|secret| Rotation::of(secret, &rules, now)).collect();
-        show::print(&rotations, &unread, &cluster.scope, self.output, now)?;
+        self.output.print(
+            || show::to_text(&rotations, &unread, &cluster.scope, now),
+            || json!({"rotations": rotations, "unread": unread}),
+        )?;
         let is_fine = unread.is_empty() && rotations.iter().all(|r| r.problems.is_empty());
         Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

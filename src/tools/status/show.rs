@@ -1,43 +1,13 @@
 //! What `status` prints.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 
 use jiff::Timestamp;
-use serde_json::json;
 
 use super::row::{Ca, Carried, Rotation};
-use super::{Output, StatusError};
 use crate::kubernetes::list::{Scope, Unread};
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
 use crate::tools::text::age;
-
-/// Prints all at once.
-pub(super) fn print(
-    rotations: &[Rotation],
-    unread: &[Unread],
-    scope: &Scope,
-    output: Output,
-    now: Timestamp,
-) -> Result<(), StatusError> {
-    let document = || json!({"rotations": rotations, "unread": unread});
-    let text = match output {
-        Output::Text => to_text(rotations, unread, scope, now),
-        Output::Json => format!("{:#}\n", document()),
-        Output::Yaml => serde_saphyr::to_string(&document()).map_err(io::Error::other)?,
-    };
-    write_out(&text).map(drop)
-}
-
-/// To standard output; whether somebody still reads it. A reader such as `head` that has seen
-/// enough is no failure.
-pub(super) fn write_out(text: &str) -> Result<bool, StatusError> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        written => Ok(written.map(|()| true)?),
-    }
-}
 
 /// The table, and what stands around it.
 pub(super) fn to_text(

@@ -12,7 +12,7 @@ use crate::tools::text::{printable, subject};
 use crate::x509::certs::{Bundle, Certificate};
 
 /// All objects, in the order they were given.
-pub(super) fn of(inspected: &[Inspected<'_>]) -> Value {
+pub(in crate::tools::inspect) fn document(inspected: &[Inspected<'_>]) -> Value {
     json!({"inspected": inspected.iter().map(one).collect::<Vec<_>>()})
 }
 
