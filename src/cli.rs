@@ -78,7 +78,6 @@ pub struct Cli {
     /// How to log.
     #[command(flatten)]
     log: LogArgs,
-    /// What to do.
     #[command(subcommand)]
     command: Command,
 }

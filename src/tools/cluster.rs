@@ -15,35 +15,34 @@ use crate::kubernetes::secret_view::SecretView;
 /// How commands for people reach a cluster: the flags of kubectl, and its files.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Cluster")]
-pub struct ClusterArgs {
+pub(crate) struct ClusterArgs {
     /// All namespaces; counts more than --namespace
     #[arg(short = 'A', long, env = "CA_OVERLAP_ALL_NAMESPACES")]
-    pub all_namespaces: bool,
+    pub(crate) all_namespaces: bool,
 
     /// This namespace alone [default: the kubeconfig's]
     #[arg(short, long, value_name = "NAME", env = "CA_OVERLAP_TARGET_NAMESPACE")]
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
 
     #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would show it")]
-    pub access: AccessArgs,
+    pub(crate) access: AccessArgs,
 }
 
 /// Which cluster, and as whom.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Cluster")]
-pub struct AccessArgs {
+pub(crate) struct AccessArgs {
     /// The kubeconfig [default: `KUBECONFIG`, else ~/.kube/config, else the pod's own account]
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_KUBECONFIG")]
-    pub kubeconfig: Option<PathBuf>,
+    pub(crate) kubeconfig: Option<PathBuf>,
 
     /// The context in it [default: its current one]
     #[arg(long, value_name = "NAME", env = "CA_OVERLAP_CONTEXT")]
-    pub context: Option<String>,
+    pub(crate) context: Option<String>,
 
     /// Act as this user
     #[arg(long = "as", value_name = "USER", env = "CA_OVERLAP_AS")]
-    pub impersonate: Option<String>,
+    pub(crate) impersonate: Option<String>,
 }
 
 /// A client, and where to look.
@@ -59,7 +58,7 @@ pub(crate) struct Cluster {
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
+pub(crate) enum ConnectError {
     /// No kubeconfig that can be used, and no pod around us.
     #[error("no cluster to talk to: {0}; set KUBECONFIG, or --kubeconfig and --context")]
     Config(String),
@@ -98,7 +97,7 @@ impl Cluster {
 
 impl AccessArgs {
     /// Reads the kubeconfig. Makes no call yet.
-    pub async fn connect(&self) -> Result<Client, ConnectError> {
+    pub(crate) async fn connect(&self) -> Result<Client, ConnectError> {
         client(self.config().await?)
     }
 

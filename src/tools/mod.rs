@@ -1,14 +1,14 @@
 //! The commands beside the server.
 
-pub mod cluster;
-pub mod distrust;
+pub(crate) mod cluster;
+pub(crate) mod distrust;
 mod documents;
 pub mod inspect;
 pub(crate) mod output;
-pub mod probe;
+pub(crate) mod probe;
 mod progress;
-pub mod review;
+pub(crate) mod review;
 pub mod simulate;
-pub mod status;
+pub(crate) mod status;
 mod table;
 mod text;

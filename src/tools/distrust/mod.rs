@@ -44,27 +44,26 @@ const AT_ONCE: usize = 8;
 /// and nothing is stored.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct DistrustArgs {
+pub(crate) struct DistrustArgs {
     /// The SHA-256 fingerprint of the certificate, or a file with certificates (PEM or DER), all of
     /// which are distrusted; - reads standard input
     #[arg(value_name = "FINGERPRINT|FILE")]
-    pub ca: String,
+    pub(crate) ca: String,
 
     /// These Secrets alone, as NAMESPACE/NAME or NAME
     #[arg(value_name = "SECRET")]
-    pub secrets: Vec<String>,
+    pub(crate) secrets: Vec<String>,
 
     /// Show what would happen, and store nothing
     #[arg(long, env = "CA_OVERLAP_DRY_RUN")]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
 
     /// What to print
     #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
-    pub output: Output,
+    pub(crate) output: Output,
 
     #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would show it")]
-    pub cluster: ClusterArgs,
+    pub(crate) cluster: ClusterArgs,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -77,18 +76,13 @@ CA, or if something failed; 64 if the command line is wrong.";
 
 /// Why nothing was done.
 #[derive(Debug, thiserror::Error)]
-pub enum DistrustError {
+pub(crate) enum DistrustError {
     /// Neither a fingerprint nor a file.
     #[error("{0} is neither a SHA-256 fingerprint (64 hex digits) nor a file")]
     NotACa(String),
     /// The file cannot be read.
     #[error("cannot read {}: {error}", .path.display())]
-    Read {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
+    Read { path: PathBuf, error: io::Error },
     /// The file holds no certificate.
     #[error("{}: no certificate in it, as PEM or DER; give a certificate or its SHA-256", .0.display())]
     NoCertificate(PathBuf),
@@ -108,7 +102,7 @@ pub enum DistrustError {
 
 impl DistrustError {
     /// The part of the command line that is wrong, if that is what it is.
-    pub fn usage(&self) -> Option<&'static str> {
+    pub(crate) fn usage(&self) -> Option<&'static str> {
         match self {
             Self::NotACa(_) => Some("FINGERPRINT|FILE"),
             Self::NotASecret(_) => Some("SECRET"),
@@ -120,7 +114,7 @@ impl DistrustError {
 
 impl DistrustArgs {
     /// Finds, annotates, reads back, reports.
-    pub async fn run(self) -> Result<ExitCode, DistrustError> {
+    pub(crate) async fn run(self) -> Result<ExitCode, DistrustError> {
         let names = self.names()?;
         let wanted = wanted::read(&self.ca)?;
         let cluster = self.cluster.connect().await?;

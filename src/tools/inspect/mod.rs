@@ -38,39 +38,38 @@ use crate::overlap::policy::{Defaults, Window};
 /// by the rules of lint. Private keys are never decoded or shown.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// A file, - for standard input, or a Secret of the cluster as NAMESPACE/NAME. Where a file of
     /// that path exists, it is the file that is read
     #[arg(value_name = "FILE|NAMESPACE/NAME")]
-    pub what: String,
+    pub(crate) what: String,
 
     /// The leaf and its chain (PEM), where a PEM file is inspected
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_LEAF")]
-    pub leaf: Option<PathBuf>,
+    pub(crate) leaf: Option<PathBuf>,
 
     /// What to print
     #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
-    pub output: Output,
+    pub(crate) output: Output,
 
     /// Rules that do not count; comma-separated, or several times
     #[arg(long, value_name = "RULE", value_enum, value_delimiter = ',', env = "CA_OVERLAP_IGNORE")]
-    pub ignore: Vec<Rule>,
+    pub(crate) ignore: Vec<Rule>,
 
     /// Look as of this time (RFC 3339) instead of now
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_AT")]
-    pub at: Option<Timestamp>,
+    pub(crate) at: Option<Timestamp>,
 
     /// How long the webhook carries a previous CA where the Secret says nothing; as its own flag
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_WINDOW", default_value = "none", value_parser = Window::from_str)]
-    pub window: Window,
+    pub(crate) window: Window,
 
     /// How long the keeper lets files spread before it promotes a leaf; as its own flag
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_SETTLE", default_value = "120s", value_parser = parse_duration)]
-    pub settle: Duration,
+    pub(crate) settle: Duration,
 
     #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would show it")]
-    pub access: AccessArgs,
+    pub(crate) access: AccessArgs,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -84,7 +83,7 @@ is wrong. Why each rule matters: https://github.com/ca-overlap/ca-overlap/blob/m
 
 /// Why there is nothing to explain. Never says what a file or an answer holds.
 #[derive(Debug, thiserror::Error)]
-pub enum InspectError {
+pub(crate) enum InspectError {
     /// Neither a file nor the name of a Secret.
     #[error("{0} is neither a file nor a Secret's NAMESPACE/NAME")]
     NoSource(String),
@@ -93,23 +92,13 @@ pub enum InspectError {
     NotFound(String),
     /// A file cannot be read.
     #[error("cannot read {}: {error}", .path.display())]
-    Read {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
+    Read { path: PathBuf, error: io::Error },
     /// Something else than what is taken.
     #[error("{0}: expected Secrets as JSON or YAML, or certificates as PEM or DER")]
     NotUnderstood(String),
     /// A value that is not base64, as the API server has it.
     #[error("{source_name}: data[{key:?}] is not base64")]
-    NotBase64 {
-        /// Where.
-        source_name: String,
-        /// Under which key.
-        key: String,
-    },
+    NotBase64 { source_name: String, key: String },
     /// `--leaf` beside a Secret.
     #[error("is for PEM files; a Secret brings its own tls.crt")]
     LeafBesideSecret,
@@ -118,12 +107,7 @@ pub enum InspectError {
     Connect(#[from] ConnectError),
     /// The API server does not let us read it.
     #[error("cannot read the Secret {name}: {error}")]
-    Cluster {
-        /// Which one.
-        name: String,
-        /// What it said.
-        error: String,
-    },
+    Cluster { name: String, error: String },
     /// The result cannot be written.
     #[error("cannot write the result: {0}")]
     Write(#[from] io::Error),
@@ -131,7 +115,7 @@ pub enum InspectError {
 
 impl InspectError {
     /// The part of the command line that is wrong, if that is what it is.
-    pub fn usage(&self) -> Option<&'static str> {
+    pub(crate) fn usage(&self) -> Option<&'static str> {
         match self {
             Self::NoSource(_) => Some("FILE|NAMESPACE/NAME"),
             Self::LeafBesideSecret => Some("--leaf"),
@@ -148,7 +132,7 @@ struct Inspected<'a> {
 
 impl InspectArgs {
     /// Reads, looks, prints.
-    pub async fn run(self) -> Result<ExitCode, InspectError> {
+    pub(crate) async fn run(self) -> Result<ExitCode, InspectError> {
         let objects = source::read(&self.what, self.leaf.as_deref(), &self.access).await?;
         let now = self.at.unwrap_or_else(Timestamp::now);
         let defaults = Defaults { window: self.window, ..Defaults::default() };

@@ -30,11 +30,11 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// A name or an address.
-    pub host: String,
+    pub(crate) host: String,
     /// 1 to 65535.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl Target {
@@ -72,7 +72,7 @@ impl fmt::Display for Target {
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Version {
+pub(crate) enum Version {
     /// RFC 5246
     #[value(name = "1.2")]
     Tls12,

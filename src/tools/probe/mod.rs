@@ -26,9 +26,9 @@ use humantime::parse_duration;
 use rustls::pki_types::ServerName;
 
 use self::connect::{Client, Refused, Settings};
-pub use self::connect::{Target, Version};
+pub(crate) use self::connect::{Target, Version};
 use self::observe::{Doing, Observer, Pace};
-pub use self::trust::CredentialError;
+pub(crate) use self::trust::CredentialError;
 use self::trust::{Identity, Trust};
 use super::output::Output;
 use super::progress;
@@ -43,71 +43,70 @@ use super::progress;
 /// is another one, and then tries what it held from before. Nothing but handshakes is sent.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ProbeArgs {
+pub(crate) struct ProbeArgs {
     /// The server, such as gateway.example:443
     #[arg(value_name = "HOST:PORT")]
-    pub target: Target,
+    pub(crate) target: Target,
 
     /// Go on until the certificate was rotated
     #[arg(short, long, env = "CA_OVERLAP_WATCH")]
-    pub watch: bool,
+    pub(crate) watch: bool,
 
     /// What to print
     #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
-    pub output: Output,
+    pub(crate) output: Output,
 
     /// The version of TLS to probe; both, each by itself, if it is not given
     #[arg(long, value_name = "VERSION", value_enum, env = "CA_OVERLAP_TLS")]
-    pub tls: Option<Version>,
+    pub(crate) tls: Option<Version>,
 
     /// The name to ask for (SNI) and to expect in the certificate, if it is not HOST
     #[arg(long, value_name = "NAME", env = "CA_OVERLAP_SERVER_NAME", value_parser = server_name)]
-    pub server_name: Option<ServerName<'static>>,
+    pub(crate) server_name: Option<ServerName<'static>>,
 
     /// A file with the CAs to trust (PEM) instead of those that this machine trusts
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_CA_FILE")]
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
 
     /// Take any certificate, such as a self-signed one
     #[arg(long, env = "CA_OVERLAP_INSECURE", conflicts_with = "ca_file")]
-    pub insecure: bool,
+    pub(crate) insecure: bool,
 
     /// A client certificate with its chain (PEM), for servers that ask for one
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_CERT", requires = "key")]
-    pub cert: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
 
     /// The private key of the client certificate (PEM)
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_KEY", requires = "cert")]
-    pub key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
 
     /// Application protocols to offer (ALPN), for servers that insist, such as h2,http/1.1
     #[arg(long, value_name = "LIST", env = "CA_OVERLAP_ALPN", value_delimiter = ',', value_parser = protocol)]
-    pub alpn: Vec<String>,
+    pub(crate) alpn: Vec<String>,
 
     #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would show it")]
-    pub times: Times,
+    pub(crate) times: Times,
 }
 
 /// How long, and how often.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct Times {
+pub(crate) struct Times {
     /// With --watch, how often to look, 10ms to 60s; tickets that live shorter are not noticed
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_INTERVAL", default_value = "2s", value_parser = interval)]
-    pub interval: Duration,
+    pub(crate) interval: Duration,
 
     /// With --watch, when to give up, such as 30m; never, if it is not given
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_TIMEOUT", value_parser = parse_duration)]
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
 
     /// For how long every new connection must get the new certificate before the rotation counts as
     /// done; more where several replicas are rotated one after another
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_PROBE_SETTLE", default_value = "5s", value_parser = parse_duration)]
-    pub settle: Duration,
+    pub(crate) settle: Duration,
 
     /// How long a connection and its handshake may take
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = limit)]
-    pub handshake_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -122,7 +121,7 @@ something failed; 64 if the command line is wrong; else 0.";
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
-pub enum ProbeError {
+pub(crate) enum ProbeError {
     /// A file is no use.
     #[error(transparent)]
     Credentials(#[from] CredentialError),
@@ -136,7 +135,7 @@ pub enum ProbeError {
 
 impl ProbeArgs {
     /// Connects, watches, reports.
-    pub async fn run(self) -> Result<ExitCode, ProbeError> {
+    pub(crate) async fn run(self) -> Result<ExitCode, ProbeError> {
         let trust = self.trust()?;
         let settings = self.settings()?;
         let clients = self.clients(&settings).map_err(ProbeError::Configuration)?;

@@ -21,17 +21,10 @@ pub(super) struct Trust(Option<Arc<WebPkiServerVerifier>>);
 
 /// Why the files that were named cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum CredentialError {
+pub(crate) enum CredentialError {
     /// A file cannot be read, or holds nothing of the kind.
     #[error("{flag}: {}: {problem}", .path.display())]
-    File {
-        /// Which flag named it.
-        flag: &'static str,
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        problem: String,
-    },
+    File { flag: &'static str, path: PathBuf, problem: String },
     /// Certificate and key are of two pairs.
     #[error("--key: the private key does not belong to the certificate of --cert")]
     Mismatch,

@@ -25,42 +25,42 @@ use crate::tools::output::Output;
 /// (JSON or YAML) or as PEM files with the content of ca.crt.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ReviewArgs {
+pub(crate) struct ReviewArgs {
     /// An AdmissionReview as JSON or YAML; - reads standard input
     #[arg(value_name = "FILE", required_unless_present = "new", conflicts_with_all = ["old", "new"])]
-    pub file: Option<PathBuf>,
+    pub(crate) file: Option<PathBuf>,
 
     /// The Secret as it is: a Secret (JSON or YAML) or a PEM file
     #[arg(long, value_name = "FILE", requires = "new", env = "CA_OVERLAP_OLD")]
-    pub old: Option<PathBuf>,
+    pub(crate) old: Option<PathBuf>,
 
     /// The Secret as its generator writes it
     #[arg(long, value_name = "FILE", requires = "old", env = "CA_OVERLAP_NEW")]
-    pub new: Option<PathBuf>,
+    pub(crate) new: Option<PathBuf>,
 
     /// What to print; for programs the webhook's answer and, under `result`, what would be stored
     #[arg(short, long, value_parser = Output::one_of(&[Output::Text, Output::Json, Output::Yaml, Output::Diff]), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
-    pub output: Output,
+    pub(crate) output: Output,
 
     /// Decide as of this time (RFC 3339) instead of now
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_AT")]
-    pub at: Option<Timestamp>,
+    pub(crate) at: Option<Timestamp>,
 
     /// Mode of Secrets that have no label: bundle, staged or off
     #[arg(long, value_name = "MODE", env = "CA_OVERLAP_DEFAULT_MODE", default_value = "bundle", value_parser = Mode::from_str)]
-    pub default_mode: Mode,
+    pub(crate) default_mode: Mode,
 
     /// How many previous CAs to carry, 0 to 8
     #[arg(long, value_name = "N", env = "CA_OVERLAP_KEEP", default_value = "1", value_parser = Keep::from_str)]
-    pub keep: Keep,
+    pub(crate) keep: Keep,
 
     /// How long to carry a previous CA, such as 24h or 7d; none: until the next rotation
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_WINDOW", default_value = "none", value_parser = Window::from_str)]
-    pub window: Window,
+    pub(crate) window: Window,
 
     /// The webhook's own namespace, whose Secrets it never touches
     #[arg(long, value_name = "NAME", env = "CA_OVERLAP_NAMESPACE", default_value = names::NAMESPACE)]
-    pub namespace: String,
+    pub(crate) namespace: String,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -74,31 +74,16 @@ line is wrong.";
 
 /// Why there is nothing to explain. Never says what a file holds.
 #[derive(Debug, thiserror::Error)]
-pub enum ReviewError {
+pub(crate) enum ReviewError {
     /// A file cannot be read.
     #[error("cannot read {}: {error}", .path.display())]
-    Read {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
+    Read { path: PathBuf, error: io::Error },
     /// A file is neither of what is taken.
     #[error("{}: expected {expected}", .path.display())]
-    NotUnderstood {
-        /// Which one.
-        path: PathBuf,
-        /// What would be understood.
-        expected: &'static str,
-    },
+    NotUnderstood { path: PathBuf, expected: &'static str },
     /// A document of the right kind that is no review.
     #[error("{}: {error}", .path.display())]
-    NoReview {
-        /// Which one.
-        path: PathBuf,
-        /// Why.
-        error: ReadReviewError,
-    },
+    NoReview { path: PathBuf, error: ReadReviewError },
     /// The result cannot be written.
     #[error("cannot write the result: {0}")]
     Write(#[from] io::Error),
@@ -106,7 +91,7 @@ pub enum ReviewError {
 
 impl ReviewArgs {
     /// Reads, decides, prints.
-    pub fn run(self) -> Result<(), ReviewError> {
+    pub(crate) fn run(self) -> Result<(), ReviewError> {
         let Self { file, old, new, output, at, default_mode, keep, window, namespace } = self;
         let (source, document) = match (file, old, new) {
             (Some(file), _, _) => (file.clone(), input::review(&file)?),

@@ -37,26 +37,25 @@ use crate::overlap::policy::{Defaults, Window};
 /// with the label ca-overlap.dev/mode are shown as well if there is a problem with them.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// Go on and show each change as it happens
     #[arg(short, long, env = "CA_OVERLAP_WATCH")]
-    pub watch: bool,
+    pub(crate) watch: bool,
 
     /// What to print; with --watch one object a line, or one document, for each change
     #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
-    pub output: Output,
+    pub(crate) output: Output,
 
     /// How long the webhook carries a previous CA where the Secret says nothing; as its own flag
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_WINDOW", default_value = "none", value_parser = Window::from_str)]
-    pub window: Window,
+    pub(crate) window: Window,
 
     /// How long the keeper lets files spread before it promotes a leaf; as its own flag
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_SETTLE", default_value = "120s", value_parser = parse_duration)]
-    pub settle: Duration,
+    pub(crate) settle: Duration,
 
     #[command(flatten)]
-    #[allow(missing_docs, reason = "clap would show it")]
-    pub cluster: ClusterArgs,
+    pub(crate) cluster: ClusterArgs,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -69,18 +68,13 @@ is wrong.";
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
-pub enum StatusError {
+pub(crate) enum StatusError {
     /// No cluster.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The API server does not let us watch.
     #[error("cannot watch Secrets in {scope}: {error}")]
-    Watch {
-        /// Where.
-        scope: String,
-        /// What it said.
-        error: String,
-    },
+    Watch { scope: String, error: String },
     /// The result cannot be written.
     #[error("cannot write the result: {0}")]
     Write(#[from] io::Error),
@@ -95,7 +89,7 @@ type Key = (String, String);
 
 impl StatusArgs {
     /// Reads, computes, prints.
-    pub async fn run(self) -> Result<ExitCode, StatusError> {
+    pub(crate) async fn run(self) -> Result<ExitCode, StatusError> {
         let cluster = self.cluster.connect().await?;
         let defaults = Defaults { window: self.window, ..Defaults::default() };
         let rules = Rules { defaults, settle: self.settle };
