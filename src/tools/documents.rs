@@ -1,16 +1,31 @@
-//! Files that people give: Secrets and reviews as JSON or YAML.
+//! Files that people give: Secrets and reviews as JSON or YAML, certificates as PEM or DER.
 
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::prelude::*;
 use serde_json::{Map, Value};
 
+use crate::x509::certs::Certificate;
+use crate::x509::pem;
+
 /// More than the API server's own limit for a review.
 const MAX_INPUT: u64 = 16 * 1024 * 1024;
 
+/// A file cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {}: {error}", .path.display())]
+pub(crate) struct ReadError {
+    path: PathBuf,
+    pub(crate) error: io::Error,
+}
+
 /// All of a file; `-` is standard input.
-pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
+    content(path).map_err(|error| ReadError { path: path.to_owned(), error })
+}
+
+fn content(path: &Path) -> io::Result<Vec<u8>> {
     let input: Box<dyn Read> = if path == Path::new("-") {
         Box::new(io::stdin().lock())
     } else {
@@ -32,6 +47,17 @@ pub(crate) fn documents(text: &[u8]) -> Vec<Value> {
         Err(_) => serde_saphyr::from_slice_multiple(text).unwrap_or_default(),
     };
     if read.iter().all(Value::is_object) { read } else { Vec::new() }
+}
+
+/// Certificates as PEM, whatever they came as; `None` if there is neither PEM nor a certificate.
+pub(crate) fn as_pem(text: Vec<u8>) -> Option<Vec<u8>> {
+    if pem::blocks(&text).next().is_some() {
+        return Some(text);
+    }
+    let certificate = Certificate::from_der(text)?;
+    let mut text = Vec::new();
+    pem::encode_certificate(certificate.der(), &mut text);
+    Some(text)
 }
 
 /// As the API server does before admission: `stringData` goes into `data`, and there is metadata.

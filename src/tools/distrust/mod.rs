@@ -23,9 +23,11 @@ use kube::{Api, ResourceExt};
 use self::act::Done;
 use self::show::Report;
 use super::cluster::{Cluster, ClusterArgs, ConnectError};
+use super::documents::ReadError;
 use super::output::Output;
 use super::progress;
 use crate::kubernetes::explain::{For, explain};
+use crate::kubernetes::key;
 use crate::kubernetes::list::Unread;
 use crate::kubernetes::secret_view::SecretView;
 use crate::x509::certs::Fingerprint;
@@ -81,8 +83,8 @@ pub(crate) enum DistrustError {
     #[error("{0} is neither a SHA-256 fingerprint (64 hex digits) nor a file")]
     NotACa(String),
     /// The file cannot be read.
-    #[error("cannot read {}: {error}", .path.display())]
-    Read { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The file holds no certificate.
     #[error("{}: no certificate in it, as PEM or DER; give a certificate or its SHA-256", .0.display())]
     NoCertificate(PathBuf),
@@ -135,17 +137,11 @@ impl DistrustArgs {
         if self.cluster.all_namespaces && !self.secrets.is_empty() {
             return Err(DistrustError::NamesAndAll);
         }
-        let name = |text: &'_ String| {
-            let parts: Vec<&str> = text.split('/').collect();
-            parts.iter().all(|part| is_name(part)).then_some(parts.len())
-        };
-        let read = |text| {
-            name(text)
-                .filter(|parts| *parts <= 2)
-                .ok_or(DistrustError::NotASecret(text.clone()))?;
-            Ok(text.split_once('/').map_or((None, text.as_str()), |(ns, name)| (Some(ns), name)))
-        };
-        self.secrets.iter().map(read).collect()
+        let names = self
+            .secrets
+            .iter()
+            .map(|text| key::parse(text).ok_or_else(|| DistrustError::NotASecret(text.clone())));
+        names.collect()
     }
 
     async fn act(
@@ -164,12 +160,6 @@ impl DistrustArgs {
         let told = || format!("writing Secrets, {} of {all}", finished.get());
         progress::during(told, work).await
     }
-}
-
-/// What the API server takes as a name; it would refuse others less clearly.
-fn is_name(text: &str) -> bool {
-    let known = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-' || c == b'.';
-    !text.is_empty() && text.len() <= 253 && text.bytes().all(known)
 }
 
 /// The Secrets in scope that hold one of the CAs, by namespace and name.

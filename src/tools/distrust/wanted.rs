@@ -1,15 +1,12 @@
 //! Which certificates to distrust.
 
-use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use super::DistrustError;
+use crate::tools::documents::{self, as_pem};
 use crate::tools::text::{day, subject};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-
-/// More than any Secret can hold.
-const MAX_INPUT: u64 = 4 * 1024 * 1024;
 
 /// A certificate to distrust.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,19 +22,20 @@ pub(super) fn read(argument: &str) -> Result<Vec<Wanted>, DistrustError> {
         return Ok(vec![Wanted { fingerprint, known: None }]);
     }
     let path = Path::new(argument);
-    let content = content(path).map_err(|error| match error.kind() {
+    let content = documents::read(path).map_err(|error| match error.error.kind() {
         io::ErrorKind::NotFound => DistrustError::NotACa(argument.to_owned()),
-        _ => DistrustError::Read { path: path.to_owned(), error },
+        _ => error.into(),
     })?;
-    let certificates = certificates(content);
-    if certificates.is_empty() {
+    let bundle = as_pem(content).and_then(|pem| Bundle::parse(&pem, usize::MAX).ok());
+    let bundle = bundle.unwrap_or_default();
+    if bundle.is_empty() {
         return Err(DistrustError::NoCertificate(path.to_owned()));
     }
-    let known = |c: &Certificate| Some((subject(c), day(c.not_after())));
-    Ok(certificates
-        .iter()
-        .map(|c| Wanted { fingerprint: c.fingerprint(), known: known(c) })
-        .collect())
+    let wanted = |certificate: &Certificate| Wanted {
+        fingerprint: certificate.fingerprint(),
+        known: Some((subject(certificate), day(certificate.not_after()))),
+    };
+    Ok(bundle.certificates().iter().map(wanted).collect())
 }
 
 /// Also as tools print it: `sha256 Fingerprint=5E:2C:…`, `SHA256:5e2c…`.
@@ -46,28 +44,6 @@ fn fingerprint(text: &str) -> Option<Fingerprint> {
     let value = text.split_once('=').map_or(text, |(_, value)| value);
     let prefix = value.get(..7).filter(|prefix| prefix.eq_ignore_ascii_case("sha256:"));
     Fingerprint::parse(prefix.map_or(value, |prefix| &value[prefix.len()..]))
-}
-
-fn certificates(content: Vec<u8>) -> Vec<Certificate> {
-    let bundle = Bundle::parse(&content, usize::MAX).unwrap_or_default();
-    if bundle.is_empty() {
-        return Certificate::from_der(content).into_iter().collect();
-    }
-    bundle.certificates().to_vec()
-}
-
-fn content(path: &Path) -> io::Result<Vec<u8>> {
-    let input: Box<dyn Read> = if path == Path::new("-") {
-        Box::new(io::stdin().lock())
-    } else {
-        Box::new(fs::File::open(path)?)
-    };
-    let mut content = Vec::new();
-    input.take(MAX_INPUT + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > MAX_INPUT {
-        return Err(io::Error::other(format!("larger than {MAX_INPUT} bytes")));
-    }
-    Ok(content)
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use self::lint::Finding;
 use self::object::Object;
 pub use self::rule::Rule;
 use super::cluster::{AccessArgs, ConnectError};
+use super::documents::ReadError;
 use super::output::Output;
 use crate::overlap::outlook::Rules;
 use crate::overlap::policy::{Defaults, Window};
@@ -91,8 +92,8 @@ pub(crate) enum InspectError {
     #[error("there is no file {0}, and no Secret of that namespace and name")]
     NotFound(String),
     /// A file cannot be read.
-    #[error("cannot read {}: {error}", .path.display())]
-    Read { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Something else than what is taken.
     #[error("{0}: expected Secrets as JSON or YAML, or certificates as PEM or DER")]
     NotUnderstood(String),

@@ -12,7 +12,7 @@ use crate::x509::pem;
 
 /// Reads an `AdmissionReview`.
 pub(super) fn review(path: &Path) -> Result<Value, ReviewError> {
-    let text = read(path)?;
+    let text = documents::read(path)?;
     document(&text)
         .filter(|document| document["kind"] == "AdmissionReview")
         .ok_or_else(|| not_understood(path, "an AdmissionReview as JSON or YAML"))
@@ -42,7 +42,7 @@ pub(super) fn review_of(old: &Path, new: &Path) -> Result<Value, ReviewError> {
 }
 
 fn secret(path: &Path) -> Result<Value, ReviewError> {
-    let text = read(path)?;
+    let text = documents::read(path)?;
     if let Some(document) = document(&text).filter(|document| document["kind"] == "Secret") {
         return Ok(merged(document));
     }
@@ -59,10 +59,6 @@ fn secret(path: &Path) -> Result<Value, ReviewError> {
 fn document(text: &[u8]) -> Option<Value> {
     let mut documents = documents::documents(text);
     if documents.len() == 1 { documents.pop() } else { None }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, ReviewError> {
-    documents::read(path).map_err(|error| ReviewError::Read { path: path.to_owned(), error })
 }
 
 fn not_understood(path: &Path, expected: &'static str) -> ReviewError {

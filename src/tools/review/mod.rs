@@ -17,6 +17,7 @@ use crate::admission::review::{self, ReadReviewError};
 use crate::names;
 use crate::overlap::policy::{Defaults, Keep, Mode, Window};
 use crate::overlap::staged::Keeper;
+use crate::tools::documents::ReadError;
 use crate::tools::output::Output;
 
 /// Explain what the webhook decides about a write, without a cluster
@@ -76,8 +77,8 @@ line is wrong.";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReviewError {
     /// A file cannot be read.
-    #[error("cannot read {}: {error}", .path.display())]
-    Read { path: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// A file is neither of what is taken.
     #[error("{}: expected {expected}", .path.display())]
     NotUnderstood { path: PathBuf, expected: &'static str },
