@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::metrics::CertificateMetrics;
-use crate::server::tls::{Publisher, ServingCert, TlsError};
+use crate::server::tls::{Publisher, ServingCert, TlsError, roots};
 
 /// The files, and how often to look at them.
 #[derive(Clone, Debug)]
@@ -113,9 +113,10 @@ impl Reloader {
     }
 }
 
-/// The client CAs of `path`.
+/// The client CAs of `path`, each fit to be a trust anchor.
 pub(super) fn client_cas(path: &Path) -> Result<Vec<CertificateDer<'static>>, FilesError> {
-    parse_certificates(CLIENT_CA, path, read(path))
+    let cas = certificates(read(path)).and_then(|cas| Ok(roots(&cas).map(|_| cas)?));
+    cas.map_err(|problem| problem.of(CLIENT_CA, path))
 }
 
 const TLS_CERT: &str = "--tls-cert";
@@ -124,46 +125,30 @@ const CLIENT_CA: &str = "--client-ca";
 
 /// A file that cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FilesError {
-    /// A file has no PEM block of the right kind.
-    #[error("{flag} {path}: no {expected} found: expected PEM")]
-    Empty {
-        /// The flag that named it.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What was looked for.
-        expected: &'static str,
-    },
-    /// A PEM block does not decode.
-    #[error("{flag} {path}: the PEM is broken")]
-    Pem {
-        /// The flag that named it.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-    },
-    /// A file cannot be read.
-    #[error("{flag} {path}: cannot be read: {error}")]
-    Read {
-        /// The flag that named it.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        error: io::Error,
-    },
-    /// What the files hold does not go together.
-    #[error("{flags} {path}: {error}")]
-    Unfit {
-        /// The flags that named them.
-        flags: &'static str,
-        /// The file to look at first.
-        path: PathBuf,
-        /// Why.
-        error: TlsError,
-    },
+#[error("{flags} {path}: {problem}")]
+pub struct FilesError {
+    /// The flags that named it.
+    flags: &'static str,
+    path: PathBuf,
+    problem: Problem,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("no {0} found: expected PEM")]
+    Empty(&'static str),
+    #[error("the PEM is broken")]
+    Pem,
+    #[error("cannot be read: {0}")]
+    Read(#[from] io::Error),
+    #[error("{0}")]
+    Unfit(#[from] TlsError),
+}
+
+impl Problem {
+    fn of(self, flags: &'static str, path: &Path) -> FilesError {
+        FilesError { flags, path: path.into(), problem: self }
+    }
 }
 
 /// What the files hold at one moment. No `Debug`: one of them is a key.
@@ -206,10 +191,12 @@ impl Content {
     }
 
     fn parse(self, files: &Files, now: Timestamp) -> Result<ServingCert, FilesError> {
-        let chain = parse_certificates(TLS_CERT, &files.cert, self.cert)?;
-        let key = parse_key(&files.key, self.key)?;
+        let chain = certificates(self.cert).map_err(|p| p.of(TLS_CERT, &files.cert))?;
+        let key = private_key(self.key).map_err(|p| p.of(TLS_KEY, &files.key))?;
         let client_cas = match (&files.client_ca, self.client_ca) {
-            (Some(path), Some(read)) => Some(parse_certificates(CLIENT_CA, path, read)?),
+            (Some(path), Some(read)) => {
+                Some(certificates(read).map_err(|p| p.of(CLIENT_CA, path))?)
+            }
             _ => None,
         };
         let cert = ServingCert::new(chain, key, client_cas.as_deref());
@@ -220,7 +207,7 @@ impl Content {
                 TlsError::Mismatch => ("--tls-cert and --tls-key", &files.key),
                 _ => (TLS_CERT, &files.cert),
             };
-            FilesError::Unfit { flags, path: path.clone(), error }
+            Problem::Unfit(error).of(flags, path)
         })
     }
 }
@@ -237,32 +224,19 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse_certificates(
-    flag: &'static str,
-    path: &Path,
-    bytes: io::Result<Vec<u8>>,
-) -> Result<Vec<CertificateDer<'static>>, FilesError> {
-    let bytes = bytes.map_err(|error| FilesError::Read { flag, path: path.into(), error })?;
-    let certificates = CertificateDer::pem_slice_iter(&bytes)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| FilesError::Pem { flag, path: path.into() })?;
+fn certificates(bytes: io::Result<Vec<u8>>) -> Result<Vec<CertificateDer<'static>>, Problem> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes?).collect();
+    let certificates = certificates.map_err(|_| Problem::Pem)?;
     if certificates.is_empty() {
-        return Err(FilesError::Empty { flag, path: path.into(), expected: "certificate" });
+        return Err(Problem::Empty("certificate"));
     }
     Ok(certificates)
 }
 
-fn parse_key(
-    path: &Path,
-    bytes: io::Result<Vec<u8>>,
-) -> Result<PrivateKeyDer<'static>, FilesError> {
-    let bytes =
-        bytes.map_err(|error| FilesError::Read { flag: TLS_KEY, path: path.into(), error })?;
-    match PrivateKeyDer::pem_slice_iter(&bytes).next() {
+fn private_key(bytes: io::Result<Vec<u8>>) -> Result<PrivateKeyDer<'static>, Problem> {
+    match PrivateKeyDer::pem_slice_iter(&bytes?).next() {
         Some(Ok(key)) => Ok(key),
-        Some(Err(_)) => Err(FilesError::Pem { flag: TLS_KEY, path: path.into() }),
-        None => {
-            Err(FilesError::Empty { flag: TLS_KEY, path: path.into(), expected: "private key" })
-        }
+        Some(Err(_)) => Err(Problem::Pem),
+        None => Err(Problem::Empty("private key")),
     }
 }

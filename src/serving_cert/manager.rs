@@ -257,7 +257,7 @@ impl Manager {
     /// A changed client CA publishes a whole new configuration; a broken one changes nothing.
     fn reread_client_ca(&mut self) {
         let Some(path) = &self.settings.client_ca else { return };
-        match client_cas(path).and_then(|cas| usable(path, cas)) {
+        match client_cas(path) {
             Ok(cas) => {
                 self.client_ca_trouble.clear();
                 if self.client_cas.as_ref() != Some(&cas) {
@@ -327,17 +327,6 @@ const MAX_READINGS: usize = 8;
 /// 1 s, doubled each time, at most 30 s.
 fn backoff(failures: u32) -> Duration {
     Duration::from_secs((1 << failures.min(5)).min(30))
-}
-
-/// Refuses what could not be published.
-fn usable(
-    path: &std::path::Path,
-    cas: Vec<CertificateDer<'static>>,
-) -> Result<Vec<CertificateDer<'static>>, FilesError> {
-    match crate::server::tls::roots(&cas) {
-        Ok(_) => Ok(cas),
-        Err(error) => Err(FilesError::Unfit { flags: "--client-ca", path: path.into(), error }),
-    }
 }
 
 #[cfg(test)]
