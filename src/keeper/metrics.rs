@@ -61,7 +61,7 @@ pub enum AskResult {
 /// What became of an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
-pub enum EventResult {
+pub(super) enum EventResult {
     /// More than the limit of rates allows.
     Dropped,
     /// The API server refused, or did not answer.
@@ -73,7 +73,7 @@ pub enum EventResult {
 /// What became of the restart of one workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
-pub enum RestartResult {
+pub(super) enum RestartResult {
     /// Its rollout is complete.
     Done,
     /// The API server refused.
@@ -140,12 +140,12 @@ impl KeeperMetrics {
     }
 
     /// Whether this replica may act.
-    pub fn leads(&self, leads: bool) {
+    pub(super) fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
     /// How many Secrets are watched: in phase overlap, in phase staged, in none.
-    pub fn watched(&self, overlap: usize, staged: usize, none: usize) {
+    pub(super) fn watched(&self, overlap: usize, staged: usize, none: usize) {
         for (phase, count) in [("overlap", overlap), ("staged", staged), ("none", none)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             self.secrets.get_or_create(&[("phase", phase)]).set(count);
@@ -153,39 +153,39 @@ impl KeeperMetrics {
     }
 
     /// How many Secrets have the problem of this name.
-    pub fn problem(&self, name: &'static str, count: usize) {
+    pub(super) fn problem(&self, name: &'static str, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.problems.get_or_create(&[("problem", name)]).set(count);
     }
 
     /// An ask has ended.
-    pub fn asked(&self, ask: AskKind, result: AskResult) {
+    pub(super) fn asked(&self, ask: AskKind, result: AskResult) {
         self.asks.get_or_create(&[("ask", ask.into()), ("result", result.into())]).inc();
     }
 
     /// The webhook has acted this many seconds after it was due.
-    pub fn acted_after(&self, seconds: f64) {
+    pub(super) fn acted_after(&self, seconds: f64) {
         self.lateness.observe(seconds);
     }
 
     /// An Event has ended.
-    pub fn event(&self, result: EventResult) {
+    pub(super) fn event(&self, result: EventResult) {
         self.events.inc(result);
     }
 
     /// A workload was looked at in order to restart it.
-    pub fn restart(&self, result: RestartResult) {
+    pub(super) fn restart(&self, result: RestartResult) {
         self.restarts.inc(result);
     }
 
     /// How many Secrets are remembered, and how many are not because of the room that it takes.
-    pub fn remembers(&self, remembered: usize, refused: usize) {
+    pub(super) fn remembers(&self, remembered: usize, refused: usize) {
         self.remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
         self.not_remembered.set(i64::try_from(refused).unwrap_or(i64::MAX));
     }
 
     /// A watch broke.
-    pub fn watch_failed(&self) {
+    pub(super) fn watch_failed(&self) {
         self.watch_errors.inc();
     }
 }

@@ -131,7 +131,7 @@ async fn serve(config: Config) -> Result<(), Error> {
 const PORT: &str = "the webhook's port";
 const CERTIFICATES: &str = "the source of the serving certificate";
 const LEASE: &str = "the watch of the keeper's Lease";
-const HANGUPS: &str = "the ear for SIGHUP";
+const HANGUPS: &str = "the handler of SIGHUP";
 
 /// Waits for a signal, or for a part that ends by itself, then for the connections to end.
 async fn end(
