@@ -73,8 +73,10 @@ fn the_readme_sums_up_what_the_program_prints() {
     }
 }
 
-/// The share of a class's handshakes that failed, in percent with one decimal, as the table has it.
+/// The share of a class's handshakes that failed, with one digit and rounded down, as the table has
+/// it.
 fn share(class: &Value) -> String {
-    let [failures, handshakes] = ["failures", "handshakes"].map(|key| class[key].as_f64().unwrap());
-    if failures == 0.0 { "0".into() } else { format!("{:.1} %", failures * 100.0 / handshakes) }
+    let [failures, handshakes] = ["failures", "handshakes"].map(|key| class[key].as_u64().unwrap());
+    let tenths = failures * 1000 / handshakes;
+    if failures == 0 { "0".into() } else { format!("{}.{} %", tenths / 10, tenths % 10) }
 }
