@@ -69,10 +69,17 @@ impl Access {
 }
 
 impl ControlPlane {
-    /// A client of the administrator. Clients keep their connections in the runtime that made
-    /// them: take a new one for each test that has a runtime of its own.
+    /// The administrator's client of this runtime: clients keep their connections in the one that
+    /// made them.
     pub async fn client(&self) -> Result<kube::Client, Error> {
-        client(self.access.kubeconfig()).await
+        let runtime = tokio::runtime::Handle::current().id();
+        let mut clients = self.clients.lock().await;
+        if let Some(client) = clients.get(&runtime) {
+            return Ok(client.clone());
+        }
+        let client = client(self.access.kubeconfig()).await?;
+        clients.insert(runtime, client.clone());
+        Ok(client)
     }
 
     /// Where the API server listens.

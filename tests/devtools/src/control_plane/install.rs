@@ -1,13 +1,14 @@
 //! Applying the real manifests.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::Path;
-
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::access::{kubectl, send};
@@ -35,9 +36,25 @@ impl ControlPlane {
         patches
             .apply(&mut objects)
             .map_err(|message| Error::Manifests { path: kustomization.to_owned(), message })?;
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
-        let arguments = ["apply", "--server-side", "--validate=strict", "-f", "-"];
-        self.kubectl(&arguments, list.as_bytes()).await.map(drop)
+        for object in &objects {
+            self.apply(object).await?;
+        }
+        Ok(())
+    }
+
+    /// As `kubectl apply --server-side --validate=strict --force-conflicts` does, in a tenth of
+    /// its CPU time.
+    async fn apply(&self, object: &Value) -> Result<(), Error> {
+        let path = path_of(object)
+            .ok_or_else(|| Error::Unexpected("an object without kind or name".into()))?;
+        let query = "fieldManager=kubectl&force=true&fieldValidation=Strict";
+        let kind = Some("application/apply-patch+yaml");
+        let (path, body) = (format!("{path}?{query}"), object.to_string().into_bytes());
+        let answer = send(&self.client().await?, "PATCH", &path, kind, body).await?;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        Err(Error::Unexpected(format!("{path}: {}", answer.body()["message"])))
     }
 
     /// Waits until the API server sends reviews to the webhook: it notices a new registration, or
@@ -84,8 +101,31 @@ impl ControlPlane {
     }
 }
 
-/// Builds a kustomization into its objects.
+/// Where an object is: its kind in the plural, in small letters, below its group.
+fn path_of(object: &Value) -> Option<String> {
+    let version = object["apiVersion"].as_str()?;
+    let root = if version.contains('/') { "apis" } else { "api" };
+    let kind = object["kind"].as_str()?.to_lowercase();
+    let kinds = kind.strip_suffix('y').map_or(format!("{kind}s"), |stem| format!("{stem}ies"));
+    let name = object["metadata"]["name"].as_str()?;
+    let namespace = object["metadata"]["namespace"].as_str();
+    let within = namespace.map_or_else(String::new, |it| format!("namespaces/{it}/"));
+    Some(format!("/{root}/{version}/{within}{kinds}/{name}"))
+}
+
+/// Builds a kustomization into its objects; each once for the life of the process.
 pub async fn render(assets: &Assets, kustomization: &Path) -> Result<Vec<Value>, Error> {
+    static BUILT: Mutex<BTreeMap<PathBuf, Vec<Value>>> = Mutex::const_new(BTreeMap::new());
+    let mut built = BUILT.lock().await;
+    if let Some(objects) = built.get(kustomization) {
+        return Ok(objects.clone());
+    }
+    let objects = build(assets, kustomization).await?;
+    built.insert(kustomization.to_owned(), objects.clone());
+    Ok(objects)
+}
+
+async fn build(assets: &Assets, kustomization: &Path) -> Result<Vec<Value>, Error> {
     let directory = kustomization.display().to_string();
     let yaml = kubectl(&assets.kubectl, None, &["kustomize", &directory], &[]).await?;
     serde_saphyr::from_multiple(&yaml).map_err(|e| Error::Manifests {
@@ -122,6 +162,18 @@ fn find<'v>(objects: &'v mut [Value], kind: &str, name: &str) -> Result<&'v mut 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_is_found_below_its_group() {
+        let policy = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "x", "namespace": "n"},
+        });
+        let path = "/apis/networking.k8s.io/v1/namespaces/n/networkpolicies/x";
+        assert_eq!(path_of(&policy).unwrap(), path);
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}});
+        assert_eq!(path_of(&namespace).unwrap(), "/api/v1/namespaces/n");
+    }
 
     #[test]
     fn the_service_gets_its_address_and_others_stay() {

@@ -1,10 +1,13 @@
 //! Starting etcd and the API server.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::StatusCode;
+use tokio::runtime;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::access::Access;
@@ -66,12 +69,12 @@ impl Options {
 /// A running API server with its etcd; both end, and their directory goes, when this is dropped
 /// or when our process ends in any way.
 // Fields are dropped in this order.
-#[derive(Debug)]
 pub struct ControlPlane {
     controllers: Option<Supervised>,
     api_server: Supervised,
     etcd: Supervised,
     pub(crate) access: Access,
+    pub(crate) clients: Mutex<HashMap<runtime::Id, kube::Client>>,
     pub(crate) cluster_ips: ClusterIps,
     pub(crate) assets: Assets,
     pub(crate) scratch: Scratch,
@@ -103,6 +106,7 @@ impl ControlPlane {
                         api_server,
                         etcd,
                         access,
+                        clients: Mutex::default(),
                         cluster_ips,
                         assets,
                         scratch,
@@ -161,6 +165,12 @@ impl ControlPlane {
     /// The last lines of the API server's log, for error messages.
     pub fn api_server_log_tail(&self) -> String {
         log_tail(self.api_server.log())
+    }
+}
+
+impl std::fmt::Debug for ControlPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ControlPlane").field("access", &self.access).finish_non_exhaustive()
     }
 }
 

@@ -18,6 +18,7 @@ mod install;
 mod launch;
 mod network;
 mod pki;
+mod reset;
 mod supervise;
 mod webhook;
 

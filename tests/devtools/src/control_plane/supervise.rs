@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Error, log_tail};
 
@@ -88,18 +89,21 @@ impl Scratch {
         &self.path
     }
 
-    /// Writes a file that only we can read, and gives its path.
+    /// Writes a file that only we can read, and gives its path. Whoever reads one that is written
+    /// again sees one content or the other.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf, Error> {
         use std::os::unix::fs::OpenOptionsExt;
 
-        let path = self.path.join(name);
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let (path, new) = (self.path.join(name), self.path.join(format!(".{number}.new")));
         File::options()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
-            .open(&path)
+            .open(&new)
             .and_then(|mut file| file.write_all(content.as_ref()))
+            .and_then(|()| std::fs::rename(&new, &path))
             .map_err(Error::file(&path))?;
         Ok(path)
     }
