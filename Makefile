@@ -19,7 +19,7 @@ help: ## Show this list
 .PHONY: demo
 demo: need-rust ## Play a CA rotation on a real API server, without the webhook and with it
 	@sh tests/control-plane/build.sh demo
-	cargo build --locked -p ca-overlap -p devtools --bin ca-overlap --example legacy-certgen --example demo
+	cargo build --locked --workspace --bin ca-overlap --example legacy-certgen --example demo
 	$(TARGET)/debug/examples/demo
 
 .PHONY: clean

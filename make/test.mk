@@ -6,9 +6,10 @@ test: control-plane helm ## Run all tests; the first time, the control plane is 
 
 .PHONY: test-static
 test-static: static control-plane ## Run the tests that start the program with the static one; needs root for an empty root
-	cargo build --locked -p devtools --examples
+	cargo build --locked --workspace --examples
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast \
-		--test shipped --test demo --test rotation -- --include-ignored
+		--test shipped -- --include-ignored
+	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --workspace --no-fail-fast --test it demo:: rotation::
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast --test pure review::
 
 .PHONY: lint
@@ -59,7 +60,7 @@ FAULT_PROGRAMS = -product $(FAULT_PRODUCT) -clock-product $(TARGET)/debug/ca-ove
 
 .PHONY: fault-rig
 fault-rig: need-rust need-go
-	cargo build --locked -p ca-overlap -p devtools --bin ca-overlap --example faulty-webhook
+	cargo build --locked --workspace --bin ca-overlap --example faulty-webhook
 	go -C tests/fault/rig build -o "$(abspath $(TARGET))/fault-rig" .
 
 .PHONY: fault-test
@@ -72,11 +73,11 @@ fault-test-full: fault-rig ## The same with the full totals of docs/reliability.
 
 .PHONY: rollout-test-full
 rollout-test-full: control-plane ## 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
-	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test rotation rollouts -- --nocapture
+	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test it rotation::rollouts -- --nocapture
 
 .PHONY: quiet-full
 quiet-full: control-plane ## Apply the same again every second for ten minutes: nothing may be written
-	CI=true CA_OVERLAP_QUIET=600 cargo test --locked --test keeper quiet:: -- --nocapture
+	CI=true CA_OVERLAP_QUIET=600 cargo test --locked --test it keeper::quiet:: -- --nocapture
 
 .PHONY: mutants
 mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn: a test must notice (half an hour)
@@ -84,7 +85,7 @@ mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn:
 
 .PHONY: corpus
 corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
-	CA_OVERLAP_RECORD=1 cargo test --locked --test api_server corpus
+	CA_OVERLAP_RECORD=1 cargo test --locked --test it api_server::corpus
 
 # A real node: see docs/testing.md. It says which of root, capabilities and packages are missing.
 # One test of it: make node-test NODE_TESTS=handshakes.
@@ -118,7 +119,7 @@ kind-check: $(KIND) ## Check the configuration of kind-test as far as that goes 
 # Images for a node that can pull nothing: the product, and what the suite runs in pods.
 .PHONY: node-images
 node-images: static node-tools packer
-	cargo build --locked -p devtools --example legacy-certgen
+	cargo build --locked --workspace --example legacy-certgen
 	PACK='$(PACK)' ARCH='$(HOST_ARCH)' IMAGES=$(NODE)/images VERSION='$(VERSION)' PRODUCT=$(STATIC) \
 		PEER=$(NODE)/tools/peer CERTGEN=$(TARGET)/debug/examples/legacy-certgen sh tests/cluster/images.sh
 

@@ -15,6 +15,7 @@ mod decision;
 mod docs;
 mod histories;
 mod inspect;
+mod keeper;
 mod manifests;
 mod review;
 mod serving_cert;

@@ -1,7 +1,9 @@
 //! What the tests on a real API server share.
 //!
-//! One control plane and one webhook serve all tests of a test binary; each test has a namespace
-//! of its own. Both end with the process, whatever ends it (`control_plane::supervise`).
+//! Two kinds of control plane. One is *shared*: the webhook is installed, each test has a namespace
+//! of its own, and nobody stops or reconfigures anything. The others are *exclusive*: a test takes
+//! one from a pool, does with it what it likes, and the next test gets it reset. All end with the
+//! process, whatever ends it (`control_plane::supervise`).
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails here")]
@@ -11,6 +13,7 @@ pub mod command;
 pub mod skip;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,7 +21,7 @@ use devtools::control_plane::{
     Assets, ControlPlane, Error, Options, Patches, Spreader, Webhook, WebhookOptions, can_listen,
 };
 use serde_json::json;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
 
 use devtools::secrets::Secrets;
 
@@ -37,57 +40,102 @@ pub fn assets(test: &str) -> Option<Assets> {
     }
 }
 
-/// A control plane without our webhook, shared by the test binary.
-pub async fn plane(test: &str) -> Option<&'static ControlPlane> {
-    static PLANE: OnceCell<ControlPlane> = OnceCell::const_new();
-    let assets = assets(test)?;
-    Some(
-        PLANE
-            .get_or_init(|| async { ControlPlane::start(Options::new(assets)).await.unwrap() })
-            .await,
-    )
+/// How many control planes of tests there are at most, the shared one among them.
+const AT_ONCE: usize = 4;
+
+/// A control plane for one test alone; the next test gets it, reset, when this is dropped.
+#[derive(Debug)]
+pub struct Plane {
+    /// Taken on drop alone.
+    running: Option<ControlPlane>,
+    is_pooled: bool,
+    _permit: SemaphorePermit<'static>,
+}
+
+static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE);
+static IDLE: std::sync::Mutex<Vec<ControlPlane>> = std::sync::Mutex::new(Vec::new());
+
+impl Plane {
+    /// An API server as it comes, with RBAC.
+    pub async fn exclusive(test: &str) -> Option<Self> {
+        let assets = assets(test)?;
+        let permit = PERMITS.acquire().await.unwrap();
+        let idle = IDLE.lock().unwrap().pop();
+        let plane = match idle {
+            Some(plane) => {
+                plane.reset(TEST_LABEL).await.unwrap();
+                plane
+            }
+            None => ControlPlane::start(Options::new(assets)).await.unwrap(),
+        };
+        Some(Self { running: Some(plane), is_pooled: true, _permit: permit })
+    }
+
+    /// One with options, which no other test gets.
+    pub async fn with(options: Options) -> Self {
+        let permit = PERMITS.acquire().await.unwrap();
+        let plane = ControlPlane::start(options).await.unwrap();
+        Self { running: Some(plane), is_pooled: false, _permit: permit }
+    }
+}
+
+impl Deref for Plane {
+    type Target = ControlPlane;
+
+    fn deref(&self) -> &ControlPlane {
+        self.running.as_ref().unwrap()
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        if let Some(plane) = self.running.take().filter(|_| self.is_pooled) {
+            IDLE.lock().unwrap().push(plane);
+        }
+    }
 }
 
 /// A control plane with the real manifests, and the real webhook behind its Service.
+// Fields are dropped in this order: programs end before another test gets the control plane.
 #[derive(Debug)]
 pub struct Cluster {
-    pub plane: ControlPlane,
-    /// The Service's loopback ClusterIP.
-    pub service: Ipv4Addr,
     /// The webhook, unless a test took it away.
     pub webhook: Mutex<Option<Webhook>>,
+    /// The Service's loopback ClusterIP.
+    pub service: Ipv4Addr,
+    pub plane: Plane,
 }
 
-/// The cluster that all tests of the binary share. Tests that stop the webhook, or that count its
-/// calls while others write, start their own: [`Cluster::start`].
+/// The cluster that all tests share. Tests that stop the webhook, or that count its calls while
+/// others write, have one of their own: [`Cluster::start`].
 pub async fn cluster(test: &str) -> Option<&'static Cluster> {
     static CLUSTER: OnceCell<Option<Cluster>> = OnceCell::const_new();
-    CLUSTER
-        .get_or_init(|| async {
-            let assets = assets(test)?;
-            Cluster::start(test, Options::new(assets), &[]).await
-        })
-        .await
-        .as_ref()
-        .or_else(|| skip(test, "no cluster with a webhook on its Service"))
+    let start = || Cluster::start("the shared cluster", &[]);
+    let cluster = CLUSTER.get_or_init(start).await.as_ref();
+    cluster.or_else(|| skip(test, "no cluster with a webhook on its Service"))
 }
 
 impl Cluster {
-    /// Starts one: control plane, overlay, webhook with more `arguments`, registration in force.
-    pub async fn start(test: &str, options: Options, arguments: &[&str]) -> Option<Self> {
-        let cluster = Self::without_webhook(test, options).await?;
+    /// One of the pool, with the overlay, the webhook with more `arguments`, and its registration
+    /// in force.
+    pub async fn start(test: &str, arguments: &[&str]) -> Option<Self> {
+        let cluster = Self::without_webhook(test).await?;
         cluster.start_webhook("webhook", cluster.port_443(), arguments).await.unwrap();
         Some(cluster)
     }
 
     /// The same with nothing behind the Service yet.
-    pub async fn without_webhook(test: &str, options: Options) -> Option<Self> {
-        let plane = ControlPlane::start(options).await.unwrap();
+    pub async fn without_webhook(test: &str) -> Option<Self> {
+        Self::on(Plane::exclusive(test).await?, test, OVERLAY).await
+    }
+
+    /// The same with another overlay, on any control plane.
+    pub async fn on(plane: Plane, test: &str, overlay: &str) -> Option<Self> {
         let service = plane.next_cluster_ip().unwrap();
         if let Err(e) = can_listen(SocketAddr::from((service, 443))) {
             return skip(test, &format!("cannot listen on {service}:443 (needs root): {e}"));
         }
-        let overlay = manifests().join("overlays").join(OVERLAY);
+        let overlay = manifests().join("overlays").join(overlay);
         plane.install(&overlay, Patches { cluster_ip: Some(service), url: None }).await.unwrap();
         Some(Self { plane, service, webhook: Mutex::new(None) })
     }

@@ -1,5 +1,5 @@
 //! Owns a control plane until it is ended or told to exit: the process whose end the tests of the
-//! launcher watch (`tests/control_plane.rs`).
+//! launcher watch (`tests/it/control_plane.rs`).
 
 #![allow(clippy::unwrap_used, reason = "part of a test")]
 

@@ -1,5 +1,5 @@
 //! `ca-overlap inspect` as a user runs it: every rule of lint by an example that triggers it and one
-//! that does not, every form of input, and a Secret read from a real API server.
+//! that does not, and every form of input.
 
 mod examples;
 mod forms;

@@ -1,0 +1,93 @@
+//! The Grafana dashboard: well-formed, found by Grafana's sidecar, and documented in itself.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::root;
+use crate::support;
+
+/// The queries, each with the title of its panel.
+pub fn queries() -> Vec<(String, String)> {
+    let dashboard = dashboard();
+    let mut queries = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            queries.push((text(&panel["title"]), text(&target["expr"])));
+        }
+    }
+    queries
+}
+
+fn text_of_dashboard() -> String {
+    fs::read_to_string(root().join("manifests/components/prometheus/dashboard.json")).unwrap()
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&text_of_dashboard()).unwrap()
+}
+
+#[test]
+fn each_panel_says_what_it_shows_and_stands_alone() {
+    let dashboard = dashboard();
+    let mut ids = BTreeSet::new();
+    let mut cells = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: its id is taken");
+        let place = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+        assert!(place("x") + place("w") <= 24, "{title}: wider than the grid");
+        for y in place("y")..place("y") + place("h") {
+            for x in place("x")..place("x") + place("w") {
+                assert!(cells.insert((x, y)), "{title} covers another panel");
+            }
+        }
+        if panel["type"] == "row" {
+            continue;
+        }
+        let description = panel["description"].as_str().unwrap();
+        assert!(description.len() > 10 && description.ends_with('.'), "{title}: {description}");
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
+        let mut references = BTreeSet::new();
+        for target in panel["targets"].as_array().unwrap() {
+            assert!(references.insert(target["refId"].as_str().unwrap()), "{title}");
+            assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
+        }
+        assert!(!references.is_empty(), "{title} asks nothing");
+    }
+    assert_eq!(dashboard["templating"]["list"][0]["name"], "datasource");
+}
+
+#[test]
+fn every_query_is_balanced_and_has_no_fixed_interval_where_a_rate_is_drawn() {
+    let queries = queries();
+    assert!(queries.len() >= 30, "{}", queries.len());
+    for (title, query) in queries {
+        let count = |c| query.matches(c).count();
+        assert_eq!(count('('), count(')'), "{title}: {query}");
+        assert_eq!(count('{'), count('}'), "{title}: {query}");
+        for rest in query.split('[').skip(1) {
+            let interval = rest.split(']').next().unwrap();
+            assert!(["$__rate_interval", "24h"].contains(&interval), "{title}: {query}");
+        }
+    }
+}
+
+#[test]
+fn the_component_brings_it_with_the_label_that_grafana_looks_for() {
+    let test = "the_component_brings_it_with_the_label_that_grafana_looks_for";
+    let Some(assets) = support::assets(test) else { return };
+    let overlay = root().join("tests/data/monitored");
+    let output = Command::new(&assets.kubectl).arg("kustomize").arg(overlay).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let rendered: Vec<Value> =
+        serde_saphyr::from_multiple(str::from_utf8(&output.stdout).unwrap()).unwrap();
+    let map = rendered.iter().find(|object| object["kind"] == "ConfigMap").expect("a ConfigMap");
+    assert_eq!(map["metadata"]["name"], "ca-overlap-dashboard");
+    assert_eq!(map["metadata"]["namespace"], ca_overlap::names::NAMESPACE);
+    assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], "1");
+    assert_eq!(map["data"]["ca-overlap.json"], text_of_dashboard());
+}

@@ -1,0 +1,126 @@
+//! Asks of the keeper's real `ServiceAccount`, and that they make nobody else the owner of data.
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::StatusCode;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use serde_json::{Value, json};
+
+use super::scene::{NAME, Scene};
+use crate::support::{Cluster, cluster};
+use devtools::secrets::{Answer, MERGE, Secrets};
+
+const KEEPER: &str = "ca-overlap-keeper";
+
+/// The keeper's `ServiceAccount` may patch Secrets, and no more: what it asks, the webhook does.
+pub async fn keeper(cluster: &Cluster, namespace: &str) -> Secrets {
+    let plane = &cluster.plane;
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": KEEPER}});
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": KEEPER},
+        "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["patch"]}],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": KEEPER},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": KEEPER},
+        "subjects": [{"kind": "ServiceAccount", "name": KEEPER, "namespace": "ca-overlap"}],
+    });
+    let roles = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
+    for (path, object) in [
+        ("/api/v1/namespaces/ca-overlap/serviceaccounts".to_owned(), account),
+        (format!("{roles}/roles"), role),
+        (format!("{roles}/rolebindings"), binding),
+    ] {
+        // It may be there already, from another test.
+        let made = plane.json("POST", &path, &object).await;
+        assert!(made.is_ok() || made.unwrap_err().to_string().contains("409"), "{path}");
+    }
+    let file = plane.service_account_kubeconfig("ca-overlap", KEEPER).await.unwrap();
+    let kubeconfig = Kubeconfig::read_from(file).unwrap();
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+    Secrets::new(kube::Client::try_from(config).unwrap(), namespace.to_owned())
+}
+
+pub async fn ask(keeper: &Secrets, text: &str) -> Answer {
+    let patch = json!({"metadata": {"annotations": {"ca-overlap.dev/ask": text}}});
+    keeper.patch(NAME, MERGE, "fieldManager=ca-overlap-keeper", &patch).await
+}
+
+/// As Helm 4 applies: not forced.
+async fn apply(scene: &Scene, bundle: &str) -> Answer {
+    let leaf = scene.leaf("X");
+    let object = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME}, "type": "Opaque",
+        "data": {
+            "ca.crt": BASE64_STANDARD.encode(scene.pem(bundle)),
+            "tls.crt": BASE64_STANDARD.encode(leaf.pem),
+            "tls.key": BASE64_STANDARD.encode(leaf.key),
+        },
+    });
+    scene.secrets.apply(NAME, "helm", false, &object).await
+}
+
+fn owners(answer: &Answer) -> Vec<Value> {
+    owners_of(answer, "f:ca.crt")
+}
+
+/// Who manages a value of `data`.
+pub fn owners_of(answer: &Answer, key: &str) -> Vec<Value> {
+    let managers = answer.body["metadata"]["managedFields"].as_array().unwrap();
+    let owns = |m: &&Value| m["fieldsV1"]["f:data"].get(key).is_some();
+    managers.iter().filter(owns).map(|m| m["manager"].clone()).collect()
+}
+
+#[tokio::test]
+async fn an_apply_that_is_not_forced_never_conflicts_after_a_repair_or_a_retirement() {
+    let Some(cluster) = cluster("asks").await else { return };
+    let scene = Scene::new(cluster.namespace("asks").await);
+    let keeper = keeper(cluster, &scene.secrets.namespace).await;
+    apply(&scene, "CA2").await.ok();
+    let der = BASE64_STANDARD.encode(&scene.ca("CA1").der);
+    let answer = ask(&keeper, &format!("repair {der} #1")).await.ok();
+    assert_eq!(scene.shown(&answer), "CA2 CA1*");
+    assert_eq!(
+        (answer.annotation("ca-overlap.dev/ask"), owners(&answer)),
+        (None, vec!["helm".into()])
+    );
+    assert!(answer.annotation("ca-overlap.dev/carried").unwrap().contains("until"));
+    // The same again, a re-apply, a rotation.
+    for (bundle, expected) in [("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")] {
+        assert_eq!(scene.shown(&apply(&scene, bundle).await.ok()), expected);
+    }
+    // CA2 is over a second after the rotation; asks before that change nothing.
+    scene.annotate(json!({"ca-overlap.dev/window": "1s"})).await;
+    let mut number = 2;
+    let answer = loop {
+        let answer = ask(&keeper, &format!("retire #{number}")).await.ok();
+        assert_eq!(answer.annotation("ca-overlap.dev/ask"), None);
+        if scene.shown(&answer) != "CA3 CA2*" {
+            break answer;
+        }
+        number += 1;
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    assert_eq!((scene.shown(&answer).as_str(), owners(&answer)), ("CA3", vec!["helm".into()]));
+    scene.annotate(json!({"ca-overlap.dev/window": null})).await;
+    assert_eq!(scene.shown(&apply(&scene, "CA4").await.ok()), "CA4 CA3*");
+    assert_eq!(scene.shown(&apply(&scene, "CA4").await.ok()), "CA4 CA3*");
+}
+
+#[tokio::test]
+async fn an_ask_of_anyone_else_is_removed_and_warned_of() {
+    let Some(cluster) = cluster("asks-of-others").await else { return };
+    let scene = Scene::new(cluster.namespace("asks-of-others").await);
+    apply(&scene, "CA2").await.ok();
+    let der = BASE64_STANDARD.encode(&scene.ca("CA1").der);
+    let answer = ask(&scene.secrets, &format!("repair {der}")).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(
+        (scene.shown(&answer).as_str(), answer.annotation("ca-overlap.dev/ask")),
+        ("CA2", None)
+    );
+    assert!(answer.warnings.iter().any(|w| w.contains("keeper alone")), "{:?}", answer.warnings);
+}

@@ -1,0 +1,122 @@
+//! Generators that read back what they wrote, each with its own idea of `ca.crt`.
+
+use base64::prelude::*;
+use serde_json::json;
+
+use super::scene::{NAME, Scene};
+use crate::support::cluster;
+use devtools::certs::{self, Identity, sha256};
+use devtools::secrets::{Answer, MERGE, Secrets, secret};
+
+fn blocks(text: &str) -> Vec<String> {
+    text.split_inclusive("-----END CERTIFICATE-----\n").map(str::to_owned).collect()
+}
+
+/// Bundles by itself, new first, never prunes, and rotates again whenever the stored data is not
+/// what it wrote (as `CockroachDB`'s self-signer, by a hash of its own data).
+#[tokio::test]
+async fn one_that_hashes_its_own_data_is_never_disturbed() {
+    let Some(cluster) = cluster("hashing").await else { return };
+    let secrets = cluster.namespace("hashing").await;
+    let mut bundle = certs::ca_named("self-signer").pem;
+    let object = |bundle: &str| {
+        let mut object = secret(NAME, "Opaque", &[("ca.crt", bundle.as_bytes())]);
+        object["metadata"]["annotations"] = json!({"hash": sha256(bundle.as_bytes())});
+        object
+    };
+    secrets.create(&object(&bundle)).await.ok();
+    for _ in 0..10 {
+        bundle = certs::ca_named("self-signer").pem + &bundle;
+        let stored = secrets.put(NAME, &object(&bundle)).await.ok();
+        let hash = sha256(&stored.data("ca.crt").unwrap());
+        assert_eq!(Some(hash.as_str()), stored.annotation("hash"));
+    }
+    assert_eq!(blocks(&bundle).len(), 11);
+}
+
+/// Reads the first block only and makes a new CA whenever that is not the one of its key (as OPA's
+/// cert-controller). `ca.key` stands beside `tls.crt`, so the Secret is bundled.
+#[tokio::test]
+async fn one_that_reads_the_first_block_keeps_its_ca() {
+    let Some(cluster) = cluster("first-block").await else { return };
+    let secrets = cluster.namespace("first-block").await;
+    let object = |ca: &Identity| {
+        let leaf = ca.leaf("webhook");
+        let key = ca.key.clone();
+        let data = [
+            ("ca.crt", ca.pem.as_bytes()),
+            ("ca.key", key.as_bytes()),
+            ("tls.crt", leaf.pem.as_bytes()),
+            ("tls.key", leaf.key.as_bytes()),
+        ];
+        secret(NAME, "Opaque", &data)
+    };
+    secrets.create(&object(&certs::ca_named("cert"))).await.ok();
+    let mut previous = secrets.get(NAME).await.pem("ca.crt");
+    for _ in 0..3 {
+        let ca = certs::ca_named("cert");
+        let stored = secrets.put(NAME, &object(&ca)).await.ok();
+        let found = blocks(&stored.pem("ca.crt"));
+        assert_eq!(found[0], ca.pem, "what it reads back is the CA of its key");
+        assert_eq!(found[1..], [previous], "and its readers trust the one before");
+        previous = ca.pem;
+    }
+}
+
+/// Takes the last block as the root, from a Secret with `ca.key` and no leaf (as cilium's certgen).
+/// Bundled, it would hand out the old root beside leafs of the new one.
+#[tokio::test]
+async fn one_that_takes_the_last_block_as_root_is_left_alone() {
+    let Some(cluster) = cluster("last-block").await else { return };
+    let secrets = cluster.namespace("last-block").await;
+    let object = |ca: &Identity| {
+        let key = ca.key.clone();
+        secret(NAME, "Opaque", &[("ca.crt", ca.pem.as_bytes()), ("ca.key", key.as_bytes())])
+    };
+    secrets.create(&object(&certs::ca_named("Cilium CA"))).await.ok();
+    for _ in 0..3 {
+        let ca = certs::ca_named("Cilium CA");
+        let stored = secrets.put(NAME, &object(&ca)).await.ok();
+        assert_eq!(blocks(&stored.pem("ca.crt")).last(), Some(&ca.pem));
+        assert_eq!(blocks(&stored.pem("ca.crt")).len(), 1);
+    }
+}
+
+/// Reads, changes, writes back: what we carry comes back to us as if it were its own.
+#[tokio::test]
+async fn one_that_edits_what_it_reads_makes_nothing_grow() {
+    let Some(cluster) = cluster("read-modify-write").await else { return };
+    let scene = Scene::new(cluster.namespace("read-modify-write").await);
+    scene.create("CA1", None).await;
+    for bundle in ["CA2", "CA3", "CA4", "CA1", "CA2"] {
+        scene.put(bundle).await;
+        for n in 0..3 {
+            let mut stored = scene.secrets.get(NAME).await.ok().body;
+            stored["metadata"]["labels"]["edit"] = format!("{bundle}-{n}").into();
+            scene.secrets.put(NAME, &stored).await.ok();
+        }
+        assert_eq!(blocks(&scene.secrets.get(NAME).await.pem("ca.crt")).len(), 2);
+    }
+}
+
+/// A controller that writes its desired state again and again (as ECK): no write, no event.
+///
+/// One field manager: with two that wrote within the same second, the API server sorts their
+/// entries anew when one of them writes in a later second, and stores that once, with or without
+/// us.
+#[tokio::test]
+async fn a_loop_that_writes_its_desired_state_moves_nothing() {
+    let Some(cluster) = cluster("loop").await else { return };
+    let scene = Scene::new(cluster.namespace("loop").await);
+    scene.create("CA1", None).await;
+    let desired = json!({"data": {"ca.crt": BASE64_STANDARD.encode(scene.pem("CA2"))}});
+    let first = scene.secrets.patch(NAME, MERGE, "", &desired).await.ok();
+    for _ in 0..50 {
+        let again = write_again(&scene.secrets, &desired).await;
+        assert_eq!(again.resource_version(), first.resource_version());
+    }
+}
+
+async fn write_again(secrets: &Secrets, desired: &serde_json::Value) -> Answer {
+    secrets.patch(NAME, MERGE, "", desired).await.ok()
+}

@@ -1,0 +1,16 @@
+//! On a real API server, through the real registration: Service, caBundle, RBAC, `ServiceAccount`.
+
+mod asks;
+mod availability;
+mod canary;
+mod concurrency;
+mod corpus;
+mod generators;
+mod guards;
+mod limits;
+mod quiet;
+mod scene;
+mod stage_ends;
+mod staged;
+mod table;
+mod verbs;

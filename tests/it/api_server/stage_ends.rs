@@ -1,0 +1,218 @@
+//! Each way in which a stage ends, on a real API server; and the same while the webhook lies dead
+//! between staging and promotion. Whatever happens the pair in service is whole, it is the one that
+//! is meant, and no key stays behind.
+
+use base64::prelude::*;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::asks::{ask, keeper, owners_of};
+use super::scene::{NAME, Scene};
+use super::staged::{apply, grant_and_lease, pairs, staged, values};
+use crate::support::Cluster;
+use devtools::certs::Identity;
+use devtools::certs::sha256;
+use devtools::secrets::{Answer, MERGE};
+
+/// What happens to a Secret in which a leaf of CA2 waits, while one of CA1 serves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    /// The keeper asks to promote.
+    Promoted,
+    /// The generator applies the waiting pair again.
+    AppliedAgain,
+    /// It PUTs it as a fresh object, without anything of ours.
+    PutAgain,
+    /// It goes back to the pair in service.
+    WrittenBack,
+    /// It rotates once more, by an apply.
+    RotatedAgain,
+    /// Another leaf alone.
+    LeafAlone,
+    /// A person changes the mode,
+    Mode,
+    /// distrusts the CA of the leaf in service,
+    Distrust,
+    /// makes the Secret immutable,
+    Immutable,
+    /// removes `ca.crt`,
+    NoCa,
+    /// adds a keystore,
+    OtherKey,
+    /// or removes the key that waits.
+    HalfAPair,
+}
+
+impl End {
+    const ALL: [Self; 12] = [
+        Self::Promoted,
+        Self::AppliedAgain,
+        Self::PutAgain,
+        Self::WrittenBack,
+        Self::RotatedAgain,
+        Self::LeafAlone,
+        Self::Mode,
+        Self::Distrust,
+        Self::Immutable,
+        Self::NoCa,
+        Self::OtherKey,
+        Self::HalfAPair,
+    ];
+
+    /// Whether the stage goes on when the webhook sees it: with the same pair, or another one.
+    fn goes_on(self, it: &Staged) -> Option<&Identity> {
+        match self {
+            Self::AppliedAgain | Self::PutAgain | Self::HalfAPair => Some(&it.new),
+            Self::RotatedAgain => Some(&it.third),
+            _ => None,
+        }
+    }
+
+    /// The pair that serves in the end. `is_seen`: by the webhook, when it happened.
+    fn served(self, it: &Staged, is_seen: bool) -> &Identity {
+        match self {
+            Self::WrittenBack => &it.old,
+            // Of a pair that is not whole any more nothing can be promoted.
+            Self::HalfAPair if !is_seen => &it.old,
+            Self::RotatedAgain | Self::LeafAlone => &it.third,
+            _ => &it.new,
+        }
+    }
+
+    async fn happens(self, it: &Staged) -> Answer {
+        let scene = &it.scene;
+        let patch = |patch: Value| async move {
+            scene.secrets.patch(NAME, MERGE, "fieldManager=person", &patch).await.ok()
+        };
+        let encoded = |text: &str| BASE64_STANDARD.encode(text);
+        match self {
+            Self::Promoted => {
+                let print = sha256(it.new.pem.as_bytes());
+                ask(&it.keeper, &format!("promote {print} #1")).await.ok()
+            }
+            Self::AppliedAgain => apply(scene, "CA2", &it.new).await,
+            Self::PutAgain => scene.secrets.put(NAME, &scene.fresh("CA2", &it.new)).await.ok(),
+            Self::WrittenBack => scene.secrets.put(NAME, &scene.fresh("CA1", &it.old)).await.ok(),
+            Self::RotatedAgain => apply(scene, "CA3", &it.third).await,
+            Self::LeafAlone => {
+                let (crt, key) = (encoded(&it.third.pem), encoded(&it.third.key));
+                patch(json!({"data": {"tls.crt": crt, "tls.key": key}})).await
+            }
+            Self::Mode => {
+                patch(json!({"metadata": {"labels": {"ca-overlap.dev/mode": "bundle"}}})).await
+            }
+            Self::Distrust => {
+                let print = sha256(&scene.ca("CA1").der);
+                patch(json!({"metadata": {"annotations": {"ca-overlap.dev/distrust": print}}}))
+                    .await
+            }
+            Self::Immutable => patch(json!({"immutable": true})).await,
+            Self::NoCa => patch(json!({"data": {"ca.crt": null}})).await,
+            Self::OtherKey => patch(json!({"data": {"keystore.p12": encoded("store")}})).await,
+            Self::HalfAPair => patch(json!({"data": {"pending.tls.key": null}})).await,
+        }
+    }
+}
+
+/// A Secret of its own.
+struct Staged {
+    scene: Scene,
+    keeper: devtools::secrets::Secrets,
+    old: Identity,
+    new: Identity,
+    third: Identity,
+}
+
+impl Staged {
+    /// `third` is of CA2 where it comes alone.
+    async fn begin(cluster: &Cluster, end: End) -> Self {
+        let (scene, old, new) = staged(cluster).await;
+        let keeper = keeper(cluster, &scene.secrets.namespace).await;
+        let third = scene.leaf(if end == End::RotatedAgain { "CA3" } else { "CA2" });
+        Self { scene, keeper, old, new, third }
+    }
+
+    /// Something happens to it that changes nothing; an immutable one takes it as well.
+    async fn touch(&self) -> Answer {
+        let touch = json!({"metadata": {"labels": {"ca-overlap.dev/phase": "touched"}}});
+        self.scene.secrets.patch(NAME, MERGE, "", &touch).await.ok()
+    }
+}
+
+/// A whole pair, no other, and no sign of a stage.
+fn is_over(answer: &Answer, served: &Identity, what: &str) {
+    assert_eq!(pairs(answer), values(served, None), "{what}");
+    assert_eq!(answer.annotation("ca-overlap.dev/staged"), None, "{what}");
+    assert_ne!(answer.label("ca-overlap.dev/phase"), Some("staged"), "{what}");
+    assert_eq!(answer.annotation("ca-overlap.dev/ask"), None, "{what}");
+}
+
+#[tokio::test]
+async fn every_end_of_a_stage_leaves_a_whole_pair_and_no_key() {
+    let test = "every_end_of_a_stage_leaves_a_whole_pair_and_no_key";
+    let Some(cluster) = Cluster::without_webhook(test).await else { return };
+    grant_and_lease(&cluster).await;
+    cluster.start_webhook("webhook", cluster.port_443(), &["--staged"]).await.unwrap();
+
+    // The webhook sees it.
+    for end in End::ALL {
+        let it = Staged::begin(&cluster, end).await;
+        let answer = end.happens(&it).await;
+        if let Some(waiting) = end.goes_on(&it) {
+            assert_eq!(pairs(&answer), values(&it.old, Some(waiting)), "{end:?}");
+            // A person ends it.
+            End::Mode.happens(&it).await;
+        }
+        let stored = it.scene.secrets.get(NAME).await.ok();
+        is_over(&stored, end.served(&it, true), &format!("{end:?}, seen"));
+        if end == End::Promoted {
+            assert_eq!(owners_of(&stored, "f:tls.crt"), [Value::from("helm")]);
+        }
+    }
+
+    // It is killed while a leaf waits, and hears of it only when it is back.
+    let mut waiting = Vec::new();
+    for end in End::ALL {
+        waiting.push((end, Staged::begin(&cluster, end).await));
+    }
+    let mut webhook = cluster.webhook.lock().await.take().unwrap();
+    webhook.process().signal("KILL");
+    drop(webhook);
+    for (end, it) in &waiting {
+        let answer = end.happens(it).await;
+        let key = answer.data("pending.tls.key").is_some();
+        assert_eq!(
+            key,
+            !matches!(end, End::PutAgain | End::WrittenBack | End::HalfAPair),
+            "{end:?}"
+        );
+    }
+    cluster.start_webhook("webhook", cluster.port_443(), &["--staged"]).await.unwrap();
+    for (end, it) in &waiting {
+        missed(*end, it).await;
+    }
+}
+
+/// What is made of it by the first writes that are seen.
+async fn missed(end: End, it: &Staged) {
+    let what = format!("{end:?}, missed");
+    let mut stored = it.touch().await;
+    if end == End::Promoted {
+        // What was asked of nobody is not done; whoever asks again is heard.
+        assert_eq!(pairs(&stored), values(&it.old, Some(&it.new)), "{what}");
+        assert_eq!(stored.annotation("ca-overlap.dev/ask"), None);
+        let print = sha256(it.new.pem.as_bytes());
+        stored = ask(&it.keeper, &format!("promote {print} #2")).await.ok();
+    }
+    if end == End::Immutable {
+        // Nobody may change its data any more, nor can it hold what it did not hold before.
+        let patch = json!({"data": {"pending.tls.key": null}});
+        let refused = it.scene.secrets.patch(NAME, MERGE, "", &patch).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(pairs(&stored), values(&it.old, Some(&it.new)), "{what}");
+        return;
+    }
+    is_over(&stored, end.served(it, false), &what);
+    let again = it.touch().await;
+    assert_eq!(pairs(&again), pairs(&stored), "{what}: and so it stays");
+}

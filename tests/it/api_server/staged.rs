@@ -1,0 +1,141 @@
+//! Staged mode on a real API server: a real Lease, asks of the keeper's real `ServiceAccount`, and
+//! a generator that applies without force.
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::asks::{ask, keeper, owners_of};
+use super::scene::{NAME, Scene};
+use crate::support::Cluster;
+use devtools::certs::Identity;
+use devtools::certs::sha256;
+use devtools::secrets::{Answer, MERGE};
+
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/ca-overlap/leases";
+
+/// The Lease of a keeper that has just renewed it, and the right to watch it.
+pub async fn grant_and_lease(cluster: &Cluster) {
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/ca-overlap";
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "lease"},
+        "rules": [{
+            "apiGroups": ["coordination.k8s.io"], "resources": ["leases"],
+            "resourceNames": ["ca-overlap-keeper"], "verbs": ["get", "list", "watch"],
+        }],
+    });
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "lease"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "lease"},
+        "subjects": [
+            {"kind": "ServiceAccount", "name": "ca-overlap-webhook", "namespace": "ca-overlap"},
+        ],
+    });
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "ca-overlap-keeper"},
+        "spec": {
+            "holderIdentity": "one", "leaseDurationSeconds": 3600,
+            "renewTime": format!("{:.6}", Timestamp::now()),
+        },
+    });
+    for (path, object) in [
+        (format!("{roles}/roles"), role),
+        (format!("{roles}/rolebindings"), binding),
+        (LEASES.to_owned(), lease),
+    ] {
+        cluster.plane.json("POST", &path, &object).await.unwrap();
+    }
+}
+
+/// As Helm 4 applies: not forced.
+pub async fn apply(scene: &Scene, ca: &str, leaf: &Identity) -> Answer {
+    let object = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": NAME, "labels": {"ca-overlap.dev/mode": "staged"}},
+        "data": {
+            "ca.crt": BASE64_STANDARD.encode(scene.pem(ca)),
+            "tls.crt": BASE64_STANDARD.encode(&leaf.pem),
+            "tls.key": BASE64_STANDARD.encode(&leaf.key),
+        },
+    });
+    scene.secrets.apply(NAME, "helm", false, &object).await.ok()
+}
+
+pub fn pairs(answer: &Answer) -> [String; 4] {
+    ["tls.crt", "tls.key", "pending.tls.crt", "pending.tls.key"].map(|key| answer.pem(key))
+}
+
+pub fn values(served: &Identity, waiting: Option<&Identity>) -> [String; 4] {
+    let waiting = waiting.map(|leaf| [leaf.pem.clone(), leaf.key.clone()]);
+    let [crt, key] = waiting.unwrap_or_default();
+    [served.pem.clone(), served.key.clone(), crt, key]
+}
+
+/// A Secret whose rotation is staged. Until the webhook has heard of the Lease, nothing is.
+pub async fn staged(cluster: &Cluster) -> (Scene, Identity, Identity) {
+    loop {
+        let scene = Scene::new(cluster.namespace("staged").await);
+        let (old, new) = (scene.leaf("CA1"), scene.leaf("CA2"));
+        apply(&scene, "CA1", &old).await;
+        let answer = apply(&scene, "CA2", &new).await;
+        assert_eq!(answer.pem("ca.crt"), scene.pem("CA2 CA1"));
+        if answer.label("ca-overlap.dev/phase") == Some("staged") {
+            assert_eq!(pairs(&answer), values(&old, Some(&new)));
+            return (scene, old, new);
+        }
+        assert_eq!(pairs(&answer), values(&new, None));
+        assert!(answer.warnings.iter().any(|w| w.contains("Lease")), "{:?}", answer.warnings);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_staged_rotation_is_promoted_without_a_conflict_and_ends_with_the_lease() {
+    let Some(cluster) = Cluster::without_webhook("staged").await else { return };
+    grant_and_lease(&cluster).await;
+    cluster.start_webhook("webhook", cluster.port_443(), &["--staged"]).await.unwrap();
+    let (scene, _, new) = staged(&cluster).await;
+    let keeper = keeper(&cluster, &scene.secrets.namespace).await;
+
+    let before = scene.secrets.get(NAME).await.ok();
+    let again = apply(&scene, "CA2", &new).await;
+    assert_eq!(again.resource_version(), before.resource_version(), "a re-apply is no write");
+
+    let promote = format!("promote {} #1", sha256(new.pem.as_bytes()));
+    let answer = ask(&keeper, &promote).await.ok();
+    assert_eq!(pairs(&answer), values(&new, None));
+    assert_eq!(scene.shown(&answer), "CA2 CA1*");
+    for key in ["f:ca.crt", "f:tls.crt", "f:tls.key"] {
+        assert_eq!(owners_of(&answer, key), [Value::from("helm")], "{key}");
+    }
+    let again = apply(&scene, "CA2", &new).await;
+    assert_eq!(again.resource_version(), answer.resource_version(), "nor a conflict");
+
+    // The next one waits, until the keeper is gone.
+    let next = scene.leaf("CA3");
+    let answer = apply(&scene, "CA3", &next).await;
+    assert_eq!(pairs(&answer), values(&new, Some(&next)));
+    let lease = format!("{LEASES}/ca-overlap-keeper");
+    cluster.plane.json("DELETE", &lease, &Value::Null).await.unwrap();
+    let mut number = 0;
+    let answer = loop {
+        number += 1;
+        let touch = json!({"metadata": {"labels": {"touched": number.to_string()}}});
+        let answer = scene.secrets.patch(NAME, MERGE, "", &touch).await.ok();
+        if answer.label("ca-overlap.dev/phase") != Some("staged") {
+            break answer;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(pairs(&answer), values(&next, None));
+    assert_eq!(answer.annotation("ca-overlap.dev/staged"), None);
+    assert_eq!(scene.shown(&answer), "CA3 CA2*");
+    let key = new.key.lines().nth(1).unwrap();
+    let log = cluster.webhook.lock().await.as_ref().unwrap().log().to_owned();
+    assert!(!std::fs::read_to_string(log).unwrap().contains(key), "no key in the log");
+}

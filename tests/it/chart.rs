@@ -1,0 +1,121 @@
+//! The Helm chart on a real API server: installed, upgraded, put over the kustomization's objects,
+//! uninstalled. What the webhook writes into its objects stays there.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use ca_overlap::names;
+use devtools::control_plane::{ControlPlane, Options};
+use serde_json::{Value, json};
+
+use crate::helm;
+use crate::support::{self, Plane};
+
+const SECRET: &str = "/api/v1/namespaces/ca-overlap/secrets/ca-overlap-ca";
+const REGISTRATION: &str =
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/ca-overlap";
+const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/ca-overlap/deployments/ca-overlap-webhook";
+const CLUSTER_ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles?labelSelector=app.kubernetes.io/name%3Dca-overlap";
+
+#[tokio::test]
+async fn an_upgrade_keeps_our_ca_and_the_ca_bundle() {
+    let Some((plane, helm)) = start("an_upgrade_keeps_our_ca_and_the_ca_bundle").await else {
+        return;
+    };
+    run(&plane, &helm, "install", &["--create-namespace", "--set", "keeper.enabled=true"]);
+    let encoded = as_the_webhook_does(&plane).await;
+
+    for values in ["registration.optIn=true", "registration.timeoutSeconds=5,webhook.replicas=3"] {
+        run(&plane, &helm, "upgrade", &["--reset-values", "--set", values]);
+        assert_kept(&plane, &encoded).await;
+    }
+    let registration = get(&plane, REGISTRATION).await;
+    assert_eq!(registration["webhooks"][0]["timeoutSeconds"], 5);
+    assert_eq!(get(&plane, DEPLOYMENT).await["spec"]["replicas"], 3);
+    let roles = get(&plane, CLUSTER_ROLES).await;
+    assert_eq!(roles["items"].as_array().map(Vec::len), Some(1), "the keeper's went with it");
+}
+
+#[tokio::test]
+async fn the_chart_takes_over_from_the_kustomization() {
+    let Some((plane, helm)) = start("the_chart_takes_over_from_the_kustomization").await else {
+        return;
+    };
+    let base = support::manifests().join("base").display().to_string();
+    plane.kubectl(&["apply", "--server-side", "-k", &base], &[]).await.unwrap();
+    let encoded = as_the_webhook_does(&plane).await;
+    let before = get(&plane, DEPLOYMENT).await;
+
+    run(&plane, &helm, "install", &["--take-ownership", "--force-conflicts"]);
+    assert_kept(&plane, &encoded).await;
+    let after = get(&plane, DEPLOYMENT).await;
+    assert_eq!(after["spec"], before["spec"], "no pod is replaced");
+}
+
+#[tokio::test]
+async fn an_uninstall_leaves_nothing_that_is_in_the_way() {
+    let Some((plane, helm)) = start("an_uninstall_leaves_nothing_that_is_in_the_way").await else {
+        return;
+    };
+    let everything = ["--create-namespace", "--set", "keeper.enabled=true,staged.enabled=true"];
+    run(&plane, &helm, "install", &everything);
+    as_the_webhook_does(&plane).await;
+    assert_eq!(get(&plane, CLUSTER_ROLES).await["items"].as_array().map(Vec::len), Some(2));
+
+    run(&plane, &helm, "uninstall", &[]);
+    let label = ["-l", "app.kubernetes.io/name=ca-overlap"];
+    for kinds in [
+        "mutatingwebhookconfigurations,clusterroles,clusterrolebindings",
+        "deployments,services,secrets,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets",
+    ] {
+        let all = ["get", kinds, "--all-namespaces", "--output=name"];
+        let left = plane.kubectl(&[&all[..], &label].concat(), &[]).await.unwrap();
+        assert_eq!(left.trim(), "");
+    }
+}
+
+/// A control plane, and a helm to install with.
+async fn start(test: &str) -> Option<(Plane, PathBuf)> {
+    let helm = helm::find()?;
+    let assets = support::assets(test)?;
+    // Helm takes over nothing, not even what a reset leaves.
+    Some((Plane::with(Options::new(assets)).await, helm))
+}
+
+/// One command of helm on the release.
+fn run(plane: &ControlPlane, helm: &Path, subcommand: &str, arguments: &[&str]) {
+    let mut command = helm::command(helm, subcommand);
+    command.arg("ca-overlap");
+    if subcommand != "uninstall" {
+        command.arg(helm::chart());
+    }
+    command.args(["--namespace", names::NAMESPACE]).args(arguments);
+    let output = command.env("KUBECONFIG", plane.admin_kubeconfig()).output().expect("helm");
+    assert!(output.status.success(), "helm {subcommand}: {}", helm::said(&output));
+}
+
+/// Fills the CA Secret and the caBundle, and gives back what is in both.
+async fn as_the_webhook_does(plane: &ControlPlane) -> String {
+    let encoded = BASE64_STANDARD.encode(devtools::certs::ca_named("ca-overlap").pem);
+    let mut secret = get(plane, SECRET).await;
+    assert!(secret.get("data").is_none(), "the Secret is shipped empty");
+    secret["data"] = json!({ names::CA_CRT: encoded });
+    plane.json("PUT", SECRET, &secret).await.unwrap();
+    let ca_bundle = "/webhooks/0/clientConfig/caBundle";
+    let patch = json!([{"op": "add", "path": ca_bundle, "value": encoded}]).to_string();
+    let registration = ["patch", "mutatingwebhookconfiguration", names::WEBHOOK_CONFIGURATION];
+    let arguments = [&registration[..], &["--type=json", "-p", &patch]].concat();
+    plane.kubectl(&arguments, &[]).await.unwrap();
+    encoded
+}
+
+async fn assert_kept(plane: &ControlPlane, encoded: &str) {
+    assert_eq!(get(plane, SECRET).await["data"][names::CA_CRT], encoded);
+    let registration = get(plane, REGISTRATION).await;
+    assert_eq!(registration["webhooks"][0]["clientConfig"]["caBundle"], encoded);
+}
+
+async fn get(plane: &ControlPlane, path: &str) -> Value {
+    plane.json("GET", path, &Value::Null).await.unwrap()
+}

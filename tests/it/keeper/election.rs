@@ -1,0 +1,114 @@
+//! Two replicas: one acts, and no other before that one has stopped.
+
+use ca_overlap::names;
+use serde_json::{Value, json};
+
+use super::scene::{Keeper, ROLE, Rotation, Scene, eventually, past};
+
+#[tokio::test]
+async fn when_the_leader_is_killed_the_standby_finishes() {
+    let test = "when_the_leader_is_killed_the_standby_finishes";
+    let Some(scene) = Scene::start(test).await else { return };
+    let secrets = scene.cluster.namespace(test).await;
+    let mut keepers = [scene.keeper("keeper-0", &[]).await, scene.keeper("keeper-1", &[]).await];
+    for keeper in &mut keepers {
+        keeper.ready().await;
+    }
+    // Deadlines all along the time in which the leader dies.
+    let mut rotations = Vec::new();
+    for number in 0..12 {
+        let window = format!("{}s", 2 + number / 2);
+        let annotations = json!({names::WINDOW: window});
+        let mut rotation = Rotation::begin(&secrets, &format!("r{number}"), annotations).await;
+        rotation.rotate().await;
+        rotations.push(rotation);
+    }
+    let leader = eventually("a leader", async || scene.holder().await).await;
+    let (mut killed, survivor): (Vec<Keeper>, Vec<Keeper>) =
+        keepers.into_iter().partition(|keeper| keeper.identity == leader);
+    assert!(!survivor[0].is_leader().await, "two leaders");
+    eventually("the first is retired", async || {
+        let over = futures::future::join_all(rotations.iter().map(Rotation::is_over)).await;
+        over.iter().any(Option::is_some).then_some(())
+    })
+    .await;
+    killed[0].process.signal("KILL");
+    for rotation in &rotations {
+        rotation.over().await;
+        assert_eq!(rotation.data_managers().await, ["helm"]);
+    }
+    survivor[0].leads(true).await;
+    assert_eq!(scene.holder().await.as_deref(), Some(&*survivor[0].identity));
+    println!("the survivor retired {}", survivor[0].asks("retire", "done").await);
+}
+
+#[tokio::test]
+async fn a_leader_that_cannot_renew_stops_by_its_own_clock() {
+    let test = "a_leader_that_cannot_renew_stops_by_its_own_clock";
+    let Some(scene) = Scene::start(test).await else { return };
+    let secrets = scene.cluster.namespace(test).await;
+    let keeper = scene.leading_keeper(&[]).await;
+    let role = scene.cluster.plane.json("GET", ROLE, &Value::Null).await.unwrap();
+    let mut revoked = role.clone();
+    revoked["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
+    scene.cluster.plane.json("PUT", ROLE, &revoked).await.unwrap();
+    keeper.leads(false).await;
+    // It is still the holder by name, and still sees what becomes due.
+    assert_eq!(scene.holder().await.as_deref(), Some("keeper-0"));
+    let mut rotation = Rotation::begin(&secrets, "envoy", json!({names::WINDOW: "1s"})).await;
+    let rotated = rotation.rotate().await;
+    let record = rotated.annotation(names::CARRIED).unwrap();
+    let record: Value = serde_json::from_str(record).unwrap();
+    past(record[0]["until"].as_str().unwrap()).await;
+    assert!(rotation.is_over().await.is_none());
+    assert!(keeper.asks("retire", "done").await < 1.0);
+
+    let role = {
+        let mut current = scene.cluster.plane.json("GET", ROLE, &Value::Null).await.unwrap();
+        current["rules"] = role["rules"].clone();
+        current
+    };
+    scene.cluster.plane.json("PUT", ROLE, &role).await.unwrap();
+    rotation.over().await;
+    assert!(keeper.is_leader().await);
+}
+
+#[tokio::test]
+async fn while_the_api_server_is_away_nobody_leads_and_afterwards_all_goes_on() {
+    let test = "while_the_api_server_is_away_nobody_leads_and_afterwards_all_goes_on";
+    let Some(scene) = Scene::start(test).await else { return };
+    let secrets = scene.cluster.namespace(test).await;
+    let keeper = scene.leading_keeper(&[]).await;
+    let mut rotation = Rotation::begin(&secrets, "envoy", json!({names::WINDOW: "5s"})).await;
+    rotation.rotate().await;
+    let [api_server, _] = scene.cluster.plane.pids();
+    signal(api_server, "STOP");
+    // It has no connection that fails, only silence: its own clock tells.
+    keeper.leads(false).await;
+    signal(api_server, "CONT");
+    rotation.over().await;
+    assert!(keeper.is_leader().await);
+}
+
+fn signal(pid: u32, name: &str) {
+    let pid = pid.to_string();
+    assert!(
+        std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap().success()
+    );
+}
+
+#[tokio::test]
+async fn a_leader_that_is_told_to_end_gives_the_lease_back() {
+    let test = "a_leader_that_is_told_to_end_gives_the_lease_back";
+    let Some(scene) = Scene::start(test).await else { return };
+    let mut keeper = scene.leading_keeper(&["--lease-duration", "3600s"]).await;
+    assert_eq!(scene.holder().await.as_deref(), Some("keeper-0"));
+    keeper.process.signal("TERM");
+    let status = eventually("its end", async || keeper.process.ended()).await;
+    assert!(status.success(), "{status}:\n{}", keeper.log());
+    assert_eq!(scene.holder().await, None);
+    // The next one does not wait for an hour.
+    let mut next = scene.keeper("keeper-1", &[]).await;
+    next.ready().await;
+    next.leads(true).await;
+}

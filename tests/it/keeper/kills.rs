@@ -1,0 +1,261 @@
+//! SIGKILL at every step: the leader ends at its n-th request, for each n that its task takes, and a
+//! standby finishes. What is stored in the end is right, and nothing was done twice.
+//!
+//! Many such histories run beside each other on one API server: each pair of keepers has a Lease of
+//! its own and sees one namespace alone, by its proxy.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use ca_overlap::names;
+use futures::StreamExt;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::promote::hears_of_the_lease;
+use super::proxy::Proxy;
+use super::scene::{Keeper, ROLE, Rotation, Scene, eventually};
+use super::workload::Workload;
+use devtools::certs::{self, bundle};
+use devtools::secrets::{Answer, MERGE, tls_secret};
+
+/// Histories at a time.
+const AT_ONCE: usize = 6;
+const WORKLOADS: [&str; 2] = ["deployment/first", "deployment/second"];
+
+/// What the keeper does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Task {
+    /// A carried CA goes at its deadline.
+    Retire,
+    /// A Secret that was deleted and created gets its overlap and its settings back.
+    Repair,
+    /// Two workloads restart, one after another.
+    Restart,
+    /// A leaf waits, is promoted, and then the overlap ends.
+    Stage,
+}
+
+/// What came of a history.
+struct Ended {
+    task: Task,
+    is_killed: bool,
+    /// How many requests the leader made.
+    requests: usize,
+    /// The changes of both keepers, in order.
+    changes: Vec<String>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whichever_request_is_the_last_a_standby_finishes_and_repeats_nothing() {
+    let test = "whichever_request_is_the_last_a_standby_finishes_and_repeats_nothing";
+    let arguments = ["--staged", "--settle", "1s"];
+    let Some(scene) = Scene::with(test, "staged", &arguments).await else { return };
+    let scene = &scene;
+    many_leases(scene).await;
+    hears_of_the_lease(&scene.cluster.namespace("trial").await).await;
+
+    // What each task takes where nobody is killed.
+    let tasks = [Task::Retire, Task::Repair, Task::Restart, Task::Stage];
+    let whole = futures::stream::iter(tasks).map(|task| history(scene, task, usize::MAX));
+    let whole: Vec<Ended> = whole.buffered(AT_ONCE).collect().await;
+    let cases = whole.iter().flat_map(|it| (1..=it.requests).map(|last| (it.task, last)));
+    let killed = futures::stream::iter(cases).map(|(task, last)| history(scene, task, last));
+    let killed: Vec<Ended> = killed.buffer_unordered(AT_ONCE).collect().await;
+
+    let mut said = String::new();
+    for whole in &whole {
+        let (task, changes) = (whole.task, &whole.changes);
+        assert!(!whole.is_killed && !changes.is_empty());
+        let runs: Vec<&Ended> = killed.iter().filter(|it| it.task == task).collect();
+        for run in &runs {
+            assert_eq!(run.changes, *changes, "{task:?}, killed after {}", run.requests - 1);
+        }
+        let kills = runs.iter().filter(|it| it.is_killed).count();
+        writeln!(said, "{task:?}: {} changes, {kills} kills", changes.len()).unwrap();
+        // A read comes before each change; how often it looks while it waits is left to the clock.
+        assert!(kills >= 2 * changes.len(), "{task:?}: {kills} of {}", whole.requests);
+    }
+    println!("{said}");
+}
+
+/// Keepers may have any Lease; that of the installation is kept fresh, for the webhook.
+async fn many_leases(scene: &Scene) {
+    let plane = &scene.cluster.plane;
+    let mut role = plane.json("GET", ROLE, &Value::Null).await.unwrap();
+    role["rules"][0].as_object_mut().unwrap().remove("resourceNames");
+    plane.json("PUT", ROLE, &role).await.unwrap();
+    let lease = json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": names::KEEPER_LEASE},
+        "spec": {
+            "holderIdentity": "one", "leaseDurationSeconds": 3600,
+            "renewTime": format!("{:.6}", Timestamp::now()),
+        },
+    });
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/ca-overlap/leases";
+    plane.json("POST", leases, &lease).await.unwrap();
+}
+
+/// A leader that ends at its request `last`, and a standby.
+async fn history(scene: &Scene, task: Task, last: usize) -> Ended {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let lane = format!("{task:?}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)).to_lowercase();
+    let mut rotation = task.prepare(scene).await;
+    let (mut leader, mortal) = keeper(scene, &rotation, &lane, "a", last).await;
+    leader.leads(true).await;
+    let (standby, immortal) = keeper(scene, &rotation, &lane, "b", usize::MAX).await;
+    if task == Task::Repair {
+        for keeper in [&leader, &standby] {
+            eventually("the uid of the namespace", async || {
+                keeper.log().contains("the uid of a namespace is known").then_some(())
+            })
+            .await;
+        }
+    }
+    mortal.arm();
+    immortal.arm();
+    task.begin(&mut rotation).await;
+    let mut is_killed = false;
+    let stored = eventually(&format!("the end of {lane}, {last}"), async || {
+        if mortal.is_over() && !is_killed {
+            leader.process.signal("KILL");
+            is_killed = true;
+        }
+        task.is_done(scene, &rotation).await
+    })
+    .await;
+    task.check(scene, &rotation, &stored).await;
+    let changes = [mortal.changes(), immortal.changes()].concat();
+    let of_namespace = format!("/namespaces/{}/", rotation.secrets.namespace);
+    let changes = changes.iter().map(|path| path.split(&of_namespace).nth(1).unwrap().to_owned());
+    Ended { task, is_killed, requests: mortal.seen(), changes: changes.collect() }
+}
+
+/// One that is ready.
+async fn keeper(
+    scene: &Scene,
+    rotation: &Rotation,
+    lane: &str,
+    replica: &str,
+    last: usize,
+) -> (Keeper, Proxy) {
+    let plane = &scene.cluster.plane;
+    let proxy = Proxy::start(plane, &rotation.secrets.namespace, last).await;
+    let content = std::fs::read(scene.keeper_kubeconfig().await).unwrap();
+    let mut kubeconfig: Value = serde_json::from_slice(&content).unwrap();
+    let server = format!("http://{}", proxy.address);
+    kubeconfig["clusters"][0]["cluster"]["server"] = json!(server);
+    let identity = format!("{lane}-{replica}");
+    let file = format!("{identity}.kubeconfig");
+    let file = plane.scratch().write(&file, kubeconfig.to_string()).unwrap();
+    let arguments = ["--lease", lane, "--settle", "1s"];
+    let mut keeper = scene.keeper_with(&file, &identity, &arguments);
+    keeper.ready().await;
+    (keeper, proxy)
+}
+
+impl Task {
+    /// What is there before anything is to be done.
+    async fn prepare(self, scene: &Scene) -> Rotation {
+        let secrets = scene.cluster.namespace("kills").await;
+        let annotations = match self {
+            Self::Retire | Self::Stage => json!({names::WINDOW: "1s"}),
+            Self::Repair => json!({names::KEEP: "2"}),
+            Self::Restart => json!({names::RESTART: WORKLOADS.join(",")}),
+        };
+        let rotation = Rotation::begin(&secrets, "envoy", annotations).await;
+        let mode = if self == Self::Stage { "staged" } else { "bundle" };
+        let mode = json!({"metadata": {"labels": {names::MODE: mode}}});
+        secrets.patch("envoy", MERGE, "fieldManager=person", &mode).await.ok();
+        if self == Self::Restart {
+            for name in WORKLOADS {
+                let workload = workload(scene, &rotation, name);
+                workload.create("envoy", 1).await;
+                workload.roll_out().await;
+            }
+            // The trust of now is noted, so that it is no task of the keeper's any more.
+            scene_notes_the_trust(scene, &rotation).await;
+        }
+        rotation
+    }
+
+    /// Makes it due.
+    async fn begin(self, rotation: &mut Rotation) {
+        if self != Self::Repair {
+            let rotated = rotation.rotate().await;
+            let phase = if self == Self::Stage { "staged" } else { "overlap" };
+            assert_eq!(rotated.label(names::PHASE), Some(phase));
+            return;
+        }
+        rotation.secrets.delete("envoy").await.ok();
+        let ca = certs::ca_named("anew");
+        let secret = tls_secret("envoy", &ca.pem, &ca.leaf("envoy"));
+        rotation.generation.push(ca);
+        rotation.secrets.create(&secret).await.ok();
+    }
+
+    async fn is_done(self, scene: &Scene, rotation: &Rotation) -> Option<Answer> {
+        if self == Self::Restart {
+            for name in WORKLOADS {
+                workload(scene, rotation, name).roll_out().await;
+            }
+        }
+        let stored = rotation.stored().await;
+        let [old, new] = &rotation.generation[..] else { panic!("two CAs") };
+        let is_done = match self {
+            Self::Retire | Self::Stage => stored.pem("ca.crt") == new.pem,
+            Self::Repair => stored.pem("ca.crt") == bundle(&[new, old]),
+            Self::Restart => {
+                let mark = workload(scene, rotation, WORKLOADS[1]).mark().await;
+                mark.is_some() && stored.annotation(names::RESTARTED) == mark.as_deref()
+            }
+        };
+        is_done.then_some(stored)
+    }
+
+    async fn check(self, scene: &Scene, rotation: &Rotation, stored: &Answer) {
+        assert_eq!(stored.annotation(names::ASK), None);
+        assert_eq!(stored.annotation(names::STAGED), None);
+        assert_eq!(stored.data(names::PENDING_TLS_KEY), None, "no key is left behind");
+        let record = stored.annotation(names::CARRIED).unwrap();
+        match self {
+            Self::Retire | Self::Stage => {
+                assert_eq!((record, stored.label(names::PHASE)), ("[]", None));
+            }
+            Self::Repair => {
+                assert_eq!(stored.annotation(names::KEEP), Some("2"));
+                assert_eq!(stored.label(names::MODE), Some("bundle"));
+                assert!(record.contains("until"), "{record}");
+            }
+            Self::Restart => {
+                for name in WORKLOADS {
+                    let workload = workload(scene, rotation, name);
+                    assert_eq!(
+                        workload.mark().await.as_deref(),
+                        stored.annotation(names::RESTARTED)
+                    );
+                    assert_eq!(workload.generation().await, 2, "{name}: once");
+                }
+            }
+        }
+        if self != Self::Repair {
+            assert_eq!(rotation.data_managers().await, ["helm"]);
+        }
+    }
+}
+
+fn workload<'a>(scene: &'a Scene, rotation: &'a Rotation, name: &'a str) -> Workload<'a> {
+    Workload { plane: &scene.cluster.plane, namespace: &rotation.secrets.namespace, name }
+}
+
+/// A keeper of its own notes it, and ends.
+async fn scene_notes_the_trust(scene: &Scene, rotation: &Rotation) {
+    let lane = format!("note-{}", rotation.secrets.namespace);
+    let (keeper, _proxy) = keeper(scene, rotation, &lane, "a", usize::MAX).await;
+    eventually("the trust of now", async || {
+        rotation.stored().await.annotation(names::RESTARTED).map(drop)
+    })
+    .await;
+    drop(keeper);
+}

@@ -1,0 +1,75 @@
+//! Where the webhook would not act, the keeper does not ask; and what it does ask is said.
+
+use ca_overlap::names;
+use serde_json::{Value, json};
+
+use super::scene::{Rotation, Scene};
+use devtools::certs;
+use devtools::secrets::{MERGE, tls_secret};
+
+#[tokio::test]
+async fn where_the_webhook_leaves_data_alone_nothing_is_asked() {
+    let test = "where_the_webhook_leaves_data_alone_nothing_is_asked";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    // Each becomes one of those whose data is left alone while it carries something.
+    let changes = [
+        json!({"data": {"old-ca.crt": ""}}),
+        json!({"metadata": {"labels": {"strimzi.io/kind": "Kafka"}}}),
+        json!({"data": {"tls.crt": "", "ca.key": ""}, "metadata": {"labels": {names::MODE: "off"}}}),
+        json!({"immutable": true}),
+    ];
+    let mut left = Vec::new();
+    for (number, change) in changes.iter().enumerate() {
+        let name = format!("left-{number}");
+        let mut rotation = Rotation::begin(&secrets, &name, json!({names::WINDOW: "2s"})).await;
+        let rotated = rotation.rotate().await;
+        assert_eq!(rotated.label(names::PHASE), Some("overlap"));
+        let after = secrets.patch(&name, MERGE, "fieldManager=person", change).await.ok();
+        left.push((rotation, after));
+    }
+    // One that is over later, and goes: by then the others have been looked at.
+    let mut control = Rotation::begin(&secrets, "control", json!({names::WINDOW: "4s"})).await;
+    control.rotate().await;
+    control.over().await;
+    for (rotation, before) in left {
+        let stored = rotation.stored().await;
+        assert_eq!(stored.resource_version(), before.resource_version(), "{}", rotation.name);
+    }
+    for result in ["refused", "not_seen", "failed"] {
+        assert!(keeper.asks("retire", result).await < 1.0, "{result}");
+    }
+    assert!(scene.events(&control, "AskFailed").await.is_empty());
+}
+
+#[tokio::test]
+async fn what_another_write_ends_is_said_too() {
+    let test = "what_another_write_ends_is_said_too";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotation = Rotation::begin(&secrets, "envoy", json!({})).await;
+    let mode = json!({"metadata": {"labels": {names::MODE: "bundle"}}});
+    secrets.patch("envoy", MERGE, "", &mode).await.ok();
+    rotation.rotate().await;
+    scene.event(&rotation, "Overlapping").await;
+    rotation.rotate().await;
+    let first = devtools::certs::sha256(&rotation.generation[0].der);
+    let event = scene.event(&rotation, "Retired").await;
+    let note = event["note"].as_str().unwrap();
+    assert!(note.contains(&first) && note.contains("later rotation"), "{note}");
+    assert!(keeper.asks("retire", "done").await < 1.0, "nobody has asked");
+
+    // One that its generator bundles by itself from now on has not gone.
+    let (ca, second) = (certs::ca_named("CA4"), &rotation.generation[1]);
+    let both = format!("{}{}{}", ca.pem, rotation.generation[2].pem, second.pem);
+    secrets.apply("envoy", "helm", false, &tls_secret("envoy", &both, &ca.leaf("e"))).await.ok();
+    let marker = json!({"metadata": {"annotations": {names::DISTRUST: ca.sha256()}}});
+    secrets.patch("envoy", MERGE, "", &marker).await.ok();
+    // The keeper has seen it when it says so.
+    scene.event(&rotation, "Distrusted").await;
+    let retired: Vec<Value> = scene.events(&rotation, "Retired").await;
+    let second = second.sha256();
+    assert!(!retired.iter().any(|event| event["note"].to_string().contains(&second)));
+}

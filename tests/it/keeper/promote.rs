@@ -1,0 +1,128 @@
+//! Staged rotations: a group of Secrets is promoted when all of it trusts the new CA, and not
+//! before.
+
+use std::time::Duration;
+
+use ca_overlap::names;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::scene::{Rotation, Scene, eventually};
+use devtools::certs::{self, Identity, bundle};
+use devtools::secrets::{Answer, MERGE, Secrets, tls_secret};
+
+const SETTLE: &str = "3s";
+
+async fn apply(secrets: &Secrets, name: &str, ca: &Identity, leaf: &Identity) -> Answer {
+    let secret = tls_secret(name, &ca.pem, leaf);
+    secrets.apply(name, "helm", false, &secret).await.ok()
+}
+
+/// A first CA, and what a person sets.
+async fn begin(secrets: &Secrets, name: &str, ca: &Identity, mode: &str) -> Rotation {
+    apply(secrets, name, ca, &ca.leaf("envoy")).await;
+    let patch = json!({"metadata": {
+        "labels": {names::MODE: mode}, "annotations": {names::GROUP: "mesh"},
+    }});
+    secrets.patch(name, MERGE, "fieldManager=person", &patch).await.ok();
+    Rotation { secrets: secrets.clone(), name: name.into(), generation: Vec::new() }
+}
+
+fn is_staged(answer: &Answer) -> bool {
+    answer.label(names::PHASE) == Some("staged")
+}
+
+/// Until the webhook has heard of the Lease, nothing is staged.
+pub async fn hears_of_the_lease(secrets: &Secrets) {
+    eventually("a webhook that knows the keeper", async || {
+        let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
+        begin(secrets, "trial", &old, "staged").await;
+        let trial = apply(secrets, "trial", &new, &new.leaf("envoy")).await;
+        let is_there = is_staged(&trial);
+        secrets.delete("trial").await.ok();
+        if !is_there {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        is_there.then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_group_is_promoted_when_all_of_it_trusts_the_new_ca() {
+    let test = "a_group_is_promoted_when_all_of_it_trusts_the_new_ca";
+    let arguments = ["--staged", "--settle", SETTLE];
+    let Some(scene) = Scene::with(test, "staged", &arguments).await else { return };
+    let keeper = scene.leading_keeper(&["--settle", SETTLE]).await;
+    hears_of_the_lease(&scene.cluster.namespace("trial").await).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
+    let server = begin(&secrets, "server", &old, "staged").await;
+    let proxy = begin(&secrets, "proxy", &old, "staged").await;
+    let client = begin(&secrets, "client", &old, "bundle").await;
+
+    let held = server.stored().await.pem("tls.crt");
+    let [for_server, for_proxy] = [new.leaf("envoy"), new.leaf("envoy")];
+    let rotated = apply(&secrets, "server", &new, &for_server).await;
+    assert!(is_staged(&rotated));
+    assert_eq!(rotated.pem("tls.crt"), held);
+    assert_eq!(rotated.pem("ca.crt"), bundle(&[&new, &old]));
+    scene.event(&server, "Staged").await;
+    let waits = || {
+        let log = keeper.log();
+        let line = |l: &&str| l.contains("others have to be ready first") && l.contains("/server");
+        log.lines().filter(line).count()
+    };
+    eventually("two looks past its own time", async || (waits() >= 2).then_some(())).await;
+    assert!(is_staged(&server.stored().await), "the others do not trust it");
+
+    assert!(is_staged(&apply(&secrets, "proxy", &new, &for_proxy).await));
+    let before_last = Timestamp::now();
+    apply(&secrets, "client", &new, &new.leaf("envoy")).await;
+    for (rotation, leaf) in [(&server, &for_server), (&proxy, &for_proxy)] {
+        let promoted = eventually("a promotion", async || {
+            let stored = rotation.stored().await;
+            (!is_staged(&stored)).then_some(stored)
+        })
+        .await;
+        assert_eq!(promoted.pem("tls.crt"), leaf.pem);
+        assert_eq!(promoted.pem("tls.key"), leaf.key);
+        assert_eq!(promoted.data(names::PENDING_TLS_KEY), None, "no key is left behind");
+        assert_eq!(promoted.annotation(names::STAGED), None);
+        assert_eq!(promoted.label(names::PHASE), Some("overlap"));
+        assert_eq!(rotation.data_managers().await, ["helm"]);
+        let event: Value = scene.event(rotation, "Promoted").await;
+        let at: Timestamp = event["eventTime"].as_str().unwrap().parse().unwrap();
+        // Times of managed fields have no fractions.
+        let earliest = before_last + SignedDuration::from_secs(2);
+        assert!(at >= earliest, "promoted at {at}, and the last was written after {before_last}");
+    }
+    assert_eq!(client.stored().await.pem("ca.crt"), bundle(&[&new, &old]));
+    assert!(keeper.asks("promote", "done").await >= 2.0);
+    // The generator goes on without a conflict.
+    apply(&secrets, "server", &new, &for_server).await;
+}
+
+#[tokio::test]
+async fn a_keeper_that_is_killed_while_a_leaf_waits_loses_nothing() {
+    let test = "a_keeper_that_is_killed_while_a_leaf_waits_loses_nothing";
+    let arguments = ["--staged", "--settle", SETTLE];
+    let Some(scene) = Scene::with(test, "staged", &arguments).await else { return };
+    let mut keeper = scene.leading_keeper(&["--settle", "1h"]).await;
+    hears_of_the_lease(&scene.cluster.namespace("trial").await).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
+    let server = begin(&secrets, "server", &old, "staged").await;
+    let leaf = new.leaf("envoy");
+    assert!(is_staged(&apply(&secrets, "server", &new, &leaf).await));
+    keeper.process.signal("KILL");
+    let next = scene.keeper("keeper-1", &["--settle", SETTLE]).await;
+    let promoted = eventually("a promotion", async || {
+        let stored = server.stored().await;
+        (!is_staged(&stored)).then_some(stored)
+    })
+    .await;
+    assert_eq!(promoted.pem("tls.crt"), leaf.pem);
+    assert_eq!(promoted.pem("tls.key"), leaf.key);
+    assert!(next.asks("promote", "done").await >= 1.0);
+}

@@ -1,0 +1,233 @@
+//! What passes while the webhook is down, and what is deleted and created anew.
+
+use ca_overlap::names;
+use serde_json::{Value, json};
+
+use super::scene::{Keeper, Rotation, Scene, eventually};
+use crate::support::sample;
+use devtools::certs::bundle;
+use devtools::secrets::{Answer, MERGE, Secrets, tls_secret};
+
+/// A Secret with a mode, which the keeper has seen.
+async fn remembered(keeper: &Keeper, secrets: &Secrets, annotations: Value) -> Rotation {
+    let rotation = Rotation::begin(secrets, "envoy", annotations).await;
+    label(&rotation, json!("bundle")).await;
+    remembers(keeper, 1).await;
+    let of_namespace = format!("namespace=\"{}\"", secrets.namespace);
+    logged(keeper, &["the uid of a namespace is known", &of_namespace]).await;
+    rotation
+}
+
+async fn label(rotation: &Rotation, mode: Value) {
+    let patch = json!({"metadata": {"labels": {names::MODE: mode}}});
+    rotation.secrets.patch(&rotation.name, MERGE, "fieldManager=person", &patch).await.ok();
+}
+
+/// Beside the Secret by which the scene tells that the webhook is called.
+async fn remembers(keeper: &Keeper, count: u32) {
+    eventually("what is remembered", async || {
+        let remembered = sample(&keeper.metrics().await, "ca_overlap_keeper_remembered");
+        ((remembered - f64::from(count + 1)).abs() < 0.5).then_some(())
+    })
+    .await;
+}
+
+async fn logged(keeper: &Keeper, words: &[&str]) {
+    eventually(&format!("a line with {words:?}"), async || {
+        let log = keeper.log();
+        log.lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
+    })
+    .await;
+}
+
+/// Waits until `ca.crt` holds the CAs of these generations, in this order.
+async fn holds(rotation: &Rotation, generations: &[usize]) -> Answer {
+    let cas: Vec<_> = generations.iter().map(|&number| &rotation.generation[number]).collect();
+    let wanted = bundle(&cas);
+    eventually(&format!("the CAs {generations:?}"), async || {
+        let stored = rotation.stored().await;
+        (stored.pem("ca.crt") == wanted).then_some(stored)
+    })
+    .await
+}
+
+/// The generator starts from nothing, as `kubectl replace --force` does.
+async fn recreate(rotation: &mut Rotation) {
+    rotation.secrets.delete(&rotation.name).await.ok();
+    let ca = devtools::certs::ca_named("anew");
+    let secret = tls_secret(&rotation.name, &ca.pem, &ca.leaf("envoy"));
+    rotation.generation.push(ca);
+    rotation.secrets.create(&secret).await.ok();
+}
+
+#[tokio::test]
+async fn an_update_that_passed_while_the_webhook_was_down_is_repaired() {
+    let test = "an_update_that_passed_while_the_webhook_was_down_is_repaired";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotation = remembered(&keeper, &secrets, json!({})).await;
+    scene.stop_webhook().await;
+    let rotated = rotation.rotate().await;
+    assert_eq!(rotated.pem("ca.crt"), rotation.generation[1].pem, "nobody saw it");
+    scene.start_webhook().await;
+
+    let repaired = holds(&rotation, &[1, 0]).await;
+    assert_eq!(repaired.label(names::PHASE), Some("overlap"));
+    assert_eq!(repaired.annotation(names::ASK), None);
+    let record: Value = serde_json::from_str(repaired.annotation(names::CARRIED).unwrap()).unwrap();
+    assert!(record[0]["until"].is_string(), "a repair always has an end: {record}");
+    assert_eq!(rotation.data_managers().await, ["helm"]);
+    scene.event(&rotation, "Repaired").await;
+    // And the generator goes on as if nothing had been.
+    rotation.rotate().await;
+    holds(&rotation, &[2, 1]).await;
+}
+
+#[tokio::test]
+async fn what_is_deleted_and_created_gets_its_overlap_and_its_settings_back() {
+    let test = "what_is_deleted_and_created_gets_its_overlap_and_its_settings_back";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
+    recreate(&mut rotation).await;
+    let repaired = holds(&rotation, &[1, 0]).await;
+    assert_eq!(repaired.label(names::MODE), Some("bundle"));
+    assert_eq!(repaired.annotation(names::KEEP), Some("2"));
+    assert_eq!(repaired.label(names::PHASE), Some("overlap"));
+
+    // What is distrusted does not come back, and stays distrusted.
+    let distrusted = devtools::certs::sha256(&rotation.generation[1].der);
+    let patch = json!({"metadata": {"annotations": {names::DISTRUST: distrusted}}});
+    secrets.patch("envoy", MERGE, "fieldManager=person", &patch).await.ok();
+    // The keeper has seen it when it says so.
+    scene.event(&rotation, "Distrusted").await;
+    recreate(&mut rotation).await;
+    let again = eventually("the settings", async || {
+        let stored = rotation.stored().await;
+        stored.annotation(names::DISTRUST).is_some().then_some(stored)
+    })
+    .await;
+    assert_eq!(again.label(names::MODE), Some("bundle"));
+    assert!(!again.pem("ca.crt").contains(&rotation.generation[1].pem));
+}
+
+#[tokio::test]
+async fn a_namespace_of_the_same_name_gets_nothing() {
+    let test = "a_namespace_of_the_same_name_gets_nothing";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
+    secrets.delete("envoy").await.ok();
+    // What the namespace controller does.
+    let plane = &scene.cluster.plane;
+    let path = format!("/api/v1/namespaces/{}", secrets.namespace);
+    plane.json("DELETE", &path, &Value::Null).await.unwrap();
+    let mut namespace = plane.json("GET", &path, &Value::Null).await.unwrap();
+    namespace["spec"]["finalizers"] = json!([]);
+    plane.json("PUT", &format!("{path}/finalize"), &namespace).await.unwrap();
+    let anew = json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": secrets.namespace},
+    });
+    plane.json("POST", "/api/v1/namespaces", &anew).await.unwrap();
+    let ca = devtools::certs::ca_named("another tenant");
+    let created = secrets.create(&tls_secret("envoy", &ca.pem, &ca.leaf("envoy"))).await.ok();
+    rotation.generation.push(ca);
+
+    logged(&keeper, &["nothing comes back", "secret=", "envoy"]).await;
+    remembers(&keeper, 0).await;
+    let stored = rotation.stored().await;
+    assert_eq!(stored.resource_version(), created.resource_version());
+    assert!(keeper.asks("repair", "done").await < 1.0);
+}
+
+#[tokio::test]
+async fn a_person_who_takes_the_label_away_is_obeyed() {
+    let test = "a_person_who_takes_the_label_away_is_obeyed";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
+    label(&rotation, Value::Null).await;
+    remembers(&keeper, 0).await;
+    let stored = rotation.stored().await;
+    assert_eq!(stored.label(names::MODE), None);
+    assert_eq!(stored.annotation(names::KEEP), Some("2"));
+}
+
+/// Who owns a field of the metadata with one of our keys; the keeper keeps that of its ask, which
+/// nobody else writes.
+fn managers(answer: &Answer) -> Vec<String> {
+    let fields = answer.body["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+    let is_ours = |field: &Value| {
+        let owned = field["fieldsV1"].to_string();
+        let mut keys = names::KEYS.iter().filter(|key| **key != names::ASK);
+        keys.any(|key| owned.contains(&format!("\"f:{key}\"")))
+    };
+    let of_ours = fields.into_iter().filter(is_ours);
+    of_ours.map(|field| field["manager"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn settings_that_come_back_are_in_nobodys_way() {
+    let test = "settings_that_come_back_are_in_nobodys_way";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotation =
+        remembered(&keeper, &secrets, json!({names::KEEP: "2", names::GROUP: "g"})).await;
+    // A chart that is uninstalled and installed again, and sets nothing itself.
+    secrets.delete("envoy").await.ok();
+    rotation.rotate().await;
+    let repaired = holds(&rotation, &[1, 0]).await;
+    assert_eq!(repaired.label(names::MODE), Some("bundle"));
+    assert_eq!(
+        (repaired.annotation(names::KEEP), repaired.annotation(names::GROUP)),
+        (Some("2"), Some("g"))
+    );
+    assert_eq!(managers(&repaired), Vec::<String>::new(), "of none of our keys");
+    let event = scene.event(&rotation, "Repaired").await;
+    let note = event["note"].as_str().unwrap();
+    let carried = devtools::certs::sha256(&rotation.generation[0].der);
+    for word in [&*carried, names::KEEP, names::GROUP, names::MODE] {
+        assert!(note.contains(word), "{note}");
+    }
+
+    // Its next version sets other values, without force.
+    let ca = &rotation.generation[1];
+    let mut secret = tls_secret("envoy", &ca.pem, &ca.leaf("envoy"));
+    secret["metadata"]["annotations"] = json!({names::KEEP: "3", names::GROUP: "h"});
+    secret["metadata"]["labels"] = json!({names::MODE: "off"});
+    let applied = secrets.apply("envoy", "helm", false, &secret).await.ok();
+    assert_eq!(
+        (applied.annotation(names::KEEP), applied.annotation(names::GROUP)),
+        (Some("3"), Some("h"))
+    );
+    assert_eq!(applied.label(names::MODE), Some("off"));
+}
+
+#[tokio::test]
+async fn settings_alone_come_back_where_nothing_is_to_be_carried() {
+    let test = "settings_alone_come_back_where_nothing_is_to_be_carried";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
+    // The same certificate again.
+    let ca = &rotation.generation[0];
+    secrets.delete("envoy").await.ok();
+    secrets.create(&tls_secret("envoy", &ca.pem, &ca.leaf("envoy"))).await.ok();
+    eventually("the settings", async || {
+        let stored = rotation.stored().await;
+        let is_back = stored.annotation(names::KEEP) == Some("2");
+        (is_back && stored.label(names::MODE) == Some("bundle")).then_some(())
+    })
+    .await;
+    let event = scene.event(&rotation, "Repaired").await;
+    let note = event["note"].as_str().unwrap();
+    assert!(note.contains("set again") && !note.contains("carried again"), "{note}");
+    assert!(keeper.asks("repair", "refused").await < 1.0);
+    assert_eq!(rotation.stored().await.pem("ca.crt"), ca.pem);
+}

@@ -1,0 +1,350 @@
+//! Restarts: of what, in which order, and how often. The test does what kube-controller-manager
+//! does to a workload: it writes the status of a rollout.
+
+use ca_overlap::names;
+use serde_json::{Value, json};
+
+use super::scene::{Keeper, Rotation, Scene, eventually};
+use devtools::secrets::MERGE;
+
+struct Workloads {
+    scene: Scene,
+    rotation: Rotation,
+    keeper: Keeper,
+}
+
+impl Workloads {
+    async fn start(test: &str, restart: &str) -> Option<Self> {
+        let scene = Scene::start(test).await?;
+        let keeper = scene.leading_keeper(&[]).await;
+        let secrets = scene.cluster.namespace(test).await;
+        let rotation = Rotation::begin(
+            &secrets,
+            "envoy",
+            json!({names::RESTART: restart, names::WINDOW: "1h"}),
+        )
+        .await;
+        // What is watched before the first rotation, too, has a mode.
+        let mode = json!({"metadata": {"labels": {names::MODE: "bundle"}}});
+        secrets.patch("envoy", MERGE, "fieldManager=person", &mode).await.ok();
+        Some(Self { scene, rotation, keeper })
+    }
+
+    fn path(&self, workload: &str) -> String {
+        let (kind, name) = workload.split_once('/').unwrap();
+        format!("/apis/apps/v1/namespaces/{}/{kind}s/{name}", self.rotation.secrets.namespace)
+    }
+
+    /// `mounts`: whether its pods refer to the Secret.
+    async fn create(&self, workload: &str, mounts: bool, more: Value) {
+        let (kind, name) = workload.split_once('/').unwrap();
+        let kind = match kind {
+            "deployment" => "Deployment",
+            "statefulset" => "StatefulSet",
+            _ => "DaemonSet",
+        };
+        let labels = json!({"app": name});
+        let volumes = if mounts {
+            json!([{"name": "v", "secret": {"secretName": "envoy"}}])
+        } else {
+            json!([])
+        };
+        let mut object = json!({
+            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
+            "spec": {"selector": {"matchLabels": labels}, "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "c", "image": "c"}], "volumes": volumes},
+            }},
+        });
+        json_patch::merge(&mut object, &more);
+        let path = self.path(workload);
+        let list = path.rsplit_once('/').unwrap().0.to_owned();
+        self.scene.cluster.plane.json("POST", &list, &object).await.unwrap();
+    }
+
+    async fn get(&self, workload: &str) -> Value {
+        self.scene.cluster.plane.json("GET", &self.path(workload), &Value::Null).await.unwrap()
+    }
+
+    async fn mark(&self, workload: &str) -> Option<String> {
+        let annotations = self.get(workload).await["spec"]["template"]["metadata"]["annotations"]
+            .as_object()
+            .cloned()?;
+        let mark = annotations.iter().find(|(key, _)| key.starts_with(names::RESTARTED_FOR))?;
+        mark.1.as_str().map(ToOwned::to_owned)
+    }
+
+    async fn marked(&self, workload: &str, other_than: Option<&str>) -> String {
+        eventually(&format!("a restart of {workload}"), async || {
+            self.mark(workload).await.filter(|mark| Some(mark.as_str()) != other_than)
+        })
+        .await
+    }
+
+    async fn patch(&self, workload: &str, patch: Value) {
+        let kind = workload.replace('/', " ");
+        let [kind, name] = kind.split(' ').collect::<Vec<_>>()[..] else { panic!() };
+        let namespace = &self.rotation.secrets.namespace;
+        let text = patch.to_string();
+        let arguments = ["patch", kind, name, "-n", namespace, "--type=merge", "-p", &text];
+        self.scene.cluster.plane.kubectl(&arguments, &[]).await.unwrap();
+    }
+
+    /// The rollout is complete.
+    async fn roll_out(&self, workload: &str) {
+        let mut object = self.get(workload).await;
+        object["status"] = json!({
+            "observedGeneration": object["metadata"]["generation"], "replicas": 1,
+            "updatedReplicas": 1, "availableReplicas": 1, "readyReplicas": 1,
+            "desiredNumberScheduled": 1, "updatedNumberScheduled": 1, "numberAvailable": 1,
+            "currentNumberScheduled": 1, "numberMisscheduled": 0, "numberReady": 1,
+        });
+        let path = format!("{}/status", self.path(workload));
+        self.scene.cluster.plane.json("PUT", &path, &object).await.unwrap();
+    }
+
+    async fn noted(&self) -> Option<String> {
+        let stored = self.rotation.stored().await;
+        stored.annotation(names::RESTARTED).map(ToOwned::to_owned)
+    }
+
+    /// Waits until nothing is left to restart; gives the hash of the trust.
+    async fn done(&self, other_than: Option<&str>) -> String {
+        eventually("the end of the restart", async || {
+            self.noted().await.filter(|n| !n.contains(' ') && Some(n.as_str()) != other_than)
+        })
+        .await
+    }
+
+    /// Notes something else than the keeper has. The webhook lets nobody do so.
+    async fn note(&self, noted: &str) {
+        self.scene.stop_webhook().await;
+        let patch = json!({"metadata": {"annotations": {names::RESTARTED: noted}}});
+        self.rotation.secrets.patch("envoy", MERGE, "fieldManager=person", &patch).await.ok();
+        self.scene.start_webhook().await;
+    }
+
+    async fn generation(&self, workload: &str) -> u64 {
+        self.get(workload).await["metadata"]["generation"].as_u64().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn workloads_restart_once_in_order_and_only_those_that_may() {
+    let test = "workloads_restart_once_in_order_and_only_those_that_may";
+    let restart = "deployment/app, deployment/stranger,statefulset/marked,daemonset/agent";
+    let Some(mut it) = Workloads::start(test, restart).await else { return };
+    // What was trusted when the annotation came is noted, and nothing restarts for it.
+    let first = it.done(None).await;
+    it.create("deployment/app", true, json!({})).await;
+    it.create("deployment/stranger", false, json!({})).await;
+    let allowed = json!({
+        "metadata": {"annotations": {"ca-overlap.dev/allow-restart": "true"}},
+        "spec": {"serviceName": "marked"},
+    });
+    it.create("statefulset/marked", false, allowed).await;
+    it.create("daemonset/agent", true, json!({})).await;
+
+    it.rotation.rotate().await;
+    let trust = it.marked("deployment/app", None).await;
+    assert_ne!(trust, first);
+    // Written before anything else goes on, so nothing else can have been started.
+    let progress =
+        eventually("progress", async || it.noted().await.filter(|n| n.contains(' '))).await;
+    assert!(progress.starts_with(&format!("{trust} deployment/app ")), "{progress}");
+    assert_eq!(it.mark("statefulset/marked").await, None);
+    it.roll_out("deployment/app").await;
+    assert_eq!(it.marked("statefulset/marked", None).await, trust);
+    assert_eq!(it.mark("daemonset/agent").await, None);
+    it.roll_out("statefulset/marked").await;
+    assert_eq!(it.marked("daemonset/agent", None).await, trust);
+    it.roll_out("daemonset/agent").await;
+    assert_eq!(it.done(Some(&first)).await, trust);
+
+    assert_eq!(it.mark("deployment/stranger").await, None);
+    assert_eq!(it.generation("deployment/stranger").await, 1);
+    for workload in ["deployment/app", "statefulset/marked", "daemonset/agent"] {
+        assert_eq!(it.generation(workload).await, 2, "{workload}: once");
+    }
+    it.scene.event(&it.rotation, "Restarted").await;
+    it.scene.event(&it.rotation, "RestartFailed").await;
+    assert_eq!(it.rotation.data_managers().await, ["helm"]);
+}
+
+#[tokio::test]
+async fn an_operator_that_reverts_gets_an_event_and_no_loop() {
+    let test = "an_operator_that_reverts_gets_an_event_and_no_loop";
+    let Some(mut it) = Workloads::start(test, "deployment/app").await else { return };
+    let first = it.done(None).await;
+    it.create("deployment/app", true, json!({})).await;
+    it.rotation.rotate().await;
+    let trust = it.marked("deployment/app", None).await;
+    eventually("progress", async || it.noted().await.filter(|n| n.contains(' '))).await;
+    let template = json!({"metadata": {"annotations": null}});
+    it.patch("deployment/app", json!({"spec": {"template": template}})).await;
+    assert_eq!(it.done(Some(&first)).await, trust);
+    assert_eq!(it.generation("deployment/app").await, 3, "created, restarted, reverted");
+    let event = it.scene.event(&it.rotation, "RestartFailed").await;
+    assert!(event["note"].as_str().unwrap().contains("taken"), "{event}");
+}
+
+#[tokio::test]
+async fn a_crash_in_the_middle_of_a_restart_repeats_nothing() {
+    let test = "a_crash_in_the_middle_of_a_restart_repeats_nothing";
+    let workloads = "deployment/app,deployment/next";
+    let Some(mut it) = Workloads::start(test, workloads).await else { return };
+    let first = it.done(None).await;
+    it.create("deployment/app", true, json!({})).await;
+    it.create("deployment/next", true, json!({})).await;
+    it.rotation.rotate().await;
+    let trust = it.marked("deployment/app", None).await;
+    it.keeper.process.signal("KILL");
+    // As if it had ended before it could note what it had done.
+    it.note(&first).await;
+    it.keeper = it.scene.keeper("keeper-1", &[]).await;
+    let noted = eventually("progress", async || it.noted().await.filter(|n| n.contains(' '))).await;
+    assert!(noted.starts_with(&format!("{trust} deployment/app ")), "{noted}");
+    // And in the middle of the second one.
+    it.roll_out("deployment/app").await;
+    it.marked("deployment/next", None).await;
+    it.keeper.process.signal("KILL");
+    it.keeper = it.scene.keeper("keeper-2", &[]).await;
+    it.roll_out("deployment/next").await;
+    assert_eq!(it.done(Some(&first)).await, trust);
+    for workload in ["deployment/app", "deployment/next"] {
+        assert_eq!(it.generation(workload).await, 2, "{workload}: once");
+    }
+}
+
+#[tokio::test]
+async fn a_paused_rollout_is_waited_for() {
+    let test = "a_paused_rollout_is_waited_for";
+    let Some(mut it) = Workloads::start(test, "deployment/app,deployment/next").await else {
+        return;
+    };
+    let first = it.done(None).await;
+    it.create("deployment/app", true, json!({"spec": {"paused": true}})).await;
+    it.create("deployment/next", true, json!({})).await;
+    it.rotation.rotate().await;
+    let looks = || it.keeper.log().matches("others have to be ready first").count();
+    eventually("two looks", async || (looks() >= 2).then_some(())).await;
+    assert_eq!(it.mark("deployment/app").await, None);
+    assert_eq!(it.mark("deployment/next").await, None);
+    it.patch("deployment/app", json!({"spec": {"paused": false}})).await;
+    let trust = it.marked("deployment/app", None).await;
+    it.roll_out("deployment/app").await;
+    it.marked("deployment/next", None).await;
+    it.roll_out("deployment/next").await;
+    assert_eq!(it.done(Some(&first)).await, trust);
+}
+
+#[tokio::test]
+async fn a_rollout_that_stays_paused_is_given_up_and_the_next_goes_on() {
+    let test = "a_rollout_that_stays_paused_is_given_up_and_the_next_goes_on";
+    let Some(mut it) = Workloads::start(test, "deployment/app,deployment/next").await else {
+        return;
+    };
+    let first = it.done(None).await;
+    it.create("deployment/app", true, json!({"spec": {"paused": true}})).await;
+    it.create("deployment/next", true, json!({})).await;
+    it.rotation.rotate().await;
+    let waits = |noted: &String| noted.ends_with(" waits");
+    let noted = eventually("that it waits", async || it.noted().await.filter(waits)).await;
+    let words: Vec<&str> = noted.split(' ').collect();
+    assert_eq!((words.len(), words[1]), (4, "deployment/app"));
+    // As if ten minutes had gone by.
+    it.note(&noted.replace(words[2], "2026-01-01T00:00:00Z")).await;
+    let trust = it.marked("deployment/next", None).await;
+    let event = it.scene.event(&it.rotation, "RestartFailed").await;
+    let note = event["note"].as_str().unwrap();
+    assert!(note.starts_with("deployment/app") && note.contains("paused"), "{note}");
+    it.roll_out("deployment/next").await;
+    assert_eq!(it.done(Some(&first)).await, trust);
+    assert_eq!(it.mark("deployment/app").await, None);
+}
+
+#[tokio::test]
+async fn a_generator_that_writes_restart_for_ever_costs_no_write() {
+    let test = "a_generator_that_writes_restart_for_ever_costs_no_write";
+    let Some(mut it) = Workloads::start(test, "deployment/app").await else { return };
+    let mut noted = it.done(None).await;
+    it.create("deployment/app", true, json!({})).await;
+    let secrets = it.rotation.secrets.clone();
+    for is_rotated in [false, true] {
+        if is_rotated {
+            it.rotation.rotate().await;
+            let before = noted.clone();
+            it.marked("deployment/app", None).await;
+            it.roll_out("deployment/app").await;
+            noted = it.done(Some(&before)).await;
+        }
+        let stored = it.rotation.stored().await.body;
+        let settings = json!({names::RESTART: "deployment/app", names::WINDOW: "1h"});
+        // A fresh object; one that was read and gets all its annotations anew; an exported one.
+        let mut fresh = stored.clone();
+        fresh["metadata"] = json!({"name": "envoy", "annotations": settings});
+        let mut read = stored.clone();
+        read["metadata"]["annotations"] = settings.clone();
+        read["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        let mut exported = fresh.clone();
+        exported["metadata"]["annotations"][names::RESTARTED] = json!("0123456789abcdef");
+        for object in [fresh, read, exported] {
+            // The first time it becomes a manager of its fields.
+            let mut version = None;
+            for _ in 0..10 {
+                let written = secrets.put("envoy", &object).await.ok();
+                assert_eq!(written.annotation(names::RESTARTED), Some(&*noted));
+                let now = written.resource_version().to_owned();
+                if let Some(before) = version.replace(now.clone()) {
+                    assert_eq!(now, before, "neither the generator's write nor the keeper's");
+                }
+            }
+        }
+    }
+    assert_eq!(it.generation("deployment/app").await, 2, "created, and restarted once");
+}
+
+#[tokio::test]
+async fn two_secrets_of_a_group_with_different_cas_restart_what_they_share_once() {
+    let test = "two_secrets_of_a_group_with_different_cas_restart_what_they_share_once";
+    let Some(mut it) = Workloads::start(test, "deployment/app").await else { return };
+    let secrets = it.rotation.secrets.clone();
+    let settings = json!({names::RESTART: "deployment/app", names::GROUP: "g"});
+    let mut other = Rotation::begin(&secrets, "other", settings.clone()).await;
+    let patch = json!({"metadata": {
+        "annotations": settings, "labels": {names::MODE: "bundle"},
+    }});
+    for name in ["envoy", "other"] {
+        secrets.patch(name, MERGE, "fieldManager=person", &patch).await.ok();
+    }
+    let noted = async |name: &str, before: Option<&str>| {
+        eventually(&format!("the end of the restart for {name}"), async || {
+            let stored = secrets.get(name).await.ok();
+            let noted = stored.annotation(names::RESTARTED)?.to_owned();
+            (!noted.contains(' ') && Some(noted.as_str()) != before).then_some(noted)
+        })
+        .await
+    };
+    let [first, first_of_other] = [noted("envoy", None).await, noted("other", None).await];
+    // It mounts one of them; the group is reason enough for the other.
+    it.create("deployment/app", true, json!({})).await;
+    it.rotation.rotate().await;
+    other.rotate().await;
+    it.marked("deployment/app", None).await;
+    it.roll_out("deployment/app").await;
+    let [one, two] =
+        [noted("envoy", Some(&first)).await, noted("other", Some(&first_of_other)).await];
+    assert_ne!(one, two);
+    assert_eq!(it.generation("deployment/app").await, 2, "once for both");
+    let annotations =
+        it.get("deployment/app").await["spec"]["template"]["metadata"]["annotations"].clone();
+    let marks = annotations.as_object().unwrap().iter();
+    let mut marks: Vec<&str> = marks
+        .filter(|(key, _)| key.starts_with(names::RESTARTED_FOR))
+        .map(|(_, trust)| trust.as_str().unwrap())
+        .collect();
+    marks.sort_unstable();
+    let mut both = [one.as_str(), two.as_str()];
+    both.sort_unstable();
+    assert_eq!(marks, both);
+}

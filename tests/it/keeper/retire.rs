@@ -1,0 +1,217 @@
+//! Retirement, and what must hold while it waits.
+
+use std::collections::BTreeMap;
+
+use ca_overlap::names;
+use devtools::control_plane::send;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::scene::{Rotation, Scene, eventually, past};
+use crate::support::sum;
+use devtools::secrets::{MERGE, tls_secret};
+
+fn until(answer: &devtools::secrets::Answer) -> String {
+    let record: Value = serde_json::from_str(answer.annotation(names::CARRIED).unwrap()).unwrap();
+    record[0]["until"].as_str().expect("a deadline").to_owned()
+}
+
+#[tokio::test]
+async fn what_is_over_goes_in_time_and_the_generator_never_notices() {
+    let test = "what_is_over_goes_in_time_and_the_generator_never_notices";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotation =
+        Rotation::begin(&secrets, "envoy", json!({names::WINDOW: "2s", names::KEEP: "3"})).await;
+    for _ in 0..3 {
+        let rotated = rotation.rotate().await;
+        assert_eq!(rotated.label(names::PHASE), Some("overlap"));
+        let deadline = until(&rotated);
+        let before = rotated.pem("tls.key");
+        let over = rotation.over().await;
+        assert!(jiff::Timestamp::now() >= deadline.parse().unwrap(), "before its deadline");
+        assert_eq!(over.pem("tls.key"), before);
+        assert_eq!(over.annotation(names::ASK), None);
+        assert_eq!(over.annotation(names::KEEP), Some("3"), "a person's settings stay");
+    }
+    // Three rotations by non-forced applies; nobody else owns any data.
+    assert_eq!(rotation.data_managers().await, ["helm"]);
+    let retired = scene.event(&rotation, "Retired").await;
+    assert_eq!(retired["reportingController"], "ca-overlap-keeper");
+    assert_eq!(retired["type"], "Normal");
+    assert_eq!(retired["regarding"]["uid"], rotation.stored().await.body["metadata"]["uid"]);
+    scene.event(&rotation, "Overlapping").await;
+    assert!(keeper.asks("retire", "done").await >= 3.0);
+    let metrics = keeper.metrics().await;
+    let lateness = sum(&metrics, "ca_overlap_keeper_lateness_seconds_sum", &[]);
+    let count = sum(&metrics, "ca_overlap_keeper_lateness_seconds_count", &[]);
+    println!("retired {count} times, on average {:.3} s after it was due", lateness / count);
+    // What was in the Secret is in no log and no Event.
+    let key = rotation.stored().await.pem("tls.key");
+    let line = key.lines().nth(1).unwrap();
+    assert!(!keeper.log().contains(line) && !retired.to_string().contains(line));
+}
+
+#[tokio::test]
+async fn what_the_leaf_needs_is_reported_and_goes_with_the_leaf() {
+    let test = "what_the_leaf_needs_is_reported_and_goes_with_the_leaf";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotation = Rotation::begin(&secrets, "envoy", json!({names::WINDOW: "1s"})).await;
+    // The CA is renewed before the leaf.
+    let leaf = rotation.generation[0].leaf("envoy");
+    rotation.rotate().await;
+    let ca = &rotation.generation[1].pem;
+    let early = secrets.apply("envoy", "helm", false, &tls_secret("envoy", ca, &leaf)).await.ok();
+    past(&until(&early)).await;
+    let event = scene.event(&rotation, "RetireBlocked").await;
+    assert_eq!(event["type"], "Warning");
+    eventually("the problem is counted", async || {
+        let metrics = keeper.metrics().await;
+        let label = ["problem=\"retire_blocked\""];
+        (sum(&metrics, "ca_overlap_keeper_problems", &label) > 0.0).then_some(())
+    })
+    .await;
+    assert!(rotation.is_over().await.is_none());
+    assert!(keeper.asks("retire", "done").await < 1.0);
+
+    let leaf = rotation.generation[1].leaf("envoy");
+    let ca = &rotation.generation[1].pem;
+    secrets.apply("envoy", "helm", false, &tls_secret("envoy", ca, &leaf)).await.ok();
+    rotation.over().await;
+}
+
+#[tokio::test]
+async fn an_ask_that_was_not_seen_is_repeated_until_the_webhook_is_back() {
+    let test = "an_ask_that_was_not_seen_is_repeated_until_the_webhook_is_back";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotation = Rotation::begin(&secrets, "envoy", json!({names::WINDOW: "5s"})).await;
+    rotation.rotate().await;
+    scene.stop_webhook().await;
+    let unseen = eventually("an ask", async || {
+        let stored = rotation.stored().await;
+        stored.annotation(names::ASK).is_some().then_some(stored)
+    })
+    .await;
+    eventually("three tries", async || {
+        (keeper.asks("retire", "not_seen").await >= 3.0).then_some(())
+    })
+    .await;
+    let still = rotation.stored().await;
+    assert_eq!(still.resource_version(), unseen.resource_version(), "tried, but not written");
+    assert!(rotation.is_over().await.is_none(), "nobody has acted");
+    let event = scene.event(&rotation, "AskFailed").await;
+    assert_eq!(event["type"], "Warning");
+
+    scene.start_webhook().await;
+    let over = rotation.over().await;
+    assert_eq!(over.annotation(names::ASK), None);
+    assert_eq!(rotation.data_managers().await, ["helm"]);
+
+    // What a keeper left behind that ended in the middle is taken back.
+    let stale = json!({"metadata": {"annotations": {names::ASK: "retire #7"}}});
+    scene.stop_webhook().await;
+    secrets.patch("envoy", MERGE, "", &stale).await.ok();
+    let labelled = json!({"metadata": {"labels": {names::MODE: "bundle"}}});
+    secrets.patch("envoy", MERGE, "", &labelled).await.ok();
+    eventually("a stale ask is gone", async || {
+        rotation.stored().await.annotation(names::ASK).is_none().then_some(())
+    })
+    .await;
+    assert!(keeper.asks("withdraw", "done").await >= 1.0);
+}
+
+#[tokio::test]
+async fn in_quiet_times_nothing_is_written() {
+    let test = "in_quiet_times_nothing_is_written";
+    let Some(scene) = Scene::start(test).await else { return };
+    let keeper = scene.leading_keeper(&[]).await;
+    let secrets = scene.cluster.namespace(test).await;
+    let mut rotations = Vec::new();
+    for number in 0..20 {
+        let name = format!("quiet-{number}");
+        let mut rotation = Rotation::begin(&secrets, &name, json!({names::WINDOW: "1h"})).await;
+        rotation.rotate().await;
+        rotations.push(rotation);
+    }
+    eventually("all are watched", async || {
+        let metrics = keeper.metrics().await;
+        let watched = sum(&metrics, "ca_overlap_keeper_secrets", &["phase=\"overlap\""]);
+        (watched >= 20.0).then_some(())
+    })
+    .await;
+    let versions = async || {
+        let list = secrets.request("GET", "", "", None, Vec::new()).await.ok();
+        let items = list.body["items"].as_array().unwrap().clone();
+        let pair = |item: &Value| {
+            let metadata = &item["metadata"];
+            (metadata["name"].to_string(), metadata["resourceVersion"].to_string())
+        };
+        items.iter().map(pair).collect::<BTreeMap<_, _>>()
+    };
+    let mut before = BTreeMap::new();
+    // A generator that re-applies for ever. The first time it becomes a manager of its fields.
+    for round in 0..10 {
+        if round == 1 {
+            before = versions().await;
+        }
+        for rotation in &rotations {
+            let mut stored = rotation.stored().await.body;
+            let own = &rotation.generation.last().unwrap().pem;
+            let metadata = json!({"name": rotation.name});
+            stored["data"]["ca.crt"] = json!(base64(own));
+            stored["metadata"] = metadata;
+            secrets.put(&rotation.name, &stored).await.ok();
+        }
+    }
+    assert_eq!(versions().await, before);
+    let asked = sum(&keeper.metrics().await, "ca_overlap_keeper_asks_total", &[]);
+    assert!(asked < 1.0, "{asked} asks");
+}
+
+fn base64(text: &str) -> String {
+    use base64::Engine as _;
+    base64::prelude::BASE64_STANDARD.encode(text)
+}
+
+#[tokio::test]
+async fn nobody_but_the_api_server_is_needed_and_secrets_alone_are_in_reach() {
+    let test = "nobody_but_the_api_server_is_needed_and_secrets_alone_are_in_reach";
+    let Some(scene) = Scene::start(test).await else { return };
+    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let may = async |verb: &str, group: &str, resource: &str| {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": "system:serviceaccount:ca-overlap:ca-overlap-keeper",
+                "resourceAttributes": {
+                    "verb": verb, "group": group, "resource": resource, "namespace": "default",
+                },
+            },
+        });
+        let answer = scene.cluster.plane.json("POST", path, &review).await.unwrap();
+        answer["status"]["allowed"] == true
+    };
+    assert!(may("patch", "", "secrets").await);
+    for (verb, group, resource) in [
+        ("create", "", "secrets"),
+        ("update", "", "secrets"),
+        ("delete", "", "secrets"),
+        ("create", "", "pods"),
+        ("get", "", "configmaps"),
+        ("update", "apps", "deployments"),
+        ("patch", "coordination.k8s.io", "leases"),
+        ("patch", "admissionregistration.k8s.io", "mutatingwebhookconfigurations"),
+    ] {
+        assert!(!may(verb, group, resource).await, "{verb} {resource}");
+    }
+    let client = scene.cluster.plane.client().await.unwrap();
+    let answer = send(&client, "GET", "/livez", None, Vec::new()).await;
+    // Not JSON, but there.
+    assert!(answer.is_err_and(|e| e.to_string().contains(StatusCode::OK.as_str())));
+}

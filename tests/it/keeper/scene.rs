@@ -1,0 +1,247 @@
+//! The API server, the webhook and keepers, each as a real process under its real
+//! `ServiceAccount` and RBAC.
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ca_overlap::names;
+use devtools::control_plane::{Supervised, http_get};
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, Plane, binary, sample, sum};
+use devtools::certs::{self, Identity};
+use devtools::secrets::{Answer, MERGE, Secrets, tls_secret};
+
+pub const LEASE: &str =
+    "/apis/coordination.k8s.io/v1/namespaces/ca-overlap/leases/ca-overlap-keeper";
+pub const ROLE: &str =
+    "/apis/rbac.authorization.k8s.io/v1/namespaces/ca-overlap/roles/ca-overlap-keeper";
+
+/// A cluster with the overlay `keeper`, and the webhook.
+pub struct Scene {
+    pub cluster: Cluster,
+    /// Of the webhook.
+    arguments: Vec<&'static str>,
+}
+
+impl Scene {
+    /// `None`: there is no control plane, and that was said.
+    pub async fn start(test: &str) -> Option<Self> {
+        Self::with(test, "keeper", &[]).await
+    }
+
+    /// With another overlay, and more arguments for the webhook.
+    pub async fn with(test: &str, overlay: &str, arguments: &[&'static str]) -> Option<Self> {
+        Self::on(Plane::exclusive(test).await?, test, overlay, arguments).await
+    }
+
+    /// With another control plane.
+    pub async fn on(
+        plane: Plane,
+        test: &str,
+        overlay: &str,
+        arguments: &[&'static str],
+    ) -> Option<Self> {
+        let cluster = Cluster::on(plane, test, overlay).await?;
+        let scene = Self { cluster, arguments: arguments.to_vec() };
+        scene.start_webhook().await;
+        Some(scene)
+    }
+
+    pub async fn start_webhook(&self) {
+        let listen = self.cluster.port_443();
+        self.cluster.start_webhook("webhook", listen, &self.arguments).await.unwrap();
+    }
+
+    pub async fn stop_webhook(&self) {
+        let mut webhook = self.cluster.webhook.lock().await.take().expect("a webhook");
+        webhook.process().signal("KILL");
+        drop(webhook);
+    }
+
+    /// Starts a keeper; does not wait. A Lease of three seconds: a crash is noticed soon.
+    pub async fn keeper(&self, identity: &str, arguments: &[&str]) -> Keeper {
+        let kubeconfig = self.keeper_kubeconfig().await;
+        self.keeper_with(&kubeconfig, identity, arguments)
+    }
+
+    /// Of the keeper's `ServiceAccount`.
+    pub async fn keeper_kubeconfig(&self) -> PathBuf {
+        let (namespace, name) = (names::NAMESPACE, names::KEEPER_SERVICE_ACCOUNT);
+        self.cluster.plane.service_account_kubeconfig(namespace, name).await.unwrap()
+    }
+
+    /// The same with another kubeconfig.
+    pub fn keeper_with(&self, kubeconfig: &Path, identity: &str, arguments: &[&str]) -> Keeper {
+        let plane = &self.cluster.plane;
+        let admin = SocketAddr::from((plane.next_cluster_ip().unwrap(), 8082));
+        let listen = admin.to_string();
+        let fixed = ["--log-level", "debug", "keeper", "--namespace", names::NAMESPACE];
+        let own = ["--admin-listen", &listen, "--identity", identity];
+        let is_given = arguments.contains(&"--lease-duration");
+        let duration: &[&str] = if is_given { &[] } else { &["--lease-duration", "3s"] };
+        let scratch = plane.scratch().path();
+        let process = Supervised::start(
+            identity,
+            &binary::path(),
+            [&fixed[..], &own[..], duration, arguments].concat(),
+            &[("KUBECONFIG", kubeconfig.as_os_str()), ("NO_COLOR", OsStr::new("1"))],
+            scratch,
+            scratch.join(format!("{identity}.log")),
+        )
+        .unwrap();
+        Keeper { process, admin, identity: identity.to_owned() }
+    }
+
+    /// One that is ready and leads.
+    pub async fn leading_keeper(&self, arguments: &[&str]) -> Keeper {
+        let mut keeper = self.keeper("keeper-0", arguments).await;
+        keeper.ready().await;
+        keeper.leads(true).await;
+        keeper
+    }
+
+    /// Who holds the Lease.
+    pub async fn holder(&self) -> Option<String> {
+        let lease = self.cluster.plane.json("GET", LEASE, &Value::Null).await.ok()?;
+        lease["spec"]["holderIdentity"].as_str().map(ToOwned::to_owned)
+    }
+
+    /// The Events on a Secret with this reason, oldest first.
+    pub async fn events(&self, rotation: &Rotation, reason: &str) -> Vec<Value> {
+        let path = format!(
+            "/apis/events.k8s.io/v1/namespaces/{}/events?fieldSelector=reason%3D{reason}",
+            rotation.secrets.namespace
+        );
+        let list = self.cluster.plane.json("GET", &path, &Value::Null).await.unwrap();
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        items.into_iter().filter(|event| event["regarding"]["name"] == rotation.name).collect()
+    }
+
+    pub async fn event(&self, rotation: &Rotation, reason: &str) -> Value {
+        eventually(&format!("an Event {reason}"), async || {
+            self.events(rotation, reason).await.into_iter().next()
+        })
+        .await
+    }
+}
+
+/// A running keeper; killed when this is dropped.
+pub struct Keeper {
+    pub process: Supervised,
+    pub identity: String,
+    admin: SocketAddr,
+}
+
+impl Keeper {
+    pub async fn ready(&mut self) {
+        eventually("a keeper that is ready", async || {
+            self.process.still_running().unwrap();
+            let (status, _) = http_get(self.admin, "/readyz").await.ok()?;
+            status.is_success().then_some(())
+        })
+        .await;
+    }
+
+    pub async fn metrics(&self) -> String {
+        http_get(self.admin, "/metrics").await.unwrap().1
+    }
+
+    pub async fn is_leader(&self) -> bool {
+        let metrics = http_get(self.admin, "/metrics").await;
+        metrics.is_ok_and(|(_, text)| sample(&text, "ca_overlap_keeper_leader") > 0.0)
+    }
+
+    pub async fn leads(&self, leads: bool) {
+        eventually(&format!("{} leads: {leads}", self.identity), async || {
+            (self.is_leader().await == leads).then_some(())
+        })
+        .await;
+    }
+
+    pub async fn asks(&self, ask: &str, result: &str) -> f64 {
+        let labels = [format!("ask=\"{ask}\""), format!("result=\"{result}\"")];
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        sum(&self.metrics().await, "ca_overlap_keeper_asks_total", &labels)
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.process.log()).unwrap()
+    }
+}
+
+/// A Secret whose generator applies server side without force, as Helm 4 does.
+pub struct Rotation {
+    pub secrets: Secrets,
+    pub name: String,
+    pub generation: Vec<Identity>,
+}
+
+impl Rotation {
+    /// Created with a first CA; `annotations` are a person's.
+    pub async fn begin(secrets: &Secrets, name: &str, annotations: Value) -> Self {
+        let mut it = Self { secrets: secrets.clone(), name: name.into(), generation: Vec::new() };
+        it.rotate().await;
+        let patch = json!({"metadata": {"annotations": annotations}});
+        it.secrets.patch(name, MERGE, "fieldManager=person", &patch).await.ok();
+        it
+    }
+
+    /// A new CA and a new leaf. Fails on a conflict, as Helm does.
+    pub async fn rotate(&mut self) -> Answer {
+        self.generation.push(certs::ca_named(&format!("CA{}", self.generation.len() + 1)));
+        let ca = self.generation.last().unwrap();
+        let secret = tls_secret(&self.name, &ca.pem, &ca.leaf("envoy"));
+        self.secrets.apply(&self.name, "helm", false, &secret).await.ok()
+    }
+
+    pub async fn stored(&self) -> Answer {
+        self.secrets.get(&self.name).await.ok()
+    }
+
+    pub async fn is_over(&self) -> Option<Answer> {
+        let stored = self.stored().await;
+        let own = &self.generation.last().unwrap().pem;
+        (stored.pem("ca.crt") == *own).then_some(stored)
+    }
+
+    /// Waits until only the generator's own bytes are left.
+    pub async fn over(&self) -> Answer {
+        let what = format!("only the generator's bytes in {}", self.name);
+        let answer = eventually(&what, async || self.is_over().await).await;
+        assert_eq!(answer.label(names::PHASE), None);
+        assert_eq!(answer.annotation(names::CARRIED), Some("[]"));
+        answer
+    }
+
+    /// Who owns a field of the data.
+    pub async fn data_managers(&self) -> Vec<String> {
+        let stored = self.stored().await;
+        let fields = stored.body["metadata"]["managedFields"].as_array().cloned();
+        let of_data = fields.unwrap_or_default().into_iter().filter(|field| {
+            field["fieldsV1"].as_object().is_some_and(|fields| fields.contains_key("f:data"))
+        });
+        of_data.map(|field| field["manager"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// Polls until there is something. The limit is far above what it takes on a busy machine.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let limit = tokio::time::Instant::now() + Duration::from_secs(120);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < limit, "not within two minutes: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits for a time of the wall clock.
+pub async fn past(time: &str) {
+    let time: jiff::Timestamp = time.parse().unwrap();
+    let now = async || (jiff::Timestamp::now() > time).then_some(());
+    eventually("a time that comes", now).await;
+}

@@ -1,0 +1,22 @@
+//! All that needs an API server: the program as it is installed, with its real registration, RBAC
+//! and `ServiceAccount`s. `support` says which control plane a test gets.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/helm.rs"]
+mod helm;
+#[path = "../support/rig.rs"]
+mod rig;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod alerts;
+mod api_server;
+mod chart;
+mod control_plane;
+mod demo;
+mod distrust;
+mod inspect;
+mod keeper;
+mod manifests;
+mod rotation;
+mod status;

@@ -1,0 +1,95 @@
+//! What others may do to the CA Secret and to the caBundle.
+
+use std::time::Duration;
+
+use base64::prelude::*;
+use ca_overlap::names;
+use serde_json::{Value, json};
+
+use super::scene::{SECRET, Scene, Writer, Writers, wait_for};
+use devtools::certs;
+
+const ARGUMENTS: [&str; 4] = [
+    "--leaf-lifetime=30s",
+    "--ca-lifetime=10m",
+    "--trust-settle=500ms",
+    "--reconcile-interval=250ms",
+];
+
+#[tokio::test]
+async fn a_damaged_secret_is_healed_and_costs_no_write() {
+    let Some(mut scene) = Scene::start("damaged", 2, &ARGUMENTS).await else { return };
+    scene.can_rotate(Duration::from_millis(500)).await;
+    let first = scene.authorities().await[0].clone();
+    scene.force();
+    scene.served(&first).await;
+    let good = scene.authorities().await;
+    assert_eq!(good.len(), 2);
+    let bundle = scene.ca_bundle().await;
+    let text = serde_json::to_string(&good).unwrap();
+    let mut wrong_key = good.clone();
+    wrong_key[1]["key"] = good[0]["key"].clone();
+
+    let writers = Writers::start(&scene.cluster, 2).await;
+    for damage in [
+        "garbage",
+        "",
+        "[]",
+        &text[..text.len() / 2],
+        &serde_json::to_string(&wrong_key).unwrap(),
+        &serde_json::to_string(&good[..1]).unwrap(),
+    ] {
+        scene.corrupt(damage).await;
+        wait_for("the Secret is healed", async || {
+            (scene.authorities().await == good).then_some(())
+        })
+        .await;
+    }
+    // Deleted: said, and served on; filled again once the manifests are applied.
+    let logs: Vec<_> = scene.replicas.iter().map(|replica| replica.log_text().len()).collect();
+    scene.cluster.plane.json("DELETE", SECRET, &Value::Null).await.unwrap();
+    wait_for("the replicas say so", async || {
+        // The whole of the log: reviews push the line out of its tail.
+        let mut since = scene.replicas.iter().zip(&logs);
+        since.all(|(r, from)| r.log_text()[*from..].contains("does not exist")).then_some(())
+    })
+    .await;
+    let empty = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": names::CA_SECRET, "namespace": names::NAMESPACE},
+    });
+    let secrets = format!("/api/v1/namespaces/{}/secrets", names::NAMESPACE);
+    scene.cluster.plane.json("POST", &secrets, &empty).await.unwrap();
+    wait_for("the Secret is filled", async || (scene.authorities().await == good).then_some(()))
+        .await;
+    assert!(writers.finish().await > 20);
+    assert_eq!(scene.ca_bundle().await, bundle);
+    assert!(!scene.has_failed_calls().await);
+}
+
+/// Also the negative control of all tests here: a call that fails is seen.
+#[tokio::test]
+async fn a_strangers_bundle_makes_writes_fail_until_it_is_healed() {
+    let Some(scene) = Scene::start("stranger", 2, &ARGUMENTS).await else { return };
+    let good = scene.ca_bundle().await;
+    let mut writer = Writer::new(scene.cluster.namespace("stranger").await).await;
+    writer.write().await.unwrap();
+    let rights = scene.revoke_rights().await;
+    let stranger = json!(BASE64_STANDARD.encode(certs::ca_named("stranger").pem));
+    // Until the rights are really gone it may be healed.
+    let error = wait_for("a write fails", async || {
+        scene.patch_registration("clientConfig/caBundle", &stranger).await;
+        writer.write().await.err()
+    })
+    .await;
+    assert!(error.contains("failed calling webhook"), "{error}");
+    assert!(scene.has_failed_calls().await, "the API server counts it");
+
+    scene.restore_rights(&rights).await;
+    wait_for("it is healed", async || (scene.ca_bundle().await == good).then_some(())).await;
+    wait_for("writes pass", async || writer.write().await.ok()).await;
+    for _ in 0..10 {
+        writer.write().await.unwrap();
+    }
+}

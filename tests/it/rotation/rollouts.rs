@@ -1,0 +1,44 @@
+//! Rolling restarts of both replicas, and a rotation with each, while Secrets are written without
+//! a pause.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::scene::{Scene, Writers, wait_for};
+
+/// How many of each: `make rollout-test-full` runs the 20 that docs/reliability.md reports.
+fn rounds() -> usize {
+    std::env::var("CA_OVERLAP_ROLLOUTS").map_or(2, |text| text.parse().expect("a number"))
+}
+
+#[tokio::test]
+async fn rollouts_and_rotations_cost_no_write() {
+    let arguments = [
+        "--leaf-lifetime=9s",
+        "--ca-lifetime=10m",
+        "--trust-settle=1s",
+        "--reconcile-interval=250ms",
+        "--drain-delay=3s",
+    ];
+    let Some(mut scene) = Scene::start("rollouts", 2, &arguments).await else { return };
+    let writers = Writers::start(&scene.cluster, 3).await;
+    let mut newest = scene.served(&Value::Null).await;
+    for round in 0..rounds() {
+        for _ in 0..scene.replicas.len() {
+            scene.replace_oldest(&format!("round-{round}")).await;
+        }
+        scene.can_rotate(Duration::from_secs(1)).await;
+        wait_for("there is room for one more CA", async || {
+            (scene.authorities().await.len() < 4).then_some(())
+        })
+        .await;
+        scene.force();
+        newest = scene.served(&newest).await;
+        eprintln!("round {}: both replicas replaced, CA rotated", round + 1);
+    }
+    let written = writers.finish().await;
+    eprintln!("{written} writes, none rejected, each bundled");
+    assert!(written > 100, "{written} writes are no load");
+    assert!(!scene.has_failed_calls().await);
+}

@@ -1,0 +1,298 @@
+//! Replicas behind the Service, writers that never pause, and what Secret and caBundle hold.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use base64::prelude::*;
+use ca_overlap::names;
+use ca_overlap::serving_cert::inject;
+use devtools::control_plane::{Spreader, Webhook};
+use jiff::Timestamp;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsConnector;
+
+use crate::support::{Cluster, sum};
+use devtools::certs::{self, Identity, bundle};
+use devtools::secrets::{Answer, Secrets, tls_secret};
+
+pub const SECRET: &str = "/api/v1/namespaces/ca-overlap/secrets/ca-overlap-ca";
+const REGISTRATION: &str =
+    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/ca-overlap";
+const KEY: &str = "authorities.json";
+
+/// A cluster whose API server rejects what it cannot ask us about.
+pub struct Scene {
+    pub cluster: Cluster,
+    failed_before: f64,
+    pub replicas: Vec<Webhook>,
+    arguments: Vec<&'static str>,
+    leaving: Vec<Webhook>,
+    spreader: Spreader,
+}
+
+impl Scene {
+    /// `None`: there is no control plane, and that was said.
+    pub async fn start(test: &str, replicas: usize, arguments: &[&'static str]) -> Option<Self> {
+        let cluster = Cluster::without_webhook(test).await?;
+        let failed_before = failed_calls(&cluster).await;
+        let (spreader, replicas) = cluster.replicas(replicas, arguments).await;
+        let scene = Self {
+            cluster,
+            failed_before,
+            replicas,
+            arguments: arguments.to_vec(),
+            leaving: Vec::new(),
+            spreader,
+        };
+        scene.patch_registration("failurePolicy", &json!("Fail")).await;
+        Some(scene)
+    }
+
+    /// Several signals, to several replicas: all of them ask for the same rotation.
+    pub fn force(&mut self) {
+        for replica in &mut self.replicas {
+            replica.process().signal("HUP");
+            replica.process().signal("HUP");
+        }
+    }
+
+    /// Waits until every replica serves the newest CA's leaf, and returns that CA.
+    pub async fn served(&self, before: &Value) -> Value {
+        wait_for("the newest CA is served", async || {
+            let newest = self.authorities().await.last().cloned().unwrap_or_default();
+            if newest["certificate"] == before["certificate"] {
+                return None;
+            }
+            for replica in &self.replicas {
+                if !serves(replica.listen(), &newest).await {
+                    return None;
+                }
+            }
+            Some(newest)
+        })
+        .await
+    }
+
+    /// Waits until the newest CA does not answer a signal by its youth any more.
+    pub async fn can_rotate(&self, trust_settle: Duration) {
+        wait_for("the newest CA is old enough", async || {
+            let newest = self.authorities().await.last().cloned().unwrap_or_default();
+            let added: Timestamp = newest["added"].as_str()?.parse().ok()?;
+            (Timestamp::now().duration_since(added).unsigned_abs() > trust_settle).then_some(())
+        })
+        .await;
+    }
+
+    /// As a Deployment with maxSurge 1 replaces a pod: the new one is ready before the old one is
+    /// told to end, and for a while new connections still reach the old one.
+    pub async fn replace_oldest(&mut self, name: &str) {
+        let listen = SocketAddr::from((self.cluster.plane.next_cluster_ip().unwrap(), 8443));
+        let name = format!("{name}-{}", listen.ip());
+        let mut new = self.cluster.replica(&name, listen, &self.arguments).await.unwrap();
+        new.ready().await.unwrap();
+        let mut old = self.replicas.remove(0);
+        self.replicas.push(new);
+        let mut backends: Vec<_> = self.replicas.iter().map(Webhook::listen).collect();
+        backends.push(old.listen());
+        self.spreader.set_backends(backends.clone());
+        old.process().signal("TERM");
+        // What kube-proxy needs on a quiet node; the drain delay of these tests is longer.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        backends.pop();
+        self.spreader.set_backends(backends);
+        // It drains for as long as the API server keeps a connection to it: up to 90 s.
+        self.leaving.push(old);
+        for old in &mut self.leaving {
+            let ended = old.process().ended();
+            assert!(ended.is_none_or(|status| status.success()), "{}", old.log_tail());
+        }
+    }
+
+    /// SIGKILL, without a word to the program.
+    pub async fn kill(&mut self) {
+        let mut killed = self.replicas.pop().unwrap();
+        killed.process().signal("KILL");
+        wait_for("it is dead", async || killed.process().ended()).await;
+    }
+
+    /// The next process of the same replica.
+    pub async fn restart(&mut self, listen: SocketAddr) {
+        let mut replica = self.cluster.replica("restarted", listen, &self.arguments).await.unwrap();
+        replica.ready().await.unwrap();
+        self.replicas.push(replica);
+    }
+
+    /// What the CA Secret holds, the newest last; nothing where it cannot be read.
+    pub async fn authorities(&self) -> Vec<Value> {
+        let Ok(secret) = self.cluster.plane.json("GET", SECRET, &Value::Null).await else {
+            return Vec::new();
+        };
+        let value = BASE64_STANDARD.decode(secret["data"][KEY].as_str().unwrap_or_default());
+        serde_json::from_slice(&value.unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// The certificates of the caBundle, newest first.
+    pub async fn ca_bundle(&self) -> Vec<CertificateDer<'static>> {
+        let registration =
+            self.cluster.plane.json("GET", REGISTRATION, &Value::Null).await.unwrap();
+        let bundle = &registration["webhooks"][0]["clientConfig"]["caBundle"];
+        inject::certificates(bundle.as_str().unwrap_or_default())
+    }
+
+    /// Replaces the value under the Secret's key.
+    pub async fn corrupt(&self, value: &str) {
+        let patch = json!([
+            {"op": "add", "path": "/data", "value": {KEY: BASE64_STANDARD.encode(value)}},
+        ]);
+        self.patch(&["secret", "ca-overlap-ca", "-n", names::NAMESPACE], &patch).await;
+    }
+
+    /// Sets a field of our webhook.
+    pub async fn patch_registration(&self, field: &str, value: &Value) {
+        let field = format!("/webhooks/0/{field}");
+        let patch = json!([{"op": "add", "path": field, "value": value}]);
+        self.patch(&["mutatingwebhookconfiguration", "ca-overlap"], &patch).await;
+    }
+
+    /// While it is taken away the caBundle can be neither read nor written.
+    pub async fn revoke_rights(&self) -> Value {
+        let path = format!("{RBAC}/ca-overlap-webhook");
+        let mut binding = self.cluster.plane.json("GET", &path, &Value::Null).await.unwrap();
+        self.cluster.plane.json("DELETE", &path, &Value::Null).await.unwrap();
+        binding["metadata"] = json!({"name": "ca-overlap-webhook"});
+        binding
+    }
+
+    pub async fn restore_rights(&self, binding: &Value) {
+        self.cluster.plane.json("POST", RBAC, binding).await.unwrap();
+    }
+
+    /// Whether the API server has counted a call to us that failed, since the scene began.
+    pub async fn has_failed_calls(&self) -> bool {
+        failed_calls(&self.cluster).await > self.failed_before
+    }
+
+    async fn patch(&self, what: &[&str], patch: &Value) {
+        let patch = patch.to_string();
+        let arguments = [&["patch"], what, &["--type=json", "-p", &patch]].concat();
+        self.cluster.plane.kubectl(&arguments, &[]).await.unwrap();
+    }
+}
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+const OURS: &str = "secrets.ca-overlap.dev";
+
+async fn failed_calls(cluster: &Cluster) -> f64 {
+    let metrics = cluster.plane.metrics().await.unwrap();
+    ["rejection_count", "fail_open_count"]
+        .map(|name| sum(&metrics, &format!("apiserver_admission_webhook_{name}"), &[OURS]))
+        .iter()
+        .sum()
+}
+
+/// Writers of one Secret each, who never pause and never repeat.
+pub struct Writers {
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<usize>>,
+}
+
+impl Writers {
+    pub async fn start(cluster: &Cluster, count: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut tasks = Vec::new();
+        for _ in 0..count {
+            let mut writer = Writer::new(cluster.namespace("writer").await).await;
+            let stop = stop.clone();
+            tasks.push(tokio::spawn(async move {
+                let mut written = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    writer.write().await.unwrap();
+                    written += 1;
+                }
+                written
+            }));
+        }
+        Self { stop, tasks }
+    }
+
+    /// Fails the test if a write was rejected, or was not bundled; else says how many there were.
+    pub async fn finish(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut written = 0;
+        for task in self.tasks {
+            written += task.await.expect("every write passes and is bundled");
+        }
+        written
+    }
+}
+
+/// A generator that rotates a Secret with each write.
+pub struct Writer {
+    secrets: Secrets,
+    cas: Vec<(Identity, Identity)>,
+    current: usize,
+}
+
+impl Writer {
+    pub async fn new(secrets: Secrets) -> Self {
+        let cas = ["CA1", "CA2", "CA3"].map(certs::ca_named);
+        let cas = cas.into_iter().map(|ca| {
+            let leaf = ca.leaf("it");
+            (ca, leaf)
+        });
+        let writer = Self { secrets, cas: cas.collect(), current: 0 };
+        let (first, leaf) = &writer.cas[0];
+        writer.secrets.create(&tls_secret("it", &first.pem, leaf)).await.ok();
+        writer
+    }
+
+    /// The next CA; fails where the write is rejected or the CA before is not beside it.
+    pub async fn write(&mut self) -> Result<(), String> {
+        let next = (self.current + 1) % self.cas.len();
+        let (ca, leaf) = &self.cas[next];
+        let Answer { status, body, .. } =
+            self.secrets.put("it", &tls_secret("it", &ca.pem, leaf)).await;
+        if !status.is_success() {
+            return Err(format!("{status}: {}", body["message"]));
+        }
+        let expected = BASE64_STANDARD.encode(bundle(&[ca, &self.cas[self.current].0]));
+        self.current = next;
+        if body["data"]["ca.crt"] == expected {
+            return Ok(());
+        }
+        Err("it passed without the CA before".to_owned())
+    }
+}
+
+/// Whether a new connection to `address` is served with a leaf of this CA alone.
+pub async fn serves(address: SocketAddr, authority: &Value) -> bool {
+    let pem = authority["certificate"].as_str().unwrap_or_default();
+    let Ok(ca) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
+    let config = rustls::ClientConfig::builder_with_provider(ca_overlap::server::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(ca_overlap::server::tls::roots(&[ca]).unwrap())
+        .with_no_client_auth();
+    let Ok(tcp) = TcpStream::connect(address).await else { return false };
+    let name = ServerName::try_from("ca-overlap-webhook.ca-overlap.svc").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.is_ok()
+}
+
+/// Polls until there is an answer.
+pub async fn wait_for<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    found.await.unwrap_or_else(|_| panic!("it never came that {what}"))
+}

@@ -1,0 +1,367 @@
+//! `ca-overlap status` against a real API server with the real webhook, and as a plugin of kubectl.
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use base64::prelude::*;
+use devtools::certs::{self, Identity, bundle};
+use devtools::control_plane::Supervised;
+use devtools::secrets::{MERGE, Secrets, tls_secret};
+use serde_json::{Value, json};
+
+use crate::support;
+use crate::support::command::{command, run};
+use crate::support::{Cluster, Plane, cluster};
+
+/// Far more than a change takes to arrive.
+const ARRIVES: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn each_rotation_is_a_row_with_what_comes_next() {
+    let test = "each_rotation_is_a_row_with_what_comes_next";
+    let Some(cluster) = cluster(test).await else { return };
+    let secrets = cluster.namespace(test).await;
+    let kubeconfig = cluster.plane.admin_kubeconfig();
+    let scoped = ["status", "-n", &secrets.namespace];
+    let nothing = format!("No rotation in flight in namespace {} (-A looks", secrets.namespace);
+    assert!(run(&kubeconfig, &scoped).with_code(0).starts_with(&nothing));
+
+    let (old, new) = (certs::ca_named("Old Root CA"), certs::ca_named("New Root CA"));
+    secrets.create(&tls_secret("quiet", &old.pem, &old.leaf("it"))).await.ok();
+    rotate(&secrets, "open", &old, &new, &json!({})).await;
+    let window = json!({"ca-overlap.dev/window": "24h"});
+    rotate(&secrets, "with-a-very-long-name-that-fills-the-line", &old, &new, &window).await;
+
+    let status = run(&kubeconfig, &scoped);
+    let shown = status.with_code(0);
+    let lines: Vec<&str> = shown.lines().collect();
+    assert!(lines[0].starts_with("SECRET "), "{shown}");
+    let row = lines.iter().position(|l| l.starts_with(&format!("{}/open", secrets.namespace)));
+    let row = row.unwrap_or_else(|| panic!("{shown}"));
+    let (own, carried) = (&new.sha256()[..8], &old.sha256()[..8]);
+    for part in ["overlap", own, "New Root CA", carried, "Old Root CA", "s"] {
+        assert!(lines[row].contains(part), "{part} is not in {}", lines[row]);
+    }
+    let next = "    next: the next rotation drops the previous CA, or its expiry in ";
+    assert!(lines[row + 1].starts_with(next), "{shown}");
+    assert!(
+        shown.contains("next: a previous CA goes in 23h (") || shown.contains("in 24h ("),
+        "{shown}"
+    );
+    assert!(!shown.contains("quiet"), "{shown}");
+
+    let json = run(&kubeconfig, &[&scoped[..], &["-o", "json"]].concat()).json();
+    let yaml = run(&kubeconfig, &[&scoped[..], &["-o", "yaml"]].concat());
+    assert_eq!(serde_saphyr::from_str::<Value>(yaml.with_code(0)).unwrap(), json);
+    let rotations = json["rotations"].as_array().unwrap();
+    assert_eq!(rotations.len(), 2, "{json}");
+    let open = &rotations[0];
+    assert_eq!((&open["name"], &open["phase"]), (&json!("open"), &json!("overlap")));
+    assert_eq!(open["own"][0]["sha256"], new.sha256());
+    assert_eq!(open["carried"][0]["sha256"], old.sha256());
+    assert_eq!(open["carried"][0]["commonName"], "Old Root CA");
+    assert_eq!((&open["carried"][0]["until"], &open["problems"]), (&Value::Null, &json!([])));
+    let bounded = &rotations[1];
+    assert_eq!(bounded["next"]["at"], bounded["carried"][0]["until"]);
+    let since: jiff::Timestamp = bounded["carried"][0]["since"].as_str().unwrap().parse().unwrap();
+    let until: jiff::Timestamp = bounded["carried"][0]["until"].as_str().unwrap().parse().unwrap();
+    assert_eq!(until.as_second() - since.as_second(), 86_400);
+}
+
+#[tokio::test]
+async fn problems_are_shown_and_make_the_exit_code_1() {
+    let test = "problems_are_shown_and_make_the_exit_code_1";
+    let Some(cluster) = cluster(test).await else { return };
+    let secrets = cluster.namespace(test).await;
+    let ca = certs::ca_named("Legacy CA");
+    let mut object = tls_secret("it", &ca.pem, &ca.leaf("it"));
+    object["metadata"]["labels"] = json!({"ca-overlap.dev/mode": "bundle"});
+    object["metadata"]["annotations"] =
+        json!({"ca-overlap.dev/distrust": ca.sha256(), "ca-overlap.dev/keep": "many"});
+    secrets.create(&object).await.ok();
+    // The same without the label: nobody has put it in our care.
+    object["metadata"]["name"] = json!("other");
+    object["metadata"]["labels"] = json!({});
+    secrets.create(&object).await.ok();
+
+    let kubeconfig = cluster.plane.admin_kubeconfig();
+    let arguments = ["status", "-n", &secrets.namespace];
+    let status = run(&kubeconfig, &arguments);
+    let shown = status.with_code(1);
+    assert!(
+        shown.contains("PROBLEM: ca-overlap.dev/keep: expected a number from 0 to 8"),
+        "{shown}"
+    );
+    assert!(shown.contains("only the generator can replace it"), "{shown}");
+    assert!(!shown.contains("other"), "{shown}");
+    let json = run(&kubeconfig, &[&arguments[..], &["-o", "json"]].concat()).json();
+    let reasons: Vec<_> = json["rotations"][0]["problems"].as_array().unwrap().iter().collect();
+    let reasons: Vec<_> =
+        reasons.iter().map(|problem| problem["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["setting_unreadable", "own_distrusted"]);
+}
+
+#[tokio::test]
+async fn a_watch_shows_each_change_as_it_happens() {
+    let test = "a_watch_shows_each_change_as_it_happens";
+    let Some(cluster) = cluster(test).await else { return };
+    let secrets = cluster.namespace(test).await;
+    let (old, new, newer) = (certs::ca_named("1"), certs::ca_named("2"), certs::ca_named("3"));
+    rotate(&secrets, "first", &old, &new, &json!({})).await;
+    let kubeconfig = cluster.plane.admin_kubeconfig();
+    let arguments = ["status", "-n", &secrets.namespace, "--watch"];
+    let json = Running::start(&kubeconfig, &[&arguments[..], &["-o", "json"]].concat());
+    let shown = Running::start(&kubeconfig, &arguments);
+
+    let change = json.json();
+    assert_eq!((&change["type"], &change["rotation"]["name"]), (&json!("ADDED"), &json!("first")));
+    assert!(shown.line().starts_with("SECRET"));
+    let row = format!("{}/first", secrets.namespace);
+    assert!(shown.line().starts_with(&row));
+
+    rotate(&secrets, "second", &old, &new, &json!({})).await;
+    let change = json.json();
+    assert_eq!((&change["type"], &change["rotation"]["name"]), (&json!("ADDED"), &json!("second")));
+    let leaf = newer.leaf("it");
+    secrets.put("second", &tls_secret("second", &newer.pem, &leaf)).await.ok();
+    let change = json.json();
+    assert_eq!(change["type"], "MODIFIED");
+    assert_eq!(change["rotation"]["carried"][0]["sha256"], new.sha256());
+
+    let patch = json!({"metadata": {"annotations": {"ca-overlap.dev/distrust": old.sha256()}}});
+    secrets.patch("first", MERGE, "", &patch).await.ok();
+    let change = json.json();
+    assert_eq!(change["type"], "DELETED");
+    assert_eq!(change["rotation"]["name"], "first");
+    shown.until(&format!("{row} is no longer in flight"));
+
+    // One whose reader goes ends with a later change.
+    let mut unread = Running::start(&kubeconfig, &arguments);
+    unread.line();
+    drop(std::mem::replace(&mut unread.lines, channel().1));
+    let mut number = 0;
+    let status = loop {
+        if let Some(status) = unread.child.try_wait().unwrap() {
+            break status;
+        }
+        rotate(&secrets, &format!("more-{number}"), &old, &new, &json!({})).await;
+        number += 1;
+    };
+    assert!(status.success());
+}
+
+#[tokio::test]
+async fn kubectl_finds_its_plugin_and_help_says_its_name() {
+    let test = "kubectl_finds_its_plugin_and_help_says_its_name";
+    let Some(cluster) = cluster(test).await else { return };
+    let secrets = cluster.namespace(test).await;
+    let (old, new) = (certs::ca_named("1"), certs::ca_named("2"));
+    rotate(&secrets, "it", &old, &new, &json!({})).await;
+    let directory = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_ca-overlap");
+    std::os::unix::fs::symlink(program, directory.path().join("kubectl-ca_overlap")).unwrap();
+    let kubectl = |arguments: &[&str]| {
+        let output = Command::new(cluster.plane.kubectl_path())
+            .args(arguments)
+            .env("PATH", directory.path())
+            .env("KUBECONFIG", cluster.plane.admin_kubeconfig())
+            .output()
+            .unwrap();
+        let shown = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        (output.status.code().unwrap(), shown)
+    };
+    let (code, shown) = kubectl(&["ca-overlap", "status", "-n", &secrets.namespace]);
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains(&format!("{}/it", secrets.namespace)), "{shown}");
+    let (code, shown) =
+        kubectl(&["ca-overlap", "distrust", &old.sha256(), "-n", &secrets.namespace]);
+    assert_eq!(code, 0, "{shown}");
+    assert_eq!(secrets.get("it").await.pem("ca.crt"), new.pem);
+
+    let (code, shown) = kubectl(&["ca-overlap", "distrust", "--help"]);
+    assert_eq!(code, 0);
+    assert!(shown.contains("Usage: kubectl ca-overlap distrust [OPTIONS]"), "{shown}");
+    assert!(shown.contains("  kubectl ca-overlap distrust stolen-ca.pem -A"), "{shown}");
+    let (code, shown) = kubectl(&["ca-overlap", "status", "--no-such-flag"]);
+    assert_eq!(code, 64);
+    assert!(shown.contains("Usage: kubectl ca-overlap status"), "{shown}");
+    let plain = run(Path::new("/dev/null"), &["distrust", "--help"]);
+    assert!(plain.stdout.contains("Usage: ca-overlap distrust"), "{}", plain.stdout);
+    assert!(!plain.stdout.contains("kubectl ca-overlap"), "{}", plain.stdout);
+}
+
+#[tokio::test]
+async fn who_may_not_watch_is_told() {
+    let test = "who_may_not_watch_is_told";
+    let Some(cluster) = cluster(test).await else { return };
+    let kubeconfig = cluster.plane.admin_kubeconfig();
+    for arguments in [&["status", "-A", "--as", "nobody"][..], &["status", "-Aw", "--as", "nobody"]]
+    {
+        let ended = run(&kubeconfig, arguments);
+        assert_eq!(ended.code, 1, "{arguments:?}");
+        let said = format!("{}{}", ended.stdout, ended.stderr)
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert!(said.contains("secrets is forbidden: User \"nobody\" cannot list"), "{said}");
+    }
+}
+
+/// With the real keeper: a leaf that waits and is promoted, and one that waits for its group.
+#[tokio::test]
+async fn a_leaf_that_waits_is_shown_until_it_serves() {
+    let test = "a_leaf_that_waits_is_shown_until_it_serves";
+    let Some(cluster) = staging(test).await else { return };
+    let _keeper = keeper(&cluster).await;
+    let kubeconfig = cluster.plane.admin_kubeconfig();
+    let (old, new) = (certs::ca_named("1"), certs::ca_named("2"));
+    // Until the webhook has heard of the Lease nothing is staged.
+    let secrets = loop {
+        let secrets = cluster.namespace(test).await;
+        let arguments = ["status", "-n", &secrets.namespace, "-w", "-o", "json", "--settle", "3s"];
+        let shown = Running::start(&kubeconfig, &arguments);
+        let mut first = tls_secret("it", &old.pem, &old.leaf("it"));
+        first["metadata"]["labels"] = json!({"ca-overlap.dev/mode": "staged"});
+        secrets.create(&first).await.ok();
+        secrets.put("it", &tls_secret("it", &new.pem, &new.leaf("it"))).await.ok();
+        let change = shown.json();
+        assert_eq!(change["type"], "ADDED");
+        if change["rotation"]["phase"] == "overlap" {
+            continue;
+        }
+        let rotation = &change["rotation"];
+        assert_eq!(rotation["phase"], "staged");
+        assert_eq!(rotation["carried"][0]["sha256"], old.sha256());
+        let what = rotation["next"]["what"].as_str().unwrap();
+        assert!(what.starts_with("the waiting leaf goes into service"), "{what}");
+        assert!(rotation["next"]["at"].is_string(), "{rotation}");
+        // The clock alone changes its row, and then the keeper does.
+        let promoted = loop {
+            let change = shown.json();
+            if change["rotation"]["phase"] != "staged" {
+                break change;
+            }
+        };
+        assert_eq!(promoted["rotation"]["phase"], "overlap");
+        assert_eq!(promoted["rotation"]["problems"], json!([]));
+        break secrets;
+    };
+
+    // One that waits for a member of its group which does not know the new CA, for two hours now.
+    let mut member = tls_secret("member", &old.pem, &old.leaf("it"));
+    member["metadata"]["annotations"] = json!({"ca-overlap.dev/group": "mesh"});
+    secrets.create(&member).await.ok();
+    secrets.create(&waiting_for_long(&old, &new)).await.ok();
+    let arguments = ["status", "-n", &secrets.namespace];
+    let status = run(&kubeconfig, &arguments);
+    let shown = status.with_code(1);
+    let row = shown.lines().find(|line| line.starts_with(&format!("{}/stuck", secrets.namespace)));
+    assert!(row.is_some_and(|row| row.contains(" staged ")), "{shown}");
+    assert!(shown.contains("next: the waiting leaf goes into service when all of"), "{shown}");
+    assert!(shown.contains("PROBLEM: the staged leaf waits for too long"), "{shown}");
+}
+
+/// A cluster in which rotations are staged.
+async fn staging(test: &str) -> Option<Cluster> {
+    let cluster = Cluster::on(Plane::exclusive(test).await?, test, "staged").await?;
+    let arguments = ["--staged", "--settle", "3s"];
+    cluster.start_webhook("webhook", cluster.port_443(), &arguments).await.unwrap();
+    Some(cluster)
+}
+
+/// The keeper, as its `ServiceAccount`; ended when dropped.
+async fn keeper(cluster: &Cluster) -> Supervised {
+    let plane = &cluster.plane;
+    let (namespace, account) = ("ca-overlap", "ca-overlap-keeper");
+    let kubeconfig = plane.service_account_kubeconfig(namespace, account).await.unwrap();
+    let admin = format!("{}:8082", plane.next_cluster_ip().unwrap());
+    let arguments = ["keeper", "--namespace", namespace, "--admin-listen", &admin];
+    let more = ["--identity", "keeper-0", "--lease-duration", "3s", "--settle", "3s"];
+    let scratch = plane.scratch().path();
+    let environment = [("KUBECONFIG", kubeconfig.as_os_str())];
+    let arguments = [&arguments[..], &more].concat();
+    let log = scratch.join("keeper.log");
+    let program = support::binary::path();
+    Supervised::start("keeper", &program, arguments, &environment, scratch, log).unwrap()
+}
+
+fn waiting_for_long(old: &Identity, new: &Identity) -> Value {
+    let (held, pending) = (old.leaf("it"), new.leaf("it"));
+    let mut object = tls_secret("stuck", &bundle(&[new, old]), &held);
+    let encode = |text: &str| BASE64_STANDARD.encode(text);
+    object["data"]["pending.tls.crt"] = json!(encode(&pending.pem));
+    object["data"]["pending.tls.key"] = json!(encode(&pending.key));
+    let since = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(2);
+    let since = format!("{since:.0}");
+    let stage = json!({
+        "since": since, "moved": 0, "held": certs::sha256(held.pem.as_bytes()),
+        "pending": certs::sha256(pending.pem.as_bytes()),
+    });
+    object["metadata"]["labels"] =
+        json!({"ca-overlap.dev/mode": "staged", "ca-overlap.dev/phase": "staged"});
+    let record = json!([{"sha256": old.sha256(), "since": since}]);
+    object["metadata"]["annotations"] = json!({
+        "ca-overlap.dev/group": "mesh", "ca-overlap.dev/staged": stage.to_string(),
+        "ca-overlap.dev/carried": record.to_string(),
+    });
+    object
+}
+
+/// `[new, old*]`, with these annotations from the begin.
+async fn rotate(
+    secrets: &Secrets,
+    name: &str,
+    old: &Identity,
+    new: &Identity,
+    annotations: &Value,
+) {
+    let mut first = tls_secret(name, &old.pem, &old.leaf("it"));
+    first["metadata"]["annotations"] = annotations.clone();
+    secrets.create(&first).await.ok();
+    let rotated = secrets.put(name, &tls_secret(name, &new.pem, &new.leaf("it"))).await.ok();
+    assert_eq!(rotated.pem("ca.crt"), bundle(&[new, old]));
+}
+
+/// A command that goes on, with the lines it prints; ended when dropped.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    fn start(kubeconfig: &Path, arguments: &[&str]) -> Self {
+        let mut child = command(kubeconfig, arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    fn line(&self) -> String {
+        self.lines.recv_timeout(ARRIVES).expect("a line")
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.line()).unwrap()
+    }
+
+    fn until(&self, expected: &str) {
+        while self.line() != expected {}
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

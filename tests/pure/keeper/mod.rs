@@ -1,0 +1,7 @@
+//! The keeper: its decisions, and what it does where the API server fails.
+
+mod choice;
+mod due;
+mod faults;
+mod memory;
+mod news;
