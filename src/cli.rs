@@ -18,8 +18,9 @@ use self::keeper::KeeperArgs;
 use self::webhook::WebhookArgs;
 use crate::log::{self, Format, Level};
 use crate::run;
-use crate::tools::distrust::{DistrustArgs, DistrustError};
-use crate::tools::inspect::{InspectArgs, InspectError};
+use crate::tools;
+use crate::tools::distrust::DistrustArgs;
+use crate::tools::inspect::InspectArgs;
 use crate::tools::probe::ProbeArgs;
 use crate::tools::review::ReviewArgs;
 use crate::tools::simulate::{self, SimulateArgs};
@@ -133,22 +134,15 @@ impl Command {
     /// Runs it to its end.
     fn run(self) -> Result<ExitCode, Failure> {
         match self {
-            Self::Review(args) => {
-                args.run().map_err(anyhow::Error::from)?;
-                Ok(ExitCode::SUCCESS)
-            }
+            Self::Review(args) => args.run().map(|()| ExitCode::SUCCESS).map_err(Failure::from),
             Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
             Self::Simulate(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
-            Self::Probe(args) => {
-                Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
-            }
+            Self::Probe(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
             Self::Inspect(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
             Self::Completions(args) => {
                 Ok(args.run(Cli::command()).context("cannot write the completions")?)
             }
-            Self::Status(args) => {
-                Ok(runtime()?.block_on(args.run()).map_err(anyhow::Error::from)?)
-            }
+            Self::Status(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
             Self::Keeper(args) => args.run(),
             Self::Webhook(args) => args.run(),
         }
@@ -170,15 +164,6 @@ enum Failure {
     Usage(UsageError),
 }
 
-impl From<DistrustError> for Failure {
-    fn from(error: DistrustError) -> Self {
-        match error.usage() {
-            Some(flag) => Self::Usage(UsageError::new(flag, error.to_string())),
-            None => Self::Failed(error.into()),
-        }
-    }
-}
-
 impl From<simulate::Error> for Failure {
     fn from(error: simulate::Error) -> Self {
         match error {
@@ -188,11 +173,13 @@ impl From<simulate::Error> for Failure {
     }
 }
 
-impl From<InspectError> for Failure {
-    fn from(error: InspectError) -> Self {
-        match error.usage() {
-            Some(flag) => Self::Usage(UsageError::new(flag, error.to_string())),
-            None => Self::Failed(error.into()),
+impl From<tools::error::Error> for Failure {
+    fn from(error: tools::error::Error) -> Self {
+        match error {
+            tools::error::Error::Usage { flag, problem } => {
+                Self::Usage(UsageError::new(flag, problem))
+            }
+            error => Self::Failed(error.into()),
         }
     }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use super::error::Error;
 use super::progress;
 use crate::kubernetes::explain::{For, causes, explain};
 use crate::kubernetes::list::{self, Scope, Unread};
@@ -56,20 +57,9 @@ pub(crate) struct Cluster {
     pub(crate) namespace: String,
 }
 
-/// Why there is no client.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
-    /// No kubeconfig that can be used, and no pod around us.
-    #[error("no cluster to talk to: {0}; set KUBECONFIG, or --kubeconfig and --context")]
-    Config(String),
-    /// A kubeconfig that no client can be made of.
-    #[error("the kubeconfig cannot be used: {0}")]
-    Client(String),
-}
-
 impl ClusterArgs {
     /// Reads the kubeconfig. Makes no call yet.
-    pub(crate) async fn connect(&self) -> Result<Cluster, ConnectError> {
+    pub(crate) async fn connect(&self) -> Result<Cluster, Error> {
         let config = self.access.config().await?;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let scope = if self.all_namespaces { Scope::All } else { Scope::One(namespace.clone()) };
@@ -97,11 +87,11 @@ impl Cluster {
 
 impl AccessArgs {
     /// Reads the kubeconfig. Makes no call yet.
-    pub(crate) async fn connect(&self) -> Result<Client, ConnectError> {
+    pub(crate) async fn connect(&self) -> Result<Client, Error> {
         client(self.config().await?)
     }
 
-    async fn config(&self) -> Result<Config, ConnectError> {
+    async fn config(&self) -> Result<Config, Error> {
         let mut config = self.read().await?;
         if let Some(user) = &self.impersonate {
             config.auth_info.impersonate = Some(user.clone());
@@ -109,8 +99,11 @@ impl AccessArgs {
         Ok(config)
     }
 
-    async fn read(&self) -> Result<Config, ConnectError> {
-        let wrong = |error: &dyn std::error::Error| ConnectError::Config(causes(error));
+    async fn read(&self) -> Result<Config, Error> {
+        let wrong = |error: &dyn std::error::Error| {
+            let advice = "set KUBECONFIG, or --kubeconfig and --context";
+            Error::Failed(format!("no cluster to talk to: {}; {advice}", causes(error)))
+        };
         let options =
             KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         match (&self.kubeconfig, &self.context) {
@@ -124,6 +117,8 @@ impl AccessArgs {
     }
 }
 
-fn client(config: Config) -> Result<Client, ConnectError> {
-    Client::try_from(config).map_err(|error| ConnectError::Client(explain(&error, For::Caller)))
+fn client(config: Config) -> Result<Client, Error> {
+    Client::try_from(config).map_err(|error| {
+        Error::failed("the kubeconfig cannot be used", explain(&error, For::Caller))
+    })
 }

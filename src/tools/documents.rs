@@ -1,28 +1,21 @@
 //! Files that people give: Secrets and reviews as JSON or YAML, certificates as PEM or DER.
 
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::prelude::*;
 use serde_json::{Map, Value};
 
+use super::error::Error;
 use crate::x509::certs::Certificate;
 use crate::x509::pem;
 
 /// More than the API server's own limit for a review.
 const MAX_INPUT: u64 = 16 * 1024 * 1024;
 
-/// A file cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read {}: {error}", .path.display())]
-pub(crate) struct ReadError {
-    path: PathBuf,
-    pub(crate) error: io::Error,
-}
-
 /// All of a file; `-` is standard input.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
-    content(path).map_err(|error| ReadError { path: path.to_owned(), error })
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    content(path).map_err(|error| Error::Read { path: path.to_owned(), error })
 }
 
 fn content(path: &Path) -> io::Result<Vec<u8>> {

@@ -3,11 +3,13 @@
 pub(crate) mod cluster;
 pub(crate) mod distrust;
 mod documents;
+pub(crate) mod error;
 pub mod inspect;
 pub(crate) mod output;
 pub(crate) mod probe;
 mod progress;
 pub(crate) mod review;
+mod settings;
 pub mod simulate;
 pub(crate) mod status;
 mod table;

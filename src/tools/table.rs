@@ -121,11 +121,7 @@ impl Row {
             line(text, &cells, widths);
         }
         for note in &self.notes {
-            for part in wrapped(note, WIDTH - NOTE.len()) {
-                text.push_str(NOTE);
-                text.push_str(&part);
-                text.push('\n');
-            }
+            paragraph(text, NOTE, note);
         }
     }
 }
@@ -143,7 +139,7 @@ fn length(text: &str) -> usize {
 }
 
 /// Cut in its middle: what tells two names apart often stands at the end.
-pub(crate) fn cut(text: &str, width: usize) -> String {
+fn cut(text: &str, width: usize) -> String {
     let whole = length(text);
     if whole <= width {
         return text.to_owned();
@@ -152,6 +148,17 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     let begin: String = text.chars().take(width.saturating_sub(1 + end)).collect();
     let end: String = text.chars().skip(whole - end).collect();
     format!("{begin}…{end}")
+}
+
+/// A text behind a head, broken between words, with the following lines as far in.
+pub(crate) fn paragraph(out: &mut String, head: &str, text: &str) {
+    let width = WIDTH - head.len();
+    for (number, part) in wrapped(text, width).iter().enumerate() {
+        let head = if number == 0 { head } else { &" ".repeat(head.len()) };
+        out.push_str(head);
+        out.push_str(&cut(part, width));
+        out.push('\n');
+    }
 }
 
 /// Broken between words; a word that is too long for a line stands alone.

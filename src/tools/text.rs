@@ -1,5 +1,6 @@
 //! Small texts that several commands show.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 
 use jiff::Timestamp;
@@ -31,6 +32,27 @@ pub(crate) fn common_name(certificate: &Certificate) -> String {
         names.next().and_then(|name| name.as_str().ok()).map(printable)
     });
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| subject(certificate))
+}
+
+/// As `1 certificate`, or `2 certificates`.
+pub(crate) fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+/// Hands the first of these to `each`, by their number; more are counted.
+pub(crate) fn list<T>(out: &mut String, all: &[T], mut each: impl FnMut(&mut String, usize, &T)) {
+    const MOST: usize = 80;
+    for (index, one) in all.iter().take(MOST).enumerate() {
+        each(out, index, one);
+    }
+    if let Some(more @ 1..) = all.len().checked_sub(MOST) {
+        let _ = writeln!(out, "  and {more} more");
+    }
+}
+
+/// Since when, and until when, a certificate is carried.
+pub(crate) fn carried(since: Timestamp, until: Option<&str>) -> String {
+    format!("carried since {since}, until {}", until.unwrap_or("the next rotation"))
 }
 
 /// The first eight digits of a fingerprint: enough to tell a Secret's certificates apart.

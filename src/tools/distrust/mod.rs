@@ -11,8 +11,6 @@ mod show;
 mod wanted;
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -22,8 +20,8 @@ use kube::{Api, ResourceExt};
 
 use self::act::Done;
 use self::show::Report;
-use super::cluster::{Cluster, ClusterArgs, ConnectError};
-use super::documents::ReadError;
+use super::cluster::{Cluster, ClusterArgs};
+use super::error::Error;
 use super::output::Output;
 use super::progress;
 use crate::kubernetes::explain::{For, explain};
@@ -76,47 +74,9 @@ const EXAMPLES: &str = "Examples:
 Exit code: 0 if no Secret in scope holds the CA any more; 1 if one still does, if a leaf needs the
 CA, or if something failed; 64 if the command line is wrong.";
 
-/// Why nothing was done.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DistrustError {
-    /// Neither a fingerprint nor a file.
-    #[error("{0} is neither a SHA-256 fingerprint (64 hex digits) nor a file")]
-    NotACa(String),
-    /// The file cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The file holds no certificate.
-    #[error("{}: no certificate in it, as PEM or DER; give a certificate or its SHA-256", .0.display())]
-    NoCertificate(PathBuf),
-    /// A name that is not one.
-    #[error("{0} is no name of a Secret: expected NAMESPACE/NAME or NAME")]
-    NotASecret(String),
-    /// Names and -A together.
-    #[error("does not go with names of Secrets")]
-    NamesAndAll,
-    /// No cluster.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The result cannot be written.
-    #[error("cannot write the result: {0}")]
-    Write(#[from] io::Error),
-}
-
-impl DistrustError {
-    /// The part of the command line that is wrong, if that is what it is.
-    pub(crate) fn usage(&self) -> Option<&'static str> {
-        match self {
-            Self::NotACa(_) => Some("FINGERPRINT|FILE"),
-            Self::NotASecret(_) => Some("SECRET"),
-            Self::NamesAndAll => Some("--all-namespaces"),
-            _ => None,
-        }
-    }
-}
-
 impl DistrustArgs {
     /// Finds, annotates, reads back, reports.
-    pub(crate) async fn run(self) -> Result<ExitCode, DistrustError> {
+    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
         let names = self.names()?;
         let wanted = wanted::read(&self.ca)?;
         let cluster = self.cluster.connect().await?;
@@ -133,15 +93,15 @@ impl DistrustArgs {
     }
 
     /// The Secrets that were named, by namespace, if one was given, and name.
-    fn names(&self) -> Result<Vec<(Option<&str>, &str)>, DistrustError> {
+    fn names(&self) -> Result<Vec<(Option<&str>, &str)>, Error> {
         if self.cluster.all_namespaces && !self.secrets.is_empty() {
-            return Err(DistrustError::NamesAndAll);
+            return Err(Error::usage("--all-namespaces", "does not go with names of Secrets"));
         }
-        let names = self
-            .secrets
-            .iter()
-            .map(|text| key::parse(text).ok_or_else(|| DistrustError::NotASecret(text.clone())));
-        names.collect()
+        let no_name = |text: &String| {
+            let problem = "is no name of a Secret: expected NAMESPACE/NAME or NAME";
+            Error::usage("SECRET", format!("{text} {problem}"))
+        };
+        self.secrets.iter().map(|text| key::parse(text).ok_or_else(|| no_name(text))).collect()
     }
 
     async fn act(

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::act::{Done, Fate, Outcome};
 use super::wanted::Wanted;
 use crate::kubernetes::list::{Scope, Unread};
-use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
-use crate::tools::text::short;
+use crate::tools::table::{Column, Row, Table, paragraph};
+use crate::tools::text::{counted, short};
 
 /// Everything that was found and done.
 #[derive(Debug)]
@@ -56,9 +56,7 @@ pub(super) fn to_text(report: &Report) -> String {
     }
     for (head, hint) in hints(report) {
         let _ = writeln!(out, "\n{head}");
-        for line in wrapped(hint, WIDTH - 2) {
-            let _ = writeln!(out, "  {line}");
-        }
+        paragraph(&mut out, "  ", hint);
     }
     if !report.unread.is_empty() {
         let _ = writeln!(out, "\nNot read, so the CA may be there too:");
@@ -67,9 +65,7 @@ pub(super) fn to_text(report: &Report) -> String {
         let namespace = namespace
             .as_deref()
             .map_or("all namespaces".to_owned(), |name| format!("namespace {name}"));
-        for line in wrapped(&format!("{namespace}: {error}"), WIDTH - 2) {
-            let _ = writeln!(out, "  {line}");
-        }
+        paragraph(&mut out, "  ", &format!("{namespace}: {error}"));
     }
     out
 }
@@ -145,9 +141,8 @@ fn is_leaf_refused(outcome: &Outcome) -> bool {
 fn hints(report: &Report) -> Vec<(String, &'static str)> {
     let mut hints = Vec::new();
     let mut hint = |count: usize, what: &str, text: &'static str| {
-        let secrets = if count == 1 { "Secret" } else { "Secrets" };
         if count > 0 {
-            hints.push((format!("{what}: {count} {secrets}"), text));
+            hints.push((format!("{what}: {}", counted(count, "Secret")), text));
         }
     };
     hint(

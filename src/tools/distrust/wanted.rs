@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use super::DistrustError;
 use crate::tools::documents::{self, as_pem};
+use crate::tools::error::Error;
 use crate::tools::text::{day, subject};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 
@@ -17,19 +17,23 @@ pub(super) struct Wanted {
 }
 
 /// Reads a fingerprint, or a file of certificates.
-pub(super) fn read(argument: &str) -> Result<Vec<Wanted>, DistrustError> {
+pub(super) fn read(argument: &str) -> Result<Vec<Wanted>, Error> {
     if let Some(fingerprint) = fingerprint(argument) {
         return Ok(vec![Wanted { fingerprint, known: None }]);
     }
     let path = Path::new(argument);
-    let content = documents::read(path).map_err(|error| match error.error.kind() {
-        io::ErrorKind::NotFound => DistrustError::NotACa(argument.to_owned()),
-        _ => error.into(),
+    let content = documents::read(path).map_err(|error| match error {
+        Error::Read { error, .. } if error.kind() == io::ErrorKind::NotFound => Error::usage(
+            "FINGERPRINT|FILE",
+            format!("{argument} is neither a SHA-256 fingerprint (64 hex digits) nor a file"),
+        ),
+        error => error,
     })?;
     let bundle = as_pem(content).and_then(|pem| Bundle::parse(&pem, usize::MAX).ok());
     let bundle = bundle.unwrap_or_default();
     if bundle.is_empty() {
-        return Err(DistrustError::NoCertificate(path.to_owned()));
+        let problem = "no certificate in it, as PEM or DER; give a certificate or its SHA-256";
+        return Err(Error::failed(path.display(), problem));
     }
     let wanted = |certificate: &Certificate| Wanted {
         fingerprint: certificate.fingerprint(),

@@ -11,25 +11,20 @@ mod rule;
 mod show;
 mod source;
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::str::FromStr;
-use std::time::Duration;
 
 use clap::Args;
-use humantime::parse_duration;
 use jiff::Timestamp;
 
 use self::facts::Facts;
 use self::lint::Finding;
 use self::object::Object;
 pub use self::rule::Rule;
-use super::cluster::{AccessArgs, ConnectError};
-use super::documents::ReadError;
+use super::cluster::AccessArgs;
+use super::error::Error;
 use super::output::Output;
-use crate::overlap::outlook::Rules;
-use crate::overlap::policy::{Defaults, Window};
+use super::settings::SettingsArgs;
 
 /// Explain the certificates of a Secret, and say what is wrong with them
 ///
@@ -61,13 +56,8 @@ pub(crate) struct InspectArgs {
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_AT")]
     pub(crate) at: Option<Timestamp>,
 
-    /// How long the webhook carries a previous CA where the Secret says nothing; as its own flag
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_WINDOW", default_value = "none", value_parser = Window::from_str)]
-    pub(crate) window: Window,
-
-    /// How long the keeper lets files spread before it promotes a leaf; as its own flag
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_SETTLE", default_value = "120s", value_parser = parse_duration)]
-    pub(crate) settle: Duration,
+    #[command(flatten)]
+    settings: SettingsArgs,
 
     #[command(flatten)]
     pub(crate) access: AccessArgs,
@@ -82,49 +72,6 @@ const EXAMPLES: &str = "Examples:
 Exit code: 0 if nothing is wrong; 1 if a rule fires, or if something failed; 64 if the command line
 is wrong. Why each rule matters: https://github.com/ca-overlap/ca-overlap/blob/main/docs/lint.md";
 
-/// Why there is nothing to explain. Never says what a file or an answer holds.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum InspectError {
-    /// Neither a file nor the name of a Secret.
-    #[error("{0} is neither a file nor a Secret's NAMESPACE/NAME")]
-    NoSource(String),
-    /// No file, and no Secret.
-    #[error("there is no file {0}, and no Secret of that namespace and name")]
-    NotFound(String),
-    /// A file cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// Something else than what is taken.
-    #[error("{0}: expected Secrets as JSON or YAML, or certificates as PEM or DER")]
-    NotUnderstood(String),
-    /// A value that is not base64, as the API server has it.
-    #[error("{source_name}: data[{key:?}] is not base64")]
-    NotBase64 { source_name: String, key: String },
-    /// `--leaf` beside a Secret.
-    #[error("is for PEM files; a Secret brings its own tls.crt")]
-    LeafBesideSecret,
-    /// No cluster.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The API server does not let us read it.
-    #[error("cannot read the Secret {name}: {error}")]
-    Cluster { name: String, error: String },
-    /// The result cannot be written.
-    #[error("cannot write the result: {0}")]
-    Write(#[from] io::Error),
-}
-
-impl InspectError {
-    /// The part of the command line that is wrong, if that is what it is.
-    pub(crate) fn usage(&self) -> Option<&'static str> {
-        match self {
-            Self::NoSource(_) => Some("FILE|NAMESPACE/NAME"),
-            Self::LeafBesideSecret => Some("--leaf"),
-            _ => None,
-        }
-    }
-}
-
 /// An object with what is known of it, and what is wrong with it.
 struct Inspected<'a> {
     facts: Facts<'a>,
@@ -133,11 +80,10 @@ struct Inspected<'a> {
 
 impl InspectArgs {
     /// Reads, looks, prints.
-    pub(crate) async fn run(self) -> Result<ExitCode, InspectError> {
+    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
         let objects = source::read(&self.what, self.leaf.as_deref(), &self.access).await?;
         let now = self.at.unwrap_or_else(Timestamp::now);
-        let defaults = Defaults { window: self.window, ..Defaults::default() };
-        let rules = Rules { defaults, settle: self.settle };
+        let rules = self.settings.rules();
         let inspect = |object| {
             let facts = Facts::of(object, &rules, now);
             let mut findings = lint::lint(&facts);

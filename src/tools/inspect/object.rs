@@ -7,14 +7,15 @@ use base64::prelude::*;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::InspectError;
 use crate::names;
 use crate::overlap::leave::{WATCHED_KEYS, is_token};
 use crate::overlap::outlook::View;
 use crate::tools::documents::merged;
+use crate::tools::error::Error;
 use crate::x509::pem::decoded_len;
 
 /// What is inspected.
+#[derive(Default)]
 pub(super) struct Object {
     /// Where it was read.
     pub(super) source: String,
@@ -62,22 +63,14 @@ impl Object {
     pub(super) fn of_pem(source: String, ca_crt: Vec<u8>, tls_crt: Option<Vec<u8>>) -> Self {
         Self {
             source,
-            identity: None,
-            labels: BTreeMap::new(),
-            annotations: BTreeMap::new(),
-            is_immutable: false,
             size: ca_crt.len() + tls_crt.as_ref().map_or(0, Vec::len),
             ca_crt: Some(ca_crt),
             tls_crt,
-            pending_tls_crt: None,
-            stores: BTreeMap::new(),
-            keys: Vec::new(),
-            written: BTreeMap::new(),
-            watched: Vec::new(),
+            ..Self::default()
         }
     }
 
-    pub(super) fn of_secret(source: String, secret: Value) -> Result<Self, InspectError> {
+    pub(super) fn of_secret(source: String, secret: Value) -> Result<Self, Error> {
         let secret = merged(secret);
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let metadata = &secret["metadata"];
@@ -89,10 +82,9 @@ impl Object {
             .collect();
         let value = |key: &str| {
             let decoded = data.get(key).map(|value| BASE64_STANDARD.decode(value));
-            decoded.transpose().map_err(|_| InspectError::NotBase64 {
-                source_name: source.clone(),
-                key: key.to_owned(),
-            })
+            decoded
+                .transpose()
+                .map_err(|_| Error::Failed(format!("{source}: data[\"{key}\"] is not base64")))
         };
         let mut stores = BTreeMap::new();
         for key in data.keys().filter(|key| is_store(key)) {

@@ -12,12 +12,10 @@ use super::rule::Severity;
 use crate::names;
 use crate::overlap::leave::LeaveData;
 use crate::tools::status::next;
-use crate::tools::table::{WIDTH, cut, wrapped};
-use crate::tools::text::{age, day, is_colourful, printable, subject};
+use crate::tools::table::paragraph;
+use crate::tools::text::{age, carried, counted, day, is_colourful, list, printable, subject};
 use crate::x509::certs::{Bundle, Certificate};
 
-/// More certificates are counted, not listed.
-const MAX_LISTED: usize = 80;
 /// More names of a leaf are counted, not listed.
 const MAX_NAMES: usize = 8;
 
@@ -52,12 +50,16 @@ fn one_to_text(inspected: &Inspected<'_>, colour: bool) -> String {
 
 fn head(out: &mut String, facts: &Facts<'_>) {
     let Some(identity) = &facts.object.identity else {
-        line(out, "File      ", &format!("{}, read as ca.crt", printable(&facts.object.source)));
+        paragraph(
+            out,
+            "File      ",
+            &format!("{}, read as ca.crt", printable(&facts.object.source)),
+        );
         return;
     };
     let namespace = identity.namespace.as_deref().map(|namespace| format!("{namespace}/"));
     let name = format!("{}{}", namespace.unwrap_or_default(), identity.name);
-    line(out, "Secret    ", &format!("{}, {}", printable(&name), printable(&identity.kind)));
+    paragraph(out, "Secret    ", &format!("{}, {}", printable(&name), printable(&identity.kind)));
     let settings = &facts.outlook.settings;
     let webhook = match facts.left {
         Some(left) => explain(left).to_owned(),
@@ -66,14 +68,14 @@ fn head(out: &mut String, facts: &Facts<'_>) {
             settings.mode, settings.keep, settings.window
         ),
     };
-    line(out, "Webhook   ", &webhook);
+    paragraph(out, "Webhook   ", &webhook);
     let phase = facts.object.labels.get(names::PHASE).map_or("none", String::as_str);
     let next = next(&facts.outlook).map(|step| {
         let at = step.at.map(|at| format!(" ({at})"));
         format!("; {}{}", step.what, at.unwrap_or_default())
     });
     let state = format!("phase {}{}", printable(phase), next.unwrap_or_default());
-    line(out, "State     ", &state);
+    paragraph(out, "State     ", &state);
 }
 
 fn explain(left: Left) -> &'static str {
@@ -97,21 +99,16 @@ fn write_bundle(
     bundle: &Bundle,
     each: impl Fn(&mut String, usize, &Certificate),
 ) {
-    let certificates = bundle.certificates();
-    let count = match certificates.len() {
+    let count = match bundle.certificates().len() {
         0 => "no readable certificate".to_owned(),
-        1 => "1 certificate".to_owned(),
-        more => format!("{more} certificates"),
+        some => counted(some, "certificate"),
     };
     let _ = writeln!(out, "\n{key}: {count}");
-    for (index, certificate) in certificates.iter().take(MAX_LISTED).enumerate() {
-        line(out, &format!("  {:>2}. ", index + 1), &subject(certificate));
+    list(out, bundle.certificates(), |out, index, certificate| {
+        paragraph(out, &format!("  {:>2}. ", index + 1), &subject(certificate));
         each(out, index, certificate);
         let _ = writeln!(out, "      sha256 {}", certificate.fingerprint());
-    }
-    if let Some(more) = certificates.len().checked_sub(MAX_LISTED).filter(|more| *more > 0) {
-        let _ = writeln!(out, "  and {more} more");
-    }
+    });
 }
 
 /// Keys under which generators put the trust instead (docs/generators).
@@ -125,7 +122,7 @@ fn write_no_ca(out: &mut String, keys: &[String]) {
         |other| format!("none: the trust may be under {other}, which gets no overlap"),
     );
     out.push('\n');
-    line(out, "ca.crt: ", &text);
+    paragraph(out, "ca.crt: ", &text);
 }
 
 fn write_ca(out: &mut String, facts: &Facts<'_>, index: usize, certificate: &Certificate) {
@@ -136,11 +133,11 @@ fn write_ca(out: &mut String, facts: &Facts<'_>, index: usize, certificate: &Cer
         Some((entry, _))
             if entry.until.is_none() && facts.outlook.settings.window.length().is_none() =>
         {
-            format!("carried since {}, until the next rotation", entry.since)
+            carried(entry.since, None)
         }
         Some((entry, ends)) => {
             let ends = ends.map_or_else(|| "its end".to_owned(), |ends| ends.to_string());
-            format!("carried since {}, until {ends}", entry.since)
+            carried(entry.since, Some(&ends))
         }
     };
     let has_context = facts.object.identity.is_some() || facts.leaf().is_some();
@@ -149,7 +146,7 @@ fn write_ca(out: &mut String, facts: &Facts<'_>, index: usize, certificate: &Cer
     let verifies = if verifies { "the leaf verifies against it" } else { "" };
     let parts = [&role, active, verifies, &expiry(certificate, facts)];
     let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-    line(out, "      ", &parts.join("; "));
+    paragraph(out, "      ", &parts.join("; "));
 }
 
 fn write_link(out: &mut String, facts: &Facts<'_>, index: usize, certificate: &Certificate) {
@@ -162,7 +159,7 @@ fn write_link(out: &mut String, facts: &Facts<'_>, index: usize, certificate: &C
         0 => format!("the leaf, for {}{more}", names.join(", ")),
         _ => "of its chain".to_owned(),
     };
-    line(out, "      ", &format!("{what}; {}", expiry(certificate, facts)));
+    paragraph(out, "      ", &format!("{what}; {}", expiry(certificate, facts)));
 }
 
 fn expiry(certificate: &Certificate, facts: &Facts<'_>) -> String {
@@ -189,15 +186,6 @@ fn write_findings(out: &mut String, findings: &[Finding], colour: bool) {
         let code = if rule.severity() == Severity::Error { "31" } else { "33" };
         let severity = paint(code, rule.severity().as_str());
         let _ = writeln!(out, "  {severity} {}", paint("1", &rule.id()));
-        line(out, "      ", text);
-    }
-}
-
-/// A text behind a head, broken between words, with the following lines as far in.
-fn line(out: &mut String, head: &str, text: &str) {
-    let width = WIDTH - head.len();
-    for (number, part) in wrapped(text, width).iter().enumerate() {
-        let head = if number == 0 { head } else { &" ".repeat(head.len()) };
-        let _ = writeln!(out, "{head}{}", cut(part, width));
+        paragraph(out, "      ", text);
     }
 }

@@ -14,7 +14,6 @@ mod trust;
 mod verdict;
 
 use std::future::Future;
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,8 +27,8 @@ use rustls::pki_types::ServerName;
 use self::connect::{Client, Refused, Settings};
 pub(crate) use self::connect::{Target, Version};
 use self::observe::{Doing, Observer, Pace};
-pub(crate) use self::trust::CredentialError;
 use self::trust::{Identity, Trust};
+use super::error::Error;
 use super::output::Output;
 use super::progress;
 
@@ -119,26 +118,13 @@ Verdicts: `rotates tickets`, `RESUMES ACROSS ROTATION`, `no resumption`, `certif
 far`. Exit code: 1 if a session resumed across a rotation, if a certificate is not trusted, or if
 something failed; 64 if the command line is wrong; else 0.";
 
-/// Why there is nothing to show.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ProbeError {
-    /// A file is no use.
-    #[error(transparent)]
-    Credentials(#[from] CredentialError),
-    /// rustls refused the parameters.
-    #[error("the TLS configuration was refused")]
-    Configuration(#[source] rustls::Error),
-    /// The result cannot be written.
-    #[error("cannot write the result: {0}")]
-    Write(#[from] io::Error),
-}
-
 impl ProbeArgs {
     /// Connects, watches, reports.
-    pub(crate) async fn run(self) -> Result<ExitCode, ProbeError> {
+    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
         let trust = self.trust()?;
         let settings = self.settings()?;
-        let clients = self.clients(&settings).map_err(ProbeError::Configuration)?;
+        let refused = |error| Error::failed("the TLS configuration was refused", error);
+        let clients = self.clients(&settings).map_err(refused)?;
         let doing = Doing::default();
         let begin = join_all(clients.iter().map(|client| Observer::begin(client, &trust, &doing)));
         let told = || format!("probing {}, {} handshakes", self.target, doing.handshakes.get());
@@ -185,7 +171,7 @@ impl ProbeArgs {
         }
     }
 
-    fn trust(&self) -> Result<Trust, CredentialError> {
+    fn trust(&self) -> Result<Trust, Error> {
         match &self.ca_file {
             Some(path) => Trust::in_file(path),
             None if self.insecure => Ok(Trust::in_anything()),
@@ -193,7 +179,7 @@ impl ProbeArgs {
         }
     }
 
-    fn settings(&self) -> Result<Settings, CredentialError> {
+    fn settings(&self) -> Result<Settings, Error> {
         let identity = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => Identity::of_files(cert, key)?,
             _ => Identity::none(),

@@ -11,7 +11,7 @@ use super::observe::{Observer, Stuck};
 use super::trust::Asked;
 use super::verdict::{Tally, Verdict};
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
-use crate::tools::text::{day, short, subject};
+use crate::tools::text::{counted, day, short, subject};
 use crate::x509::certs::Certificate;
 
 /// All that was found out.
@@ -123,8 +123,7 @@ fn row(version: Version, observer: &Observer<'_>) -> Row {
     let thing = if version == Version::Tls13 { "ticket" } else { "session" };
     let given = match observer.given {
         0 => "nothing".to_owned(),
-        1 => format!("1 {thing}"),
-        more => format!("{more} {thing}s"),
+        some => counted(some, thing),
     };
     let mut certificates: Vec<_> = observer.old.iter().map(name).collect();
     certificates.extend(observer.new.iter().map(|(new, _)| format!("→ {}", name(new))));

@@ -1,6 +1,6 @@
 //! Whom the probe trusts, and who it says it is.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -9,32 +9,16 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Name;
 
 use crate::server::tls::provider;
+use crate::tools::error::Error;
 use crate::tools::text::printable;
 
 /// By what a server's certificate is judged; `None` with `--insecure`.
 pub(super) struct Trust(Option<Arc<WebPkiServerVerifier>>);
-
-/// Why the files that were named cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CredentialError {
-    /// A file cannot be read, or holds nothing of the kind.
-    #[error("{flag}: {}: {problem}", .path.display())]
-    File { flag: &'static str, path: PathBuf, problem: String },
-    /// Certificate and key are of two pairs.
-    #[error("--key: the private key does not belong to the certificate of --cert")]
-    Mismatch,
-    /// This machine has no trust store.
-    #[error(
-        "there are no CA certificates on this machine ({0}); name the server's CA with --ca-file, \
-         or use --insecure"
-    )]
-    NoSystemRoots(String),
-}
 
 impl Trust {
     /// Takes every server as it is.
@@ -43,23 +27,29 @@ impl Trust {
     }
 
     /// The CAs of a PEM file.
-    pub(super) fn in_file(path: &Path) -> Result<Self, CredentialError> {
+    pub(super) fn in_file(path: &Path) -> Result<Self, Error> {
         let flag = "--ca-file";
         let mut roots = RootCertStore::empty();
         for certificate in certificates(flag, path)? {
-            roots.add(certificate).map_err(|error| file(flag, path, error.to_string()))?;
+            roots.add(certificate).map_err(|error| Error::file(flag, path, error))?;
         }
-        Self::in_roots(roots).map_err(|error| file(flag, path, error))
+        Self::in_roots(roots).map_err(|error| Error::file(flag, path, error))
     }
 
     /// The CAs that this machine trusts.
-    pub(super) fn in_system() -> Result<Self, CredentialError> {
+    pub(super) fn in_system() -> Result<Self, Error> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
         // Trust stores hold certificates that not every library can use.
         roots.add_parsable_certificates(found.certs);
         let why = found.errors.first().map_or("none were found".to_owned(), ToString::to_string);
-        Self::in_roots(roots).map_err(|_| CredentialError::NoSystemRoots(printable(&why)))
+        Self::in_roots(roots).map_err(|_| {
+            Error::Failed(format!(
+                "there are no CA certificates on this machine ({}); name the server's CA with \
+                 --ca-file, or use --insecure",
+                printable(&why)
+            ))
+        })
     }
 
     fn in_roots(roots: RootCertStore) -> Result<Self, String> {
@@ -80,13 +70,13 @@ impl Trust {
         };
         let result = verifier.verify_server_cert(leaf, others, name, &[], UnixTime::now());
         result.map(drop).map_err(|error| match error {
-            Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
                 "its issuer is none of the CAs that are trusted here".to_owned()
             }
-            Error::InvalidCertificate(CertificateError::BadSignature) => {
+            rustls::Error::InvalidCertificate(CertificateError::BadSignature) => {
                 "a CA of its issuer's name is trusted here, but one with another key".to_owned()
             }
-            Error::InvalidCertificate(problem) => printable(&problem.to_string()),
+            rustls::Error::InvalidCertificate(problem) => printable(&problem.to_string()),
             error => printable(&error.to_string()),
         })
     }
@@ -112,7 +102,7 @@ impl ServerCertVerifier for Later {
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+    ) -> Result<ServerCertVerified, rustls::Error> {
         Ok(ServerCertVerified::assertion())
     }
 
@@ -121,7 +111,7 @@ impl ServerCertVerifier for Later {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.0.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signature, algorithms)
     }
@@ -131,7 +121,7 @@ impl ServerCertVerifier for Later {
         message: &[u8],
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.0.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
     }
@@ -163,11 +153,11 @@ impl Identity {
     }
 
     /// The pair of two PEM files.
-    pub(super) fn of_files(certificate: &Path, key: &Path) -> Result<Self, CredentialError> {
+    pub(super) fn of_files(certificate: &Path, key: &Path) -> Result<Self, Error> {
         let chain = certificates("--cert", certificate)?;
         let problem = |error: rustls::pki_types::pem::Error| {
             use rustls::pki_types::pem::Error::{Io, NoItemsFound};
-            file(
+            Error::file(
                 "--key",
                 key,
                 match error {
@@ -180,9 +170,10 @@ impl Identity {
         let loaded = PrivateKeyDer::from_pem_file(key).map_err(problem)?;
         let loaded = provider().key_provider.load_private_key(loaded);
         let loaded = loaded
-            .map_err(|_| file("--key", key, "expected an RSA, ECDSA or Ed25519 key".to_owned()))?;
+            .map_err(|_| Error::file("--key", key, "expected an RSA, ECDSA or Ed25519 key"))?;
         let pair = CertifiedKey::new(chain, loaded);
-        pair.keys_match().map_err(|_| CredentialError::Mismatch)?;
+        let mismatch = "the private key does not belong to the certificate of --cert";
+        pair.keys_match().map_err(|_| Error::failed("--key", mismatch))?;
         Ok(Self { pair: Some(Arc::new(pair)), asked: Mutex::default() })
     }
 
@@ -223,21 +214,12 @@ fn distinguished_name(der: &[u8]) -> String {
 }
 
 /// The certificates of a PEM file, of which there is at least one.
-fn certificates(
-    flag: &'static str,
-    path: &Path,
-) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
-    let text = std::fs::read(path).map_err(|error| file(flag, path, error.to_string()))?;
+fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let text = std::fs::read(path).map_err(|error| Error::file(flag, path, error))?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match read {
-        Ok(found) if found.is_empty() => {
-            Err(file(flag, path, "no certificate in it (PEM)".to_owned()))
-        }
+        Ok(found) if found.is_empty() => Err(Error::file(flag, path, "no certificate in it (PEM)")),
         Ok(found) => Ok(found),
-        Err(_) => Err(file(flag, path, "unreadable PEM".to_owned())),
+        Err(_) => Err(Error::file(flag, path, "unreadable PEM")),
     }
-}
-
-fn file(flag: &'static str, path: &Path, problem: String) -> CredentialError {
-    CredentialError::File { flag, path: path.to_owned(), problem }
 }

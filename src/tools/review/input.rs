@@ -5,21 +5,21 @@ use std::path::Path;
 use base64::prelude::*;
 use serde_json::{Value, json};
 
-use super::ReviewError;
 use crate::names;
 use crate::tools::documents::{self, merged};
+use crate::tools::error::Error;
 use crate::x509::pem;
 
 /// Reads an `AdmissionReview`.
-pub(super) fn review(path: &Path) -> Result<Value, ReviewError> {
+pub(super) fn review(path: &Path) -> Result<Value, Error> {
     let text = documents::read(path)?;
     document(&text)
         .filter(|document| document["kind"] == "AdmissionReview")
-        .ok_or_else(|| not_understood(path, "an AdmissionReview as JSON or YAML"))
+        .ok_or_else(|| Error::expected(path.display(), "an AdmissionReview as JSON or YAML"))
 }
 
 /// Makes the review of an update by PUT from two states of a Secret.
-pub(super) fn review_of(old: &Path, new: &Path) -> Result<Value, ReviewError> {
+pub(super) fn review_of(old: &Path, new: &Path) -> Result<Value, Error> {
     let (old_secret, new_secret) = (secret(old)?, secret(new)?);
     let metadata = |key: &str, default: &str| {
         let of = |secret: &Value| secret["metadata"][key].as_str().map(str::to_owned);
@@ -41,7 +41,7 @@ pub(super) fn review_of(old: &Path, new: &Path) -> Result<Value, ReviewError> {
     }))
 }
 
-fn secret(path: &Path) -> Result<Value, ReviewError> {
+fn secret(path: &Path) -> Result<Value, Error> {
     let text = documents::read(path)?;
     if let Some(document) = document(&text).filter(|document| document["kind"] == "Secret") {
         return Ok(merged(document));
@@ -52,15 +52,11 @@ fn secret(path: &Path) -> Result<Value, ReviewError> {
             "data": {names::CA_CRT: BASE64_STANDARD.encode(&text)},
         }));
     }
-    Err(not_understood(path, "a Secret as JSON or YAML, or a PEM file"))
+    Err(Error::expected(path.display(), "a Secret as JSON or YAML, or a PEM file"))
 }
 
 /// The only document of a file.
 fn document(text: &[u8]) -> Option<Value> {
     let mut documents = documents::documents(text);
     if documents.len() == 1 { documents.pop() } else { None }
-}
-
-fn not_understood(path: &Path, expected: &'static str) -> ReviewError {
-    ReviewError::NotUnderstood { path: path.to_owned(), expected }
 }

@@ -3,7 +3,6 @@
 mod input;
 mod show;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -13,11 +12,11 @@ use serde_json::Value;
 
 use crate::admission::handler::render;
 use crate::admission::respond::{Installation, respond};
-use crate::admission::review::{self, ReadReviewError};
+use crate::admission::review;
 use crate::names;
 use crate::overlap::policy::{Defaults, Keep, Mode, Window};
 use crate::overlap::staged::Keeper;
-use crate::tools::documents::ReadError;
+use crate::tools::error::Error;
 use crate::tools::output::Output;
 
 /// Explain what the webhook decides about a write, without a cluster
@@ -73,26 +72,9 @@ const EXAMPLES: &str = "Examples:
 Exit code: 0 if there is an explanation, whatever it says; 1 if something failed; 64 if the command
 line is wrong.";
 
-/// Why there is nothing to explain. Never says what a file holds.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReviewError {
-    /// A file cannot be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// A file is neither of what is taken.
-    #[error("{}: expected {expected}", .path.display())]
-    NotUnderstood { path: PathBuf, expected: &'static str },
-    /// A document of the right kind that is no review.
-    #[error("{}: {error}", .path.display())]
-    NoReview { path: PathBuf, error: ReadReviewError },
-    /// The result cannot be written.
-    #[error("cannot write the result: {0}")]
-    Write(#[from] io::Error),
-}
-
 impl ReviewArgs {
     /// Reads, decides, prints.
-    pub(crate) fn run(self) -> Result<(), ReviewError> {
+    pub(crate) fn run(self) -> Result<(), Error> {
         let Self { file, old, new, output, at, default_mode, keep, window, namespace } = self;
         let (source, document) = match (file, old, new) {
             (Some(file), _, _) => (file.clone(), input::review(&file)?),
@@ -114,8 +96,8 @@ fn decide(
     installation: &Installation,
     now: Timestamp,
     output: Output,
-) -> Result<(), ReviewError> {
-    let no_review = |error| ReviewError::NoReview { path: source.to_owned(), error };
+) -> Result<(), Error> {
+    let no_review = |error| Error::failed(source.display(), error);
     let body = document.to_string();
     let request = review::read(body.as_bytes()).map_err(no_review)?;
     let mut answer = respond(&request, installation, Keeper::Absent, now);

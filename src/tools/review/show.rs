@@ -15,11 +15,8 @@ use crate::names;
 use crate::overlap::Case;
 use crate::overlap::leave::LeaveData;
 use crate::overlap::record::{Entry, Record};
-use crate::tools::text::{day, printable, subject};
+use crate::tools::text::{carried, counted, day, list, printable, subject};
 use crate::x509::certs::{Bundle, Certificate};
-
-/// More certificates are counted, not listed.
-const MAX_LISTED: usize = 80;
 
 /// A decision with everything that is needed to show it.
 pub(super) struct Explanation {
@@ -94,20 +91,20 @@ impl Explanation {
             let _ = writeln!(out, "\nca.crt    none");
             return;
         };
-        let _ = writeln!(out, "\nca.crt after the write: {} readable", plural(certificates.len()));
-        for (number, certificate) in certificates.iter().take(MAX_LISTED).enumerate() {
+        let count = counted(certificates.len(), "certificate");
+        let _ = writeln!(out, "\nca.crt after the write: {count} readable");
+        list(out, &certificates, |out, index, certificate| {
             let role = match self.record.entry(certificate.fingerprint()) {
-                Some(entry) => carried(entry),
+                Some(Entry { since, until, .. }) => {
+                    carried(*since, until.map(|until| until.to_string()).as_deref())
+                }
                 None => "written by the generator".to_owned(),
             };
             let expired = if certificate.is_expired(self.now) { " (EXPIRED)" } else { "" };
-            let _ = writeln!(out, "  {}. {}", number + 1, subject(certificate));
+            let _ = writeln!(out, "  {}. {}", index + 1, subject(certificate));
             let _ = writeln!(out, "     {role}; expires {}{expired}", day(certificate.not_after()));
             let _ = writeln!(out, "     sha256 {}", certificate.fingerprint());
-        }
-        if let Some(more) = certificates.len().checked_sub(MAX_LISTED).filter(|more| *more > 0) {
-            let _ = writeln!(out, "  and {more} more");
-        }
+        });
     }
 
     pub(super) fn to_json(&self) -> Value {
@@ -244,15 +241,4 @@ fn explain(verdict: Verdict) -> &'static str {
         }
         Verdict::Skipped(_) => "no business of the webhook; stored as written",
     }
-}
-
-fn carried(entry: &Entry) -> String {
-    match entry.until {
-        Some(until) => format!("carried since {}, until {until}", entry.since),
-        None => format!("carried since {}, until the next rotation", entry.since),
-    }
-}
-
-fn plural(count: usize) -> String {
-    if count == 1 { "1 certificate".to_owned() } else { format!("{count} certificates") }
 }

@@ -2,34 +2,33 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::select_all;
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use kube::Api;
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use serde_json::json;
 
 use super::row::Rotation;
-use super::{Key, SELECTORS, StatusError, key, show};
+use super::{Key, SELECTORS, key, show};
 use crate::kubernetes::explain::{For, explain_watch};
 use crate::kubernetes::list::Scope;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::outlook::Rules;
 use crate::tools::cluster::Cluster;
+use crate::tools::error::Error;
 use crate::tools::output::{self, Output};
 
 /// What the clock changes is shown within this time. The API server is not asked for it.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Watches until the process is told to end, nobody reads any more, or the API server refuses.
-pub(super) async fn run(
-    cluster: &Cluster,
-    rules: &Rules,
-    output: Output,
-) -> Result<(), StatusError> {
+pub(super) async fn run(cluster: &Cluster, rules: &Rules, output: Output) -> Result<(), Error> {
     let mut events = std::pin::pin!(events(cluster));
     let mut world = World::default();
     let mut screen = Screen::new(output);
@@ -37,7 +36,7 @@ pub(super) async fn run(
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some((from, Ok(event))) => world.apply(from, event),
+                Some((from, Ok(event))) => world.apply(from, &event),
                 Some((_, Err(error))) => give_up_or_wait(&error, &cluster.scope)?,
                 None => return Ok(()),
             },
@@ -64,7 +63,7 @@ fn events(
 }
 
 /// Who may not watch will not be let in later either; all else is tried again.
-fn give_up_or_wait(error: &watcher::Error, scope: &Scope) -> Result<(), StatusError> {
+fn give_up_or_wait(error: &watcher::Error, scope: &Scope) -> Result<(), Error> {
     let text = explain_watch(error, For::Caller);
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
@@ -72,7 +71,7 @@ fn give_up_or_wait(error: &watcher::Error, scope: &Scope) -> Result<(), StatusEr
         | watcher::Error::WatchFailed(kube::Error::Api(status))
             if [401, 403].contains(&status.code) =>
         {
-            Err(StatusError::Watch { scope: scope.to_string(), error: text })
+            Err(Error::failed(format!("cannot watch Secrets in {scope}"), text))
         }
         // Its place in the stream is forgotten, as happens to a long watch: it reads all anew.
         watcher::Error::WatchError(status) if status.code == 410 => Ok(()),
@@ -86,24 +85,14 @@ fn give_up_or_wait(error: &watcher::Error, scope: &Scope) -> Result<(), StatusEr
 /// The Secrets as last seen, by selector.
 #[derive(Default)]
 struct World {
-    seen: [BTreeMap<Key, SecretView>; SELECTORS.len()],
-    /// Lists that are being read.
-    fresh: [BTreeMap<Key, SecretView>; SELECTORS.len()],
+    seen: [Writer<SecretView>; SELECTORS.len()],
     is_read: [bool; SELECTORS.len()],
 }
 
 impl World {
-    fn apply(&mut self, from: usize, event: Event<SecretView>) {
-        match event {
-            Event::Init => self.fresh[from].clear(),
-            Event::InitApply(secret) => drop(self.fresh[from].insert(key(&secret), secret)),
-            Event::InitDone => {
-                self.seen[from] = std::mem::take(&mut self.fresh[from]);
-                self.is_read[from] = true;
-            }
-            Event::Apply(secret) => drop(self.seen[from].insert(key(&secret), secret)),
-            Event::Delete(secret) => drop(self.seen[from].remove(&key(&secret))),
-        }
+    fn apply(&mut self, from: usize, event: &Event<SecretView>) {
+        self.seen[from].apply_watcher_event(event);
+        self.is_read[from] |= matches!(event, Event::InitDone);
     }
 
     fn is_complete(&self) -> bool {
@@ -112,9 +101,9 @@ impl World {
 
     fn rotations(&self, rules: &Rules, now: Timestamp) -> BTreeMap<Key, Rotation> {
         // One that is seen by both selectors is the same in both, or will be in a moment.
-        let secrets = self.seen.iter().rev().flatten();
-        let rotation = |(key, secret): (&Key, &SecretView)| {
-            Rotation::of(secret, rules, now).map(|rotation| (key.clone(), rotation))
+        let secrets = self.seen.iter().rev().flat_map(|seen| seen.as_reader().state());
+        let rotation = |secret: Arc<SecretView>| {
+            Rotation::of(&secret, rules, now).map(|rotation| (key(&secret), rotation))
         };
         secrets.filter_map(rotation).collect()
     }
@@ -140,7 +129,7 @@ impl Screen {
         rotations: BTreeMap<Key, Rotation>,
         scope: &Scope,
         now: Timestamp,
-    ) -> Result<bool, StatusError> {
+    ) -> Result<bool, Error> {
         let is_read = if self.is_terminal {
             redraw(&rotations, scope, now)?
         } else {
@@ -156,7 +145,7 @@ impl Screen {
         rotations: &BTreeMap<Key, Rotation>,
         scope: &Scope,
         now: Timestamp,
-    ) -> Result<bool, StatusError> {
+    ) -> Result<bool, Error> {
         let none = BTreeMap::new();
         let before = self.shown.as_ref().unwrap_or(&none);
         let mut text = String::new();
@@ -179,12 +168,7 @@ impl Screen {
         if text.is_empty() { Ok(true) } else { Ok(output::write(&text)?) }
     }
 
-    fn change(
-        &self,
-        kind: &str,
-        rotation: &Rotation,
-        now: Timestamp,
-    ) -> Result<String, StatusError> {
+    fn change(&self, kind: &str, rotation: &Rotation, now: Timestamp) -> Result<String, Error> {
         let object = json!({"type": kind, "rotation": rotation});
         Ok(match self.output {
             Output::Text if kind == "DELETED" => {
@@ -202,7 +186,7 @@ fn redraw(
     rotations: &BTreeMap<Key, Rotation>,
     scope: &Scope,
     now: Timestamp,
-) -> Result<bool, StatusError> {
+) -> Result<bool, Error> {
     let rotations: Vec<_> = rotations.values().cloned().collect();
     let text = show::to_text(&rotations, &[], scope, now);
     let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);

@@ -10,26 +10,22 @@ mod row;
 mod show;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::process::ExitCode;
-use std::str::FromStr;
-use std::time::Duration;
 
 use clap::Args;
-use humantime::parse_duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::json;
 
 use self::row::Rotation;
 pub(super) use self::row::next;
-use super::cluster::{ClusterArgs, ConnectError};
+use super::cluster::ClusterArgs;
+use super::error::Error;
 use super::output::Output;
+use super::settings::SettingsArgs;
 use crate::kubernetes::list::Unread;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
-use crate::overlap::outlook::Rules;
-use crate::overlap::policy::{Defaults, Window};
 
 /// Show every CA rotation in flight
 ///
@@ -46,13 +42,8 @@ pub(crate) struct StatusArgs {
     #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
     pub(crate) output: Output,
 
-    /// How long the webhook carries a previous CA where the Secret says nothing; as its own flag
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_WINDOW", default_value = "none", value_parser = Window::from_str)]
-    pub(crate) window: Window,
-
-    /// How long the keeper lets files spread before it promotes a leaf; as its own flag
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_SETTLE", default_value = "120s", value_parser = parse_duration)]
-    pub(crate) settle: Duration,
+    #[command(flatten)]
+    settings: SettingsArgs,
 
     #[command(flatten)]
     pub(crate) cluster: ClusterArgs,
@@ -66,20 +57,6 @@ const EXAMPLES: &str = "Examples:
 Exit code: 0 if all is well; 1 if there is a problem, or if something failed; 64 if the command line
 is wrong.";
 
-/// Why there is nothing to show.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StatusError {
-    /// No cluster.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The API server does not let us watch.
-    #[error("cannot watch Secrets in {scope}: {error}")]
-    Watch { scope: String, error: String },
-    /// The result cannot be written.
-    #[error("cannot write the result: {0}")]
-    Write(#[from] io::Error),
-}
-
 /// The labels by which Secrets are found: those with a rotation in flight, and those that people
 /// have put in our care.
 const SELECTORS: [&str; 2] = [names::PHASE, names::MODE];
@@ -89,10 +66,9 @@ type Key = (String, String);
 
 impl StatusArgs {
     /// Reads, computes, prints.
-    pub(crate) async fn run(self) -> Result<ExitCode, StatusError> {
+    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
         let cluster = self.cluster.connect().await?;
-        let defaults = Defaults { window: self.window, ..Defaults::default() };
-        let rules = Rules { defaults, settle: self.settle };
+        let rules = self.settings.rules();
         if self.watch {
             live::run(&cluster, &rules, self.output).await?;
             return Ok(ExitCode::SUCCESS);

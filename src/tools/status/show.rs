@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::row::{Ca, Carried, Rotation};
 use crate::kubernetes::list::{Scope, Unread};
-use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
+use crate::tools::table::{Column, Row, Table, paragraph};
 use crate::tools::text::age;
 
 /// The table, and what stands around it.
@@ -29,9 +29,7 @@ pub(super) fn to_text(
     }
     for Unread { namespace, error } in unread {
         let namespace = namespace.as_deref().unwrap_or("all namespaces");
-        for line in wrapped(&format!("Not read: {namespace}: {error}"), WIDTH) {
-            let _ = writeln!(out, "{line}");
-        }
+        paragraph(&mut out, "", &format!("Not read: {namespace}: {error}"));
     }
     out
 }
