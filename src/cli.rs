@@ -23,7 +23,7 @@ use crate::tools::distrust::DistrustArgs;
 use crate::tools::inspect::InspectArgs;
 use crate::tools::probe::ProbeArgs;
 use crate::tools::review::ReviewArgs;
-use crate::tools::simulate::{self, SimulateArgs};
+use crate::tools::simulate::SimulateArgs;
 use crate::tools::status::StatusArgs;
 
 /// Parses, runs, and turns what comes of it into an exit code: 0 fine, 1 found something or
@@ -162,15 +162,6 @@ enum Failure {
     Failed(anyhow::Error),
     /// The flags do not go together: nothing was tried.
     Usage(UsageError),
-}
-
-impl From<simulate::Error> for Failure {
-    fn from(error: simulate::Error) -> Self {
-        match error {
-            simulate::Error::Usage { flag, problem } => Self::Usage(UsageError::new(flag, problem)),
-            error => Self::Failed(error.into()),
-        }
-    }
 }
 
 impl From<tools::error::Error> for Failure {

@@ -10,7 +10,7 @@ pub(crate) mod probe;
 mod progress;
 pub(crate) mod review;
 mod settings;
-pub mod simulate;
+pub(crate) mod simulate;
 pub(crate) mod status;
 mod table;
 mod text;

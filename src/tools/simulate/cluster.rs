@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::generator::{NAMESPACE, dns_name, secret_name};
 use super::handshake::Files;
 use super::plan::Millis;
-use super::{Error, Strategy};
+use super::{Error, Strategy, inconsistent};
 use crate::admission::respond::{Installation, respond};
 use crate::admission::review;
 use crate::kubernetes::secret_view::SecretView;
@@ -119,7 +119,7 @@ impl Cluster {
     /// A Secret as the keeper reads it.
     pub(super) fn view(&self, secret: usize) -> Result<SecretView, Error> {
         serde_json::from_value(self.secrets[secret].clone())
-            .map_err(|_| Error::Inconsistent { what: "a stored Secret is not readable" })
+            .map_err(|_| inconsistent("a stored Secret is not readable"))
     }
 
     /// A Secret as its pods mount it.
@@ -155,11 +155,11 @@ impl Cluster {
             let review = review_of(&object, stored, writer, secret);
             let body = review.to_string();
             let request = review::read(body.as_bytes())
-                .map_err(|_| Error::Inconsistent { what: "a review is not readable" })?;
+                .map_err(|_| inconsistent("a review is not readable"))?;
             let answer = respond(&request, installation, *keeper, timestamp(now));
             if let Some(patch) = &answer.patch {
                 json_patch::patch(&mut object, patch)
-                    .map_err(|_| Error::Inconsistent { what: "a patch does not apply" })?;
+                    .map_err(|_| inconsistent("a patch does not apply"))?;
             }
         }
         for kept in ["uid", "resourceVersion", "creationTimestamp"] {

@@ -17,6 +17,8 @@ use rustls::{
     ServerConnection, SideData, WantsVerifier,
 };
 
+use crate::tools::error::Error;
+
 /// The files of a mounted Secret, PEM, and the name in its leaf.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct Files {
@@ -33,9 +35,15 @@ pub(super) struct FilesId(usize);
 /// A handshake that failed for another reason than an unknown CA: the simulation itself is wrong.
 #[derive(Debug, thiserror::Error)]
 #[error("a handshake with {name} failed for no reason of trust: {source}")]
-pub struct Broken {
+pub(super) struct Broken {
     name: String,
     source: rustls::Error,
+}
+
+impl From<Broken> for Error {
+    fn from(broken: Broken) -> Self {
+        Self::Failed(broken.to_string())
+    }
 }
 
 /// All peers' TLS: one client and one server for each set of files, made once as a process does

@@ -19,7 +19,6 @@ mod report;
 mod svg;
 mod world;
 
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -31,12 +30,11 @@ use clap::Args;
 use humantime::parse_duration;
 use serde_json::Value;
 
-pub use self::handshake::Broken;
 use self::handshake::Tls;
-pub use self::plan::Delay;
-use self::plan::{Millis, Plan, Scenario};
+use self::plan::{Delay, Millis, Plan, Scenario};
 use self::report::Report;
 use self::world::{Course, World};
+use super::error::Error;
 use super::output::Output;
 use super::progress;
 use crate::overlap::policy::{Keep, Window};
@@ -50,7 +48,7 @@ use crate::overlap::policy::{Keep, Window};
 /// byte.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct SimulateArgs {
+pub(crate) struct SimulateArgs {
     /// How many peers
     #[arg(long, value_name = "N", env = "CA_OVERLAP_PEERS", default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=1000))]
     peers: u16,
@@ -180,62 +178,26 @@ impl Strategy {
     }
 }
 
-/// Why there is no result.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Flags that make no sense together.
-    #[error("{problem}")]
-    Usage {
-        /// The flag.
-        flag: &'static str,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A handshake failed, and not because of a CA.
-    #[error(transparent)]
-    Handshake(#[from] Broken),
-    /// No certificates.
-    #[error("cannot make certificates: {0}")]
-    Certificates(#[from] rcgen::Error),
-    /// What must not happen.
-    #[error("the simulation contradicts itself: {what}")]
-    Inconsistent {
-        /// What has happened.
-        what: &'static str,
-    },
-    /// The picture cannot be written.
-    #[error("cannot write {}: {source}", .path.display())]
-    Svg {
-        /// Where to.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The result cannot be written.
-    #[error("cannot write the result: {0}")]
-    Write(#[from] io::Error),
-}
-
-impl Error {
-    fn usage(flag: &'static str, problem: impl Into<String>) -> Self {
-        Self::Usage { flag, problem: problem.into() }
-    }
+/// What must not happen.
+fn inconsistent(what: &str) -> Error {
+    Error::failed("the simulation contradicts itself", what)
 }
 
 impl SimulateArgs {
     /// Simulates, prints, draws.
-    pub async fn run(self) -> Result<ExitCode, Error> {
+    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
         let scenario = self.scenario()?;
         let OutputArgs { svg, output, .. } = self.output;
         let seen = Arc::new(Seen::new(&scenario));
         let watched = Arc::clone(&seen);
         let work = tokio::task::spawn_blocking(move || simulate(Plan::of(scenario), &watched));
         let report = progress::during(|| seen.told(), work).await;
-        let gone = |_| Error::Inconsistent { what: "it has ended early" };
+        let gone = |_| inconsistent("it has ended early");
         let report = report.map_err(gone)??;
         if let Some(path) = svg {
-            std::fs::write(&path, svg::draw(&report))
-                .map_err(|source| Error::Svg { path, source })?;
+            std::fs::write(&path, svg::draw(&report)).map_err(|error| {
+                Error::failed(format!("cannot write {}", path.display()), error)
+            })?;
         }
         output.print(|| report.to_text(), || report.to_json())?;
         Ok(if report.is_as_promised() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -329,7 +291,8 @@ fn simulate(plan: Plan, seen: &Seen) -> Result<Report, Error> {
     let scenario = &plan.scenario;
     let generations = (0..=scenario.rotations)
         .map(|_| generator::generation(scenario.secrets))
-        .collect::<Result<Vec<Vec<Value>>, _>>()?;
+        .collect::<Result<Vec<Vec<Value>>, _>>()
+        .map_err(|error| Error::failed("cannot make certificates", error))?;
     let mut tls = Tls::new();
     let mut courses: Vec<Course> = Vec::new();
     for (index, strategy) in Strategy::ALL.into_iter().enumerate() {

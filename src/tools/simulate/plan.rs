@@ -44,7 +44,7 @@ pub(super) struct Scenario {
 /// How long a written Secret takes to the files of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Delay {
+pub(super) enum Delay {
     /// Each pod is synced every 1 to 1.5 sync periods, and reads a cache up to its TTL old
     Kubelet,
     /// Anything up to the longest that a kubelet takes, all equally likely

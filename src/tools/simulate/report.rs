@@ -10,6 +10,7 @@ use super::mesh::{CLASSES, Class};
 use super::plan::{Delay, Millis, Plan};
 use super::world::Course;
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
+use crate::tools::text::counted;
 
 /// Everything that has happened.
 #[derive(Clone, Debug)]
@@ -58,15 +59,15 @@ impl Report {
         [
             format!(
                 "{} on {}, {} of them never {} until restarted. Files {delay} {}.",
-                count(scenario.peers, "peer"),
-                count(scenario.secrets, "Secret"),
+                counted(scenario.peers, "peer"),
+                counted(scenario.secrets, "Secret"),
                 scenario.never_reload,
                 if scenario.never_reload == 1 { "reloads" } else { "reload" },
                 span(scenario.longest_delay()),
             ),
             format!(
                 "{}, one every {}; the keeper settles for {}. Seed {}.",
-                count(scenario.rotations, "rotation"),
+                counted(scenario.rotations, "rotation"),
                 span(scenario.interval),
                 span(millis(scenario.settle)),
                 scenario.seed,
@@ -213,8 +214,4 @@ pub(super) fn span(millis: Millis) -> String {
         (minutes, 0) => format!("{minutes}m"),
         (minutes, seconds) => format!("{minutes}m {seconds}s"),
     }
-}
-
-pub(super) fn count(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use super::mesh::{Moment, NEVER};
 use super::plan::{Millis, Scenario};
-use super::report::{Report, count, span};
+use super::report::{Report, span};
 use super::world::Course;
+use crate::tools::text::counted;
 
 /// Sizes and places, in pixels.
 const WIDTH: u64 = 960;
@@ -64,7 +65,7 @@ fn told(report: &Report) -> String {
 fn summary(course: &Course) -> String {
     let (all, reload) = (course.all(), course.reloading());
     if all.is_clean() {
-        return format!("no failure in {}", count(all.handshakes, "handshake"));
+        return format!("no failure in {}", counted(all.handshakes, "handshake"));
     }
     let failed = format!("{} of {} handshakes failed", all.failures, all.handshakes);
     if reload.is_clean() {
