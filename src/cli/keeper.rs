@@ -11,10 +11,10 @@ use super::policy::PolicyArgs;
 use super::webhook::{label, positive, subdomain};
 use super::{Failure, UsageError};
 use crate::keeper::lease;
-use crate::kubernetes::client::own_namespace;
 use crate::names;
 use crate::overlap::outlook::Rules;
 use crate::run::keeper::{self as run, Config};
+use crate::run::own_namespace;
 
 /// Examples, and what signals do, for `--help`.
 const MORE: &str = "\

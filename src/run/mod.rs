@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 
 use crate::kubernetes::client::ClientError;
+pub(crate) use crate::kubernetes::client::own_namespace;
 use crate::server::accept::{BindError, Limits, Server, Transport};
 use crate::server::admin::{self, Admin, Ready};
 use crate::server::drain::Drain;
