@@ -18,12 +18,12 @@ use kube::runtime::watcher::{self, Event};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::act::{Actor, Before, Failure, Outcome, due_since};
-use super::agenda::Agenda;
+use super::backoff::{Retries, Trouble};
 use super::events::Events;
 use super::lease::stopped;
 use super::memory::Memory;
-use super::retries::{Retries, Trouble};
+use super::queue::Agenda;
+use super::reconcile::{Actor, Before, Failure, Outcome, due_since};
 use super::running::{Ended, How, Running};
 use super::tracked::{Source, Tracked, Watched};
 use super::watches::events_of;

@@ -5,7 +5,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 
-use super::api::PAGE;
+use super::secrets::PAGE;
 use super::tracked::Source;
 use crate::kubernetes::secret_view::SecretView;
 

@@ -12,8 +12,8 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::api::fence;
 use super::lease::Leadership;
+use super::secrets::fence;
 use crate::kubernetes::call::{CallError, call};
 use crate::kubernetes::key::Key;
 use crate::names;

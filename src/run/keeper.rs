@@ -11,12 +11,12 @@ use tokio::sync::watch;
 
 use super::parts::Parts;
 use super::{ADMIN_PORT, Error, administer};
-use crate::keeper::act::Actor;
-use crate::keeper::api::Secrets;
 use crate::keeper::controller::Controller;
 use crate::keeper::events::Events;
 use crate::keeper::lease::{self, Election};
 use crate::keeper::metrics::KeeperMetrics;
+use crate::keeper::reconcile::Actor;
+use crate::keeper::secrets::Secrets;
 use crate::keeper::workloads::Restarter;
 use crate::kubernetes::client::client;
 use crate::metrics;

@@ -2,9 +2,9 @@
 
 use tokio::time::Instant;
 
-use super::super::act::{Asked, Restarting};
+use super::super::backoff::Trouble;
 use super::super::events::{self, Reason};
-use super::super::retries::Trouble;
+use super::super::reconcile::{Asked, Restarting};
 use super::Controller;
 use crate::keeper::metrics::{AskKind, AskResult, RestartResult};
 use crate::kubernetes::key::Key;

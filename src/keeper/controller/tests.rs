@@ -4,10 +4,10 @@ use http::Method;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::super::act::Actor;
-use super::super::api::Secrets;
 use super::super::lease::{Given, Leadership};
 use super::super::mock::{Api, api};
+use super::super::reconcile::Actor;
+use super::super::secrets::Secrets;
 use super::super::workloads::Restarter;
 use super::*;
 use crate::names;
@@ -113,7 +113,7 @@ async fn what_is_refused_for_good_is_left_until_the_secret_has_changed() {
     let key = Key::new("n", "s");
     let (mut controller, ..) = controller(true);
     let secret = carrying(Timestamp::now() - SignedDuration::from_hours(1));
-    let refused = |secret: &SecretView| super::super::act::Asked {
+    let refused = |secret: &SecretView| super::super::reconcile::Asked {
         kind: crate::keeper::metrics::AskKind::Retire,
         result: AskResult::Refused,
         carried_again: Vec::new(),
@@ -153,7 +153,7 @@ async fn a_secret_that_lost_its_labels_waits_for_the_webhook_as_patiently_as_any
     for pause in [1, 2, 4, 8] {
         controller.asked(
             &key,
-            super::super::act::Asked {
+            super::super::reconcile::Asked {
                 kind: crate::keeper::metrics::AskKind::Repair,
                 result: AskResult::NotSeen,
                 carried_again: Vec::new(),

@@ -1,7 +1,7 @@
 //! `ca-overlap inspect`: what a Secret holds, whose each certificate is, and what is wrong with it.
 //!
 //! ```text
-//! source (file, standard input, cluster) ──► object ──► facts (keeper::due, pure) ──► lint ──► show
+//! source (file, standard input, cluster) ──► object ──► facts (overlap::outlook, pure) ──► lint ──► show
 //! ```
 
 mod facts;

@@ -1,7 +1,7 @@
 //! `ca-overlap status`: every rotation in flight, what happens next and when, and what is wrong.
 //!
 //! ```text
-//! secrets (by label) ──► row (keeper::due, pure) ──► show (table, JSON, YAML)
+//! secrets (by label) ──► row (overlap::outlook, pure) ──► show (table, JSON, YAML)
 //!        live, by watch ──┘
 //! ```
 

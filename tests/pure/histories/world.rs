@@ -166,7 +166,7 @@ impl World {
         }
     }
 
-    /// As `keeper::act` goes about it. Whether it has asked.
+    /// As `keeper::reconcile` goes about it. Whether it has asked.
     fn look(&mut self) -> bool {
         let secret = self.view();
         let rules = Rules { defaults: Defaults::default(), settle: SETTLE };

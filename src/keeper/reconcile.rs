@@ -1,14 +1,14 @@
 //! One look at one Secret: read it, decide, ask, and see what the webhook made of it.
 
-mod restarts;
+mod restart;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::api::{Change, Secrets};
 use super::lease::Leadership;
 use super::memory::{Plan, Remembered};
+use super::secrets::{Change, Secrets};
 use super::workloads::Restarter;
 use crate::keeper::metrics::{AskKind, AskResult};
 use crate::kubernetes::call::CallError;

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::super::api::Change;
+use super::super::secrets::Change;
 use super::{Actor, Outcome, Restarting};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::key::Key;
@@ -53,9 +53,9 @@ mod tests {
     use http::Method;
     use serde_json::json;
 
-    use super::super::super::api::Secrets;
     use super::super::super::lease::Leadership;
     use super::super::super::mock::api;
+    use super::super::super::secrets::Secrets;
     use super::super::super::workloads::{MISSING, Restarter};
     use super::super::Before;
     use super::*;
