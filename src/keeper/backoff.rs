@@ -7,7 +7,7 @@ use crate::kubernetes::key::Key;
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub(super) enum Trouble {
     /// Another writer has just been there.
     Conflict,
     /// A call failed.
@@ -23,18 +23,18 @@ pub enum Trouble {
 
 /// What follows from trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn {
+pub(super) struct Turn {
     /// When to try again.
-    pub pause: Duration,
+    pub(super) pause: Duration,
     /// Whether to say so: once.
-    pub is_news: bool,
+    pub(super) is_news: bool,
     /// How often it has gone wrong before.
-    pub before: u32,
+    pub(super) before: u32,
 }
 
 /// Who waits for another try.
 #[derive(Debug, Default)]
-pub struct Retries {
+pub(super) struct Retries {
     waiting: HashMap<Key, Trial>,
 }
 
@@ -73,23 +73,23 @@ const REFUSED_FOR_GOOD: Duration = Duration::from_secs(86_400);
 
 impl Retries {
     /// Whether it waits for its turn.
-    pub fn is_waiting(&self, key: &Key) -> bool {
+    pub(super) fn is_waiting(&self, key: &Key) -> bool {
         self.waiting.contains_key(key)
     }
 
     /// Whether the webhook and the keeper disagree about it for good.
-    pub fn is_refused(&self, key: &Key) -> bool {
+    pub(super) fn is_refused(&self, key: &Key) -> bool {
         let is_refused = |t: &Trial| matches!(t.trouble, Trouble::Refused { .. });
         self.waiting.get(key).is_some_and(|trial| is_refused(trial) && trial.count >= STUBBORN)
     }
 
     /// It worked, or is gone.
-    pub fn forget(&mut self, key: &Key) {
+    pub(super) fn forget(&mut self, key: &Key) {
         self.waiting.remove(key);
     }
 
     /// It is another version than what was refused, or something else has become due.
-    pub fn changed(&mut self, key: &Key, version: Option<&str>) {
+    pub(super) fn changed(&mut self, key: &Key, version: Option<&str>) {
         let is_over = |trial: &Trial| {
             matches!(trial.trouble, Trouble::Refused { .. })
                 && version != Some(trial.version.as_str())
@@ -101,13 +101,13 @@ impl Retries {
 
     /// The webhook has seen an ask: whose asks it did not see, all try again. They keep their
     /// counts: for some it may still not be registered.
-    pub fn seen(&self) -> Vec<Key> {
+    pub(super) fn seen(&self) -> Vec<Key> {
         let unseen = self.waiting.iter().filter(|(_, trial)| trial.trouble == Trouble::NotSeen);
         unseen.map(|(key, _)| key.clone()).collect()
     }
 
     /// It went wrong with this version of it.
-    pub fn wrong(&mut self, key: &Key, trouble: Trouble, version: &str) -> Turn {
+    pub(super) fn wrong(&mut self, key: &Key, trouble: Trouble, version: &str) -> Turn {
         let is_probe = trouble == Trouble::NotSeen
             && match self.waiting.get(key).filter(|trial| trial.trouble == trouble) {
                 Some(trial) => trial.is_probe,

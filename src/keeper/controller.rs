@@ -11,10 +11,11 @@ use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use jiff::Timestamp;
-use kube::Client;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -24,9 +25,9 @@ use super::lease::stopped;
 use super::memory::Memory;
 use super::queue::Agenda;
 use super::reconcile::{Actor, Before, Failure, Outcome, due_since};
-use super::running::{Ended, How, Running};
+use super::running::{Ended, Running};
+use super::secrets::PAGE;
 use super::tracked::{Source, Tracked, Watched};
-use super::watches::events_of;
 use crate::keeper::metrics::{AskResult, KeeperMetrics};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::explain::{For, explain_watch};
@@ -338,11 +339,11 @@ impl Controller {
     }
 
     fn ended(&mut self, ended: Ended<Outcome>) {
-        let Ended { key, how, is_changed } = ended;
-        match how {
-            How::Done(outcome) => self.finish(&key, outcome),
-            How::Aborted => self.look_at(&key, Instant::now()),
-            How::Panicked => {
+        let Ended { key, result, is_changed } = ended;
+        match result {
+            Ok(outcome) => self.finish(&key, outcome),
+            Err(error) if error.is_cancelled() => self.look_at(&key, Instant::now()),
+            Err(_) => {
                 tracing::error!(secret = %key, "a look at a Secret panicked: trying again");
                 self.retry(&key, Trouble::Failed, "");
             }
@@ -403,4 +404,14 @@ impl Controller {
         self.look_at(key, Instant::now() + turn.pause);
         turn.is_news
     }
+}
+
+/// The watch of one selector, for ever.
+fn events_of(
+    client: &Client,
+    source: Source,
+) -> impl Stream<Item = (Source, watcher::Result<Event<SecretView>>)> + use<> {
+    let config = watcher::Config::default().labels(source.label()).page_size(PAGE);
+    let api: Api<SecretView> = Api::all(client.clone());
+    watcher::watcher(api, config).default_backoff().map(move |event| (source, event))
 }

@@ -9,7 +9,7 @@
 //! It never writes data, and reads no private key. One replica acts, by a Lease; the others keep
 //! their view of the Secrets warm.
 
-pub mod backoff;
+mod backoff;
 pub mod controller;
 pub mod events;
 pub mod lease;
@@ -17,10 +17,9 @@ pub mod memory;
 pub mod metrics;
 #[cfg(test)]
 mod mock;
-pub mod queue;
+mod queue;
 pub mod reconcile;
-pub mod running;
+mod running;
 pub mod secrets;
 pub mod tracked;
-pub mod watches;
 pub mod workloads;

@@ -7,14 +7,14 @@ use crate::kubernetes::key::Key;
 /// Keys, each at most once, by a time: of the wall clock for deadlines, of the monotonic clock for
 /// retries. What a clock that steps can do is then bounded by how often one looks here.
 #[derive(Debug)]
-pub struct Agenda<T> {
+pub(super) struct Agenda<T> {
     by_time: BTreeSet<(T, Key)>,
     of_key: HashMap<Key, T>,
 }
 
 impl<T: Copy + Ord> Agenda<T> {
     /// Puts `key` at `at`, wherever it was before.
-    pub fn set(&mut self, key: &Key, at: T) {
+    pub(super) fn set(&mut self, key: &Key, at: T) {
         if let Some(old) = self.of_key.insert(key.clone(), at) {
             self.by_time.remove(&(old, key.clone()));
         }
@@ -22,26 +22,26 @@ impl<T: Copy + Ord> Agenda<T> {
     }
 
     /// Puts `key` at `at`, if it is not there already.
-    pub fn add(&mut self, key: &Key, at: T) {
+    pub(super) fn add(&mut self, key: &Key, at: T) {
         if !self.of_key.contains_key(key) {
             self.set(key, at);
         }
     }
 
     /// Takes `key` out.
-    pub fn remove(&mut self, key: &Key) {
+    pub(super) fn remove(&mut self, key: &Key) {
         if let Some(at) = self.of_key.remove(key) {
             self.by_time.remove(&(at, key.clone()));
         }
     }
 
     /// The earliest time.
-    pub fn first(&self) -> Option<T> {
+    pub(super) fn first(&self) -> Option<T> {
         self.by_time.first().map(|(at, _)| *at)
     }
 
     /// Takes out the earliest key that is not after `now`.
-    pub fn pop(&mut self, now: T) -> Option<Key> {
+    pub(super) fn pop(&mut self, now: T) -> Option<Key> {
         let (_, key) = self.by_time.first().filter(|(at, _)| *at <= now)?;
         let key = key.clone();
         self.remove(&key);
