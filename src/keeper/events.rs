@@ -111,7 +111,7 @@ impl Events {
 
     /// Says something about a Secret: the uid of its present object, what happened, and a text
     /// without anything of its content.
-    pub fn say(&self, key: &Key, uid: Option<&str>, reason: Reason, text: String) {
+    pub(crate) fn say(&self, key: &Key, uid: Option<&str>, reason: Reason, text: String) {
         tracing::info!(secret = %key, reason = reason.as_str(), "{text}");
         let note = Note { key: key.clone(), uid: uid.map(ToOwned::to_owned), reason, text };
         if self.queue.try_send(note).is_err() {
@@ -185,7 +185,7 @@ impl Bucket {
 }
 
 /// What to say of a repair: which CAs are carried again, and which settings are back, by their keys.
-pub fn of_repair(carried_again: &[Fingerprint], restored: &[&str]) -> String {
+pub(crate) fn of_repair(carried_again: &[Fingerprint], restored: &[&str]) -> String {
     let mut what = Vec::new();
     if !carried_again.is_empty() {
         let all: Vec<String> = carried_again.iter().map(ToString::to_string).collect();

@@ -59,18 +59,18 @@ struct Standing {
 
 impl Leadership {
     /// Whether it may act now.
-    pub fn may_act(&self) -> bool {
+    pub(crate) fn may_act(&self) -> bool {
         self.until().is_some()
     }
 
     /// Until when it may act, if it may.
-    pub fn until(&self) -> Option<Instant> {
+    pub(crate) fn until(&self) -> Option<Instant> {
         let Standing { is_claimed, confirmed_until } = *self.0.borrow();
         confirmed_until.filter(|until| is_claimed && Instant::now() < *until)
     }
 
     /// Waits for news.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
             // The election has ended: there will be no news.
             std::future::pending::<()>().await;

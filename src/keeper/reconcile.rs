@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use self::ask::Asked;
+pub(crate) use self::ask::Asked;
 use super::lease::Leadership;
 use super::memory::{Plan, Remembered};
 use super::secrets::Secrets;
@@ -37,17 +37,17 @@ pub struct Actor {
 
 /// What is known before a look.
 #[derive(Clone, Debug, Default)]
-pub struct Before {
+pub(crate) struct Before {
     /// What the Secret was like.
-    pub secret: Option<Arc<Remembered>>,
+    pub(crate) secret: Option<Arc<Remembered>>,
     /// The uid of its namespace at that time.
-    pub namespace_uid: Option<String>,
+    pub(crate) namespace_uid: Option<String>,
     /// What any Secret that is watched distrusts: none of it comes back anywhere.
-    pub distrusted: Vec<Fingerprint>,
+    pub(crate) distrusted: Vec<Fingerprint>,
 }
 
 /// What came of a look.
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The webhook was asked.
     Asked(Box<Asked>),
     /// Something failed.
@@ -74,11 +74,11 @@ impl Outcome {
 
 /// A look that has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// What was being asked, if it came to that.
-    pub asking: Option<AskKind>,
+    pub(crate) asking: Option<AskKind>,
     /// Why.
-    pub error: CallError,
+    pub(crate) error: CallError,
 }
 
 impl From<CallError> for Failure {
@@ -88,17 +88,17 @@ impl From<CallError> for Failure {
 }
 
 /// A step of a restart.
-pub struct Restarting {
+pub(crate) struct Restarting {
     /// What came of each workload that was looked at.
-    pub steps: Vec<(String, Step)>,
+    pub(crate) steps: Vec<(String, Step)>,
     /// The Secret as it is now.
-    pub after: SecretView,
+    pub(crate) after: SecretView,
 }
 
 impl Actor {
     /// Looks at one Secret, and asks for what is due. A key without a namespace is the namespace
     /// itself, of which the uid is read.
-    pub async fn look(&self, key: &Key, before: Before) -> Outcome {
+    pub(crate) async fn look(&self, key: &Key, before: Before) -> Outcome {
         if key.namespace().is_empty() {
             let found = self.secrets.namespace(key.name()).await;
             let uid = found.map(|found| found.map(|tenant| tenant.uid));

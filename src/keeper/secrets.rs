@@ -15,22 +15,22 @@ use crate::names;
 /// What to change on a Secret: an annotation of the keeper's own. Of any other it would become the
 /// manager, and stand in the way of those who apply without force.
 #[derive(Clone, Copy, Debug)]
-pub struct Change<'a> {
+pub(crate) struct Change<'a> {
     /// Which one.
-    pub annotation: &'static str,
+    pub(crate) annotation: &'static str,
     /// To set or, by `None`, to remove.
-    pub value: Option<&'a str>,
+    pub(crate) value: Option<&'a str>,
     /// Only tried out: nothing is stored (`dryRun`). The webhook is called all the same.
-    pub is_trial: bool,
+    pub(crate) is_trial: bool,
 }
 
 /// What tells a namespace from an earlier one of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tenant {
+pub(crate) struct Tenant {
     /// Its uid.
-    pub uid: String,
+    pub(crate) uid: String,
     /// When it was created, in whole seconds.
-    pub created: Option<Timestamp>,
+    pub(crate) created: Option<Timestamp>,
 }
 
 /// Reads and annotates Secrets.
@@ -47,7 +47,7 @@ impl Secrets {
     }
 
     /// Reads one; `None` where there is none.
-    pub async fn get(&self, key: &Key) -> Result<Option<SecretView>, CallError> {
+    pub(crate) async fn get(&self, key: &Key) -> Result<Option<SecretView>, CallError> {
         let api: Api<SecretView> = Api::namespaced(self.client.clone(), key.namespace());
         match call(api.get_opt(key.name())).await {
             Err(CallError::Gone) => Ok(None),
@@ -56,7 +56,7 @@ impl Secrets {
     }
 
     /// Which namespace has this name now; `None` where there is none.
-    pub async fn namespace(&self, name: &str) -> Result<Option<Tenant>, CallError> {
+    pub(crate) async fn namespace(&self, name: &str) -> Result<Option<Tenant>, CallError> {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let Some(found) = call(api.get_metadata_opt(name)).await? else { return Ok(None) };
         let created = found.metadata.creation_timestamp.map(|time| time.0);
@@ -65,7 +65,7 @@ impl Secrets {
 
     /// Changes an annotation of the version that was read. Gives what is stored afterwards, the
     /// webhook's changes included.
-    pub async fn change(
+    pub(crate) async fn change(
         &self,
         key: &Key,
         read: &SecretView,
@@ -87,7 +87,11 @@ impl Secrets {
     }
 
     /// The Secrets of a namespace that are in a group.
-    pub async fn group(&self, namespace: &str, group: &str) -> Result<Vec<SecretView>, CallError> {
+    pub(crate) async fn group(
+        &self,
+        namespace: &str,
+        group: &str,
+    ) -> Result<Vec<SecretView>, CallError> {
         let api: Api<SecretView> = Api::namespaced(self.client.clone(), namespace);
         let mut found = Vec::new();
         let mut parameters = ListParams::default().limit(PAGE);

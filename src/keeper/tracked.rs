@@ -14,7 +14,7 @@ use crate::x509::certs::Fingerprint;
 
 /// One of the label selectors that are watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// Secrets with a phase.
     Phase,
     /// Secrets with a mode.
@@ -23,10 +23,10 @@ pub enum Source {
 
 impl Source {
     /// Both.
-    pub const ALL: [Self; 2] = [Self::Phase, Self::Mode];
+    pub(crate) const ALL: [Self; 2] = [Self::Phase, Self::Mode];
 
     /// The label that selects.
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Phase => names::PHASE,
             Self::Mode => names::MODE,
@@ -38,7 +38,7 @@ impl Source {
 #[derive(Clone, Debug)]
 pub struct Tracked {
     /// The object's uid.
-    pub uid: String,
+    pub(crate) uid: String,
     phase: Phase,
     /// With their ends, if they have any.
     carried: Vec<(Fingerprint, Option<Timestamp>)>,
@@ -76,17 +76,18 @@ impl Tracked {
     }
 
     /// Adds what the Secret alone does not tell.
-    pub fn add(&mut self, problem: Problem) {
+    pub(crate) fn add(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
     /// Whether it has this problem.
-    pub fn has(&self, problem: &Problem) -> bool {
+    #[cfg(test)]
+    pub(crate) fn has(&self, problem: &Problem) -> bool {
         self.problems.contains(problem)
     }
 
     /// Whether a watch of `source` shows it.
-    pub fn is_selected(&self, source: Source) -> bool {
+    pub(crate) fn is_selected(&self, source: Source) -> bool {
         self.is_selected[source as usize]
     }
 
@@ -136,9 +137,7 @@ impl Tracked {
         }
         news
     }
-}
 
-impl Tracked {
     /// A carried CA is not there any more: by the keeper's ask, or by another write.
     fn gone(
         &self,
@@ -174,7 +173,7 @@ impl Tracked {
 
 /// All that are watched, counted.
 #[derive(Debug)]
-pub struct Watched {
+pub(crate) struct Watched {
     secrets: HashMap<Key, Tracked>,
     phases: [usize; 3],
     problems: HashMap<&'static str, usize>,
@@ -185,7 +184,7 @@ pub struct Watched {
 
 impl Watched {
     /// None yet.
-    pub fn new(metrics: KeeperMetrics) -> Self {
+    pub(crate) fn new(metrics: KeeperMetrics) -> Self {
         Self {
             secrets: HashMap::new(),
             phases: [0; 3],
@@ -196,12 +195,12 @@ impl Watched {
     }
 
     /// What is kept of one.
-    pub fn get(&self, key: &Key) -> Option<&Tracked> {
+    pub(crate) fn get(&self, key: &Key) -> Option<&Tracked> {
         self.secrets.get(key)
     }
 
     /// Keeps this of it.
-    pub fn insert(&mut self, key: &Key, tracked: Tracked) {
+    pub(crate) fn insert(&mut self, key: &Key, tracked: Tracked) {
         self.remove(key);
         self.phases[tracked.phase as usize] += 1;
         self.count(&tracked, |count| *count += 1);
@@ -213,7 +212,7 @@ impl Watched {
     }
 
     /// Keeps nothing of it any more.
-    pub fn remove(&mut self, key: &Key) -> Option<Tracked> {
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<Tracked> {
         let tracked = self.secrets.remove(key)?;
         self.phases[tracked.phase as usize] -= 1;
         self.count(&tracked, |count| *count -= 1);
@@ -228,24 +227,14 @@ impl Watched {
     }
 
     /// Those that a watch of `source` has shown.
-    pub fn of(&self, source: Source) -> impl Iterator<Item = &Key> {
+    pub(crate) fn of(&self, source: Source) -> impl Iterator<Item = &Key> {
         let selected = self.secrets.iter().filter(move |(_, tracked)| tracked.is_selected(source));
         selected.map(|(key, _)| key)
     }
 
     /// What any of them distrusts.
-    pub fn distrusted(&self) -> Vec<Fingerprint> {
+    pub(crate) fn distrusted(&self) -> Vec<Fingerprint> {
         self.distrusted.keys().copied().collect()
-    }
-
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.secrets.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.secrets.is_empty()
     }
 
     /// Counts Secrets, not problems: two of a kind on one Secret are one.

@@ -34,7 +34,7 @@ impl Restarter {
     }
 
     /// What a workload is like, or why it cannot be restarted.
-    pub async fn find(
+    pub(crate) async fn find(
         &self,
         key: &Key,
         workload: &Workload,
@@ -54,7 +54,7 @@ impl Restarter {
 
     /// Changes annotations of a workload's pod template, `None` removing one, if it still has the
     /// `version` that was read.
-    pub async fn change(
+    pub(crate) async fn change(
         &self,
         key: &Key,
         workload: &Workload,

@@ -24,7 +24,7 @@ pub enum Choice {
 const POLLS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(30)];
 
 /// After how long to look again at what has been waited for since then.
-pub fn pause(since: Timestamp, now: Timestamp) -> Duration {
+pub(crate) fn pause(since: Timestamp, now: Timestamp) -> Duration {
     let [often, seldom] = POLLS;
     (restart::age(since, now) / 10).clamp(often, seldom)
 }

@@ -1,25 +1,25 @@
 //! The decision: what stays bundled beside the incoming CA, and for how long.
 //!
-//! Pure: no clock, no I/O, no Kubernetes client. The time is an argument. Read [`mod@decide`] first:
-//! it is the heart; [`retire`] is its counterpart for writes that leave `ca.crt` alone. What the keeper
+//! Pure: no clock, no I/O, no Kubernetes client. The time is an argument. Read [`decide()`] first:
+//! it is the heart; `retire` is its counterpart for writes that leave `ca.crt` alone. What the keeper
 //! may ask for stands in [`ask`]; what is due when, in [`outlook`], and what follows from that, in
 //! [`choice`] and [`restart`].
 
 pub mod ask;
 pub mod choice;
-pub mod decide;
+mod decide;
 pub mod leave;
 pub mod outlook;
 pub mod policy;
 pub mod record;
 mod repair;
 pub mod restart;
-pub mod retire;
+mod retire;
 mod select;
 pub mod staged;
-pub mod warning;
-pub mod workload;
-pub mod write;
+pub(crate) mod warning;
+pub(crate) mod workload;
+pub(crate) mod write;
 
 pub use decide::decide;
 pub use warning::Warning;

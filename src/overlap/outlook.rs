@@ -49,12 +49,12 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// The value of an annotation.
-    pub fn annotation(&self, key: &str) -> Option<&'a str> {
+    pub(crate) fn annotation(&self, key: &str) -> Option<&'a str> {
         self.annotations.get(key).map(String::as_str)
     }
 
     /// The group that it is in.
-    pub fn group(&self) -> Option<&'a str> {
+    pub(crate) fn group(&self) -> Option<&'a str> {
         self.annotation(names::GROUP).filter(|name| !name.is_empty())
     }
 }
@@ -70,7 +70,7 @@ impl Marks for View<'_> {
 }
 
 /// Whether the webhook would change data of this Secret at all. Where it would not nothing is asked.
-pub fn may_change_data(view: &View<'_>, settings: &Settings) -> bool {
+pub(crate) fn may_change_data(view: &View<'_>, settings: &Settings) -> bool {
     let left = || leave::leave_data(view, settings, view.ca_crt, view.tls_crt);
     !view.is_immutable && !view.is_token && left().is_none()
 }
@@ -189,7 +189,7 @@ pub fn outlook(view: &View<'_>, rules: &Rules, now: Timestamp) -> Outlook {
 }
 
 /// What counts for a Secret.
-pub fn settings(view: &View<'_>, rules: &Rules) -> Settings {
+pub(crate) fn settings(view: &View<'_>, rules: &Rules) -> Settings {
     let raw = Raw {
         mode: view.labels.get(names::MODE).map(String::as_str),
         keep: view.annotation(names::KEEP),

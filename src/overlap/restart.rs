@@ -34,7 +34,7 @@ pub struct Wanted {
     /// What it is for: changes with the generator's CAs, with distrust, and with promotion.
     pub trust: String,
     /// The workloads, in order.
-    pub workloads: Vec<Workload>,
+    pub(crate) workloads: Vec<Workload>,
     /// How far it has come.
     pub progress: Option<Progress>,
     /// Nothing is to be restarted: what is trusted now is only to be noted.
@@ -51,7 +51,7 @@ pub struct Wanted {
 }
 
 /// What a Secret wants restarted; none where that was done.
-pub fn wanted(secret: &View<'_>, outlook: &Outlook) -> Option<Wanted> {
+pub(crate) fn wanted(secret: &View<'_>, outlook: &Outlook) -> Option<Wanted> {
     let (workloads, _) = list(secret.annotation(names::RESTART)?);
     if workloads.is_empty() || outlook.certificates.is_empty() {
         return None;
@@ -119,26 +119,26 @@ fn hex(bytes: &[u8], count: usize) -> String {
 
 /// What a workload is like.
 #[derive(Clone, Debug, Default)]
-pub struct State {
+pub(crate) struct State {
     /// The version that was read: no other is changed.
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// The annotations [`names::RESTARTED_FOR`] of the pod template: what for it was restarted.
-    pub restarted_for: BTreeMap<String, String>,
+    pub(crate) restarted_for: BTreeMap<String, String>,
     /// When it was restarted last.
-    pub restarted_at: Option<Timestamp>,
+    pub(crate) restarted_at: Option<Timestamp>,
     /// It carries [`names::ALLOW_RESTART`].
-    pub is_marked: bool,
+    pub(crate) is_marked: bool,
     /// The Secrets that its pods refer to.
-    pub secrets: BTreeSet<String>,
+    pub(crate) secrets: BTreeSet<String>,
     /// Its owner has paused its rollouts.
-    pub is_paused: bool,
+    pub(crate) is_paused: bool,
     /// Its last rollout is complete.
-    pub is_complete: bool,
+    pub(crate) is_complete: bool,
 }
 
 impl State {
     /// Changes annotations of its pod template; `None` removes one.
-    pub fn annotate(&mut self, changes: BTreeMap<String, Option<String>>, now: Timestamp) {
+    pub(crate) fn annotate(&mut self, changes: BTreeMap<String, Option<String>>, now: Timestamp) {
         self.restarted_at = Some(now);
         for (key, value) in changes {
             match value {
@@ -156,7 +156,7 @@ impl State {
 
 /// What came of one workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// This one's pod template was changed just now.
     Started,
     /// Its rollout is complete.
@@ -179,7 +179,7 @@ pub enum Step {
 
 /// The call that comes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// Read this workload, and go on with [`Pass::found`].
     Read(Workload),
     /// List the Secret's group, itself too, and go on with [`Pass::listed`].
@@ -195,7 +195,7 @@ pub enum Next {
 
 /// One pass over the workloads of a Secret. At most one of them is changed.
 #[derive(Debug)]
-pub struct Pass<'a> {
+pub(crate) struct Pass<'a> {
     wanted: Wanted,
     rules: &'a Rules,
     now: Timestamp,
@@ -211,7 +211,7 @@ pub struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     /// Begins where the last pass has ended.
-    pub fn begin(wanted: Wanted, rules: &'a Rules, now: Timestamp) -> (Self, Next) {
+    pub(crate) fn begin(wanted: Wanted, rules: &'a Rules, now: Timestamp) -> (Self, Next) {
         let (mut index, mut followed, mut awaited) = (0, None, None);
         if let Some((last, progress)) = wanted.position() {
             index = last;
@@ -225,7 +225,7 @@ impl<'a> Pass<'a> {
     }
 
     /// What came of each workload that this pass has looked at.
-    pub fn into_steps(self) -> Vec<(String, Step)> {
+    pub(crate) fn into_steps(self) -> Vec<(String, Step)> {
         self.steps
     }
 
@@ -236,7 +236,7 @@ impl<'a> Pass<'a> {
     }
 
     /// The workload in question is like this, or cannot be restarted.
-    pub fn found(&mut self, found: Result<State, Step>) -> Next {
+    pub(crate) fn found(&mut self, found: Result<State, Step>) -> Next {
         let state = match found {
             Ok(state) => state,
             Err(step) => return self.done(step),
@@ -262,7 +262,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Its group is these; none if it is in no group.
-    pub fn listed(&mut self, group: &[View<'_>]) -> Next {
+    pub(crate) fn listed(&mut self, group: &[View<'_>]) -> Next {
         let (wanted, state, now) = (&self.wanted, &self.state, self.now);
         let may_restart = |name| state.may_restart_for(name);
         if !may_restart(&wanted.secret) && !group.iter().any(|member| may_restart(member.name)) {
@@ -280,7 +280,7 @@ impl<'a> Pass<'a> {
     }
 
     /// This has come of the workload in question.
-    pub fn done(&mut self, step: Step) -> Next {
+    pub(crate) fn done(&mut self, step: Step) -> Next {
         let Some(workload) = self.wanted.workloads.get(self.index) else { return self.next() };
         let workload = workload.to_string();
         let (followed, awaited) = (self.followed.take(), self.awaited.take());
@@ -383,7 +383,7 @@ fn is_on_its_way(
 }
 
 /// How long ago, by clocks that may step.
-pub fn age(since: Timestamp, now: Timestamp) -> Duration {
+pub(crate) fn age(since: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 

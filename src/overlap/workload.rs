@@ -7,16 +7,16 @@ const MAX_WORKLOADS: usize = 16;
 
 /// What can be restarted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Workload {
+pub(crate) struct Workload {
     /// Its kind.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Its name, in the Secret's namespace.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 /// The kinds of workloads that can be restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `daemonset`
     DaemonSet,
     /// `deployment`
@@ -27,7 +27,7 @@ pub enum Kind {
 
 impl Workload {
     /// Reads `deployment/x`, `statefulset/x` or `daemonset/x`.
-    pub fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (kind, name) = text.split_once('/')?;
         let kind = match kind {
             "daemonset" => Kind::DaemonSet,
@@ -53,7 +53,7 @@ impl fmt::Display for Workload {
 }
 
 /// Reads the annotation `restart`: the workloads in order, and how many of its words are none.
-pub fn list(text: &str) -> (Vec<Workload>, usize) {
+pub(crate) fn list(text: &str) -> (Vec<Workload>, usize) {
     let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
     let all: Vec<Option<Workload>> = words.map(Workload::parse).collect();
     let unreadable = all.iter().filter(|workload| workload.is_none()).count();

@@ -13,19 +13,19 @@ use crate::overlap::outlook::{self, Outlook};
 use crate::x509::certs::Fingerprint;
 
 /// An ask and what the webhook made of it.
-pub struct Asked {
+pub(crate) struct Asked {
     /// What was asked.
-    pub kind: AskKind,
+    pub(crate) kind: AskKind,
     /// What the webhook made of it.
-    pub result: AskResult,
+    pub(crate) result: AskResult,
     /// The certificates that are carried since a repair.
-    pub carried_again: Vec<Fingerprint>,
+    pub(crate) carried_again: Vec<Fingerprint>,
     /// The keys of the settings that it has brought back.
-    pub restored: Vec<&'static str>,
+    pub(crate) restored: Vec<&'static str>,
     /// How long after it was due it was done, in seconds.
-    pub lateness: Option<f64>,
+    pub(crate) lateness: Option<f64>,
     /// The Secret as it is now.
-    pub after: SecretView,
+    pub(crate) after: SecretView,
 }
 
 impl Actor {
