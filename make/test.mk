@@ -9,7 +9,7 @@ test-static: static control-plane ## Run the tests that start the program with t
 	cargo build --locked --workspace --examples
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast \
 		--test shipped -- --include-ignored
-	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --workspace --no-fail-fast --test it demo:: rotation::
+	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --workspace --no-fail-fast --test it -- demo:: rotation::
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast --test pure review::
 
 .PHONY: lint
