@@ -7,5 +7,6 @@
 
 pub mod certs;
 pub mod control_plane;
+pub mod handshake;
 pub mod names;
 pub mod secrets;

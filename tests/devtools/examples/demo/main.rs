@@ -7,7 +7,6 @@
 //!        └──► handshake (real TLS) ◄──────────────┘ ──► view
 //! ```
 
-mod handshake;
 mod story;
 mod view;
 mod world;

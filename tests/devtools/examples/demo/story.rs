@@ -4,9 +4,9 @@ use devtools::control_plane::serving;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
-use crate::handshake::{Files, Tally, meet};
 use crate::view::{Tone, View};
 use crate::world::{HMAC_SECRET, Holding, World};
+use devtools::handshake::{Files, Tally, meet};
 
 const WITHOUT: &str = "demo-without";
 const WITH: &str = "demo-with";

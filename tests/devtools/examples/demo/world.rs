@@ -18,8 +18,8 @@ use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::Args;
-use crate::handshake::Files;
 use crate::view::View;
+use devtools::handshake::Files;
 
 /// The TLS Secrets that the generator writes.
 pub(super) const TLS_SECRETS: [&str; 3] = ["envoy", "envoy-gateway", "envoy-rate-limit"];

@@ -14,37 +14,41 @@ const PIPE: usize = 16 * 1024;
 
 /// The files of a mounted Secret, as a process that read them at one moment holds them.
 #[derive(Clone)]
-pub(super) struct Files {
+pub struct Files {
     /// The name in its certificate.
-    pub(super) name: String,
+    pub name: String,
     /// `ca.crt`, PEM.
-    pub(super) ca: Vec<u8>,
+    pub ca: Vec<u8>,
     /// `tls.crt`, PEM.
-    pub(super) certificate: Vec<u8>,
+    pub certificate: Vec<u8>,
     /// `tls.key`, PEM.
-    pub(super) key: Vec<u8>,
+    pub key: Vec<u8>,
 }
 
 /// How many of a number of handshakes succeeded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) succeeded: usize,
-    pub(super) tried: usize,
+pub struct Tally {
+    /// Those that both peers finished.
+    pub succeeded: usize,
+    /// All.
+    pub tried: usize,
 }
 
 impl Tally {
-    pub(super) fn all(self) -> bool {
+    /// Whether all succeeded, of at least one.
+    pub fn all(self) -> bool {
         self.tried > 0 && self.succeeded == self.tried
     }
 
-    pub(super) fn none(self) -> bool {
+    /// Whether none succeeded, of at least one.
+    pub fn none(self) -> bool {
         self.tried > 0 && self.succeeded == 0
     }
 }
 
 /// Lets each of `verifiers` check the certificate of each of `presenters`, once as a TLS client
 /// and once as a server that demands client certificates (the two halves of mTLS).
-pub(super) async fn meet(verifiers: &[Files], presenters: &[Files]) -> anyhow::Result<Tally> {
+pub async fn meet(verifiers: &[Files], presenters: &[Files]) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     for verifier in verifiers {
         for presenter in presenters {
@@ -131,7 +135,7 @@ impl Files {
 
 #[cfg(test)]
 mod tests {
-    use devtools::certs::{self, Identity};
+    use crate::certs::{self, Identity};
 
     use super::*;
 
