@@ -69,4 +69,6 @@ keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print t
 
 .PHONY: figures
 figures: need-rust ## Draw docs/figures anew, and what docs/modes.md prints of it, by simulate
+	cargo run --locked -- simulate --svg docs/figures/simulate.svg
+	cargo run --locked -- simulate --settle 30s --svg docs/figures/simulate-settle-30s.svg || [ $$? -eq 1 ]
 	CA_OVERLAP_RECORD=1 cargo test --locked --test pure simulate::figures
