@@ -39,6 +39,8 @@ put_together() {
     # The same dependencies and profiles, so that nothing of them is built twice; no targets.
     awk '/^\[/ { skip = /^\[\[/ || /^\[(lib|workspace)\]/ } !skip' "$root/Cargo.toml" >"$tree/Cargo.toml"
     printf '\n[lib]\nname = "ca_overlap"\ndoctest = false\n\n[workspace]\n' >>"$tree/Cargo.toml"
+    # The lock file holds more than is left; what is left stays as it is.
+    cargo update --quiet --workspace --offline --manifest-path "$tree/Cargo.toml"
 }
 
 # Few random histories, the same each time, and no search for a smaller one: one that fails is
