@@ -234,7 +234,6 @@ async fn shake(client: &Value, server: &Value) -> bool {
 
 /// What becomes of a history.
 fn simulate(mode: Mode, numbers: Vec<usize>) -> Model {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(Model::new(mode, numbers).run())
 }

@@ -1,7 +1,8 @@
 //! What the endpoint answers to what it can and cannot read.
 
-use std::cell::RefCell;
-use std::io;
+use std::io::{self, BufRead as _};
+use std::process::Command;
+use std::sync::Mutex;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -46,37 +47,43 @@ async fn a_person_is_told_how_to_drop_what_was_added_back() {
     assert!(ask(&review).await.warnings().is_empty());
 }
 
-thread_local! {
-    /// What a thread's logger has written: each test has a thread of its own.
-    static LOGGED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-struct PerThread;
-
-impl io::Write for PerThread {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        LOGGED.with_borrow_mut(|logged| logged.write(bytes))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn one_log_line_says_what_was_decided_and_of_what_it_warned() {
-    // For the whole process: one that is set for a thread alone can miss lines while others log.
-    let logger = tracing_subscriber::fmt().json().with_writer(|| PerThread).finish();
-    tracing::subscriber::set_global_default(logger).expect("no other logger");
+    // A logger of a thread alone can miss lines while others log, and one of the process is for all
+    // of its tests: so this runs in a process of its own.
+    if !is_alone(concat!(
+        module_path!(),
+        "::one_log_line_says_what_was_decided_and_of_what_it_warned"
+    )) {
+        return;
+    }
+    let (read, write) = io::pipe().unwrap();
+    let logger = tracing_subscriber::fmt().json().with_writer(Mutex::new(write)).finish();
+    tracing::subscriber::set_global_default(logger).unwrap();
     let unreadable = annotate(secret(&certs::ca().pem), "keep", "many");
     let unreadable = annotate(unreadable, "window", "long");
     ask(&review(&secret(&certs::ca().pem), &unreadable)).await;
-    let written = LOGGED.take();
-    let line: Value = serde_json::from_slice(&written).expect("one line");
+    let mut line = String::new();
+    io::BufReader::new(read).read_line(&mut line).unwrap();
+    let line: Value = serde_json::from_str(&line).expect("one line");
     let fields = &line["fields"];
     assert_eq!((&fields["namespace"], &fields["name"]), (&json!("gateway"), &json!("envoy")));
     assert_eq!((&fields["decision"], &fields["appended"]), (&json!("rotation"), &json!(1)));
     assert_eq!(fields["warnings"], "keep_unreadable,window_unreadable");
+}
+
+/// Whether `test` is the only one of this process; else it has been run by another one.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "CA_OVERLAP_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let (_, test) = test.split_once("::").unwrap();
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    let output = again.args([test, "--exact"]).env(ALONE, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    false
 }
 
 #[tokio::test]
