@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use devtools::certs::{self, Identity};
+use devtools::reviews;
 
 /// How many Secrets rotate together, each with one peer that mounts it.
 const GROUP: usize = 3;
@@ -127,15 +128,7 @@ impl Model {
     }
 
     fn write(&mut self, now: usize, secret: usize, object: Value, user: &str) {
-        let review = json!({
-            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-            "request": {
-                "uid": "u", "operation": "UPDATE", "namespace": "n", "name": "peer",
-                "kind": {"group": "", "version": "v1", "kind": "Secret"},
-                "userInfo": {"username": user},
-                "object": object, "oldObject": self.peers[secret].secret,
-            }
-        });
+        let review = reviews::update(&self.peers[secret].secret, &object, user);
         let body = serde_json::to_vec(&review).unwrap();
         let request = review::read(&body).ok().unwrap();
         let time = Timestamp::from_second(1_780_000_000 + i64::try_from(now).unwrap()).unwrap();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base64::prelude::*;
 use devtools::certs;
+use devtools::reviews;
 use serde_json::{Value, json};
 
 use crate::support::program::{Files, Program, fails};
@@ -20,13 +21,7 @@ fn review(old: &str, new: &str, filler: usize) -> String {
                      "tls.key": BASE64_STANDARD.encode("CANARY"), "blob": "A".repeat(filler)},
         })
     };
-    json!({
-        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "request": {"uid": "u1", "operation": "UPDATE", "namespace": "gw", "name": "envoy",
-            "kind": {"group": "", "version": "v1", "kind": "Secret"},
-            "options": {"kind": "UpdateOptions"}, "object": secret(new), "oldObject": secret(old)}
-    })
-    .to_string()
+    reviews::update(&secret(old), &secret(new), "x").to_string()
 }
 
 fn request(body: &str) -> String {

@@ -9,4 +9,5 @@ pub mod certs;
 pub mod control_plane;
 pub mod handshake;
 pub mod names;
+pub mod reviews;
 pub mod secrets;

@@ -1,5 +1,6 @@
 //! Builds reviews, asks the router, applies the patch.
 
+use devtools::reviews;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,19 +46,7 @@ pub async fn send(request: Request<Body>) -> (StatusCode, Vec<u8>) {
 
 /// An update of a Secret, as a PUT of a program unless said otherwise.
 pub fn review(old: &Value, new: &Value) -> Value {
-    json!({
-        "apiVersion": "admission.k8s.io/v1",
-        "kind": "AdmissionReview",
-        "request": {
-            "uid": "0a1b",
-            "kind": {"group": "", "version": "v1", "kind": "Secret"},
-            "resource": {"group": "", "version": "v1", "resource": "secrets"},
-            "name": "envoy", "namespace": "gateway", "operation": "UPDATE", "dryRun": false,
-            "userInfo": {"username": "system:serviceaccount:gateway:certgen"},
-            "options": {"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1"},
-            "object": new, "oldObject": old,
-        }
-    })
+    reviews::update(old, new, "system:serviceaccount:gateway:certgen")
 }
 
 pub fn as_patch(mut review: Value) -> Value {

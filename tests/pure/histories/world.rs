@@ -1,6 +1,7 @@
 //! One Secret, a webhook that answers for its writes, and a keeper that looks at it after each.
 
 use devtools::certs::{self, Identity};
+use devtools::reviews;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -236,15 +237,7 @@ impl World {
             [&*object, &self.stored].map(|it| it["metadata"]["annotations"][names::ASK].clone());
         let ask = ask.into_iter().find(Value::is_string);
         let written = object["data"]["ca.crt"].clone();
-        let review = json!({
-            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-            "request": {
-                "uid": "u", "operation": "UPDATE", "name": "envoy", "namespace": "gateway",
-                "kind": {"group": "", "version": "v1", "kind": "Secret"},
-                "userInfo": {"username": user}, "options": {"kind": "UpdateOptions"},
-                "object": object, "oldObject": old,
-            }
-        });
+        let review = reviews::update(&old, object, user);
         let body = serde_json::to_vec(&review).unwrap();
         let request = review::read(&body).ok().unwrap();
         let answer = respond(&request, &self.installation, self.heard, self.now);

@@ -33,6 +33,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use devtools::certs::{self, bundle};
+use devtools::reviews;
 use devtools::secrets::tls_secret;
 
 /// How the store answers a PATCH of a Secret instead of doing it.
@@ -145,15 +146,7 @@ impl Store {
 /// What the webhook makes of the keeper's write.
 fn reviewed(object: &mut Value, old: &Value) {
     let user = format!("system:serviceaccount:ca-overlap:{}", names::KEEPER_SERVICE_ACCOUNT);
-    let review = json!({
-        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "request": {
-            "uid": "u", "operation": "UPDATE", "name": "envoy", "namespace": "n",
-            "kind": {"group": "", "version": "v1", "kind": "Secret"},
-            "userInfo": {"username": user}, "options": {"kind": "UpdateOptions"},
-            "object": object, "oldObject": old,
-        }
-    });
+    let review = reviews::update(old, object, &user);
     let body = serde_json::to_vec(&review).unwrap();
     let request = review::read(&body).ok().unwrap();
     let installation = Installation::new(Defaults::default(), names::NAMESPACE);

@@ -2,6 +2,7 @@
 //! the keeper are arguments, so nothing here waits.
 
 use devtools::certs::{self, CA, Identity, Spec};
+use devtools::reviews;
 use std::sync::LazyLock;
 
 use base64::prelude::*;
@@ -153,15 +154,7 @@ impl World {
     }
 
     fn answer(&self, object: &Value, user: &str) -> Answer {
-        let review = json!({
-            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-            "request": {
-                "uid": "u", "operation": "UPDATE", "name": "envoy", "namespace": "gateway",
-                "kind": {"group": "", "version": "v1", "kind": "Secret"},
-                "userInfo": {"username": user}, "options": {"kind": "UpdateOptions"},
-                "object": object, "oldObject": self.stored,
-            }
-        });
+        let review = reviews::update(&self.stored, object, user);
         let body = serde_json::to_vec(&review).unwrap();
         let request = review::read(&body).ok().unwrap();
         respond(&request, &self.installation, self.keeper, self.now)

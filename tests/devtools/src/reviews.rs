@@ -1,0 +1,20 @@
+//! Reviews, as an API server sends them.
+
+use serde_json::{Value, json};
+
+/// An update of the Secret `old` to `new` by `user`, as a PUT.
+pub fn update(old: &Value, new: &Value, user: &str) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "0a1b",
+            "kind": {"group": "", "version": "v1", "kind": "Secret"},
+            "resource": {"group": "", "version": "v1", "resource": "secrets"},
+            "name": "envoy", "namespace": "gateway", "operation": "UPDATE", "dryRun": false,
+            "userInfo": {"username": user},
+            "options": {"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1"},
+            "object": new, "oldObject": old,
+        }
+    })
+}
