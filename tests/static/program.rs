@@ -41,7 +41,7 @@ async fn reviews_of_every_size_are_answered_on_one_connection() {
         let answer = within(client.answer()).await.unwrap();
         assert_eq!(answer.status, 200, "{filler}");
         let answer: Value = serde_json::from_slice(&answer.body).unwrap();
-        assert_eq!(answer["response"]["uid"], "u1");
+        assert_eq!(answer["response"]["uid"], "0a1b");
         let patch = BASE64_STANDARD.decode(answer["response"]["patch"].as_str().unwrap()).unwrap();
         let patch: Value = serde_json::from_slice(&patch).unwrap();
         if filler > 1_400_000 {
