@@ -1,7 +1,7 @@
 //! Restarts what cannot reload its CA (DESIGN §8.3): workloads that the Secret names, once per
 //! change of trust, one after another.
 //!
-//! Pure: [`Pass`] says which call comes next, and whoever drives it makes the call. How far a restart
+//! Pure: `Pass` says which call comes next, and whoever drives it makes the call. How far a restart
 //! has come stands on the Secret, so that whoever leads next goes on from there, and an operator that
 //! takes our annotation back gets an Event and not a loop.
 
