@@ -65,7 +65,7 @@ counted: need-rust need-valgrind
 
 .PHONY: keeper-scale
 keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print time, memory and CPU (3 minutes)
-	CI=true CA_OVERLAP_SECRETS=10000 CA_OVERLAP_IDLE=60 cargo test --locked --test it many_secrets -- --nocapture
+	CI=true CA_OVERLAP_SECRETS=10000 CA_OVERLAP_IDLE=60 cargo test --locked --test it keeper::scale -- --nocapture
 
 .PHONY: figures
 figures: need-rust ## Draw docs/figures anew, and what docs/modes.md prints of it, by simulate

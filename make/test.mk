@@ -9,7 +9,7 @@ test-static: static control-plane ## Run the tests that start the program with t
 	cargo build --locked --workspace --examples
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast \
 		--test shipped -- --include-ignored
-	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --workspace --no-fail-fast --test it -- demo:: rotation::
+	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --workspace --no-fail-fast --test it -- demo:: serving_cert::
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast --test pure review::
 
 .PHONY: lint
@@ -73,11 +73,11 @@ fault-test-full: fault-rig ## The same with the full totals of docs/reliability.
 
 .PHONY: rollout-test-full
 rollout-test-full: control-plane ## 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
-	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test it rotation::rollouts -- --nocapture
+	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test it serving_cert::rollouts -- --nocapture
 
 .PHONY: quiet-full
 quiet-full: control-plane ## Apply the same again every second for ten minutes: nothing may be written
-	CI=true CA_OVERLAP_QUIET=600 cargo test --locked --test it keeper::quiet:: -- --nocapture
+	CI=true CA_OVERLAP_QUIET=600 cargo test --locked --test it keeper::steady_state -- --nocapture
 
 .PHONY: mutants
 mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn: a test must notice (half an hour)

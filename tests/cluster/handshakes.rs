@@ -15,7 +15,7 @@ const MORE: usize = 8;
 
 #[tokio::test]
 #[ignore = "needs a cluster: make node-test"]
-async fn a_rotation_refuses_nobody_whom_it_need_not() {
+async fn handshakes_fail_only_where_the_mode_cannot_prevent_it() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
     let (without, bundled, staged) =

@@ -10,7 +10,7 @@ use crate::uninstall::left;
 
 #[tokio::test]
 #[ignore = "needs a cluster: make node-test"]
-async fn the_chart_installs_upgrades_under_writes_and_goes() {
+async fn the_chart_installs_upgrades_under_load_and_uninstalls() {
     let cluster = Cluster::connect().await;
     let namespace = names::NAMESPACE;
     cluster.kubectl(&format!("--namespace {namespace} delete deployments --all")).await;

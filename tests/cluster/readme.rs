@@ -21,7 +21,7 @@ const ELSEWHERE: [(&str, &str); 3] = [
 
 #[tokio::test]
 #[ignore = "needs a cluster: make node-test"]
-async fn each_command_that_is_shown_installs() {
+async fn each_documented_command_installs_the_webhook() {
     let cluster = Cluster::connect().await;
     let commands = commands();
     // Helm's command is for a cluster that has nothing of it yet: see `helm`.

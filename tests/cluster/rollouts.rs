@@ -37,7 +37,7 @@ async fn no_write_is_rejected_while_replicas_are_replaced() {
 
 #[tokio::test]
 #[ignore = "needs a cluster: make node-test"]
-async fn a_killed_replica_costs_no_write_and_comes_back() {
+async fn a_killed_replica_rejects_no_write_and_comes_back() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
     let agent = Agent::of(&cluster).await;

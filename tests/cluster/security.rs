@@ -38,7 +38,7 @@ async fn pods_have_no_rights_on_the_node() {
 
 #[tokio::test]
 #[ignore = "needs a cluster: make node-test"]
-async fn the_namespace_admits_restricted_pods_only() {
+async fn the_namespace_admits_only_restricted_pods() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
     let path = format!("/api/v1/namespaces/{}/pods?dryRun=All", names::NAMESPACE);

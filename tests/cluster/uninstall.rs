@@ -13,7 +13,7 @@ const OFF: &str = "kubectl delete mutatingwebhookconfiguration ca-overlap";
 
 #[tokio::test]
 #[ignore = "needs a cluster: make node-test"]
-async fn it_goes_at_once_and_leaves_readable_bundles() {
+async fn an_uninstall_takes_effect_at_once_and_leaves_readable_bundles() {
     for page in ["README.md", "docs/upgrade.md"] {
         let text = std::fs::read_to_string(root().join(page)).unwrap();
         let told = format!("To disable immediately: `{OFF}`");

@@ -54,8 +54,8 @@ async fn the_chart_takes_over_from_the_kustomization() {
 }
 
 #[tokio::test]
-async fn an_uninstall_leaves_nothing_that_is_in_the_way() {
-    let Some((plane, helm)) = start("an_uninstall_leaves_nothing_that_is_in_the_way").await else {
+async fn an_uninstall_removes_every_object() {
+    let Some((plane, helm)) = start("an_uninstall_removes_every_object").await else {
         return;
     };
     let everything = ["--create-namespace", "--set", "keeper.enabled=true,staged.enabled=true"];

@@ -19,7 +19,7 @@ const GONE_WITHIN: Duration = Duration::from_secs(20);
 
 /// Devtools cannot take them from the program, which it does not know.
 #[test]
-fn devtools_use_the_names_of_the_program() {
+fn devtools_use_the_same_names_as_the_program() {
     use ca_overlap::names as ours;
     use devtools::names;
 
@@ -32,8 +32,8 @@ fn devtools_use_the_names_of_the_program() {
 }
 
 #[tokio::test]
-async fn it_is_a_kubernetes_with_rbac_and_an_audit_log() {
-    let test = "it_is_a_kubernetes_with_rbac_and_an_audit_log";
+async fn the_control_plane_has_rbac_and_an_audit_log() {
+    let test = "the_control_plane_has_rbac_and_an_audit_log";
     let Some(assets) = support::assets(test) else { return };
     let policy = json!({
         "apiVersion": "audit.k8s.io/v1",
@@ -84,8 +84,8 @@ async fn it_is_a_kubernetes_with_rbac_and_an_audit_log() {
 }
 
 #[tokio::test]
-async fn a_refused_flag_is_reported_with_the_log() {
-    let Some(assets) = support::assets("a_refused_flag_is_reported_with_the_log") else { return };
+async fn a_rejected_flag_is_reported_with_the_log() {
+    let Some(assets) = support::assets("a_rejected_flag_is_reported_with_the_log") else { return };
     let options = Options::new(assets).flag("--audit-policy-file={dir}/none.yaml");
     let error = ControlPlane::start(options).await.unwrap_err().to_string();
     assert!(error.starts_with("kube-apiserver ended"), "{error}");
@@ -93,8 +93,10 @@ async fn a_refused_flag_is_reported_with_the_log() {
 }
 
 #[tokio::test]
-async fn two_stand_beside_each_other_and_go() {
-    let Some(assets) = support::assets("two_stand_beside_each_other_and_go") else { return };
+async fn two_control_planes_run_side_by_side_and_clean_up() {
+    let Some(assets) = support::assets("two_control_planes_run_side_by_side_and_clean_up") else {
+        return;
+    };
     let (one, two) = tokio::join!(
         ControlPlane::start(Options::new(assets.clone())),
         ControlPlane::start(Options::new(assets)),
@@ -113,15 +115,15 @@ async fn two_stand_beside_each_other_and_go() {
 
 /// Replicas fill the empty CA Secret together, and the API server reaches each by the Service.
 #[tokio::test]
-async fn two_replicas_share_the_service() {
-    let test = "two_replicas_share_the_service";
+async fn two_replicas_serve_one_service() {
+    let test = "two_replicas_serve_one_service";
     let Some(cluster) = Cluster::without_webhook(test).await else { return };
-    let (spreader, mut webhooks) = cluster.replicas(2, &[]).await;
+    let (proxy, mut webhooks) = cluster.replicas(2, &[]).await;
     let secrets = cluster.namespace(test).await;
     let (one, two) = (certs::ca_named("ca"), certs::ca_named("ca"));
     for (index, webhook) in webhooks.iter().enumerate() {
         // The API server keeps its connection to the replica it has: a name for each, one backend.
-        spreader.set_backends(vec![webhook.listen()]);
+        proxy.set_backends(vec![webhook.listen()]);
         let name = format!("it-{index}");
         secrets.create(&tls_secret(&name, &one.pem, &one.leaf("it"))).await.ok();
         let rotated = secrets.put(&name, &tls_secret(&name, &two.pem, &two.leaf("it"))).await.ok();
@@ -142,12 +144,12 @@ async fn two_replicas_share_the_service() {
 }
 
 #[test]
-fn nothing_is_left_when_the_owner_is_killed() {
+fn a_killed_owner_leaves_nothing_behind() {
     end_helper_by(&mut |helper| helper.kill().unwrap());
 }
 
 #[test]
-fn nothing_is_left_when_the_owner_is_terminated() {
+fn a_terminated_owner_leaves_nothing_behind() {
     end_helper_by(&mut |helper| {
         let pid = helper.id().to_string();
         assert!(Command::new("kill").args(["-s", "TERM", &pid]).status().unwrap().success());
@@ -155,7 +157,7 @@ fn nothing_is_left_when_the_owner_is_terminated() {
 }
 
 #[test]
-fn nothing_is_left_when_the_owner_exits_without_drop() {
+fn an_owner_that_exits_without_drop_leaves_nothing_behind() {
     end_helper_by(&mut |helper| {
         helper.stdin.take().unwrap().write_all(b"exit\n").unwrap();
     });

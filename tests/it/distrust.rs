@@ -11,8 +11,8 @@ use crate::support::{Cluster, cluster};
 const DISTRUST: &str = "ca-overlap.dev/distrust";
 
 #[tokio::test]
-async fn a_ca_goes_where_it_is_carried_and_is_reported_where_it_is_own() {
-    let test = "a_ca_goes_where_it_is_carried_and_is_reported_where_it_is_own";
+async fn distrust_drops_a_carried_ca_and_reports_an_own_one() {
+    let test = "distrust_drops_a_carried_ca_and_reports_an_own_one";
     let Some(cluster) = cluster(test).await else { return };
     let (here, there) = (cluster.namespace(test).await, cluster.namespace(test).await);
     let (stolen, new, other) =
@@ -70,8 +70,8 @@ async fn a_ca_goes_where_it_is_carried_and_is_reported_where_it_is_own() {
 }
 
 #[tokio::test]
-async fn scope_is_a_namespace_or_names() {
-    let test = "scope_is_a_namespace_or_names";
+async fn the_scope_is_a_namespace_or_named_secrets() {
+    let test = "the_scope_is_a_namespace_or_named_secrets";
     let Some(cluster) = cluster(test).await else { return };
     let (here, there) = (cluster.namespace(test).await, cluster.namespace(test).await);
     let (stolen, new) = (certs::ca_named("Legacy CA"), certs::ca_named("Legacy CA"));
@@ -122,8 +122,8 @@ async fn a_leaf_that_needs_the_ca_is_reported() {
 }
 
 #[tokio::test]
-async fn without_the_webhook_it_says_so_and_again_with_it_the_ca_goes() {
-    let test = "without_the_webhook_it_says_so_and_again_with_it_the_ca_goes";
+async fn distrust_reports_a_missing_webhook_and_works_once_it_is_back() {
+    let test = "distrust_reports_a_missing_webhook_and_works_once_it_is_back";
     let Some(cluster) = Cluster::start(test, &[]).await else { return };
     let secrets = cluster.namespace(test).await;
     let (stolen, new) = (certs::ca_named("Legacy CA"), certs::ca_named("Legacy CA"));
@@ -150,8 +150,8 @@ async fn without_the_webhook_it_says_so_and_again_with_it_the_ca_goes() {
 }
 
 #[tokio::test]
-async fn a_namespace_that_is_forbidden_is_reported_and_the_others_are_done() {
-    let test = "a_namespace_that_is_forbidden_is_reported_and_the_others_are_done";
+async fn a_forbidden_namespace_is_reported_and_the_others_are_processed() {
+    let test = "a_forbidden_namespace_is_reported_and_the_others_are_processed";
     let Some(cluster) = cluster(test).await else { return };
     let (mine, theirs) = (cluster.namespace(test).await, cluster.namespace(test).await);
     let (stolen, new) = (certs::ca_named("Legacy CA"), certs::ca_named("Legacy CA"));
@@ -220,7 +220,7 @@ async fn all_pages_are_read() {
 }
 
 #[test]
-fn a_wrong_command_line_is_64_and_what_cannot_be_done_is_1() {
+fn a_usage_error_exits_64_and_a_failure_exits_1() {
     let nowhere = PathBuf::from("/dev/null");
     let fingerprint = "5e".repeat(32);
     let usage: [(&[&str], &str); 4] = [

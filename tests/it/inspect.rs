@@ -11,8 +11,8 @@ use crate::support::cluster;
 use crate::support::command::{command, run};
 
 #[tokio::test]
-async fn a_rotation_is_explained_as_the_webhook_stored_it() {
-    let test = "a_rotation_is_explained_as_the_webhook_stored_it";
+async fn inspect_explains_a_stored_rotation() {
+    let test = "inspect_explains_a_stored_rotation";
     let Some(cluster) = cluster(test).await else { return };
     let secrets = cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("Old Root CA"), certs::ca_named("New Root CA"));
@@ -39,8 +39,8 @@ async fn a_rotation_is_explained_as_the_webhook_stored_it() {
 }
 
 #[tokio::test]
-async fn a_file_counts_more_than_a_secret_and_what_is_missing_is_named() {
-    let test = "a_file_counts_more_than_a_secret_and_what_is_missing_is_named";
+async fn a_file_overrides_a_secret_and_a_missing_one_is_named() {
+    let test = "a_file_overrides_a_secret_and_a_missing_one_is_named";
     let Some(cluster) = cluster(test).await else { return };
     let secrets = cluster.namespace(test).await;
     let (stored, in_file) = (certs::ca_named("Stored"), certs::ca_named("In a file"));

@@ -18,5 +18,5 @@ mod distrust;
 mod inspect;
 mod keeper;
 mod manifests;
-mod rotation;
+mod serving_cert;
 mod status;

@@ -19,8 +19,8 @@ use crate::support::{Cluster, Plane, cluster};
 const ARRIVES: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn each_rotation_is_a_row_with_what_comes_next() {
-    let test = "each_rotation_is_a_row_with_what_comes_next";
+async fn status_shows_each_rotation_with_its_next_step() {
+    let test = "status_shows_each_rotation_with_its_next_step";
     let Some(cluster) = cluster(test).await else { return };
     let secrets = cluster.namespace(test).await;
     let kubeconfig = cluster.plane.admin_kubeconfig();
@@ -71,8 +71,8 @@ async fn each_rotation_is_a_row_with_what_comes_next() {
 }
 
 #[tokio::test]
-async fn problems_are_shown_and_make_the_exit_code_1() {
-    let test = "problems_are_shown_and_make_the_exit_code_1";
+async fn status_exits_1_if_there_are_problems() {
+    let test = "status_exits_1_if_there_are_problems";
     let Some(cluster) = cluster(test).await else { return };
     let secrets = cluster.namespace(test).await;
     let ca = certs::ca_named("Legacy CA");
@@ -193,8 +193,8 @@ async fn kubectl_finds_its_plugin_and_help_says_its_name() {
 }
 
 #[tokio::test]
-async fn who_may_not_watch_is_told() {
-    let test = "who_may_not_watch_is_told";
+async fn status_reports_missing_rights() {
+    let test = "status_reports_missing_rights";
     let Some(cluster) = cluster(test).await else { return };
     let kubeconfig = cluster.plane.admin_kubeconfig();
     for arguments in [&["status", "-A", "--as", "nobody"][..], &["status", "-Aw", "--as", "nobody"]]
@@ -211,8 +211,8 @@ async fn who_may_not_watch_is_told() {
 
 /// With the real keeper: a leaf that waits and is promoted, and one that waits for its group.
 #[tokio::test]
-async fn a_leaf_that_waits_is_shown_until_it_serves() {
-    let test = "a_leaf_that_waits_is_shown_until_it_serves";
+async fn status_shows_a_waiting_leaf_until_it_is_promoted() {
+    let test = "status_shows_a_waiting_leaf_until_it_is_promoted";
     let Some(cluster) = staging(test).await else { return };
     let _keeper = keeper(&cluster).await;
     let kubeconfig = cluster.plane.admin_kubeconfig();

@@ -32,7 +32,7 @@ fn request(body: &str) -> String {
 }
 
 #[tokio::test]
-async fn reviews_of_every_size_are_answered_on_one_connection() {
+async fn one_connection_answers_reviews_of_every_size() {
     let program = Program::start(&[]).await;
     let mut client = program.client().await;
     let (old, new) = (certs::ca().pem, certs::ca().pem);
@@ -59,7 +59,7 @@ async fn reviews_of_every_size_are_answered_on_one_connection() {
 /// they are shared and can be reclaimed.
 #[tokio::test]
 #[ignore = "of the program that is shipped: make test-static"]
-async fn little_memory_at_first_and_little_for_each_connection() {
+async fn memory_stays_small_with_500_connections() {
     let program = Program::start(&[]).await;
     let (old, new) = (certs::ca().pem, certs::ca().pem);
     let mut clients = Vec::new();
@@ -88,7 +88,7 @@ async fn little_memory_at_first_and_little_for_each_connection() {
 }
 
 #[tokio::test]
-async fn what_is_refused_gets_its_status_and_the_program_lives_on() {
+async fn bad_requests_get_their_status_and_the_program_keeps_running() {
     let program = Program::start(&["--request-timeout", "200ms"]).await;
     let head = "POST /mutate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
     let too_large = MAX_BODY + 1;
@@ -128,7 +128,7 @@ async fn what_is_refused_gets_its_status_and_the_program_lives_on() {
 }
 
 #[tokio::test]
-async fn mistakes_of_usage_exit_64_and_name_the_flag() {
+async fn usage_errors_exit_64_and_name_the_flag() {
     for (arguments, names) in [
         (&["webhook"][..], "--self-managed"),
         (&["webhook", "--self-managed", "--tls-cert", "a", "--tls-key", "b"], "--self-managed"),
@@ -150,7 +150,7 @@ async fn mistakes_of_usage_exit_64_and_name_the_flag() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_exits_1_with_one_line_that_names_it() {
+async fn failures_exit_1_with_one_line_that_names_the_cause() {
     let files = Files::new();
     let other = Files::new();
     let (cert, key) = (files.cert(), files.key());
@@ -199,7 +199,7 @@ async fn what_cannot_be_done_exits_1_with_one_line_that_names_it() {
 }
 
 #[tokio::test]
-async fn without_a_cluster_it_says_what_to_do_and_with_one_away_it_keeps_trying() {
+async fn a_missing_kubeconfig_is_an_error_and_an_unreachable_cluster_is_retried() {
     let files = Files::new();
     let ports = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
     let missing = Program::command()
@@ -231,7 +231,7 @@ async fn without_a_cluster_it_says_what_to_do_and_with_one_away_it_keeps_trying(
 }
 
 #[tokio::test]
-async fn help_and_version_are_no_errors() {
+async fn help_and_version_exit_0() {
     for arguments in
         [&["--help"][..], &["webhook", "--help"], &["review", "--help"], &["--version"]]
     {
@@ -243,7 +243,7 @@ async fn help_and_version_are_no_errors() {
 }
 
 #[tokio::test]
-async fn a_first_signal_drains_and_a_second_one_ends_at_once() {
+async fn the_first_signal_drains_and_the_second_ends_at_once() {
     let files = ["--drain-delay", "1h", "--drain-timeout", "2h"];
     let mut program = Program::start(&files).await;
     let mut client = program.client().await;
@@ -263,7 +263,7 @@ async fn a_first_signal_drains_and_a_second_one_ends_at_once() {
 }
 
 #[tokio::test]
-async fn without_connections_it_ends_after_the_drain_delay() {
+async fn an_idle_webhook_ends_after_the_drain_delay() {
     let mut program = Program::start(&["--drain-delay", "10ms", "--drain-timeout", "1h"]).await;
     let client = program.client().await;
     drop(client);

@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use devtools::control_plane::{
-    Assets, ControlPlane, Error, Options, Patches, Spreader, Webhook, WebhookOptions, can_listen,
+    Assets, ControlPlane, Error, Options, Patches, ServiceProxy, Webhook, WebhookOptions,
+    can_listen,
 };
 use serde_json::json;
 use tokio::sync::{Mutex, OnceCell, Semaphore, SemaphorePermit};
@@ -180,7 +181,7 @@ impl Cluster {
     }
 
     /// Several replicas behind the Service, all ready, on addresses of their own.
-    pub async fn replicas(&self, count: usize, arguments: &[&str]) -> (Spreader, Vec<Webhook>) {
+    pub async fn replicas(&self, count: usize, arguments: &[&str]) -> (ServiceProxy, Vec<Webhook>) {
         let mut webhooks = Vec::new();
         for number in 0..count {
             let listen = SocketAddr::from((self.plane.next_cluster_ip().unwrap(), 8443));
@@ -189,12 +190,12 @@ impl Cluster {
         }
         // Listening before they are ready: readiness may depend on being reached.
         let backends = webhooks.iter().map(Webhook::listen).collect();
-        let spreader = Spreader::start(self.port_443(), backends).await.unwrap();
+        let proxy = ServiceProxy::start(self.port_443(), backends).await.unwrap();
         for webhook in &mut webhooks {
             webhook.ready().await.unwrap();
         }
         self.plane.registration_in_force().await.unwrap();
-        (spreader, webhooks)
+        (proxy, webhooks)
     }
 
     /// The webhook's metrics.

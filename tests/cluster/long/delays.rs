@@ -12,7 +12,7 @@ const ROTATIONS: usize = 4;
 
 #[tokio::test]
 #[ignore = "needs a cluster with kubelets as they are by default: make node-test-full"]
-async fn files_follow_a_rotation() {
+async fn mounted_files_follow_a_rotation() {
     let cluster = Cluster::connect().await;
     let peers = Peers::start(&cluster, "peers-delays", &json!({names::MODE: "off"})).await;
     let mut seconds = Vec::new();

@@ -30,7 +30,7 @@ const apiServerIdle = 90 * time.Second
 type APIServer struct {
 	address string
 	idle    time.Duration
-	book    *Book
+	log     *CallLog
 
 	current atomic.Pointer[generation]
 	dials   atomic.Int64
@@ -42,9 +42,9 @@ type generation struct {
 	calls     atomic.Int64 // under way
 }
 
-// NewAPIServer makes a client of the webhook at address; what happens goes into book.
-func NewAPIServer(address string, caBundle *x509.CertPool, book *Book) *APIServer {
-	a := &APIServer{address: address, idle: apiServerIdle, book: book}
+// NewAPIServer makes a client of the webhook at address; what happens goes into log.
+func NewAPIServer(address string, caBundle *x509.CertPool, log *CallLog) *APIServer {
+	a := &APIServer{address: address, idle: apiServerIdle, log: log}
 	a.SetBundle(caBundle)
 	return a
 }
@@ -93,7 +93,7 @@ func (a *APIServer) Call(ctx context.Context, review *Review) bool {
 	if err != nil {
 		entry.Err, entry.Kind, entry.Client = err.Error(), kindOf(err), call.address()
 	}
-	a.book.Add(entry)
+	a.log.Add(entry)
 	return err == nil
 }
 

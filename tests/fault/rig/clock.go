@@ -42,7 +42,7 @@ func clockJumps(env *Env) (*Result, error) {
 	defer service.Stop()
 	load := NewLoad(env.ctx, review)
 	load.Steady(service.Client(), 200)
-	result := &Result{Book: service.Book}
+	result := &Result{CallLog: service.CallLog}
 	jumps := []time.Duration{time.Hour, -time.Hour, 30 * day, -30 * day, 365 * day, 0}
 	for _, offset := range jumps {
 		if err := set(offset); err != nil {

@@ -26,7 +26,7 @@ func slowloris(env *Env) (*Result, error) {
 				prefix = "POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" +
 					"Content-Length: 3000\r\n\r\n"
 			}
-			conn, err := tls.Dial("tcp", service.Spreader.Address(), insecure)
+			conn, err := tls.Dial("tcp", service.ServiceProxy.Address(), insecure)
 			if err != nil {
 				continue // is missed in the end
 			}
@@ -137,16 +137,16 @@ func compare(env *Env, service *Service, review *Review, during time.Duration, a
 	cancel()
 	wait.Wait()
 
-	result := &Result{Book: service.Book}
-	peace, war := service.Book.Between(begin, attacked), service.Book.Between(settled, over)
+	result := &Result{CallLog: service.CallLog}
+	peace, war := service.CallLog.Between(begin, attacked), service.CallLog.Between(settled, over)
 	before, under := quantile(peace, 0.99), quantile(war, 0.99)
 	// Twice, and what a busy machine may add to either.
 	if under > 2*before+20*time.Millisecond {
 		result.Problem("p99 rises from %s to %s", ms(before), ms(under))
 	}
-	opening := service.Book.Between(attacked, settled)
+	opening := service.CallLog.Between(attacked, settled)
 	result.Note = fmt.Sprintf("p50 %s → %s, p99 %s → %s; while they opened p99 %s; longest of all %s",
 		ms(quantile(peace, 0.5)), ms(quantile(war, 0.5)), ms(before), ms(under),
-		ms(quantile(opening, 0.99)), ms(quantile(service.Book.Between(begin, over), 1)))
+		ms(quantile(opening, 0.99)), ms(quantile(service.CallLog.Between(begin, over), 1)))
 	return result, nil
 }

@@ -88,7 +88,7 @@ func (e *Env) Dir() string {
 
 // Result is what came of a scenario.
 type Result struct {
-	Book     *Book
+	CallLog  *CallLog
 	Excused  int      // failures that lie in the nature of the scenario, each checked
 	Problems []string // what is wrong apart from failed calls
 	Note     string   // what was measured

@@ -46,17 +46,17 @@ func flat(tracks [][]line) []line {
 }
 
 func (l line) calls() int {
-	if l.result == nil || l.result.Book == nil {
+	if l.result == nil || l.result.CallLog == nil {
 		return 0
 	}
-	return l.result.Book.Calls()
+	return l.result.CallLog.Calls()
 }
 
 func (l line) failures() []Entry {
-	if l.result == nil || l.result.Book == nil {
+	if l.result == nil || l.result.CallLog == nil {
 		return nil
 	}
-	return l.result.Book.Failures()
+	return l.result.CallLog.Failures()
 }
 
 // expected are the failures of the kind that a control must show.

@@ -9,7 +9,7 @@ import (
 type Rollouts struct {
 	count    int
 	every    time.Duration
-	lateness time.Duration // of the spreader, at most
+	lateness time.Duration // of the proxy, at most
 	drain    []string
 	sparse   bool // sparse clients beside the load, and old replicas end by themselves
 }
@@ -51,7 +51,7 @@ func rollouts(program program, plan Rollouts) func(*Env) (*Result, error) {
 		if plan.sparse {
 			sparseClients(load, service, 5)
 		}
-		result := &Result{Book: service.Book}
+		result := &Result{CallLog: service.CallLog}
 		for range plan.count {
 			begin := time.Now()
 			if err := service.Rollout(); err != nil {
@@ -99,9 +99,9 @@ func sigkill(env *Env) (*Result, error) {
 	pause(env.ctx, time.Second)
 	load.Stop()
 
-	result := &Result{Book: service.Book}
-	for _, failure := range service.Book.Failures() {
-		replica := service.Spreader.Serving(failure.Client)
+	result := &Result{CallLog: service.CallLog}
+	for _, failure := range service.CallLog.Failures() {
+		replica := service.ServiceProxy.Serving(failure.Client)
 		end, dead := killed[replica]
 		switch {
 		case !dead:

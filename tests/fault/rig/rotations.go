@@ -20,11 +20,11 @@ func leafRotations(count int) func(*Env) (*Result, error) {
 		var solo []*APIServer
 		for range 10 {
 			bundle := service.Bundle()
-			client := NewAPIServer(service.Replicas()[0].Address, bundle, service.Book)
+			client := NewAPIServer(service.Replicas()[0].Address, bundle, service.CallLog)
 			solo = append(solo, client)
 			load.Solo(client, 190*time.Millisecond)
 		}
-		result, corrupt := &Result{Book: service.Book}, 0
+		result, corrupt := &Result{CallLog: service.CallLog}, 0
 		for i := range count {
 			if err := service.Renew(service.authority, 100*time.Millisecond); err != nil {
 				result.Problem("rotation %d: %v", i+1, err)
@@ -132,7 +132,7 @@ func rotateCA(env *Env, count int, steps func(*caRotation) error) (*Result, erro
 		clients = append(clients, client)
 		load.Solo(client, 190*time.Millisecond)
 	}
-	result := &Result{Book: service.Book}
+	result := &Result{CallLog: service.CallLog}
 	for i := range count {
 		next, err := NewAuthority()
 		if err != nil {

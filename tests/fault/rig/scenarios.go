@@ -36,7 +36,7 @@ func plan(full bool) [][]Scenario {
 			{"no fault: large reviews", "", large(none)},
 		},
 		{{"(b) idle connections closed after 30 s", kindClosed, aimedAt30(fault("idle30s"))}},
-		{{"(b) client keeps connections beyond 120 s", kindClosed, aimedByHoarders}},
+		{{"(b) client keeps connections beyond 120 s", kindClosed, aimedByLongIdleClients}},
 	}
 	if full {
 		rollouts := Scenario{"rolling restarts", "", rollouts(product, fullRollouts)}
@@ -87,7 +87,7 @@ func h2Only(env *Env) (*Result, error) {
 	load.Steady(service.Client(), 20)
 	pause(env.ctx, 2*time.Second)
 	load.Stop()
-	return &Result{Book: service.Book}, nil
+	return &Result{CallLog: service.CallLog}, nil
 }
 
 // large sends reviews of two Secrets near the limit of 1 MiB.
@@ -104,8 +104,8 @@ func large(program program) func(*Env) (*Result, error) {
 		pause(env.ctx, 5*time.Second)
 		load.Stop()
 		size := float64(len(review.Body(""))) / 1e6
-		return &Result{Book: service.Book, Note: fmt.Sprintf("%.2f MB each, p50 %s", size,
-			ms(quantile(service.Book.Between(time.Time{}, time.Now()), 0.5)))}, nil
+		return &Result{CallLog: service.CallLog, Note: fmt.Sprintf("%.2f MB each, p50 %s", size,
+			ms(quantile(service.CallLog.Between(time.Time{}, time.Now()), 0.5)))}, nil
 	}
 }
 

@@ -16,18 +16,18 @@ type Settings struct {
 	Program     []string      // with the arguments that are its own
 	Environment []string      // NAME=value
 	Arguments   []string      // further flags
-	Latency     time.Duration // of the spreader, one way
-	// Lateness is the longest time until the spreader knows that a replica is leaving.
+	Latency     time.Duration // of the proxy, one way
+	// Lateness is the longest time until the proxy knows that a replica is leaving.
 	Lateness time.Duration
 	Unready  bool // starts without ever being ready
 }
 
 const replicas = 2
 
-// Service is two replicas behind a spreader, with certificates as files.
+// Service is two replicas behind a proxy, with certificates as files.
 type Service struct {
-	Spreader *Spreader
-	Book     *Book
+	ServiceProxy *ServiceProxy
+	CallLog      *CallLog
 
 	ctx      context.Context
 	settings Settings
@@ -52,12 +52,12 @@ func StartService(env *Env, settings Settings) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	spreader, err := NewSpreader(settings.Latency)
+	proxy, err := NewServiceProxy(settings.Latency)
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{
-		Spreader: spreader, Book: &Book{}, ctx: env.ctx, settings: settings, dir: env.Dir(),
+		ServiceProxy: proxy, CallLog: &CallLog{}, ctx: env.ctx, settings: settings, dir: env.Dir(),
 		log: env.Log, random: env.Random, authority: authority, pair: pair,
 	}
 	for range replicas {
@@ -73,7 +73,7 @@ func StartService(env *Env, settings Settings) (*Service, error) {
 
 // Stop kills what still runs.
 func (s *Service) Stop() {
-	s.Spreader.Close()
+	s.ServiceProxy.Close()
 	for _, replica := range append(s.replicas, s.leaving...) {
 		replica.Kill()
 	}
@@ -81,14 +81,14 @@ func (s *Service) Stop() {
 
 // Client is an API server that calls this Service and trusts its CA.
 func (s *Service) Client() *APIServer {
-	return NewAPIServer(s.Spreader.Address(), Bundle(s.authority), s.Book)
+	return NewAPIServer(s.ServiceProxy.Address(), Bundle(s.authority), s.CallLog)
 }
 
 // Replicas are those that are to stay.
 func (s *Service) Replicas() []*Replica { return s.replicas }
 
 // Rollout replaces each replica, as a Deployment with maxSurge 1 and maxUnavailable 0: start a new
-// one, wait until it is ready, terminate an old one, which the spreader learns late.
+// one, wait until it is ready, terminate an old one, which the proxy learns late.
 func (s *Service) Rollout() error {
 	for i, old := range s.replicas {
 		replica, err := s.start()
@@ -167,7 +167,7 @@ func (s *Service) Bundle(others ...*Authority) *x509.CertPool {
 
 func (s *Service) terminate(replica *Replica) error {
 	lateness := time.Duration(s.random.Int64N(int64(s.settings.Lateness) + 1))
-	s.Spreader.Remove(replica.Name, lateness)
+	s.ServiceProxy.Remove(replica.Name, lateness)
 	return replica.Signal(syscall.SIGTERM)
 }
 
@@ -187,7 +187,7 @@ func (s *Service) start() (*Replica, error) {
 		replica.Kill()
 		return nil, err
 	}
-	s.Spreader.Add(name, replica.Address)
+	s.ServiceProxy.Add(name, replica.Address)
 	return replica, nil
 }
 
@@ -197,7 +197,7 @@ func (s *Service) KillOne() (string, error) {
 	if err := victim.Signal(syscall.SIGKILL); err != nil {
 		return "", err
 	}
-	s.Spreader.Remove(victim.Name, 0)
+	s.ServiceProxy.Remove(victim.Name, 0)
 	replica, err := s.start()
 	if err != nil {
 		return "", err

@@ -22,7 +22,7 @@ func sparse(rounds int) func(*Env) (*Result, error) {
 		sparseClients(load, service, 5)
 		pause(env.ctx, time.Duration(rounds)*sparsest)
 		load.Stop()
-		return &Result{Book: service.Book}, nil
+		return &Result{CallLog: service.CallLog}, nil
 	}
 }
 
@@ -58,7 +58,7 @@ func aimedAtLimits(env *Env) (*Result, error) {
 		}()
 	}
 	wait.Wait()
-	return &Result{Book: service.Book}, nil
+	return &Result{CallLog: service.CallLog}, nil
 }
 
 // ourIdle is the default of --idle-timeout.
@@ -78,13 +78,13 @@ func aimedAt30(program program) func(*Env) (*Result, error) {
 		for range 2 {
 			aimed(env.ctx, clients, review, 30*time.Second)
 		}
-		return &Result{Book: service.Book}, nil
+		return &Result{CallLog: service.CallLog}, nil
 	}
 }
 
-// aimedByHoarders shows that the rig would see a race at the product's own limit: clients that keep
+// aimedByLongIdleClients shows that the rig would see a race at the product's own limit: clients that keep
 // connections for longer than the API server does must run into it.
-func aimedByHoarders(env *Env) (*Result, error) {
+func aimedByLongIdleClients(env *Env) (*Result, error) {
 	service, review, err := setUp(env, Settings{
 		Program: product(env), Arguments: defaultDrain, Latency: time.Millisecond,
 	}, 0)
@@ -98,10 +98,10 @@ func aimedByHoarders(env *Env) (*Result, error) {
 		client.SetBundle(service.Bundle())
 	}
 	aimed(env.ctx, clients, review, ourIdle)
-	return &Result{Book: service.Book}, nil
+	return &Result{CallLog: service.CallLog}, nil
 }
 
-// lateDials are connections that clients dialled ahead, and have not used, just before the spreader
+// lateDials are connections that clients dialled ahead, and have not used, just before the proxy
 // learned that the replica is leaving. The client keeps them for 90 s, which outlives a drain that
 // counts from SIGTERM; they are used around the end of the drain.
 func lateDials(env *Env) (*Result, error) {
@@ -116,9 +116,9 @@ func lateDials(env *Env) (*Result, error) {
 	leaving := service.Replicas()[0]
 	var clients []*APIServer
 	for range 120 {
-		clients = append(clients, NewAPIServer(service.Spreader.Address(), service.Bundle(), service.Book))
+		clients = append(clients, NewAPIServer(service.ServiceProxy.Address(), service.Bundle(), service.CallLog))
 	}
-	service.Spreader.Remove(service.Replicas()[1].Name, 0)
+	service.ServiceProxy.Remove(service.Replicas()[1].Name, 0)
 	pause(env.ctx, 100*time.Millisecond)
 	if err := leaving.Signal(syscall.SIGTERM); err != nil {
 		return nil, err
@@ -128,10 +128,10 @@ func lateDials(env *Env) (*Result, error) {
 	for _, client := range clients {
 		client.DialAhead(env.ctx, review)
 	}
-	// By now the spreader has learned it: new connections go to the replica that stays.
+	// By now the proxy has learned it: new connections go to the replica that stays.
 	pause(env.ctx, time.Until(begin.Add(lateness)))
-	service.Spreader.Add(service.Replicas()[1].Name, service.Replicas()[1].Address)
-	service.Spreader.Remove(leaving.Name, 0)
+	service.ServiceProxy.Add(service.Replicas()[1].Name, service.Replicas()[1].Address)
+	service.ServiceProxy.Remove(leaving.Name, 0)
 	var wait sync.WaitGroup
 	for i, client := range clients {
 		wait.Add(1)
@@ -143,7 +143,7 @@ func lateDials(env *Env) (*Result, error) {
 		}()
 	}
 	wait.Wait()
-	result, dials := &Result{Book: service.Book}, int64(0)
+	result, dials := &Result{CallLog: service.CallLog}, int64(0)
 	for _, client := range clients {
 		dials += client.dials.Load()
 	}

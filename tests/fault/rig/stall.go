@@ -34,9 +34,9 @@ func stall(env *Env) (*Result, error) {
 	pause(env.ctx, 5*time.Second)
 	load.Stop()
 
-	result := &Result{Book: service.Book}
+	result := &Result{CallLog: service.CallLog}
 	var last time.Time // that a call still took long
-	for _, entry := range service.Book.Between(goes.Add(-time.Second), time.Now()) {
+	for _, entry := range service.CallLog.Between(goes.Add(-time.Second), time.Now()) {
 		if end := entry.Start.Add(entry.Took); entry.Took > slow && end.After(last) {
 			last = end
 		}
@@ -49,7 +49,7 @@ func stall(env *Env) (*Result, error) {
 	if dials < 100 {
 		result.Problem("the client dialled %d times only: there was no storm", dials)
 	}
-	during := service.Book.Between(goes.Add(-time.Second), goes)
+	during := service.CallLog.Between(goes.Add(-time.Second), goes)
 	result.Note = fmt.Sprintf("%d dials before, %d from the stall on; in the stall p50 %s, p99 %s; the last call above %s was answered %s after its end",
 		dialled, dials, ms(quantile(during, 0.5)), ms(quantile(during, 0.99)), ms(slow), ms(recovered))
 	return result, nil

@@ -31,7 +31,7 @@ fn dashboard() -> Value {
 }
 
 #[test]
-fn each_panel_says_what_it_shows_and_stands_alone() {
+fn each_panel_has_a_description_and_its_own_space() {
     let dashboard = dashboard();
     let mut ids = BTreeSet::new();
     let mut cells = BTreeSet::new();
@@ -62,7 +62,7 @@ fn each_panel_says_what_it_shows_and_stands_alone() {
 }
 
 #[test]
-fn every_query_is_balanced_and_has_no_fixed_interval_where_a_rate_is_drawn() {
+fn every_query_has_balanced_brackets_and_a_variable_rate_interval() {
     let queries = queries();
     assert!(queries.len() >= 30, "{}", queries.len());
     for (title, query) in queries {
@@ -77,8 +77,8 @@ fn every_query_is_balanced_and_has_no_fixed_interval_where_a_rate_is_drawn() {
 }
 
 #[test]
-fn the_component_brings_it_with_the_label_that_grafana_looks_for() {
-    let test = "the_component_brings_it_with_the_label_that_grafana_looks_for";
+fn the_component_ships_the_dashboard_with_grafanas_label() {
+    let test = "the_component_ships_the_dashboard_with_grafanas_label";
     let Some(assets) = support::assets(test) else { return };
     let overlay = root().join("tests/data/monitored");
     let output = Command::new(&assets.kubectl).arg("kustomize").arg(overlay).output().unwrap();

@@ -55,7 +55,7 @@ pub fn is_exported(metric: &Used, exported: &str) -> bool {
 }
 
 #[test]
-fn an_expression_is_taken_apart() {
+fn an_expression_is_parsed_into_metrics_and_labels() {
     let text = "sum by (code) (rate(ca_overlap_a_total{x=\"1\", y=~\"b|c\"}[5m])) > 0 and up == 1";
     let used = metrics(text);
     assert_eq!(used.len(), 1);

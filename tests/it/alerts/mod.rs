@@ -43,8 +43,8 @@ fn each_alert_has_a_summary_and_a_runbook() {
 }
 
 #[tokio::test]
-async fn every_metric_of_alerts_and_dashboard_is_exported() {
-    let test = "every_metric_of_alerts_and_dashboard_is_exported";
+async fn alerts_and_dashboard_use_only_exported_metrics() {
+    let test = "alerts_and_dashboard_use_only_exported_metrics";
     let Some(plane) = Plane::exclusive(test).await else { return };
     let Some(cluster) = Cluster::on(plane, test, "keeper").await else { return };
     cluster.start_webhook("webhook", cluster.port_443(), &[]).await.unwrap();

@@ -6,7 +6,7 @@ use http::StatusCode;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 
-use super::scene::{NAME, Scene};
+use super::setup::{NAME, Setup};
 use crate::support::{Cluster, cluster};
 use devtools::secrets::{Answer, MERGE, Secrets};
 
@@ -50,17 +50,17 @@ pub async fn ask(keeper: &Secrets, text: &str) -> Answer {
 }
 
 /// As Helm 4 applies: not forced.
-async fn apply(scene: &Scene, bundle: &str) -> Answer {
-    let leaf = scene.leaf("X");
+async fn apply(setup: &Setup, bundle: &str) -> Answer {
+    let leaf = setup.leaf("X");
     let object = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME}, "type": "Opaque",
         "data": {
-            "ca.crt": BASE64_STANDARD.encode(scene.pem(bundle)),
+            "ca.crt": BASE64_STANDARD.encode(setup.pem(bundle)),
             "tls.crt": BASE64_STANDARD.encode(leaf.pem),
             "tls.key": BASE64_STANDARD.encode(leaf.key),
         },
     });
-    scene.secrets.apply(NAME, "helm", false, &object).await
+    setup.secrets.apply(NAME, "helm", false, &object).await
 }
 
 fn owners(answer: &Answer) -> Vec<Value> {
@@ -75,14 +75,14 @@ pub fn owners_of(answer: &Answer, key: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn an_apply_that_is_not_forced_never_conflicts_after_a_repair_or_a_retirement() {
+async fn an_unforced_apply_never_conflicts_after_a_repair_or_a_retirement() {
     let Some(cluster) = cluster("asks").await else { return };
-    let scene = Scene::new(cluster.namespace("asks").await);
-    let keeper = keeper(cluster, &scene.secrets.namespace).await;
-    apply(&scene, "CA2").await.ok();
-    let der = BASE64_STANDARD.encode(&scene.ca("CA1").der);
+    let setup = Setup::new(cluster.namespace("asks").await);
+    let keeper = keeper(cluster, &setup.secrets.namespace).await;
+    apply(&setup, "CA2").await.ok();
+    let der = BASE64_STANDARD.encode(&setup.ca("CA1").der);
     let answer = ask(&keeper, &format!("repair {der} #1")).await.ok();
-    assert_eq!(scene.shown(&answer), "CA2 CA1*");
+    assert_eq!(setup.shown(&answer), "CA2 CA1*");
     assert_eq!(
         (answer.annotation("ca-overlap.dev/ask"), owners(&answer)),
         (None, vec!["helm".into()])
@@ -90,36 +90,36 @@ async fn an_apply_that_is_not_forced_never_conflicts_after_a_repair_or_a_retirem
     assert!(answer.annotation("ca-overlap.dev/carried").unwrap().contains("until"));
     // The same again, a re-apply, a rotation.
     for (bundle, expected) in [("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")] {
-        assert_eq!(scene.shown(&apply(&scene, bundle).await.ok()), expected);
+        assert_eq!(setup.shown(&apply(&setup, bundle).await.ok()), expected);
     }
     // CA2 is over a second after the rotation; asks before that change nothing.
-    scene.annotate(json!({"ca-overlap.dev/window": "1s"})).await;
+    setup.annotate(json!({"ca-overlap.dev/window": "1s"})).await;
     let mut number = 2;
     let answer = loop {
         let answer = ask(&keeper, &format!("retire #{number}")).await.ok();
         assert_eq!(answer.annotation("ca-overlap.dev/ask"), None);
-        if scene.shown(&answer) != "CA3 CA2*" {
+        if setup.shown(&answer) != "CA3 CA2*" {
             break answer;
         }
         number += 1;
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     };
-    assert_eq!((scene.shown(&answer).as_str(), owners(&answer)), ("CA3", vec!["helm".into()]));
-    scene.annotate(json!({"ca-overlap.dev/window": null})).await;
-    assert_eq!(scene.shown(&apply(&scene, "CA4").await.ok()), "CA4 CA3*");
-    assert_eq!(scene.shown(&apply(&scene, "CA4").await.ok()), "CA4 CA3*");
+    assert_eq!((setup.shown(&answer).as_str(), owners(&answer)), ("CA3", vec!["helm".into()]));
+    setup.annotate(json!({"ca-overlap.dev/window": null})).await;
+    assert_eq!(setup.shown(&apply(&setup, "CA4").await.ok()), "CA4 CA3*");
+    assert_eq!(setup.shown(&apply(&setup, "CA4").await.ok()), "CA4 CA3*");
 }
 
 #[tokio::test]
-async fn an_ask_of_anyone_else_is_removed_and_warned_of() {
+async fn an_ask_from_anyone_else_is_removed_with_a_warning() {
     let Some(cluster) = cluster("asks-of-others").await else { return };
-    let scene = Scene::new(cluster.namespace("asks-of-others").await);
-    apply(&scene, "CA2").await.ok();
-    let der = BASE64_STANDARD.encode(&scene.ca("CA1").der);
-    let answer = ask(&scene.secrets, &format!("repair {der}")).await;
+    let setup = Setup::new(cluster.namespace("asks-of-others").await);
+    apply(&setup, "CA2").await.ok();
+    let der = BASE64_STANDARD.encode(&setup.ca("CA1").der);
+    let answer = ask(&setup.secrets, &format!("repair {der}")).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(
-        (scene.shown(&answer).as_str(), answer.annotation("ca-overlap.dev/ask")),
+        (setup.shown(&answer).as_str(), answer.annotation("ca-overlap.dev/ask")),
         ("CA2", None)
     );
     assert!(answer.warnings.iter().any(|w| w.contains("keeper alone")), "{:?}", answer.warnings);

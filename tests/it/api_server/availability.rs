@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::prelude::*;
 use serde_json::{Value, json};
 
-use super::scene::Scene;
+use super::setup::Setup;
 use crate::support::Cluster;
 
 const CONFIGURATION: &str =
@@ -18,44 +18,44 @@ async fn ca_bundle(cluster: &Cluster) -> String {
 }
 
 #[tokio::test]
-async fn while_the_webhook_is_down_writes_pass_and_afterwards_they_are_bundled() {
+async fn writes_pass_while_the_webhook_is_down_and_are_bundled_once_it_is_back() {
     let Some(cluster) = Cluster::without_webhook("down").await else { return };
-    let scene = Scene::new(cluster.namespace("down").await);
-    scene.create("CA1", None).await;
-    scene.put("CA2").await;
-    assert_eq!(scene.shows().await, "CA2", "failurePolicy: Ignore");
+    let setup = Setup::new(cluster.namespace("down").await);
+    setup.create("CA1", None).await;
+    setup.put("CA2").await;
+    assert_eq!(setup.shows().await, "CA2", "failurePolicy: Ignore");
     cluster.start_webhook("first", cluster.port_443(), &[]).await.unwrap();
-    scene.put("CA3").await;
-    assert_eq!(scene.shows().await, "CA3 CA2*");
+    setup.put("CA3").await;
+    assert_eq!(setup.shows().await, "CA3 CA2*");
     // Dropping it stops it.
     *cluster.webhook.lock().await = None;
-    scene.put("CA4").await;
-    assert_eq!(scene.shows().await, "CA4", "and the record went with the fresh object");
+    setup.put("CA4").await;
+    assert_eq!(setup.shows().await, "CA4", "and the record went with the fresh object");
     // A new process adopts the CA of the one before it.
     let before = ca_bundle(&cluster).await;
     cluster.start_webhook("second", cluster.port_443(), &[]).await.unwrap();
     assert_eq!(ca_bundle(&cluster).await, before);
-    scene.put("CA1").await;
-    assert_eq!(scene.shows().await, "CA1 CA4*");
+    setup.put("CA1").await;
+    assert_eq!(setup.shows().await, "CA1 CA4*");
 }
 
 #[tokio::test]
 async fn replicas_that_start_together_agree_on_one_ca() {
     let Some(cluster) = Cluster::without_webhook("replicas").await else { return };
-    let (_spreader, replicas) = cluster.replicas(3, &[]).await;
+    let (_proxy, replicas) = cluster.replicas(3, &[]).await;
     assert_eq!(ca_bundle(&cluster).await.matches("BEGIN CERTIFICATE").count(), 1);
-    let scene = Scene::new(cluster.namespace("replicas").await);
-    scene.create("CA1", None).await;
+    let setup = Setup::new(cluster.namespace("replicas").await);
+    setup.create("CA1", None).await;
     let bundles = ["CA2", "CA3", "CA4", "CA1"];
     for (bundle, before) in bundles.iter().zip(["CA1", "CA2", "CA3", "CA4"]) {
-        scene.put(bundle).await;
-        assert_eq!(scene.shows().await, format!("{bundle} {before}*"));
+        setup.put(bundle).await;
+        assert_eq!(setup.shows().await, format!("{bundle} {before}*"));
     }
     drop(replicas);
 }
 
 #[tokio::test]
-async fn a_wiped_ca_bundle_is_healed() {
+async fn a_wiped_ca_bundle_is_restored() {
     let arguments = ["--reconcile-interval", "1s"];
     let Some(cluster) = Cluster::start("healed", &arguments).await else { return };
     let before = ca_bundle(&cluster).await;

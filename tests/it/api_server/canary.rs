@@ -5,13 +5,13 @@ use base64::prelude::*;
 use devtools::control_plane::Options;
 use serde_json::{Value, json};
 
-use super::scene::{NAME, Scene};
+use super::setup::{NAME, Setup};
 use crate::support::{Cluster, OVERLAY, Plane, assets};
 
 const CANARY: &str = "CANARY-7f3a9c-PRIVATE-KEY";
 
 #[tokio::test]
-async fn the_canary_is_in_no_output() {
+async fn no_output_contains_the_canary_key() {
     let Some(assets) = assets("canary") else { return };
     let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Request, resources: [{group: '', resources: [secrets]}]}]\n";
     let options = Options::new(assets)
@@ -23,22 +23,22 @@ async fn the_canary_is_in_no_output() {
     let plane = Plane::with(options).await;
     let Some(cluster) = Cluster::on(plane, "canary", OVERLAY).await else { return };
     cluster.start_webhook("webhook", cluster.port_443(), &arguments).await.unwrap();
-    let scene = Scene::new(cluster.namespace("canary").await);
+    let setup = Setup::new(cluster.namespace("canary").await);
     let with_canary = |bundle: &str| {
-        let mut leaf = scene.leaf(bundle);
+        let mut leaf = setup.leaf(bundle);
         leaf.key = format!("{CANARY}\n{}", leaf.key);
-        scene.fresh(bundle, &leaf)
+        setup.fresh(bundle, &leaf)
     };
-    let mut answers = vec![scene.secrets.create(&with_canary("CA1")).await.ok()];
+    let mut answers = vec![setup.secrets.create(&with_canary("CA1")).await.ok()];
     for bundle in ["CA2", "CA3", "CA3"] {
-        answers.push(scene.secrets.put(NAME, &with_canary(bundle)).await.ok());
+        answers.push(setup.secrets.put(NAME, &with_canary(bundle)).await.ok());
     }
     let mut broken = with_canary("CA4");
     broken["data"]["ca.crt"] = BASE64_STANDARD.encode(format!("-----BEGIN {CANARY}-----\n")).into();
     broken["metadata"]["annotations"] = json!({"ca-overlap.dev/keep": "nine"});
-    answers.push(scene.secrets.put(NAME, &broken).await.ok());
+    answers.push(setup.secrets.put(NAME, &broken).await.ok());
     assert!(answers.iter().any(|answer| !answer.warnings.is_empty()));
-    assert_eq!(scene.shown(&answers[2]), "CA3 CA2*", "the webhook was at work");
+    assert_eq!(setup.shown(&answers[2]), "CA3 CA2*", "the webhook was at work");
 
     for answer in &answers {
         free_of_canary(&answer.warnings.concat());

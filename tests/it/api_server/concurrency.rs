@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::scene::{NAME, Scene};
+use super::setup::{NAME, Setup};
 use crate::support::cluster;
 
 const WRITERS: usize = 16;
@@ -11,21 +11,21 @@ const WRITES: usize = 5;
 #[tokio::test]
 async fn sixteen_writers_with_conflict_retries_all_succeed() {
     let Some(cluster) = cluster("writers").await else { return };
-    let scene = Arc::new(Scene::new(cluster.namespace("writers").await));
-    scene.create("CA1", None).await;
+    let setup = Arc::new(Setup::new(cluster.namespace("writers").await));
+    setup.create("CA1", None).await;
     let writers = (0..WRITERS).map(|number| {
-        let scene = scene.clone();
+        let setup = setup.clone();
         tokio::spawn(async move {
             let mut conflicts = 0;
             for write in 0..WRITES {
                 let bundle = ["CA1", "CA2", "CA3", "CA4"][(number + write) % 4];
-                let leaf = scene.leaf(bundle);
+                let leaf = setup.leaf(bundle);
                 // As client-go's RetryOnConflict: read, change, PUT with the version that was read.
                 loop {
-                    let stored = scene.secrets.get(NAME).await.ok();
-                    let mut fresh = scene.fresh(bundle, &leaf);
+                    let stored = setup.secrets.get(NAME).await.ok();
+                    let mut fresh = setup.fresh(bundle, &leaf);
                     fresh["metadata"]["resourceVersion"] = stored.resource_version().into();
-                    let answer = scene.secrets.put(NAME, &fresh).await;
+                    let answer = setup.secrets.put(NAME, &fresh).await;
                     if answer.status != 409 {
                         answer.ok();
                         break;
@@ -41,7 +41,7 @@ async fn sixteen_writers_with_conflict_retries_all_succeed() {
         conflicts += writer.unwrap();
     }
     assert!(conflicts > 0, "without a conflict this shows nothing");
-    let shown = scene.shows().await;
+    let shown = setup.shows().await;
     assert_eq!(shown.split(' ').count(), 2, "{shown}");
     assert!(shown.ends_with('*'), "{shown}");
 }
@@ -49,18 +49,18 @@ async fn sixteen_writers_with_conflict_retries_all_succeed() {
 #[tokio::test]
 async fn unconditional_writers_all_succeed_too() {
     let Some(cluster) = cluster("unconditional").await else { return };
-    let scene = Arc::new(Scene::new(cluster.namespace("unconditional").await));
-    scene.create("CA1", None).await;
+    let setup = Arc::new(Setup::new(cluster.namespace("unconditional").await));
+    setup.create("CA1", None).await;
     let writers = (0..WRITERS).map(|number| {
-        let scene = scene.clone();
+        let setup = setup.clone();
         tokio::spawn(async move {
             for write in 0..WRITES {
-                scene.put(["CA1", "CA2", "CA3", "CA4"][(number + write) % 4]).await;
+                setup.put(["CA1", "CA2", "CA3", "CA4"][(number + write) % 4]).await;
             }
         })
     });
     for writer in futures::future::join_all(writers).await {
         writer.unwrap();
     }
-    assert_eq!(scene.shows().await.split(' ').count(), 2);
+    assert_eq!(setup.shows().await.split(' ').count(), 2);
 }

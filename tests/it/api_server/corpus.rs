@@ -25,7 +25,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
-use super::scene::{NAME, Scene};
+use super::setup::{NAME, Setup};
 use crate::support::Cluster;
 use devtools::certs;
 use devtools::secrets::{JSON_PATCH, MERGE, STRATEGIC};
@@ -33,7 +33,7 @@ use devtools::secrets::{JSON_PATCH, MERGE, STRATEGIC};
 type Recorded = Arc<Mutex<Option<Bytes>>>;
 
 #[tokio::test]
-async fn the_recorded_reviews_have_the_shape_of_what_this_api_server_sends() {
+async fn the_recorded_reviews_have_the_shape_that_this_api_server_sends() {
     let Some(cluster) = Cluster::without_webhook("corpus").await else { return };
     let recorded = Recorded::default();
     record(&cluster, recorded.clone()).await;
@@ -55,14 +55,14 @@ fn directory() -> PathBuf {
 
 /// Writes in every way and collects the review of each.
 async fn play(cluster: &Cluster, recorded: &Recorded) -> Vec<(&'static str, Value)> {
-    let scene = Scene::new(cluster.namespace("corpus").await);
-    let mut leaf = scene.leaf("CA1");
+    let setup = Setup::new(cluster.namespace("corpus").await);
+    let mut leaf = setup.leaf("CA1");
     leaf.key = "a private key that nobody may read".into();
-    let fresh = |bundle: &str| scene.fresh(bundle, &leaf);
-    let value = |bundle: &str| BASE64_STANDARD.encode(scene.pem(bundle));
+    let fresh = |bundle: &str| setup.fresh(bundle, &leaf);
+    let value = |bundle: &str| BASE64_STANDARD.encode(setup.pem(bundle));
     let mut reviews = Vec::new();
     let mut take = |name| reviews.push((name, taken(recorded, name)));
-    let secrets = &scene.secrets;
+    let secrets = &setup.secrets;
     secrets.create(&fresh("CA1")).await.ok();
     secrets.put_with(NAME, "dryRun=All", &fresh("CA2")).await.ok();
     take("put-dry-run");
@@ -91,39 +91,39 @@ async fn play(cluster: &Cluster, recorded: &Recorded) -> Vec<(&'static str, Valu
     let keep = json!({"metadata": {"annotations": {"ca-overlap.dev/keep": null}}});
     secrets.patch(NAME, MERGE, "", &keep).await.ok();
     take("annotate-remove");
-    applies(cluster, &scene, &mut take).await;
+    applies(cluster, &setup, &mut take).await;
     reviews
 }
 
-async fn applies(cluster: &Cluster, scene: &Scene, take: &mut impl FnMut(&'static str)) {
+async fn applies(cluster: &Cluster, setup: &Setup, take: &mut impl FnMut(&'static str)) {
     let applied = |name: &str, bundle: &str| {
         json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": "Opaque",
-            "data": {"ca.crt": BASE64_STANDARD.encode(scene.pem(bundle))},
+            "data": {"ca.crt": BASE64_STANDARD.encode(setup.pem(bundle))},
         })
     };
     for bundle in ["CA1", "CA2"] {
-        scene.secrets.apply("helm", "helm", false, &applied("helm", bundle)).await.ok();
+        setup.secrets.apply("helm", "helm", false, &applied("helm", bundle)).await.ok();
     }
     take("server-side-apply");
-    let namespace = scene.secrets.namespace.as_str();
+    let namespace = setup.secrets.namespace.as_str();
     for bundle in ["CA1", "CA2"] {
         let manifest = applied("kubectl", bundle).to_string();
         let arguments = ["apply", "-n", namespace, "-f", "-"];
         cluster.plane.kubectl(&arguments, manifest.as_bytes()).await.unwrap();
     }
     take("kubectl-apply");
-    edit(cluster, scene).await;
+    edit(cluster, setup).await;
     take("kubectl-edit");
 }
 
 /// `kubectl edit`, with an editor that replaces the value of `ca.crt`.
-async fn edit(cluster: &Cluster, scene: &Scene) {
-    let value = BASE64_STANDARD.encode(scene.pem("CA3"));
+async fn edit(cluster: &Cluster, setup: &Setup) {
+    let value = BASE64_STANDARD.encode(setup.pem("CA3"));
     let script = format!("#!/bin/sh\nsed -i 's|^  ca.crt: .*|  ca.crt: {value}|' \"$1\"\n");
     let editor = cluster.plane.scratch().write("editor.sh", script).unwrap();
     let status = tokio::process::Command::new(cluster.plane.kubectl_path())
-        .args(["edit", "secret", "kubectl", "-n", &scene.secrets.namespace])
+        .args(["edit", "secret", "kubectl", "-n", &setup.secrets.namespace])
         .env("KUBECONFIG", cluster.plane.admin_kubeconfig())
         .env("KUBE_EDITOR", format!("sh {}", editor.display()))
         .stdin(std::process::Stdio::null())

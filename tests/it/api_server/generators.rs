@@ -3,7 +3,7 @@
 use base64::prelude::*;
 use serde_json::json;
 
-use super::scene::{NAME, Scene};
+use super::setup::{NAME, Setup};
 use crate::support::cluster;
 use devtools::certs::{self, Identity, sha256};
 use devtools::secrets::{Answer, MERGE, Secrets, secret};
@@ -15,7 +15,7 @@ fn blocks(text: &str) -> Vec<String> {
 /// Bundles by itself, new first, never prunes, and rotates again whenever the stored data is not
 /// what it wrote (as `CockroachDB`'s self-signer, by a hash of its own data).
 #[tokio::test]
-async fn one_that_hashes_its_own_data_is_never_disturbed() {
+async fn a_generator_that_hashes_its_own_data_finds_it_unchanged() {
     let Some(cluster) = cluster("hashing").await else { return };
     let secrets = cluster.namespace("hashing").await;
     let mut bundle = certs::ca_named("self-signer").pem;
@@ -37,7 +37,7 @@ async fn one_that_hashes_its_own_data_is_never_disturbed() {
 /// Reads the first block only and makes a new CA whenever that is not the one of its key (as OPA's
 /// cert-controller). `ca.key` stands beside `tls.crt`, so the Secret is bundled.
 #[tokio::test]
-async fn one_that_reads_the_first_block_keeps_its_ca() {
+async fn a_generator_that_reads_the_first_block_finds_its_own_ca() {
     let Some(cluster) = cluster("first-block").await else { return };
     let secrets = cluster.namespace("first-block").await;
     let object = |ca: &Identity| {
@@ -66,7 +66,7 @@ async fn one_that_reads_the_first_block_keeps_its_ca() {
 /// Takes the last block as the root, from a Secret with `ca.key` and no leaf (as cilium's certgen).
 /// Bundled, it would hand out the old root beside leafs of the new one.
 #[tokio::test]
-async fn one_that_takes_the_last_block_as_root_is_left_alone() {
+async fn a_generator_that_takes_the_last_block_as_root_is_left_alone() {
     let Some(cluster) = cluster("last-block").await else { return };
     let secrets = cluster.namespace("last-block").await;
     let object = |ca: &Identity| {
@@ -84,18 +84,18 @@ async fn one_that_takes_the_last_block_as_root_is_left_alone() {
 
 /// Reads, changes, writes back: what we carry comes back to us as if it were its own.
 #[tokio::test]
-async fn one_that_edits_what_it_reads_makes_nothing_grow() {
+async fn a_generator_that_writes_back_what_it_reads_never_grows_the_bundle() {
     let Some(cluster) = cluster("read-modify-write").await else { return };
-    let scene = Scene::new(cluster.namespace("read-modify-write").await);
-    scene.create("CA1", None).await;
+    let setup = Setup::new(cluster.namespace("read-modify-write").await);
+    setup.create("CA1", None).await;
     for bundle in ["CA2", "CA3", "CA4", "CA1", "CA2"] {
-        scene.put(bundle).await;
+        setup.put(bundle).await;
         for n in 0..3 {
-            let mut stored = scene.secrets.get(NAME).await.ok().body;
+            let mut stored = setup.secrets.get(NAME).await.ok().body;
             stored["metadata"]["labels"]["edit"] = format!("{bundle}-{n}").into();
-            scene.secrets.put(NAME, &stored).await.ok();
+            setup.secrets.put(NAME, &stored).await.ok();
         }
-        assert_eq!(blocks(&scene.secrets.get(NAME).await.pem("ca.crt")).len(), 2);
+        assert_eq!(blocks(&setup.secrets.get(NAME).await.pem("ca.crt")).len(), 2);
     }
 }
 
@@ -105,14 +105,14 @@ async fn one_that_edits_what_it_reads_makes_nothing_grow() {
 /// entries anew when one of them writes in a later second, and stores that once, with or without
 /// us.
 #[tokio::test]
-async fn a_loop_that_writes_its_desired_state_moves_nothing() {
+async fn a_loop_that_repeats_its_desired_state_changes_no_resource_version() {
     let Some(cluster) = cluster("loop").await else { return };
-    let scene = Scene::new(cluster.namespace("loop").await);
-    scene.create("CA1", None).await;
-    let desired = json!({"data": {"ca.crt": BASE64_STANDARD.encode(scene.pem("CA2"))}});
-    let first = scene.secrets.patch(NAME, MERGE, "", &desired).await.ok();
+    let setup = Setup::new(cluster.namespace("loop").await);
+    setup.create("CA1", None).await;
+    let desired = json!({"data": {"ca.crt": BASE64_STANDARD.encode(setup.pem("CA2"))}});
+    let first = setup.secrets.patch(NAME, MERGE, "", &desired).await.ok();
     for _ in 0..50 {
-        let again = write_again(&scene.secrets, &desired).await;
+        let again = write_again(&setup.secrets, &desired).await;
         assert_eq!(again.resource_version(), first.resource_version());
     }
 }

@@ -3,7 +3,7 @@
 use base64::prelude::*;
 use serde_json::{Value, json};
 
-use super::scene::{NAME, Scene};
+use super::setup::{NAME, Setup};
 use crate::support::{cluster, namespace};
 use devtools::certs::{self, Identity};
 use devtools::secrets::{MERGE, Secrets, secret};
@@ -18,22 +18,22 @@ async fn is_as_written(secrets: &Secrets, name: &str, ca: &Identity) {
 #[tokio::test]
 async fn an_immutable_secret_is_refused_by_the_api_server_alone() {
     let Some(cluster) = cluster("immutable").await else { return };
-    let scene = Scene::new(cluster.namespace("immutable").await);
-    let mut fixed = scene.fresh("CA1", &scene.leaf("CA1"));
+    let setup = Setup::new(cluster.namespace("immutable").await);
+    let mut fixed = setup.fresh("CA1", &setup.leaf("CA1"));
     fixed["immutable"] = true.into();
-    scene.secrets.create(&fixed).await.ok();
-    let patch = json!({"data": {"ca.crt": BASE64_STANDARD.encode(scene.pem("CA2"))}});
-    let answer = scene.secrets.patch(NAME, MERGE, "", &patch).await;
+    setup.secrets.create(&fixed).await.ok();
+    let patch = json!({"data": {"ca.crt": BASE64_STANDARD.encode(setup.pem("CA2"))}});
+    let answer = setup.secrets.patch(NAME, MERGE, "", &patch).await;
     assert_eq!(answer.status, 422);
-    let answer = scene.annotate(json!({"ca-overlap.dev/keep": "2"})).await;
+    let answer = setup.annotate(json!({"ca-overlap.dev/keep": "2"})).await;
     assert_eq!(answer.annotation("ca-overlap.dev/carried"), None);
     // One that becomes immutable by the write that rotates.
-    let scene = Scene::new(cluster.namespace("becomes-immutable").await);
-    scene.create("CA1", None).await;
-    let mut fixed = scene.fresh("CA2", &scene.leaf("CA2"));
+    let setup = Setup::new(cluster.namespace("becomes-immutable").await);
+    setup.create("CA1", None).await;
+    let mut fixed = setup.fresh("CA2", &setup.leaf("CA2"));
     fixed["immutable"] = true.into();
-    scene.secrets.put(NAME, &fixed).await.ok();
-    assert_eq!(scene.shows().await, "CA2");
+    setup.secrets.put(NAME, &fixed).await.ok();
+    assert_eq!(setup.shows().await, "CA2");
 }
 
 #[tokio::test]
@@ -87,42 +87,42 @@ async fn signing_secrets_are_left_alone() {
 }
 
 #[tokio::test]
-async fn the_label_off_on_a_secret_stops_data_and_survives_a_put() {
+async fn the_label_off_on_a_secret_protects_its_data_and_survives_a_put() {
     let Some(cluster) = cluster("off").await else { return };
-    let scene = Scene::new(cluster.namespace("off").await);
-    scene.create("CA1", None).await;
+    let setup = Setup::new(cluster.namespace("off").await);
+    setup.create("CA1", None).await;
     let off = json!({"metadata": {"labels": {"ca-overlap.dev/mode": "off"}}});
-    scene.secrets.patch(NAME, MERGE, "", &off).await.ok();
+    setup.secrets.patch(NAME, MERGE, "", &off).await.ok();
     for bundle in ["CA2", "CA3"] {
-        let answer = scene.put(bundle).await;
+        let answer = setup.put(bundle).await;
         assert_eq!(
-            (scene.shown(&answer).as_str(), answer.label("ca-overlap.dev/mode")),
+            (setup.shown(&answer).as_str(), answer.label("ca-overlap.dev/mode")),
             (bundle, Some("off"))
         );
     }
     let on = json!({"metadata": {"labels": {"ca-overlap.dev/mode": null}}});
-    scene.secrets.patch(NAME, MERGE, "", &on).await.ok();
-    scene.put("CA4").await;
-    assert_eq!(scene.shows().await, "CA4 CA3*");
+    setup.secrets.patch(NAME, MERGE, "", &on).await.ok();
+    setup.put("CA4").await;
+    assert_eq!(setup.shows().await, "CA4 CA3*");
 }
 
 #[tokio::test]
-async fn the_label_off_on_a_namespace_and_our_own_namespace_are_not_called_for() {
+async fn the_webhook_is_not_called_for_our_namespace_or_one_with_the_label_off() {
     let Some(cluster) = cluster("namespaces").await else { return };
     let labels = json!({"ca-overlap.dev/mode": "off"});
     let off = namespace(&cluster.plane, "namespace-off", &labels).await;
     let own = Secrets::new(cluster.plane.client().await.unwrap(), "ca-overlap".into());
     let system = Secrets::new(cluster.plane.client().await.unwrap(), "kube-system".into());
     for secrets in [off, own, system] {
-        let scene = Scene::new(secrets);
-        scene.create("CA1", None).await;
-        scene.put("CA2").await;
-        assert_eq!(scene.shows().await, "CA2", "{}", scene.secrets.namespace);
+        let setup = Setup::new(secrets);
+        setup.create("CA1", None).await;
+        setup.put("CA2").await;
+        assert_eq!(setup.shows().await, "CA2", "{}", setup.secrets.namespace);
     }
 }
 
 #[tokio::test]
-async fn a_secret_without_ca_crt_is_byte_identical() {
+async fn a_secret_without_ca_crt_is_stored_unchanged() {
     let Some(cluster) = cluster("hmac").await else { return };
     let secrets = cluster.namespace("hmac").await;
     let hmac = |value: &[u8]| secret("hmac", "Opaque", &[("hmac-secret", value)]);

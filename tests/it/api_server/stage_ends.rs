@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::asks::{ask, keeper, owners_of};
-use super::scene::{NAME, Scene};
+use super::setup::{NAME, Setup};
 use super::staged::{apply, grant_and_lease, pairs, staged, values};
 use crate::support::Cluster;
 use devtools::certs::Identity;
@@ -80,9 +80,9 @@ impl End {
     }
 
     async fn happens(self, it: &Staged) -> Answer {
-        let scene = &it.scene;
+        let setup = &it.setup;
         let patch = |patch: Value| async move {
-            scene.secrets.patch(NAME, MERGE, "fieldManager=person", &patch).await.ok()
+            setup.secrets.patch(NAME, MERGE, "fieldManager=person", &patch).await.ok()
         };
         let encoded = |text: &str| BASE64_STANDARD.encode(text);
         match self {
@@ -90,10 +90,10 @@ impl End {
                 let print = sha256(it.new.pem.as_bytes());
                 ask(&it.keeper, &format!("promote {print} #1")).await.ok()
             }
-            Self::AppliedAgain => apply(scene, "CA2", &it.new).await,
-            Self::PutAgain => scene.secrets.put(NAME, &scene.fresh("CA2", &it.new)).await.ok(),
-            Self::WrittenBack => scene.secrets.put(NAME, &scene.fresh("CA1", &it.old)).await.ok(),
-            Self::RotatedAgain => apply(scene, "CA3", &it.third).await,
+            Self::AppliedAgain => apply(setup, "CA2", &it.new).await,
+            Self::PutAgain => setup.secrets.put(NAME, &setup.fresh("CA2", &it.new)).await.ok(),
+            Self::WrittenBack => setup.secrets.put(NAME, &setup.fresh("CA1", &it.old)).await.ok(),
+            Self::RotatedAgain => apply(setup, "CA3", &it.third).await,
             Self::LeafAlone => {
                 let (crt, key) = (encoded(&it.third.pem), encoded(&it.third.key));
                 patch(json!({"data": {"tls.crt": crt, "tls.key": key}})).await
@@ -102,7 +102,7 @@ impl End {
                 patch(json!({"metadata": {"labels": {"ca-overlap.dev/mode": "bundle"}}})).await
             }
             Self::Distrust => {
-                let print = sha256(&scene.ca("CA1").der);
+                let print = sha256(&setup.ca("CA1").der);
                 patch(json!({"metadata": {"annotations": {"ca-overlap.dev/distrust": print}}}))
                     .await
             }
@@ -116,7 +116,7 @@ impl End {
 
 /// A Secret of its own.
 struct Staged {
-    scene: Scene,
+    setup: Setup,
     keeper: devtools::secrets::Secrets,
     old: Identity,
     new: Identity,
@@ -126,16 +126,16 @@ struct Staged {
 impl Staged {
     /// `third` is of CA2 where it comes alone.
     async fn begin(cluster: &Cluster, end: End) -> Self {
-        let (scene, old, new) = staged(cluster).await;
-        let keeper = keeper(cluster, &scene.secrets.namespace).await;
-        let third = scene.leaf(if end == End::RotatedAgain { "CA3" } else { "CA2" });
-        Self { scene, keeper, old, new, third }
+        let (setup, old, new) = staged(cluster).await;
+        let keeper = keeper(cluster, &setup.secrets.namespace).await;
+        let third = setup.leaf(if end == End::RotatedAgain { "CA3" } else { "CA2" });
+        Self { setup, keeper, old, new, third }
     }
 
     /// Something happens to it that changes nothing; an immutable one takes it as well.
     async fn touch(&self) -> Answer {
         let touch = json!({"metadata": {"labels": {"ca-overlap.dev/phase": "touched"}}});
-        self.scene.secrets.patch(NAME, MERGE, "", &touch).await.ok()
+        self.setup.secrets.patch(NAME, MERGE, "", &touch).await.ok()
     }
 }
 
@@ -148,8 +148,8 @@ fn is_over(answer: &Answer, served: &Identity, what: &str) {
 }
 
 #[tokio::test]
-async fn every_end_of_a_stage_leaves_a_whole_pair_and_no_key() {
-    let test = "every_end_of_a_stage_leaves_a_whole_pair_and_no_key";
+async fn every_end_of_a_stage_leaves_a_complete_pair_and_no_waiting_key() {
+    let test = "every_end_of_a_stage_leaves_a_complete_pair_and_no_waiting_key";
     let Some(cluster) = Cluster::without_webhook(test).await else { return };
     grant_and_lease(&cluster).await;
     cluster.start_webhook("webhook", cluster.port_443(), &["--staged"]).await.unwrap();
@@ -163,7 +163,7 @@ async fn every_end_of_a_stage_leaves_a_whole_pair_and_no_key() {
             // A person ends it.
             End::Mode.happens(&it).await;
         }
-        let stored = it.scene.secrets.get(NAME).await.ok();
+        let stored = it.setup.secrets.get(NAME).await.ok();
         is_over(&stored, end.served(&it, true), &format!("{end:?}, seen"));
         if end == End::Promoted {
             assert_eq!(owners_of(&stored, "f:tls.crt"), [Value::from("helm")]);
@@ -207,7 +207,7 @@ async fn missed(end: End, it: &Staged) {
     if end == End::Immutable {
         // Nobody may change its data any more, nor can it hold what it did not hold before.
         let patch = json!({"data": {"pending.tls.key": null}});
-        let refused = it.scene.secrets.patch(NAME, MERGE, "", &patch).await;
+        let refused = it.setup.secrets.patch(NAME, MERGE, "", &patch).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
         assert_eq!(pairs(&stored), values(&it.old, Some(&it.new)), "{what}");
         return;

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::asks::{ask, keeper, owners_of};
-use super::scene::{NAME, Scene};
+use super::setup::{NAME, Setup};
 use crate::support::Cluster;
 use devtools::certs::Identity;
 use devtools::certs::sha256;
@@ -53,17 +53,17 @@ pub async fn grant_and_lease(cluster: &Cluster) {
 }
 
 /// As Helm 4 applies: not forced.
-pub async fn apply(scene: &Scene, ca: &str, leaf: &Identity) -> Answer {
+pub async fn apply(setup: &Setup, ca: &str, leaf: &Identity) -> Answer {
     let object = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": {"name": NAME, "labels": {"ca-overlap.dev/mode": "staged"}},
         "data": {
-            "ca.crt": BASE64_STANDARD.encode(scene.pem(ca)),
+            "ca.crt": BASE64_STANDARD.encode(setup.pem(ca)),
             "tls.crt": BASE64_STANDARD.encode(&leaf.pem),
             "tls.key": BASE64_STANDARD.encode(&leaf.key),
         },
     });
-    scene.secrets.apply(NAME, "helm", false, &object).await.ok()
+    setup.secrets.apply(NAME, "helm", false, &object).await.ok()
 }
 
 pub fn pairs(answer: &Answer) -> [String; 4] {
@@ -77,16 +77,16 @@ pub fn values(served: &Identity, waiting: Option<&Identity>) -> [String; 4] {
 }
 
 /// A Secret whose rotation is staged. Until the webhook has heard of the Lease, nothing is.
-pub async fn staged(cluster: &Cluster) -> (Scene, Identity, Identity) {
+pub async fn staged(cluster: &Cluster) -> (Setup, Identity, Identity) {
     loop {
-        let scene = Scene::new(cluster.namespace("staged").await);
-        let (old, new) = (scene.leaf("CA1"), scene.leaf("CA2"));
-        apply(&scene, "CA1", &old).await;
-        let answer = apply(&scene, "CA2", &new).await;
-        assert_eq!(answer.pem("ca.crt"), scene.pem("CA2 CA1"));
+        let setup = Setup::new(cluster.namespace("staged").await);
+        let (old, new) = (setup.leaf("CA1"), setup.leaf("CA2"));
+        apply(&setup, "CA1", &old).await;
+        let answer = apply(&setup, "CA2", &new).await;
+        assert_eq!(answer.pem("ca.crt"), setup.pem("CA2 CA1"));
         if answer.label("ca-overlap.dev/phase") == Some("staged") {
             assert_eq!(pairs(&answer), values(&old, Some(&new)));
-            return (scene, old, new);
+            return (setup, old, new);
         }
         assert_eq!(pairs(&answer), values(&new, None));
         assert!(answer.warnings.iter().any(|w| w.contains("Lease")), "{:?}", answer.warnings);
@@ -99,26 +99,26 @@ async fn a_staged_rotation_is_promoted_without_a_conflict_and_ends_with_the_leas
     let Some(cluster) = Cluster::without_webhook("staged").await else { return };
     grant_and_lease(&cluster).await;
     cluster.start_webhook("webhook", cluster.port_443(), &["--staged"]).await.unwrap();
-    let (scene, _, new) = staged(&cluster).await;
-    let keeper = keeper(&cluster, &scene.secrets.namespace).await;
+    let (setup, _, new) = staged(&cluster).await;
+    let keeper = keeper(&cluster, &setup.secrets.namespace).await;
 
-    let before = scene.secrets.get(NAME).await.ok();
-    let again = apply(&scene, "CA2", &new).await;
+    let before = setup.secrets.get(NAME).await.ok();
+    let again = apply(&setup, "CA2", &new).await;
     assert_eq!(again.resource_version(), before.resource_version(), "a re-apply is no write");
 
     let promote = format!("promote {} #1", sha256(new.pem.as_bytes()));
     let answer = ask(&keeper, &promote).await.ok();
     assert_eq!(pairs(&answer), values(&new, None));
-    assert_eq!(scene.shown(&answer), "CA2 CA1*");
+    assert_eq!(setup.shown(&answer), "CA2 CA1*");
     for key in ["f:ca.crt", "f:tls.crt", "f:tls.key"] {
         assert_eq!(owners_of(&answer, key), [Value::from("helm")], "{key}");
     }
-    let again = apply(&scene, "CA2", &new).await;
+    let again = apply(&setup, "CA2", &new).await;
     assert_eq!(again.resource_version(), answer.resource_version(), "nor a conflict");
 
     // The next one waits, until the keeper is gone.
-    let next = scene.leaf("CA3");
-    let answer = apply(&scene, "CA3", &next).await;
+    let next = setup.leaf("CA3");
+    let answer = apply(&setup, "CA3", &next).await;
     assert_eq!(pairs(&answer), values(&new, Some(&next)));
     let lease = format!("{LEASES}/ca-overlap-keeper");
     cluster.plane.json("DELETE", &lease, &Value::Null).await.unwrap();
@@ -126,7 +126,7 @@ async fn a_staged_rotation_is_promoted_without_a_conflict_and_ends_with_the_leas
     let answer = loop {
         number += 1;
         let touch = json!({"metadata": {"labels": {"touched": number.to_string()}}});
-        let answer = scene.secrets.patch(NAME, MERGE, "", &touch).await.ok();
+        let answer = setup.secrets.patch(NAME, MERGE, "", &touch).await.ok();
         if answer.label("ca-overlap.dev/phase") != Some("staged") {
             break answer;
         }
@@ -134,7 +134,7 @@ async fn a_staged_rotation_is_promoted_without_a_conflict_and_ends_with_the_leas
     };
     assert_eq!(pairs(&answer), values(&next, None));
     assert_eq!(answer.annotation("ca-overlap.dev/staged"), None);
-    assert_eq!(scene.shown(&answer), "CA3 CA2*");
+    assert_eq!(setup.shown(&answer), "CA3 CA2*");
     let key = new.key.lines().nth(1).unwrap();
     let log = cluster.webhook.lock().await.as_ref().unwrap().log().to_owned();
     assert!(!std::fs::read_to_string(log).unwrap().contains(key), "no key in the log");

@@ -3,18 +3,18 @@
 use base64::prelude::*;
 use serde_json::{Value, json};
 
-use super::scene::{NAME, Scene};
+use super::setup::{NAME, Setup};
 use crate::support::{Cluster, cluster};
 use devtools::secrets::{APPLY, JSON_PATCH, MERGE, STRATEGIC};
 
-fn ca_crt(scene: &Scene, bundle: &str) -> String {
-    BASE64_STANDARD.encode(scene.pem(bundle))
+fn ca_crt(setup: &Setup, bundle: &str) -> String {
+    BASE64_STANDARD.encode(setup.pem(bundle))
 }
 
-async fn scene(cluster: &Cluster, test: &str) -> Scene {
-    let scene = Scene::new(cluster.namespace(test).await);
-    scene.create("CA1", None).await;
-    scene
+async fn setup(cluster: &Cluster, test: &str) -> Setup {
+    let setup = Setup::new(cluster.namespace(test).await);
+    setup.create("CA1", None).await;
+    setup
 }
 
 #[tokio::test]
@@ -22,22 +22,22 @@ async fn patches_of_every_kind_are_bundled() {
     let Some(cluster) = cluster("patches").await else { return };
     for kind in [MERGE, STRATEGIC, JSON_PATCH] {
         // With a leaf of none of these CAs: else its issuer would matter most.
-        let scene = Scene::new(cluster.namespace("patches").await);
-        scene.create("CA1", Some("X")).await;
+        let setup = Setup::new(cluster.namespace("patches").await);
+        setup.create("CA1", Some("X")).await;
         for (bundle, expected) in [("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")] {
-            let value = ca_crt(&scene, bundle);
+            let value = ca_crt(&setup, bundle);
             let patch = if kind == JSON_PATCH {
                 json!([{"op": "replace", "path": "/data/ca.crt", "value": value}])
             } else {
                 json!({"data": {"ca.crt": value}})
             };
-            scene.secrets.patch(NAME, kind, "", &patch).await.ok();
-            assert_eq!(scene.shows().await, expected, "{kind}");
+            setup.secrets.patch(NAME, kind, "", &patch).await.ok();
+            assert_eq!(setup.shows().await, expected, "{kind}");
         }
-        let string_data = json!({"stringData": {"ca.crt": scene.pem("CA4")}});
+        let string_data = json!({"stringData": {"ca.crt": setup.pem("CA4")}});
         if kind != JSON_PATCH {
-            scene.secrets.patch(NAME, kind, "", &string_data).await.ok();
-            assert_eq!(scene.shows().await, "CA4 CA3*", "stringData by {kind}");
+            setup.secrets.patch(NAME, kind, "", &string_data).await.ok();
+            assert_eq!(setup.shows().await, "CA4 CA3*", "stringData by {kind}");
         }
     }
 }
@@ -45,37 +45,37 @@ async fn patches_of_every_kind_are_bundled() {
 #[tokio::test]
 async fn string_data_by_put_is_bundled() {
     let Some(cluster) = cluster("string-data").await else { return };
-    let scene = scene(cluster, "string-data").await;
-    let leaf = scene.leaf("CA2");
+    let setup = setup(cluster, "string-data").await;
+    let leaf = setup.leaf("CA2");
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME},
         "type": "kubernetes.io/tls",
-        "stringData": {"ca.crt": scene.pem("CA2"), "tls.crt": leaf.pem, "tls.key": leaf.key},
+        "stringData": {"ca.crt": setup.pem("CA2"), "tls.crt": leaf.pem, "tls.key": leaf.key},
     });
-    scene.secrets.put(NAME, &secret).await.ok();
-    assert_eq!(scene.shows().await, "CA2 CA1*");
+    setup.secrets.put(NAME, &secret).await.ok();
+    assert_eq!(setup.shows().await, "CA2 CA1*");
 }
 
-fn applied(scene: &Scene, bundle: &str) -> Value {
+fn applied(setup: &Setup, bundle: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME},
         "type": "Opaque",
-        "data": {"ca.crt": ca_crt(scene, bundle)},
+        "data": {"ca.crt": ca_crt(setup, bundle)},
     })
 }
 
 #[tokio::test]
-async fn server_side_apply_creates_and_updates_and_never_conflicts_with_us() {
+async fn server_side_apply_never_conflicts_with_the_webhook() {
     // As Helm 4 applies: not forced. An admission patch makes nobody else the owner of a field.
     let Some(cluster) = cluster("apply").await else { return };
-    let scene = Scene::new(cluster.namespace("apply").await);
-    scene.secrets.apply(NAME, "helm", false, &applied(&scene, "CA1")).await.ok();
-    assert_eq!(scene.shows().await, "CA1", "a create is not ours");
+    let setup = Setup::new(cluster.namespace("apply").await);
+    setup.secrets.apply(NAME, "helm", false, &applied(&setup, "CA1")).await.ok();
+    assert_eq!(setup.shows().await, "CA1", "a create is not ours");
     for (bundle, expected) in [("CA2", "CA2 CA1*"), ("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")] {
-        scene.secrets.apply(NAME, "helm", false, &applied(&scene, bundle)).await.ok();
-        assert_eq!(scene.shows().await, expected);
+        setup.secrets.apply(NAME, "helm", false, &applied(&setup, bundle)).await.ok();
+        assert_eq!(setup.shows().await, expected);
     }
-    let stored = scene.secrets.get(NAME).await.ok();
+    let stored = setup.secrets.get(NAME).await.ok();
     let managers = stored.body["metadata"]["managedFields"].as_array().unwrap().clone();
     let owners: Vec<_> = managers
         .iter()
@@ -89,26 +89,26 @@ async fn server_side_apply_creates_and_updates_and_never_conflicts_with_us() {
 async fn a_person_who_adds_the_old_ca_by_patch_breaks_the_next_apply() {
     // The negative control of the test above: why the overlap belongs into admission.
     let Some(cluster) = cluster("conflict").await else { return };
-    let scene = Scene::new(cluster.namespace("conflict").await);
-    scene.secrets.apply(NAME, "helm", false, &applied(&scene, "CA2")).await.ok();
-    let by_hand = json!({"data": {"ca.crt": ca_crt(&scene, "CA2 CA1")}});
-    scene.secrets.patch(NAME, MERGE, "fieldManager=person", &by_hand).await.ok();
-    let answer = scene.secrets.apply(NAME, "helm", false, &applied(&scene, "CA3")).await;
+    let setup = Setup::new(cluster.namespace("conflict").await);
+    setup.secrets.apply(NAME, "helm", false, &applied(&setup, "CA2")).await.ok();
+    let by_hand = json!({"data": {"ca.crt": ca_crt(&setup, "CA2 CA1")}});
+    setup.secrets.patch(NAME, MERGE, "fieldManager=person", &by_hand).await.ok();
+    let answer = setup.secrets.apply(NAME, "helm", false, &applied(&setup, "CA3")).await;
     assert_eq!(answer.status, 409);
 }
 
 #[tokio::test]
 async fn kubectl_apply_with_last_applied_is_bundled_and_idempotent() {
     let Some(cluster) = cluster("kubectl-apply").await else { return };
-    let scene = Scene::new(cluster.namespace("kubectl-apply").await);
-    let namespace = scene.secrets.namespace.clone();
+    let setup = Setup::new(cluster.namespace("kubectl-apply").await);
+    let namespace = setup.secrets.namespace.clone();
     for (bundle, expected) in
         [("CA1", "CA1"), ("CA2", "CA2 CA1*"), ("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")]
     {
-        let manifest = applied(&scene, bundle).to_string();
+        let manifest = applied(&setup, bundle).to_string();
         let arguments = ["apply", "-n", &namespace, "-f", "-"];
         cluster.plane.kubectl(&arguments, manifest.as_bytes()).await.unwrap();
-        assert_eq!(scene.shows().await, expected);
+        assert_eq!(setup.shows().await, expected);
     }
     // `kubectl annotate key-` removes a setting, because a PATCH is obeyed.
     for arguments in [["annotate", "ca-overlap.dev/keep=2"], ["annotate", "ca-overlap.dev/keep-"]] {
@@ -119,48 +119,48 @@ async fn kubectl_apply_with_last_applied_is_bundled_and_idempotent() {
             .await
             .unwrap();
     }
-    let stored = scene.secrets.get(NAME).await.ok();
+    let stored = setup.secrets.get(NAME).await.ok();
     assert_eq!(stored.annotation("ca-overlap.dev/keep"), None);
-    assert_eq!(scene.shown(&stored), "CA3 CA2*");
+    assert_eq!(setup.shown(&stored), "CA3 CA2*");
 }
 
 #[tokio::test]
 async fn a_dry_run_shows_what_the_real_write_stores() {
     let Some(cluster) = cluster("dry-run").await else { return };
-    let scene = scene(cluster, "dry-run").await;
-    let before = scene.secrets.get(NAME).await.ok();
-    let fresh = scene.fresh("CA2", &scene.leaf("CA2"));
-    let dry = scene.secrets.put_with(NAME, "dryRun=All", &fresh).await.ok();
-    assert_eq!(scene.shown(&dry), "CA2 CA1*");
-    assert_eq!(scene.secrets.get(NAME).await.resource_version(), before.resource_version());
-    let real = scene.secrets.put(NAME, &fresh).await.ok();
+    let setup = setup(cluster, "dry-run").await;
+    let before = setup.secrets.get(NAME).await.ok();
+    let fresh = setup.fresh("CA2", &setup.leaf("CA2"));
+    let dry = setup.secrets.put_with(NAME, "dryRun=All", &fresh).await.ok();
+    assert_eq!(setup.shown(&dry), "CA2 CA1*");
+    assert_eq!(setup.secrets.get(NAME).await.resource_version(), before.resource_version());
+    let real = setup.secrets.put(NAME, &fresh).await.ok();
     assert_eq!(real.body["data"], dry.body["data"]);
     assert_eq!(real.body["metadata"]["labels"], dry.body["metadata"]["labels"]);
-    let patch = json!({"data": {"ca.crt": ca_crt(&scene, "CA3")}});
-    let dry = scene
+    let patch = json!({"data": {"ca.crt": ca_crt(&setup, "CA3")}});
+    let dry = setup
         .secrets
-        .patch(NAME, APPLY, "dryRun=All&fieldManager=a&force=true", &applied(&scene, "CA3"))
+        .patch(NAME, APPLY, "dryRun=All&fieldManager=a&force=true", &applied(&setup, "CA3"))
         .await;
     assert_eq!(dry.status, 422, "the type of a Secret cannot change: the rule holds on a dry run");
-    let dry = scene.secrets.patch(NAME, MERGE, "dryRun=All", &patch).await.ok();
-    let real = scene.secrets.patch(NAME, MERGE, "", &patch).await.ok();
+    let dry = setup.secrets.patch(NAME, MERGE, "dryRun=All", &patch).await.ok();
+    let real = setup.secrets.patch(NAME, MERGE, "", &patch).await.ok();
     assert_eq!(real.body["data"], dry.body["data"]);
 }
 
 #[tokio::test]
-async fn settings_survive_a_put_and_obey_a_patch() {
+async fn a_put_keeps_settings_and_a_patch_can_remove_them() {
     let Some(cluster) = cluster("settings").await else { return };
-    let scene = scene(cluster, "settings").await;
-    scene.annotate(json!({"ca-overlap.dev/keep": "2", "ca-overlap.dev/window": "7d"})).await;
-    let answer = scene.put("CA2").await;
+    let setup = setup(cluster, "settings").await;
+    setup.annotate(json!({"ca-overlap.dev/keep": "2", "ca-overlap.dev/window": "7d"})).await;
+    let answer = setup.put("CA2").await;
     assert_eq!(answer.annotation("ca-overlap.dev/keep"), Some("2"));
     assert!(answer.annotation("ca-overlap.dev/carried").unwrap().contains("until"));
-    let answer = scene.annotate(json!({"ca-overlap.dev/keep": null})).await;
+    let answer = setup.annotate(json!({"ca-overlap.dev/keep": null})).await;
     assert_eq!(answer.annotation("ca-overlap.dev/keep"), None);
     // Our own state cannot be edited away or forged.
     let record = answer.annotation("ca-overlap.dev/carried").unwrap().to_owned();
     for forged in [json!(null), json!("[]"), json!("nonsense")] {
-        let answer = scene.annotate(json!({"ca-overlap.dev/carried": forged})).await;
+        let answer = setup.annotate(json!({"ca-overlap.dev/carried": forged})).await;
         assert_eq!(answer.annotation("ca-overlap.dev/carried"), Some(record.as_str()));
     }
 }

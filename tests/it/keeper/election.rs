@@ -3,14 +3,14 @@
 use ca_overlap::names;
 use serde_json::{Value, json};
 
-use super::scene::{Keeper, ROLE, Rotation, Scene, eventually, past};
+use super::setup::{Keeper, ROLE, Rotation, Setup, eventually, past};
 
 #[tokio::test]
-async fn when_the_leader_is_killed_the_standby_finishes() {
-    let test = "when_the_leader_is_killed_the_standby_finishes";
-    let Some(scene) = Scene::start(test).await else { return };
-    let secrets = scene.cluster.namespace(test).await;
-    let mut keepers = [scene.keeper("keeper-0", &[]).await, scene.keeper("keeper-1", &[]).await];
+async fn the_standby_finishes_after_the_leader_is_killed() {
+    let test = "the_standby_finishes_after_the_leader_is_killed";
+    let Some(setup) = Setup::start(test).await else { return };
+    let secrets = setup.cluster.namespace(test).await;
+    let mut keepers = [setup.keeper("keeper-0", &[]).await, setup.keeper("keeper-1", &[]).await];
     for keeper in &mut keepers {
         keeper.ready().await;
     }
@@ -23,7 +23,7 @@ async fn when_the_leader_is_killed_the_standby_finishes() {
         rotation.rotate().await;
         rotations.push(rotation);
     }
-    let leader = eventually("a leader", async || scene.holder().await).await;
+    let leader = eventually("a leader", async || setup.holder().await).await;
     let (mut killed, survivor): (Vec<Keeper>, Vec<Keeper>) =
         keepers.into_iter().partition(|keeper| keeper.identity == leader);
     assert!(!survivor[0].is_leader().await, "two leaders");
@@ -38,23 +38,23 @@ async fn when_the_leader_is_killed_the_standby_finishes() {
         assert_eq!(rotation.data_managers().await, ["helm"]);
     }
     survivor[0].leads(true).await;
-    assert_eq!(scene.holder().await.as_deref(), Some(&*survivor[0].identity));
+    assert_eq!(setup.holder().await.as_deref(), Some(&*survivor[0].identity));
     println!("the survivor retired {}", survivor[0].asks("retire", "done").await);
 }
 
 #[tokio::test]
-async fn a_leader_that_cannot_renew_stops_by_its_own_clock() {
-    let test = "a_leader_that_cannot_renew_stops_by_its_own_clock";
-    let Some(scene) = Scene::start(test).await else { return };
-    let secrets = scene.cluster.namespace(test).await;
-    let keeper = scene.leading_keeper(&[]).await;
-    let role = scene.cluster.plane.json("GET", ROLE, &Value::Null).await.unwrap();
+async fn a_leader_that_cannot_renew_its_lease_stops_by_its_own_clock() {
+    let test = "a_leader_that_cannot_renew_its_lease_stops_by_its_own_clock";
+    let Some(setup) = Setup::start(test).await else { return };
+    let secrets = setup.cluster.namespace(test).await;
+    let keeper = setup.leading_keeper(&[]).await;
+    let role = setup.cluster.plane.json("GET", ROLE, &Value::Null).await.unwrap();
     let mut revoked = role.clone();
     revoked["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
-    scene.cluster.plane.json("PUT", ROLE, &revoked).await.unwrap();
+    setup.cluster.plane.json("PUT", ROLE, &revoked).await.unwrap();
     keeper.leads(false).await;
     // It is still the holder by name, and still sees what becomes due.
-    assert_eq!(scene.holder().await.as_deref(), Some("keeper-0"));
+    assert_eq!(setup.holder().await.as_deref(), Some("keeper-0"));
     let mut rotation = Rotation::begin(&secrets, "envoy", json!({names::WINDOW: "1s"})).await;
     let rotated = rotation.rotate().await;
     let record = rotated.annotation(names::CARRIED).unwrap();
@@ -64,24 +64,24 @@ async fn a_leader_that_cannot_renew_stops_by_its_own_clock() {
     assert!(keeper.asks("retire", "done").await < 1.0);
 
     let role = {
-        let mut current = scene.cluster.plane.json("GET", ROLE, &Value::Null).await.unwrap();
+        let mut current = setup.cluster.plane.json("GET", ROLE, &Value::Null).await.unwrap();
         current["rules"] = role["rules"].clone();
         current
     };
-    scene.cluster.plane.json("PUT", ROLE, &role).await.unwrap();
+    setup.cluster.plane.json("PUT", ROLE, &role).await.unwrap();
     rotation.over().await;
     assert!(keeper.is_leader().await);
 }
 
 #[tokio::test]
-async fn while_the_api_server_is_away_nobody_leads_and_afterwards_all_goes_on() {
-    let test = "while_the_api_server_is_away_nobody_leads_and_afterwards_all_goes_on";
-    let Some(scene) = Scene::start(test).await else { return };
-    let secrets = scene.cluster.namespace(test).await;
-    let keeper = scene.leading_keeper(&[]).await;
+async fn leadership_pauses_while_the_api_server_is_away() {
+    let test = "leadership_pauses_while_the_api_server_is_away";
+    let Some(setup) = Setup::start(test).await else { return };
+    let secrets = setup.cluster.namespace(test).await;
+    let keeper = setup.leading_keeper(&[]).await;
     let mut rotation = Rotation::begin(&secrets, "envoy", json!({names::WINDOW: "5s"})).await;
     rotation.rotate().await;
-    let [api_server, _] = scene.cluster.plane.pids();
+    let [api_server, _] = setup.cluster.plane.pids();
     signal(api_server, "STOP");
     // It has no connection that fails, only silence: its own clock tells.
     keeper.leads(false).await;
@@ -98,17 +98,17 @@ fn signal(pid: u32, name: &str) {
 }
 
 #[tokio::test]
-async fn a_leader_that_is_told_to_end_gives_the_lease_back() {
-    let test = "a_leader_that_is_told_to_end_gives_the_lease_back";
-    let Some(scene) = Scene::start(test).await else { return };
-    let mut keeper = scene.leading_keeper(&["--lease-duration", "3600s"]).await;
-    assert_eq!(scene.holder().await.as_deref(), Some("keeper-0"));
+async fn a_terminated_leader_releases_the_lease() {
+    let test = "a_terminated_leader_releases_the_lease";
+    let Some(setup) = Setup::start(test).await else { return };
+    let mut keeper = setup.leading_keeper(&["--lease-duration", "3600s"]).await;
+    assert_eq!(setup.holder().await.as_deref(), Some("keeper-0"));
     keeper.process.signal("TERM");
     let status = eventually("its end", async || keeper.process.ended()).await;
     assert!(status.success(), "{status}:\n{}", keeper.log());
-    assert_eq!(scene.holder().await, None);
+    assert_eq!(setup.holder().await, None);
     // The next one does not wait for an hour.
-    let mut next = scene.keeper("keeper-1", &[]).await;
+    let mut next = setup.keeper("keeper-1", &[]).await;
     next.ready().await;
     next.leads(true).await;
 }

@@ -12,9 +12,9 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::promote::hears_of_the_lease;
+use super::promote::wait_for_lease;
 use super::proxy::Proxy;
-use super::scene::{Keeper, ROLE, Rotation, Scene, eventually};
+use super::setup::{Keeper, ROLE, Rotation, Setup, eventually};
 use super::workload::Workload;
 use devtools::certs::{self, bundle};
 use devtools::secrets::{Answer, MERGE, tls_secret};
@@ -47,20 +47,20 @@ struct Ended {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whichever_request_is_the_last_a_standby_finishes_and_repeats_nothing() {
-    let test = "whichever_request_is_the_last_a_standby_finishes_and_repeats_nothing";
+async fn after_a_crash_at_any_request_the_standby_finishes_and_repeats_nothing() {
+    let test = "after_a_crash_at_any_request_the_standby_finishes_and_repeats_nothing";
     let arguments = ["--staged", "--settle", "1s"];
-    let Some(scene) = Scene::with(test, "staged", &arguments).await else { return };
-    let scene = &scene;
-    many_leases(scene).await;
-    hears_of_the_lease(&scene.cluster.namespace("trial").await).await;
+    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
+    let setup = &setup;
+    allow_any_lease(setup).await;
+    wait_for_lease(&setup.cluster.namespace("trial").await).await;
 
     // What each task takes where nobody is killed.
     let tasks = [Task::Retire, Task::Repair, Task::Restart, Task::Stage];
-    let whole = futures::stream::iter(tasks).map(|task| history(scene, task, usize::MAX));
+    let whole = futures::stream::iter(tasks).map(|task| history(setup, task, usize::MAX));
     let whole: Vec<Ended> = whole.buffered(AT_ONCE).collect().await;
     let cases = whole.iter().flat_map(|it| (1..=it.requests).map(|last| (it.task, last)));
-    let killed = futures::stream::iter(cases).map(|(task, last)| history(scene, task, last));
+    let killed = futures::stream::iter(cases).map(|(task, last)| history(setup, task, last));
     let killed: Vec<Ended> = killed.buffer_unordered(AT_ONCE).collect().await;
 
     let mut said = String::new();
@@ -80,8 +80,8 @@ async fn whichever_request_is_the_last_a_standby_finishes_and_repeats_nothing() 
 }
 
 /// Keepers may have any Lease; that of the installation is kept fresh, for the webhook.
-async fn many_leases(scene: &Scene) {
-    let plane = &scene.cluster.plane;
+async fn allow_any_lease(setup: &Setup) {
+    let plane = &setup.cluster.plane;
     let mut role = plane.json("GET", ROLE, &Value::Null).await.unwrap();
     role["rules"][0].as_object_mut().unwrap().remove("resourceNames");
     plane.json("PUT", ROLE, &role).await.unwrap();
@@ -98,13 +98,13 @@ async fn many_leases(scene: &Scene) {
 }
 
 /// A leader that ends at its request `last`, and a standby.
-async fn history(scene: &Scene, task: Task, last: usize) -> Ended {
+async fn history(setup: &Setup, task: Task, last: usize) -> Ended {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let lane = format!("{task:?}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)).to_lowercase();
-    let mut rotation = task.prepare(scene).await;
-    let (mut leader, mortal) = keeper(scene, &rotation, &lane, "a", last).await;
+    let mut rotation = task.prepare(setup).await;
+    let (mut leader, mortal) = keeper(setup, &rotation, &lane, "a", last).await;
     leader.leads(true).await;
-    let (standby, immortal) = keeper(scene, &rotation, &lane, "b", usize::MAX).await;
+    let (standby, immortal) = keeper(setup, &rotation, &lane, "b", usize::MAX).await;
     if task == Task::Repair {
         for keeper in [&leader, &standby] {
             eventually("the uid of the namespace", async || {
@@ -122,10 +122,10 @@ async fn history(scene: &Scene, task: Task, last: usize) -> Ended {
             leader.process.signal("KILL");
             is_killed = true;
         }
-        task.is_done(scene, &rotation).await
+        task.is_done(setup, &rotation).await
     })
     .await;
-    task.check(scene, &rotation, &stored).await;
+    task.check(setup, &rotation, &stored).await;
     let changes = [mortal.changes(), immortal.changes()].concat();
     let of_namespace = format!("/namespaces/{}/", rotation.secrets.namespace);
     let changes = changes.iter().map(|path| path.split(&of_namespace).nth(1).unwrap().to_owned());
@@ -134,15 +134,15 @@ async fn history(scene: &Scene, task: Task, last: usize) -> Ended {
 
 /// One that is ready.
 async fn keeper(
-    scene: &Scene,
+    setup: &Setup,
     rotation: &Rotation,
     lane: &str,
     replica: &str,
     last: usize,
 ) -> (Keeper, Proxy) {
-    let plane = &scene.cluster.plane;
+    let plane = &setup.cluster.plane;
     let proxy = Proxy::start(plane, &rotation.secrets.namespace, last).await;
-    let content = std::fs::read(scene.keeper_kubeconfig().await).unwrap();
+    let content = std::fs::read(setup.keeper_kubeconfig().await).unwrap();
     let mut kubeconfig: Value = serde_json::from_slice(&content).unwrap();
     let server = format!("http://{}", proxy.address);
     kubeconfig["clusters"][0]["cluster"]["server"] = json!(server);
@@ -150,15 +150,15 @@ async fn keeper(
     let file = format!("{identity}.kubeconfig");
     let file = plane.scratch().write(&file, kubeconfig.to_string()).unwrap();
     let arguments = ["--lease", lane, "--settle", "1s"];
-    let mut keeper = scene.keeper_with(&file, &identity, &arguments);
+    let mut keeper = setup.keeper_with(&file, &identity, &arguments);
     keeper.ready().await;
     (keeper, proxy)
 }
 
 impl Task {
     /// What is there before anything is to be done.
-    async fn prepare(self, scene: &Scene) -> Rotation {
-        let secrets = scene.cluster.namespace("kills").await;
+    async fn prepare(self, setup: &Setup) -> Rotation {
+        let secrets = setup.cluster.namespace("kills").await;
         let annotations = match self {
             Self::Retire | Self::Stage => json!({names::WINDOW: "1s"}),
             Self::Repair => json!({names::KEEP: "2"}),
@@ -170,12 +170,12 @@ impl Task {
         secrets.patch("envoy", MERGE, "fieldManager=person", &mode).await.ok();
         if self == Self::Restart {
             for name in WORKLOADS {
-                let workload = workload(scene, &rotation, name);
+                let workload = workload(setup, &rotation, name);
                 workload.create("envoy", 1).await;
                 workload.roll_out().await;
             }
             // The trust of now is noted, so that it is no task of the keeper's any more.
-            scene_notes_the_trust(scene, &rotation).await;
+            note_current_trust(setup, &rotation).await;
         }
         rotation
     }
@@ -195,10 +195,10 @@ impl Task {
         rotation.secrets.create(&secret).await.ok();
     }
 
-    async fn is_done(self, scene: &Scene, rotation: &Rotation) -> Option<Answer> {
+    async fn is_done(self, setup: &Setup, rotation: &Rotation) -> Option<Answer> {
         if self == Self::Restart {
             for name in WORKLOADS {
-                workload(scene, rotation, name).roll_out().await;
+                workload(setup, rotation, name).roll_out().await;
             }
         }
         let stored = rotation.stored().await;
@@ -207,14 +207,14 @@ impl Task {
             Self::Retire | Self::Stage => stored.pem("ca.crt") == new.pem,
             Self::Repair => stored.pem("ca.crt") == bundle(&[new, old]),
             Self::Restart => {
-                let mark = workload(scene, rotation, WORKLOADS[1]).mark().await;
+                let mark = workload(setup, rotation, WORKLOADS[1]).mark().await;
                 mark.is_some() && stored.annotation(names::RESTARTED) == mark.as_deref()
             }
         };
         is_done.then_some(stored)
     }
 
-    async fn check(self, scene: &Scene, rotation: &Rotation, stored: &Answer) {
+    async fn check(self, setup: &Setup, rotation: &Rotation, stored: &Answer) {
         assert_eq!(stored.annotation(names::ASK), None);
         assert_eq!(stored.annotation(names::STAGED), None);
         assert_eq!(stored.data(names::PENDING_TLS_KEY), None, "no key is left behind");
@@ -230,7 +230,7 @@ impl Task {
             }
             Self::Restart => {
                 for name in WORKLOADS {
-                    let workload = workload(scene, rotation, name);
+                    let workload = workload(setup, rotation, name);
                     assert_eq!(
                         workload.mark().await.as_deref(),
                         stored.annotation(names::RESTARTED)
@@ -245,14 +245,14 @@ impl Task {
     }
 }
 
-fn workload<'a>(scene: &'a Scene, rotation: &'a Rotation, name: &'a str) -> Workload<'a> {
-    Workload { plane: &scene.cluster.plane, namespace: &rotation.secrets.namespace, name }
+fn workload<'a>(setup: &'a Setup, rotation: &'a Rotation, name: &'a str) -> Workload<'a> {
+    Workload { plane: &setup.cluster.plane, namespace: &rotation.secrets.namespace, name }
 }
 
 /// A keeper of its own notes it, and ends.
-async fn scene_notes_the_trust(scene: &Scene, rotation: &Rotation) {
+async fn note_current_trust(setup: &Setup, rotation: &Rotation) {
     let lane = format!("note-{}", rotation.secrets.namespace);
-    let (keeper, _proxy) = keeper(scene, rotation, &lane, "a", usize::MAX).await;
+    let (keeper, _proxy) = keeper(setup, rotation, &lane, "a", usize::MAX).await;
     eventually("the trust of now", async || {
         rotation.stored().await.annotation(names::RESTARTED).map(drop)
     })

@@ -1,15 +1,15 @@
 //! The keeper: the real program beside the real webhook on a real API server.
 
 mod election;
+mod exempt;
 mod kills;
-mod left;
 mod promote;
 mod proxy;
-mod quiet;
 mod repair;
 mod restart;
 mod retire;
 mod rollout;
 mod scale;
-mod scene;
+mod setup;
+mod steady_state;
 mod workload;

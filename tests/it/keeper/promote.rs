@@ -7,7 +7,7 @@ use ca_overlap::names;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::scene::{Rotation, Scene, eventually};
+use super::setup::{Rotation, Setup, eventually};
 use devtools::certs::{self, Identity, bundle};
 use devtools::secrets::{Answer, MERGE, Secrets, tls_secret};
 
@@ -33,7 +33,7 @@ fn is_staged(answer: &Answer) -> bool {
 }
 
 /// Until the webhook has heard of the Lease, nothing is staged.
-pub async fn hears_of_the_lease(secrets: &Secrets) {
+pub async fn wait_for_lease(secrets: &Secrets) {
     eventually("a webhook that knows the keeper", async || {
         let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
         begin(secrets, "trial", &old, "staged").await;
@@ -49,13 +49,13 @@ pub async fn hears_of_the_lease(secrets: &Secrets) {
 }
 
 #[tokio::test]
-async fn a_group_is_promoted_when_all_of_it_trusts_the_new_ca() {
-    let test = "a_group_is_promoted_when_all_of_it_trusts_the_new_ca";
+async fn a_group_is_promoted_once_all_members_trust_the_new_ca() {
+    let test = "a_group_is_promoted_once_all_members_trust_the_new_ca";
     let arguments = ["--staged", "--settle", SETTLE];
-    let Some(scene) = Scene::with(test, "staged", &arguments).await else { return };
-    let keeper = scene.leading_keeper(&["--settle", SETTLE]).await;
-    hears_of_the_lease(&scene.cluster.namespace("trial").await).await;
-    let secrets = scene.cluster.namespace(test).await;
+    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
+    let keeper = setup.leading_keeper(&["--settle", SETTLE]).await;
+    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let server = begin(&secrets, "server", &old, "staged").await;
     let proxy = begin(&secrets, "proxy", &old, "staged").await;
@@ -67,7 +67,7 @@ async fn a_group_is_promoted_when_all_of_it_trusts_the_new_ca() {
     assert!(is_staged(&rotated));
     assert_eq!(rotated.pem("tls.crt"), held);
     assert_eq!(rotated.pem("ca.crt"), bundle(&[&new, &old]));
-    scene.event(&server, "Staged").await;
+    setup.event(&server, "Staged").await;
     let waits = || {
         let log = keeper.log();
         let line = |l: &&str| l.contains("others have to be ready first") && l.contains("/server");
@@ -91,7 +91,7 @@ async fn a_group_is_promoted_when_all_of_it_trusts_the_new_ca() {
         assert_eq!(promoted.annotation(names::STAGED), None);
         assert_eq!(promoted.label(names::PHASE), Some("overlap"));
         assert_eq!(rotation.data_managers().await, ["helm"]);
-        let event: Value = scene.event(rotation, "Promoted").await;
+        let event: Value = setup.event(rotation, "Promoted").await;
         let at: Timestamp = event["eventTime"].as_str().unwrap().parse().unwrap();
         // Times of managed fields have no fractions.
         let earliest = before_last + SignedDuration::from_secs(2);
@@ -104,19 +104,19 @@ async fn a_group_is_promoted_when_all_of_it_trusts_the_new_ca() {
 }
 
 #[tokio::test]
-async fn a_keeper_that_is_killed_while_a_leaf_waits_loses_nothing() {
-    let test = "a_keeper_that_is_killed_while_a_leaf_waits_loses_nothing";
+async fn a_keeper_killed_while_a_leaf_waits_loses_nothing() {
+    let test = "a_keeper_killed_while_a_leaf_waits_loses_nothing";
     let arguments = ["--staged", "--settle", SETTLE];
-    let Some(scene) = Scene::with(test, "staged", &arguments).await else { return };
-    let mut keeper = scene.leading_keeper(&["--settle", "1h"]).await;
-    hears_of_the_lease(&scene.cluster.namespace("trial").await).await;
-    let secrets = scene.cluster.namespace(test).await;
+    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
+    let mut keeper = setup.leading_keeper(&["--settle", "1h"]).await;
+    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let server = begin(&secrets, "server", &old, "staged").await;
     let leaf = new.leaf("envoy");
     assert!(is_staged(&apply(&secrets, "server", &new, &leaf).await));
     keeper.process.signal("KILL");
-    let next = scene.keeper("keeper-1", &["--settle", SETTLE]).await;
+    let next = setup.keeper("keeper-1", &["--settle", SETTLE]).await;
     let promoted = eventually("a promotion", async || {
         let stored = server.stored().await;
         (!is_staged(&stored)).then_some(stored)

@@ -3,7 +3,7 @@
 use ca_overlap::names;
 use serde_json::{Value, json};
 
-use super::scene::{Keeper, Rotation, Scene, eventually};
+use super::setup::{Keeper, Rotation, Setup, eventually};
 use crate::support::sample;
 use devtools::certs::bundle;
 use devtools::secrets::{Answer, MERGE, Secrets, tls_secret};
@@ -23,7 +23,7 @@ async fn label(rotation: &Rotation, mode: Value) {
     rotation.secrets.patch(&rotation.name, MERGE, "fieldManager=person", &patch).await.ok();
 }
 
-/// Beside the Secret by which the scene tells that the webhook is called.
+/// Beside the Secret by which the setup tells that the webhook is called.
 async fn remembers(keeper: &Keeper, count: u32) {
     eventually("what is remembered", async || {
         let remembered = sample(&keeper.metrics().await, "ca_overlap_keeper_remembered");
@@ -61,16 +61,16 @@ async fn recreate(rotation: &mut Rotation) {
 }
 
 #[tokio::test]
-async fn an_update_that_passed_while_the_webhook_was_down_is_repaired() {
-    let test = "an_update_that_passed_while_the_webhook_was_down_is_repaired";
-    let Some(scene) = Scene::start(test).await else { return };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+async fn the_keeper_repairs_an_update_that_the_webhook_missed() {
+    let test = "the_keeper_repairs_an_update_that_the_webhook_missed";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     let mut rotation = remembered(&keeper, &secrets, json!({})).await;
-    scene.stop_webhook().await;
+    setup.stop_webhook().await;
     let rotated = rotation.rotate().await;
     assert_eq!(rotated.pem("ca.crt"), rotation.generation[1].pem, "nobody saw it");
-    scene.start_webhook().await;
+    setup.start_webhook().await;
 
     let repaired = holds(&rotation, &[1, 0]).await;
     assert_eq!(repaired.label(names::PHASE), Some("overlap"));
@@ -78,18 +78,18 @@ async fn an_update_that_passed_while_the_webhook_was_down_is_repaired() {
     let record: Value = serde_json::from_str(repaired.annotation(names::CARRIED).unwrap()).unwrap();
     assert!(record[0]["until"].is_string(), "a repair always has an end: {record}");
     assert_eq!(rotation.data_managers().await, ["helm"]);
-    scene.event(&rotation, "Repaired").await;
+    setup.event(&rotation, "Repaired").await;
     // And the generator goes on as if nothing had been.
     rotation.rotate().await;
     holds(&rotation, &[2, 1]).await;
 }
 
 #[tokio::test]
-async fn what_is_deleted_and_created_gets_its_overlap_and_its_settings_back() {
-    let test = "what_is_deleted_and_created_gets_its_overlap_and_its_settings_back";
-    let Some(scene) = Scene::start(test).await else { return };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+async fn a_recreated_secret_gets_its_overlap_and_settings_back() {
+    let test = "a_recreated_secret_gets_its_overlap_and_settings_back";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     let mut rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
     recreate(&mut rotation).await;
     let repaired = holds(&rotation, &[1, 0]).await;
@@ -102,7 +102,7 @@ async fn what_is_deleted_and_created_gets_its_overlap_and_its_settings_back() {
     let patch = json!({"metadata": {"annotations": {names::DISTRUST: distrusted}}});
     secrets.patch("envoy", MERGE, "fieldManager=person", &patch).await.ok();
     // The keeper has seen it when it says so.
-    scene.event(&rotation, "Distrusted").await;
+    setup.event(&rotation, "Distrusted").await;
     recreate(&mut rotation).await;
     let again = eventually("the settings", async || {
         let stored = rotation.stored().await;
@@ -114,15 +114,15 @@ async fn what_is_deleted_and_created_gets_its_overlap_and_its_settings_back() {
 }
 
 #[tokio::test]
-async fn a_namespace_of_the_same_name_gets_nothing() {
-    let test = "a_namespace_of_the_same_name_gets_nothing";
-    let Some(scene) = Scene::start(test).await else { return };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+async fn a_recreated_namespace_gets_nothing_back() {
+    let test = "a_recreated_namespace_gets_nothing_back";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     let mut rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
     secrets.delete("envoy").await.ok();
     // What the namespace controller does.
-    let plane = &scene.cluster.plane;
+    let plane = &setup.cluster.plane;
     let path = format!("/api/v1/namespaces/{}", secrets.namespace);
     plane.json("DELETE", &path, &Value::Null).await.unwrap();
     let mut namespace = plane.json("GET", &path, &Value::Null).await.unwrap();
@@ -144,11 +144,11 @@ async fn a_namespace_of_the_same_name_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_person_who_takes_the_label_away_is_obeyed() {
-    let test = "a_person_who_takes_the_label_away_is_obeyed";
-    let Some(scene) = Scene::start(test).await else { return };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+async fn a_removed_label_stays_removed() {
+    let test = "a_removed_label_stays_removed";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     let rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
     label(&rotation, Value::Null).await;
     remembers(&keeper, 0).await;
@@ -171,11 +171,11 @@ fn managers(answer: &Answer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn settings_that_come_back_are_in_nobodys_way() {
-    let test = "settings_that_come_back_are_in_nobodys_way";
-    let Some(scene) = Scene::start(test).await else { return };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+async fn restored_settings_conflict_with_no_other_field_manager() {
+    let test = "restored_settings_conflict_with_no_other_field_manager";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     let mut rotation =
         remembered(&keeper, &secrets, json!({names::KEEP: "2", names::GROUP: "g"})).await;
     // A chart that is uninstalled and installed again, and sets nothing itself.
@@ -188,7 +188,7 @@ async fn settings_that_come_back_are_in_nobodys_way() {
         (Some("2"), Some("g"))
     );
     assert_eq!(managers(&repaired), Vec::<String>::new(), "of none of our keys");
-    let event = scene.event(&rotation, "Repaired").await;
+    let event = setup.event(&rotation, "Repaired").await;
     let note = event["note"].as_str().unwrap();
     let carried = devtools::certs::sha256(&rotation.generation[0].der);
     for word in [&*carried, names::KEEP, names::GROUP, names::MODE] {
@@ -209,11 +209,11 @@ async fn settings_that_come_back_are_in_nobodys_way() {
 }
 
 #[tokio::test]
-async fn settings_alone_come_back_where_nothing_is_to_be_carried() {
-    let test = "settings_alone_come_back_where_nothing_is_to_be_carried";
-    let Some(scene) = Scene::start(test).await else { return };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+async fn settings_are_restored_even_if_no_ca_is_carried() {
+    let test = "settings_are_restored_even_if_no_ca_is_carried";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     let rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
     // The same certificate again.
     let ca = &rotation.generation[0];
@@ -225,7 +225,7 @@ async fn settings_alone_come_back_where_nothing_is_to_be_carried() {
         (is_back && stored.label(names::MODE) == Some("bundle")).then_some(())
     })
     .await;
-    let event = scene.event(&rotation, "Repaired").await;
+    let event = setup.event(&rotation, "Repaired").await;
     let note = event["note"].as_str().unwrap();
     assert!(note.contains("set again") && !note.contains("carried again"), "{note}");
     assert!(keeper.asks("repair", "refused").await < 1.0);

@@ -4,20 +4,20 @@
 use ca_overlap::names;
 use serde_json::{Value, json};
 
-use super::scene::{Keeper, Rotation, Scene, eventually};
+use super::setup::{Keeper, Rotation, Setup, eventually};
 use devtools::secrets::MERGE;
 
 struct Workloads {
-    scene: Scene,
+    setup: Setup,
     rotation: Rotation,
     keeper: Keeper,
 }
 
 impl Workloads {
     async fn start(test: &str, restart: &str) -> Option<Self> {
-        let scene = Scene::start(test).await?;
-        let keeper = scene.leading_keeper(&[]).await;
-        let secrets = scene.cluster.namespace(test).await;
+        let setup = Setup::start(test).await?;
+        let keeper = setup.leading_keeper(&[]).await;
+        let secrets = setup.cluster.namespace(test).await;
         let rotation = Rotation::begin(
             &secrets,
             "envoy",
@@ -27,7 +27,7 @@ impl Workloads {
         // What is watched before the first rotation, too, has a mode.
         let mode = json!({"metadata": {"labels": {names::MODE: "bundle"}}});
         secrets.patch("envoy", MERGE, "fieldManager=person", &mode).await.ok();
-        Some(Self { scene, rotation, keeper })
+        Some(Self { setup, rotation, keeper })
     }
 
     fn path(&self, workload: &str) -> String {
@@ -59,11 +59,11 @@ impl Workloads {
         json_patch::merge(&mut object, &more);
         let path = self.path(workload);
         let list = path.rsplit_once('/').unwrap().0.to_owned();
-        self.scene.cluster.plane.json("POST", &list, &object).await.unwrap();
+        self.setup.cluster.plane.json("POST", &list, &object).await.unwrap();
     }
 
     async fn get(&self, workload: &str) -> Value {
-        self.scene.cluster.plane.json("GET", &self.path(workload), &Value::Null).await.unwrap()
+        self.setup.cluster.plane.json("GET", &self.path(workload), &Value::Null).await.unwrap()
     }
 
     async fn mark(&self, workload: &str) -> Option<String> {
@@ -87,7 +87,7 @@ impl Workloads {
         let namespace = &self.rotation.secrets.namespace;
         let text = patch.to_string();
         let arguments = ["patch", kind, name, "-n", namespace, "--type=merge", "-p", &text];
-        self.scene.cluster.plane.kubectl(&arguments, &[]).await.unwrap();
+        self.setup.cluster.plane.kubectl(&arguments, &[]).await.unwrap();
     }
 
     /// The rollout is complete.
@@ -100,7 +100,7 @@ impl Workloads {
             "currentNumberScheduled": 1, "numberMisscheduled": 0, "numberReady": 1,
         });
         let path = format!("{}/status", self.path(workload));
-        self.scene.cluster.plane.json("PUT", &path, &object).await.unwrap();
+        self.setup.cluster.plane.json("PUT", &path, &object).await.unwrap();
     }
 
     async fn noted(&self) -> Option<String> {
@@ -118,10 +118,10 @@ impl Workloads {
 
     /// Notes something else than the keeper has. The webhook lets nobody do so.
     async fn note(&self, noted: &str) {
-        self.scene.stop_webhook().await;
+        self.setup.stop_webhook().await;
         let patch = json!({"metadata": {"annotations": {names::RESTARTED: noted}}});
         self.rotation.secrets.patch("envoy", MERGE, "fieldManager=person", &patch).await.ok();
-        self.scene.start_webhook().await;
+        self.setup.start_webhook().await;
     }
 
     async fn generation(&self, workload: &str) -> u64 {
@@ -130,8 +130,8 @@ impl Workloads {
 }
 
 #[tokio::test]
-async fn workloads_restart_once_in_order_and_only_those_that_may() {
-    let test = "workloads_restart_once_in_order_and_only_those_that_may";
+async fn permitted_workloads_restart_once_and_in_order() {
+    let test = "permitted_workloads_restart_once_and_in_order";
     let restart = "deployment/app, deployment/stranger,statefulset/marked,daemonset/agent";
     let Some(mut it) = Workloads::start(test, restart).await else { return };
     // What was trusted when the annotation came is noted, and nothing restarts for it.
@@ -166,14 +166,14 @@ async fn workloads_restart_once_in_order_and_only_those_that_may() {
     for workload in ["deployment/app", "statefulset/marked", "daemonset/agent"] {
         assert_eq!(it.generation(workload).await, 2, "{workload}: once");
     }
-    it.scene.event(&it.rotation, "Restarted").await;
-    it.scene.event(&it.rotation, "RestartFailed").await;
+    it.setup.event(&it.rotation, "Restarted").await;
+    it.setup.event(&it.rotation, "RestartFailed").await;
     assert_eq!(it.rotation.data_managers().await, ["helm"]);
 }
 
 #[tokio::test]
-async fn an_operator_that_reverts_gets_an_event_and_no_loop() {
-    let test = "an_operator_that_reverts_gets_an_event_and_no_loop";
+async fn an_operator_that_reverts_a_restart_gets_an_event_and_no_loop() {
+    let test = "an_operator_that_reverts_a_restart_gets_an_event_and_no_loop";
     let Some(mut it) = Workloads::start(test, "deployment/app").await else { return };
     let first = it.done(None).await;
     it.create("deployment/app", true, json!({})).await;
@@ -184,13 +184,13 @@ async fn an_operator_that_reverts_gets_an_event_and_no_loop() {
     it.patch("deployment/app", json!({"spec": {"template": template}})).await;
     assert_eq!(it.done(Some(&first)).await, trust);
     assert_eq!(it.generation("deployment/app").await, 3, "created, restarted, reverted");
-    let event = it.scene.event(&it.rotation, "RestartFailed").await;
+    let event = it.setup.event(&it.rotation, "RestartFailed").await;
     assert!(event["note"].as_str().unwrap().contains("taken"), "{event}");
 }
 
 #[tokio::test]
-async fn a_crash_in_the_middle_of_a_restart_repeats_nothing() {
-    let test = "a_crash_in_the_middle_of_a_restart_repeats_nothing";
+async fn a_crash_during_a_restart_repeats_nothing() {
+    let test = "a_crash_during_a_restart_repeats_nothing";
     let workloads = "deployment/app,deployment/next";
     let Some(mut it) = Workloads::start(test, workloads).await else { return };
     let first = it.done(None).await;
@@ -201,14 +201,14 @@ async fn a_crash_in_the_middle_of_a_restart_repeats_nothing() {
     it.keeper.process.signal("KILL");
     // As if it had ended before it could note what it had done.
     it.note(&first).await;
-    it.keeper = it.scene.keeper("keeper-1", &[]).await;
+    it.keeper = it.setup.keeper("keeper-1", &[]).await;
     let noted = eventually("progress", async || it.noted().await.filter(|n| n.contains(' '))).await;
     assert!(noted.starts_with(&format!("{trust} deployment/app ")), "{noted}");
     // And in the middle of the second one.
     it.roll_out("deployment/app").await;
     it.marked("deployment/next", None).await;
     it.keeper.process.signal("KILL");
-    it.keeper = it.scene.keeper("keeper-2", &[]).await;
+    it.keeper = it.setup.keeper("keeper-2", &[]).await;
     it.roll_out("deployment/next").await;
     assert_eq!(it.done(Some(&first)).await, trust);
     for workload in ["deployment/app", "deployment/next"] {
@@ -217,8 +217,8 @@ async fn a_crash_in_the_middle_of_a_restart_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn a_paused_rollout_is_waited_for() {
-    let test = "a_paused_rollout_is_waited_for";
+async fn the_keeper_waits_for_a_paused_rollout() {
+    let test = "the_keeper_waits_for_a_paused_rollout";
     let Some(mut it) = Workloads::start(test, "deployment/app,deployment/next").await else {
         return;
     };
@@ -239,8 +239,8 @@ async fn a_paused_rollout_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_rollout_that_stays_paused_is_given_up_and_the_next_goes_on() {
-    let test = "a_rollout_that_stays_paused_is_given_up_and_the_next_goes_on";
+async fn the_keeper_skips_a_rollout_that_stays_paused() {
+    let test = "the_keeper_skips_a_rollout_that_stays_paused";
     let Some(mut it) = Workloads::start(test, "deployment/app,deployment/next").await else {
         return;
     };
@@ -255,7 +255,7 @@ async fn a_rollout_that_stays_paused_is_given_up_and_the_next_goes_on() {
     // As if ten minutes had gone by.
     it.note(&noted.replace(words[2], "2026-01-01T00:00:00Z")).await;
     let trust = it.marked("deployment/next", None).await;
-    let event = it.scene.event(&it.rotation, "RestartFailed").await;
+    let event = it.setup.event(&it.rotation, "RestartFailed").await;
     let note = event["note"].as_str().unwrap();
     assert!(note.starts_with("deployment/app") && note.contains("paused"), "{note}");
     it.roll_out("deployment/next").await;
@@ -264,8 +264,8 @@ async fn a_rollout_that_stays_paused_is_given_up_and_the_next_goes_on() {
 }
 
 #[tokio::test]
-async fn a_generator_that_writes_restart_for_ever_costs_no_write() {
-    let test = "a_generator_that_writes_restart_for_ever_costs_no_write";
+async fn a_generator_that_repeats_the_restart_setting_causes_no_write() {
+    let test = "a_generator_that_repeats_the_restart_setting_causes_no_write";
     let Some(mut it) = Workloads::start(test, "deployment/app").await else { return };
     let mut noted = it.done(None).await;
     it.create("deployment/app", true, json!({})).await;
@@ -305,8 +305,8 @@ async fn a_generator_that_writes_restart_for_ever_costs_no_write() {
 }
 
 #[tokio::test]
-async fn two_secrets_of_a_group_with_different_cas_restart_what_they_share_once() {
-    let test = "two_secrets_of_a_group_with_different_cas_restart_what_they_share_once";
+async fn two_secrets_of_a_group_restart_a_shared_workload_once() {
+    let test = "two_secrets_of_a_group_restart_a_shared_workload_once";
     let Some(mut it) = Workloads::start(test, "deployment/app").await else { return };
     let secrets = it.rotation.secrets.clone();
     let settings = json!({names::RESTART: "deployment/app", names::GROUP: "g"});

@@ -7,7 +7,7 @@ use devtools::control_plane::send;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::scene::{Rotation, Scene, eventually, past};
+use super::setup::{Rotation, Setup, eventually, past};
 use crate::support::sum;
 use devtools::secrets::{MERGE, tls_secret};
 
@@ -17,11 +17,11 @@ fn until(answer: &devtools::secrets::Answer) -> String {
 }
 
 #[tokio::test]
-async fn what_is_over_goes_in_time_and_the_generator_never_notices() {
-    let test = "what_is_over_goes_in_time_and_the_generator_never_notices";
-    let Some(scene) = Scene::start(test).await else { return };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+async fn carried_cas_retire_on_time_without_a_conflict() {
+    let test = "carried_cas_retire_on_time_without_a_conflict";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     let mut rotation =
         Rotation::begin(&secrets, "envoy", json!({names::WINDOW: "2s", names::KEEP: "3"})).await;
     for _ in 0..3 {
@@ -37,11 +37,11 @@ async fn what_is_over_goes_in_time_and_the_generator_never_notices() {
     }
     // Three rotations by non-forced applies; nobody else owns any data.
     assert_eq!(rotation.data_managers().await, ["helm"]);
-    let retired = scene.event(&rotation, "Retired").await;
+    let retired = setup.event(&rotation, "Retired").await;
     assert_eq!(retired["reportingController"], "ca-overlap-keeper");
     assert_eq!(retired["type"], "Normal");
     assert_eq!(retired["regarding"]["uid"], rotation.stored().await.body["metadata"]["uid"]);
-    scene.event(&rotation, "Overlapping").await;
+    setup.event(&rotation, "Overlapping").await;
     assert!(keeper.asks("retire", "done").await >= 3.0);
     let metrics = keeper.metrics().await;
     let lateness = sum(&metrics, "ca_overlap_keeper_lateness_seconds_sum", &[]);
@@ -54,11 +54,11 @@ async fn what_is_over_goes_in_time_and_the_generator_never_notices() {
 }
 
 #[tokio::test]
-async fn what_the_leaf_needs_is_reported_and_goes_with_the_leaf() {
-    let test = "what_the_leaf_needs_is_reported_and_goes_with_the_leaf";
-    let Some(scene) = Scene::start(test).await else { return };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+async fn a_ca_that_the_leaf_needs_is_reported_and_retires_with_the_leaf() {
+    let test = "a_ca_that_the_leaf_needs_is_reported_and_retires_with_the_leaf";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     let mut rotation = Rotation::begin(&secrets, "envoy", json!({names::WINDOW: "1s"})).await;
     // The CA is renewed before the leaf.
     let leaf = rotation.generation[0].leaf("envoy");
@@ -66,7 +66,7 @@ async fn what_the_leaf_needs_is_reported_and_goes_with_the_leaf() {
     let ca = &rotation.generation[1].pem;
     let early = secrets.apply("envoy", "helm", false, &tls_secret("envoy", ca, &leaf)).await.ok();
     past(&until(&early)).await;
-    let event = scene.event(&rotation, "RetireBlocked").await;
+    let event = setup.event(&rotation, "RetireBlocked").await;
     assert_eq!(event["type"], "Warning");
     eventually("the problem is counted", async || {
         let metrics = keeper.metrics().await;
@@ -84,14 +84,14 @@ async fn what_the_leaf_needs_is_reported_and_goes_with_the_leaf() {
 }
 
 #[tokio::test]
-async fn an_ask_that_was_not_seen_is_repeated_until_the_webhook_is_back() {
-    let test = "an_ask_that_was_not_seen_is_repeated_until_the_webhook_is_back";
-    let Some(scene) = Scene::start(test).await else { return };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+async fn the_keeper_repeats_an_ask_until_the_webhook_is_back() {
+    let test = "the_keeper_repeats_an_ask_until_the_webhook_is_back";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     let mut rotation = Rotation::begin(&secrets, "envoy", json!({names::WINDOW: "5s"})).await;
     rotation.rotate().await;
-    scene.stop_webhook().await;
+    setup.stop_webhook().await;
     let unseen = eventually("an ask", async || {
         let stored = rotation.stored().await;
         stored.annotation(names::ASK).is_some().then_some(stored)
@@ -104,17 +104,17 @@ async fn an_ask_that_was_not_seen_is_repeated_until_the_webhook_is_back() {
     let still = rotation.stored().await;
     assert_eq!(still.resource_version(), unseen.resource_version(), "tried, but not written");
     assert!(rotation.is_over().await.is_none(), "nobody has acted");
-    let event = scene.event(&rotation, "AskFailed").await;
+    let event = setup.event(&rotation, "AskFailed").await;
     assert_eq!(event["type"], "Warning");
 
-    scene.start_webhook().await;
+    setup.start_webhook().await;
     let over = rotation.over().await;
     assert_eq!(over.annotation(names::ASK), None);
     assert_eq!(rotation.data_managers().await, ["helm"]);
 
     // What a keeper left behind that ended in the middle is taken back.
     let stale = json!({"metadata": {"annotations": {names::ASK: "retire #7"}}});
-    scene.stop_webhook().await;
+    setup.stop_webhook().await;
     secrets.patch("envoy", MERGE, "", &stale).await.ok();
     let labelled = json!({"metadata": {"labels": {names::MODE: "bundle"}}});
     secrets.patch("envoy", MERGE, "", &labelled).await.ok();
@@ -126,11 +126,11 @@ async fn an_ask_that_was_not_seen_is_repeated_until_the_webhook_is_back() {
 }
 
 #[tokio::test]
-async fn in_quiet_times_nothing_is_written() {
-    let test = "in_quiet_times_nothing_is_written";
-    let Some(scene) = Scene::start(test).await else { return };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+async fn the_keeper_writes_nothing_while_nothing_is_due() {
+    let test = "the_keeper_writes_nothing_while_nothing_is_due";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     let mut rotations = Vec::new();
     for number in 0..20 {
         let name = format!("quiet-{number}");
@@ -179,9 +179,9 @@ fn base64(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn nobody_but_the_api_server_is_needed_and_secrets_alone_are_in_reach() {
-    let test = "nobody_but_the_api_server_is_needed_and_secrets_alone_are_in_reach";
-    let Some(scene) = Scene::start(test).await else { return };
+async fn the_keeper_has_access_to_secrets_only() {
+    let test = "the_keeper_has_access_to_secrets_only";
+    let Some(setup) = Setup::start(test).await else { return };
     let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
     let may = async |verb: &str, group: &str, resource: &str| {
         let review = json!({
@@ -194,7 +194,7 @@ async fn nobody_but_the_api_server_is_needed_and_secrets_alone_are_in_reach() {
                 },
             },
         });
-        let answer = scene.cluster.plane.json("POST", path, &review).await.unwrap();
+        let answer = setup.cluster.plane.json("POST", path, &review).await.unwrap();
         answer["status"]["allowed"] == true
     };
     assert!(may("patch", "", "secrets").await);
@@ -210,7 +210,7 @@ async fn nobody_but_the_api_server_is_needed_and_secrets_alone_are_in_reach() {
     ] {
         assert!(!may(verb, group, resource).await, "{verb} {resource}");
     }
-    let client = scene.cluster.plane.client().await.unwrap();
+    let client = setup.cluster.plane.client().await.unwrap();
     let answer = send(&client, "GET", "/livez", None, Vec::new()).await;
     // Not JSON, but there.
     assert!(answer.is_err_and(|e| e.to_string().contains(StatusCode::OK.as_str())));

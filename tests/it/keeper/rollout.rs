@@ -5,7 +5,7 @@ use ca_overlap::names;
 use devtools::control_plane::{ControlPlane, Options, send};
 use serde_json::{Value, json};
 
-use super::scene::{Rotation, Scene, eventually};
+use super::setup::{Rotation, Setup, eventually};
 use super::workload::Workload;
 use crate::support::{Plane, assets, skip};
 use devtools::secrets::MERGE;
@@ -69,21 +69,21 @@ impl Pods<'_> {
 }
 
 #[tokio::test]
-async fn a_real_rollout_is_waited_for_before_the_next_workload() {
-    let test = "a_real_rollout_is_waited_for_before_the_next_workload";
+async fn the_keeper_waits_for_a_real_rollout_before_the_next_workload() {
+    let test = "the_keeper_waits_for_a_real_rollout_before_the_next_workload";
     let Some(assets) = assets(test) else { return };
     if assets.kube_controller_manager.is_none() {
         return skip(test, "no kube-controller-manager: run make control-plane").unwrap_or(());
     }
     let options = Options::new(assets).with_controllers();
-    let Some(scene) = Scene::on(Plane::with(options).await, test, "keeper", &[]).await else {
+    let Some(setup) = Setup::on(Plane::with(options).await, test, "keeper", &[]).await else {
         return;
     };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     let restart = json!({names::RESTART: "deployment/web,statefulset/db"});
     let mut rotation = Rotation::begin(&secrets, "envoy", restart).await;
-    let (plane, namespace) = (&scene.cluster.plane, secrets.namespace.as_str());
+    let (plane, namespace) = (&setup.cluster.plane, secrets.namespace.as_str());
     let web = Workload { plane, namespace, name: "deployment/web" };
     let db = Workload { plane, namespace, name: "statefulset/db" };
     let pods = Pods { plane, namespace };
@@ -118,6 +118,6 @@ async fn a_real_rollout_is_waited_for_before_the_next_workload() {
     let mut sizes: Vec<u64> = sizes.map(|size| size.as_u64().unwrap()).collect();
     sizes.sort_unstable();
     assert_eq!(sizes, [0, u64::from(REPLICAS)], "the old ReplicaSet and the new one");
-    scene.event(&rotation, "Restarted").await;
-    assert!(scene.events(&rotation, "RestartFailed").await.is_empty());
+    setup.event(&rotation, "Restarted").await;
+    assert!(setup.events(&rotation, "RestartFailed").await.is_empty());
 }

@@ -8,17 +8,17 @@ use ca_overlap::names;
 use futures::StreamExt;
 use serde_json::json;
 
-use super::scene::{Keeper, Scene, eventually};
+use super::setup::{Keeper, Setup, eventually};
 use crate::support::sum;
 use devtools::certs::{self, bundle};
 use devtools::secrets::{MERGE, tls_secret};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_secrets_are_seen_and_what_is_due_among_them_goes() {
-    let test = "many_secrets_are_seen_and_what_is_due_among_them_goes";
+async fn the_keeper_watches_many_secrets_and_retires_those_that_are_due() {
+    let test = "the_keeper_watches_many_secrets_and_retires_those_that_are_due";
     let count: u32 = std::env::var("CA_OVERLAP_SECRETS").map_or(300, |text| text.parse().unwrap());
-    let Some(scene) = Scene::start(test).await else { return };
-    let secrets = scene.cluster.namespace(test).await;
+    let Some(setup) = Setup::start(test).await else { return };
+    let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let record = json!([{"sha256": old.sha256(), "since": "2026-01-01T00:00:00Z"}]).to_string();
     let mut object = tls_secret("x", &bundle(&[&new, &old]), &new.leaf("envoy"));
@@ -33,7 +33,7 @@ async fn many_secrets_are_seen_and_what_is_due_among_them_goes() {
     creations.buffer_unordered(32).collect::<Vec<()>>().await;
 
     let begin = Instant::now();
-    let mut keeper = scene.keeper("keeper-0", &[]).await;
+    let mut keeper = setup.keeper("keeper-0", &[]).await;
     keeper.ready().await;
     let ready = begin.elapsed();
     let watched = overlapping(&keeper).await;
@@ -52,11 +52,11 @@ async fn many_secrets_are_seen_and_what_is_due_among_them_goes() {
         .map(|n| format!("s{n}"))
         .collect();
     let shorter = json!({"metadata": {"annotations": {names::WINDOW: "1s"}}});
-    scene.stop_webhook().await;
+    setup.stop_webhook().await;
     for name in &due {
         secrets.patch(name, MERGE, "", &shorter).await.ok();
     }
-    scene.start_webhook().await;
+    setup.start_webhook().await;
     let begin = Instant::now();
     let before = cpu(pid);
     eventually("what is due has gone", async || {

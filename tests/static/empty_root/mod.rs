@@ -24,8 +24,8 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n127.0.0.3\tapi.test\n";
 
 #[tokio::test]
 #[ignore = "needs the static program and root: make test-static"]
-async fn the_webhook_needs_nothing_but_its_certificate() {
-    if elsewhere("the_webhook_needs_nothing_but_its_certificate") {
+async fn the_webhook_needs_only_its_certificate() {
+    if elsewhere("the_webhook_needs_only_its_certificate") {
         return;
     }
     let (root, files) = (Root::new(), Files::new());
@@ -40,8 +40,8 @@ async fn the_webhook_needs_nothing_but_its_certificate() {
 
 #[tokio::test]
 #[ignore = "needs the static program and root: make test-static"]
-async fn a_service_is_found_by_dns() {
-    if elsewhere("a_service_is_found_by_dns") {
+async fn a_service_name_is_resolved_by_dns() {
+    if elsewhere("a_service_name_is_resolved_by_dns") {
         return;
     }
     let address = Ipv4Addr::new(127, 0, 0, 2);
@@ -59,8 +59,8 @@ async fn a_service_is_found_by_dns() {
 
 #[tokio::test]
 #[ignore = "needs the static program and root: make test-static"]
-async fn a_host_alias_is_found_without_dns() {
-    if elsewhere("a_host_alias_is_found_without_dns") {
+async fn a_host_alias_is_resolved_without_dns() {
+    if elsewhere("a_host_alias_is_resolved_without_dns") {
         return;
     }
     let dns = Dns::start(&[]);
@@ -72,8 +72,8 @@ async fn a_host_alias_is_found_without_dns() {
 
 #[tokio::test]
 #[ignore = "needs the static program and root: make test-static"]
-async fn a_name_that_does_not_exist_is_said() {
-    if elsewhere("a_name_that_does_not_exist_is_said") {
+async fn an_unknown_host_name_is_reported() {
+    if elsewhere("an_unknown_host_name_is_reported") {
         return;
     }
     let dns = Dns::start(&[("kubernetes.default.svc.cluster.local", Ipv4Addr::LOCALHOST)]);

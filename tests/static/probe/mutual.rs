@@ -63,7 +63,7 @@ fn expect(ended: &Ended, code: i32, verdict: &str) {
 }
 
 #[test]
-fn openssl_says_which_client_cas_it_accepts() {
+fn probe_shows_the_client_cas_that_openssl_accepts() {
     let files = Files::new();
     let clients = clients(&files);
     let arguments = ["-Verify", "2", "-verify_return_error", "-CAfile", &clients.cas];
@@ -82,7 +82,7 @@ fn openssl_says_which_client_cas_it_accepts() {
 
 /// nginx finishes the handshake without a client certificate, and refuses requests only.
 #[test]
-fn nginx_says_which_client_cas_it_accepts() {
+fn probe_shows_the_client_cas_that_nginx_accepts() {
     let files = Files::new();
     let clients = clients(&files);
     let ssl = "ssl_certificate @/$ssl_server_name.pem;
@@ -99,7 +99,7 @@ fn nginx_says_which_client_cas_it_accepts() {
 }
 
 #[test]
-fn go_with_client_certificates_is_told_sound_from_faulty() {
+fn probe_finds_the_fault_in_go_with_client_certificates() {
     let files = Files::new();
     let clients = clients(&files);
     for (changes, code, verdict) in [("certificate", 1, RESUMES), ("keys", 0, ROTATES)] {
@@ -114,7 +114,7 @@ fn go_with_client_certificates_is_told_sound_from_faulty() {
 }
 
 #[test]
-fn people_are_shown_the_names() {
+fn the_table_shows_the_accepted_client_cas() {
     let files = Files::new();
     let clients = clients(&files);
     let arguments = ["-client-ca", clients.cas.as_str()];

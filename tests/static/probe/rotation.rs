@@ -53,7 +53,7 @@ fn write_ticket_key(files: &Files) {
 }
 
 #[test]
-fn nginx_that_is_reloaded_with_new_ticket_keys_is_sound() {
+fn nginx_with_new_ticket_keys_after_a_reload_is_sound() {
     let files = Files::new();
     let Some(mut server) = nginx("nginx, sound", &files, BY_FILE) else { return };
     let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
@@ -61,7 +61,7 @@ fn nginx_that_is_reloaded_with_new_ticket_keys_is_sound() {
 }
 
 #[test]
-fn nginx_that_keeps_its_ticket_key_is_sound_while_it_names_a_file() {
+fn nginx_with_a_fixed_ticket_key_and_a_named_file_is_sound() {
     let files = Files::new();
     write_ticket_key(&files);
     let ssl = format!("{BY_FILE}{TICKET_KEY}");
@@ -71,7 +71,7 @@ fn nginx_that_keeps_its_ticket_key_is_sound_while_it_names_a_file() {
 }
 
 #[test]
-fn nginx_that_finds_its_certificate_by_a_variable_has_the_fault() {
+fn nginx_with_a_variable_in_the_certificate_path_has_the_fault() {
     let files = Files::new();
     let Some(mut server) = nginx("nginx, variable", &files, BY_NAME) else { return };
     let ended = rotated(&mut server, &files, Rotation::File, &[]);
@@ -79,7 +79,7 @@ fn nginx_that_finds_its_certificate_by_a_variable_has_the_fault() {
 }
 
 #[test]
-fn nginx_that_is_reloaded_with_the_same_ticket_key_has_the_fault() {
+fn nginx_with_a_variable_and_a_fixed_ticket_key_has_the_fault() {
     let files = Files::new();
     write_ticket_key(&files);
     let ssl = format!("{BY_NAME}{TICKET_KEY}");
@@ -90,7 +90,7 @@ fn nginx_that_is_reloaded_with_the_same_ticket_key_has_the_fault() {
 
 /// Session IDs and a cache instead of tickets; in TLS 1.3 tickets that only name an entry of it.
 #[test]
-fn nginx_that_keeps_its_session_cache_has_the_fault() {
+fn nginx_with_a_variable_and_a_session_cache_has_the_fault() {
     let files = Files::new();
     let ssl = format!("{BY_NAME}ssl_session_tickets off; ssl_session_cache shared:s:1m;");
     let Some(mut server) = nginx("nginx, session cache", &files, &ssl) else { return };
@@ -99,7 +99,7 @@ fn nginx_that_keeps_its_session_cache_has_the_fault() {
 }
 
 #[test]
-fn nginx_that_keeps_its_session_cache_is_sound_while_it_names_a_file() {
+fn nginx_with_a_session_cache_and_a_named_file_is_sound() {
     let files = Files::new();
     let ssl = format!("{BY_FILE}ssl_session_tickets off; ssl_session_cache shared:s:1m;");
     let Some(mut server) = nginx("nginx, session cache, file", &files, &ssl) else { return };
@@ -108,7 +108,7 @@ fn nginx_that_keeps_its_session_cache_is_sound_while_it_names_a_file() {
 }
 
 #[test]
-fn go_that_changes_its_ticket_keys_is_sound() {
+fn go_with_new_ticket_keys_is_sound() {
     let files = Files::new();
     let Some(mut server) = go("Go, sound", &files, &["-changes", "keys"]) else { return };
     let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
@@ -117,7 +117,7 @@ fn go_that_changes_its_ticket_keys_is_sound() {
 
 /// The fault as it was found in the wild: `StackRox` issue 19384.
 #[test]
-fn go_that_changes_its_certificate_alone_has_the_fault() {
+fn go_with_only_a_new_certificate_has_the_fault() {
     let files = Files::new();
     let Some(mut server) = go("Go, fault", &files, &["-changes", "certificate"]) else { return };
     let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
@@ -126,7 +126,7 @@ fn go_that_changes_its_certificate_alone_has_the_fault() {
 
 /// A new `tls.Config` looks like a cure and is none.
 #[test]
-fn go_that_changes_its_config_by_get_config_for_client_has_the_fault() {
+fn go_with_a_new_config_by_get_config_for_client_has_the_fault() {
     let files = Files::new();
     let Some(mut server) = go("Go, new config", &files, &["-changes", "config"]) else { return };
     let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
@@ -134,7 +134,7 @@ fn go_that_changes_its_config_by_get_config_for_client_has_the_fault() {
 }
 
 #[test]
-fn our_own_webhook_is_sound() {
+fn the_webhook_is_sound() {
     let files = Files::new();
     let mut server = webhook(&files);
     let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
@@ -151,7 +151,7 @@ fn go_without_tickets_does_not_resume() {
 
 /// The restart makes new keys. While it lasts, nobody answers.
 #[test]
-fn openssl_that_is_restarted_is_sound() {
+fn openssl_after_a_restart_is_sound() {
     let files = Files::new();
     let Some(server) = s_server("openssl, restart", &files, 0, &[]) else { return };
     let watching = Watching::start(&server, &files, &[]);
@@ -163,7 +163,7 @@ fn openssl_that_is_restarted_is_sound() {
 }
 
 #[test]
-fn openssl_without_tickets_and_cache_does_not_resume() {
+fn openssl_without_tickets_or_cache_does_not_resume() {
     let files = Files::new();
     let arguments = ["-no_ticket", "-no_cache", "-num_tickets", "0"];
     let Some(server) = s_server("openssl, none", &files, 0, &arguments) else { return };
@@ -176,7 +176,7 @@ fn openssl_without_tickets_and_cache_does_not_resume() {
 }
 
 #[test]
-fn a_server_that_resumes_and_keeps_its_certificate_is_told_so() {
+fn an_unchanged_certificate_is_reported() {
     let files = Files::new();
     let Some(server) = s_server("openssl, unchanged", &files, 0, &[]) else { return };
     let ended = look(&server, &files, &[]);

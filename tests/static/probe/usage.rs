@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::net::TcpListener;
 
-use devtools::control_plane::Spreader;
+use devtools::control_plane::ServiceProxy;
 
 use super::run::{Watching, command, look, run};
 use super::servers::{Files, NAME, go};
@@ -13,7 +13,7 @@ const ROTATES: &str = "rotates tickets";
 const UNCHANGED: &str = "certificate unchanged so far";
 
 #[test]
-fn mistakes_of_usage_exit_64_and_name_the_argument() {
+fn usage_errors_exit_64_and_name_the_argument() {
     for (arguments, names) in [
         (&[][..], "HOST:PORT"),
         (&["nowhere"], "HOST:PORT"),
@@ -40,7 +40,7 @@ fn mistakes_of_usage_exit_64_and_name_the_argument() {
 }
 
 #[test]
-fn files_that_are_no_use_are_named() {
+fn unusable_files_are_named() {
     let files = Files::new();
     let (junk, absent) = (files.write("junk.pem", "CANARY"), files.path("absent.pem"));
     let [cert, key] = files.client(&certs::ca_named("clients"));
@@ -63,7 +63,7 @@ fn files_that_are_no_use_are_named() {
 }
 
 #[test]
-fn whom_to_trust_is_said_or_is_what_the_machine_trusts() {
+fn trust_comes_from_the_flags_or_from_the_system() {
     let files = Files::new();
     let Some(server) = go("trust", &files, &[]) else { return };
     let target = server.target();
@@ -103,7 +103,7 @@ fn whom_to_trust_is_said_or_is_what_the_machine_trusts() {
 
 /// A rotation of the CA: the verdict is found all the same, and the loss of trust is said.
 #[test]
-fn a_new_certificate_that_is_not_trusted_is_a_finding() {
+fn an_untrusted_new_certificate_is_reported() {
     let files = Files::new();
     let Some(mut server) = go("new CA", &files, &["-changes", "keys"]) else { return };
     let watching = Watching::start(&server, &files, &[]);
@@ -118,7 +118,7 @@ fn a_new_certificate_that_is_not_trusted_is_a_finding() {
 }
 
 #[test]
-fn a_version_that_is_not_offered_is_no_failure_beside_another() {
+fn a_missing_tls_version_is_no_failure_if_another_is_offered() {
     let files = Files::new();
     let Some(server) = go("TLS 1.2", &files, &["-max-version", "1.2"]) else { return };
     let ended = look(&server, &files, &[]);
@@ -130,7 +130,7 @@ fn a_version_that_is_not_offered_is_no_failure_beside_another() {
 }
 
 #[test]
-fn who_does_not_answer_in_tls_is_told_so() {
+fn a_server_without_tls_is_reported() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = silent.local_addr().unwrap().to_string();
     let ended = run(&[&target, "--insecure", "--handshake-timeout", "100ms"]);
@@ -158,7 +158,7 @@ fn who_does_not_answer_in_tls_is_told_so() {
 /// As long as one of two replicas has its old certificate, the other may well resume old sessions.
 /// Afterwards it may not.
 #[tokio::test]
-async fn a_rollout_counts_when_it_is_over() {
+async fn a_rollout_is_judged_once_it_is_complete() {
     let files = Files::new();
     let arguments = ["-changes", "certificate", "-ticket-key", "shared by the replicas"];
     let Some(mut one) = go("rollout", &files, &arguments) else { return };
@@ -166,7 +166,7 @@ async fn a_rollout_counts_when_it_is_over() {
     let address = |port| ([127, 0, 0, 1], port).into();
     let backends = vec![address(one.port), address(two.port)];
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let spreader = Spreader::start(free, backends).await.unwrap();
+    let proxy = ServiceProxy::start(free, backends).await.unwrap();
     let told = tokio::task::spawn_blocking(move || {
         let (target, ca) = (free.to_string(), files.ca());
         let known = [target.as_str(), "--server-name", NAME, "--ca-file", &ca, "--timeout"];
@@ -182,7 +182,7 @@ async fn a_rollout_counts_when_it_is_over() {
         (begun, watching.end())
     });
     let (begun, over) = told.await.unwrap();
-    drop(spreader);
+    drop(proxy);
     let both = |verdict: &str| [Some(verdict.to_owned()), Some(verdict.to_owned())];
     assert_eq!(begun.verdicts(0), both(UNCHANGED), "{begun:?}");
     assert_eq!(over.verdicts(1), both("RESUMES ACROSS ROTATION"), "{over:?}");

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_found_below_its_group() {
+    fn the_path_of_an_object_includes_its_group() {
         let policy = json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
             "metadata": {"name": "x", "namespace": "n"},
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_gets_its_address_and_others_stay() {
+    fn only_our_service_gets_the_address() {
         let other = json!({"kind": "Service", "metadata": {"name": "x"}, "spec": {}});
         let ours = json!({"kind": "Service", "metadata": {"name": names::SERVICE}, "spec": {}});
         let mut objects = [other.clone(), ours];

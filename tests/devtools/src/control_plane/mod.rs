@@ -28,7 +28,7 @@ pub use access::{http_get, send};
 pub use assets::Assets;
 pub use install::{Patches, render};
 pub use launch::{ControlPlane, Options};
-pub use network::{Spreader, can_listen, free_port};
+pub use network::{ServiceProxy, can_listen, free_port};
 pub use pki::{Serving, serving};
 pub use supervise::{Scratch, Supervised};
 pub use webhook::{Webhook, WebhookOptions};

@@ -1,4 +1,4 @@
-//! Loopback addresses: a range of ClusterIPs of our own, free ports, and a spreader that does
+//! Loopback addresses: a range of ClusterIPs of our own, free ports, and a proxy that does
 //! what kube-proxy would.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
@@ -86,14 +86,14 @@ pub fn can_listen(address: SocketAddr) -> Result<(), std::io::Error> {
 }
 
 /// Listens on one address and spreads new connections over several backends, in turn. A backend
-/// that refuses is passed over; when all refuse, so does the spreader, by closing.
+/// that refuses is passed over; when all refuse, so does the proxy, by closing.
 #[derive(Debug)]
-pub struct Spreader {
+pub struct ServiceProxy {
     accepting: JoinHandle<()>,
     backends: Arc<Mutex<Vec<SocketAddr>>>,
 }
 
-impl Spreader {
+impl ServiceProxy {
     /// Starts to listen on `address`; needs a tokio runtime that outlives it.
     pub async fn start(address: SocketAddr, backends: Vec<SocketAddr>) -> Result<Self, Error> {
         let listener = tokio::net::TcpListener::bind(address)
@@ -110,7 +110,7 @@ impl Spreader {
     }
 }
 
-impl Drop for Spreader {
+impl Drop for ServiceProxy {
     fn drop(&mut self) {
         self.accepting.abort();
     }
@@ -176,19 +176,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_are_spread_and_dead_backends_passed_over() {
+    async fn connections_are_distributed_and_dead_backends_skipped() {
         let dead = "127.0.0.1:1".parse().unwrap();
         let front =
             SocketAddr::from(([127, 0, 0, 1], free_port(IpAddr::V4(Ipv4Addr::LOCALHOST)).unwrap()));
-        let spreader =
-            Spreader::start(front, vec![backend(1).await, dead, backend(2).await]).await.unwrap();
+        let proxy = ServiceProxy::start(front, vec![backend(1).await, dead, backend(2).await])
+            .await
+            .unwrap();
         let mut seen = Vec::new();
         for _ in 0..3 {
             let mut stream = tokio::net::TcpStream::connect(front).await.unwrap();
             seen.push(stream.read_u8().await.unwrap());
         }
         assert_eq!(seen, [1, 2, 2]);
-        spreader.set_backends(vec![backend(3).await]);
+        proxy.set_backends(vec![backend(3).await]);
         let mut stream = tokio::net::TcpStream::connect(front).await.unwrap();
         assert_eq!(stream.read_u8().await.unwrap(), 3);
     }

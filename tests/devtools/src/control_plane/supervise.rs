@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_directory_is_private_and_goes_with_its_owner() {
+    fn the_directory_is_private_and_removed_with_its_owner() {
         use std::os::unix::fs::PermissionsExt;
 
         let scratch = Scratch::create().unwrap();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_code_and_the_output_come_through() {
+    fn the_exit_code_and_the_output_are_passed_on() {
         let scratch = Scratch::create().unwrap();
         let mut it = start(&scratch, "echo said; exit 7");
         assert_eq!(it.supervisor.wait().unwrap().code(), Some(7));

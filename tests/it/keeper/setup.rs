@@ -20,13 +20,13 @@ pub const ROLE: &str =
     "/apis/rbac.authorization.k8s.io/v1/namespaces/ca-overlap/roles/ca-overlap-keeper";
 
 /// A cluster with the overlay `keeper`, and the webhook.
-pub struct Scene {
+pub struct Setup {
     pub cluster: Cluster,
     /// Of the webhook.
     arguments: Vec<&'static str>,
 }
 
-impl Scene {
+impl Setup {
     /// `None`: there is no control plane, and that was said.
     pub async fn start(test: &str) -> Option<Self> {
         Self::with(test, "keeper", &[]).await
@@ -45,9 +45,9 @@ impl Scene {
         arguments: &[&'static str],
     ) -> Option<Self> {
         let cluster = Cluster::on(plane, test, overlay).await?;
-        let scene = Self { cluster, arguments: arguments.to_vec() };
-        scene.start_webhook().await;
-        Some(scene)
+        let setup = Self { cluster, arguments: arguments.to_vec() };
+        setup.start_webhook().await;
+        Some(setup)
     }
 
     pub async fn start_webhook(&self) {

@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use devtools::certs::{self, CA, Identity, Spec};
 use devtools::secrets::{Answer, MERGE, Secrets, secret, tls_secret};
 
-/// The name of the Secret in every scene.
+/// The name of the Secret in every setup.
 pub const NAME: &str = "envoy";
 
-pub struct Scene {
+pub struct Setup {
     pub secrets: Secrets,
     cas: BTreeMap<&'static str, Identity>,
 }
 
-impl Scene {
+impl Setup {
     pub fn new(secrets: Secrets) -> Self {
         let mut cas = BTreeMap::new();
         for name in ["CA1", "CA2", "CA3", "CA4", "X"] {

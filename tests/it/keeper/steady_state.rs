@@ -10,7 +10,7 @@ use ca_overlap::names;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::scene::{LEASE, Rotation, Scene, eventually};
+use super::setup::{LEASE, Rotation, Setup, eventually};
 use crate::support::sum;
 use devtools::certs::{self, Identity, bundle};
 use devtools::secrets::{Answer, MERGE, Secrets, secret, tls_secret};
@@ -74,14 +74,14 @@ async fn versions(secrets: &Secrets) -> BTreeMap<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_generator_that_applies_every_second_changes_nothing() {
-    let test = "a_generator_that_applies_every_second_changes_nothing";
+async fn a_generator_that_reapplies_every_second_changes_nothing() {
+    let test = "a_generator_that_reapplies_every_second_changes_nothing";
     let seconds: u32 = std::env::var("CA_OVERLAP_QUIET").map_or(60, |text| text.parse().unwrap());
     let arguments = ["--staged", "--settle", "1h"];
-    let Some(scene) = Scene::with(test, "staged", &arguments).await else { return };
-    let keeper = scene.leading_keeper(&["--settle", "1h"]).await;
-    super::promote::hears_of_the_lease(&scene.cluster.namespace("trial").await).await;
-    let secrets = scene.cluster.namespace(test).await;
+    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
+    let keeper = setup.leading_keeper(&["--settle", "1h"]).await;
+    super::promote::wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let secrets = setup.cluster.namespace(test).await;
     let generators = [
         generator(&secrets, "put", false, "bundle").await,
         generator(&secrets, "apply", true, "bundle").await,
@@ -100,7 +100,7 @@ async fn a_generator_that_applies_every_second_changes_nothing() {
     let before = versions(&secrets).await;
     let asks = async || sum(&keeper.metrics().await, "ca_overlap_keeper_asks_total", &[]);
     let asked = asks().await;
-    let calls = async || sum(&scene.cluster.metrics().await, "ca_overlap_admissions_total", &[]);
+    let calls = async || sum(&setup.cluster.metrics().await, "ca_overlap_admissions_total", &[]);
     let called = calls().await;
 
     let begin = Instant::now();
@@ -134,7 +134,7 @@ async fn a_generator_that_applies_every_second_changes_nothing() {
     let changed: Vec<&String> = after.keys().filter(|key| after[*key] != before[*key]).collect();
     assert_eq!(changed, ["apply"]);
     // And the Lease is all that a keeper writes while nothing is due.
-    let lease = scene.cluster.plane.json("GET", LEASE, &Value::Null).await.unwrap();
+    let lease = setup.cluster.plane.json("GET", LEASE, &Value::Null).await.unwrap();
     assert_eq!(lease["spec"]["holderIdentity"], json!(keeper.identity));
     let stored = secrets.get("put-staged").await.ok();
     let waiting = stored.data(names::PENDING_TLS_CRT).unwrap();

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Spreader stands for kube-proxy: it spreads new connections over its endpoints, learns late that
+// ServiceProxy stands for kube-proxy: it spreads new connections over its endpoints, learns late that
 // one is leaving, and leaves existing connections alone. Where the last endpoint leaves it stays in
 // use, as kube-proxy falls back to terminating endpoints.
-type Spreader struct {
+type ServiceProxy struct {
 	listener net.Listener
 	latency  time.Duration // one way, for data and for the end of a connection
 
@@ -24,13 +24,13 @@ type Spreader struct {
 
 type endpoint struct{ name, address string }
 
-// NewSpreader listens on a free port of the loopback interface.
-func NewSpreader(latency time.Duration) (*Spreader, error) {
+// NewServiceProxy listens on a free port of the loopback interface.
+func NewServiceProxy(latency time.Duration) (*ServiceProxy, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s := &Spreader{
+	s := &ServiceProxy{
 		listener: listener,
 		latency:  latency,
 		serving:  map[string]string{},
@@ -41,17 +41,17 @@ func NewSpreader(latency time.Duration) (*Spreader, error) {
 }
 
 // Address is the Service's ClusterIP and port, so to speak.
-func (s *Spreader) Address() string { return s.listener.Addr().String() }
+func (s *ServiceProxy) Address() string { return s.listener.Addr().String() }
 
 // Add makes an endpoint available to new connections.
-func (s *Spreader) Add(name, address string) {
+func (s *ServiceProxy) Add(name, address string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endpoints = append(s.endpoints, endpoint{name, address})
 }
 
 // Remove takes an endpoint away from new connections after the delay.
-func (s *Spreader) Remove(name string, after time.Duration) {
+func (s *ServiceProxy) Remove(name string, after time.Duration) {
 	time.AfterFunc(after, func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -65,14 +65,14 @@ func (s *Spreader) Remove(name string, after time.Duration) {
 }
 
 // Serving names the endpoint that the client with this address was given.
-func (s *Spreader) Serving(client string) string {
+func (s *ServiceProxy) Serving(client string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.serving[client]
 }
 
 // Close ends everything.
-func (s *Spreader) Close() {
+func (s *ServiceProxy) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
@@ -82,7 +82,7 @@ func (s *Spreader) Close() {
 	}
 }
 
-func (s *Spreader) accept() {
+func (s *ServiceProxy) accept() {
 	for {
 		client, err := s.listener.Accept()
 		if err != nil {
@@ -96,13 +96,13 @@ func (s *Spreader) accept() {
 	}
 }
 
-func (s *Spreader) isClosed() bool {
+func (s *ServiceProxy) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed
 }
 
-func (s *Spreader) connect(client *net.TCPConn) {
+func (s *ServiceProxy) connect(client *net.TCPConn) {
 	s.mu.Lock()
 	if s.closed || len(s.endpoints) == 0 {
 		s.mu.Unlock()
@@ -130,14 +130,14 @@ func (s *Spreader) connect(client *net.TCPConn) {
 	_ = client.Close()
 }
 
-func (s *Spreader) forget(client net.Conn) {
+func (s *ServiceProxy) forget(client net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, client)
 }
 
 // pump copies one direction. An end is passed on as an end, a reset as a reset.
-func (s *Spreader) pump(to, from *net.TCPConn) {
+func (s *ServiceProxy) pump(to, from *net.TCPConn) {
 	var err error
 	if s.latency == 0 {
 		_, err = io.Copy(to, from)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::scene::{Scene, Writers, wait_for};
+use super::setup::{Setup, Writers, wait_for};
 
 /// How many of each: `make rollout-test-full` runs the 20 that docs/reliability.md reports.
 fn rounds() -> usize {
@@ -13,7 +13,7 @@ fn rounds() -> usize {
 }
 
 #[tokio::test]
-async fn rollouts_and_rotations_cost_no_write() {
+async fn rollouts_and_rotations_reject_no_write() {
     let arguments = [
         "--leaf-lifetime=9s",
         "--ca-lifetime=10m",
@@ -21,24 +21,24 @@ async fn rollouts_and_rotations_cost_no_write() {
         "--reconcile-interval=250ms",
         "--drain-delay=3s",
     ];
-    let Some(mut scene) = Scene::start("rollouts", 2, &arguments).await else { return };
-    let writers = Writers::start(&scene.cluster, 3).await;
-    let mut newest = scene.served(&Value::Null).await;
+    let Some(mut setup) = Setup::start("rollouts", 2, &arguments).await else { return };
+    let writers = Writers::start(&setup.cluster, 3).await;
+    let mut newest = setup.served(&Value::Null).await;
     for round in 0..rounds() {
-        for _ in 0..scene.replicas.len() {
-            scene.replace_oldest(&format!("round-{round}")).await;
+        for _ in 0..setup.replicas.len() {
+            setup.replace_oldest(&format!("round-{round}")).await;
         }
-        scene.can_rotate(Duration::from_secs(1)).await;
+        setup.can_rotate(Duration::from_secs(1)).await;
         wait_for("there is room for one more CA", async || {
-            (scene.authorities().await.len() < 4).then_some(())
+            (setup.authorities().await.len() < 4).then_some(())
         })
         .await;
-        scene.force();
-        newest = scene.served(&newest).await;
+        setup.force();
+        newest = setup.served(&newest).await;
         eprintln!("round {}: both replicas replaced, CA rotated", round + 1);
     }
     let written = writers.finish().await;
     eprintln!("{written} writes, none rejected, each bundled");
     assert!(written > 100, "{written} writes are no load");
-    assert!(!scene.has_failed_calls().await);
+    assert!(!setup.has_failed_calls().await);
 }

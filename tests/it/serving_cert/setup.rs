@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::prelude::*;
 use ca_overlap::names;
 use ca_overlap::serving_cert::inject;
-use devtools::control_plane::{Spreader, Webhook};
+use devtools::control_plane::{ServiceProxy, Webhook};
 use jiff::Timestamp;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -27,31 +27,31 @@ const REGISTRATION: &str =
 const KEY: &str = "authorities.json";
 
 /// A cluster whose API server rejects what it cannot ask us about.
-pub struct Scene {
+pub struct Setup {
     pub cluster: Cluster,
     failed_before: f64,
     pub replicas: Vec<Webhook>,
     arguments: Vec<&'static str>,
     leaving: Vec<Webhook>,
-    spreader: Spreader,
+    proxy: ServiceProxy,
 }
 
-impl Scene {
+impl Setup {
     /// `None`: there is no control plane, and that was said.
     pub async fn start(test: &str, replicas: usize, arguments: &[&'static str]) -> Option<Self> {
         let cluster = Cluster::without_webhook(test).await?;
         let failed_before = failed_calls(&cluster).await;
-        let (spreader, replicas) = cluster.replicas(replicas, arguments).await;
-        let scene = Self {
+        let (proxy, replicas) = cluster.replicas(replicas, arguments).await;
+        let setup = Self {
             cluster,
             failed_before,
             replicas,
             arguments: arguments.to_vec(),
             leaving: Vec::new(),
-            spreader,
+            proxy,
         };
-        scene.patch_registration("failurePolicy", &json!("Fail")).await;
-        Some(scene)
+        setup.patch_registration("failurePolicy", &json!("Fail")).await;
+        Some(setup)
     }
 
     /// Several signals, to several replicas: all of them ask for the same rotation.
@@ -100,12 +100,12 @@ impl Scene {
         self.replicas.push(new);
         let mut backends: Vec<_> = self.replicas.iter().map(Webhook::listen).collect();
         backends.push(old.listen());
-        self.spreader.set_backends(backends.clone());
+        self.proxy.set_backends(backends.clone());
         old.process().signal("TERM");
         // What kube-proxy needs on a quiet node; the drain delay of these tests is longer.
         tokio::time::sleep(Duration::from_secs(1)).await;
         backends.pop();
-        self.spreader.set_backends(backends);
+        self.proxy.set_backends(backends);
         // It drains for as long as the API server keeps a connection to it: up to 90 s.
         self.leaving.push(old);
         for old in &mut self.leaving {
@@ -173,7 +173,7 @@ impl Scene {
         self.cluster.plane.json("POST", RBAC, binding).await.unwrap();
     }
 
-    /// Whether the API server has counted a call to us that failed, since the scene began.
+    /// Whether the API server has counted a call to us that failed, since the setup began.
     pub async fn has_failed_calls(&self) -> bool {
         failed_calls(&self.cluster).await > self.failed_before
     }

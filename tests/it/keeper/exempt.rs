@@ -3,16 +3,16 @@
 use ca_overlap::names;
 use serde_json::{Value, json};
 
-use super::scene::{Rotation, Scene};
+use super::setup::{Rotation, Setup};
 use devtools::certs;
 use devtools::secrets::{MERGE, tls_secret};
 
 #[tokio::test]
-async fn where_the_webhook_leaves_data_alone_nothing_is_asked() {
-    let test = "where_the_webhook_leaves_data_alone_nothing_is_asked";
-    let Some(scene) = Scene::start(test).await else { return };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+async fn the_keeper_asks_nothing_of_exempt_secrets() {
+    let test = "the_keeper_asks_nothing_of_exempt_secrets";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     // Each becomes one of those whose data is left alone while it carries something.
     let changes = [
         json!({"data": {"old-ca.crt": ""}}),
@@ -40,23 +40,23 @@ async fn where_the_webhook_leaves_data_alone_nothing_is_asked() {
     for result in ["refused", "not_seen", "failed"] {
         assert!(keeper.asks("retire", result).await < 1.0, "{result}");
     }
-    assert!(scene.events(&control, "AskFailed").await.is_empty());
+    assert!(setup.events(&control, "AskFailed").await.is_empty());
 }
 
 #[tokio::test]
-async fn what_another_write_ends_is_said_too() {
-    let test = "what_another_write_ends_is_said_too";
-    let Some(scene) = Scene::start(test).await else { return };
-    let keeper = scene.leading_keeper(&[]).await;
-    let secrets = scene.cluster.namespace(test).await;
+async fn an_overlap_that_another_write_ends_is_reported() {
+    let test = "an_overlap_that_another_write_ends_is_reported";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
     let mut rotation = Rotation::begin(&secrets, "envoy", json!({})).await;
     let mode = json!({"metadata": {"labels": {names::MODE: "bundle"}}});
     secrets.patch("envoy", MERGE, "", &mode).await.ok();
     rotation.rotate().await;
-    scene.event(&rotation, "Overlapping").await;
+    setup.event(&rotation, "Overlapping").await;
     rotation.rotate().await;
     let first = devtools::certs::sha256(&rotation.generation[0].der);
-    let event = scene.event(&rotation, "Retired").await;
+    let event = setup.event(&rotation, "Retired").await;
     let note = event["note"].as_str().unwrap();
     assert!(note.contains(&first) && note.contains("later rotation"), "{note}");
     assert!(keeper.asks("retire", "done").await < 1.0, "nobody has asked");
@@ -68,8 +68,8 @@ async fn what_another_write_ends_is_said_too() {
     let marker = json!({"metadata": {"annotations": {names::DISTRUST: ca.sha256()}}});
     secrets.patch("envoy", MERGE, "", &marker).await.ok();
     // The keeper has seen it when it says so.
-    scene.event(&rotation, "Distrusted").await;
-    let retired: Vec<Value> = scene.events(&rotation, "Retired").await;
+    setup.event(&rotation, "Distrusted").await;
+    let retired: Vec<Value> = setup.events(&rotation, "Retired").await;
     let second = second.sha256();
     assert!(!retired.iter().any(|event| event["note"].to_string().contains(&second)));
 }

@@ -6,4 +6,4 @@ mod damage;
 mod files;
 mod load;
 mod rollouts;
-mod scene;
+mod setup;

@@ -4,7 +4,7 @@
 use base64::prelude::*;
 use serde_json::json;
 
-use super::scene::{NAME, Scene};
+use super::setup::{NAME, Setup};
 use crate::support::{Cluster, sum};
 use devtools::secrets::MERGE;
 
@@ -25,31 +25,31 @@ async fn failures(cluster: &Cluster) -> String {
 
 /// The API server tries a patch on its cached copy first, and where that copy is old asks the webhook
 /// once more (`GuaranteedUpdate`). A read of at least the stored version waits until the cache has it.
-async fn fresh_in_the_cache(scene: &Scene) {
-    let stored = scene.secrets.get(NAME).await.ok();
+async fn fresh_in_the_cache(setup: &Setup) {
+    let stored = setup.secrets.get(NAME).await.ok();
     let query = format!("resourceVersion={}", stored.resource_version());
-    scene.secrets.request("GET", NAME, &query, None, Vec::new()).await.ok();
+    setup.secrets.request("GET", NAME, &query, None, Vec::new()).await.ok();
 }
 
 #[tokio::test]
-async fn only_writes_that_concern_us_cost_a_call() {
+async fn the_api_server_calls_only_for_relevant_changes() {
     let Some(cluster) = Cluster::start("quiet", &[]).await else { return };
     let failed_before = failures(&cluster).await;
-    let scene = Scene::new(cluster.namespace("quiet").await);
-    scene.create("CA1", None).await;
+    let setup = Setup::new(cluster.namespace("quiet").await);
+    setup.create("CA1", None).await;
     let label = |value: &str| json!({"metadata": {"labels": {"app": value}}});
     let other_key = json!({"data": {"other": BASE64_STANDARD.encode("x")}});
-    let stored = scene.secrets.get(NAME).await.ok();
+    let stored = setup.secrets.get(NAME).await.ok();
     let before = calls(&cluster).await;
     for patch in
         [label("a"), label("b"), other_key, json!({"metadata": {"annotations": {"n": "1"}}})]
     {
-        scene.secrets.patch(NAME, MERGE, "", &patch).await.ok();
+        setup.secrets.patch(NAME, MERGE, "", &patch).await.ok();
     }
-    scene.put_ca_only(&stored.pem("ca.crt")).await;
+    setup.put_ca_only(&stored.pem("ca.crt")).await;
     assert_eq!(calls(&cluster).await, before, "none of these concerns us");
     let mut expected = before;
-    let ca2 = BASE64_STANDARD.encode(scene.pem("CA2"));
+    let ca2 = BASE64_STANDARD.encode(setup.pem("CA2"));
     for (patch, why) in [
         (json!({"data": {"ca.crt": ca2}}), "ca.crt changed"),
         (json!({"metadata": {"annotations": {"ca-overlap.dev/keep": "2"}}}), "a setting came"),
@@ -57,8 +57,8 @@ async fn only_writes_that_concern_us_cost_a_call() {
         (json!({"metadata": {"labels": {"ca-overlap.dev/phase": null}}}), "our state was touched"),
         (json!({"data": {"ca.crt": null}}), "ca.crt went"),
     ] {
-        fresh_in_the_cache(&scene).await;
-        scene.secrets.patch(NAME, MERGE, "", &patch).await.ok();
+        fresh_in_the_cache(&setup).await;
+        setup.secrets.patch(NAME, MERGE, "", &patch).await.ok();
         expected += 1;
         assert_eq!(calls(&cluster).await, expected, "{why}");
     }

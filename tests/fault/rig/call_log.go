@@ -18,37 +18,37 @@ type Entry struct {
 	Client string // address of the failed call's connection, where it had one
 }
 
-// Book has every call of a scenario.
-type Book struct {
+// CallLog has every call of a scenario.
+type CallLog struct {
 	mu      sync.Mutex
 	entries []Entry
 }
 
 // Add books a call.
-func (b *Book) Add(entry Entry) {
+func (b *CallLog) Add(entry Entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.entries = append(b.entries, entry)
 }
 
 // Calls is how many there were.
-func (b *Book) Calls() int {
+func (b *CallLog) Calls() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.entries)
 }
 
 // Failures are the calls that failed.
-func (b *Book) Failures() []Entry {
+func (b *CallLog) Failures() []Entry {
 	return b.where(func(entry Entry) bool { return entry.Kind != "" })
 }
 
 // Between are the calls that began in this time.
-func (b *Book) Between(from, to time.Time) []Entry {
+func (b *CallLog) Between(from, to time.Time) []Entry {
 	return b.where(func(e Entry) bool { return !e.Start.Before(from) && e.Start.Before(to) })
 }
 
-func (b *Book) where(wanted func(Entry) bool) []Entry {
+func (b *CallLog) where(wanted func(Entry) bool) []Entry {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var found []Entry

@@ -4,34 +4,34 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::scene::{Scene, Writers, wait_for};
+use super::setup::{Setup, Writers, wait_for};
 use crate::support::sum;
 
 #[tokio::test]
-async fn forced_rotations_and_renewals_cost_no_write() {
+async fn forced_rotations_and_renewals_reject_no_write() {
     let arguments = [
         "--leaf-lifetime=9s",
         "--ca-lifetime=10m",
         "--trust-settle=1s",
         "--reconcile-interval=250ms",
     ];
-    let Some(mut scene) = Scene::start("load", 2, &arguments).await else { return };
-    let writers = Writers::start(&scene.cluster, 3).await;
-    let mut newest = scene.served(&Value::Null).await;
-    scene.can_rotate(Duration::from_secs(1)).await;
+    let Some(mut setup) = Setup::start("load", 2, &arguments).await else { return };
+    let writers = Writers::start(&setup.cluster, 3).await;
+    let mut newest = setup.served(&Value::Null).await;
+    setup.can_rotate(Duration::from_secs(1)).await;
     for rotation in 1..=3 {
-        scene.force();
-        newest = scene.served(&newest).await;
-        let cas = scene.authorities().await.len();
+        setup.force();
+        newest = setup.served(&newest).await;
+        let cas = setup.authorities().await.len();
         assert!(cas <= 1 + rotation, "{cas} CAs after {rotation} rotations");
     }
     wait_for("the old CAs are dropped", async || {
-        let left = scene.authorities().await;
-        let gone = left.len() == 1 && scene.ca_bundle().await.len() == 1;
+        let left = setup.authorities().await;
+        let gone = left.len() == 1 && setup.ca_bundle().await.len() == 1;
         gone.then(|| assert_eq!(left[0]["certificate"], newest["certificate"]))
     })
     .await;
-    for replica in &scene.replicas {
+    for replica in &setup.replicas {
         let metrics = replica.metrics().await.unwrap();
         let family = "ca_overlap_serving_certificate_refreshes_total";
         let renewals = sum(&metrics, family, &["ok"]);
@@ -41,5 +41,5 @@ async fn forced_rotations_and_renewals_cost_no_write() {
     }
     let written = writers.finish().await;
     assert!(written > 100, "{written} writes are no load");
-    assert!(!scene.has_failed_calls().await);
+    assert!(!setup.has_failed_calls().await);
 }

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::scene::wait_for;
+use super::setup::wait_for;
 use crate::rig::{Client, within};
 use devtools::certs::{self, Identity};
 

@@ -6,7 +6,7 @@ use base64::prelude::*;
 use ca_overlap::names;
 use serde_json::{Value, json};
 
-use super::scene::{SECRET, Scene, Writer, Writers, wait_for};
+use super::setup::{SECRET, Setup, Writer, Writers, wait_for};
 use devtools::certs;
 
 const ARGUMENTS: [&str; 4] = [
@@ -17,20 +17,20 @@ const ARGUMENTS: [&str; 4] = [
 ];
 
 #[tokio::test]
-async fn a_damaged_secret_is_healed_and_costs_no_write() {
-    let Some(mut scene) = Scene::start("damaged", 2, &ARGUMENTS).await else { return };
-    scene.can_rotate(Duration::from_millis(500)).await;
-    let first = scene.authorities().await[0].clone();
-    scene.force();
-    scene.served(&first).await;
-    let good = scene.authorities().await;
+async fn a_damaged_ca_secret_is_restored_and_rejects_no_write() {
+    let Some(mut setup) = Setup::start("damaged", 2, &ARGUMENTS).await else { return };
+    setup.can_rotate(Duration::from_millis(500)).await;
+    let first = setup.authorities().await[0].clone();
+    setup.force();
+    setup.served(&first).await;
+    let good = setup.authorities().await;
     assert_eq!(good.len(), 2);
-    let bundle = scene.ca_bundle().await;
+    let bundle = setup.ca_bundle().await;
     let text = serde_json::to_string(&good).unwrap();
     let mut wrong_key = good.clone();
     wrong_key[1]["key"] = good[0]["key"].clone();
 
-    let writers = Writers::start(&scene.cluster, 2).await;
+    let writers = Writers::start(&setup.cluster, 2).await;
     for damage in [
         "garbage",
         "",
@@ -39,18 +39,18 @@ async fn a_damaged_secret_is_healed_and_costs_no_write() {
         &serde_json::to_string(&wrong_key).unwrap(),
         &serde_json::to_string(&good[..1]).unwrap(),
     ] {
-        scene.corrupt(damage).await;
+        setup.corrupt(damage).await;
         wait_for("the Secret is healed", async || {
-            (scene.authorities().await == good).then_some(())
+            (setup.authorities().await == good).then_some(())
         })
         .await;
     }
     // Deleted: said, and served on; filled again once the manifests are applied.
-    let logs: Vec<_> = scene.replicas.iter().map(|replica| replica.log_text().len()).collect();
-    scene.cluster.plane.json("DELETE", SECRET, &Value::Null).await.unwrap();
+    let logs: Vec<_> = setup.replicas.iter().map(|replica| replica.log_text().len()).collect();
+    setup.cluster.plane.json("DELETE", SECRET, &Value::Null).await.unwrap();
     wait_for("the replicas say so", async || {
         // The whole of the log: reviews push the line out of its tail.
-        let mut since = scene.replicas.iter().zip(&logs);
+        let mut since = setup.replicas.iter().zip(&logs);
         since.all(|(r, from)| r.log_text()[*from..].contains("does not exist")).then_some(())
     })
     .await;
@@ -60,34 +60,34 @@ async fn a_damaged_secret_is_healed_and_costs_no_write() {
         "metadata": {"name": names::CA_SECRET, "namespace": names::NAMESPACE},
     });
     let secrets = format!("/api/v1/namespaces/{}/secrets", names::NAMESPACE);
-    scene.cluster.plane.json("POST", &secrets, &empty).await.unwrap();
-    wait_for("the Secret is filled", async || (scene.authorities().await == good).then_some(()))
+    setup.cluster.plane.json("POST", &secrets, &empty).await.unwrap();
+    wait_for("the Secret is filled", async || (setup.authorities().await == good).then_some(()))
         .await;
     assert!(writers.finish().await > 20);
-    assert_eq!(scene.ca_bundle().await, bundle);
-    assert!(!scene.has_failed_calls().await);
+    assert_eq!(setup.ca_bundle().await, bundle);
+    assert!(!setup.has_failed_calls().await);
 }
 
 /// Also the negative control of all tests here: a call that fails is seen.
 #[tokio::test]
-async fn a_strangers_bundle_makes_writes_fail_until_it_is_healed() {
-    let Some(scene) = Scene::start("stranger", 2, &ARGUMENTS).await else { return };
-    let good = scene.ca_bundle().await;
-    let mut writer = Writer::new(scene.cluster.namespace("stranger").await).await;
+async fn a_foreign_ca_bundle_makes_writes_fail_until_it_is_restored() {
+    let Some(setup) = Setup::start("stranger", 2, &ARGUMENTS).await else { return };
+    let good = setup.ca_bundle().await;
+    let mut writer = Writer::new(setup.cluster.namespace("stranger").await).await;
     writer.write().await.unwrap();
-    let rights = scene.revoke_rights().await;
+    let rights = setup.revoke_rights().await;
     let stranger = json!(BASE64_STANDARD.encode(certs::ca_named("stranger").pem));
     // Until the rights are really gone it may be healed.
     let error = wait_for("a write fails", async || {
-        scene.patch_registration("clientConfig/caBundle", &stranger).await;
+        setup.patch_registration("clientConfig/caBundle", &stranger).await;
         writer.write().await.err()
     })
     .await;
     assert!(error.contains("failed calling webhook"), "{error}");
-    assert!(scene.has_failed_calls().await, "the API server counts it");
+    assert!(setup.has_failed_calls().await, "the API server counts it");
 
-    scene.restore_rights(&rights).await;
-    wait_for("it is healed", async || (scene.ca_bundle().await == good).then_some(())).await;
+    setup.restore_rights(&rights).await;
+    wait_for("it is healed", async || (setup.ca_bundle().await == good).then_some(())).await;
     wait_for("writes pass", async || writer.write().await.ok()).await;
     for _ in 0..10 {
         writer.write().await.unwrap();
