@@ -5,15 +5,15 @@ use std::sync::LazyLock;
 use ca_overlap::admission::respond::Installation;
 use ca_overlap::admission::review::ReadReviewError;
 use ca_overlap::admission::{handler, respond, review};
-use ca_overlap::overlap::policy::Defaults;
-use ca_overlap::overlap::staged::Keeper;
+use ca_overlap::overlap::settings::Defaults;
+use ca_overlap::overlap::staged::KeeperHealth;
 use jiff::Timestamp;
 
 /// What the handler does with a body, without the clock, the metrics and the log line.
 #[inline(never)]
 pub(crate) fn admit(body: &[u8]) -> Result<Vec<u8>, ReadReviewError> {
     let request = review::read(body)?;
-    let answer = respond::respond(&request, &INSTALLATION, Keeper::Absent, NOW);
+    let answer = respond::respond(&request, &INSTALLATION, KeeperHealth::Absent, NOW);
     Ok(handler::render(&request.uid, &answer))
 }
 

@@ -6,7 +6,7 @@
 use strum::{IntoStaticStr, VariantNames};
 
 use super::review::{Request, Secret};
-use crate::overlap::leave::{Marks, is_token};
+use crate::overlap::exempt::{KeysAndLabels, is_token};
 
 /// Why a request is answered without any change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
@@ -48,7 +48,7 @@ pub fn skip(request: &Request<'_>, own_namespace: &str) -> Option<Skip> {
     None
 }
 
-impl Marks for Secret<'_> {
+impl KeysAndLabels for Secret<'_> {
     fn has_key(&self, key: &str) -> bool {
         self.has_key(key)
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-use crate::overlap::staged::Keeper;
+use crate::overlap::staged::KeeperHealth;
 
 /// What is known of the keeper's Lease. Whoever watches it publishes this; no request waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +24,12 @@ impl Heartbeat {
     }
 
     /// What that means at `now`.
-    pub fn keeper(self, now: Instant) -> Keeper {
+    pub fn keeper(self, now: Instant) -> KeeperHealth {
         match self {
-            Self::Ignored => Keeper::Absent,
-            Self::Awaited(until) if now < until => Keeper::Unknown,
-            Self::Until(until) if now < until => Keeper::Alive,
-            Self::Awaited(_) | Self::Until(_) => Keeper::Lost,
+            Self::Ignored => KeeperHealth::Absent,
+            Self::Awaited(until) if now < until => KeeperHealth::Unknown,
+            Self::Until(until) if now < until => KeeperHealth::Alive,
+            Self::Awaited(_) | Self::Until(_) => KeeperHealth::Lost,
         }
     }
 }
@@ -45,11 +45,11 @@ mod tests {
         let now = Instant::now();
         let (before, after) = (now, now + Duration::from_secs(1));
         for (heartbeat, at, expected) in [
-            (Heartbeat::Ignored, after, Keeper::Absent),
-            (Heartbeat::Awaited(after), before, Keeper::Unknown),
-            (Heartbeat::Awaited(after), after, Keeper::Lost),
-            (Heartbeat::Until(after), before, Keeper::Alive),
-            (Heartbeat::Until(after), after, Keeper::Lost),
+            (Heartbeat::Ignored, after, KeeperHealth::Absent),
+            (Heartbeat::Awaited(after), before, KeeperHealth::Unknown),
+            (Heartbeat::Awaited(after), after, KeeperHealth::Lost),
+            (Heartbeat::Until(after), before, KeeperHealth::Alive),
+            (Heartbeat::Until(after), after, KeeperHealth::Lost),
         ] {
             assert_eq!(heartbeat.keeper(at), expected);
         }

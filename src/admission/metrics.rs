@@ -12,7 +12,7 @@ use super::respond::{Answer, Verdict};
 use crate::metrics::Counters;
 use crate::overlap::Warning;
 use crate::overlap::ask::Ask;
-use crate::overlap::staged::Change;
+use crate::overlap::staged::StageChange;
 
 /// Counts what the admission endpoint decides. Clones count together; the default is in no
 /// registry.
@@ -90,7 +90,7 @@ impl Default for AdmissionMetrics {
             carried: Counter::default(),
             warnings: Counters::new("reason", Warning::VARIANTS),
             asks: Counters::new("ask", Ask::VARIANTS),
-            stages: Counters::new("change", Change::VARIANTS),
+            stages: Counters::new("change", StageChange::VARIANTS),
             requests_refused: Counters::new("code", Refusal::VARIANTS),
         }
     }
@@ -122,7 +122,7 @@ mod tests {
             appended: 2,
             cut: 0,
             asked: Some(Ask::Retire.name()),
-            staged: Some(Change::Begun.into()),
+            staged: Some(StageChange::Begun.into()),
         };
         metrics.answered(&answer, Duration::from_millis(3));
         metrics.refused(&Refusal::TooLarge(1));

@@ -15,10 +15,10 @@ use super::values::Values;
 pub use super::verdict::Verdict;
 use crate::names;
 use crate::overlap::ask::Ask;
-use crate::overlap::leave::{self, LeaveData};
-use crate::overlap::policy::{Defaults, Mode, Raw, Settings};
+use crate::overlap::exempt::{self, Exemption};
 use crate::overlap::record::Record;
-use crate::overlap::staged::{Change, Keeper, Stage, Staging};
+use crate::overlap::settings::{Defaults, Mode, RawSettings, Settings};
+use crate::overlap::staged::{KeeperHealth, Stage, StageChange, StagedWrite};
 use crate::overlap::warning::push_once;
 use crate::overlap::workload;
 use crate::overlap::{Case, Contents, RecordAfter, Warning, Write};
@@ -77,7 +77,7 @@ pub struct Answer {
 pub fn respond(
     request: &Request<'_>,
     installation: &Installation,
-    keeper: Keeper,
+    keeper: KeeperHealth,
     now: Timestamp,
 ) -> Answer {
     let skip = guard::skip(request, &installation.own_namespace);
@@ -157,13 +157,13 @@ struct Update<'a> {
     asked: Asked,
     /// It becomes immutable while a pair waits.
     closes_stage: bool,
-    keeper: Keeper,
+    keeper: KeeperHealth,
     keeper_user: &'a str,
 }
 
 /// What an update came to, before it is said.
 struct Outcome<'a> {
-    left: Option<LeaveData>,
+    left: Option<Exemption>,
     ask: Option<&'a Ask>,
     plan: Plan<'a>,
     patch: Option<Patch>,
@@ -214,8 +214,9 @@ impl Update<'_> {
     fn said(&self, record: Option<&Record>, outcome: Outcome<'_>) -> Answer {
         let Outcome { left, ask, plan, patch, mut warnings } = outcome;
         let decision = plan.decision;
-        let asked = ask
-            .filter(|ask| plan.change == Some(Change::Promoted) || !matches!(ask, Ask::Promote(_)));
+        let asked = ask.filter(|ask| {
+            plan.change == Some(StageChange::Promoted) || !matches!(ask, Ask::Promote(_))
+        });
         if asked.is_none() && self.asked.ask().is_some() {
             warnings.push(Warning::AskRefused);
         }
@@ -249,12 +250,12 @@ impl Update<'_> {
     }
 
     /// Why data is left alone; nobody asks of values that are not read.
-    fn left(&self, settings: &Settings, incoming: Option<Contents<'_>>) -> Option<LeaveData> {
+    fn left(&self, settings: &Settings, incoming: Option<Contents<'_>>) -> Option<Exemption> {
         if self.closes_stage {
-            return Some(LeaveData::Off);
+            return Some(Exemption::Off);
         }
         let Contents { ca_crt, tls_crt } = incoming?;
-        leave::leave_data(self.object, settings, ca_crt, tls_crt)
+        exempt::exemption(self.object, settings, ca_crt, tls_crt)
     }
 
     /// What there is to say before anything is decided.
@@ -265,11 +266,11 @@ impl Update<'_> {
             warnings.push(Warning::RecordUnreadable);
         }
         let wants_stage = settings.mode == Mode::Staged && self.object.ca_crt().is_some();
-        if wants_stage && self.keeper == Keeper::Absent {
+        if wants_stage && self.keeper == KeeperHealth::Absent {
             warnings.push(Warning::StagedUnavailable);
         }
         let restart = self.setting(names::RESTART);
-        if restart.is_some_and(|text| workload::list(text).1 > 0) {
+        if restart.is_some_and(|text| workload::parse_list(text).1 > 0) {
             warnings.push(Warning::RestartUnreadable);
         }
         if self.loses_a_setting() {
@@ -284,8 +285,8 @@ impl Update<'_> {
         write: &Write<'b>,
         ask: Option<&Ask>,
         installation: &Installation,
-    ) -> Staging<'b> {
-        Staging {
+    ) -> StagedWrite<'b> {
+        StagedWrite {
             write: *write,
             room: (MAX_DATA + pairs.incoming_size()).saturating_sub(self.object.data_size()),
             served: pairs.served(),
@@ -293,7 +294,7 @@ impl Update<'_> {
             written: pairs.written(),
             stage: self.old.annotation(names::STAGED).map(|text| Stage::parse(text).ok()),
             is_wanted: write.settings.mode == Mode::Staged && write.may_change_data,
-            is_wholesale: self.is_wholesale,
+            is_fresh_object: self.is_wholesale,
             keeper: self.keeper,
             settle: installation.settle,
             promote: match ask {
@@ -385,9 +386,9 @@ impl Update<'_> {
     }
 
     /// The settings as they will stand on the Secret.
-    fn raw_settings(&self) -> Raw<'_> {
+    fn raw_settings(&self) -> RawSettings<'_> {
         let (new, old) = (self.object.label(names::MODE), self.old.label(names::MODE));
-        Raw {
+        RawSettings {
             mode: self.restored(names::MODE, new, old).or(new),
             keep: self.setting(names::KEEP),
             window: self.setting(names::WINDOW),

@@ -15,7 +15,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::names;
-use crate::overlap::leave;
+use crate::overlap::exempt;
 use crate::x509::pem::decoded_len;
 
 /// Why a body is not a review. Says nothing of its content, as `serde`'s errors would.
@@ -234,7 +234,7 @@ impl<'a> Secret<'a> {
         self.data.as_ref()?.tls_crt.as_deref()
     }
 
-    /// Whether there is a value under `key`; true for [`leave::WATCHED_KEYS`], `ca.crt` and
+    /// Whether there is a value under `key`; true for [`exempt::WATCHED_KEYS`], `ca.crt` and
     /// `tls.crt` alone.
     pub fn has_key(&self, key: &str) -> bool {
         let Some(data) = &self.data else { return false };
@@ -278,7 +278,7 @@ struct Labels<'a>(Strings<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Labels<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Strings::deserialize(deserializer, |key| is_ours(key) || leave::is_watched_label(key))
+        Strings::deserialize(deserializer, |key| is_ours(key) || exempt::is_watched_label(key))
             .map(Self)
     }
 }
@@ -357,7 +357,7 @@ impl<'de> Visitor<'de> for DataVisitor {
                 names::CA_CRT => data.ca_crt = Some(base64_value(&mut map, &mut data.size)?),
                 names::TLS_CRT => data.tls_crt = Some(base64_value(&mut map, &mut data.size)?),
                 other => {
-                    let watched = leave::WATCHED_KEYS.into_iter().find(|key| *key == other);
+                    let watched = exempt::WATCHED_KEYS.into_iter().find(|key| *key == other);
                     data.watched.extend(watched);
                     let value = map.next_value::<&RawValue>()?.get();
                     data.size += decoded_len(value.trim_matches('"'));

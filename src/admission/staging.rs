@@ -4,8 +4,10 @@ use super::patch::PatchBuilder;
 use super::review::Secret;
 use super::review::pairs::Pairs;
 use crate::names;
-use crate::overlap::policy::{Mode, Settings};
-use crate::overlap::staged::{self, Change, Keeper, Outcome, Pair, Stage, Staging};
+use crate::overlap::settings::{Mode, Settings};
+use crate::overlap::staged::{
+    self, KeeperHealth, Stage, StageChange, StagedDecision, StagedWrite, TlsPair,
+};
 use crate::overlap::{self, Decision, Warning, Write};
 
 /// Whether a pair waits in this Secret, or is said to.
@@ -19,9 +21,9 @@ pub(super) fn concerns(
     object: &Secret<'_>,
     old: &Secret<'_>,
     settings: &Settings,
-    keeper: Keeper,
+    keeper: KeeperHealth,
 ) -> bool {
-    let may_begin = keeper != Keeper::Absent
+    let may_begin = keeper != KeeperHealth::Absent
         && settings.mode == Mode::Staged
         && object.ca_crt() != old.ca_crt();
     may_begin || is_marked(old) || is_marked(object)
@@ -44,10 +46,10 @@ pub(super) fn obstacle(
 /// What is to be stored, as a patch makes it.
 pub(super) struct Plan<'a> {
     pub(super) decision: Decision,
-    pub(super) change: Option<Change>,
-    served: Pair<'a>,
-    pub(super) waiting: Option<(Pair<'a>, Stage)>,
-    staging: Option<(&'a Pairs<'a>, Staging<'a>)>,
+    pub(super) change: Option<StageChange>,
+    served: TlsPair<'a>,
+    pub(super) waiting: Option<(TlsPair<'a>, Stage)>,
+    staging: Option<(&'a Pairs<'a>, StagedWrite<'a>)>,
 }
 
 impl<'a> Plan<'a> {
@@ -56,14 +58,14 @@ impl<'a> Plan<'a> {
         Self {
             decision: overlap::decide(write),
             change: None,
-            served: Pair::default(),
+            served: TlsPair::default(),
             waiting: None,
             staging: None,
         }
     }
 
-    pub(super) fn staged(pairs: &'a Pairs<'a>, staging: Staging<'a>) -> Self {
-        let Outcome { decision, served, waiting, change } = staged::decide(&staging);
+    pub(super) fn staged(pairs: &'a Pairs<'a>, staging: StagedWrite<'a>) -> Self {
+        let StagedDecision { decision, served, waiting, change } = staged::decide(&staging);
         Self { decision, change, served, waiting, staging: Some((pairs, staging)) }
     }
 
@@ -71,14 +73,14 @@ impl<'a> Plan<'a> {
     pub(super) fn again(self, write: &Write<'a>) -> Self {
         let Some((pairs, staging)) = self.staging else { return Self::unstaged(write) };
         let is_wanted = staging.is_wanted && write.may_change_data;
-        Self::staged(pairs, Staging { write: *write, is_wanted, ..staging })
+        Self::staged(pairs, StagedWrite { write: *write, is_wanted, ..staging })
     }
 
     /// Decided again, with nothing waiting: its annotation has no room.
     pub(super) fn unheld(self) -> Self {
         let Self { staging, .. } = self;
         let Some((pairs, staging)) = staging else { return Self { staging, ..self } };
-        Self::staged(pairs, Staging { obstacle: Some(Warning::AnnotationsFull), ..staging })
+        Self::staged(pairs, StagedWrite { obstacle: Some(Warning::AnnotationsFull), ..staging })
     }
 
     /// The annotation; word for word the stored one where nothing has changed.

@@ -4,7 +4,7 @@ use strum::{IntoStaticStr, VariantNames};
 
 use super::guard::Skip;
 use crate::overlap::Case;
-use crate::overlap::leave::LeaveData;
+use crate::overlap::exempt::Exemption;
 
 /// What was decided about one request, as metrics, audit annotations and logs call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
@@ -14,7 +14,7 @@ pub enum Verdict {
     Decided(Case),
     /// `ca.crt` changes and its data is left alone.
     #[strum(transparent)]
-    Left(LeaveData),
+    Left(Exemption),
     /// No business of ours.
     #[strum(transparent)]
     Skipped(Skip),
@@ -28,6 +28,6 @@ impl Verdict {
 
     /// Every name, for metrics that exist from the start.
     pub fn names() -> Vec<&'static str> {
-        [Case::VARIANTS, LeaveData::VARIANTS, Skip::VARIANTS].concat()
+        [Case::VARIANTS, Exemption::VARIANTS, Skip::VARIANTS].concat()
     }
 }

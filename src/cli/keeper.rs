@@ -146,7 +146,7 @@ mod tests {
 
     use super::super::{Cli, Command};
     use super::*;
-    use crate::overlap::policy::Defaults;
+    use crate::overlap::settings::Defaults;
 
     fn config(flags: &[&str]) -> Result<Config, String> {
         let line = [&["ca-overlap", "keeper"], flags].concat();

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::overlap::policy::{Defaults, Keep, Mode, Window};
+use crate::overlap::settings::{Defaults, Keep, Mode, Window};
 
 /// What counts for Secrets that do not say it themselves.
 #[derive(Clone, Copy, Debug, Args)]

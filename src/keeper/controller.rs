@@ -33,7 +33,7 @@ use crate::kubernetes::call::CallError;
 use crate::kubernetes::explain::{For, explain_watch};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
-use crate::overlap::choice::pause;
+use crate::overlap::action::pause;
 use crate::overlap::outlook::{self, Problem};
 use crate::overlap::restart;
 
@@ -306,7 +306,9 @@ impl Controller {
         let is_just_due = due_since(&outlook, now).is_some_and(|at| restart::age(at, now) < SLACK);
         if is_just_due && !self.retries.is_waiting(&key) {
             self.looks.add(&key, Instant::now() + SLACK);
-        } else if outlook.due.is_some() || restart::wanted(&secret.view(), &outlook).is_some() {
+        } else if outlook.due.is_some()
+            || restart::pending_restart(&secret.view(), &outlook).is_some()
+        {
             self.schedule(&key);
         }
     }

@@ -15,9 +15,9 @@ use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::{MAX_REPAIRED, Repair, Repaired};
-use crate::overlap::outlook::{Rules, View, may_change_data, settings};
-use crate::overlap::policy::Settings;
+use crate::overlap::outlook::{PublicSecret, Rules, may_change_data, settings};
 use crate::overlap::record::{Entry, Record};
+use crate::overlap::settings::Settings;
 use crate::overlap::write::carried_entries;
 use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, RecordAfter, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
@@ -163,7 +163,7 @@ impl Remembered {
     /// or because nothing says any more that it is carried.
     fn lost_certificates(
         &self,
-        view: &View<'_>,
+        view: &PublicSecret<'_>,
         settings: &Settings,
         now: Timestamp,
     ) -> Vec<Repaired> {
@@ -197,7 +197,7 @@ impl Remembered {
     /// The `ca.crt` and the record that the webhook would have stored.
     fn decided(
         &self,
-        view: &View<'_>,
+        view: &PublicSecret<'_>,
         ca_crt: &[u8],
         record: Option<&Record>,
         settings: &Settings,
@@ -227,13 +227,13 @@ impl Remembered {
 
 /// What counts for a Secret once the plan's settings are back, and whether the webhook would change
 /// its data then.
-fn restored(view: &View<'_>, plan: &Plan, rules: &Rules) -> (Settings, bool) {
+fn restored(view: &PublicSecret<'_>, plan: &Plan, rules: &Rules) -> (Settings, bool) {
     let mut labels = view.labels.clone();
     labels.extend(plan.mode.clone().map(|mode| (names::MODE.to_owned(), mode)));
     let mut annotations = view.annotations.clone();
     let added = plan.annotations.iter();
     annotations.extend(added.map(|(key, value)| ((*key).to_owned(), value.clone())));
-    let view = View { labels: &labels, annotations: &annotations, ..*view };
+    let view = PublicSecret { labels: &labels, annotations: &annotations, ..*view };
     let settings = settings(&view, rules);
     let may_change_data = may_change_data(&view, &settings);
     (settings, may_change_data)

@@ -16,10 +16,10 @@ use crate::keeper::metrics::{AskKind, AskResult};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
+use crate::overlap::action::{Action, is_group_ready, next_action};
 use crate::overlap::ask::Ask;
-use crate::overlap::choice::{Choice, choose, is_group_ready};
-use crate::overlap::outlook::{self, Due, Outlook, Rules, Staged, View};
-use crate::overlap::restart::Step;
+use crate::overlap::outlook::{self, Due, Outlook, PublicSecret, Rules, StageOutlook};
+use crate::overlap::restart::RestartOutcome;
 use crate::x509::certs::Fingerprint;
 
 /// What every look needs.
@@ -90,7 +90,7 @@ impl From<CallError> for Failure {
 /// A step of a restart.
 pub(crate) struct Restarting {
     /// What came of each workload that was looked at.
-    pub(crate) steps: Vec<(String, Step)>,
+    pub(crate) steps: Vec<(String, RestartOutcome)>,
     /// The Secret as it is now.
     pub(crate) after: SecretView,
 }
@@ -122,10 +122,10 @@ impl Actor {
             return self.repair(key, secret, plan, known.namespace_uid).await;
         }
         let outlook = outlook::outlook(&secret.view(), &self.rules, now);
-        let due = match choose(&secret.view(), &outlook, now) {
-            Choice::Restart(wanted) => return Ok(self.restart(key, secret, wanted, now).await?),
-            Choice::Ask(due) => due,
-            Choice::Nothing => return Ok(Outcome::Nothing(Box::new(secret))),
+        let due = match next_action(&secret.view(), &outlook, now) {
+            Action::Restart(wanted) => return Ok(self.restart(key, secret, wanted, now).await?),
+            Action::Ask(due) => due,
+            Action::Nothing => return Ok(Outcome::Nothing(Box::new(secret))),
         };
         if let (Due::Promote(_), Some(staged)) = (&due, &outlook.stage)
             && !self.is_group_ready(key, &secret, staged, now).await?
@@ -183,14 +183,14 @@ impl Actor {
         &self,
         key: &Key,
         secret: &SecretView,
-        staged: &Staged,
+        staged: &StageOutlook,
         now: Timestamp,
     ) -> Result<bool, CallError> {
         if staged.latest <= now {
             return Ok(true);
         }
         let group = self.group(key, secret).await?;
-        let group: Vec<View<'_>> = group.iter().map(SecretView::view).collect();
+        let group: Vec<PublicSecret<'_>> = group.iter().map(SecretView::view).collect();
         Ok(is_group_ready(&secret.view(), staged, &group, &self.rules, now))
     }
 

@@ -17,8 +17,8 @@ use super::secrets::fence;
 use crate::kubernetes::call::{CallError, call};
 use crate::kubernetes::key::Key;
 use crate::names;
-use crate::overlap::restart::{State, Step};
-use crate::overlap::workload::{Kind, Workload};
+use crate::overlap::restart::{RestartOutcome, WorkloadState};
+use crate::overlap::workload::{Workload, WorkloadKind};
 
 /// Restarts workloads.
 #[derive(Clone)]
@@ -38,16 +38,16 @@ impl Restarter {
         &self,
         key: &Key,
         workload: &Workload,
-    ) -> Result<Result<State, Step>, CallError> {
+    ) -> Result<Result<WorkloadState, RestartOutcome>, CallError> {
         let found = match workload.kind {
-            Kind::DaemonSet => self.read(key, workload, daemon_set).await,
-            Kind::Deployment => self.read(key, workload, deployment).await,
-            Kind::StatefulSet => self.read(key, workload, stateful_set).await,
+            WorkloadKind::DaemonSet => self.read(key, workload, daemon_set).await,
+            WorkloadKind::Deployment => self.read(key, workload, deployment).await,
+            WorkloadKind::StatefulSet => self.read(key, workload, stateful_set).await,
         };
         match found {
             Ok(state) => Ok(state.ok_or(MISSING)),
             // The others of the list do not wait for what may never be allowed.
-            Err(CallError::Denied(_)) => Ok(Err(Step::Denied)),
+            Err(CallError::Denied(_)) => Ok(Err(RestartOutcome::Denied)),
             Err(error) => Err(error),
         }
     }
@@ -60,19 +60,19 @@ impl Restarter {
         workload: &Workload,
         version: Option<&str>,
         annotations: &BTreeMap<String, Option<String>>,
-    ) -> Result<Step, CallError> {
+    ) -> Result<RestartOutcome, CallError> {
         let patch = json!({
             "metadata": {"resourceVersion": version},
             "spec": {"template": {"metadata": {"annotations": annotations}}},
         });
         let done = match workload.kind {
-            Kind::DaemonSet => self.patch::<DaemonSet>(key, workload, &patch).await,
-            Kind::Deployment => self.patch::<Deployment>(key, workload, &patch).await,
-            Kind::StatefulSet => self.patch::<StatefulSet>(key, workload, &patch).await,
+            WorkloadKind::DaemonSet => self.patch::<DaemonSet>(key, workload, &patch).await,
+            WorkloadKind::Deployment => self.patch::<Deployment>(key, workload, &patch).await,
+            WorkloadKind::StatefulSet => self.patch::<StatefulSet>(key, workload, &patch).await,
         };
         match done {
-            Ok(()) => Ok(Step::Started),
-            Err(CallError::Denied(_)) => Ok(Step::Denied),
+            Ok(()) => Ok(RestartOutcome::Started),
+            Err(CallError::Denied(_)) => Ok(RestartOutcome::Denied),
             // Not the Secret: this workload.
             Err(CallError::Gone) => Ok(MISSING),
             Err(error) => Err(error),
@@ -83,8 +83,8 @@ impl Restarter {
         &self,
         key: &Key,
         workload: &Workload,
-        state: fn(&K) -> State,
-    ) -> Result<Option<State>, CallError>
+        state: fn(&K) -> WorkloadState,
+    ) -> Result<Option<WorkloadState>, CallError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
         K: Clone + Debug + DeserializeOwned,
@@ -111,9 +111,9 @@ impl Restarter {
     }
 }
 
-pub(super) const MISSING: Step = Step::NotAllowed("it does not exist");
+pub(super) const MISSING: RestartOutcome = RestartOutcome::NotAllowed("it does not exist");
 
-fn deployment(it: &Deployment) -> State {
+fn deployment(it: &Deployment) -> WorkloadState {
     let spec = it.spec.as_ref();
     let status = it.status.as_ref();
     let wanted = spec.and_then(|spec| spec.replicas).unwrap_or(1);
@@ -123,14 +123,14 @@ fn deployment(it: &Deployment) -> State {
             && status.replicas.unwrap_or(0) <= wanted
             && status.available_replicas.unwrap_or(0) >= wanted
     });
-    State {
+    WorkloadState {
         is_paused: spec.and_then(|spec| spec.paused) == Some(true),
         is_complete,
         ..state(it, spec.map(|spec| &spec.template))
     }
 }
 
-fn stateful_set(it: &StatefulSet) -> State {
+fn stateful_set(it: &StatefulSet) -> WorkloadState {
     let spec = it.spec.as_ref();
     let status = it.status.as_ref();
     let wanted = spec.and_then(|spec| spec.replicas).unwrap_or(1);
@@ -139,20 +139,20 @@ fn stateful_set(it: &StatefulSet) -> State {
             && status.updated_replicas.unwrap_or(0) >= wanted
             && status.available_replicas.unwrap_or(0) >= wanted
     });
-    State { is_complete, ..state(it, spec.map(|spec| &spec.template)) }
+    WorkloadState { is_complete, ..state(it, spec.map(|spec| &spec.template)) }
 }
 
-fn daemon_set(it: &DaemonSet) -> State {
+fn daemon_set(it: &DaemonSet) -> WorkloadState {
     let is_complete = it.status.as_ref().is_some_and(|status| {
         let wanted = status.desired_number_scheduled;
         status.observed_generation >= it.metadata.generation
             && status.updated_number_scheduled.unwrap_or(0) >= wanted
             && status.number_available.unwrap_or(0) >= wanted
     });
-    State { is_complete, ..state(it, it.spec.as_ref().map(|spec| &spec.template)) }
+    WorkloadState { is_complete, ..state(it, it.spec.as_ref().map(|spec| &spec.template)) }
 }
 
-fn state(it: &impl Resource, template: Option<&PodTemplateSpec>) -> State {
+fn state(it: &impl Resource, template: Option<&PodTemplateSpec>) -> WorkloadState {
     let annotations =
         template.and_then(|template| template.metadata.as_ref()?.annotations.as_ref());
     let own = it.meta().annotations.as_ref();
@@ -161,7 +161,7 @@ fn state(it: &impl Resource, template: Option<&PodTemplateSpec>) -> State {
     let pod = template.and_then(|template| template.spec.as_ref());
     let marks =
         annotations.into_iter().flatten().filter(|(key, _)| key.starts_with(names::RESTARTED_FOR));
-    State {
+    WorkloadState {
         version: it.meta().resource_version.clone(),
         restarted_for: marks.map(|(key, value)| (key.clone(), value.clone())).collect(),
         restarted_at: annotations.and_then(|all| all.get(names::RESTARTED_AT)?.parse().ok()),
@@ -239,12 +239,12 @@ mod tests {
         let workload = Workload::parse("deployment/a").unwrap();
         let key = Key::new("n", "s");
         for (status, reason, expected) in [
-            (200, "", Ok(Step::Started)),
+            (200, "", Ok(RestartOutcome::Started)),
             // Its owner has changed it in between: it is read again.
             (409, "Conflict", Err(CallError::Conflict)),
             // The workload has gone, not the Secret.
             (404, "NotFound", Ok(MISSING)),
-            (403, "Forbidden", Ok(Step::Denied)),
+            (403, "Forbidden", Ok(RestartOutcome::Denied)),
         ] {
             let (restarter, mut api) = restarter();
             let marks =

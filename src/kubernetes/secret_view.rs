@@ -16,8 +16,8 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::names;
-use crate::overlap::leave;
-use crate::overlap::outlook::View;
+use crate::overlap::exempt;
+use crate::overlap::outlook::PublicSecret;
 
 /// A Secret without its secrets. `Debug` shows where it stands, never a value.
 #[derive(Clone, Deserialize)]
@@ -34,12 +34,12 @@ pub struct SecretView {
 
 impl SecretView {
     /// What [`crate::overlap::outlook`] looks at.
-    pub fn view(&self) -> View<'_> {
+    pub fn view(&self) -> PublicSecret<'_> {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
         let value = |get: fn(&Certificates) -> &Option<Vec<u8>>| {
             self.data.as_ref().and_then(|data| get(data).as_deref())
         };
-        View {
+        PublicSecret {
             name: self.metadata.name.as_deref().unwrap_or_default(),
             labels: self.metadata.labels.as_ref().unwrap_or(&NONE),
             annotations: self.metadata.annotations.as_ref().unwrap_or(&NONE),
@@ -48,7 +48,7 @@ impl SecretView {
             pending_tls_crt: value(|data| &data.pending_tls_crt),
             keys: self.data.as_ref().map_or(&[], |data| data.keys.as_slice()),
             is_immutable: self.immutable == Some(true),
-            is_token: leave::is_token(self.type_.as_deref()),
+            is_token: exempt::is_token(self.type_.as_deref()),
             written: self.written(),
         }
     }
@@ -129,7 +129,7 @@ struct Certificates {
     ca_crt: Option<Vec<u8>>,
     tls_crt: Option<Vec<u8>>,
     pending_tls_crt: Option<Vec<u8>>,
-    /// Those of [`leave::WATCHED_KEYS`] that are there; not their values.
+    /// Those of [`exempt::WATCHED_KEYS`] that are there; not their values.
     keys: Vec<&'static str>,
 }
 
@@ -156,7 +156,7 @@ impl<'de> Visitor<'de> for CertificatesVisitor {
                 names::TLS_CRT => &mut found.tls_crt,
                 names::PENDING_TLS_CRT => &mut found.pending_tls_crt,
                 other => {
-                    let watched = leave::WATCHED_KEYS.into_iter().find(|key| *key == other);
+                    let watched = exempt::WATCHED_KEYS.into_iter().find(|key| *key == other);
                     found.keys.extend(watched);
                     map.next_value::<IgnoredAny>()?;
                     continue;
@@ -249,7 +249,7 @@ impl<'de, const ARE_LABELS: bool> Visitor<'de> for OursVisitor<ARE_LABELS> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = BTreeMap::new();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            let is_watched = ARE_LABELS && leave::is_watched_label(&key);
+            let is_watched = ARE_LABELS && exempt::is_watched_label(&key);
             if is_watched || names::KEYS.contains(&key.as_ref()) {
                 found.insert(key.into_owned(), map.next_value()?);
             } else {

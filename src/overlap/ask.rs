@@ -1,8 +1,9 @@
-//! What the keeper asks for: the annotation `ca-overlap.dev/ask` (DESIGN §4.5).
+//! An ask: the annotation `ca-overlap.dev/ask`, by which the keeper tells the webhook what to do
+//! (DESIGN §4.5).
 //!
-//! Whoever writes a field of `data` becomes its manager, and the next apply of the generator would
-//! conflict with it. An admission patch has no such effect. So the keeper never writes data: it
-//! asks, and the webhook acts in the same request.
+//! A client that writes a field of `data` becomes its field manager, and the generator's next apply
+//! would conflict. An admission patch does not change field managers. So the keeper never writes
+//! data: it writes an ask, and the webhook acts on it in the same request.
 
 use std::fmt;
 
@@ -14,50 +15,49 @@ use super::record::Entry;
 use crate::names;
 use crate::x509::certs::Fingerprint;
 
-/// The longest annotation that is read, in bytes: a quarter of what all annotations of an object
-/// may have together.
+/// The longest ask that is read, in bytes. This is a quarter of the API server's limit for all
+/// annotations of an object.
 pub const MAX_ASK: usize = 64 * 1024;
 
-/// The most certificates of one `repair`.
+/// The most certificates in one `repair`.
 pub const MAX_REPAIRED: usize = 8;
 
-/// What is asked for.
+/// What the keeper asks the webhook to do.
 #[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Ask {
-    /// Cut out what is over.
+    /// Remove the carried certificates that have ended.
     Retire,
-    /// Put the pending pair into service: the one whose `pending.tls.crt` has this SHA-256, of the
-    /// decoded value's bytes.
+    /// Put the waiting pair into service, if this is the SHA-256 of its decoded `pending.tls.crt`.
     Promote(Fingerprint),
-    /// Bring back what an update has dropped without us.
+    /// Bring back what a write dropped that the webhook did not see.
     Repair(Repair),
 }
 
-/// What is to be brought back.
+/// The certificates and settings that a `repair` brings back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repair {
-    /// To be carried, as far as they are usable; at most [`MAX_REPAIRED`].
+    /// The certificates to carry, where usable; at most [`MAX_REPAIRED`].
     pub certificates: Vec<Repaired>,
-    /// Settings, by their keys: of [`names::SETTINGS`], or [`names::MODE`]. They replace what
-    /// stands there. Were the keeper to write them it would be their manager, and the next apply
-    /// of a generator that sets another value would be refused.
+    /// Settings, by key ([`names::SETTINGS`] or [`names::MODE`]). They replace the current values.
+    /// If the keeper wrote them itself, it would be their field manager, and the API server would
+    /// reject the next apply of a generator that sets another value.
     pub settings: Vec<(&'static str, String)>,
 }
 
 impl Repair {
-    /// Whether nothing is asked for.
+    /// Whether there is nothing to bring back.
     pub fn is_empty(&self) -> bool {
         self.certificates.is_empty() && self.settings.is_empty()
     }
 
-    /// The value of a setting that is to be brought back.
+    /// The value of a setting that this repair brings back.
     pub fn setting(&self, key: &str) -> Option<&str> {
         self.settings.iter().find(|(known, _)| *known == key).map(|(_, value)| value.as_str())
     }
 
-    /// With as many of the certificates as fit into [`MAX_ASK`]. The settings come first: what is
-    /// distrusted is among them.
+    /// Drops certificates, then settings, until the ask fits into [`MAX_ASK`]. Settings stay
+    /// longer, because `distrust` is one of them.
     #[must_use]
     pub fn fitting(mut self) -> Self {
         let is_too_long = |repair: &Self| repair.to_string().len() > MAX_ASK - ROOM_FOR_WORDS;
@@ -81,21 +81,21 @@ impl Repair {
     }
 }
 
-/// Certificates alone.
+/// Brings back certificates only.
 impl From<Vec<Repaired>> for Repair {
     fn from(certificates: Vec<Repaired>) -> Self {
         Self { certificates, settings: Vec::new() }
     }
 }
 
-/// Reads `<name>:<base64 of its value>`: the key, and its value if it may stand there. `None` if it
-/// is another word; a certificate has no colon but in its dates.
+/// Reads `<name>:<base64 of its value>` into the key and, if it is valid, the value. `None` for any
+/// other word. A certificate has colons only in its dates, so it does not look like a setting.
 fn setting(word: &str) -> Option<(&'static str, Option<String>)> {
     let (name, value) = word.split_once(':')?;
     let mut keys = names::SETTINGS.into_iter().chain([names::MODE]);
     let key = keys.find(|key| key.strip_prefix(names::PREFIX) == Some(name))?;
     let value = BASE64_STANDARD.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    // A label that the API server does not take would cost the whole write.
+    // The API server would reject the whole write for an invalid label.
     Some((key, value.filter(|value| key != names::MODE || is_label_value(value))))
 }
 
@@ -108,15 +108,15 @@ fn is_label_value(text: &str) -> bool {
         && bytes.iter().all(|c| c.is_ascii_alphanumeric() || b"-_.".contains(c))
 }
 
-/// The first word, and the one that makes an ask differ.
+/// Bytes reserved for the first word and the nonce.
 const ROOM_FOR_WORDS: usize = 32;
 
-/// A certificate that is to be carried again.
+/// A certificate to carry again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repaired {
     /// The certificate.
     pub der: Vec<u8>,
-    /// What the record said of it before it was lost.
+    /// Its entry in the record that was lost.
     pub entry: Option<Entry>,
 }
 
@@ -145,21 +145,20 @@ impl fmt::Display for Repaired {
     }
 }
 
-/// One of which no dates are known.
+/// A certificate whose dates are not known.
 impl From<Vec<u8>> for Repaired {
     fn from(der: Vec<u8>) -> Self {
         Self { der, entry: None }
     }
 }
 
-/// An annotation that asks for nothing known. Never says what was found.
+/// The error for an ask that does not parse. It never quotes the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected retire, promote <SHA-256> or repair <base64 DER>…")]
 pub struct ParseAskError;
 
 impl Ask {
-    /// Reads the annotation. A last word that begins with `#` only makes the value differ from an
-    /// earlier one, and is ignored.
+    /// Reads the annotation. Ignores a last word that begins with `#`, the nonce.
     pub fn parse(text: &str) -> Result<Self, ParseAskError> {
         if text.len() > MAX_ASK {
             return Err(ParseAskError);
@@ -178,12 +177,12 @@ impl Ask {
         }
     }
 
-    /// Its first word, as logs and metrics call it.
+    /// The name of the ask: its first word, and its label value in metrics.
     pub fn name(&self) -> &'static str {
         self.into()
     }
 
-    /// The settings that are to be brought back, also where data is left alone.
+    /// The settings to bring back, even on a Secret whose data is exempt.
     pub fn settings(&self) -> &[(&'static str, String)] {
         match self {
             Self::Repair(repair) => &repair.settings,
@@ -191,8 +190,8 @@ impl Ask {
         }
     }
 
-    /// The annotation's value. `nonce` makes it differ from that of the same ask before: one that
-    /// was not seen still stands on the Secret, and to write the same again would change nothing.
+    /// The annotation's value. `nonce` makes it differ from an earlier value: an ask that the webhook
+    /// did not see is still on the Secret, and writing the same value again would change nothing.
     pub fn to_annotation(&self, nonce: u64) -> String {
         format!("{self} #{nonce}")
     }
@@ -208,7 +207,7 @@ impl fmt::Display for Ask {
     }
 }
 
-/// Its words, with a space before each.
+/// The arguments of the ask, each after a space.
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (key, value) in &self.settings {
@@ -219,9 +218,9 @@ impl fmt::Display for Repair {
     }
 }
 
-/// A number that makes an ask differ from the one that stands there.
-pub fn nonce(standing: Option<&str>) -> u64 {
-    let last = standing.and_then(|text| text.rsplit_once('#')?.1.parse::<u64>().ok());
+/// A nonce that makes the next ask differ from `current`, the one on the Secret.
+pub fn nonce(current: Option<&str>) -> u64 {
+    let last = current.and_then(|text| text.rsplit_once('#')?.1.parse::<u64>().ok());
     last.map_or(1, |last| last.wrapping_add(1))
 }
 
@@ -230,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ask_that_is_repeated_differs() {
+    fn a_repeated_ask_gets_another_nonce() {
         assert_eq!(nonce(None), 1);
         assert_eq!(nonce(Some("retire #1")), 2);
         assert_eq!(nonce(Some("retire")), 1);
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_left_out_and_settings_come_first() {
+    fn a_repair_that_is_too_long_loses_certificates_before_settings() {
         let large: Repaired = vec![0; 20_000].into();
         let repair = Repair { certificates: vec![large; 3], settings: settings() }.fitting();
         assert_eq!((repair.certificates.len(), repair.settings.len()), (2, 4));
@@ -270,7 +269,7 @@ mod tests {
         assert_eq!(Ask::parse(&ask.to_annotation(u64::MAX)), Ok(ask));
     }
 
-    /// `words` certificates whose words have this length together, spaces included.
+    /// A repair of `words` certificates that is `length` bytes long, spaces included.
     fn filling(length: usize, words: usize) -> Repair {
         let smallest = || Repaired::from(vec![0]);
         let mut certificates: Vec<_> = std::iter::repeat_with(smallest).take(words - 1).collect();
@@ -282,9 +281,9 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_to_the_last_byte_is_asked_for_whole() {
+    fn a_repair_that_fits_to_the_last_byte_keeps_all_certificates() {
         let room = MAX_ASK - ROOM_FOR_WORDS;
-        // Base64 comes in fours: as many words as make up for that.
+        // A base64 word is a multiple of 4 bytes long: the spaces of more words fill the rest.
         let words = |length: usize| length % 4 + 4;
         let fits = filling(room, words(room));
         assert_eq!(fits.clone().fitting(), fits);
@@ -298,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_survive_printing_with_and_without_a_nonce() {
+    fn an_ask_parses_back_with_and_without_a_nonce() {
         let until = "2026-03-02T10:00:00Z".parse().unwrap();
         let asks = [
             Ask::Retire,
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn what_asks_for_nothing_known_is_refused() {
+    fn an_unknown_ask_is_rejected() {
         let fingerprint = Fingerprint::of(b"x");
         for text in [
             "",
@@ -338,7 +337,7 @@ mod tests {
             "repair keep:Mg== keep:Mg==",
             "repair carried:W10=",
             "repair phase:b3ZlcmxhcA==",
-            // "a b", which is no label.
+            // "a b" is not a label value.
             "repair mode:YSBi",
             &format!("repair{}", " QQ==".repeat(MAX_REPAIRED + 1)),
             &format!("repair {}", "A".repeat(MAX_ASK)),

@@ -1,19 +1,19 @@
-//! What stays beside an incoming `ca.crt` (DESIGN §4.1).
+//! The decision about a write of `ca.crt`: which stored certificates are carried (DESIGN §4.1).
 //!
-//! The words are those of [`super::write`].
+//! [`super::write`] defines the terms.
 
 use super::record::{Entry, Record};
-use super::select::{self, Candidate, Pool, Room};
+use super::select::{self, Candidate, Capacity, StoredCertificates};
 use super::warning::Warning;
 use super::write::{
     Case, Decision, RecordAfter, Write, carried_entries, chain, is_distrusted, is_over,
 };
 use super::{MAX_BLOCKS, MAX_OWN, MAX_STORED_BLOCKS, retire};
 use crate::x509::certs::{Bundle, Certificate};
-use crate::x509::issuer::{Family, Issuers};
+use crate::x509::issuer::{IssuerGraph, Issuers};
 use crate::x509::pem;
 
-/// Decides about one write. Deterministic, and total: any input has an answer.
+/// Decides what to store for one write. Deterministic and total: every input has a decision.
 pub fn decide(write: &Write<'_>) -> Decision {
     match (write.stored.ca_crt, write.incoming.ca_crt) {
         (_, None) => Decision::as_written(Case::NoCa, RecordAfter::Gone),
@@ -35,14 +35,14 @@ fn changed(write: &Write<'_>, stored_text: Option<&[u8]>, text: &[u8]) -> Decisi
     let Ok(stored) = Bundle::parse(stored_text, MAX_STORED_BLOCKS) else {
         return trust_store(write);
     };
-    let view = View::new(write, incoming, stored);
-    if view.own_stored() > MAX_OWN || view.own_incoming() > MAX_OWN {
+    let comparison = Comparison::new(write, incoming, stored);
+    if comparison.own().count() > MAX_OWN || comparison.own_incoming() > MAX_OWN {
         return trust_store(write);
     }
-    let mut decision = view.decide(text);
-    // An empty value, as a Secret has that is filled later, is nothing that was lost.
-    let was_unreadable = view.stored.is_empty() && !stored_text.trim_ascii().is_empty();
-    if was_unreadable || view.stored.has_unreadable {
+    let mut decision = comparison.decide(text);
+    // An empty stored value holds nothing to lose: some Secrets are created empty and filled later.
+    let was_unreadable = comparison.stored.is_empty() && !stored_text.trim_ascii().is_empty();
+    if was_unreadable || comparison.stored.has_unreadable {
         decision.warnings.push(Warning::StoredUnreadable);
     }
     decision
@@ -56,8 +56,8 @@ fn record_as_stored(write: &Write<'_>) -> RecordAfter {
     if write.record.is_some() { RecordAfter::AsStored } else { RecordAfter::Gone }
 }
 
-/// Where data must not be touched, a record is kept true but none is begun: such a Secret is to
-/// be left alone.
+/// The record of these entries. Where data must not be changed, an existing record is updated but no
+/// new one is written, so that an exempt Secret stays as it is.
 fn new_record(write: &Write<'_>, entries: Vec<Entry>) -> RecordAfter {
     if write.record.is_none() && !write.may_change_data {
         return RecordAfter::Gone;
@@ -65,21 +65,21 @@ fn new_record(write: &Write<'_>, entries: Vec<Entry>) -> RecordAfter {
     RecordAfter::Set(Record::new(entries))
 }
 
-/// A write that changes `ca.crt`, with both sides read.
-struct View<'a> {
+/// The stored and the incoming certificates of a write that changes `ca.crt`.
+struct Comparison<'a> {
     write: &'a Write<'a>,
     incoming: Bundle,
     stored: Bundle,
     carried: Vec<Option<Entry>>,
-    /// For each incoming certificate, its place among the stored ones. Found once: to compare
-    /// two certificates is to compare all of their bytes.
+    /// For each incoming certificate, its index among the stored ones. Found once, because comparing
+    /// two certificates compares all their bytes.
     places: Vec<Option<usize>>,
-    /// For each stored certificate, whether it is incoming too.
+    /// For each stored certificate, whether it is also incoming.
     is_incoming: Vec<bool>,
     issuers: Issuers,
 }
 
-impl<'a> View<'a> {
+impl<'a> Comparison<'a> {
     fn new(write: &'a Write<'a>, incoming: Bundle, stored: Bundle) -> Self {
         let carried = carried_entries(&stored, write.record);
         let place = |c: &Certificate| stored.certificates().iter().position(|s| s == c);
@@ -95,12 +95,12 @@ impl<'a> View<'a> {
     fn decide(&self, text: &[u8]) -> Decision {
         let active = self.active();
         let case = self.case(&active);
-        let chosen = self.choose(case, &active, text);
-        let mut warnings = chosen.warnings;
+        let selection = self.select(case, &active, text);
+        let mut warnings = selection.warnings;
         if self.incoming.certificates().iter().any(|c| self.is_distrusted(c)) {
             warnings.push(Warning::DistrustedOwn);
         }
-        let chosen = chosen.indexes;
+        let chosen = selection.indexes;
         let starts_anew = |index| is_turning_point(case) && active.contains(&index);
         let appended = chosen.iter().map(|&index| match self.carried[index] {
             Some(entry) if !starts_anew(index) => entry,
@@ -117,7 +117,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The stored certificates that issued the outgoing chain, else the first own one.
+    /// The stored certificates that issued the outgoing chain. If none did, the first own one.
     fn active(&self) -> Vec<usize> {
         let outgoing = chain(self.write.stored.tls_crt);
         let issuers =
@@ -146,7 +146,7 @@ impl<'a> View<'a> {
         }
     }
 
-    fn choose(&self, case: Case, active: &[usize], text: &[u8]) -> select::Chosen {
+    fn select(&self, case: Case, active: &[usize], text: &[u8]) -> select::Selection {
         let mut candidates: Vec<_> = self.needed().into_iter().map(Candidate::needed).collect();
         let ordinary = |index| Candidate::ordinary(index);
         match case {
@@ -160,31 +160,31 @@ impl<'a> View<'a> {
             }
             _ => {}
         }
-        let glue = usize::from(!text.ends_with(b"\n"));
-        let room = Room {
+        let separator = usize::from(!text.ends_with(b"\n"));
+        let capacity = Capacity {
             chains: if self.write.may_change_data { self.write.settings.keep.count() } else { 0 },
-            bytes: self.write.room.saturating_sub(glue),
+            bytes: self.write.room.saturating_sub(separator),
         };
         let stored = self.stored.certificates();
-        let pool = Pool {
+        let available = StoredCertificates {
             stored,
-            family: Family::new(stored, self.introduced().collect(), &self.issuers),
+            issuers: IssuerGraph::new(stored, self.introduced().collect(), &self.issuers),
             is_usable: self.indexes().map(|index| self.is_usable(index)).collect(),
             is_over: self.indexes().map(|index| self.is_over(index)).collect(),
             stays: &self.is_incoming,
         };
-        let mut chosen = select::choose(&candidates, &pool, room);
+        let mut selection = select::select(&candidates, &available, capacity);
         if case == Case::Same {
-            // As they are stored, whatever was chosen first, so that a write that is repeated
-            // gives the same bytes: which one the leaf needs, and who issued whom, can look
-            // different once other certificates of the same name are gone.
-            chosen.indexes.sort_unstable();
+            // Stored order instead of candidate order, so that a repeated write gives the same
+            // bytes: once other certificates of the same name are gone, the issuers found for the
+            // leaf and for each other can differ.
+            selection.indexes.sort_unstable();
         }
-        chosen
+        selection
     }
 
-    /// The stored certificates that the *incoming* leaf needs, because no incoming one issued it:
-    /// the CA was renewed before the leaf.
+    /// The stored certificates that issued the *incoming* leaf, if no incoming certificate did: the
+    /// CA was renewed before the leaf.
     fn needed(&self) -> Vec<usize> {
         let (stored, incoming) = (self.stored.certificates(), self.incoming.certificates());
         let leaf = chain(self.write.incoming.tls_crt);
@@ -196,7 +196,7 @@ impl<'a> View<'a> {
         self.issuers.of_chain(&leaf, stored, &self.introduced())
     }
 
-    /// The entries of carried certificates that the writer only echoes: they stay carried.
+    /// The entries of carried certificates that the writer only writes back: they stay carried.
     fn echoed(&self, case: Case) -> Vec<Entry> {
         if self.introduces() || case == Case::Rollback {
             return Vec::new();
@@ -227,10 +227,6 @@ impl<'a> View<'a> {
     fn introduced(&self) -> impl Iterator<Item = &Certificate> + Clone {
         let pairs = self.incoming.certificates().iter().zip(&self.places);
         pairs.filter(|(_, place)| place.is_none()).map(|(certificate, _)| certificate)
-    }
-
-    fn own_stored(&self) -> usize {
-        self.own().count()
     }
 
     fn own_incoming(&self) -> usize {

@@ -1,21 +1,21 @@
-//! The decision: what stays bundled beside the incoming CA, and for how long.
+//! The decision: which previous CAs stay in `ca.crt` beside the incoming CA, and for how long.
 //!
-//! Pure: no clock, no I/O, no Kubernetes client. The time is an argument. Read [`decide()`] first:
-//! it is the heart; `retire` is its counterpart for writes that leave `ca.crt` alone. What the keeper
-//! may ask for stands in [`ask`]; what is due when, in [`outlook`], and what follows from that, in
-//! [`choice`] and [`restart`].
+//! Pure: no clock, no I/O, no Kubernetes client. The time is an argument. Start with [`decide()`],
+//! the core; `retire` does the same for writes that leave `ca.crt` alone. [`ask`] holds what the
+//! keeper can ask for, [`outlook`] what is due for a Secret and when, [`action`] and [`restart`]
+//! what the keeper then does.
 
+pub mod action;
 pub mod ask;
-pub mod choice;
 mod decide;
-pub mod leave;
+pub mod exempt;
 pub mod outlook;
-pub mod policy;
 pub mod record;
 mod repair;
 pub mod restart;
 mod retire;
 mod select;
+pub mod settings;
 pub mod staged;
 pub(crate) mod warning;
 pub(crate) mod workload;
@@ -25,12 +25,13 @@ pub use decide::decide;
 pub use warning::Warning;
 pub use write::{Case, Contents, Decision, RecordAfter, Write};
 
-/// More own certificates than this in one `ca.crt` are a trust store, not a rotation.
+/// The most own certificates of one `ca.crt`. One with more is a trust store, and is left alone.
 pub const MAX_OWN: usize = 64;
 
-/// More certificate blocks than this in a write are not even decoded: 64 own ones, and room for
-/// all that we could have carried and the generator echoes.
+/// The most certificate blocks of an incoming `ca.crt` that are decoded: [`MAX_OWN`] own ones, and
+/// as many carried ones that the generator writes back.
 const MAX_BLOCKS: usize = 2 * MAX_OWN;
 
-/// What is stored may have what we added to as many.
+/// The most certificate blocks of a stored `ca.crt` that are decoded. It can hold certificates that
+/// we appended to [`MAX_BLOCKS`].
 pub(crate) const MAX_STORED_BLOCKS: usize = MAX_BLOCKS + MAX_OWN;

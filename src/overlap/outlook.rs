@@ -1,7 +1,7 @@
-//! What is to be done about one Secret, and when (DESIGN §8).
+//! The outlook of one Secret: what is due, and when (DESIGN §8).
 //!
-//! Pure: no clock, no I/O. Whether something goes is asked of [`overlap::decide()`], the very function
-//! that the webhook acts by, so that the two cannot disagree.
+//! Pure: no clock, no I/O. [`overlap::decide()`] says whether a carried certificate goes. The webhook
+//! acts by the same function, so keeper and webhook cannot disagree.
 
 mod problem;
 
@@ -12,9 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use self::problem::Problem;
 use crate::names;
-use crate::overlap::leave::{self, Marks};
-use crate::overlap::policy::{Defaults, Raw, Settings};
+use crate::overlap::exempt::{self, KeysAndLabels};
 use crate::overlap::record::{Entry, Record};
+use crate::overlap::settings::{Defaults, RawSettings, Settings};
 use crate::overlap::staged::Stage;
 use crate::overlap::workload;
 use crate::overlap::write::{carried_entries, chain};
@@ -22,9 +22,9 @@ use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::x509::issuer::Issuers;
 
-/// One Secret, as far as it is looked at: public values only.
+/// The public values of one Secret: no private key.
 #[derive(Clone, Copy)]
-pub struct View<'a> {
+pub struct PublicSecret<'a> {
     /// `metadata.name`
     pub name: &'a str,
     /// `metadata.labels`
@@ -37,29 +37,29 @@ pub struct View<'a> {
     pub tls_crt: Option<&'a [u8]>,
     /// `data["pending.tls.crt"]`, decoded.
     pub pending_tls_crt: Option<&'a [u8]>,
-    /// Those of the data keys that tell whose data is left alone ([`leave::WATCHED_KEYS`]).
+    /// Which of [`exempt::WATCHED_KEYS`] it has.
     pub keys: &'a [&'static str],
-    /// Data of an immutable Secret never changes.
+    /// `immutable`: the API server rejects any change of its data.
     pub is_immutable: bool,
-    /// The webhook does not look at tokens of `ServiceAccounts`.
+    /// Whether it is a `ServiceAccount` token ([`exempt::is_token`]).
     pub is_token: bool,
-    /// When anybody but the keeper last wrote it, if that is known.
+    /// The last write by another client than the keeper, if known.
     pub written: Option<Timestamp>,
 }
 
-impl<'a> View<'a> {
+impl<'a> PublicSecret<'a> {
     /// The value of an annotation.
     pub(crate) fn annotation(&self, key: &str) -> Option<&'a str> {
         self.annotations.get(key).map(String::as_str)
     }
 
-    /// The group that it is in.
+    /// The name of its group.
     pub(crate) fn group(&self) -> Option<&'a str> {
         self.annotation(names::GROUP).filter(|name| !name.is_empty())
     }
 }
 
-impl Marks for View<'_> {
+impl KeysAndLabels for PublicSecret<'_> {
     fn has_key(&self, key: &str) -> bool {
         if key == names::TLS_CRT { self.tls_crt.is_some() } else { self.keys.contains(&key) }
     }
@@ -69,98 +69,99 @@ impl Marks for View<'_> {
     }
 }
 
-/// Whether the webhook would change data of this Secret at all. Where it would not nothing is asked.
-pub(crate) fn may_change_data(view: &View<'_>, settings: &Settings) -> bool {
-    let left = || leave::leave_data(view, settings, view.ca_crt, view.tls_crt);
-    !view.is_immutable && !view.is_token && left().is_none()
+/// Whether the webhook may change data of this Secret. If not, the keeper asks for nothing.
+pub(crate) fn may_change_data(secret: &PublicSecret<'_>, settings: &Settings) -> bool {
+    let exemption = || exempt::exemption(secret, settings, secret.ca_crt, secret.tls_crt);
+    !secret.is_immutable && !secret.is_token && exemption().is_none()
 }
 
-/// What counts for every Secret.
+/// The flags that apply to every Secret.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// `--default-mode`, `--keep` and `--window`, as the webhook has them.
+    /// `--default-mode`, `--keep` and `--window`; the same as the webhook's.
     pub defaults: Defaults,
-    /// `--settle`: how long files take to reach every reader.
+    /// `--settle`: how long a change of a Secret takes to reach every reader.
     pub settle: Duration,
 }
 
-/// What is known of a Secret at one moment.
+/// The state of a Secret at one moment, what is due and what comes next.
 #[derive(Debug)]
 pub struct Outlook {
-    /// What counts for it.
+    /// Its settings.
     pub settings: Settings,
-    /// The certificates of `ca.crt`, in order; none where it is no bundle that can be read.
-    pub certificates: Vec<Known>,
-    /// The leaf that is served.
-    pub leaf: Option<Leaf>,
-    /// The staged rotation.
-    pub stage: Option<Staged>,
-    /// What to do now.
+    /// The certificates of `ca.crt`, in order. Empty if it cannot be read or holds too many.
+    pub certificates: Vec<BundleCertificate>,
+    /// The leaf in service.
+    pub leaf: Option<ServedLeaf>,
+    /// The staged rotation, if one is in flight.
+    pub stage: Option<StageOutlook>,
+    /// What to ask the webhook now.
     pub due: Option<Due>,
-    /// What comes next, if it depends on the clock alone.
-    pub next: Option<Next>,
-    /// When the clock alone may bring another problem.
+    /// The next change that depends on the clock alone.
+    pub next: Option<Upcoming>,
+    /// The next time at which the clock alone can bring a new problem.
     pub check: Option<Timestamp>,
-    /// What a person should know.
+    /// Problems that a person should know about.
     pub problems: Vec<Problem>,
 }
 
 /// A certificate of `ca.crt`.
 #[derive(Debug)]
-pub struct Known {
+pub struct BundleCertificate {
     /// The certificate.
     pub certificate: Certificate,
-    /// Its entry in the record, if it is carried; else it is the generator's own.
+    /// Its entry in the record if it is carried; `None` if it is own.
     pub carried: Option<Entry>,
-    /// When a carried one is over by the clock: its deadline or its expiry, whichever is first.
+    /// When a carried one ends: the earlier of its deadline and its expiry.
     pub ends: Option<Timestamp>,
-    /// Whether it issued a certificate of the leaf's chain.
+    /// Whether it issued a certificate of the chain in `tls.crt`.
     pub issued_leaf: bool,
 }
 
-/// The first certificate of `tls.crt`.
+/// The leaf in service: the first certificate of `tls.crt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leaf {
-    /// Which.
+pub struct ServedLeaf {
+    /// Its fingerprint.
     pub fingerprint: Fingerprint,
-    /// When it expires; `None` beyond the year 9999.
+    /// Its expiry; `None` beyond the year 9999.
     pub not_after: Option<Timestamp>,
 }
 
-/// A staged rotation.
+/// A staged rotation, and when its waiting pair is promoted.
 #[derive(Clone, Debug)]
-pub struct Staged {
-    /// The state that the webhook keeps.
+pub struct StageOutlook {
+    /// The annotation that the webhook keeps.
     pub stage: Stage,
-    /// The CAs in this `ca.crt` that issued the pending chain: what peers must trust first.
+    /// The CAs in `ca.crt` that issued the waiting leaf's chain. Peers must trust them first.
     pub anchors: Vec<Fingerprint>,
-    /// From when on it may be promoted, as far as this Secret alone tells.
+    /// The earliest promotion, judged by this Secret alone.
     pub ready: Timestamp,
-    /// When it has to be promoted, whatever the peers trust.
+    /// The latest promotion, even if peers do not trust the new CA yet.
     pub latest: Timestamp,
 }
 
-/// What to ask, or to take back.
+/// What the keeper has to ask, or to withdraw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// The stage has settled, for all that this Secret alone tells: promote this `pending.tls.crt`.
+    /// Promote the `pending.tls.crt` with this SHA-256: the stage has settled, judged by this Secret
+    /// alone.
     Promote(Fingerprint),
-    /// These carried certificates are over.
+    /// Retire these carried certificates: they have ended.
     Retire(Vec<Fingerprint>),
-    /// An ask stands on the Secret, and nothing is to be asked any more.
+    /// Remove the ask that is still on the Secret: nothing is due any more.
     Withdraw,
 }
 
-/// Something to come.
+/// A change that comes when its time is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Next {
-    /// When.
+pub struct Upcoming {
+    /// Its time.
     pub at: Timestamp,
-    /// What.
+    /// Its kind.
     pub what: Planned,
 }
 
-/// What comes.
+/// The kind of an upcoming change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planned {
     /// The waiting pair goes into service.
@@ -169,40 +170,40 @@ pub enum Planned {
     Retire,
 }
 
-/// Looks at one Secret at one moment.
-pub fn outlook(view: &View<'_>, rules: &Rules, now: Timestamp) -> Outlook {
-    let reading = Reading::of(view, rules);
-    let going = reading.going(now);
-    let mut problems = reading.problems(&going, now);
-    let stage = reading.staged(rules);
+/// Computes the outlook of one Secret at one moment.
+pub fn outlook(secret: &PublicSecret<'_>, rules: &Rules, now: Timestamp) -> Outlook {
+    let parsed = ParsedSecret::of(secret, rules);
+    let going = parsed.going(now);
+    let mut problems = parsed.problems(&going, now);
+    let stage = parsed.staged(rules);
     if stage.as_ref().is_some_and(|staged| staged.is_overdue(rules, now)) {
         problems.push(Problem::StageOverdue);
     }
-    let due = due(&going, stage.as_ref(), view, now);
-    if view.annotations.contains_key(names::ASK) && due != Some(Due::Withdraw) {
+    let due = due(&going, stage.as_ref(), secret, now);
+    if secret.annotations.contains_key(names::ASK) && due != Some(Due::Withdraw) {
         problems.push(Problem::AskNotSeen);
     }
-    let next = reading.next(stage.as_ref(), now);
-    let check = reading.check(stage.as_ref(), rules, now);
-    let Reading { settings, known: certificates, leaf, .. } = reading;
+    let next = parsed.next(stage.as_ref(), now);
+    let check = parsed.check(stage.as_ref(), rules, now);
+    let ParsedSecret { settings, certificates, leaf, .. } = parsed;
     Outlook { settings, certificates, leaf, stage, due, next, check, problems }
 }
 
-/// What counts for a Secret.
-pub(crate) fn settings(view: &View<'_>, rules: &Rules) -> Settings {
-    let raw = Raw {
-        mode: view.labels.get(names::MODE).map(String::as_str),
-        keep: view.annotation(names::KEEP),
-        window: view.annotation(names::WINDOW),
-        distrust: view.annotation(names::DISTRUST),
+/// The settings of a Secret.
+pub(crate) fn settings(secret: &PublicSecret<'_>, rules: &Rules) -> Settings {
+    let raw = RawSettings {
+        mode: secret.labels.get(names::MODE).map(String::as_str),
+        keep: secret.annotation(names::KEEP),
+        window: secret.annotation(names::WINDOW),
+        distrust: secret.annotation(names::DISTRUST),
     };
     Settings::read(raw, &rules.defaults)
 }
 
 fn due(
     going: &[Fingerprint],
-    stage: Option<&Staged>,
-    view: &View<'_>,
+    stage: Option<&StageOutlook>,
+    secret: &PublicSecret<'_>,
     now: Timestamp,
 ) -> Option<Due> {
     if !going.is_empty() {
@@ -211,10 +212,10 @@ fn due(
     if let Some(staged) = stage.filter(|staged| staged.ready.min(staged.latest) <= now) {
         return Some(Due::Promote(staged.stage.pending));
     }
-    view.annotations.contains_key(names::ASK).then_some(Due::Withdraw)
+    secret.annotations.contains_key(names::ASK).then_some(Due::Withdraw)
 }
 
-impl Staged {
+impl StageOutlook {
     fn is_overdue(&self, rules: &Rules, now: Timestamp) -> bool {
         self.overdue(rules) <= now
     }
@@ -223,50 +224,52 @@ impl Staged {
         later(self.stage.since, OVERDUE.max(rules.settle * 10))
     }
 
-    /// When it may be promoted if the last Secret of its group was written at `written`.
+    /// The earliest promotion if the last Secret of its group was written at `written`.
     pub fn ready_after(&self, written: Timestamp, rules: &Rules) -> Timestamp {
         self.ready.max(later(written, rules.settle)).min(self.latest)
     }
 }
 
-/// A stage that takes longer, or ten times `--settle`, needs a person.
+/// The age at which a stage becomes a problem: this, or ten times `--settle` if that is longer.
 const OVERDUE: Duration = Duration::from_secs(3600);
-/// Before the served leaf expires a stage ends for at least this long, or five times `--settle`.
+/// How long before the expiry of the held leaf a stage ends at the latest: this, or five times
+/// `--settle` if that is longer.
 const RESERVE: Duration = Duration::from_secs(12 * 3600);
-/// A certificate expires soon within this time, or within a fifth of its life if that is shorter.
+/// The last seconds of a certificate's life in which it counts as expiring soon: these, or a fifth of
+/// its life if that is shorter.
 const SOON: i64 = 7 * 86_400;
 
-/// What does not depend on the time.
-struct Reading<'a> {
-    view: &'a View<'a>,
+/// A parsed Secret: all that does not depend on the time.
+struct ParsedSecret<'a> {
+    secret: &'a PublicSecret<'a>,
     settings: Settings,
     record: Option<Record>,
     record_is_unreadable: bool,
-    known: Vec<Known>,
-    leaf: Option<Leaf>,
+    certificates: Vec<BundleCertificate>,
+    leaf: Option<ServedLeaf>,
     leaf_certificate: Option<Certificate>,
     may_change_data: bool,
 }
 
-impl<'a> Reading<'a> {
-    fn of(view: &'a View<'a>, rules: &Rules) -> Self {
-        let settings = settings(view, rules);
-        let parsed = view.annotation(names::CARRIED).map(Record::parse);
+impl<'a> ParsedSecret<'a> {
+    fn of(secret: &'a PublicSecret<'a>, rules: &Rules) -> Self {
+        let settings = settings(secret, rules);
+        let parsed = secret.annotation(names::CARRIED).map(Record::parse);
         let record_is_unreadable = matches!(parsed, Some(Err(_)));
         let record = parsed.and_then(Result::ok);
-        let bundle = view.ca_crt.and_then(|text| Bundle::parse(text, MAX_STORED_BLOCKS).ok());
+        let bundle = secret.ca_crt.and_then(|text| Bundle::parse(text, MAX_STORED_BLOCKS).ok());
         let bundle = bundle.unwrap_or_default();
-        let chain = chain(view.tls_crt);
+        let chain = chain(secret.tls_crt);
         let leaf_certificate = chain.certificates().first().cloned();
-        let known = known(&bundle, record.as_ref(), &chain, &settings);
+        let certificates = certificates(&bundle, record.as_ref(), &chain, &settings);
         Self {
-            view,
-            may_change_data: may_change_data(view, &settings),
+            secret,
+            may_change_data: may_change_data(secret, &settings),
             settings,
             record,
             record_is_unreadable,
-            known,
-            leaf: leaf_certificate.as_ref().map(|certificate| Leaf {
+            certificates,
+            leaf: leaf_certificate.as_ref().map(|certificate| ServedLeaf {
                 fingerprint: certificate.fingerprint(),
                 not_after: expiry(certificate),
             }),
@@ -274,12 +277,12 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// The carried certificates that the webhook would cut out now.
+    /// The carried certificates that the webhook would remove now.
     fn going(&self, now: Timestamp) -> Vec<Fingerprint> {
-        if !self.known.iter().any(|known| self.is_over(known, now)) || !self.may_change_data {
+        if !self.certificates.iter().any(|c| self.is_over(c, now)) || !self.may_change_data {
             return Vec::new();
         }
-        let contents = Contents { ca_crt: self.view.ca_crt, tls_crt: self.view.tls_crt };
+        let contents = Contents { ca_crt: self.secret.ca_crt, tls_crt: self.secret.tls_crt };
         let decision = overlap::decide(&Write {
             now,
             stored: contents,
@@ -292,18 +295,17 @@ impl<'a> Reading<'a> {
         });
         let Some(left) = decision.ca_crt else { return Vec::new() };
         let left = Bundle::parse(&left, MAX_STORED_BLOCKS).unwrap_or_default();
-        let gone = self.known.iter().filter(|known| !left.contains(&known.certificate));
-        gone.map(|known| known.certificate.fingerprint()).collect()
+        let gone = self.certificates.iter().filter(|c| !left.contains(&c.certificate));
+        gone.map(|c| c.certificate.fingerprint()).collect()
     }
 
-    fn is_over(&self, known: &Known, now: Timestamp) -> bool {
-        known.carried.is_some()
-            && (known.ends.is_some_and(|ends| ends <= now) || self.is_distrusted(known))
+    fn is_over(&self, it: &BundleCertificate, now: Timestamp) -> bool {
+        it.carried.is_some() && (it.ends.is_some_and(|ends| ends <= now) || self.is_distrusted(it))
     }
 
-    fn is_distrusted(&self, known: &Known) -> bool {
+    fn is_distrusted(&self, it: &BundleCertificate) -> bool {
         let distrust = &self.settings.distrust;
-        !distrust.is_empty() && distrust.contains(&known.certificate.fingerprint())
+        !distrust.is_empty() && distrust.contains(&it.certificate.fingerprint())
     }
 
     fn problems(&self, going: &[Fingerprint], now: Timestamp) -> Vec<Problem> {
@@ -312,47 +314,48 @@ impl<'a> Reading<'a> {
             problems.push(Problem::RecordUnreadable);
         }
         problems.extend(self.settings.warnings.iter().map(|w| Problem::SettingUnreadable(*w)));
-        let unreadable = self.view.annotation(names::RESTART).map_or(0, |t| workload::list(t).1);
-        if unreadable > 0 {
-            problems.push(Problem::RestartUnreadable(unreadable));
+        let restart = self.secret.annotation(names::RESTART).unwrap_or_default();
+        let (_, invalid) = workload::parse_list(restart);
+        if invalid > 0 {
+            problems.push(Problem::RestartUnreadable(invalid));
         }
-        for known in &self.known {
-            let fingerprint = known.certificate.fingerprint();
-            if known.carried.is_some() {
-                let stays = self.is_over(known, now) && !going.contains(&fingerprint);
+        for it in &self.certificates {
+            let fingerprint = it.certificate.fingerprint();
+            if it.carried.is_some() {
+                let stays = self.is_over(it, now) && !going.contains(&fingerprint);
                 if stays && self.may_change_data {
                     problems.push(Problem::RetireBlocked(fingerprint));
                 }
                 continue;
             }
-            if self.is_distrusted(known) {
+            if self.is_distrusted(it) {
                 problems.push(Problem::OwnDistrusted(fingerprint));
             }
-            if let Some(not_after) = expires_soon(&known.certificate, now) {
+            if let Some(not_after) = expires_soon(&it.certificate, now) {
                 problems.push(Problem::OwnExpiring(fingerprint, not_after));
             }
         }
         let leaf = self.leaf_certificate.as_ref();
         problems.extend(leaf.and_then(|l| expires_soon(l, now)).map(Problem::LeafExpiring));
-        let staged = self.view.annotation(names::STAGED);
+        let staged = self.secret.annotation(names::STAGED);
         if staged.is_some_and(|text| Stage::parse(text).is_err()) {
             problems.push(Problem::StageUnreadable);
         }
         problems
     }
 
-    fn staged(&self, rules: &Rules) -> Option<Staged> {
-        let stage = Stage::parse(self.view.annotation(names::STAGED)?).ok()?;
-        let pending = chain(self.view.pending_tls_crt);
+    fn staged(&self, rules: &Rules) -> Option<StageOutlook> {
+        let stage = Stage::parse(self.secret.annotation(names::STAGED)?).ok()?;
+        let pending = chain(self.secret.pending_tls_crt);
         let certificates: Vec<Certificate> =
-            self.known.iter().map(|known| known.certificate.clone()).collect();
+            self.certificates.iter().map(|c| c.certificate.clone()).collect();
         let issuers = Issuers::default();
         let anchors = issuers.of_chain(&pending, &certificates, &std::iter::empty());
         let ready = later(stage.since, rules.settle);
         let reserve = SignedDuration::try_from(RESERVE.max(rules.settle * 5));
         let not_after = self.leaf.and_then(|leaf| leaf.not_after);
         let latest = not_after.zip(reserve.ok()).map(|(end, reserve)| end.checked_sub(reserve));
-        Some(Staged {
+        Some(StageOutlook {
             stage,
             anchors: anchors.iter().map(|&index| certificates[index].fingerprint()).collect(),
             ready,
@@ -360,20 +363,25 @@ impl<'a> Reading<'a> {
         })
     }
 
-    fn check(&self, stage: Option<&Staged>, rules: &Rules, now: Timestamp) -> Option<Timestamp> {
-        let own = self.known.iter().filter(|known| known.carried.is_none());
-        let own = own.map(|known| &known.certificate);
+    fn check(
+        &self,
+        stage: Option<&StageOutlook>,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let own = self.certificates.iter().filter(|c| c.carried.is_none());
+        let own = own.map(|c| &c.certificate);
         let soon = own.chain(&self.leaf_certificate).filter_map(soon);
         let overdue = stage.map(|staged| staged.overdue(rules));
         soon.chain(overdue).filter(|at| *at > now).min()
     }
 
-    fn next(&self, stage: Option<&Staged>, now: Timestamp) -> Option<Next> {
-        let ends = self.known.iter().filter(|known| known.carried.is_some());
-        let ends = ends.filter_map(|known| known.ends);
-        let retire = ends.map(|at| Next { at, what: Planned::Retire });
+    fn next(&self, stage: Option<&StageOutlook>, now: Timestamp) -> Option<Upcoming> {
+        let carried = self.certificates.iter().filter(|c| c.carried.is_some());
+        let retire =
+            carried.filter_map(|c| c.ends).map(|at| Upcoming { at, what: Planned::Retire });
         let promote = stage
-            .map(|staged| Next { at: staged.ready.min(staged.latest), what: Planned::Promote });
+            .map(|staged| Upcoming { at: staged.ready.min(staged.latest), what: Planned::Promote });
         retire
             .chain(promote)
             .filter(|next| self.may_change_data && next.at > now)
@@ -381,42 +389,42 @@ impl<'a> Reading<'a> {
     }
 }
 
-fn known(
+fn certificates(
     bundle: &Bundle,
     record: Option<&Record>,
     chain: &Bundle,
     settings: &Settings,
-) -> Vec<Known> {
+) -> Vec<BundleCertificate> {
     let certificates = bundle.certificates();
     let issued = Issuers::default().of_chain(chain, certificates, &std::iter::empty());
     let entries = carried_entries(bundle, record);
     let window = settings.window.length();
-    let known = |(index, (certificate, carried)): (usize, (&Certificate, Option<Entry>))| {
+    let member = |(index, (certificate, carried)): (usize, (&Certificate, Option<Entry>))| {
         let deadline = carried.and_then(|entry| entry.deadline(window));
         let expiry = carried.and_then(|_| expiry(certificate));
-        Known {
+        BundleCertificate {
             certificate: certificate.clone(),
             carried,
             ends: [deadline, expiry].into_iter().flatten().min(),
             issued_leaf: issued.contains(&index),
         }
     };
-    certificates.iter().zip(entries).enumerate().map(known).collect()
+    certificates.iter().zip(entries).enumerate().map(member).collect()
 }
 
-/// When a certificate expires; `None` beyond the year 9999, which is never.
+/// When a certificate expires. `None`, which means never, beyond the year 9999.
 fn expiry(certificate: &Certificate) -> Option<Timestamp> {
     Timestamp::from_second(certificate.not_after()).ok()
 }
 
 fn expires_soon(certificate: &Certificate, now: Timestamp) -> Option<Timestamp> {
     let left = certificate.not_after().saturating_sub(now.as_second());
-    // Read in full only here: the start of its life is not among the fields that are kept.
+    // `soon` parses the whole certificate, because notBefore is not among the stored fields.
     let is_soon = left <= SOON && soon(certificate)? <= now;
     is_soon.then(|| expiry(certificate)).flatten()
 }
 
-/// From when on a certificate expires soon.
+/// The time from which a certificate counts as expiring soon.
 fn soon(certificate: &Certificate) -> Option<Timestamp> {
     let begin = certificate.parsed()?.validity().not_before.timestamp();
     let end = certificate.not_after();
@@ -424,7 +432,7 @@ fn soon(certificate: &Certificate) -> Option<Timestamp> {
     Timestamp::from_second(end.saturating_sub(fifth.min(SOON))).ok()
 }
 
-/// `start + length`; the end of time where that is out of range.
+/// `start + length`, at most [`Timestamp::MAX`].
 fn later(start: Timestamp, length: Duration) -> Timestamp {
     let length = SignedDuration::try_from(length);
     length.ok().and_then(|length| start.checked_add(length).ok()).unwrap_or(Timestamp::MAX)

@@ -1,4 +1,5 @@
-//! The record of what is carried: the annotation `ca-overlap.dev/carried` (DESIGN §4.2).
+//! The record: the annotation `ca-overlap.dev/carried`, which lists the carried certificates
+//! (DESIGN §4.2).
 
 use std::time::Duration;
 
@@ -7,31 +8,31 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::x509::certs::Fingerprint;
 
-/// The carried certificates, by fingerprint, with their dates.
+/// The fingerprints of the carried certificates, with their dates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     entries: Vec<Entry>,
 }
 
-/// A carried certificate.
+/// The entry of a carried certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Which certificate.
+    /// The certificate's fingerprint.
     pub sha256: Fingerprint,
-    /// Since when it is carried.
+    /// When it began to be carried.
     pub since: Timestamp,
-    /// Until when, if a window was set when it began.
+    /// When it ends, if a window was set at `since`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }
 
-/// A record that is not what we write. Never says what was found.
+/// The error for a record that does not parse. It never quotes the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a JSON list of objects with sha256, since and an optional until")]
 pub struct ParseRecordError;
 
 impl Record {
-    /// Far above what `keep` and chains can add up to.
+    /// The most entries that are read: far more than `keep` and chains can produce.
     const MAX_ENTRIES: usize = 512;
 
     /// Reads the annotation.
@@ -43,7 +44,7 @@ impl Record {
         Ok(Self { entries })
     }
 
-    /// A record of these entries.
+    /// Makes a record of these entries.
     pub fn new(entries: Vec<Entry>) -> Self {
         Self { entries }
     }
@@ -65,37 +66,37 @@ impl Record {
 
     /// The annotation's value.
     pub fn to_annotation(&self) -> String {
-        // Writing strings and dates to memory has no way to fail; an empty list would read as
-        // "nothing is carried", the harmless side.
+        // Writing strings and dates to memory cannot fail. If it did, "nothing is carried" would be
+        // the harmless value.
         serde_json::to_string(&self.entries).unwrap_or_else(|_| "[]".to_owned())
     }
 }
 
 impl Entry {
-    /// A certificate that is carried from `now` on.
+    /// Makes the entry of a certificate that is carried from `now` on.
     pub fn starting(sha256: Fingerprint, now: Timestamp, window: Option<Duration>) -> Self {
         let since = whole_seconds(now);
         Self { sha256, since, until: window.and_then(|window| after(since, window)) }
     }
 
-    /// Its deadline: the earlier of its own `until` and `since` plus the window that is set now.
+    /// The deadline: the earlier of `until` and `since` plus the window that is set now.
     pub fn deadline(&self, window: Option<Duration>) -> Option<Timestamp> {
         let by_window = window.and_then(|window| after(self.since, window));
         [self.until, by_window].into_iter().flatten().min()
     }
 
-    /// Whether it is past its deadline.
+    /// Whether the deadline has passed.
     pub fn is_past_deadline(&self, now: Timestamp, window: Option<Duration>) -> bool {
         self.deadline(window).is_some_and(|deadline| deadline <= now)
     }
 }
 
-/// The record is read by people: no fractions of a second.
+/// Drops fractions of a second, because people read the record.
 fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// `None` where the sum is out of range: no deadline then.
+/// `start + length`. `None`, which means no deadline, if the sum is out of range.
 fn after(start: Timestamp, length: Duration) -> Option<Timestamp> {
     start.checked_add(SignedDuration::try_from(length).ok()?).ok()
 }
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_what_the_contract_says_and_reads_it_back() {
+    fn a_record_has_the_documented_form_and_parses_back() {
         let day = Some(Duration::from_secs(86_400));
         let entry = Entry::starting(fingerprint(), at("2026-03-01T10:00:00.75Z"), day);
         let record = Record::new(vec![entry]);
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_do_not_write_is_no_record() {
+    fn a_value_in_another_form_does_not_parse() {
         for text in
             ["", "{}", "null", "[1]", r#"[{"sha256":"ab","since":"2026-03-01T10:00:00Z"}]"#, "[{}]"]
         {
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earlier_of_until_and_window_is_the_deadline() {
+    fn the_deadline_is_the_earlier_of_until_and_the_window() {
         let hour = Some(Duration::from_secs(3600));
         let start = at("2026-03-01T10:00:00Z");
         let with_until = Entry::starting(fingerprint(), start, hour);

@@ -1,25 +1,24 @@
-//! The ask `repair` (DESIGN §4.5): an update that passed without us has dropped certificates, and
-//! the keeper, which remembers them, wants them carried.
+//! The ask `repair` (DESIGN §4.5): carries certificates again that a write dropped while the webhook
+//! did not see it. The keeper remembers them and sends them with the ask.
 
 use std::time::Duration;
 
 use super::MAX_OWN;
 use super::ask::Repaired;
 use super::record::{Entry, Record};
-use super::select::{self, Candidate, Pool, Room};
+use super::select::{self, Candidate, Capacity, StoredCertificates};
 use super::warning::Warning;
 use super::write::{self, Decision, RecordAfter, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use crate::x509::issuer::{Family, Issuers};
+use crate::x509::issuer::{IssuerGraph, Issuers};
 use crate::x509::pem;
 
-/// How long a repaired certificate is carried where no window is set. Nobody knows any more when
-/// it was replaced, so it must not stay until a next rotation that may be years away.
+/// How long a repaired certificate is carried if no window is set. The time of its replacement is not
+/// known, so it must not stay until the next rotation, which can be years away.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Appends what `write` asks for, as far as it is usable, to the outcome so far. `text` is `ca.crt`
-/// as it stands and `bundle` its certificates; `stays` are the entries of those that are carried,
-/// and go on being so.
+/// Appends the usable certificates that `write` asks for to `decision`. `text` is the stored `ca.crt`
+/// and `bundle` its certificates; `stays` has the entry of each that stays carried.
 pub(super) fn append(
     write: &Write<'_>,
     text: &[u8],
@@ -37,7 +36,7 @@ pub(super) fn append(
     let chosen = if is_trust_store(write, known, stays) {
         Vec::new()
     } else {
-        choose(write, text.len(), &stored, stays, decision)
+        select(write, text.len(), &stored, stays, decision)
     };
     if is_unreadable || chosen.len() < stored.len() - known {
         decision.warnings.push(Warning::RepairIncomplete);
@@ -61,7 +60,7 @@ pub(super) fn append(
     decision.appended = chosen.len();
 }
 
-/// The certificates that are asked for and not there yet, each once, and whether one is none.
+/// The asked certificates that are not in the bundle, each once, and whether one did not parse.
 fn read(repaired: &[Repaired], bundle: &Bundle) -> (Vec<Certificate>, bool) {
     let mut asked: Vec<Certificate> = Vec::new();
     let mut is_unreadable = false;
@@ -75,8 +74,8 @@ fn read(repaired: &[Repaired], bundle: &Bundle) -> (Vec<Certificate>, bool) {
     (asked, is_unreadable)
 }
 
-/// `stays`, and the entries of the certificates that are still there but in no record any more:
-/// they would pass for the generator's own, and stay for ever. The first one is its own.
+/// `stays`, plus the entries of certificates that are still in `ca.crt` but no longer in the record.
+/// Without an entry they would count as own and never go. The first certificate always is own.
 fn adopted(write: &Write<'_>, bundle: &Bundle, stays: &[Option<Entry>]) -> Vec<Option<Entry>> {
     let mut entries = stays.to_vec();
     if !write.may_change_data {
@@ -92,16 +91,16 @@ fn adopted(write: &Write<'_>, bundle: &Bundle, stays: &[Option<Entry>]) -> Vec<O
     entries
 }
 
-/// What the keeper remembers of the record.
+/// The entry that the keeper remembers from the lost record.
 fn remembered(write: &Write<'_>, fingerprint: Fingerprint) -> Option<Entry> {
     let mut entries = write.repair.iter().filter_map(|repaired| repaired.entry);
     let entry = entries.find(|entry| entry.sha256 == fingerprint)?;
-    // Nothing is carried from a later time on, whatever the keeper's clock shows.
+    // The keeper's clock may be ahead: `since` is never later than now.
     let fresh = Entry::starting(fingerprint, write.now, None);
     Some(Entry { since: entry.since.min(fresh.since), ..entry })
 }
 
-/// What the record says of a certificate that is to be carried again, or else what it has said.
+/// The entry of a certificate to carry again: from the record, or else as the keeper remembers it.
 fn known(write: &Write<'_>, certificate: &Certificate) -> Option<Entry> {
     let fingerprint = certificate.fingerprint();
     let listed = write.record.and_then(|record| record.entry(fingerprint)).copied();
@@ -112,9 +111,9 @@ fn is_trust_store(write: &Write<'_>, known: usize, stays: &[Option<Entry>]) -> b
     known - stays.iter().flatten().count() > MAX_OWN || !write.may_change_data
 }
 
-/// Which of the certificates from `stays.len()` on are appended. What is carried already counts
-/// first: the asked ones get what is left of `keep` and of the room.
-fn choose(
+/// Selects which certificates from index `stays.len()` on are appended. Those that are carried already
+/// count first: the asked ones get the rest of `keep` and of the free bytes.
+fn select(
     write: &Write<'_>,
     text_len: usize,
     stored: &[Certificate],
@@ -127,9 +126,9 @@ fn choose(
         None => !is_over(write, &stored[index]),
     };
     let is_there: Vec<_> = (0..stored.len()).map(|index| index < stays.len()).collect();
-    let pool = Pool {
+    let available = StoredCertificates {
         stored,
-        family: Family::new(stored, Vec::new(), &issuers),
+        issuers: IssuerGraph::new(stored, Vec::new(), &issuers),
         is_usable: (0..stored.len()).map(is_usable).collect(),
         is_over: vec![false; stored.len()],
         stays: &is_there,
@@ -139,17 +138,18 @@ fn choose(
     let carried: usize = (0..stays.len()).filter(|&i| stays[i].is_some()).map(size).sum();
     let cut = decision.ca_crt.as_ref().map_or(0, |bytes| text_len - bytes.len());
     let bytes = write.room.saturating_add(cut).saturating_sub(1);
-    let room = Room { chains: write.settings.keep.count(), bytes: bytes.saturating_add(carried) };
-    let mut chosen = select::choose(&candidates, &pool, room);
-    chosen.indexes.retain(|&index| index >= stays.len());
-    // Where `keep` was lowered, not all that is carried was chosen, and counted.
-    if chosen.indexes.iter().copied().map(size).sum::<usize>() > bytes {
-        chosen.indexes.clear();
+    let capacity =
+        Capacity { chains: write.settings.keep.count(), bytes: bytes.saturating_add(carried) };
+    let mut selection = select::select(&candidates, &available, capacity);
+    selection.indexes.retain(|&index| index >= stays.len());
+    // After `keep` was lowered, the selection need not hold, and count, all carried certificates.
+    if selection.indexes.iter().copied().map(size).sum::<usize>() > bytes {
+        selection.indexes.clear();
     }
-    chosen.indexes
+    selection.indexes
 }
 
-/// Whether it may not be carried: expired, distrusted, or past a deadline that is still recorded.
+/// Whether a certificate must not be carried: expired, distrusted, or past a known deadline.
 fn is_over(write: &Write<'_>, certificate: &Certificate) -> bool {
     match known(write, certificate) {
         Some(entry) => write::is_over(certificate, &entry, write),
@@ -159,7 +159,7 @@ fn is_over(write: &Write<'_>, certificate: &Certificate) -> bool {
     }
 }
 
-/// A repaired certificate always has an end. One that was in the record goes on from there.
+/// The new entry of a repaired certificate, always with `until`. A known entry keeps its dates.
 fn entry(write: &Write<'_>, certificate: &Certificate) -> Entry {
     let length = write.settings.window.length().unwrap_or(DEFAULT_WINDOW);
     let fresh = Entry::starting(certificate.fingerprint(), write.now, Some(length));

@@ -1,9 +1,9 @@
-//! Restarts what cannot reload its CA (DESIGN §8.3): workloads that the Secret names, once per
-//! change of trust, one after another.
+//! Restarts of workloads that cannot reload their CA (DESIGN §8.3). The Secret names the workloads.
+//! They restart once per change of trust, one after another.
 //!
-//! Pure: `Pass` says which call comes next, and whoever drives it makes the call. How far a restart
-//! has come stands on the Secret, so that whoever leads next goes on from there, and an operator that
-//! takes our annotation back gets an Event and not a loop.
+//! Pure: `RestartPass` returns the next call, and its caller makes it. The progress is stored on the
+//! Secret. So the next leader continues from there, and an operator that reverts our annotation gets
+//! an Event instead of an endless loop.
 
 mod progress;
 
@@ -12,47 +12,51 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use self::progress::Progress;
+pub use self::progress::RestartProgress;
 use crate::names;
-use crate::overlap::outlook::{self, Due, Outlook, Rules, View};
-use crate::overlap::workload::{Workload, list};
+use crate::overlap::outlook::{self, Due, Outlook, PublicSecret, Rules};
+use crate::overlap::workload::{Workload, parse_list};
 use crate::x509::certs::Fingerprint;
 
-/// A rollout that takes longer is left to its owner; so is one that is paused for longer.
+/// The longest wait for a rollout, or for a paused workload. Then it is left to its owner.
 const PATIENCE: Duration = Duration::from_secs(600);
-/// No workload is restarted more often, whatever its Secrets do.
+/// The shortest time between two restarts of a workload, however often its Secrets change.
 const INTERVAL: Duration = Duration::from_secs(590);
-/// Secrets that rotate together are written one after another: the last one is waited for until it
-/// is as old as this,
+/// How long a group must be unchanged before its workloads restart. Secrets that rotate together are
+/// written one after another.
 const PAUSE: Duration = Duration::from_secs(5);
-/// but not for longer than this.
+/// The longest wait for a group that keeps changing.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A restart that is not complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// What it is for: changes with the generator's CAs, with distrust, and with promotion.
+pub struct PendingRestart {
+    /// A hash of the trust that the pods must load. It changes with the own CAs, with `distrust`, and
+    /// with a promotion.
     pub trust: String,
     /// The workloads, in order.
     pub(crate) workloads: Vec<Workload>,
-    /// How far it has come.
-    pub progress: Option<Progress>,
-    /// Nothing is to be restarted: what is trusted now is only to be noted.
+    /// Its progress, if it has begun.
+    pub progress: Option<RestartProgress>,
+    /// Whether this trust is the first one seen: it is only noted, and nothing restarts.
     pub is_first_sight: bool,
-    /// The pods trust these CAs already, since they were restarted while the leaf waited: only the
-    /// leaf is new to them.
+    /// Whether the pods already trust these CAs, because they restarted while the leaf waited. Only
+    /// the leaf is new to them.
     pub is_for_leaf: bool,
     /// The Secret's name.
     secret: String,
-    /// The beginning of the annotations of the pod template, of the whole group,
+    /// The prefix of the pod template annotations for the whole group.
     scope: String,
-    /// and the one of this Secret.
+    /// The pod template annotation for this Secret.
     mark: String,
 }
 
-/// What a Secret wants restarted; none where that was done.
-pub(crate) fn wanted(secret: &View<'_>, outlook: &Outlook) -> Option<Wanted> {
-    let (workloads, _) = list(secret.annotation(names::RESTART)?);
+/// The restart that a Secret needs; `None` if it is complete.
+pub(crate) fn pending_restart(
+    secret: &PublicSecret<'_>,
+    outlook: &Outlook,
+) -> Option<PendingRestart> {
+    let (workloads, _) = parse_list(secret.annotation(names::RESTART)?);
     if workloads.is_empty() || outlook.certificates.is_empty() {
         return None;
     }
@@ -60,16 +64,16 @@ pub(crate) fn wanted(secret: &View<'_>, outlook: &Outlook) -> Option<Wanted> {
     let noted = secret.annotation(names::RESTARTED).unwrap_or_default();
     let known = noted.split_ascii_whitespace().next();
     let is_same = known == Some(trust.as_str());
-    if is_same && !Progress::is_noted(noted) {
+    if is_same && !RestartProgress::is_noted(noted) {
         return None;
     }
-    let progress = Progress::parse(noted).filter(|_| is_same);
+    let progress = RestartProgress::parse(noted).filter(|_| is_same);
     let is_for_leaf = match &progress {
         Some(progress) => progress.is_for_leaf,
         None => outlook.stage.is_none() && noted == self::trust(outlook, true),
     };
     let carries = outlook.certificates.iter().any(|known| known.carried.is_some());
-    Some(Wanted {
+    Some(PendingRestart {
         trust,
         workloads,
         progress,
@@ -81,9 +85,9 @@ pub(crate) fn wanted(secret: &View<'_>, outlook: &Outlook) -> Option<Wanted> {
     })
 }
 
-/// What pods that have just started trust, in short: the generator's own CAs, what is distrusted,
-/// and whether the new leaf still waits. What is carried does not count, because its end needs no
-/// restart; nor does how often, or in which order, something stands there.
+/// A hash of what pods load when they start: the own CAs, `distrust`, and whether the new leaf still
+/// waits. Carried CAs do not count, because their end needs no restart. Order and repetition do not
+/// count either.
 fn trust(outlook: &Outlook, is_staged: bool) -> String {
     let sorted = |mut all: Vec<String>| {
         all.sort_unstable();
@@ -97,47 +101,47 @@ fn trust(outlook: &Outlook, is_staged: bool) -> String {
     hex([own, distrust, state.to_owned()].join("\n").as_bytes(), 16)
 }
 
-/// The beginning of the annotations of a pod template, for all of a Secret's group.
-fn scope(secret: &View<'_>) -> String {
+/// The prefix of the pod template annotations for all Secrets of a group, or for one without a group.
+fn scope(secret: &PublicSecret<'_>) -> String {
     let of_group = secret.group().map(|group| hex(format!("group {group}").as_bytes(), 4));
     format!("{}.{}.", names::RESTARTED_FOR, of_group.unwrap_or_else(|| of_secret(secret)))
 }
 
-/// The annotation of a pod template, for this Secret.
-fn mark(secret: &View<'_>) -> String {
+/// The pod template annotation for this Secret.
+fn mark(secret: &PublicSecret<'_>) -> String {
     scope(secret) + &of_secret(secret)
 }
 
-fn of_secret(secret: &View<'_>) -> String {
+fn of_secret(secret: &PublicSecret<'_>) -> String {
     hex(format!("secret {}", secret.name).as_bytes(), 4)
 }
 
-/// The first bytes of the SHA-256.
+/// The first `count` bytes of the SHA-256, in hexadecimal.
 fn hex(bytes: &[u8], count: usize) -> String {
     Fingerprint::of(bytes).to_string().chars().take(2 * count).collect()
 }
 
-/// What a workload is like.
+/// The state of a workload.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct State {
-    /// The version that was read: no other is changed.
+pub(crate) struct WorkloadState {
+    /// The `resourceVersion` that was read. A change applies to this version only.
     pub(crate) version: Option<String>,
-    /// The annotations [`names::RESTARTED_FOR`] of the pod template: what for it was restarted.
+    /// The annotations [`names::RESTARTED_FOR`] of the pod template.
     pub(crate) restarted_for: BTreeMap<String, String>,
-    /// When it was restarted last.
+    /// When the keeper last restarted it.
     pub(crate) restarted_at: Option<Timestamp>,
-    /// It carries [`names::ALLOW_RESTART`].
+    /// Whether it has the annotation [`names::ALLOW_RESTART`].
     pub(crate) is_marked: bool,
-    /// The Secrets that its pods refer to.
+    /// The names of the Secrets that its pods use.
     pub(crate) secrets: BTreeSet<String>,
-    /// Its owner has paused its rollouts.
+    /// Whether its owner has paused its rollouts.
     pub(crate) is_paused: bool,
-    /// Its last rollout is complete.
+    /// Whether its last rollout is complete.
     pub(crate) is_complete: bool,
 }
 
-impl State {
-    /// Changes annotations of its pod template; `None` removes one.
+impl WorkloadState {
+    /// Changes annotations of the pod template. `None` removes one.
     pub(crate) fn annotate(&mut self, changes: BTreeMap<String, Option<String>>, now: Timestamp) {
         self.restarted_at = Some(now);
         for (key, value) in changes {
@@ -148,197 +152,205 @@ impl State {
         }
     }
 
-    /// Whether a Secret of this name is reason enough.
+    /// Whether the keeper may restart it for this Secret.
     fn may_restart_for(&self, secret: &str) -> bool {
         self.is_marked || self.secrets.contains(secret)
     }
 }
 
-/// What came of one workload.
+/// The outcome for one workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// This one's pod template was changed just now.
+pub(crate) enum RestartOutcome {
+    /// Its pod template has just been changed.
     Started,
     /// Its rollout is complete.
     Complete,
-    /// Something takes its time.
+    /// Its rollout, its owner or its group must be waited for.
     Waiting,
-    /// It must not be restarted, or does not exist; with the reason.
+    /// It must not be restarted, or does not exist. Holds the reason.
     NotAllowed(&'static str),
-    /// Its pods refer to none of the Secrets, as far as those are known.
-    Stranger,
-    /// The API server does not allow it, or an admission policy does not.
+    /// Its pods use none of the Secrets of the group.
+    Unrelated,
+    /// RBAC or an admission policy denies the change.
     Denied,
-    /// Its owner has taken our annotation back.
+    /// Its owner has reverted our annotation.
     Reverted,
-    /// Its rollout takes too long.
+    /// Its rollout has taken too long.
     Stuck,
-    /// It is paused for too long.
+    /// It has been paused for too long.
     Paused,
 }
 
-/// The call that comes next.
+/// The next call of a [`RestartPass`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Next {
-    /// Read this workload, and go on with [`Pass::found`].
+pub(crate) enum NextCall {
+    /// Read this workload, then call [`RestartPass::found`].
     Read(Workload),
-    /// List the Secret's group, itself too, and go on with [`Pass::listed`].
+    /// List the Secret's group, with the Secret itself, then call [`RestartPass::listed`].
     List,
-    /// Change annotations of this pod template, `None` removing one, if the workload still has this
-    /// version. Then go on with [`Pass::done`].
+    /// Change annotations of this workload's pod template (`None` removes one), if it still has this
+    /// version. Then call [`RestartPass::done`].
     Change(Workload, Option<String>, BTreeMap<String, Option<String>>),
-    /// Nothing now: something has been waited for since then. The pass is over.
+    /// End the pass, and try again later. Waiting began at this time.
     Wait(Timestamp),
-    /// Note on the Secret how far the restart has come. The pass is over.
+    /// Write this value of [`names::RESTARTED`] to the Secret, and end the pass.
     Note(String),
 }
 
-/// One pass over the workloads of a Secret. At most one of them is changed.
+/// One pass over the workloads of a Secret. It changes at most one of them.
 #[derive(Debug)]
-pub(crate) struct Pass<'a> {
-    wanted: Wanted,
+pub(crate) struct RestartPass<'a> {
+    pending: PendingRestart,
     rules: &'a Rules,
     now: Timestamp,
-    /// The workload in question.
+    /// The index of the current workload.
     index: usize,
-    /// Since when its rollout goes on; else it is to be started,
+    /// When its rollout started, if it has.
     followed: Option<Timestamp>,
-    /// and has been waited for since then.
+    /// When waiting for its start began, if it has.
     awaited: Option<Timestamp>,
-    state: State,
-    steps: Vec<(String, Step)>,
+    state: WorkloadState,
+    outcomes: Vec<(String, RestartOutcome)>,
 }
 
-impl<'a> Pass<'a> {
-    /// Begins where the last pass has ended.
-    pub(crate) fn begin(wanted: Wanted, rules: &'a Rules, now: Timestamp) -> (Self, Next) {
+impl<'a> RestartPass<'a> {
+    /// Begins where the last pass ended.
+    pub(crate) fn begin(
+        pending: PendingRestart,
+        rules: &'a Rules,
+        now: Timestamp,
+    ) -> (Self, NextCall) {
         let (mut index, mut followed, mut awaited) = (0, None, None);
-        if let Some((last, progress)) = wanted.position() {
+        if let Some((last, progress)) = pending.position() {
             index = last;
             let since = if progress.is_waiting { &mut awaited } else { &mut followed };
             *since = Some(progress.since);
         }
-        let (state, steps) = (State::default(), Vec::new());
-        let pass = Self { wanted, rules, now, index, followed, awaited, state, steps };
+        let (state, outcomes) = (WorkloadState::default(), Vec::new());
+        let pass = Self { pending, rules, now, index, followed, awaited, state, outcomes };
         let next = pass.next();
         (pass, next)
     }
 
-    /// What came of each workload that this pass has looked at.
-    pub(crate) fn into_steps(self) -> Vec<(String, Step)> {
-        self.steps
+    /// The outcome for each workload of this pass, except those that it still waits for.
+    pub(crate) fn into_outcomes(self) -> Vec<(String, RestartOutcome)> {
+        self.outcomes
     }
 
-    fn next(&self) -> Next {
-        let is_over = self.wanted.is_first_sight;
-        let workload = self.wanted.workloads.get(self.index).filter(|_| !is_over);
-        workload.map_or_else(|| Next::Note(self.wanted.trust.clone()), |it| Next::Read(it.clone()))
+    fn next(&self) -> NextCall {
+        let is_complete = self.pending.is_first_sight;
+        let workload = self.pending.workloads.get(self.index).filter(|_| !is_complete);
+        workload.map_or_else(
+            || NextCall::Note(self.pending.trust.clone()),
+            |it| NextCall::Read(it.clone()),
+        )
     }
 
-    /// The workload in question is like this, or cannot be restarted.
-    pub(crate) fn found(&mut self, found: Result<State, Step>) -> Next {
+    /// Takes the state of the current workload, or the reason why it cannot restart.
+    pub(crate) fn found(&mut self, found: Result<WorkloadState, RestartOutcome>) -> NextCall {
         let state = match found {
             Ok(state) => state,
-            Err(step) => return self.done(step),
+            Err(outcome) => return self.done(outcome),
         };
         if let Some(since) = self.followed {
-            return self.done(if !self.wanted.is_done(&state) {
-                Step::Reverted
+            return self.done(if !self.pending.is_done(&state) {
+                RestartOutcome::Reverted
             } else if state.is_complete {
-                Step::Complete
+                RestartOutcome::Complete
             } else if is_too_long(since, self.now) {
-                Step::Stuck
+                RestartOutcome::Stuck
             } else {
-                Step::Waiting
+                RestartOutcome::Waiting
             });
         }
-        if state.may_restart_for(&self.wanted.secret)
-            && let Some(step) = self.wanted.before(&state, self.now)
+        if state.may_restart_for(&self.pending.secret)
+            && let Some(outcome) = self.pending.obstacle(&state, self.now)
         {
-            return self.done(step);
+            return self.done(outcome);
         }
         self.state = state;
-        Next::List
+        NextCall::List
     }
 
-    /// Its group is these; none if it is in no group.
-    pub(crate) fn listed(&mut self, group: &[View<'_>]) -> Next {
-        let (wanted, state, now) = (&self.wanted, &self.state, self.now);
+    /// Takes the Secrets of the group; none if the Secret has no group.
+    pub(crate) fn listed(&mut self, group: &[PublicSecret<'_>]) -> NextCall {
+        let (pending, state, now) = (&self.pending, &self.state, self.now);
         let may_restart = |name| state.may_restart_for(name);
-        if !may_restart(&wanted.secret) && !group.iter().any(|member| may_restart(member.name)) {
-            return self.done(Step::Stranger);
+        if !may_restart(&pending.secret) && !group.iter().any(|member| may_restart(member.name)) {
+            return self.done(RestartOutcome::Unrelated);
         }
-        if let Some(step) = wanted.before(state, now) {
-            return self.done(step);
+        if let Some(outcome) = pending.obstacle(state, now) {
+            return self.done(outcome);
         }
-        if is_on_its_way(group, self.rules, self.awaited, now) {
-            return self.done(Step::Waiting);
+        if is_changing(group, self.rules, self.awaited, now) {
+            return self.done(RestartOutcome::Waiting);
         }
-        let Some(workload) = wanted.workloads.get(self.index) else { return self.next() };
-        let marks = wanted.marks(workload, group, self.rules, state, now);
-        Next::Change(workload.clone(), state.version.clone(), marks)
+        let Some(workload) = pending.workloads.get(self.index) else { return self.next() };
+        let marks = pending.marks(workload, group, self.rules, state, now);
+        NextCall::Change(workload.clone(), state.version.clone(), marks)
     }
 
-    /// This has come of the workload in question.
-    pub(crate) fn done(&mut self, step: Step) -> Next {
-        let Some(workload) = self.wanted.workloads.get(self.index) else { return self.next() };
+    /// Takes the outcome for the current workload, and goes to the next one.
+    pub(crate) fn done(&mut self, outcome: RestartOutcome) -> NextCall {
+        let Some(workload) = self.pending.workloads.get(self.index) else { return self.next() };
         let workload = workload.to_string();
         let (followed, awaited) = (self.followed.take(), self.awaited.take());
-        let is_waiting = step == Step::Waiting;
-        let step = match followed.or(awaited).filter(|_| is_waiting) {
-            // The order matters: the next one waits, too, but not for ever.
+        let is_waiting = outcome == RestartOutcome::Waiting;
+        let outcome = match followed.or(awaited).filter(|_| is_waiting) {
+            // The order matters, so later workloads wait, too, until the wait is too long.
             Some(since) if followed.is_some() || !is_too_long(since, self.now) => {
-                return Next::Wait(since);
+                return NextCall::Wait(since);
             }
-            Some(_) => Step::Paused,
-            None => step,
+            Some(_) => RestartOutcome::Paused,
+            None => outcome,
         };
-        let is_begun = followed.is_none() && matches!(step, Step::Started | Step::Waiting);
-        if step != Step::Waiting {
-            self.steps.push((workload.clone(), step));
+        let is_begun = followed.is_none()
+            && matches!(outcome, RestartOutcome::Started | RestartOutcome::Waiting);
+        if outcome != RestartOutcome::Waiting {
+            self.outcomes.push((workload.clone(), outcome));
         }
         if is_begun {
-            let is_for_leaf = self.wanted.is_for_leaf;
-            let progress = Progress { workload, since: self.now, is_waiting, is_for_leaf };
-            return Next::Note(progress.to_annotation(&self.wanted.trust));
+            let is_for_leaf = self.pending.is_for_leaf;
+            let progress = RestartProgress { workload, since: self.now, is_waiting, is_for_leaf };
+            return NextCall::Note(progress.to_annotation(&self.pending.trust));
         }
         self.index += 1;
         self.next()
     }
 }
 
-impl Wanted {
-    /// Where to go on: the index of the workload, and since when it is waited for if it is.
-    fn position(&self) -> Option<(usize, &Progress)> {
-        // A list that was edited meanwhile: what is not in it any more is not looked for, and what
-        // was restarted already is found to be.
+impl PendingRestart {
+    /// Where to continue: the index of the current workload, and its progress.
+    fn position(&self) -> Option<(usize, &RestartProgress)> {
+        // A person may have edited the list. If the workload is gone, the list starts again: the pod
+        // templates show which workloads have restarted already.
         let progress = self.progress.as_ref()?;
         let is_last = |workload: &Workload| workload.to_string() == progress.workload;
         Some((self.workloads.iter().position(is_last)?, progress))
     }
 
-    /// Why a workload is not to be changed now, if so.
-    fn before(&self, state: &State, now: Timestamp) -> Option<Step> {
+    /// The outcome that makes a change of the workload needless or too early; `None` if it may change.
+    fn obstacle(&self, state: &WorkloadState, now: Timestamp) -> Option<RestartOutcome> {
         if self.is_done(state) {
-            return Some(Step::Started);
+            return Some(RestartOutcome::Started);
         }
         let interval = SignedDuration::try_from(INTERVAL).unwrap_or_default();
         let is_recent = state.restarted_at.is_some_and(|at| {
             let age = now.duration_since(at);
             !age.is_negative() && age < interval
         });
-        (state.is_paused || is_recent).then_some(Step::Waiting)
+        (state.is_paused || is_recent).then_some(RestartOutcome::Waiting)
     }
 
-    /// The change of the pod template: what its pods are going to find in this Secret, and in the
-    /// others of `group` that want this workload restarted. Those then need no restart of their own.
-    /// What is said of Secrets that have left the group goes.
+    /// The changes of the pod template's annotations: the trust that its new pods load from this Secret,
+    /// and from the other Secrets of `group` that name this workload. Those then need no restart of
+    /// their own. Annotations for Secrets that have left the group are removed.
     fn marks(
         &self,
         workload: &Workload,
-        group: &[View<'_>],
+        group: &[PublicSecret<'_>],
         rules: &Rules,
-        state: &State,
+        state: &WorkloadState,
         now: Timestamp,
     ) -> BTreeMap<String, Option<String>> {
         let members: Vec<String> = group.iter().map(mark).chain([self.mark.clone()]).collect();
@@ -346,29 +358,28 @@ impl Wanted {
         let left = of_group.filter(|key| !members.contains(key));
         let mut change: BTreeMap<_, _> = left.map(|key| (key.clone(), None)).collect();
         for member in group {
-            let (listed, _) = list(member.annotation(names::RESTART).unwrap_or_default());
+            let (listed, _) = parse_list(member.annotation(names::RESTART).unwrap_or_default());
             if listed.contains(workload) {
                 let outlook = outlook::outlook(member, rules, now);
                 change.insert(mark(member), Some(trust(&outlook, outlook.stage.is_some())));
             }
         }
-        // Its own is what is being acted on, even if it has been written since.
+        // For this Secret the trust that the pass acts on, even if the Secret has changed since.
         change.insert(self.mark.clone(), Some(self.trust.clone()));
         change.insert(names::RESTARTED_AT.to_owned(), Some(format!("{now:.0}")));
         change
     }
 
-    /// Whether its pods have found this trust when they started.
-    fn is_done(&self, state: &State) -> bool {
+    /// Whether the pods of the workload loaded this trust when they started.
+    fn is_done(&self, state: &WorkloadState) -> bool {
         state.restarted_for.get(&self.mark) == Some(&self.trust)
     }
 }
 
-/// Whether Secrets of a group are being written right now, or are about to be: pods that started
-/// between the first and the last of them would have to start again. `waits` is since when that is
-/// waited for, if it is.
-fn is_on_its_way(
-    group: &[View<'_>],
+/// Whether Secrets of a group have just changed, or are about to: pods that start between the first and
+/// the last change would have to restart again. `waits` is when waiting for this began, if it has.
+fn is_changing(
+    group: &[PublicSecret<'_>],
     rules: &Rules,
     waits: Option<Timestamp>,
     now: Timestamp,
@@ -382,12 +393,12 @@ fn is_on_its_way(
     })
 }
 
-/// How long ago, by clocks that may step.
+/// The time since `since`; zero if the clock was set back.
 pub(crate) fn age(since: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
-/// Whether something has been waited for too long.
+/// Whether a wait since `since` is longer than [`PATIENCE`].
 fn is_too_long(since: Timestamp, now: Timestamp) -> bool {
     age(since, now) > PATIENCE
 }

@@ -1,5 +1,5 @@
-//! A write that leaves `ca.crt` alone: what is over is cut out, so that `distrust` or a shorter
-//! `window` acts at once (DESIGN §4.1).
+//! The decision about a write that does not change `ca.crt` (DESIGN §4.1). It removes the carried
+//! certificates that have ended, so `distrust` and a shorter `window` act at once.
 
 use std::iter;
 
@@ -18,7 +18,7 @@ pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
     if nothing_carried && write.settings.distrust.is_empty() && write.repair.is_empty() {
         return decision;
     }
-    // Over something unreadable the record waits for the next readable write.
+    // Where `ca.crt` is not readable, the record stays until the next readable write.
     let bundle = Bundle::parse(text, MAX_STORED_BLOCKS).unwrap_or_default();
     if bundle.is_empty() {
         if !write.repair.is_empty() {
@@ -42,7 +42,7 @@ pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
     decision
 }
 
-/// Cuts out what is over, and puts the record right. Says which certificates go.
+/// Removes the carried certificates that have ended, and updates the record. Returns which go.
 fn cut(
     write: &Write<'_>,
     text: &[u8],
@@ -67,7 +67,7 @@ fn cut(
     goes
 }
 
-/// Which carried certificates go: those that are over, save what the Secret's own leaf needs.
+/// Which carried certificates go: those that have ended, unless the Secret's own leaf needs them.
 fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Vec<bool> {
     let certificates = bundle.certificates();
     let mut goes: Vec<bool> = certificates
@@ -82,8 +82,7 @@ fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Ve
     let leaf = write::chain(write.incoming.tls_crt);
     let mut anchors = issuers.of_chain(&leaf, certificates, &iter::empty());
     let mut seen = vec![false; certificates.len()];
-    // Upwards from the leaf: where only certificates that would go issued it, they stay; and so
-    // for their own issuers.
+    // Go up from the leaf. If all issuers of a certificate would go, they stay, unless distrusted.
     while !anchors.is_empty() {
         if anchors.iter().all(|&index| goes[index]) {
             for &index in &anchors {

@@ -21,7 +21,7 @@ use super::write::{self, Case, Contents, Decision, RecordAfter, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::x509::issuer::Issuers;
 
-pub use pair::Pair;
+pub use pair::TlsPair;
 
 use pair::verifies;
 
@@ -65,7 +65,7 @@ impl Stage {
 
 /// What is known of the keeper, without which nothing would be promoted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeper {
+pub enum KeeperHealth {
     /// Staged mode is not switched on.
     Absent,
     /// We have just started and have not seen its Lease yet.
@@ -77,25 +77,25 @@ pub enum Keeper {
 }
 
 /// One update of a Secret that is staged, or might be.
-pub struct Staging<'a> {
+pub struct StagedWrite<'a> {
     /// The update; its room counts for nothing here.
     pub write: Write<'a>,
     /// How many bytes there are for all pairs, and for `ca.crt` to grow.
     pub room: usize,
     /// The stored `tls.*`.
-    pub served: Pair<'a>,
+    pub served: TlsPair<'a>,
     /// The stored `pending.*`.
-    pub waiting: Pair<'a>,
+    pub waiting: TlsPair<'a>,
     /// The incoming `tls.*`.
-    pub written: Pair<'a>,
+    pub written: TlsPair<'a>,
     /// The stored annotation, if there is one, and what it says.
     pub stage: Option<Option<Stage>>,
     /// Whether the mode is `staged` and data may be changed.
     pub is_wanted: bool,
     /// Whether all of it is meant: a fresh object, not one that was made of the stored one.
-    pub is_wholesale: bool,
+    pub is_fresh_object: bool,
     /// Whether somebody would promote it.
-    pub keeper: Keeper,
+    pub keeper: KeeperHealth,
     /// How long the keeper waits before it promotes.
     pub settle: Duration,
     /// What the keeper asks to be promoted.
@@ -105,21 +105,21 @@ pub struct Staging<'a> {
 }
 
 /// What is to be stored.
-pub struct Outcome<'a> {
+pub struct StagedDecision<'a> {
     /// About `ca.crt` and the record.
     pub decision: Decision,
     /// What becomes `tls.*`.
-    pub served: Pair<'a>,
+    pub served: TlsPair<'a>,
     /// What becomes `pending.*`, and the annotation.
-    pub waiting: Option<(Pair<'a>, Stage)>,
+    pub waiting: Option<(TlsPair<'a>, Stage)>,
     /// What has happened to the stage, if there is or was one.
-    pub change: Option<Change>,
+    pub change: Option<StageChange>,
 }
 
 /// What has happened to the stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
-pub enum Change {
+pub enum StageChange {
     /// A new pair waits.
     Begun,
     /// It goes on as it was.
@@ -135,19 +135,19 @@ pub enum Change {
 }
 
 /// Decides about one update. Deterministic, and total, as [`decision::decide`] is.
-pub fn decide<'a>(staging: &Staging<'a>) -> Outcome<'a> {
-    let is_left_over = staging.stage.is_some() || staging.waiting != Pair::default();
+pub fn decide<'a>(staging: &StagedWrite<'a>) -> StagedDecision<'a> {
+    let is_left_over = staging.stage.is_some() || staging.waiting != TlsPair::default();
     match staging.recorded() {
         Some(stage) => staging.go_on(&stage),
         // Somebody wrote while we were away: what stands in `tls.*` is newer than what waits.
         None if is_left_over => {
-            staging.plain(staging.written, Some(Change::Ended), Some(Warning::StagedBroken))
+            staging.plain(staging.written, Some(StageChange::Ended), Some(Warning::StagedBroken))
         }
         None => staging.begin(),
     }
 }
 
-impl<'a> Staging<'a> {
+impl<'a> StagedWrite<'a> {
     /// The stored stage, if both pairs are still the recorded ones.
     fn recorded(&self) -> Option<Stage> {
         let stage = self.stage??;
@@ -159,7 +159,7 @@ impl<'a> Staging<'a> {
     }
 
     /// Nothing is staged yet.
-    fn begin(&self) -> Outcome<'a> {
+    fn begin(&self) -> StagedDecision<'a> {
         let plain = self.plain(self.written, None, None);
         let has_new_leaf = self.served.is_whole()
             && self.written.is_whole()
@@ -172,56 +172,57 @@ impl<'a> Staging<'a> {
         }
         let held = self.served.fingerprint();
         let stage = self.stage_of(self.written, held, 0);
-        self.hold(self.written, stage, Change::Begun).unwrap_or_else(|warning| plain.told(warning))
+        self.hold(self.written, stage, StageChange::Begun)
+            .unwrap_or_else(|warning| plain.told(warning))
     }
 
     /// A pair waits.
-    fn go_on(&self, stage: &Stage) -> Outcome<'a> {
+    fn go_on(&self, stage: &Stage) -> StagedDecision<'a> {
         let meant = self.meant();
         if !self.is_wanted || self.write.incoming.ca_crt.is_none() {
-            return self.serve(meant, Change::Ended, None);
+            return self.serve(meant, StageChange::Ended, None);
         }
-        if matches!(self.keeper, Keeper::Absent | Keeper::Lost) {
-            return self.serve(meant, Change::Ended, Some(self.no_keeper()));
+        if matches!(self.keeper, KeeperHealth::Absent | KeeperHealth::Lost) {
+            return self.serve(meant, StageChange::Ended, Some(self.no_keeper()));
         }
         if self.must_not_be_held() {
-            return self.serve(meant, Change::Promoted, None);
+            return self.serve(meant, StageChange::Promoted, None);
         }
         let is_changed = self.write.stored.ca_crt != self.write.incoming.ca_crt;
         if self.promote == Some(stage.pending) && !is_changed && self.written == self.served {
-            return self.serve(self.waiting, Change::Promoted, None);
+            return self.serve(self.waiting, StageChange::Promoted, None);
         }
         if is_changed && self.is_written_back() {
-            return self.serve(self.served, Change::Cancelled, None);
+            return self.serve(self.served, StageChange::Cancelled, None);
         }
         let held = if meant == self.waiting {
-            self.hold(self.waiting, *stage, Change::Kept)
+            self.hold(self.waiting, *stage, StageChange::Kept)
         } else if !is_changed {
-            return self.serve(meant, Change::Ended, None);
+            return self.serve(meant, StageChange::Ended, None);
         } else if stage.moved >= MAX_MOVES {
             Err(Warning::StagedMoved)
         } else {
-            self.hold(meant, self.stage_of(meant, stage.held, stage.moved + 1), Change::Moved)
+            self.hold(meant, self.stage_of(meant, stage.held, stage.moved + 1), StageChange::Moved)
         };
-        held.unwrap_or_else(|warning| self.serve(meant, Change::Ended, Some(warning)))
+        held.unwrap_or_else(|warning| self.serve(meant, StageChange::Ended, Some(warning)))
     }
 
     /// The pair that the generator means. What a write leaves as it stands it may never have
     /// looked at: there the waiting pair is meant, which it would have found without us. A write
     /// of half a pair is completed likewise.
-    fn meant(&self) -> Pair<'a> {
+    fn meant(&self) -> TlsPair<'a> {
         let (written, served, waiting) = (self.written, self.served, self.waiting);
         let is_reapply = self.write.stored.ca_crt == self.write.incoming.ca_crt;
-        if self.is_wholesale && !(is_reapply && written == served) {
+        if self.is_fresh_object && !(is_reapply && written == served) {
             return written;
         }
         match (written.crt == served.crt, written.key == served.key) {
             (true, true) => waiting,
-            (true, false) => Pair { crt: waiting.crt, ..written },
+            (true, false) => TlsPair { crt: waiting.crt, ..written },
             // A renewal may keep the key, and that of the pair which it does not see.
             (false, true) if written.crt == waiting.crt => waiting,
             (false, true) if written.has_key_of(waiting) && !written.has_key_of(served) => {
-                Pair { key: waiting.key, ..written }
+                TlsPair { key: waiting.key, ..written }
             }
             (false, _) => written,
         }
@@ -231,7 +232,7 @@ impl<'a> Staging<'a> {
     /// by its CA.
     fn is_written_back(&self) -> bool {
         let is_rollback = || self.plain(self.served, None, None).decision.case == Case::Rollback;
-        self.written == self.served && (self.is_wholesale || is_rollback())
+        self.written == self.served && (self.is_fresh_object || is_rollback())
     }
 
     /// Whether the held leaf is of no use any more: expired, or of a CA that is distrusted.
@@ -256,14 +257,14 @@ impl<'a> Staging<'a> {
     /// Keeps the stored pair in service, while `waiting` waits.
     fn hold(
         &self,
-        waiting: Pair<'a>,
+        waiting: TlsPair<'a>,
         stage: Stage,
-        change: Change,
-    ) -> Result<Outcome<'a>, Warning> {
+        change: StageChange,
+    ) -> Result<StagedDecision<'a>, Warning> {
         if let Some(obstacle) = self.obstacle {
             return Err(obstacle);
         }
-        if change != Change::Kept {
+        if change != StageChange::Kept {
             self.may_put_aside(waiting)?;
         }
         let pairs = self.served.size() + waiting.size();
@@ -275,7 +276,7 @@ impl<'a> Staging<'a> {
         if !verifies(&held, anchors) || !verifies(&waiting.chain(), anchors) {
             return Err(Warning::StagedUnverified);
         }
-        Ok(Outcome {
+        Ok(StagedDecision {
             decision,
             served: self.served,
             waiting: Some((waiting, stage)),
@@ -283,8 +284,8 @@ impl<'a> Staging<'a> {
         })
     }
 
-    fn may_put_aside(&self, waiting: Pair<'a>) -> Result<(), Warning> {
-        if self.keeper != Keeper::Alive {
+    fn may_put_aside(&self, waiting: TlsPair<'a>) -> Result<(), Warning> {
+        if self.keeper != KeeperHealth::Alive {
             return Err(self.no_keeper());
         }
         let belongs = waiting.key != self.served.key || waiting.has_key_of(self.served);
@@ -300,12 +301,12 @@ impl<'a> Staging<'a> {
 
     fn no_keeper(&self) -> Warning {
         match self.keeper {
-            Keeper::Absent => Warning::StagedUnavailable,
+            KeeperHealth::Absent => Warning::StagedUnavailable,
             _ => Warning::StagedNoKeeper,
         }
     }
 
-    fn stage_of(&self, waiting: Pair<'a>, held: Fingerprint, moved: u8) -> Stage {
+    fn stage_of(&self, waiting: TlsPair<'a>, held: Fingerprint, moved: u8) -> Stage {
         // As all dates that people read: without fractions.
         let now = self.write.now;
         let since = Timestamp::from_second(now.as_second()).unwrap_or(now);
@@ -315,24 +316,35 @@ impl<'a> Staging<'a> {
     /// Ends the stage with `pair` in service. A pair that waits and does not verify any more is not
     /// put there while the held one does, unless the write itself brings it: then it is the
     /// generator's turn.
-    fn serve(&self, pair: Pair<'a>, change: Change, warning: Option<Warning>) -> Outcome<'a> {
+    fn serve(
+        &self,
+        pair: TlsPair<'a>,
+        change: StageChange,
+        warning: Option<Warning>,
+    ) -> StagedDecision<'a> {
         let outcome = self.switch(pair, change, warning);
         if self.written != self.served || self.is_good(&outcome) {
             return outcome;
         }
-        let held = self.plain(self.served, Some(Change::Ended), Some(Warning::StagedUnverified));
+        let held =
+            self.plain(self.served, Some(StageChange::Ended), Some(Warning::StagedUnverified));
         if self.is_good(&held) { held } else { outcome }
     }
 
     /// Whether the leaf in service verifies.
-    fn is_good(&self, outcome: &Outcome<'_>) -> bool {
+    fn is_good(&self, outcome: &StagedDecision<'_>) -> bool {
         let anchors = outcome.decision.ca_crt.as_deref().or(self.write.incoming.ca_crt);
         verifies(&outcome.served.chain(), anchors)
     }
 
     /// Puts `pair` into service. If that is another leaf than before, the overlap for its peers
     /// begins only now, whatever the dates of what is carried.
-    fn switch(&self, pair: Pair<'a>, change: Change, warning: Option<Warning>) -> Outcome<'a> {
+    fn switch(
+        &self,
+        pair: TlsPair<'a>,
+        change: StageChange,
+        warning: Option<Warning>,
+    ) -> StagedDecision<'a> {
         let record = self.write.record.filter(|_| pair != self.served).map(|r| self.anew(r));
         let Some(record) = record else { return self.plain(pair, Some(change), warning) };
         let write = Write { record: Some(&record), ..self.write };
@@ -359,25 +371,25 @@ impl<'a> Staging<'a> {
     /// An ordinary overlap with `pair` in service.
     fn plain(
         &self,
-        pair: Pair<'a>,
-        change: Option<Change>,
+        pair: TlsPair<'a>,
+        change: Option<StageChange>,
         warning: Option<Warning>,
-    ) -> Outcome<'a> {
+    ) -> StagedDecision<'a> {
         self.plain_of(&self.write, pair, change, warning)
     }
 
     fn plain_of(
         &self,
         write: &Write<'_>,
-        pair: Pair<'a>,
-        change: Option<Change>,
+        pair: TlsPair<'a>,
+        change: Option<StageChange>,
         warning: Option<Warning>,
-    ) -> Outcome<'a> {
+    ) -> StagedDecision<'a> {
         let chain = pair.chain();
         let incoming = Contents { tls_crt: pair.crt.map(|_| &*chain), ..write.incoming };
         let room = self.room.saturating_sub(pair.size());
         let decision = decision::decide(&Write { incoming, room, ..*write });
-        let outcome = Outcome { decision, served: pair, waiting: None, change };
+        let outcome = StagedDecision { decision, served: pair, waiting: None, change };
         match warning {
             None => outcome,
             Some(warning) => outcome.told(warning),
@@ -385,7 +397,7 @@ impl<'a> Staging<'a> {
     }
 }
 
-impl Outcome<'_> {
+impl StagedDecision<'_> {
     fn told(mut self, warning: Warning) -> Self {
         if !self.decision.warnings.contains(&warning) {
             self.decision.warnings.push(warning);

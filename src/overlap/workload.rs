@@ -1,22 +1,22 @@
-//! The workloads that a Secret names in its annotation `restart` (DESIGN §4.3).
+//! The workloads in a Secret's annotation `restart` (DESIGN §4.3).
 
 use std::fmt;
 
-/// The most workloads that one Secret can name.
+/// The most workloads that are read from one Secret.
 const MAX_WORKLOADS: usize = 16;
 
-/// What can be restarted.
+/// A workload that the keeper can restart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Workload {
-    /// Its kind.
-    pub(crate) kind: Kind,
-    /// Its name, in the Secret's namespace.
+    /// Which kind of object it is.
+    pub(crate) kind: WorkloadKind,
+    /// The name of the object, which is in the Secret's namespace.
     pub(crate) name: String,
 }
 
-/// The kinds of workloads that can be restarted.
+/// The kinds of workloads that the keeper can restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum WorkloadKind {
     /// `daemonset`
     DaemonSet,
     /// `deployment`
@@ -26,13 +26,13 @@ pub(crate) enum Kind {
 }
 
 impl Workload {
-    /// Reads `deployment/x`, `statefulset/x` or `daemonset/x`.
+    /// Parses `deployment/x`, `statefulset/x` or `daemonset/x`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (kind, name) = text.split_once('/')?;
         let kind = match kind {
-            "daemonset" => Kind::DaemonSet,
-            "deployment" => Kind::Deployment,
-            "statefulset" => Kind::StatefulSet,
+            "daemonset" => WorkloadKind::DaemonSet,
+            "deployment" => WorkloadKind::Deployment,
+            "statefulset" => WorkloadKind::StatefulSet,
             _ => return None,
         };
         let is_name = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
@@ -44,23 +44,24 @@ impl Workload {
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
-            Kind::DaemonSet => "daemonset",
-            Kind::Deployment => "deployment",
-            Kind::StatefulSet => "statefulset",
+            WorkloadKind::DaemonSet => "daemonset",
+            WorkloadKind::Deployment => "deployment",
+            WorkloadKind::StatefulSet => "statefulset",
         };
         write!(f, "{kind}/{}", self.name)
     }
 }
 
-/// Reads the annotation `restart`: the workloads in order, and how many of its words are none.
-pub(crate) fn list(text: &str) -> (Vec<Workload>, usize) {
+/// Parses the annotation `restart`: the workloads in order, and how many words were dropped because
+/// they name no workload or exceed the limit.
+pub(crate) fn parse_list(text: &str) -> (Vec<Workload>, usize) {
     let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
     let all: Vec<Option<Workload>> = words.map(Workload::parse).collect();
-    let unreadable = all.iter().filter(|workload| workload.is_none()).count();
+    let invalid = all.iter().filter(|workload| workload.is_none()).count();
     let mut workloads: Vec<Workload> = all.into_iter().flatten().collect();
     let too_many = workloads.len().saturating_sub(MAX_WORKLOADS);
     workloads.truncate(MAX_WORKLOADS);
-    (workloads, unreadable + too_many)
+    (workloads, invalid + too_many)
 }
 
 #[cfg(test)]
@@ -68,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workloads_are_read_and_what_is_none_is_not() {
+    fn only_supported_kinds_with_valid_names_are_workloads() {
         for text in ["deployment/envoy-ratelimit", "statefulset/db.a", "daemonset/x"] {
             assert_eq!(Workload::parse(text).unwrap().to_string(), text);
         }

@@ -1,41 +1,41 @@
-//! One write of a Secret, and what is decided about it: the words that all decisions share.
+//! One write of a Secret, and the decision about it: the types that all decisions share.
 //!
-//! Words, as in the design: *incoming* are the certificates of the write, *stored* those of the
-//! Secret as it is. Of the stored ones, *carried* are those that we put there and *own* those that
-//! the generator wrote. *Active* are the stored ones that issued the outgoing leaf.
+//! Terms, as in the design: *incoming* certificates are in the `ca.crt` that is written, *stored* ones
+//! in the `ca.crt` before the write. Of the stored ones, *carried* are those that we added and *own*
+//! those that the generator wrote. *Active* are the stored ones that issued the outgoing leaf.
 
 use jiff::Timestamp;
 use strum::{IntoStaticStr, VariantNames};
 
 use super::ask::Repaired;
-use super::policy::Settings;
 use super::record::{Entry, Record};
+use super::settings::Settings;
 use super::warning::Warning;
 use crate::x509::certs::{Bundle, Certificate};
 use crate::x509::issuer::MAX_CHAIN;
 
-/// One update of a Secret, as far as the decision looks at it.
+/// One update of a Secret: the input of a decision.
 #[derive(Clone, Copy, Debug)]
 pub struct Write<'a> {
     /// The time of the write.
     pub now: Timestamp,
-    /// The Secret as it is.
+    /// The Secret before the write.
     pub stored: Contents<'a>,
     /// The Secret as the writer wants it.
     pub incoming: Contents<'a>,
-    /// The stored record, if there is one that can be read.
+    /// The stored record, if there is one and it parses.
     pub record: Option<&'a Record>,
-    /// What counts for this Secret.
+    /// The settings of the Secret.
     pub settings: &'a Settings,
-    /// Whether data may be changed: not in mode `off`, and not for a CA signing Secret.
+    /// Whether data may be changed: `false` for an exempt Secret.
     pub may_change_data: bool,
-    /// How many bytes `ca.crt` may grow.
+    /// By how many bytes `ca.crt` may grow.
     pub room: usize,
-    /// What the keeper asks to be carried beside an unchanged `ca.crt`.
+    /// The certificates that the keeper asks to carry. Used only if `ca.crt` does not change.
     pub repair: &'a [Repaired],
 }
 
-/// The two values of a Secret that matter here, decoded.
+/// The two values of a Secret that a decision reads, decoded.
 #[derive(Clone, Copy, Default)]
 pub struct Contents<'a> {
     /// `data["ca.crt"]`
@@ -44,7 +44,7 @@ pub struct Contents<'a> {
     pub tls_crt: Option<&'a [u8]>,
 }
 
-/// Only whether the values are there: what a caller passes is not known to be public.
+/// Shows only whether the values are there, because a caller may pass values that are not public.
 impl std::fmt::Debug for Contents<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Contents")
@@ -54,67 +54,68 @@ impl std::fmt::Debug for Contents<'_> {
     }
 }
 
-/// What is to be stored.
+/// What to store.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Which of the rules applied.
+    /// The rule that applied.
     pub case: Case,
-    /// The bytes of `ca.crt` to store, where they are not the incoming ones.
+    /// The `ca.crt` to store; `None` for the incoming bytes.
     pub ca_crt: Option<Vec<u8>>,
-    /// What becomes of the record.
+    /// The record to store.
     pub record: RecordAfter,
     /// How many certificates were appended.
     pub appended: usize,
-    /// How many carried certificates were cut out.
+    /// How many carried certificates were removed.
     pub cut: usize,
-    /// What the writer is told.
+    /// The warnings for the writer.
     pub warnings: Vec<Warning>,
 }
 
-/// Which rule applied.
+/// The rule that a decision applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Case {
-    /// There is no record yet and nothing new is introduced.
+    /// There is no record yet, and the write introduces no new certificate.
     FirstContact,
-    /// One side has no `ca.crt`.
+    /// The stored or the incoming Secret has no `ca.crt`.
     NoCa,
     /// The incoming `ca.crt` holds no readable certificate.
     NotReadable,
-    /// The generator dropped one of its own.
+    /// The generator dropped one of its own certificates.
     Retirement,
     /// The generator went back to a CA that is carried.
     Rollback,
-    /// A new CA takes the place of the active one.
+    /// A new CA replaces the active one.
     Rotation,
-    /// A re-apply, an echo of what is stored, or a generator that bundles by itself.
+    /// All own certificates stay: a re-apply, a write-back of the stored bundle, or a generator that
+    /// makes its own bundle.
     Same,
-    /// Too many certificates for a rotation.
+    /// There are more own certificates than [`MAX_OWN`](super::MAX_OWN).
     TrustStore,
-    /// The bytes of `ca.crt` are not changed.
+    /// The write does not change `ca.crt`.
     Unchanged,
 }
 
-/// What becomes of the record.
+/// The record after a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordAfter {
-    /// It stays, or comes back, as it is stored.
+    /// The stored record, restored if the write dropped it.
     AsStored,
-    /// There is none.
+    /// No record.
     Gone,
-    /// This one.
+    /// This record.
     Set(Record),
 }
 
 impl Decision {
-    /// The incoming bytes, with nothing added or cut.
+    /// Stores the incoming bytes, with nothing appended or removed.
     pub(super) fn as_written(case: Case, record: RecordAfter) -> Self {
         Self { case, ca_crt: None, record, appended: 0, cut: 0, warnings: Vec::new() }
     }
 }
 
-/// Which stored certificates we put there: the entry for each. An entry for the first stored
-/// certificate does not count, because a bundle always begins with the generator's own.
+/// For each stored certificate its entry in the record, if it is carried. An entry for the first
+/// certificate does not count, because a bundle always begins with an own certificate.
 pub(crate) fn carried_entries(stored: &Bundle, record: Option<&Record>) -> Vec<Option<Entry>> {
     let record = record.filter(|record| !record.is_empty());
     let entry = |(index, certificate): (usize, &Certificate)| {
@@ -123,19 +124,19 @@ pub(crate) fn carried_entries(stored: &Bundle, record: Option<&Record>) -> Vec<O
     stored.certificates().iter().enumerate().map(entry).collect()
 }
 
-/// Whether a carried certificate has to go.
+/// Whether a carried certificate has ended: expired, past its deadline, or distrusted.
 pub(super) fn is_over(certificate: &Certificate, entry: &Entry, write: &Write<'_>) -> bool {
     certificate.is_expired(write.now)
         || entry.is_past_deadline(write.now, write.settings.window.length())
         || is_distrusted(certificate, write.settings)
 }
 
-/// Whether the Secret says that this certificate must not be trusted.
+/// Whether the Secret's setting `distrust` lists this certificate.
 pub(super) fn is_distrusted(certificate: &Certificate, settings: &Settings) -> bool {
     !settings.distrust.is_empty() && settings.distrust.contains(&certificate.fingerprint())
 }
 
-/// The certificates of a leaf and its chain; none where there is nothing readable.
+/// The certificates of `tls.crt`: the leaf and its chain. Empty if none is readable.
 pub(super) fn chain(tls_crt: Option<&[u8]>) -> Bundle {
     tls_crt.and_then(|text| Bundle::parse(text, MAX_CHAIN).ok()).unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use humantime::parse_duration;
 
 use crate::overlap::outlook::Rules;
-use crate::overlap::policy::{Defaults, Window};
+use crate::overlap::settings::{Defaults, Window};
 
 /// Flags of webhook and keeper.
 #[derive(Clone, Debug, Args)]

@@ -102,14 +102,14 @@ impl Issuers {
 
 /// Who issued whom in one bundle, each question answered once: a chain is walked from each of its
 /// certificates.
-pub struct Family<'a> {
+pub struct IssuerGraph<'a> {
     certificates: &'a [Certificate],
     others: Vec<&'a Certificate>,
     issuers: &'a Issuers,
     found: Vec<OnceCell<Vec<usize>>>,
 }
 
-impl<'a> Family<'a> {
+impl<'a> IssuerGraph<'a> {
     /// The certificates of one bundle, and others that may have issued some of them: the bundle
     /// that they are appended to. Without these a chain would be another one in the result.
     pub fn new(

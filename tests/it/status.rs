@@ -260,7 +260,7 @@ async fn status_shows_a_waiting_leaf_until_it_is_promoted() {
     let row = shown.lines().find(|line| line.starts_with(&format!("{}/stuck", secrets.namespace)));
     assert!(row.is_some_and(|row| row.contains(" staged ")), "{shown}");
     assert!(shown.contains("next: the waiting leaf goes into service when all of"), "{shown}");
-    assert!(shown.contains("PROBLEM: the staged leaf waits for too long"), "{shown}");
+    assert!(shown.contains("PROBLEM: the new leaf has waited too long to be promoted"), "{shown}");
 }
 
 /// A cluster in which rotations are staged.

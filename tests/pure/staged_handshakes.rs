@@ -10,8 +10,8 @@ use std::sync::{Arc, LazyLock};
 use base64::prelude::*;
 use ca_overlap::admission::respond::{Installation, respond};
 use ca_overlap::admission::review;
-use ca_overlap::overlap::policy::{Defaults, Mode};
-use ca_overlap::overlap::staged::Keeper;
+use ca_overlap::overlap::settings::{Defaults, Mode};
+use ca_overlap::overlap::staged::KeeperHealth;
 use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 use proptest::collection::vec;
@@ -132,7 +132,7 @@ impl Model {
         let body = serde_json::to_vec(&review).unwrap();
         let request = review::read(&body).ok().unwrap();
         let time = Timestamp::from_second(1_780_000_000 + i64::try_from(now).unwrap()).unwrap();
-        let answer = respond(&request, &self.installation, Keeper::Alive, time);
+        let answer = respond(&request, &self.installation, KeeperHealth::Alive, time);
         let mut object = object;
         if let Some(patch) = &answer.patch {
             json_patch::patch(&mut object, patch).unwrap();

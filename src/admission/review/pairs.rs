@@ -11,7 +11,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::{Request, Text};
 use crate::names;
-use crate::overlap::staged::Pair;
+use crate::overlap::staged::TlsPair;
 use crate::x509::pem::decoded_len;
 
 /// The pairs of both objects.
@@ -35,22 +35,22 @@ impl<'a> Request<'a> {
 
 impl Pairs<'_> {
     /// The stored `tls.*`.
-    pub fn served(&self) -> Pair<'_> {
+    pub fn served(&self) -> TlsPair<'_> {
         self.old.pair(names::TLS_CRT, names::TLS_KEY)
     }
 
     /// The stored `pending.*`.
-    pub fn waiting(&self) -> Pair<'_> {
+    pub fn waiting(&self) -> TlsPair<'_> {
         self.old.pair(names::PENDING_TLS_CRT, names::PENDING_TLS_KEY)
     }
 
     /// The incoming `tls.*`.
-    pub fn written(&self) -> Pair<'_> {
+    pub fn written(&self) -> TlsPair<'_> {
         self.object.pair(names::TLS_CRT, names::TLS_KEY)
     }
 
     /// The incoming `pending.*`.
-    pub fn written_waiting(&self) -> Pair<'_> {
+    pub fn written_waiting(&self) -> TlsPair<'_> {
         self.object.pair(names::PENDING_TLS_CRT, names::PENDING_TLS_KEY)
     }
 
@@ -94,11 +94,11 @@ struct Data<'a> {
 }
 
 impl Data<'_> {
-    fn pair(&self, crt: &str, key: &str) -> Pair<'_> {
+    fn pair(&self, crt: &str, key: &str) -> TlsPair<'_> {
         let value = |name: &str| {
             self.values.iter().rev().find(|(key, _)| *key == name).map(|(_, text)| text.as_ref())
         };
-        Pair { crt: value(crt), key: value(key) }
+        TlsPair { crt: value(crt), key: value(key) }
     }
 }
 

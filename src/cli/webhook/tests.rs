@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser};
 
 use super::super::{Cli, Command};
 use super::*;
-use crate::overlap::policy::Defaults;
+use crate::overlap::settings::Defaults;
 
 const FILES: [&str; 4] = ["--tls-cert", "c.pem", "--tls-key", "k.pem"];
 

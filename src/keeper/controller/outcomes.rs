@@ -8,7 +8,7 @@ use super::super::reconcile::{Asked, Restarting};
 use super::Controller;
 use crate::keeper::metrics::{AskKind, AskResult, RestartResult};
 use crate::kubernetes::key::Key;
-use crate::overlap::restart::Step;
+use crate::overlap::restart::RestartOutcome;
 
 /// A repair that was not seen so often, within some two hours, never will be.
 const HOPELESS: u32 = 20;
@@ -74,37 +74,39 @@ impl Controller {
         self.retries.forget(key);
         for (workload, step) in &restarting.steps {
             let (result, reason, text) = match step {
-                Step::Complete => {
+                RestartOutcome::Complete => {
                     (RestartResult::Done, Reason::Restarted, "its rollout is complete")
                 }
-                Step::Denied => (
+                RestartOutcome::Denied => (
                     RestartResult::Failed,
                     Reason::RestartFailed,
                     "the API server, or an admission policy, does not allow it",
                 ),
-                Step::Stranger => (
+                RestartOutcome::Unrelated => (
                     RestartResult::NotAllowed,
                     Reason::RestartFailed,
                     "its pods refer to no Secret of the group, and it does not carry \
                      ca-overlap.dev/allow-restart=true",
                 ),
-                Step::Paused => (
+                RestartOutcome::Paused => (
                     RestartResult::Stuck,
                     Reason::RestartFailed,
                     "it was paused, or restarted before, for longer than ten minutes",
                 ),
-                Step::NotAllowed(why) => (RestartResult::NotAllowed, Reason::RestartFailed, *why),
-                Step::Reverted => (
+                RestartOutcome::NotAllowed(why) => {
+                    (RestartResult::NotAllowed, Reason::RestartFailed, *why)
+                }
+                RestartOutcome::Reverted => (
                     RestartResult::Reverted,
                     Reason::RestartFailed,
                     "something has taken the annotation of its pod template back",
                 ),
-                Step::Stuck => (
+                RestartOutcome::Stuck => (
                     RestartResult::Stuck,
                     Reason::RestartFailed,
                     "its rollout takes longer than ten minutes",
                 ),
-                Step::Started | Step::Waiting => (
+                RestartOutcome::Started | RestartOutcome::Waiting => (
                     RestartResult::Started,
                     Reason::Restarted,
                     "its pods are replaced, because the trust has changed",

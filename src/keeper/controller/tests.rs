@@ -12,7 +12,7 @@ use super::super::workloads::Restarter;
 use super::*;
 use crate::names;
 use crate::overlap::outlook::Rules;
-use crate::overlap::policy::Defaults;
+use crate::overlap::settings::Defaults;
 
 fn controller(leads: bool) -> (Controller, Client, Api, Given) {
     let (client, api) = api();

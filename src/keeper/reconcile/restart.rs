@@ -1,4 +1,4 @@
-//! One pass of a restart: the calls that [`Pass`] says.
+//! One pass of a restart: the calls that [`RestartPass`] says.
 
 use jiff::Timestamp;
 
@@ -8,8 +8,8 @@ use crate::kubernetes::call::CallError;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
-use crate::overlap::outlook::View;
-use crate::overlap::restart::{Next, Pass, Wanted};
+use crate::overlap::outlook::PublicSecret;
+use crate::overlap::restart::{NextCall, PendingRestart, RestartPass};
 
 impl Actor {
     /// Goes on with a restart: at most one workload is changed.
@@ -17,28 +17,30 @@ impl Actor {
         &self,
         key: &Key,
         secret: SecretView,
-        wanted: Wanted,
+        wanted: PendingRestart,
         now: Timestamp,
     ) -> Result<Outcome, CallError> {
-        let (mut pass, mut next) = Pass::begin(wanted, &self.rules, now);
+        let (mut pass, mut next) = RestartPass::begin(wanted, &self.rules, now);
         loop {
             next = match next {
-                Next::Read(workload) => pass.found(self.restarter.find(key, &workload).await?),
-                Next::List => {
+                NextCall::Read(workload) => pass.found(self.restarter.find(key, &workload).await?),
+                NextCall::List => {
                     let group = self.group(key, &secret).await?;
-                    pass.listed(&group.iter().map(SecretView::view).collect::<Vec<View<'_>>>())
+                    pass.listed(
+                        &group.iter().map(SecretView::view).collect::<Vec<PublicSecret<'_>>>(),
+                    )
                 }
-                Next::Change(workload, version, annotations) => {
+                NextCall::Change(workload, version, annotations) => {
                     let version = version.as_deref();
                     let change = self.restarter.change(key, &workload, version, &annotations);
                     pass.done(change.await?)
                 }
-                Next::Wait(since) => return Ok(Outcome::waiting(secret, since)),
-                Next::Note(note) => {
+                NextCall::Wait(since) => return Ok(Outcome::waiting(secret, since)),
+                NextCall::Note(note) => {
                     let value = Some(note.as_str());
                     let change = Change { annotation: names::RESTARTED, value, is_trial: false };
                     let after = self.secrets.change(key, &secret, change).await?;
-                    let steps = pass.into_steps();
+                    let steps = pass.into_outcomes();
                     return Ok(Outcome::Restarting(Box::new(Restarting { steps, after })));
                 }
             };
@@ -60,7 +62,7 @@ mod tests {
     use super::super::Before;
     use super::*;
     use crate::overlap::outlook::Rules;
-    use crate::overlap::policy::Defaults;
+    use crate::overlap::settings::Defaults;
 
     #[tokio::test]
     async fn a_workload_that_does_not_exist_is_not_the_secret_that_has_gone() {

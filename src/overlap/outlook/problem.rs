@@ -1,4 +1,4 @@
-//! What a person should know of a Secret.
+//! Problems of a Secret that a person should know about.
 
 use std::fmt;
 
@@ -9,37 +9,37 @@ use crate::names;
 use crate::overlap::Warning;
 use crate::x509::certs::Fingerprint;
 
-/// What a person should know.
+/// A problem of a Secret, shown by the keeper's Events and metrics, `status` and `inspect`.
 #[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Problem {
-    /// The webhook refuses again and again what the keeper asks.
+    /// The webhook has refused the keeper's ask several times in a row.
     AskRefused,
-    /// An ask was not seen: the webhook was down, or is not registered for this Secret.
+    /// The webhook did not see an ask: it was down, or is not registered for this Secret.
     AskNotSeen,
-    /// The leaf expires soon.
+    /// The leaf in service expires soon.
     LeafExpiring(Timestamp),
-    /// `ca.crt` holds a distrusted certificate that only its generator can replace.
+    /// An own certificate is distrusted. Only the generator can replace it.
     OwnDistrusted(Fingerprint),
-    /// A certificate of the generator expires soon.
+    /// An own certificate expires soon.
     OwnExpiring(Fingerprint, Timestamp),
     /// The record does not parse.
     RecordUnreadable,
-    /// So many words of the annotation `restart` name no workload, or are too many.
+    /// This many words of the annotation `restart` name no workload, or exceed the limit.
     #[strum(serialize = "setting_unreadable")]
     RestartUnreadable(usize),
-    /// A carried certificate is over, and the Secret's own leaf needs it.
+    /// A carried certificate has ended but stays, because the Secret's own leaf needs it.
     RetireBlocked(Fingerprint),
     /// A setting does not parse.
     SettingUnreadable(Warning),
-    /// A stage is older than promotion should ever take.
+    /// A staged rotation has waited too long for its promotion.
     StageOverdue,
-    /// The state of the stage does not parse.
+    /// The annotation of the staged rotation does not parse.
     StageUnreadable,
 }
 
 impl Problem {
-    /// How metrics call it. Two kinds may have the same name.
+    /// The label value in metrics. Two problems can share one.
     pub fn name(&self) -> &'static str {
         self.into()
     }
@@ -49,31 +49,32 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AskNotSeen => f.write_str(
-                "the webhook did not see what the keeper asked: is it down, or not registered for \
-                 this Secret?",
+                "the webhook did not see the keeper's ask: check that it runs and is registered for \
+                 this Secret",
             ),
             Self::AskRefused => f.write_str(
-                "the webhook refuses again and again what the keeper asks: do they run with the \
-                 same flags?",
+                "the webhook keeps refusing the keeper's ask: check that both run with the same \
+                 flags",
             ),
             Self::RestartUnreadable(count) => write!(
                 f,
-                "{count} words of {} are no workload (deployment/x, statefulset/x, daemonset/x), \
-                 or too many",
+                "{}: {count} words are ignored: expected up to 16 of deployment/x, statefulset/x, \
+                 daemonset/x",
                 names::RESTART
             ),
             Self::LeafExpiring(when) => write!(f, "the leaf expires at {when}"),
             Self::OwnDistrusted(which) => write!(
                 f,
-                "{which} is distrusted, but the generator's own: only the generator can replace it"
+                "the CA {which} is distrusted, but the generator itself writes it: only the \
+                 generator can replace it"
             ),
             Self::OwnExpiring(which, when) => write!(f, "the CA {which} expires at {when}"),
             Self::RecordUnreadable => write!(f, "{} is not readable", names::CARRIED),
             Self::RetireBlocked(which) => {
-                write!(f, "{which} is over, but the Secret's own leaf needs it")
+                write!(f, "the CA {which} has ended, but stays: the Secret's own leaf needs it")
             }
             Self::SettingUnreadable(warning) => warning.fmt(f),
-            Self::StageOverdue => f.write_str("the staged leaf waits for too long"),
+            Self::StageOverdue => f.write_str("the new leaf has waited too long to be promoted"),
             Self::StageUnreadable => write!(f, "{} is not readable", names::STAGED),
         }
     }

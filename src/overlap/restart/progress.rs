@@ -1,23 +1,23 @@
-//! How far a restart has come, as it stands on the Secret:
-//! `<trust> <workload> <since> <started|waits> [leaf]`, or `<trust>` when it is complete.
+//! The annotation `restarted`, which holds the progress of a restart:
+//! `<trust> <workload> <since> <started|waits> [leaf]`, or `<trust>` when the restart is complete.
 
 use jiff::Timestamp;
 
-/// How far a restart has come.
+/// The progress of a restart that is not complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// The last workload that was begun. By name: the list may be edited meanwhile.
+pub struct RestartProgress {
+    /// The current workload, by name, because a person may edit the list meanwhile.
     pub workload: String,
-    /// When its rollout was started, or since when it is waited for.
+    /// When its rollout started, or when the keeper began to wait for it.
     pub since: Timestamp,
-    /// It cannot be started yet.
+    /// Whether its rollout cannot start yet.
     pub is_waiting: bool,
-    /// The pods trust the CAs already; only the leaf is new to them.
+    /// Whether pods already trust the CAs, so that only the leaf is new to them.
     pub is_for_leaf: bool,
 }
 
-impl Progress {
-    /// Whether the annotation tells of a restart that is not complete, readable or not.
+impl RestartProgress {
+    /// Whether the annotation holds progress after the trust, even if that does not parse.
     pub fn is_noted(text: &str) -> bool {
         text.split_ascii_whitespace().nth(1).is_some()
     }
@@ -37,7 +37,7 @@ impl Progress {
         })
     }
 
-    /// The annotation's value for the change to `trust`.
+    /// The annotation's value for a restart that is for `trust`.
     pub fn to_annotation(&self, trust: &str) -> String {
         let Self { workload, since, is_waiting, is_for_leaf } = self;
         let state = if *is_waiting { "waits" } else { "started" };
@@ -51,18 +51,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_survives_printing_and_what_is_none_is_begun_anew() {
+    fn progress_parses_back_and_other_text_does_not() {
         for (is_waiting, is_for_leaf) in [(true, false), (false, false), (true, true)] {
             let since = "2026-03-01T10:00:00Z".parse().unwrap();
             let workload = "deployment/a".to_owned();
-            let progress = Progress { workload, since, is_waiting, is_for_leaf };
+            let progress = RestartProgress { workload, since, is_waiting, is_for_leaf };
             let text = progress.to_annotation("T2");
-            assert!(text.starts_with("T2 ") && Progress::is_noted(&text));
-            assert_eq!(Progress::parse(&text), Some(progress));
+            assert!(text.starts_with("T2 ") && RestartProgress::is_noted(&text));
+            assert_eq!(RestartProgress::parse(&text), Some(progress));
         }
-        assert!(!Progress::is_noted("T2") && !Progress::is_noted(""));
+        assert!(!RestartProgress::is_noted("T2") && !RestartProgress::is_noted(""));
         for text in ["", "T2", "T2 1 2026-03-01T10:00:00Z", "T2 deployment/a soon started"] {
-            assert_eq!(Progress::parse(text), None, "{text}");
+            assert_eq!(RestartProgress::parse(text), None, "{text}");
         }
     }
 }

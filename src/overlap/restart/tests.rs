@@ -1,5 +1,5 @@
 use super::*;
-use crate::overlap::policy::Defaults;
+use crate::overlap::settings::Defaults;
 
 const TRUSTS: [&str; 2] = ["T1", "T2"];
 
@@ -12,23 +12,23 @@ fn rules() -> Rules {
 }
 
 /// A Secret of the group `g`.
-struct Secret {
+struct GroupSecret {
     name: &'static str,
     annotations: BTreeMap<String, String>,
     written: Timestamp,
 }
 
-/// Last written so many seconds ago.
-fn secret(name: &'static str, restart: &str, age: i64) -> Secret {
+/// A Secret that was last written `age` seconds ago.
+fn secret(name: &'static str, restart: &str, age: i64) -> GroupSecret {
     let annotations = [(names::GROUP, "g"), (names::RESTART, restart)];
     let annotations = annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    Secret { name, annotations, written: now() - SignedDuration::from_secs(age) }
+    GroupSecret { name, annotations, written: now() - SignedDuration::from_secs(age) }
 }
 
-impl Secret {
-    fn view(&self) -> View<'_> {
+impl GroupSecret {
+    fn view(&self) -> PublicSecret<'_> {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
-        View {
+        PublicSecret {
             name: self.name,
             labels: &NONE,
             annotations: &self.annotations,
@@ -42,11 +42,11 @@ impl Secret {
         }
     }
 
-    fn wanted(&self, trust: &str) -> Wanted {
+    fn pending(&self, trust: &str) -> PendingRestart {
         let view = self.view();
-        Wanted {
+        PendingRestart {
             trust: trust.to_owned(),
-            workloads: list(&self.annotations[names::RESTART]).0,
+            workloads: parse_list(&self.annotations[names::RESTART]).0,
             progress: None,
             is_first_sight: false,
             is_for_leaf: false,
@@ -57,28 +57,28 @@ impl Secret {
     }
 }
 
-/// Restarts `deployment/a` for one Secret, unless that was done.
-fn restart(state: &mut State, group: &[Secret], which: usize, trust: &str) -> bool {
-    let wanted = group[which].wanted(trust);
-    if wanted.before(state, now()) == Some(Step::Started) {
+/// Restarts `deployment/a` for one Secret. `false` if that was done before.
+fn restart(state: &mut WorkloadState, group: &[GroupSecret], which: usize, trust: &str) -> bool {
+    let pending = group[which].pending(trust);
+    if pending.obstacle(state, now()) == Some(RestartOutcome::Started) {
         return false;
     }
     let workload = Workload::parse("deployment/a").unwrap();
-    let views: Vec<View<'_>> = group.iter().map(Secret::view).collect();
-    state.annotate(wanted.marks(&workload, &views, &rules(), state, now()), now());
+    let views: Vec<PublicSecret<'_>> = group.iter().map(GroupSecret::view).collect();
+    state.annotate(pending.marks(&workload, &views, &rules(), state, now()), now());
     true
 }
 
 #[test]
-fn two_of_a_group_with_different_cas_restart_what_they_share_once() {
+fn two_secrets_of_a_group_restart_a_shared_workload_once() {
     let group = ["a", "b"].map(|name| secret(name, "deployment/a", 60));
     let trust_of_b = trust(&outlook::outlook(&group[1].view(), &rules(), now()), false);
-    let mut state = State::default();
+    let mut state = WorkloadState::default();
     assert!(restart(&mut state, &group, 0, "T1"));
-    assert!(!restart(&mut state, &group, 1, &trust_of_b), "its pods have found that, too");
-    // Written since: what they have found of it is over.
+    assert!(!restart(&mut state, &group, 1, &trust_of_b), "its pods have loaded that, too");
+    // The second Secret has changed since: its pods hold an old trust.
     assert!(restart(&mut state, &group, 1, "another"));
-    // The CA before comes back, and goes again.
+    // A previous trust comes back, and goes again.
     for trust in TRUSTS {
         assert!(restart(&mut state, &group[..1], 0, "between"));
         assert!(restart(&mut state, &group[..1], 0, trust));
@@ -87,11 +87,11 @@ fn two_of_a_group_with_different_cas_restart_what_they_share_once() {
 }
 
 #[test]
-fn only_who_wants_a_workload_restarted_marks_it_and_who_has_left_does_not() {
+fn only_secrets_of_the_group_that_name_a_workload_annotate_it() {
     let group = [secret("a", "deployment/a", 60), secret("b", "deployment/b", 60)];
-    let mut state = State::default();
+    let mut state = WorkloadState::default();
     assert!(restart(&mut state, &group, 0, "T1"));
-    let keys = |state: &State| state.restarted_for.keys().cloned().collect::<Vec<_>>();
+    let keys = |state: &WorkloadState| state.restarted_for.keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&state), [names::RESTARTED_AT.to_owned(), mark(&group[0].view())]);
     let left = format!("{}left", scope(&group[0].view()));
     let foreign = format!("{}.other.left", names::RESTARTED_FOR);
@@ -103,8 +103,8 @@ fn only_who_wants_a_workload_restarted_marks_it_and_who_has_left_does_not() {
 }
 
 #[test]
-fn a_group_is_waited_for_while_it_is_written_but_not_for_long() {
-    let group = |ages: &[i64]| -> Vec<Secret> {
+fn a_restart_waits_for_a_group_that_changes_for_at_most_30_s() {
+    let group = |ages: &[i64]| -> Vec<GroupSecret> {
         ages.iter().map(|age| secret("s", "deployment/a", *age)).collect()
     };
     let waited = |seconds| Some(now() - SignedDuration::from_secs(seconds));
@@ -113,112 +113,116 @@ fn a_group_is_waited_for_while_it_is_written_but_not_for_long() {
         (&[4, 60], waited(29), true),
         (&[4, 60], waited(30), false),
         (&[5, 60], None, false),
-        // Nobody else is to come.
+        // A group of one Secret, or of none, has no other writes to wait for.
         (&[0], None, false),
         (&[], None, false),
     ] {
         let group = group(ages);
-        let views: Vec<View<'_>> = group.iter().map(Secret::view).collect();
-        assert_eq!(is_on_its_way(&views, &rules(), waits, now()), expected, "{ages:?}");
+        let views: Vec<PublicSecret<'_>> = group.iter().map(GroupSecret::view).collect();
+        assert_eq!(is_changing(&views, &rules(), waits, now()), expected, "{ages:?}");
     }
 }
 
 #[test]
-fn a_workload_has_its_rest_whoever_flips_its_ca() {
-    let mut state =
-        State { restarted_at: Some(now() - SignedDuration::from_secs(589)), ..State::default() };
-    let other = secret("a", "deployment/a", 60).wanted("T2");
-    assert_eq!(other.before(&state, now()), Some(Step::Waiting));
+fn a_workload_restarts_at_most_once_per_interval() {
+    let mut state = WorkloadState {
+        restarted_at: Some(now() - SignedDuration::from_secs(589)),
+        ..WorkloadState::default()
+    };
+    let other = secret("a", "deployment/a", 60).pending("T2");
+    assert_eq!(other.obstacle(&state, now()), Some(RestartOutcome::Waiting));
     state.restarted_at = Some(now() - SignedDuration::from_secs(590));
-    assert_eq!(other.before(&state, now()), None);
+    assert_eq!(other.obstacle(&state, now()), None);
     state.restarted_at = Some(now() + SignedDuration::from_secs(86_400));
-    assert_eq!(other.before(&state, now()), None, "a clock that was put back");
+    assert_eq!(other.obstacle(&state, now()), None, "a clock that was set back");
     state.is_paused = true;
-    assert_eq!(other.before(&state, now()), Some(Step::Waiting));
+    assert_eq!(other.obstacle(&state, now()), Some(RestartOutcome::Waiting));
 }
 
 #[test]
-fn a_list_that_was_edited_goes_on_behind_the_same_workload() {
-    let mut it = secret("a", "deployment/a,deployment/b", 60).wanted("T");
+fn an_edited_list_continues_at_the_same_workload() {
+    let mut it = secret("a", "deployment/a,deployment/b", 60).pending("T");
     let workload = "deployment/b".to_owned();
-    it.progress = Some(Progress { workload, since: now(), is_waiting: false, is_for_leaf: false });
-    it.workloads = list("statefulset/new,deployment/b,deployment/a").0;
+    it.progress =
+        Some(RestartProgress { workload, since: now(), is_waiting: false, is_for_leaf: false });
+    it.workloads = parse_list("statefulset/new,deployment/b,deployment/a").0;
     assert_eq!(it.position().map(|(index, _)| index), Some(1));
-    it.workloads = list("deployment/a").0;
+    it.workloads = parse_list("deployment/a").0;
     assert_eq!(it.position(), None);
 }
 
-/// Begins a pass over `deployment/a` and `deployment/b`. The first one has waited for so many
-/// seconds, or its rollout was started so many ago.
-fn pass(rules: &Rules, is_waiting: bool, age: i64) -> Pass<'_> {
-    let mut wanted = secret("s", "deployment/a,deployment/b", 60).wanted("T2");
+/// Begins a pass over `deployment/a` and `deployment/b`. The first one began to wait, or its rollout
+/// started, `age` seconds ago.
+fn pass(rules: &Rules, is_waiting: bool, age: i64) -> RestartPass<'_> {
+    let mut pending = secret("s", "deployment/a,deployment/b", 60).pending("T2");
     let (workload, since) = ("deployment/a".to_owned(), now() - SignedDuration::from_secs(age));
-    wanted.progress = Some(Progress { workload, since, is_waiting, is_for_leaf: false });
-    let (pass, next) = Pass::begin(wanted, rules, now());
-    assert_eq!(next, Next::Read(Workload::parse("deployment/a").unwrap()));
+    pending.progress = Some(RestartProgress { workload, since, is_waiting, is_for_leaf: false });
+    let (pass, next) = RestartPass::begin(pending, rules, now());
+    assert_eq!(next, NextCall::Read(Workload::parse("deployment/a").unwrap()));
     pass
 }
 
-/// One a rollout was begun for this trust.
-fn rolled_out(trust: &str, is_complete: bool) -> State {
+/// A workload whose rollout was started for this trust.
+fn rolled_out(trust: &str, is_complete: bool) -> WorkloadState {
     let mark = mark(&secret("s", "", 60).view());
     let restarted_for = [(mark, trust.to_owned())].into();
-    State { restarted_for, is_complete, is_marked: true, ..State::default() }
+    WorkloadState { restarted_for, is_complete, is_marked: true, ..WorkloadState::default() }
 }
 
 #[test]
-fn a_rollout_is_followed_until_it_is_complete_or_has_failed() {
-    let second = || Next::Read(Workload::parse("deployment/b").unwrap());
+fn a_pass_follows_a_rollout_until_it_completes_or_fails() {
+    let second = || NextCall::Read(Workload::parse("deployment/b").unwrap());
     for (found, age, expected) in [
         (Ok(rolled_out("T2", false)), 600, None),
-        (Ok(rolled_out("T2", false)), 601, Some(Step::Stuck)),
-        (Ok(rolled_out("T2", true)), 601, Some(Step::Complete)),
-        (Ok(rolled_out("T1", true)), 1, Some(Step::Reverted)),
-        (Err(Step::Denied), 1, Some(Step::Denied)),
+        (Ok(rolled_out("T2", false)), 601, Some(RestartOutcome::Stuck)),
+        (Ok(rolled_out("T2", true)), 601, Some(RestartOutcome::Complete)),
+        (Ok(rolled_out("T1", true)), 1, Some(RestartOutcome::Reverted)),
+        (Err(RestartOutcome::Denied), 1, Some(RestartOutcome::Denied)),
     ] {
         let rules = rules();
         let mut pass = pass(&rules, false, age);
         let next = pass.found(found);
-        let waits = Next::Wait(now() - SignedDuration::from_secs(age));
+        let waits = NextCall::Wait(now() - SignedDuration::from_secs(age));
         assert_eq!(next, if expected.is_some() { second() } else { waits }, "{expected:?}");
-        let steps = expected.map(|step| ("deployment/a".to_owned(), step));
-        assert_eq!(pass.into_steps(), Vec::from_iter(steps));
+        let outcomes = expected.map(|outcome| ("deployment/a".to_owned(), outcome));
+        assert_eq!(pass.into_outcomes(), Vec::from_iter(outcomes));
     }
 }
 
 #[test]
-fn a_paused_workload_is_waited_for_but_not_for_ever() {
+fn a_pass_waits_for_a_paused_workload_for_ten_minutes() {
     let rules = rules();
-    let paused = || State { is_paused: true, is_marked: true, ..State::default() };
+    let paused = || WorkloadState { is_paused: true, is_marked: true, ..WorkloadState::default() };
     let since = now() - SignedDuration::from_secs(600);
-    assert_eq!(pass(&rules, true, 600).found(Ok(paused())), Next::Wait(since));
+    assert_eq!(pass(&rules, true, 600).found(Ok(paused())), NextCall::Wait(since));
     let mut pass = pass(&rules, true, 601);
     let b = Workload::parse("deployment/b").unwrap();
-    assert_eq!(pass.found(Ok(paused())), Next::Read(b));
-    // The next one is waited for from now on.
+    assert_eq!(pass.found(Ok(paused())), NextCall::Read(b));
+    // Waiting for the next workload begins now.
     let note = format!("T2 deployment/b {:.0} waits", now());
-    assert_eq!(pass.found(Ok(paused())), Next::Note(note));
-    assert_eq!(pass.into_steps(), [("deployment/a".to_owned(), Step::Paused)]);
+    assert_eq!(pass.found(Ok(paused())), NextCall::Note(note));
+    assert_eq!(pass.into_outcomes(), [("deployment/a".to_owned(), RestartOutcome::Paused)]);
 }
 
 #[test]
-fn at_most_one_workload_is_changed_and_only_if_its_pods_refer_to_the_group() {
+fn a_pass_changes_one_workload_and_only_if_its_pods_use_the_group() {
     let rules = rules();
     let mut pass = pass(&rules, true, 1);
-    assert_eq!(pass.found(Ok(State::default())), Next::List);
+    assert_eq!(pass.found(Ok(WorkloadState::default())), NextCall::List);
     let b = Workload::parse("deployment/b").unwrap();
-    assert_eq!(pass.listed(&[]), Next::Read(b.clone()), "a stranger");
+    assert_eq!(pass.listed(&[]), NextCall::Read(b.clone()), "its pods use no Secret of the group");
     let version = Some("7".to_owned());
     let secrets = ["of the group".to_owned()].into();
-    let state = State { version: version.clone(), secrets, ..State::default() };
-    assert_eq!(pass.found(Ok(state)), Next::List);
+    let state = WorkloadState { version: version.clone(), secrets, ..WorkloadState::default() };
+    assert_eq!(pass.found(Ok(state)), NextCall::List);
     let other = secret("of the group", "", 60);
-    let Next::Change(workload, read, annotations) = pass.listed(&[other.view()]) else {
+    let NextCall::Change(workload, read, annotations) = pass.listed(&[other.view()]) else {
         panic!("another call")
     };
     assert_eq!((workload, read, annotations.len()), (b, version, 2));
     let note = format!("T2 deployment/b {:.0} started", now());
-    assert_eq!(pass.done(Step::Started), Next::Note(note));
-    let steps = [("deployment/a", Step::Stranger), ("deployment/b", Step::Started)];
-    assert_eq!(pass.into_steps(), steps.map(|(name, step)| (name.to_owned(), step)));
+    assert_eq!(pass.done(RestartOutcome::Started), NextCall::Note(note));
+    let outcomes =
+        [("deployment/a", RestartOutcome::Unrelated), ("deployment/b", RestartOutcome::Started)];
+    assert_eq!(pass.into_outcomes(), outcomes.map(|(name, it)| (name.to_owned(), it)));
 }

@@ -1,4 +1,4 @@
-//! A leaf and its key, as text.
+//! A leaf with its chain, and its private key, as text.
 
 use base64::prelude::*;
 
@@ -8,22 +8,22 @@ use crate::x509::certs::{Bundle, Fingerprint};
 use crate::x509::issuer::Issuers;
 use crate::x509::pem::decoded_len;
 
-/// A leaf with its chain, and its key, as they stand in a Secret: base64. The key is compared as
-/// text and passed on, never decoded.
+/// The base64 values of a leaf with its chain, and of its private key. The key is compared as text and
+/// passed on, never decoded.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pair<'a> {
+pub struct TlsPair<'a> {
     /// `tls.crt` or `pending.tls.crt`.
     pub crt: Option<&'a str>,
     /// `tls.key` or `pending.tls.key`.
     pub key: Option<&'a str>,
 }
 
-impl Pair<'_> {
+impl TlsPair<'_> {
     pub(super) fn is_whole(&self) -> bool {
         self.crt.is_some() && self.key.is_some()
     }
 
-    /// The decoded chain. What is not base64 reads as empty, which holds no certificate.
+    /// The decoded chain; empty if it is not base64.
     pub(super) fn chain(&self) -> Vec<u8> {
         BASE64_STANDARD.decode(self.crt.unwrap_or_default()).unwrap_or_default()
     }
@@ -32,14 +32,14 @@ impl Pair<'_> {
         Fingerprint::of(&self.chain())
     }
 
-    /// How many bytes, decoded.
+    /// The size of both values in bytes, decoded.
     pub(super) fn size(&self) -> usize {
         [self.crt, self.key].into_iter().flatten().map(decoded_len).sum()
     }
 
-    /// Whether both leafs are of the same key; only public ones are looked at.
-    pub(super) fn has_key_of(&self, other: Pair<'_>) -> bool {
-        let key = |pair: &Pair<'_>| {
+    /// Whether both leaves have the same public key. Private keys are not read.
+    pub(super) fn has_key_of(&self, other: TlsPair<'_>) -> bool {
+        let key = |pair: &TlsPair<'_>| {
             let chain = write::chain(Some(&pair.chain()));
             let leaf = chain.certificates().first()?.parsed()?;
             Some(leaf.public_key().raw.to_vec())
@@ -48,7 +48,7 @@ impl Pair<'_> {
     }
 }
 
-/// Whether the first certificate of `chain` verifies against one of `anchors`, by way of the others.
+/// Whether the leaf of `chain` verifies against one of `anchors`, through the rest of the chain.
 pub(super) fn verifies(chain: &[u8], anchors: Option<&[u8]>) -> bool {
     let chain = write::chain(Some(chain));
     let anchors = Bundle::parse(anchors.unwrap_or_default(), MAX_STORED_BLOCKS).unwrap_or_default();

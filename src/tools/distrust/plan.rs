@@ -8,7 +8,7 @@ use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::Ask;
 use crate::overlap::outlook::{Outlook, Rules, outlook};
-use crate::overlap::policy::Defaults;
+use crate::overlap::settings::Defaults;
 use crate::x509::certs::Fingerprint;
 use crate::x509::pem;
 

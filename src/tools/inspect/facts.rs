@@ -7,8 +7,8 @@ use x509_parser::prelude::FromDer;
 
 use super::Object;
 use crate::names;
-use crate::overlap::leave::{LeaveData, leave_data};
-use crate::overlap::outlook::{Known, Outlook, Rules, outlook};
+use crate::overlap::exempt::{Exemption, exemption};
+use crate::overlap::outlook::{BundleCertificate, Outlook, Rules, outlook};
 use crate::tools::text::printable;
 use crate::x509::certs::{Bundle, Certificate};
 use crate::x509::issuer::Issuers;
@@ -34,7 +34,7 @@ pub(super) struct Facts<'a> {
 /// Why the webhook does not touch an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    Data(LeaveData),
+    Data(Exemption),
     Immutable,
     OwnNamespace,
     ServiceAccountToken,
@@ -66,7 +66,7 @@ impl<'a> Facts<'a> {
     }
 
     /// What the record says of a certificate of `ca.crt`; `None` where there are too many.
-    pub(super) fn known(&self, certificate: &Certificate) -> Option<&Known> {
+    pub(super) fn known(&self, certificate: &Certificate) -> Option<&BundleCertificate> {
         self.outlook.certificates.iter().find(|known| known.certificate == *certificate)
     }
 
@@ -104,7 +104,7 @@ fn left(object: &Object, outlook: &Outlook) -> Option<Left> {
     if view.is_immutable {
         return Some(Left::Immutable);
     }
-    leave_data(&view, &outlook.settings, view.ca_crt, view.tls_crt).map(Left::Data)
+    exemption(&view, &outlook.settings, view.ca_crt, view.tls_crt).map(Left::Data)
 }
 
 /// A certificate with its extensions; `None` where the library dislikes one of them.

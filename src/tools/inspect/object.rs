@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::names;
-use crate::overlap::leave::{WATCHED_KEYS, is_token};
-use crate::overlap::outlook::View;
+use crate::overlap::exempt::{WATCHED_KEYS, is_token};
+use crate::overlap::outlook::PublicSecret;
 use crate::tools::documents::merged;
 use crate::tools::error::Error;
 use crate::x509::pem::decoded_len;
@@ -112,9 +112,9 @@ impl Object {
     }
 
     /// What [`crate::overlap::outlook`] looks at.
-    pub(super) fn view(&self) -> View<'_> {
+    pub(super) fn view(&self) -> PublicSecret<'_> {
         let identity = self.identity.as_ref();
-        View {
+        PublicSecret {
             name: identity.map_or("", |identity| identity.name.as_str()),
             labels: &self.labels,
             annotations: &self.annotations,

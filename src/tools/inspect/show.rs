@@ -10,7 +10,7 @@ use super::facts::{Facts, Left, subject_alternative_names};
 use super::lint::Finding;
 use super::rule::Severity;
 use crate::names;
-use crate::overlap::leave::LeaveData;
+use crate::overlap::exempt::Exemption;
 use crate::tools::status::next;
 use crate::tools::table::paragraph;
 use crate::tools::text::{age, carried, counted, day, is_colourful, list, printable, subject};
@@ -80,11 +80,11 @@ fn head(out: &mut String, facts: &Facts<'_>) {
 
 fn explain(left: Left) -> &'static str {
     match left {
-        Left::Data(LeaveData::ForeignOverlap) => {
+        Left::Data(Exemption::ForeignOverlap) => {
             "leaves its data alone: its system keeps previous CAs by itself"
         }
-        Left::Data(LeaveData::Off) => "leaves its data alone: mode off",
-        Left::Data(LeaveData::Signer) => {
+        Left::Data(Exemption::Off) => "leaves its data alone: mode off",
+        Left::Data(Exemption::Signer) => {
             "leaves its data alone: the signing Secret of a CA (label mode=bundle overrides)"
         }
         Left::Immutable => "does not see it: it is immutable",

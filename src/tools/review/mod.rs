@@ -14,8 +14,8 @@ use crate::admission::handler::render;
 use crate::admission::respond::{Installation, respond};
 use crate::admission::review;
 use crate::names;
-use crate::overlap::policy::{Defaults, Keep, Mode, Window};
-use crate::overlap::staged::Keeper;
+use crate::overlap::settings::{Defaults, Keep, Mode, Window};
+use crate::overlap::staged::KeeperHealth;
 use crate::tools::error::Error;
 use crate::tools::output::Output;
 
@@ -100,7 +100,7 @@ fn decide(
     let no_review = |error| Error::failed(source.display(), error);
     let body = document.to_string();
     let request = review::read(body.as_bytes()).map_err(no_review)?;
-    let mut answer = respond(&request, installation, Keeper::Absent, now);
+    let mut answer = respond(&request, installation, KeeperHealth::Absent, now);
     let incoming = &document["request"]["object"];
     let result = show::Explanation::new(&request, &answer, incoming, now);
     if let Some(patch) = &mut answer.patch {

@@ -13,7 +13,7 @@ use crate::admission::respond::{Answer, Verdict};
 use crate::admission::review::Request;
 use crate::names;
 use crate::overlap::Case;
-use crate::overlap::leave::LeaveData;
+use crate::overlap::exempt::Exemption;
 use crate::overlap::record::{Entry, Record};
 use crate::tools::text::{carried, counted, day, list, printable, subject};
 use crate::x509::certs::{Bundle, Certificate};
@@ -232,11 +232,11 @@ fn explain(verdict: Verdict) -> &'static str {
             Case::TrustStore => "more than 64 certificates: a trust store, not a rotation",
             Case::Unchanged => "ca.crt is not changed; only what is over would be cut",
         },
-        Verdict::Left(LeaveData::ForeignOverlap) => {
+        Verdict::Left(Exemption::ForeignOverlap) => {
             "its system keeps old CAs by itself; data is left alone"
         }
-        Verdict::Left(LeaveData::Off) => "mode off: data is never changed",
-        Verdict::Left(LeaveData::Signer) => {
+        Verdict::Left(Exemption::Off) => "mode off: data is never changed",
+        Verdict::Left(Exemption::Signer) => {
             "a CA's signing Secret is left alone (label mode=bundle overrides)"
         }
         Verdict::Skipped(_) => "no business of the webhook; stored as written",

@@ -15,8 +15,8 @@ use crate::admission::respond::{Installation, respond};
 use crate::admission::review;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
-use crate::overlap::policy::Defaults;
-use crate::overlap::staged::Keeper;
+use crate::overlap::settings::Defaults;
+use crate::overlap::staged::KeeperHealth;
 
 /// The virtual time begins on 1 January 2026, UTC; in seconds since the Unix epoch.
 pub(super) const EPOCH: u64 = 1_767_225_600;
@@ -35,7 +35,7 @@ pub(super) fn timestamp(at: Millis) -> Timestamp {
 /// All Secrets, under one strategy.
 pub(super) struct Cluster {
     /// The webhook; none where it is not installed.
-    webhook: Option<(Installation, Keeper)>,
+    webhook: Option<(Installation, KeeperHealth)>,
     secrets: Vec<Value>,
 }
 
@@ -72,7 +72,7 @@ impl Cluster {
         data: &[Value],
     ) -> Self {
         let installation = Installation { settle, ..Installation::new(defaults, names::NAMESPACE) };
-        let keeper = if strategy.is_staged() { Keeper::Alive } else { Keeper::Absent };
+        let keeper = if strategy.is_staged() { KeeperHealth::Alive } else { KeeperHealth::Absent };
         let secret = |(index, data): (usize, &Value)| {
             let mut secret = fresh(index, data);
             secret["metadata"]["uid"] = json!(format!("uid-{index}"));

@@ -37,7 +37,7 @@ use self::world::{Course, World};
 use super::error::Error;
 use super::output::Output;
 use super::progress;
-use crate::overlap::policy::{Keep, Window};
+use crate::overlap::settings::{Keep, Window};
 
 /// Show what CA rotations do to peers that talk mutual TLS
 ///

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::handshake::Proof;
 use super::random::Random;
-use crate::overlap::policy::{Keep, Window};
+use crate::overlap::settings::{Keep, Window};
 
 /// Virtual time: milliseconds since the begin.
 pub(super) type Millis = u64;

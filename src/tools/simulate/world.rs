@@ -13,7 +13,7 @@ use super::mesh::{CLASSES, Class, Mesh, Moment, NEVER};
 use super::plan::{Millis, Plan};
 use super::{Error, Strategy};
 use crate::overlap::outlook::Rules;
-use crate::overlap::policy::Defaults;
+use crate::overlap::settings::Defaults;
 
 /// What came of a strategy.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
-use crate::overlap::outlook::{Due, Known, Outlook, Planned, Problem, Rules, outlook};
+use crate::overlap::outlook::{BundleCertificate, Due, Outlook, Planned, Problem, Rules, outlook};
 use crate::tools::text::{common_name, short};
 
 /// A Secret with a rotation in flight, or with a problem.
@@ -84,7 +84,7 @@ impl Rotation {
     }
 }
 
-fn ca(known: &Known) -> Ca {
+fn ca(known: &BundleCertificate) -> Ca {
     Ca {
         sha256: known.certificate.fingerprint().to_string(),
         common_name: common_name(&known.certificate),
@@ -92,13 +92,13 @@ fn ca(known: &Known) -> Ca {
     }
 }
 
-fn carried(known: &Known) -> Option<Carried> {
+fn carried(known: &BundleCertificate) -> Option<Carried> {
     let entry = known.carried?;
     let until = known.ends.filter(|_| !ends_by_expiry(known));
     Some(Carried { ca: ca(known), since: entry.since, until })
 }
 
-fn ends_by_expiry(known: &Known) -> bool {
+fn ends_by_expiry(known: &BundleCertificate) -> bool {
     known.ends.is_some_and(|ends| ends.as_second() == known.certificate.not_after())
 }
 
@@ -122,7 +122,8 @@ pub(in crate::tools) fn next(outlook: &Outlook) -> Option<Step> {
         None => {}
     }
     if let Some(next) = outlook.next {
-        let by_expiry = |known: &Known| known.ends == Some(next.at) && ends_by_expiry(known);
+        let by_expiry =
+            |known: &BundleCertificate| known.ends == Some(next.at) && ends_by_expiry(known);
         let what = match next.what {
             Planned::Retire if outlook.certificates.iter().any(by_expiry) => {
                 "the next rotation drops the previous CA, or its expiry"

@@ -21,7 +21,7 @@ use ca_overlap::admission::heartbeat::Heartbeat;
 use ca_overlap::admission::metrics::AdmissionMetrics;
 use ca_overlap::admission::respond::Installation;
 use ca_overlap::metrics;
-use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::settings::Defaults;
 use ca_overlap::server::accept::{Limits, Server, Transport};
 use ca_overlap::server::admin::{self, Admin, Readiness};
 use ca_overlap::server::drain::{Connection, Drain, Signals};

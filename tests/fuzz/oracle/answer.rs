@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ca_overlap::overlap::policy::Window;
+use ca_overlap::overlap::settings::Window;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 

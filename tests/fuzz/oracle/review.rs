@@ -3,8 +3,8 @@
 use ca_overlap::admission::handler::render;
 use ca_overlap::admission::respond::{Installation, respond};
 use ca_overlap::admission::review;
-use ca_overlap::overlap::policy::Defaults;
-use ca_overlap::overlap::staged::Keeper;
+use ca_overlap::overlap::settings::Defaults;
+use ca_overlap::overlap::staged::KeeperHealth;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -50,7 +50,7 @@ const SKIPPED: [&str; 4] =
 pub fn ask(body: &[u8], now: Timestamp) -> Option<Vec<u8>> {
     let request = review::read(body).ok()?;
     let installation = Installation::new(Defaults::default(), "ca-overlap");
-    let answer = respond(&request, &installation, Keeper::Absent, now);
+    let answer = respond(&request, &installation, KeeperHealth::Absent, now);
     Some(render(&request.uid, &answer))
 }
 

@@ -1,6 +1,6 @@
 //! The settings: total, deterministic, and what is understood survives being printed.
 
-use ca_overlap::overlap::policy::{Defaults, Raw, Settings};
+use ca_overlap::overlap::settings::{Defaults, RawSettings, Settings};
 
 use super::rule::Checked;
 
@@ -10,7 +10,7 @@ pub fn check(bytes: &[u8]) -> Checked {
     let Ok(text) = str::from_utf8(bytes) else { return Ok(()) };
     let mut values = text.split('\0').map(|v| (!v.starts_with('\u{1}')).then_some(v));
     let mut next = || values.next().flatten();
-    let raw = Raw { mode: next(), keep: next(), window: next(), distrust: next() };
+    let raw = RawSettings { mode: next(), keep: next(), window: next(), distrust: next() };
     let defaults = Defaults::default();
     let settings = Settings::read(raw, &defaults);
     rule!(settings == Settings::read(raw, &defaults), "read in two ways");
@@ -25,7 +25,7 @@ pub fn check(bytes: &[u8]) -> Checked {
     let (mode, keep) = (settings.mode.to_string(), settings.keep.to_string());
     let window = settings.window.to_string();
     let distrust = settings.distrust.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let printed = Raw {
+    let printed = RawSettings {
         mode: Some(&mode),
         keep: Some(&keep),
         window: Some(&window),

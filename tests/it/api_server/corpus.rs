@@ -15,7 +15,7 @@ use ca_overlap::admission::handler::{Admission, router};
 use ca_overlap::admission::heartbeat::Heartbeat;
 use ca_overlap::admission::metrics::AdmissionMetrics;
 use ca_overlap::admission::respond::Installation;
-use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::settings::Defaults;
 use ca_overlap::server::accept::{Limits, Server, Transport, bind};
 use ca_overlap::server::drain::Drain;
 use ca_overlap::server::metrics::ServerMetrics;

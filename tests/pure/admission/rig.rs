@@ -10,7 +10,7 @@ use ca_overlap::admission::handler::{Admission, router};
 use ca_overlap::admission::heartbeat::Heartbeat;
 use ca_overlap::admission::metrics::AdmissionMetrics;
 use ca_overlap::admission::respond::Installation;
-use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::settings::Defaults;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};

@@ -3,8 +3,8 @@
 use devtools::certs::{self, CA, Identity, Spec};
 use std::sync::LazyLock;
 
-use ca_overlap::overlap::policy::{Defaults, Raw, Settings};
 use ca_overlap::overlap::record::Record;
+use ca_overlap::overlap::settings::{Defaults, RawSettings, Settings};
 use ca_overlap::overlap::{Case, Contents, Decision, RecordAfter, Write, decide};
 use ca_overlap::x509::certs::Bundle;
 use jiff::{SignedDuration, Timestamp};
@@ -76,7 +76,7 @@ impl Step {
         let keep = self.keep.to_string();
         let window = self.window_hours.map_or("none".to_owned(), |hours| format!("{hours}h"));
         let distrust = self.distrust.map(|ca| POOL[ca].sha256());
-        let raw = Raw {
+        let raw = RawSettings {
             keep: Some(&keep),
             window: Some(&window),
             distrust: distrust.as_deref(),

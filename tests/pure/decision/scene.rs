@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ca_overlap::overlap::ask::Repaired;
-use ca_overlap::overlap::policy::{Defaults, Raw, Settings};
 use ca_overlap::overlap::record::{Entry, Record};
+use ca_overlap::overlap::settings::{Defaults, RawSettings, Settings};
 use ca_overlap::overlap::{Contents, Decision, RecordAfter, Write, decide};
 use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
@@ -134,7 +134,7 @@ impl Scene {
     pub fn settings(&self) -> Settings {
         let distrust: Vec<_> = self.distrust.iter().map(|name| self.get(name).sha256()).collect();
         let distrust = distrust.join(",");
-        let raw = Raw {
+        let raw = RawSettings {
             keep: Some(self.keep),
             window: Some(self.window),
             distrust: Some(&distrust),

@@ -1,7 +1,7 @@
 //! The laws, and what must break them.
 
 use ca_overlap::names;
-use ca_overlap::overlap::staged::Keeper;
+use ca_overlap::overlap::staged::KeeperHealth;
 use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -141,7 +141,7 @@ impl History {
             Event::Keeper(true) if !world.is_keeper_up => world.start_keeper(),
             Event::Keeper(is_up) => {
                 world.is_keeper_up = is_up;
-                world.heard = if is_up { Keeper::Alive } else { Keeper::Lost };
+                world.heard = if is_up { KeeperHealth::Alive } else { KeeperHealth::Lost };
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
 use ca_overlap::overlap::ask::{Ask, nonce};
 use ca_overlap::overlap::outlook::{Due, Rules, outlook};
-use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::settings::Defaults;
 use ca_overlap::overlap::staged;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -63,7 +63,7 @@ pub struct World {
     pub is_webhook_up: bool,
     pub is_keeper_up: bool,
     /// What the webhook has heard of the keeper.
-    pub heard: staged::Keeper,
+    pub heard: staged::KeeperHealth,
     fault: Fault,
     /// What the keeper remembers.
     memory: Option<Remembered>,
@@ -107,7 +107,7 @@ impl World {
             now: certs::now(),
             is_webhook_up: true,
             is_keeper_up: true,
-            heard: staged::Keeper::Alive,
+            heard: staged::KeeperHealth::Alive,
             fault,
             memory: None,
             objects: 0,
@@ -142,7 +142,7 @@ impl World {
     /// The keeper starts, and knows only what it sees.
     pub fn start_keeper(&mut self) {
         self.is_keeper_up = true;
-        self.heard = staged::Keeper::Alive;
+        self.heard = staged::KeeperHealth::Alive;
         self.memory = None;
         self.keep();
     }

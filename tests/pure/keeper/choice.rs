@@ -5,10 +5,10 @@ use std::time::Duration;
 use base64::prelude::*;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
-use ca_overlap::overlap::choice::{Choice, choose, is_group_ready};
+use ca_overlap::overlap::action::{Action, is_group_ready, next_action};
 use ca_overlap::overlap::outlook::{Due, Outlook, Rules, outlook};
-use ca_overlap::overlap::policy::Defaults;
-use ca_overlap::overlap::restart::Progress;
+use ca_overlap::overlap::restart::RestartProgress;
+use ca_overlap::overlap::settings::Defaults;
 use ca_overlap::overlap::staged::Stage;
 use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
@@ -77,9 +77,9 @@ fn look(secret: &SecretView, now: &str) -> Outlook {
     outlook(&secret.view(), &RULES(), now.parse().unwrap())
 }
 
-fn choice(secret: &Value, now: &str) -> Choice {
+fn choice(secret: &Value, now: &str) -> Action {
     let secret = view(secret);
-    choose(&secret.view(), &look(&secret, now), now.parse().unwrap())
+    next_action(&secret.view(), &look(&secret, now), now.parse().unwrap())
 }
 
 /// Whether the group lets `secret` be promoted beside `other`.
@@ -101,7 +101,7 @@ const RESTART: &str = "deployment/a";
 /// The trust that a look wants the pods restarted for.
 fn trust(secret: &Value) -> String {
     match choice(secret, SETTLED) {
-        Choice::Restart(wanted) => wanted.trust,
+        Action::Restart(wanted) => wanted.trust,
         other => panic!("{other:?}"),
     }
 }
@@ -110,17 +110,17 @@ fn trust(secret: &Value) -> String {
 fn restarts_come_before_a_promotion_and_a_retirement_before_both() {
     let group = Group::new();
     let plain = group.secret("a", true, &json!({}));
-    assert_eq!(choice(&plain, WRITTEN), Choice::Nothing);
-    assert!(matches!(choice(&plain, SETTLED), Choice::Ask(Due::Promote(_))));
+    assert_eq!(choice(&plain, WRITTEN), Action::Nothing);
+    assert!(matches!(choice(&plain, SETTLED), Action::Ask(Due::Promote(_))));
     let mut restarted = group.secret("a", true, &json!({names::RESTART: RESTART}));
     let trust = trust(&restarted);
-    assert!(matches!(choice(&restarted, WRITTEN), Choice::Restart(_)));
+    assert!(matches!(choice(&restarted, WRITTEN), Action::Restart(_)));
     restarted["metadata"]["annotations"][names::RESTARTED] = trust.into();
-    assert!(matches!(choice(&restarted, SETTLED), Choice::Ask(Due::Promote(_))));
+    assert!(matches!(choice(&restarted, SETTLED), Action::Ask(Due::Promote(_))));
     let over = json!({names::RESTART: RESTART, names::WINDOW: "1m"});
     let over = group.secret("a", false, &over);
-    assert!(matches!(choice(&over, SETTLED), Choice::Ask(Due::Retire(_))));
-    assert!(matches!(choice(&over, WRITTEN), Choice::Restart(_)));
+    assert!(matches!(choice(&over, SETTLED), Action::Ask(Due::Retire(_))));
+    assert!(matches!(choice(&over, WRITTEN), Action::Restart(_)));
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_leaf_waits_until_the_pods_of_the_whole_group_were_restarted_for_its_ca() {
         other["metadata"]["annotations"][names::RESTARTED] = text.into();
     };
     assert!(!is_ready(&secret, &other, SETTLED), "not begun");
-    let progress = |is_for_leaf| Progress {
+    let progress = |is_for_leaf| RestartProgress {
         workload: RESTART.into(),
         since: WRITTEN.parse().unwrap(),
         is_waiting: false,
@@ -151,7 +151,7 @@ fn a_leaf_waits_until_the_pods_of_the_whole_group_were_restarted_for_its_ca() {
     assert_ne!(final_trust, staged_trust);
     note(&mut promoted, &staged_trust);
     assert!(is_ready(&secret, &promoted, SETTLED), "no further wait");
-    assert!(matches!(choice(&promoted, SETTLED), Choice::Restart(w) if w.is_for_leaf));
+    assert!(matches!(choice(&promoted, SETTLED), Action::Restart(w) if w.is_for_leaf));
     note(&mut promoted, &progress(true).to_annotation(&final_trust));
     assert!(is_ready(&secret, &promoted, SETTLED), "nor while that is under way");
     // It was promoted, or bundled, before its pods were restarted for the CA.

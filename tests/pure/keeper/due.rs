@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ca_overlap::names;
-use ca_overlap::overlap::outlook::{Due, Known, Outlook, Planned, Problem, Rules, View, outlook};
-use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::outlook::{
+    BundleCertificate, Due, Outlook, Planned, Problem, PublicSecret, Rules, outlook,
+};
+use ca_overlap::overlap::settings::Defaults;
 use ca_overlap::overlap::staged::Stage;
 use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
@@ -62,7 +64,7 @@ impl Scene {
     }
 
     fn at(&self, now: &str) -> Outlook {
-        let view = View {
+        let view = PublicSecret {
             name: "envoy",
             labels: &self.labels,
             annotations: &self.annotations,
@@ -96,7 +98,8 @@ fn a_carried_ca_goes_at_its_deadline_and_not_before() {
     assert_eq!((next.at, next.what), (time(UNTIL), Planned::Retire));
     let carried: Vec<bool> = before.certificates.iter().map(|k| k.carried.is_some()).collect();
     assert_eq!(carried, [false, true]);
-    let issued: Vec<bool> = before.certificates.iter().map(|k: &Known| k.issued_leaf).collect();
+    let issued: Vec<bool> =
+        before.certificates.iter().map(|k: &BundleCertificate| k.issued_leaf).collect();
     assert_eq!(issued, [true, false]);
 
     let on = scene.at(UNTIL);

@@ -20,8 +20,8 @@ use ca_overlap::keeper::workloads::Restarter;
 use ca_overlap::metrics;
 use ca_overlap::names;
 use ca_overlap::overlap::outlook::Rules;
-use ca_overlap::overlap::policy::Defaults;
-use ca_overlap::overlap::staged::Keeper;
+use ca_overlap::overlap::settings::Defaults;
+use ca_overlap::overlap::staged::KeeperHealth;
 use futures::channel::mpsc::{UnboundedSender, unbounded};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
@@ -150,7 +150,7 @@ fn reviewed(object: &mut Value, old: &Value) {
     let body = serde_json::to_vec(&review).unwrap();
     let request = review::read(&body).ok().unwrap();
     let installation = Installation::new(Defaults::default(), names::NAMESPACE);
-    let answer = respond(&request, &installation, Keeper::Absent, Timestamp::now());
+    let answer = respond(&request, &installation, KeeperHealth::Absent, Timestamp::now());
     json_patch::patch(object, &answer.patch.unwrap()).unwrap();
 }
 

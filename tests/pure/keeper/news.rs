@@ -7,7 +7,7 @@ use ca_overlap::keeper::tracked::Tracked;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
 use ca_overlap::overlap::outlook::{Rules, outlook};
-use ca_overlap::overlap::policy::Defaults;
+use ca_overlap::overlap::settings::Defaults;
 use ca_overlap::overlap::staged::Stage;
 use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;

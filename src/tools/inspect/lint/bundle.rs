@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Finding, Rule, numbered};
 use crate::names;
-use crate::overlap::leave::LeaveData;
+use crate::overlap::exempt::Exemption;
 use crate::tools::inspect::facts::{Facts, Left, in_full};
 use crate::tools::text::{day, printable, subject};
 use crate::x509::certs::Certificate;
@@ -178,7 +178,7 @@ pub(in crate::tools::inspect) fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 fn in_signer(facts: &Facts<'_>) -> Option<Finding> {
-    let is_signer = facts.left == Some(Left::Data(LeaveData::Signer));
+    let is_signer = facts.left == Some(Left::Data(Exemption::Signer));
     if !is_signer || facts.ca.certificates().len() < 2 {
         return None;
     }

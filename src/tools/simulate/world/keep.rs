@@ -11,10 +11,12 @@ use super::super::plan::Millis;
 use super::{Event, World};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
+use crate::overlap::action::{Action, is_group_ready, next_action, pause};
 use crate::overlap::ask::{Ask, nonce};
-use crate::overlap::choice::{Choice, choose, is_group_ready, pause};
-use crate::overlap::outlook::{self, Due, View};
-use crate::overlap::restart::{Next, Pass, State, Step, Wanted};
+use crate::overlap::outlook::{self, Due, PublicSecret};
+use crate::overlap::restart::{
+    NextCall, PendingRestart, RestartOutcome, RestartPass, WorkloadState,
+};
 
 /// A watch tells of a write so soon, and a look follows a deadline so late.
 const SOON: Millis = 1_000;
@@ -27,7 +29,7 @@ pub(super) struct Kept {
     /// When it is looked at next.
     next: Option<Millis>,
     /// The workload of its pods that do not reload.
-    workload: State,
+    workload: WorkloadState,
     /// When the last rollout of that is complete.
     complete: Millis,
     /// How many there were.
@@ -64,12 +66,12 @@ impl World<'_> {
         let view = self.cluster.view(secret)?;
         let time = timestamp(now);
         let outlook = outlook::outlook(&view.view(), &self.rules, time);
-        match choose(&view.view(), &outlook, time) {
-            Choice::Restart(wanted) => return self.restart(secret, wanted),
-            Choice::Ask(Due::Promote(pending)) => {
+        match next_action(&view.view(), &outlook, time) {
+            Action::Restart(wanted) => return self.restart(secret, wanted),
+            Action::Ask(Due::Promote(pending)) => {
                 let Some(staged) = &outlook.stage else { return Ok(()) };
                 let group = self.secrets()?;
-                let group: Vec<View<'_>> = group.iter().map(SecretView::view).collect();
+                let group: Vec<PublicSecret<'_>> = group.iter().map(SecretView::view).collect();
                 if !is_group_ready(&view.view(), staged, &group, &self.rules, time) {
                     self.wait(secret, staged.ready.min(time));
                     return Ok(());
@@ -78,9 +80,9 @@ impl World<'_> {
                     self.promoted();
                 }
             }
-            Choice::Ask(Due::Retire(_)) => drop(self.ask(secret, &view, Some(Ask::Retire))?),
-            Choice::Ask(Due::Withdraw) => drop(self.ask(secret, &view, None)?),
-            Choice::Nothing => {
+            Action::Ask(Due::Retire(_)) => drop(self.ask(secret, &view, Some(Ask::Retire))?),
+            Action::Ask(Due::Withdraw) => drop(self.ask(secret, &view, None)?),
+            Action::Nothing => {
                 if let Some(next) = outlook.next {
                     self.look_at(secret, millis(next.at) + SOON);
                 }
@@ -109,25 +111,27 @@ impl World<'_> {
     }
 
     /// Goes on with a restart, by the calls that the pass says.
-    fn restart(&mut self, secret: usize, wanted: Wanted) -> Result<(), Error> {
+    fn restart(&mut self, secret: usize, wanted: PendingRestart) -> Result<(), Error> {
         let (now, rules) = (self.now, self.rules);
-        let (mut pass, mut next) = Pass::begin(wanted, &rules, timestamp(now));
+        let (mut pass, mut next) = RestartPass::begin(wanted, &rules, timestamp(now));
         loop {
             next = match next {
-                Next::Read(_) => pass.found(self.workload(secret)),
-                Next::List => {
+                NextCall::Read(_) => pass.found(self.workload(secret)),
+                NextCall::List => {
                     let group = self.secrets()?;
-                    pass.listed(&group.iter().map(SecretView::view).collect::<Vec<View<'_>>>())
+                    pass.listed(
+                        &group.iter().map(SecretView::view).collect::<Vec<PublicSecret<'_>>>(),
+                    )
                 }
-                Next::Change(_, _, annotations) => {
+                NextCall::Change(_, _, annotations) => {
                     self.roll_out(secret, annotations);
-                    pass.done(Step::Started)
+                    pass.done(RestartOutcome::Started)
                 }
-                Next::Wait(since) => {
+                NextCall::Wait(since) => {
                     self.wait(secret, since);
                     return Ok(());
                 }
-                Next::Note(note) => {
+                NextCall::Note(note) => {
                     let note = (names::RESTARTED, Some(note));
                     let is_changed = self.cluster.annotate(secret, &[note], now)?;
                     return self.written(secret, is_changed);
@@ -136,10 +140,10 @@ impl World<'_> {
         }
     }
 
-    fn workload(&mut self, secret: usize) -> Result<State, Step> {
+    fn workload(&mut self, secret: usize) -> Result<WorkloadState, RestartOutcome> {
         let now = self.now;
-        let kept = self.kept(secret).ok_or(Step::Denied)?;
-        Ok(State {
+        let kept = self.kept(secret).ok_or(RestartOutcome::Denied)?;
+        Ok(WorkloadState {
             secrets: [secret_name(secret)].into(),
             is_complete: kept.complete <= now,
             ..kept.workload.clone()

@@ -1,8 +1,8 @@
 //! The laws of staged mode, over random histories: writes seen and unseen, asks, clocks that are
 //! set, a Lease that comes and goes.
 
-use ca_overlap::overlap::policy::Mode;
-use ca_overlap::overlap::staged::Keeper;
+use ca_overlap::overlap::settings::Mode;
+use ca_overlap::overlap::staged::KeeperHealth;
 use jiff::SignedDuration;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -28,7 +28,7 @@ enum Event {
     Touch,
     Distrust(usize),
     Clock(i64),
-    Keeper(Keeper),
+    Keeper(KeeperHealth),
     Mode(&'static str),
 }
 
@@ -46,10 +46,10 @@ fn event() -> impl Strategy<Value = Event> {
     let how = prop_oneof![3 => Just(How::Put), 2 => Just(How::Patch), 1 => Just(How::LeafAlone)];
     let seen = || prop_oneof![4 => Just(true), 1 => Just(false)];
     let keeper = prop_oneof![
-        6 => Just(Keeper::Alive),
-        1 => Just(Keeper::Lost),
-        1 => Just(Keeper::Unknown),
-        1 => Just(Keeper::Absent)
+        6 => Just(KeeperHealth::Alive),
+        1 => Just(KeeperHealth::Lost),
+        1 => Just(KeeperHealth::Unknown),
+        1 => Just(KeeperHealth::Absent)
     ];
     prop_oneof![
         8 => (0..12_usize, how, seen())
@@ -173,7 +173,10 @@ impl History {
         prop_assert_eq!(world.annotation("ask"), None, "no ask stays");
         let Some(stage) = world.stage() else { return Ok(()) };
         prop_assert!(stage.moved <= 2);
-        prop_assert!(matches!(world.keeper, Keeper::Alive | Keeper::Unknown), "a keeper");
+        prop_assert!(
+            matches!(world.keeper, KeeperHealth::Alive | KeeperHealth::Unknown),
+            "a keeper"
+        );
         let mode = world.stored["metadata"]["labels"]["ca-overlap.dev/mode"].as_str();
         prop_assert!(mode != Some("bundle"), "the mode");
         Ok(())

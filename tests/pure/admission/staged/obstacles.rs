@@ -3,7 +3,7 @@
 use base64::prelude::*;
 use ca_overlap::admission::respond::Answer;
 use ca_overlap::overlap::Warning;
-use ca_overlap::overlap::staged::Keeper;
+use ca_overlap::overlap::staged::KeeperHealth;
 use serde_json::{Value, json};
 
 use super::world::{CAS, GENERATOR, LEAFS, SHORT, World, annotate, bundle, fresh, leaf, set};
@@ -24,9 +24,9 @@ fn refused(edit: impl FnOnce(&mut World, &mut Value)) -> Vec<Warning> {
 
 #[test]
 fn the_keeper_must_be_alive() {
-    assert_eq!(refused(|w, _| w.keeper = Keeper::Absent), [Warning::StagedUnavailable]);
-    assert_eq!(refused(|w, _| w.keeper = Keeper::Lost), [Warning::StagedNoKeeper]);
-    assert_eq!(refused(|w, _| w.keeper = Keeper::Unknown), [Warning::StagedNoKeeper]);
+    assert_eq!(refused(|w, _| w.keeper = KeeperHealth::Absent), [Warning::StagedUnavailable]);
+    assert_eq!(refused(|w, _| w.keeper = KeeperHealth::Lost), [Warning::StagedNoKeeper]);
+    assert_eq!(refused(|w, _| w.keeper = KeeperHealth::Unknown), [Warning::StagedNoKeeper]);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn the_bundle_must_fit_beside_both_pairs() {
 #[test]
 fn a_pair_that_goes_leaves_its_room_to_the_bundle() {
     let (mut world, _) = crowded(CAS[1].pem.len());
-    world.keeper = Keeper::Lost;
+    world.keeper = KeeperHealth::Lost;
     let answer = world.patch(|object| object["data"]["ca.crt"] = bundle(&[4, 3]));
     assert_eq!((answer.staged, answer.warnings), (Some("ended"), vec![Warning::StagedNoKeeper]));
     assert_eq!(world.cas().0, [4, 3, 2]);

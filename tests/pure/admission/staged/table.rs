@@ -1,7 +1,7 @@
 //! What happens to a pair that waits.
 
 use ca_overlap::overlap::Warning;
-use ca_overlap::overlap::staged::Keeper;
+use ca_overlap::overlap::staged::KeeperHealth;
 use ca_overlap::x509::certs::Fingerprint;
 use jiff::SignedDuration;
 use serde_json::json;
@@ -44,7 +44,7 @@ fn the_same_again_changes_nothing() {
     let mut world = World::staged();
     let before = world.stored.clone();
     world.now += SignedDuration::from_hours(1);
-    for keeper in [Keeper::Alive, Keeper::Unknown] {
+    for keeper in [KeeperHealth::Alive, KeeperHealth::Unknown] {
         world.keeper = keeper;
         assert_eq!(world.put(&[2], leaf(2)).staged, Some("kept"));
         assert_eq!(world.stored, before);
@@ -197,7 +197,7 @@ fn another_pair_takes_the_place_of_the_waiting_one_twice() {
 
 #[test]
 fn any_write_under_a_stale_lease_puts_the_pair_into_service() {
-    for keeper in [Keeper::Lost, Keeper::Absent] {
+    for keeper in [KeeperHealth::Lost, KeeperHealth::Absent] {
         let writes: [fn(&mut World) -> ca_overlap::admission::respond::Answer; 3] =
             [|w| w.put(&[2], leaf(2)), |w| w.patch(|_| ()), |w| w.ask("retire")];
         for write in writes {
@@ -327,7 +327,7 @@ fn our_state_cannot_be_edited_or_forged() {
     let mut backup = World::staged().stored;
     backup["metadata"]["labels"]["ca-overlap.dev/mode"] = "bundle".into();
     let mut world = World::new(leaf(2));
-    world.keeper = Keeper::Absent;
+    world.keeper = KeeperHealth::Absent;
     world.write(backup, GENERATOR);
     assert_eq!((world.served(), world.stage()), (Some(3), None));
 }
@@ -335,7 +335,7 @@ fn our_state_cannot_be_edited_or_forged() {
 #[test]
 fn another_pair_waits_only_where_it_could_begin_to() {
     let mut world = World::staged();
-    world.keeper = Keeper::Unknown;
+    world.keeper = KeeperHealth::Unknown;
     let answer = world.put(&[3], leaf(3));
     assert_eq!((answer.staged, answer.warnings), (Some("ended"), vec![Warning::StagedNoKeeper]));
     is_plain(&world, 9, &[3, 1], &[1]);
@@ -354,7 +354,7 @@ fn a_repair_reaches_a_staged_secret_too() {
 #[test]
 fn without_staged_mode_a_stage_ends_and_says_it_once() {
     let mut world = World::staged();
-    world.keeper = Keeper::Absent;
+    world.keeper = KeeperHealth::Absent;
     let answer = world.patch(|_| ());
     assert_eq!((answer.staged, answer.warnings), (Some("ended"), vec![Warning::StagedUnavailable]));
     is_plain(&world, 6, &[2, 1], &[1]);
@@ -364,7 +364,7 @@ fn without_staged_mode_a_stage_ends_and_says_it_once() {
 fn a_stage_that_ends_carries_what_the_leaf_in_service_needs() {
     // The write shows the held leaf, and the one that waits comes into service.
     let mut world = World::staged();
-    world.keeper = Keeper::Lost;
+    world.keeper = KeeperHealth::Lost;
     let answer = world.patch(|object| object["data"]["ca.crt"] = bundle(&[4]));
     assert_eq!((answer.staged, answer.warnings), (Some("ended"), vec![Warning::StagedNoKeeper]));
     is_plain(&world, 6, &[4, 2], &[2]);

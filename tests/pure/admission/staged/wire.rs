@@ -18,7 +18,7 @@ use super::world::{World, fresh, leaf};
 
 /// The whole answer of the endpoint to a rotation.
 async fn answer(keeper: watch::Receiver<Heartbeat>) -> Value {
-    let usual = rig::admission(ca_overlap::overlap::policy::Defaults::default());
+    let usual = rig::admission(ca_overlap::overlap::settings::Defaults::default());
     let admission = Admission {
         installation: usual.installation.clone(),
         keeper,

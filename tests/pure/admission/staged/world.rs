@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use base64::prelude::*;
 use ca_overlap::admission::respond::{Answer, Installation, respond};
 use ca_overlap::admission::review;
-use ca_overlap::overlap::policy::Defaults;
-use ca_overlap::overlap::staged::{Keeper, Stage};
+use ca_overlap::overlap::settings::Defaults;
+use ca_overlap::overlap::staged::{KeeperHealth, Stage};
 use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ pub const GENERATOR: &str = "system:serviceaccount:gateway:certgen";
 pub struct World {
     pub stored: Value,
     pub now: Timestamp,
-    pub keeper: Keeper,
+    pub keeper: KeeperHealth,
     pub installation: Installation,
 }
 
@@ -104,7 +104,7 @@ impl World {
         Self {
             stored,
             now: certs::now(),
-            keeper: Keeper::Alive,
+            keeper: KeeperHealth::Alive,
             installation: Installation::new(Defaults::default(), "ca-overlap"),
         }
     }

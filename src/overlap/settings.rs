@@ -1,4 +1,4 @@
-//! What a person sets on a Secret (DESIGN §4.3), with the defaults that the operator sets by flags.
+//! Settings: what a person sets on a Secret (DESIGN §4.3), and the defaults that flags give.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,17 +7,17 @@ use std::time::Duration;
 use super::warning::{Warning, push_once};
 use crate::x509::certs::Fingerprint;
 
-/// The most previous CAs that `keep` can ask for.
+/// The largest value of `keep`.
 pub const MAX_KEEP: u8 = 8;
 
-/// What to do with the Secrets that do not say it themselves.
+/// The settings of a Secret that sets none itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
-    /// `--default-mode`.
+    /// `--default-mode`
     pub mode: Mode,
-    /// `--keep`: how many previous CAs to carry, 0–8.
+    /// `--keep`
     pub keep: Keep,
-    /// `--window`: how long to carry.
+    /// `--window`
     pub window: Window,
 }
 
@@ -27,12 +27,12 @@ impl Default for Defaults {
     }
 }
 
-/// What counts for one Secret.
+/// The settings of one Secret, defaults included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The mode, with the default where the Secret says nothing.
+    /// What to do on a rotation.
     pub mode: Mode,
-    /// Whether the Secret itself says `mode: bundle`, which overrides the signer guard.
+    /// Whether the Secret itself sets the mode `bundle`, so that a signing Secret is not exempt.
     pub explicit_bundle: bool,
     /// How many previous CAs to carry.
     pub keep: Keep,
@@ -40,13 +40,13 @@ pub struct Settings {
     pub window: Window,
     /// Certificates that are never carried.
     pub distrust: Vec<Fingerprint>,
-    /// What did not parse.
+    /// The settings that did not parse.
     pub warnings: Vec<Warning>,
 }
 
-/// The settings as they stand on a Secret.
+/// The text of the settings on a Secret, not parsed yet.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Raw<'a> {
+pub struct RawSettings<'a> {
     /// Label `ca-overlap.dev/mode`.
     pub mode: Option<&'a str>,
     /// Annotation `ca-overlap.dev/keep`.
@@ -58,9 +58,9 @@ pub struct Raw<'a> {
 }
 
 impl Settings {
-    /// Reads what a person set. An empty value means the default; one that does not parse, too,
-    /// with a warning.
-    pub fn read(raw: Raw<'_>, defaults: &Defaults) -> Self {
+    /// Parses the settings. An empty value means the default. A value that does not parse also means
+    /// the default, and adds a warning.
+    pub fn read(raw: RawSettings<'_>, defaults: &Defaults) -> Self {
         let mut warnings = Vec::new();
         let mode = parse_or(raw.mode, defaults.mode, Warning::ModeUnreadable, &mut warnings);
         let keep = parse_or(raw.keep, defaults.keep, Warning::KeepUnreadable, &mut warnings);
@@ -99,9 +99,9 @@ fn parse_or<T: FromStr>(
 pub enum Mode {
     /// The previous CA stays beside the new one.
     Bundle,
-    /// Data is never changed.
+    /// Data never changes.
     Off,
-    /// As `Bundle`, and the new leaf waits until the trust has spread.
+    /// As `Bundle`, and the new leaf waits until its peers trust the new CA.
     Staged,
 }
 
@@ -156,14 +156,14 @@ impl fmt::Display for Keep {
     }
 }
 
-/// How long to carry a previous CA; `none` means until the next rotation.
+/// How long to carry a previous CA. `none` means until the next rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window(Option<Duration>);
 
 impl Window {
     /// Until the next rotation.
     pub const NONE: Self = Self(None);
-    /// Ten years: longer than any overlap makes sense, and far from the limits of a timestamp.
+    /// Ten years: longer than any useful overlap, and far below the limits of a timestamp.
     const MAX: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
 
     /// The length, in whole seconds; `None` for `none`.
@@ -197,7 +197,7 @@ impl fmt::Display for Window {
     }
 }
 
-/// A setting that does not parse. Says what is expected, never what was found.
+/// The error for a setting that does not parse. It says what is expected and never quotes the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseSettingError {
     /// Not a number from 0 to 8.
@@ -215,15 +215,19 @@ pub enum ParseSettingError {
 mod tests {
     use super::*;
 
-    fn read(raw: Raw<'_>) -> Settings {
+    fn read(raw: RawSettings<'_>) -> Settings {
         Settings::read(raw, &Defaults::default())
     }
 
     #[test]
-    fn nothing_set_and_empty_values_mean_the_defaults() {
-        let empty =
-            Raw { mode: Some(""), keep: Some(""), window: Some(" "), distrust: Some(" , ") };
-        for raw in [Raw::default(), empty] {
+    fn missing_and_empty_settings_mean_the_defaults() {
+        let empty = RawSettings {
+            mode: Some(""),
+            keep: Some(""),
+            window: Some(" "),
+            distrust: Some(" , "),
+        };
+        for raw in [RawSettings::default(), empty] {
             let settings = read(raw);
             assert_eq!(settings.mode, Mode::Bundle);
             assert_eq!(settings.keep.count(), 1);
@@ -234,8 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_parse_is_named_and_the_default_is_used() {
-        let raw = Raw {
+    fn a_setting_that_does_not_parse_means_the_default_and_a_warning() {
+        let raw = RawSettings {
             mode: Some("on"),
             keep: Some("9"),
             window: Some("soon"),
@@ -253,13 +257,13 @@ mod tests {
             ]
         );
         for keep in ["-1", "10", "1.0", "+1", "08"] {
-            let settings = read(Raw { keep: Some(keep), ..Raw::default() });
+            let settings = read(RawSettings { keep: Some(keep), ..RawSettings::default() });
             assert_eq!(settings.warnings, [Warning::KeepUnreadable], "{keep}");
         }
     }
 
     #[test]
-    fn distrust_takes_fingerprints_as_tools_print_them() {
+    fn distrust_accepts_fingerprints_as_tools_print_them() {
         let fingerprint = Fingerprint::of(b"x");
         let plain = fingerprint.to_string();
         let pairs: Vec<_> =
@@ -267,13 +271,13 @@ mod tests {
         let colons = pairs.join(":").to_uppercase();
         let other = Fingerprint::of(b"y");
         let text = format!("{colons}, nonsense ,{other}");
-        let settings = read(Raw { distrust: Some(&text), ..Raw::default() });
+        let settings = read(RawSettings { distrust: Some(&text), ..RawSettings::default() });
         assert_eq!(settings.distrust, [fingerprint, other]);
         assert_eq!(settings.warnings, [Warning::DistrustUnreadable]);
     }
 
     #[test]
-    fn windows_are_read_as_people_write_them() {
+    fn a_window_accepts_the_usual_units() {
         for (text, hours) in [("90m", 1.5), ("24h", 24.0), ("7d", 168.0), ("1h 30m", 1.5)] {
             let window: Window = text.parse().unwrap();
             assert_eq!(window.length(), Some(Duration::from_secs_f64(hours * 3600.0)), "{text}");
@@ -287,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_and_keeps_survive_printing() {
+    fn modes_and_keep_parse_back() {
         for mode in [Mode::Bundle, Mode::Off, Mode::Staged] {
             assert_eq!(mode.to_string().parse::<Mode>().unwrap(), mode);
         }

@@ -1,0 +1,83 @@
+//! What the keeper does about a Secret that it has read. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::names;
+use crate::overlap::outlook::{self, Due, Outlook, PublicSecret, Rules, StageOutlook};
+use crate::overlap::restart::{self, PendingRestart};
+use crate::x509::certs::Fingerprint;
+
+/// What the keeper does about a Secret now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Restart workloads that have not loaded its trust, or its leaf, yet.
+    Restart(PendingRestart),
+    /// Ask the webhook to act. A promotion also waits for the group ([`is_group_ready`]).
+    Ask(Due),
+    /// Nothing is due.
+    Nothing,
+}
+
+/// The shortest and the longest pause between two checks of something that the keeper waits for.
+const POLLS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(30)];
+
+/// How long to pause before the next check, when waiting since `since`: a tenth of the wait so far.
+pub(crate) fn pause(since: Timestamp, now: Timestamp) -> Duration {
+    let [shortest, longest] = POLLS;
+    (restart::age(since, now) / 10).clamp(shortest, longest)
+}
+
+/// Chooses the next action. A retirement comes first, then a restart, then a promotion; a promotion
+/// that cannot wait any longer comes before a restart.
+pub fn next_action(secret: &PublicSecret<'_>, outlook: &Outlook, now: Timestamp) -> Action {
+    let is_urgent = outlook.stage.as_ref().is_some_and(|staged| staged.latest <= now);
+    if !is_urgent
+        && !matches!(outlook.due, Some(Due::Retire(_)))
+        && let Some(wanted) = restart::pending_restart(secret, outlook)
+    {
+        return Action::Restart(wanted);
+    }
+    outlook.due.clone().map_or(Action::Nothing, Action::Ask)
+}
+
+/// Whether a promotion may go ahead: every other Secret of the group that holds a `ca.crt` trusts
+/// the new CA, has done so for the settle time, and its restarts are done. True, too, when the
+/// promotion cannot wait any longer.
+pub fn is_group_ready(
+    secret: &PublicSecret<'_>,
+    staged: &StageOutlook,
+    group: &[PublicSecret<'_>],
+    rules: &Rules,
+    now: Timestamp,
+) -> bool {
+    let is_other = |m: &&PublicSecret<'_>| m.name != secret.name && m.ca_crt.is_some();
+    staged.latest <= now
+        || group.iter().filter(is_other).all(|member| is_ready(member, staged, rules, now))
+}
+
+/// Whether the readers of another Secret of the group trust the new leaf.
+fn is_ready(
+    member: &PublicSecret<'_>,
+    staged: &StageOutlook,
+    rules: &Rules,
+    now: Timestamp,
+) -> bool {
+    let outlook = outlook::outlook(member, rules, now);
+    let trusts = |anchor: &Fingerprint| {
+        outlook.certificates.iter().any(|k| k.certificate.fingerprint() == *anchor)
+    };
+    let written = member.written.unwrap_or(staged.stage.since);
+    staged.anchors.iter().all(trusts)
+        && staged.ready_after(written, rules) <= now
+        && !lacks_restart(member, &outlook)
+}
+
+/// Whether pods that cannot reload have not loaded the trust of their Secret yet. False for a Secret
+/// that the keeper does not watch, because the keeper would not restart its pods.
+fn lacks_restart(member: &PublicSecret<'_>, outlook: &Outlook) -> bool {
+    let is_watched = [names::PHASE, names::MODE].iter().any(|l| member.labels.contains_key(*l));
+    let wanted = restart::pending_restart(member, outlook).filter(|_| is_watched);
+    wanted.is_some_and(|wanted| !wanted.is_first_sight && !wanted.is_for_leaf)
+}
