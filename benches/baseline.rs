@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_what_is_read() {
+    fn a_baseline_reads_back_as_written() {
         let baseline = baseline();
         assert!(baseline.environment == environment());
         assert_eq!(baseline.cases["a"], FIGURES);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn more_instructions_fail_and_fewer_are_said() {
+    fn more_instructions_fail_and_fewer_are_noted() {
         let with = |instructions| Figures { instructions, ..FIGURES };
         for (instructions, fails, says) in
             [(103_010, 1, 0), (102_990, 0, 0), (97_010, 0, 0), (96_990, 0, 1)]
@@ -197,13 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn a_case_too_few_or_too_many_fails() {
+    fn a_missing_or_an_extra_case_fails() {
         assert_eq!(failures(&environment(), &[("a", FIGURES)]), 1);
         assert_eq!(failures(&environment(), &[("a", FIGURES), ("b", FIGURES), ("c", FIGURES)]), 1);
     }
 
     #[test]
-    fn another_compiler_is_said_and_widens_the_margin_and_no_more() {
+    fn another_compiler_is_noted_and_widens_the_margin() {
         let other = Environment { rustc: "rustc 2".into(), ..environment() };
         for (instructions, fails) in [(109_990, 0), (110_010, 1)] {
             let measured = [("a", FIGURES), ("b", Figures { instructions, ..FIGURES })];

@@ -216,7 +216,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_case_goes_the_way_that_it_is_there_for() {
+    fn every_case_takes_its_path() {
         for case in cases::cases() {
             check(&case).unwrap();
         }

@@ -13,4 +13,4 @@ fuzz-long: need-nightly $(CARGO_FUZZ) ## Fuzz each target for FUZZ_SECONDS (1200
 
 .PHONY: fuzz-seeds
 fuzz-seeds: need-rust ## Make the certificates anew that fuzz inputs are built from (tests/fuzz/pool)
-	CA_OVERLAP_RECORD=1 cargo test --locked --test pure corpus::pool
+	CA_OVERLAP_RECORD=1 cargo test --locked --test pure fuzz::pool

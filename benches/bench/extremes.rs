@@ -15,7 +15,9 @@ impl Session<'_> {
     /// CPU for hostile bodies, ours; each in two sizes, to see how it grows.
     pub async fn hostile(&mut self) -> Result<()> {
         const TIMES: u32 = 50;
-        let Some(ours) = self.rigs.iter().find(|rig| rig.name == OURS) else { return Ok(()) };
+        let Some(ours) = self.subjects.iter().find(|subject| subject.name == OURS) else {
+            return Ok(());
+        };
         for (what, body) in hostile_bodies() {
             let mut server = ours.ready(self.serving).await?;
             let wire = wire(&body);
@@ -43,19 +45,20 @@ impl Session<'_> {
         if !profile::is_there(&mut self.results) {
             return Ok(());
         }
-        let rigs: Vec<_> = self.distinct().filter(|rig| rig.kind != Kind::Peer).cloned().collect();
-        for rig in rigs {
+        let subjects: Vec<_> =
+            self.distinct().filter(|subject| subject.kind != Kind::Peer).cloned().collect();
+        for subject in subjects {
             for (what, review) in
                 [("bundling", &self.reviews.bundle_8k), ("nothing to do", &self.reviews.nothing_8k)]
             {
                 let asked = Asked { review, anew: false };
                 let mut counts = [0, 0];
                 for (count, requests) in counts.iter_mut().zip([REQUESTS, 2 * REQUESTS]) {
-                    let out = callgrind(&rig, self.serving, asked, requests).await?;
+                    let out = callgrind(&subject, self.serving, asked, requests).await?;
                     *count = collected(&out)?;
                 }
                 self.results.instructions.push(Instructions {
-                    program: rig.name.into(),
+                    program: subject.name.into(),
                     what: what.into(),
                     per_request: counts[1].saturating_sub(counts[0]) / REQUESTS,
                 });

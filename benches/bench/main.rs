@@ -41,7 +41,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::pki::Serving;
 use self::results::{AGAIN, ALLOW_ALL, CONTROLLER_RUNTIME, Machine, OURS, Results, STDLIB};
 use self::reviews::Reviews;
-use self::server::{Kind, Rig, existing, pin_client};
+use self::server::{Kind, Subject, existing, pin_client};
 use self::session::{Plan, Session};
 
 /// Measures the webhook beside others
@@ -117,7 +117,7 @@ async fn main() -> Result<()> {
 impl Run {
     async fn run(self) -> Result<()> {
         drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
-        let rigs = self.rigs()?;
+        let subjects = self.subjects()?;
         pin_client()?;
         let (serving, reviews) = (Serving::new()?, Reviews::new()?);
         let mode = self.mode.to_possible_value().map(|v| v.get_name().to_owned());
@@ -129,7 +129,7 @@ impl Run {
         results.machine.load.0 = load_average();
         let plan = self.mode.plan();
         let mut session =
-            Session { plan, rigs: &rigs, serving: &serving, reviews: &reviews, results };
+            Session { plan, subjects: &subjects, serving: &serving, reviews: &reviews, results };
         if self.mode == Mode::Profile {
             println!("{}", session.profile().await?);
             return Ok(());
@@ -168,22 +168,22 @@ impl Run {
         session.instructions().await.context("instructions")
     }
 
-    fn rigs(&self) -> Result<Vec<Rig>> {
-        let rig =
-            |name, path: &Path, kind| anyhow::Ok(Rig { name, program: existing(path)?, kind });
-        let ours = rig(OURS, &self.program, Kind::Product("warn"))?;
+    fn subjects(&self) -> Result<Vec<Subject>> {
+        let subject =
+            |name, path: &Path, kind| anyhow::Ok(Subject { name, program: existing(path)?, kind });
+        let ours = subject(OURS, &self.program, Kind::Product("warn"))?;
         if self.mode == Mode::Measure {
             return Ok(vec![ours]);
         }
-        let allow_all = rig(ALLOW_ALL, &self.allow_all, Kind::AllowAll)?;
+        let allow_all = subject(ALLOW_ALL, &self.allow_all, Kind::AllowAll)?;
         if matches!(self.mode, Mode::Instructions | Mode::Profile) {
             return Ok(vec![ours, allow_all]);
         }
         Ok(vec![
             ours,
-            rig(STDLIB, &self.peers.join("stdlib"), Kind::Peer)?,
-            rig(AGAIN, &self.program, Kind::Product("warn"))?,
-            rig(CONTROLLER_RUNTIME, &self.peers.join("controller-runtime"), Kind::Peer)?,
+            subject(STDLIB, &self.peers.join("stdlib"), Kind::Peer)?,
+            subject(AGAIN, &self.program, Kind::Product("warn"))?,
+            subject(CONTROLLER_RUNTIME, &self.peers.join("controller-runtime"), Kind::Peer)?,
             allow_all,
         ])
     }

@@ -12,7 +12,7 @@ use crate::pki::Serving;
 use crate::report;
 use crate::results::Results;
 use crate::reviews::Review;
-use crate::server::{Kind, Rig};
+use crate::server::{Kind, Subject};
 use crate::session::Session;
 
 /// What a server is asked under callgrind.
@@ -52,11 +52,11 @@ impl Session<'_> {
         ];
         let mut columns = Vec::new();
         for (what, asked) in asked {
-            for rig in self.rigs.iter().filter(|rig| rig.kind != Kind::Peer) {
-                eprintln!("{}: {what}", rig.name);
+            for subject in self.subjects.iter().filter(|subject| subject.kind != Kind::Peer) {
+                eprintln!("{}: {what}", subject.name);
                 let mut parts = Vec::new();
                 for requests in [REQUESTS, 2 * REQUESTS] {
-                    let out = callgrind(rig, self.serving, asked, requests).await?;
+                    let out = callgrind(subject, self.serving, asked, requests).await?;
                     parts.push(by_part(&annotated(&out)?));
                 }
                 let of = |run: usize, part: &str| parts[run].get(part).copied().unwrap_or(0);
@@ -64,7 +64,7 @@ impl Session<'_> {
                     .iter()
                     .map(|(part, _)| of(1, part).saturating_sub(of(0, part)) / REQUESTS)
                     .collect();
-                columns.push((format!("{what}: {}", rig.name), each));
+                columns.push((format!("{what}: {}", subject.name), each));
             }
         }
         Ok(table(&columns))
@@ -85,7 +85,7 @@ fn table(columns: &[(String, Vec<u64>)]) -> String {
 
 /// Runs a server under callgrind for so many requests, and gives the file that it leaves.
 pub async fn callgrind(
-    rig: &Rig,
+    subject: &Subject,
     serving: &Serving,
     asked: Asked<'_>,
     requests: u64,
@@ -93,7 +93,7 @@ pub async fn callgrind(
     let out = serving.path().join("callgrind.out");
     let file = format!("--callgrind-out-file={}", out.display());
     let wrapper = ["taskset", "-c", "0", "valgrind", "--tool=callgrind", &file];
-    let mut server = rig.start_under(serving, &wrapper)?;
+    let mut server = subject.start_under(serving, &wrapper)?;
     let mut connection = server.dial().await?;
     for _ in 0..requests {
         if asked.anew {

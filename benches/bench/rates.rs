@@ -17,8 +17,8 @@ const HALVINGS: usize = 6;
 impl Session<'_> {
     /// Saturation in a closed loop, then the knee by halving; 25 connections, bundling, 8 KB.
     pub async fn knees(&mut self) -> Result<()> {
-        for rig in self.distinct() {
-            let server = rig.ready(self.serving).await?;
+        for subject in self.distinct() {
+            let server = subject.ready(self.serving).await?;
             let review = &self.reviews.bundle_8k;
             let load = Load { target: &server.target, review, connections: POOL };
             let mut connections = load.dial().await?;
@@ -43,7 +43,7 @@ impl Session<'_> {
                 }
                 *(if keeps_up { &mut low } else { &mut high }) = rate;
             }
-            let program = rig.name.to_owned();
+            let program = subject.name.to_owned();
             self.results.knees.push(Knee { program, saturation, rate: low, tried });
         }
         Ok(())
@@ -51,10 +51,10 @@ impl Session<'_> {
 
     /// Latencies at fixed rates, and at parts of each program's own knee.
     pub async fn latencies(&mut self) -> Result<()> {
-        for rig in self.distinct() {
-            let knee = self.results.knees.iter().find(|knee| knee.program == rig.name);
+        for subject in self.distinct() {
+            let knee = self.results.knees.iter().find(|knee| knee.program == subject.name);
             let knee = knee.map(|knee| knee.rate).filter(|rate| *rate >= 1.0);
-            let server = rig.ready(self.serving).await?;
+            let server = subject.ready(self.serving).await?;
             let mut runs = vec![("300/s", POOL, 300.0), ("1,000/s", POOL, 1_000.0)];
             if let Some(knee) = knee {
                 runs.push(("50 % of its knee", POOL, knee * 0.5));
@@ -70,8 +70,8 @@ impl Session<'_> {
                 let until = Until { duration: Duration::ZERO, requests: 1_000 };
                 load.closed(&mut connections, until).await?;
                 let open = load.open(&mut connections, rate, self.plan.open).await;
-                let open = open.with_context(|| format!("{}: {what}", rig.name))?;
-                let latency = latency(rig.name, what, load.connections, rate, &open);
+                let open = open.with_context(|| format!("{}: {what}", subject.name))?;
+                let latency = latency(subject.name, what, load.connections, rate, &open);
                 self.results.latencies.push(latency);
             }
         }

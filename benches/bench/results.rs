@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn few_values_give_least_and_greatest() {
+    fn few_values_give_the_least_and_the_greatest() {
         let spread = Spread::of(vec![3.0, 1.0, 2.0]);
         assert_eq!(spread, Some(Spread { median: 2.0, low: 1.0, high: 3.0 }));
         assert_eq!(Spread::of(Vec::new()), None);

@@ -18,7 +18,7 @@ pub const CORES: [&str; 2] = ["0", "1"];
 
 /// A program to compare.
 #[derive(Clone, Debug)]
-pub struct Rig {
+pub struct Subject {
     /// As tables call it.
     pub name: &'static str,
     pub program: PathBuf,
@@ -49,7 +49,7 @@ pub struct Server {
     child: Child,
 }
 
-impl Rig {
+impl Subject {
     pub fn binary_size(&self) -> Result<u64> {
         let metadata = std::fs::metadata(&self.program);
         Ok(metadata.with_context(|| self.program.display().to_string())?.len())

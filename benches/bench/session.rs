@@ -9,7 +9,7 @@ use crate::load::{Load, Until};
 use crate::pki::Serving;
 use crate::results::{Cell, MemoryOf, OURS, Program, Results, Scenario, Starts};
 use crate::reviews::{Review, Reviews};
-use crate::server::{Kind, Memory, Rig, Server};
+use crate::server::{Kind, Memory, Server, Subject};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +31,7 @@ pub struct Plan {
 /// What all phases need.
 pub struct Session<'a> {
     pub plan: Plan,
-    pub rigs: &'a [Rig],
+    pub subjects: &'a [Subject],
     pub serving: &'a Serving,
     pub reviews: &'a Reviews,
     pub results: Results,
@@ -89,12 +89,12 @@ impl<'a> Session<'a> {
     /// CPU per request of every program in every scenario; before, whether they agree.
     pub async fn compare(&mut self) -> Result<()> {
         let mut servers = Vec::new();
-        for rig in self.rigs {
-            let mut server = rig.ready(self.serving).await.context(rig.name)?;
-            let tls = self.agree(&mut server).await.context(rig.name)?;
-            let (name, bytes) = (rig.name.to_owned(), rig.binary_size()?);
+        for subject in self.subjects {
+            let mut server = subject.ready(self.serving).await.context(subject.name)?;
+            let tls = self.agree(&mut server).await.context(subject.name)?;
+            let (name, bytes) = (subject.name.to_owned(), subject.binary_size()?);
             self.results.programs.push(Program { name, bytes, tls });
-            servers.push((rig.name, server));
+            servers.push((subject.name, server));
         }
         let cases: Vec<_> =
             cases(self.reviews).into_iter().filter(|case| case.main || self.plan.all).collect();
@@ -133,11 +133,13 @@ impl<'a> Session<'a> {
 
     /// What the log line of level info costs, ours.
     pub async fn log_line(&mut self) -> Result<()> {
-        let Some(quiet) = self.rigs.iter().find(|rig| rig.name == OURS) else { return Ok(()) };
-        let logging = Rig { kind: Kind::Product("info"), ..quiet.clone() };
+        let Some(quiet) = self.subjects.iter().find(|subject| subject.name == OURS) else {
+            return Ok(());
+        };
+        let logging = Subject { kind: Kind::Product("info"), ..quiet.clone() };
         let mut servers = Vec::new();
-        for (name, rig) in [("warn", quiet), ("info", &logging)] {
-            servers.push((name, rig.ready(self.serving).await?));
+        for (name, subject) in [("warn", quiet), ("info", &logging)] {
+            servers.push((name, subject.ready(self.serving).await?));
         }
         let case = Case { id: "log", ..cases(self.reviews).swap_remove(1) };
         for round in 0..self.plan.rounds.min(6) {
@@ -152,8 +154,8 @@ impl<'a> Session<'a> {
 
     /// Memory of fresh processes.
     pub async fn memory(&mut self) -> Result<()> {
-        for rig in self.distinct() {
-            let mut server = rig.ready(self.serving).await?;
+        for subject in self.distinct() {
+            let mut server = subject.ready(self.serving).await?;
             let first_requests = first_requests(&mut server, &self.reviews.bundle_8k).await?;
             let load =
                 Load { target: &server.target, review: &self.reviews.bundle_8k, connections: 500 };
@@ -161,7 +163,7 @@ impl<'a> Session<'a> {
             let until = Until { duration: Duration::ZERO, requests: 2_000 };
             load.closed(&mut connections, until).await?;
             let with_500_connections = server.memory()?;
-            let program = rig.name.to_owned();
+            let program = subject.name.to_owned();
             self.results.memory.push(MemoryOf { program, first_requests, with_500_connections });
         }
         Ok(())
@@ -169,7 +171,9 @@ impl<'a> Session<'a> {
 
     /// Memory after ever more calls, ours.
     pub async fn flat(&mut self) -> Result<()> {
-        let Some(ours) = self.rigs.iter().find(|rig| rig.name == OURS) else { return Ok(()) };
+        let Some(ours) = self.subjects.iter().find(|subject| subject.name == OURS) else {
+            return Ok(());
+        };
         let server = ours.ready(self.serving).await?;
         let review = &self.reviews.bundle_8k;
         let load = Load { target: &server.target, review, connections: POOL };
@@ -185,24 +189,24 @@ impl<'a> Session<'a> {
 
     /// From `exec` to the first checked answer.
     pub async fn starts(&mut self) -> Result<()> {
-        for rig in self.distinct() {
+        for subject in self.distinct() {
             let mut millis = Vec::new();
             for _ in 0..self.plan.starts {
                 let began = Instant::now();
-                let mut server = rig.start(self.serving)?;
+                let mut server = subject.start(self.serving)?;
                 let mut connection = server.dial().await?;
                 connection.call(&server.target, &self.reviews.bundle_8k).await?;
                 millis.push(began.elapsed().as_secs_f64() * 1e3);
             }
             millis.sort_unstable_by(f64::total_cmp);
-            self.results.starts.push(Starts { program: rig.name.into(), millis });
+            self.results.starts.push(Starts { program: subject.name.into(), millis });
         }
         Ok(())
     }
 
     /// Each program once.
-    pub fn distinct(&self) -> impl Iterator<Item = &'a Rig> + use<'a> {
-        self.rigs.iter().filter(|rig| rig.name != crate::results::AGAIN)
+    pub fn distinct(&self) -> impl Iterator<Item = &'a Subject> + use<'a> {
+        self.subjects.iter().filter(|subject| subject.name != crate::results::AGAIN)
     }
 }
 

@@ -13,10 +13,10 @@
 // Clippy's exception for tests does not reach their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
-#[path = "../support/helm.rs"]
-mod helm_program;
 #[path = "../support/mod.rs"]
 mod support;
+
+use support::helm as helm_program;
 
 mod agent;
 mod cluster;

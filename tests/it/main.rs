@@ -2,12 +2,10 @@
 //! and `ServiceAccount`s. `support` says which control plane a test gets.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../support/helm.rs"]
-mod helm;
-#[path = "../support/rig.rs"]
-mod rig;
 #[path = "../support/mod.rs"]
 mod support;
+
+use support::{helm, server};
 
 mod alerts;
 mod api_server;

@@ -19,3 +19,8 @@ mod admission_tests;
 #[cfg(test)]
 #[path = "../tests/pure/decision/mod.rs"]
 mod decision_tests;
+#[cfg(test)]
+#[path = "../tests/support"]
+mod support {
+    pub(crate) mod property;
+}

@@ -150,7 +150,7 @@ fn bash(script: &str) -> String {
 }
 
 #[test]
-fn there_is_a_man_page_for_each_command_and_it_renders() {
+fn each_command_has_a_man_page_that_renders() {
     let directory = tempfile::tempdir().unwrap();
     let written = pages::write(directory.path()).unwrap();
     let name = |path: &std::path::PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();

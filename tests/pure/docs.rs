@@ -39,7 +39,7 @@ fn anchor(line: &str) -> Option<String> {
 }
 
 #[test]
-fn every_key_of_ours_exists() {
+fn every_documented_key_exists_and_every_key_is_documented() {
     let mut seen = BTreeSet::new();
     for (path, text) in documents() {
         for rest in text.split(names::PREFIX).skip(1) {

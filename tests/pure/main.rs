@@ -10,25 +10,18 @@
 mod admission;
 mod architecture;
 mod command_line;
-mod corpus;
 mod decision;
 mod docs;
+mod fuzz;
 mod histories;
 mod inspect;
 mod keeper;
+mod listener;
 mod manifests;
 mod review;
 mod serving_cert;
 mod simulate;
 mod staged_handshakes;
-mod wire;
 
-#[allow(dead_code, reason = "other test programs use the rest")]
-#[path = "../support"]
-mod support {
-    pub(crate) mod binary;
-    pub(crate) mod command;
-    pub(crate) mod helm;
-    pub(crate) mod rig;
-    pub(crate) mod skip;
-}
+#[path = "../support/mod.rs"]
+mod support;

@@ -51,7 +51,7 @@ fn files() -> (tempfile::TempDir, certs::Identity, certs::Identity) {
 }
 
 #[test]
-fn explains_pem_files_secrets_and_reviews_alike() {
+fn pem_files_secrets_and_reviews_are_explained_alike() {
     let (dir, old, _) = files();
     for args in [
         &["--old", "old.pem", "--new", "new.pem"][..],
@@ -68,7 +68,7 @@ fn explains_pem_files_secrets_and_reviews_alike() {
 }
 
 #[test]
-fn json_is_the_webhooks_answer_with_the_result_beside_it() {
+fn json_output_is_the_webhooks_answer_and_the_result() {
     let (dir, old, new) = files();
     let answer: Value =
         serde_json::from_str(&stdout(&review(dir.path(), &["review.json", "-o", "json"]))).unwrap();
@@ -93,7 +93,7 @@ fn diff_shows_what_is_added() {
 }
 
 #[test]
-fn the_time_and_the_policy_are_arguments() {
+fn the_time_and_the_defaults_are_arguments() {
     let (dir, _, _) = files();
     let pem = ["--old", "old.pem", "--new", "new.pem"];
     let expired =

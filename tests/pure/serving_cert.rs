@@ -34,7 +34,7 @@ fn a_renewed_pair_is_published_once() {
 }
 
 #[test]
-fn every_publication_is_a_configuration_of_its_own() {
+fn every_published_pair_has_its_own_ticket_keys() {
     let mount = Mount::new();
     let ca = certs::ca_named("ca");
     mount.write(&ca.leaf("127.0.0.1"));
@@ -48,7 +48,7 @@ fn every_publication_is_a_configuration_of_its_own() {
 }
 
 #[test]
-fn a_kubelet_like_swap_of_a_symbolic_link_is_noticed() {
+fn a_symbolic_link_swapped_as_the_kubelet_does_is_noticed() {
     let mount = Mount::new();
     let ca = certs::ca_named("ca");
     let (one, two) = (ca.leaf("127.0.0.1"), ca.leaf("127.0.0.1"));
@@ -65,7 +65,7 @@ fn a_kubelet_like_swap_of_a_symbolic_link_is_noticed() {
 }
 
 #[test]
-fn what_cannot_be_served_leaves_the_last_good_pair_in_place() {
+fn a_pair_that_cannot_be_served_leaves_the_last_good_one_in_place() {
     let ca = certs::ca_named("ca");
     let (one, two) = (ca.leaf("127.0.0.1"), ca.leaf("127.0.0.1"));
     let expired = Spec { not_after: (2021, 1, 1), ..ON_LOOPBACK }.signed_by(&ca);
@@ -111,7 +111,7 @@ fn files_that_vanish_and_come_back_change_nothing() {
 }
 
 #[test]
-fn a_pair_that_is_not_yet_valid_is_served_once_it_is() {
+fn a_pair_that_is_not_yet_valid_is_served_once_it_is_valid() {
     let mount = Mount::new();
     let ca = certs::ca_named("ca");
     mount.write(&ca.leaf("127.0.0.1"));
@@ -125,7 +125,7 @@ fn a_pair_that_is_not_yet_valid_is_served_once_it_is() {
 }
 
 #[test]
-fn a_changed_client_ca_is_a_new_configuration() {
+fn a_changed_client_ca_publishes_a_new_configuration() {
     let mount = Mount::new();
     mount.write(&certs::ca_named("ca").leaf("127.0.0.1"));
     fs::write(mount.path("ca.crt"), certs::ca_named("clients").pem).unwrap();
@@ -143,7 +143,7 @@ fn a_changed_client_ca_is_a_new_configuration() {
 }
 
 #[test]
-fn a_broken_swap_is_not_served_and_the_next_good_one_is() {
+fn a_broken_swap_is_ignored_and_the_next_good_one_is_served() {
     let mount = Mount::new();
     let ca = certs::ca_named("ca");
     let (one, two) = (ca.leaf("127.0.0.1"), ca.leaf("127.0.0.1"));
@@ -166,7 +166,7 @@ fn a_broken_swap_is_not_served_and_the_next_good_one_is() {
 }
 
 #[test]
-fn at_every_moment_of_a_write_in_place_one_of_the_two_pairs_is_served() {
+fn during_a_write_in_place_one_of_the_two_pairs_is_served() {
     let ca = certs::ca_named("ca");
     let (one, two) = (ca.leaf("127.0.0.1"), ca.leaf("127.0.0.1"));
     for order in [["tls.crt", "tls.key"], ["tls.key", "tls.crt"]] {
@@ -236,7 +236,7 @@ fn keys_of_every_kind_and_encoding_are_served() {
 }
 
 #[test]
-fn at_start_one_line_names_flag_and_file() {
+fn an_error_at_start_is_one_line_that_names_the_flag_and_the_file() {
     let ca = certs::ca_named("ca");
     let (one, two) = (ca.leaf("127.0.0.1"), ca.leaf("127.0.0.1"));
     let expired = Spec { not_after: (2021, 1, 1), ..ON_LOOPBACK }.signed_by(&ca);

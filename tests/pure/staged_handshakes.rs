@@ -237,7 +237,7 @@ proptest! {
     })]
 
     #[test]
-    fn with_staging_no_handshake_fails_at_any_time(numbers in vec(0..60_usize, 40)) {
+    fn with_staging_no_handshake_fails(numbers in vec(0..60_usize, 40)) {
         let model = simulate(Mode::Staged, numbers);
         prop_assert_eq!(model.failures, Vec::<String>::new());
         prop_assert_eq!(model.staged, GROUP * ROTATIONS.len(), "every rotation was staged");

@@ -12,11 +12,5 @@ mod empty_root;
 mod probe;
 mod program;
 
-#[allow(dead_code, reason = "other test programs use the rest")]
-#[path = "../support"]
-mod support {
-    pub(crate) mod binary;
-    pub(crate) mod program;
-    pub(crate) mod rig;
-    pub(crate) mod skip;
-}
+#[path = "../support/mod.rs"]
+mod support;

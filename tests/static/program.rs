@@ -9,7 +9,7 @@ use devtools::reviews;
 use serde_json::{Value, json};
 
 use crate::support::program::{Files, Program, fails};
-use crate::support::rig::within;
+use crate::support::server::within;
 
 const MAX_BODY: usize = 8 * 1024 * 1024;
 

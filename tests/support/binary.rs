@@ -1,5 +1,4 @@
 //! Which build of the program the tests start.
-#![allow(clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 

@@ -1,17 +1,28 @@
 //! The program as a user runs it against a cluster.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
-/// How a command ended.
+/// The exit code and the output of a command.
 #[derive(Debug)]
-pub struct Ended {
+pub struct CommandOutput {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Ended {
+impl From<Output> for CommandOutput {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self {
+            code: output.status.code().unwrap(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+impl CommandOutput {
     /// Standard output, if the exit code is `code`.
     #[track_caller]
     pub fn with_code(&self, code: i32) -> &str {
@@ -35,14 +46,8 @@ pub fn command(kubeconfig: &Path, arguments: &[&str]) -> Command {
 }
 
 /// Runs it to its end. What people see fits 100 columns, and holds no private key.
-pub fn run(kubeconfig: &Path, arguments: &[&str]) -> Ended {
-    let output = command(kubeconfig, arguments).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let ended = Ended {
-        code: output.status.code().unwrap(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    };
+pub fn run(kubeconfig: &Path, arguments: &[&str]) -> CommandOutput {
+    let ended = CommandOutput::from(command(kubeconfig, arguments).output().unwrap());
     let wide = ended.stdout.lines().find(|line| line.chars().count() > 100);
     assert!(wide.is_none() || arguments.contains(&"-o"), "{wide:?}");
     assert!(!ended.stdout.contains("PRIVATE KEY") && !ended.stderr.contains("PRIVATE KEY"));

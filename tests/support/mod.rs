@@ -6,10 +6,19 @@
 //! process, whatever ends it (`control_plane::supervise`).
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails here")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 pub mod binary;
 pub mod command;
+pub mod helm;
+pub mod program;
+pub mod property;
+pub mod server;
 pub mod skip;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::rig::{Client, within};
+use super::server::{Client, within};
 use devtools::certs::{self, Identity};
 
 /// A directory with a certificate and its key.
@@ -118,7 +118,6 @@ impl Program {
     }
 
     /// Its own resident memory, without pages of files, in KiB (`RssAnon` of proc(5)).
-    #[allow(dead_code, reason = "of one test alone")]
     pub(crate) fn anonymous(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).unwrap();

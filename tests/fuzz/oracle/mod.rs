@@ -1,5 +1,5 @@
 //! What must hold for any input, as plain functions: the fuzz targets call them with what the
-//! fuzzer made, and the test suite (`tests/pure/corpus`) with the committed seeds, on stable Rust.
+//! fuzzer made, and the test suite (`tests/pure/fuzz`) with the committed seeds, on stable Rust.
 //!
 //! A check returns what is wrong instead of panicking, so that tests can show that it would be
 //! found: an oracle that never says no proves nothing.

@@ -1,4 +1,4 @@
-//! The certificates that histories are made of; `tests/pure/corpus/pool.rs` says how they are made.
+//! The certificates that histories are made of; `tests/pure/fuzz/pool.rs` says how they are made.
 
 use std::sync::LazyLock;
 

@@ -17,7 +17,7 @@ pub const NOW: i64 = 1_772_359_200;
 /// Any bytes as the body of a request.
 pub fn check(body: &[u8]) -> Checked<Option<Judged>> {
     let now = Timestamp::from_second(NOW).map_err(|e| e.to_string())?;
-    let Some(first) = ask(body, now) else { return Ok(None) };
+    let Some(first) = admit(body, now) else { return Ok(None) };
     // Numbers, depths and surrogates that no value can hold are skipped by the product.
     let Ok(parsed) = serde_json::from_slice::<Value>(body) else {
         let answer: Value = serde_json::from_slice(&first).map_err(|e| e.to_string())?;
@@ -32,8 +32,8 @@ pub fn check(body: &[u8]) -> Checked<Option<Judged>> {
 /// A review, asked once and then repeated in the two ways that generators and controllers do.
 pub fn check_value(review: &Value, now: Timestamp) -> Checked<Judged> {
     let body = review.to_string().into_bytes();
-    let first = ask(&body, now).ok_or("the normalised review is refused")?;
-    rule!(ask(&body, now).as_ref() == Some(&first), "answered in two ways");
+    let first = admit(&body, now).ok_or("the normalised review is refused")?;
+    rule!(admit(&body, now).as_ref() == Some(&first), "answered in two ways");
     let judged = answer::judge(&review["request"], &first, now)?;
     if !SKIPPED.contains(&judged.decision.as_str()) {
         repeated(review, &judged, now)?;
@@ -47,7 +47,7 @@ const SKIPPED: [&str; 4] =
     ["immutable", "not_a_secret_update", "own_namespace", "service_account_token"];
 
 /// What the product answers; `None` where it refuses the body.
-pub fn ask(body: &[u8], now: Timestamp) -> Option<Vec<u8>> {
+pub fn admit(body: &[u8], now: Timestamp) -> Option<Vec<u8>> {
     let request = review::read(body).ok()?;
     let installation = Installation::new(Defaults::default(), "ca-overlap");
     let answer = respond(&request, &installation, KeeperHealth::Absent, now);
@@ -88,7 +88,8 @@ fn repeated(review: &Value, first: &Judged, now: Timestamp) -> Checked {
         let mut review = review.clone();
         review["request"]["oldObject"] = old.clone();
         review["request"]["object"] = new.clone();
-        let answer = ask(review.to_string().as_bytes(), now).ok_or("the repetition is refused")?;
+        let answer =
+            admit(review.to_string().as_bytes(), now).ok_or("the repetition is refused")?;
         answer::judge(&review["request"], &answer, now)
     };
     let state = |secret: &Value| {

@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::setup::wait_for;
-use crate::rig::{Client, within};
+use crate::server::{Client, within};
 use devtools::certs::{self, Identity};
 
 #[tokio::test]

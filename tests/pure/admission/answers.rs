@@ -1,21 +1,22 @@
-//! What the endpoint answers to what it can and cannot read.
+//! The answers to readable and unreadable requests.
 
 use std::io::{self, BufRead as _};
 use std::process::Command;
 use std::sync::Mutex;
 
 use axum::body::Body;
+use base64::prelude::*;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
-use super::rig::{MAX_BODY, annotate, ask, post, review, secret, send};
+use super::endpoint::{MAX_BODY, admit, annotate, post, review, secret, send};
 use devtools::certs;
 
 #[tokio::test]
 async fn a_rotation_is_bundled_recorded_and_explained() {
     let (old, new) = (certs::ca(), certs::ca());
-    let outcome = ask(&review(&secret(&old.pem), &secret(&new.pem))).await;
+    let outcome = admit(&review(&secret(&old.pem), &secret(&new.pem))).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
     assert_eq!(outcome.label("phase"), Some("overlap"));
     let record: Value = serde_json::from_str(outcome.annotation("carried").unwrap()).unwrap();
@@ -26,35 +27,32 @@ async fn a_rotation_is_bundled_recorded_and_explained() {
     assert_eq!(outcome.decision(), "rotation");
     assert_eq!(outcome.response["auditAnnotations"]["carried"], old.sha256());
     assert!(outcome.warnings().is_empty());
-    // The same on a dry run.
+    // A dry run gets the same answer.
     let mut dry = review(&secret(&old.pem), &secret(&new.pem));
     dry["request"]["dryRun"] = true.into();
-    assert_eq!(ask(&dry).await.ca_crt(), outcome.ca_crt());
+    assert_eq!(admit(&dry).await.ca_crt(), outcome.ca_crt());
 }
 
 #[tokio::test]
-async fn a_person_is_told_how_to_drop_what_was_added_back() {
+async fn a_person_is_told_how_to_remove_a_ca_that_was_added_back() {
     let mut review = review(&secret(&certs::ca().pem), &secret(&certs::ca().pem));
     review["request"]["userInfo"]["username"] = "kubernetes-admin".into();
-    let warnings = ask(&review).await;
+    let warnings = admit(&review).await;
     assert!(
         warnings.warnings()[0].contains("ca-overlap.dev/distrust"),
         "{:?}",
         warnings.warnings()
     );
-    // Nobody is told of what did not happen.
+    // A write that adds nothing back gets no warning.
     review["request"]["object"] = review["request"]["oldObject"].clone();
-    assert!(ask(&review).await.warnings().is_empty());
+    assert!(admit(&review).await.warnings().is_empty());
 }
 
 #[tokio::test]
-async fn one_log_line_says_what_was_decided_and_of_what_it_warned() {
-    // A logger of a thread alone can miss lines while others log, and one of the process is for all
-    // of its tests: so this runs in a process of its own.
-    if !is_alone(concat!(
-        module_path!(),
-        "::one_log_line_says_what_was_decided_and_of_what_it_warned"
-    )) {
+async fn one_log_line_names_the_decision_and_the_warnings() {
+    // A logger of one thread can miss lines while other threads log, and a logger of the process
+    // serves all its tests, so this test runs in a process of its own.
+    if !is_alone(concat!(module_path!(), "::one_log_line_names_the_decision_and_the_warnings")) {
         return;
     }
     let (read, write) = io::pipe().unwrap();
@@ -62,7 +60,7 @@ async fn one_log_line_says_what_was_decided_and_of_what_it_warned() {
     tracing::subscriber::set_global_default(logger).unwrap();
     let unreadable = annotate(secret(&certs::ca().pem), "keep", "many");
     let unreadable = annotate(unreadable, "window", "long");
-    ask(&review(&secret(&certs::ca().pem), &unreadable)).await;
+    admit(&review(&secret(&certs::ca().pem), &unreadable)).await;
     let mut line = String::new();
     io::BufReader::new(read).read_line(&mut line).unwrap();
     let line: Value = serde_json::from_str(&line).expect("one line");
@@ -72,7 +70,7 @@ async fn one_log_line_says_what_was_decided_and_of_what_it_warned() {
     assert_eq!(fields["warnings"], "keep_unreadable,window_unreadable");
 }
 
-/// Whether `test` is the only one of this process; else it has been run by another one.
+/// Whether `test` is the only one of this process. If not, runs it in a new process.
 fn is_alone(test: &str) -> bool {
     const ALONE: &str = "CA_OVERLAP_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
@@ -87,17 +85,17 @@ fn is_alone(test: &str) -> bool {
 }
 
 #[tokio::test]
-async fn nothing_changes_where_neither_side_has_a_ca() {
+async fn a_write_without_a_ca_on_either_side_is_unchanged() {
     let hmac = json!({"metadata": {"name": "hmac"}, "data": {"hmac-secret": "c2VjcmV0"}});
-    let outcome = ask(&review(&hmac, &hmac)).await;
+    let outcome = admit(&review(&hmac, &hmac)).await;
     assert_eq!((outcome.decision(), outcome.operations.len()), ("no_ca", 0));
     for missing in [json!({"metadata": {}}), json!({"metadata": null, "data": null}), json!({})] {
-        assert!(ask(&review(&missing, &missing)).await.operations.is_empty());
+        assert!(admit(&review(&missing, &missing)).await.operations.is_empty());
     }
 }
 
 #[tokio::test]
-async fn what_is_no_review_gets_the_fitting_status() {
+async fn a_request_without_a_review_gets_the_fitting_status() {
     for body in ["", "not json", "{}", "[1]", "null", "{\"kind\":\"AdmissionReview\"}"] {
         let (status, answer) = post(body).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
@@ -132,7 +130,7 @@ async fn a_body_over_the_limit_gets_413_and_one_at_the_limit_is_read() {
 }
 
 #[tokio::test]
-async fn a_body_of_unknown_length_is_bounded_too_and_one_that_breaks_off_is_refused() {
+async fn a_body_of_unknown_length_is_limited_and_a_broken_one_is_refused() {
     let status = async |chunks: Vec<Result<Bytes, io::Error>>| {
         post(Body::from_stream(futures::stream::iter(chunks))).await.0
     };
@@ -153,26 +151,25 @@ async fn a_review_of_two_secrets_near_the_size_limit_is_answered() {
         secret["data"]["blob"] = "A".repeat(1_390_000).into();
         secret
     };
-    let outcome = ask(&review(&filler(&old.pem), &filler(&new.pem))).await;
+    let outcome = admit(&review(&filler(&old.pem), &filler(&new.pem))).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
 }
 
 #[tokio::test]
-async fn where_the_secret_is_full_the_write_passes_as_it_is() {
+async fn a_write_to_a_full_secret_is_admitted_unchanged() {
     let (old, new) = (certs::ca(), certs::ca());
     let mut full = secret(&new.pem);
     let used = new.pem.len() + "CANARY-tls-key".len();
     let blob = 1_048_576 - used - 10;
-    full["data"]["blob"] =
-        base64::Engine::encode(&base64::prelude::BASE64_STANDARD, vec![0; blob]).into();
-    let outcome = ask(&review(&secret(&old.pem), &full)).await;
+    full["data"]["blob"] = BASE64_STANDARD.encode(vec![0; blob]).into();
+    let outcome = admit(&review(&secret(&old.pem), &full)).await;
     assert_eq!(outcome.ca_crt(), new.pem);
     assert!(outcome.warnings()[0].contains("no room"));
     assert_eq!(outcome.annotation("carried"), Some("[]"));
 }
 
 #[tokio::test]
-async fn the_private_key_is_in_no_answer() {
+async fn no_answer_contains_the_private_key() {
     let canary = "CANARY";
     let mut bad = secret(&certs::ca().pem);
     bad["data"]["tls.key"] = format!("%%{canary}%%").into();

@@ -1,9 +1,9 @@
-//! What the keeper asks for, and what becomes of the asks of others.
+//! The asks of the keeper, and the asks of others, which are refused.
 
 use base64::prelude::*;
 use serde_json::{Value, json};
 
-use super::rig::{Outcome, annotate, as_patch, ask, label, review, secret};
+use super::endpoint::{Outcome, admit, annotate, as_patch, label, review, secret};
 use devtools::certs::{self, Identity};
 
 const KEEPER: &str = "system:serviceaccount:ca-overlap:ca-overlap-keeper";
@@ -20,14 +20,14 @@ fn repair(cas: &[&Identity]) -> String {
     format!("repair {} #1", ders.join(" "))
 }
 
-/// Carries `old`, since January.
+/// A Secret that carries `old` since January.
 fn carrying(new: &Identity, old: &Identity) -> Value {
     let record = json!([{"sha256": old.sha256(), "since": "2026-01-01T00:00:00Z"}]);
     let stored = annotate(secret(&certs::bundle(&[new, old])), "carried", &record.to_string());
     label(stored, "phase", "overlap")
 }
 
-/// The ask is gone, nothing else has changed, and the writer is told why.
+/// The ask is removed, nothing else changes, and a warning says why.
 fn only_removed(outcome: &Outcome, stored: &Value, why: &str) {
     assert_eq!(&without_empty_maps(&outcome.stored), &without_empty_maps(stored));
     assert!(outcome.warnings().iter().any(|w| w.contains(why)), "{:?}", outcome.warnings());
@@ -43,39 +43,39 @@ fn without_empty_maps(secret: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_repair_of_the_keeper_is_carried_with_an_end_and_the_ask_goes() {
+async fn a_repair_by_the_keeper_carries_with_an_end_and_removes_the_ask() {
     let (old, new) = (certs::ca(), certs::ca());
-    let outcome = ask(&asking(&secret(&new.pem), KEEPER, &repair(&[&old]))).await;
+    let outcome = admit(&asking(&secret(&new.pem), KEEPER, &repair(&[&old]))).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
     assert_eq!((outcome.annotation("ask"), outcome.label("phase")), (None, Some("overlap")));
     assert!(outcome.annotation("carried").unwrap().contains("until"));
     assert_eq!(outcome.response["auditAnnotations"]["asked"], "repair");
     assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
-    // A loop that re-applies does not undo it.
-    let again = ask(&review(&outcome.stored, &secret(&new.pem))).await;
+    // A re-apply by the generator does not undo it.
+    let again = admit(&review(&outcome.stored, &secret(&new.pem))).await;
     assert_eq!(again.ca_crt(), outcome.ca_crt());
 }
 
 #[tokio::test]
-async fn a_retire_of_the_keeper_is_a_write_and_so_cuts_what_is_over() {
+async fn a_retire_by_the_keeper_cuts_what_is_over() {
     let (old, new) = (certs::ca(), certs::ca());
     let stored = annotate(carrying(&new, &old), "window", "1h");
-    let outcome = ask(&asking(&stored, KEEPER, "retire")).await;
+    let outcome = admit(&asking(&stored, KEEPER, "retire")).await;
     assert_eq!((outcome.ca_crt(), outcome.annotation("carried")), (new.pem.clone(), Some("[]")));
     assert_eq!((outcome.annotation("ask"), outcome.label("phase")), (None, None));
     assert_eq!(outcome.response["auditAnnotations"]["asked"], "retire");
-    // With nothing to do only the ask goes.
+    // If nothing is over, only the ask is removed.
     let stored = carrying(&new, &old);
-    let outcome = ask(&asking(&stored, KEEPER, "retire #2")).await;
+    let outcome = admit(&asking(&stored, KEEPER, "retire #2")).await;
     assert_eq!(outcome.stored, stored);
     assert_eq!(outcome.operations.len(), 1);
     let plain = secret(&new.pem);
-    let outcome = ask(&asking(&plain, KEEPER, "retire #2")).await;
+    let outcome = admit(&asking(&plain, KEEPER, "retire #2")).await;
     assert_eq!(without_empty_maps(&outcome.stored), plain);
 }
 
 #[tokio::test]
-async fn nobody_else_may_ask() {
+async fn only_the_keeper_may_ask() {
     let (old, new) = (certs::ca(), certs::ca());
     let stored = secret(&new.pem);
     for user in [
@@ -85,7 +85,7 @@ async fn nobody_else_may_ask() {
         "system:serviceaccount:gateway:ca-overlap-keeper",
         "",
     ] {
-        let outcome = ask(&asking(&stored, user, &repair(&[&old]))).await;
+        let outcome = admit(&asking(&stored, user, &repair(&[&old]))).await;
         only_removed(&outcome, &stored, "keeper alone");
     }
 }
@@ -96,33 +96,33 @@ async fn an_ask_that_does_not_parse_is_removed() {
     for text in
         ["", "CANARY", "repair", "repair CANARY%", "repair keep:CANARY%", "promote", "retire now"]
     {
-        let outcome = ask(&asking(&stored, KEEPER, text)).await;
+        let outcome = admit(&asking(&stored, KEEPER, text)).await;
         only_removed(&outcome, &stored, "expected retire, promote or repair");
         assert!(!outcome.response.to_string().contains("CANARY"));
     }
-    // One of certificates that cannot be carried, too.
-    let outcome = ask(&asking(&stored, KEEPER, "repair QQ==")).await;
+    // An ask for unusable certificates is removed, too.
+    let outcome = admit(&asking(&stored, KEEPER, "repair QQ==")).await;
     assert_eq!(without_empty_maps(&outcome.stored), stored);
     assert!(outcome.warnings()[0].contains("not every CA could be carried"));
 }
 
 #[tokio::test]
-async fn an_ask_that_was_not_seen_is_removed_without_being_acted_on() {
+async fn an_ask_that_was_missed_is_removed_without_acting_on_it() {
     let (old, new) = (certs::ca(), certs::ca());
     let plain = secret(&new.pem);
     let unseen = annotate(plain.clone(), "ask", &repair(&[&old]));
-    // By whoever writes next, the keeper itself too: who set it is not known any more.
+    // Any next write removes it, even the keeper's: it is not known who set it.
     for user in ["kubernetes-admin", KEEPER] {
         let mut touched = as_patch(review(&unseen, &annotate(unseen.clone(), "group", "g")));
         touched["request"]["userInfo"]["username"] = user.into();
-        let outcome = ask(&touched).await;
+        let outcome = admit(&touched).await;
         assert_eq!((outcome.annotation("ask"), outcome.ca_crt()), (None, new.pem.clone()));
         assert!(outcome.warnings().is_empty());
     }
-    // A fresh object does not bring it back, and one with another number is a new ask.
-    assert_eq!(ask(&review(&unseen, &plain)).await.annotation("ask"), None);
+    // A fresh object does not bring it back, and another number makes it a new ask.
+    assert_eq!(admit(&review(&unseen, &plain)).await.annotation("ask"), None);
     let again = repair(&[&old]).replace("#1", "#2");
-    let outcome = ask(&asking(&unseen, KEEPER, &again)).await;
+    let outcome = admit(&asking(&unseen, KEEPER, &again)).await;
     assert_eq!((outcome.annotation("ask"), outcome.ca_crt()), (None, certs::bundle(&[&new, &old])));
 }
 
@@ -131,7 +131,7 @@ fn setting(name: &str, value: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_repair_brings_settings_back_and_they_count_at_once() {
+async fn a_repair_restores_settings_and_they_apply_at_once() {
     let (old, new, stolen) = (certs::ca(), certs::ca(), certs::ca());
     let stored = annotate(secret(&new.pem), "distrust", "nonsense");
     let settings = setting("keep", "2")
@@ -141,7 +141,7 @@ async fn a_repair_brings_settings_back_and_they_count_at_once() {
         + &setting("restarted", "T1")
         + &setting("mode", "bundle");
     let text = repair(&[&stolen, &old]).replacen("repair", &format!("repair{settings}"), 1);
-    let outcome = ask(&asking(&stored, KEEPER, &text)).await;
+    let outcome = admit(&asking(&stored, KEEPER, &text)).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]), "distrust counts");
     assert_eq!(outcome.annotation("keep"), Some("2"));
     assert_eq!(outcome.annotation("window"), Some("1h 30m"));
@@ -149,13 +149,13 @@ async fn a_repair_brings_settings_back_and_they_count_at_once() {
     assert_eq!(outcome.annotation("restart"), Some("deployment/a, deployment/b"));
     assert_eq!(outcome.annotation("restarted"), Some("T1"));
     assert_eq!((outcome.label("mode"), outcome.annotation("ask")), (Some("bundle"), None));
-    // By nobody else.
-    let outcome = ask(&asking(&stored, "kubernetes-admin", &text)).await;
+    // Only the keeper may do so.
+    let outcome = admit(&asking(&stored, "kubernetes-admin", &text)).await;
     only_removed(&outcome, &stored, "keeper alone");
 }
 
 #[tokio::test]
-async fn settings_come_back_where_data_is_left_alone() {
+async fn a_repair_restores_settings_where_data_is_left_alone() {
     let (old, new) = (certs::ca(), certs::ca());
     let mut immutable = secret(&new.pem);
     immutable["immutable"] = true.into();
@@ -165,20 +165,20 @@ async fn settings_come_back_where_data_is_left_alone() {
     let text =
         repair(&[&old]).replacen("repair", &("repair".to_owned() + &setting("group", "g")), 1);
     for stored in [immutable, foreign, off] {
-        let outcome = ask(&asking(&stored, KEEPER, &text)).await;
+        let outcome = admit(&asking(&stored, KEEPER, &text)).await;
         assert_eq!(outcome.stored, annotate(stored, "group", "g"));
         assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
         assert_eq!(outcome.response["auditAnnotations"]["asked"], "repair");
     }
-    // The mode that comes back is one that leaves it alone.
+    // The restored mode is off, so no certificate is added.
     let plain = secret(&new.pem);
     let text = text.replacen("repair", &("repair".to_owned() + &setting("mode", "off")), 1);
-    let outcome = ask(&asking(&plain, KEEPER, &text)).await;
+    let outcome = admit(&asking(&plain, KEEPER, &text)).await;
     assert_eq!(outcome.stored, annotate(label(plain, "mode", "off"), "group", "g"));
 }
 
 #[tokio::test]
-async fn what_is_left_alone_stays_so_when_asked() {
+async fn an_ask_does_not_change_a_secret_that_is_left_alone() {
     let (old, new) = (certs::ca(), certs::ca());
     let mut signer = secret(&new.pem);
     signer["data"].as_object_mut().unwrap().remove("tls.crt");
@@ -190,23 +190,23 @@ async fn what_is_left_alone_stays_so_when_asked() {
     let off = label(secret(&new.pem), "mode", "off");
     for stored in [off, signer, foreign, immutable] {
         for text in [repair(&[&old]), "retire".into()] {
-            let outcome = ask(&asking(&stored, KEEPER, &text)).await;
+            let outcome = admit(&asking(&stored, KEEPER, &text)).await;
             only_removed(&outcome, &stored, "cannot be done");
         }
     }
-    // Nothing waits here.
+    // There is no waiting pair to promote.
     let stored = secret(&new.pem);
     let promote = format!("promote {}", old.sha256());
-    only_removed(&ask(&asking(&stored, KEEPER, &promote)).await, &stored, "cannot be done");
+    only_removed(&admit(&asking(&stored, KEEPER, &promote)).await, &stored, "cannot be done");
 }
 
 #[tokio::test]
-async fn an_ask_in_a_write_of_data_is_refused_and_the_write_decided_as_ever() {
+async fn an_ask_in_a_write_of_data_is_refused_and_the_write_is_decided() {
     let (old, new, other) = (certs::ca(), certs::ca(), certs::ca());
     let incoming = annotate(secret(&new.pem), "ask", &repair(&[&other]));
     let mut write = review(&secret(&old.pem), &incoming);
     write["request"]["userInfo"]["username"] = KEEPER.into();
-    let outcome = ask(&write).await;
+    let outcome = admit(&write).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
     assert_eq!(outcome.annotation("ask"), None);
     assert!(outcome.warnings()[0].contains("cannot be done"));
@@ -217,19 +217,19 @@ async fn without_room_for_the_record_nothing_is_repaired_and_the_record_stays() 
     let (old, new) = (certs::ca(), certs::ca());
     let mut stored = annotate(secret(&new.pem), "carried", "[]");
     stored["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - 24 - 10).into();
-    let outcome = ask(&asking(&stored, KEEPER, &repair(&[&old]))).await;
+    let outcome = admit(&asking(&stored, KEEPER, &repair(&[&old]))).await;
     assert_eq!(outcome.stored, stored);
     assert!(outcome.warnings().iter().any(|w| w.contains("not every CA")));
 }
 
 #[tokio::test]
-async fn the_room_that_the_ask_itself_took_is_room_for_what_it_brings_back() {
+async fn restored_settings_may_use_the_room_of_the_removed_ask() {
     let mut stored = secret(&certs::ca().pem);
     stored["immutable"] = true.into();
     let group = "ca-overlap.dev/group".len() + "g".len();
     stored["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - group).into();
     let text = "repair".to_owned() + &setting("group", "g");
-    let outcome = ask(&asking(&stored, KEEPER, &text)).await;
+    let outcome = admit(&asking(&stored, KEEPER, &text)).await;
     assert_eq!(outcome.stored, annotate(stored, "group", "g"));
     assert!(outcome.warnings().is_empty(), "{:?}", outcome.warnings());
 }

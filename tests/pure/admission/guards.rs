@@ -1,8 +1,8 @@
-//! Secrets that are left alone, whatever the webhook's conditions let through.
+//! Secrets that the guards leave alone, even if the match conditions let them through.
 
 use serde_json::{Value, json};
 
-use super::rig::{Outcome, ask, label, review, secret};
+use super::endpoint::{Outcome, admit, label, review, secret};
 use devtools::certs::{self, CA, Spec};
 
 fn rotation() -> (Value, Value) {
@@ -15,7 +15,7 @@ fn is_untouched(outcome: &Outcome, decision: &str) {
 }
 
 #[tokio::test]
-async fn only_updates_of_core_secrets_are_looked_at() {
+async fn only_updates_of_core_secrets_are_decided() {
     let (old, new) = rotation();
     for (pointer, value) in [
         ("/request/operation", json!("CREATE")),
@@ -30,11 +30,11 @@ async fn only_updates_of_core_secrets_are_looked_at() {
     ] {
         let mut review = review(&old, &new);
         *review.pointer_mut(pointer).unwrap() = value.clone();
-        is_untouched(&ask(&review).await, "not_a_secret_update");
+        is_untouched(&admit(&review).await, "not_a_secret_update");
     }
     let mut status = review(&old, &new);
     status["request"]["subResource"] = "status".into();
-    is_untouched(&ask(&status).await, "not_a_secret_update");
+    is_untouched(&admit(&status).await, "not_a_secret_update");
 }
 
 #[tokio::test]
@@ -42,16 +42,16 @@ async fn our_own_namespace_tokens_and_immutable_secrets_are_untouched() {
     let (old, new) = rotation();
     let mut own = review(&old, &new);
     own["request"]["namespace"] = "ca-overlap".into();
-    is_untouched(&ask(&own).await, "own_namespace");
+    is_untouched(&admit(&own).await, "own_namespace");
     for side in ["object", "oldObject"] {
         let mut token = review(&old, &new);
         token["request"][side]["type"] = "kubernetes.io/service-account-token".into();
-        is_untouched(&ask(&token).await, "service_account_token");
+        is_untouched(&admit(&token).await, "service_account_token");
         let mut immutable = review(&old, &new);
         immutable["request"][side]["immutable"] = true.into();
-        is_untouched(&ask(&immutable).await, "immutable");
+        is_untouched(&admit(&immutable).await, "immutable");
         immutable["request"][side]["immutable"] = false.into();
-        assert_eq!(ask(&immutable).await.decision(), "rotation");
+        assert_eq!(admit(&immutable).await.decision(), "rotation");
     }
 }
 
@@ -64,50 +64,53 @@ async fn a_signing_secret_is_left_alone_and_one_with_a_leaf_is_bundled() {
         signer
     };
     let (old, new) = (certs::ca(), certs::ca());
-    let outcome = ask(&review(&signer(&old), &signer(&new))).await;
+    let outcome = admit(&review(&signer(&old), &signer(&new))).await;
     is_untouched(&outcome, "signer");
     assert_eq!(outcome.ca_crt(), new.pem);
     let explicit = label(signer(&new), "mode", "bundle");
-    assert_eq!(ask(&review(&signer(&old), &explicit)).await.ca_crt(), certs::bundle(&[&new, &old]));
+    assert_eq!(
+        admit(&review(&signer(&old), &explicit)).await.ca_crt(),
+        certs::bundle(&[&new, &old])
+    );
     let mut beside = (signer(&old), signer(&new));
     beside.0["data"]["tls.crt"] = "".into();
     beside.1["data"]["tls.crt"] = "".into();
-    assert_eq!(ask(&review(&beside.0, &beside.1)).await.ca_crt(), certs::bundle(&[&new, &old]));
+    assert_eq!(admit(&review(&beside.0, &beside.1)).await.ca_crt(), certs::bundle(&[&new, &old]));
 }
 
 #[tokio::test]
-async fn an_authority_that_is_its_own_leaf_is_left_alone_if_it_is_a_ca() {
+async fn a_ca_that_is_its_own_leaf_is_left_alone() {
     let tls = |identity: &certs::Identity| {
         let mut both = secret(&identity.pem);
         both["data"]["tls.crt"] = both["data"]["ca.crt"].clone();
         both
     };
     let (old, new) = (certs::ca(), certs::ca());
-    is_untouched(&ask(&review(&tls(&old), &tls(&new))).await, "signer");
-    // cert-manager's self-signed serving certificates look the same, save that they are no CA.
+    is_untouched(&admit(&review(&tls(&old), &tls(&new))).await, "signer");
+    // cert-manager's self-signed serving certificates look the same but are not CAs.
     let serving = || Spec { is_ca: false, subject: "serving", ..CA }.self_signed();
     let (old, new) = (serving(), serving());
-    let outcome = ask(&review(&tls(&old), &tls(&new))).await;
+    let outcome = admit(&review(&tls(&old), &tls(&new))).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
 }
 
 #[tokio::test]
-async fn the_mode_off_stops_changes_of_data_only() {
+async fn mode_off_stops_only_changes_of_data() {
     let (old, new) = rotation();
-    let outcome = ask(&review(&label(old.clone(), "mode", "off"), &new)).await;
+    let outcome = admit(&review(&label(old.clone(), "mode", "off"), &new)).await;
     assert_eq!((outcome.decision(), outcome.label("mode")), ("off", Some("off")));
     assert_eq!(outcome.stored["data"], new["data"]);
-    // Nor is there anything to warn of.
+    // Mode off gives no warnings.
     let garbage = label(secret("garbage"), "mode", "off");
-    assert!(ask(&review(&old, &garbage)).await.warnings().is_empty());
+    assert!(admit(&review(&old, &garbage)).await.warnings().is_empty());
 }
 
 #[tokio::test]
 async fn systems_with_an_overlap_of_their_own_are_left_alone() {
     let (old, mut new) = rotation();
     new["metadata"]["labels"]["strimzi.io/kind"] = "Kafka".into();
-    is_untouched(&ask(&review(&old, &new)).await, "foreign_overlap");
+    is_untouched(&admit(&review(&old, &new)).await, "foreign_overlap");
     let (old, mut new) = rotation();
     new["data"]["old-ca.crt"] = "".into();
-    is_untouched(&ask(&review(&old, &new)).await, "foreign_overlap");
+    is_untouched(&admit(&review(&old, &new)).await, "foreign_overlap");
 }

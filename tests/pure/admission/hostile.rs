@@ -1,9 +1,9 @@
-//! Hostile bodies: answered, bounded, and never the end of the process.
+//! Hostile bodies: each gets an answer, within bounds, and none ends the process.
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::rig::{ask, post, review, secret};
+use super::endpoint::{admit, post, review, secret};
 use super::shapes;
 use devtools::certs;
 
@@ -18,7 +18,7 @@ async fn deep_nesting_and_floods_are_answered() {
 }
 
 #[tokio::test]
-async fn floods_of_pem_are_written_as_they_are() {
+async fn floods_of_pem_are_stored_as_written() {
     let old = secret(&certs::ca().pem);
     let tiny = "-----BEGIN CERTIFICATE-----\nQQ==\n-----END CERTIFICATE-----\n".repeat(12_000);
     let begins = "-----BEGIN CERTIFICATE-----\n".repeat(26_000);
@@ -26,22 +26,22 @@ async fn floods_of_pem_are_written_as_they_are() {
     for (flood, decision) in
         [(tiny, "trust_store"), (begins, "trust_store"), (others, "not_readable")]
     {
-        let outcome = ask(&review(&old, &secret(&flood))).await;
+        let outcome = admit(&review(&old, &secret(&flood))).await;
         assert_eq!((outcome.decision(), outcome.ca_crt() == flood), (decision, true));
     }
 }
 
 #[tokio::test]
-async fn many_and_huge_annotations_are_measured_not_kept() {
+async fn many_and_huge_annotations_are_counted() {
     let (old, new) = (certs::ca(), certs::ca());
     let mut incoming = secret(&new.pem);
     for n in 0..10_000 {
         incoming["metadata"]["annotations"][format!("k{n}")] = "v".into();
     }
-    let outcome = ask(&review(&secret(&old.pem), &incoming)).await;
+    let outcome = admit(&review(&secret(&old.pem), &incoming)).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
     incoming["metadata"]["annotations"]["escaped"] = "\u{e9}\n".repeat(100_000).into();
-    let outcome = ask(&review(&secret(&old.pem), &incoming)).await;
+    let outcome = admit(&review(&secret(&old.pem), &incoming)).await;
     assert_eq!(outcome.ca_crt(), new.pem, "over the limit of the API server");
 }
 
@@ -67,12 +67,12 @@ async fn nulls_anywhere_in_the_request_are_answered() {
     ] {
         let mut review = review(&old, &new);
         *review.pointer_mut(pointer).unwrap() = Value::Null;
-        assert_eq!(ask(&review).await.decision(), decision, "{pointer}");
+        assert_eq!(admit(&review).await.decision(), decision, "{pointer}");
     }
 }
 
 #[tokio::test]
-async fn values_of_the_wrong_type_under_our_names_are_refused_without_their_content() {
+async fn values_of_the_wrong_type_are_refused_without_echoing_them() {
     for object in [
         json!({"metadata": {"annotations": {"ca-overlap.dev/keep": ["CANARY"]}}}),
         json!({"data": {"ca.crt": {"CANARY": 1}}}),
@@ -84,8 +84,8 @@ async fn values_of_the_wrong_type_under_our_names_are_refused_without_their_cont
     }
 }
 
-/// What comes of each shape of `benches/hostile.rs`, and how many certificates are carried then: in
-/// a body of 300 kB, and in one of 7 MiB, in which most values leave no room for any.
+/// The decision about each shape of `benches/hostile.rs`, and how many certificates are carried in a
+/// body of 300 kB and in one of 7 MiB, where most values leave no room.
 const EXPECTED: [(&str, &str, usize, usize); 43] = [
     ("json arrays in data", "rotation", 1, 0),
     ("json objects in data", "rotation", 1, 0),

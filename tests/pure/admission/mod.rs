@@ -1,14 +1,13 @@
-//! The admission endpoint without sockets: a request in, an answer out, and json-patch as the
-//! judge of the patch.
+//! The admission endpoint without sockets: a request in, an answer out. json-patch applies each patch.
 
 #[path = "../../../benches/hostile.rs"]
 pub(crate) mod shapes;
 
 mod answers;
 mod asks;
-mod corpus;
+mod endpoint;
 mod guards;
 mod hostile;
-mod rig;
+mod recorded;
 mod staged;
 mod state;

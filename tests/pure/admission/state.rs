@@ -1,9 +1,9 @@
-//! Our own state and people's settings: what comes back, what is obeyed, what is refused.
+//! Our state and the settings: what is restored, obeyed and refused.
 
 use base64::prelude::*;
 use serde_json::{Value, json};
 
-use super::rig::{annotate, as_patch, ask, label, review, secret};
+use super::endpoint::{admit, annotate, as_patch, label, review, secret};
 use devtools::certs::{self, Identity};
 
 fn carrying(new: &Identity, old: &Identity) -> Value {
@@ -13,7 +13,7 @@ fn carrying(new: &Identity, old: &Identity) -> Value {
 }
 
 #[tokio::test]
-async fn a_put_that_lacks_settings_gets_them_back_and_a_patch_is_obeyed() {
+async fn a_put_gets_missing_settings_back_and_a_patch_is_obeyed() {
     let (old, new) = (certs::ca(), certs::ca());
     let settings = [
         ("keep", "2"),
@@ -26,39 +26,39 @@ async fn a_put_that_lacks_settings_gets_them_back_and_a_patch_is_obeyed() {
     for (key, value) in settings {
         stored = annotate(stored, key, value);
     }
-    let put = ask(&review(&stored, &secret(&new.pem))).await;
+    let put = admit(&review(&stored, &secret(&new.pem))).await;
     assert_eq!(put.label("mode"), Some("bundle"));
     for (key, value) in settings {
         assert_eq!(put.annotation(key), Some(value), "{key}");
     }
-    // The restored window counts for this very write.
+    // The restored window applies to this write.
     assert!(put.annotation("carried").unwrap().contains("until"));
-    let patch = ask(&as_patch(review(&stored, &secret(&new.pem)))).await;
+    let patch = admit(&as_patch(review(&stored, &secret(&new.pem)))).await;
     assert_eq!((patch.label("mode"), patch.annotation("keep")), (None, None));
 }
 
 #[tokio::test]
-async fn what_the_writer_sets_wins_over_what_was_set() {
+async fn a_setting_of_the_writer_overrides_the_stored_one() {
     let ca = certs::ca();
     let stored = annotate(secret(&ca.pem), "keep", "2");
-    let outcome = ask(&review(&stored, &annotate(secret(&ca.pem), "keep", ""))).await;
+    let outcome = admit(&review(&stored, &annotate(secret(&ca.pem), "keep", ""))).await;
     assert_eq!(outcome.annotation("keep"), Some(""));
     assert!(outcome.operations.is_empty());
 }
 
 #[tokio::test]
-async fn an_oversized_setting_is_not_brought_back() {
+async fn an_oversized_setting_is_not_restored() {
     let ca = certs::ca();
     for (len, comes_back) in [(4096, true), (4097, false)] {
         let stored = annotate(secret(&ca.pem), "group", &"g".repeat(len));
-        let outcome = ask(&review(&stored, &secret(&ca.pem))).await;
+        let outcome = admit(&review(&stored, &secret(&ca.pem))).await;
         assert_eq!(outcome.annotation("group").is_some(), comes_back, "{len}");
         assert_eq!(outcome.warnings().is_empty(), comes_back, "{len}");
     }
 }
 
 #[tokio::test]
-async fn our_state_comes_back_from_put_and_patch_and_forgery_is_replaced() {
+async fn our_state_is_restored_and_a_forged_one_is_replaced() {
     let (old, new, evil) = (certs::ca(), certs::ca(), certs::ca());
     let stored = carrying(&new, &old);
     let bare = secret(&certs::bundle(&[&new, &old]));
@@ -67,7 +67,7 @@ async fn our_state_comes_back_from_put_and_patch_and_forgery_is_replaced() {
     forged_state["metadata"]["annotations"] = forged["metadata"]["annotations"].clone();
     for incoming in [&bare, &forged_state] {
         for review in [review(&stored, incoming), as_patch(review(&stored, incoming))] {
-            let outcome = ask(&review).await;
+            let outcome = admit(&review).await;
             assert_eq!(
                 outcome.stored["metadata"]["annotations"],
                 stored["metadata"]["annotations"]
@@ -76,18 +76,18 @@ async fn our_state_comes_back_from_put_and_patch_and_forgery_is_replaced() {
             assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
         }
     }
-    // Where nothing was recorded, a forged record goes.
-    let outcome = ask(&review(&bare, &label(forged_state, "phase", "staged"))).await;
+    // If nothing is recorded, a forged record is removed.
+    let outcome = admit(&review(&bare, &label(forged_state, "phase", "staged"))).await;
     assert_eq!((outcome.annotation("carried"), outcome.label("phase")), (None, None));
 }
 
 #[tokio::test]
-async fn when_ca_crt_goes_our_state_goes() {
+async fn our_state_is_removed_with_ca_crt() {
     let (old, new) = (certs::ca(), certs::ca());
     let stored = annotate(carrying(&new, &old), "keep", "2");
     let mut without = stored.clone();
     without["data"].as_object_mut().unwrap().remove("ca.crt");
-    let outcome = ask(&as_patch(review(&stored, &without))).await;
+    let outcome = admit(&as_patch(review(&stored, &without))).await;
     assert_eq!((outcome.annotation("carried"), outcome.label("phase")), (None, None));
     assert_eq!(outcome.annotation("keep"), Some("2"));
 }
@@ -96,7 +96,7 @@ async fn when_ca_crt_goes_our_state_goes() {
 async fn a_reapply_makes_the_write_a_no_op() {
     let (old, new) = (certs::ca(), certs::ca());
     let stored = carrying(&new, &old);
-    let outcome = ask(&review(&stored, &secret(&new.pem))).await;
+    let outcome = admit(&review(&stored, &secret(&new.pem))).await;
     assert_eq!(outcome.stored["data"], stored["data"]);
     assert_eq!(outcome.stored["metadata"]["annotations"], stored["metadata"]["annotations"]);
     assert_eq!(outcome.stored["metadata"]["labels"], stored["metadata"]["labels"]);
@@ -104,16 +104,16 @@ async fn a_reapply_makes_the_write_a_no_op() {
 }
 
 #[tokio::test]
-async fn a_record_that_says_the_same_in_other_words_is_not_rewritten() {
+async fn an_equal_record_in_another_format_is_not_rewritten() {
     let (old, new) = (certs::ca(), certs::ca());
-    // Python's spaces, an offset, and a field of a later version.
+    // Spaces as Python writes them, a time with an offset, and an unknown field.
     let text = format!(
         r#"[{{"since": "2026-01-01T00:00:00+00:00", "sha256": "{}", "more": 1}}]"#,
         old.sha256().to_uppercase()
     );
     let stored = annotate(secret(&certs::bundle(&[&new, &old])), "carried", &text);
     let stored = label(stored, "phase", "overlap");
-    let outcome = ask(&review(&stored, &secret(&new.pem))).await;
+    let outcome = admit(&review(&stored, &secret(&new.pem))).await;
     assert_eq!(outcome.stored, stored, "a no-op, which the API server drops");
 }
 
@@ -122,11 +122,11 @@ async fn distrust_acts_with_the_write_that_sets_it() {
     let (old, new) = (certs::ca(), certs::ca());
     let stored = carrying(&new, &old);
     let distrusting = annotate(stored.clone(), "distrust", &old.sha256());
-    let outcome = ask(&as_patch(review(&stored, &distrusting))).await;
+    let outcome = admit(&as_patch(review(&stored, &distrusting))).await;
     assert_eq!(outcome.ca_crt(), new.pem);
     assert_eq!((outcome.annotation("carried"), outcome.label("phase")), (Some("[]"), None));
-    // And it survives the next PUT of the generator, which would have brought it back.
-    let next = ask(&review(&outcome.stored, &secret(&new.pem))).await;
+    // The next PUT of the generator neither removes the setting nor brings the CA back.
+    let next = admit(&review(&outcome.stored, &secret(&new.pem))).await;
     assert_eq!(next.ca_crt(), new.pem);
     assert_eq!(next.annotation("distrust"), Some(old.sha256().as_str()));
 }
@@ -135,7 +135,7 @@ async fn distrust_acts_with_the_write_that_sets_it() {
 async fn a_record_that_does_not_parse_counts_as_absent_with_a_warning() {
     let (old, new) = (certs::ca(), certs::ca());
     let stored = annotate(secret(&certs::bundle(&[&new, &old])), "carried", "CANARY{");
-    let outcome = ask(&review(&stored, &secret(&new.pem))).await;
+    let outcome = admit(&review(&stored, &secret(&new.pem))).await;
     assert_eq!(outcome.decision(), "first_contact");
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
     assert!(outcome.warnings()[0].contains("ca-overlap.dev/carried"));
@@ -148,16 +148,17 @@ async fn an_unreadable_setting_is_named_and_the_default_used() {
     let mut incoming = annotate(secret(&new.pem), "keep", "CANARY");
     incoming = annotate(incoming, "window", "CANARY");
     incoming = label(incoming, "mode", "CANARY");
-    let outcome = ask(&review(&secret(&old.pem), &incoming)).await;
+    let outcome = admit(&review(&secret(&old.pem), &incoming)).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
     assert_eq!(outcome.warnings().len(), 3);
     assert!(!outcome.warnings().concat().contains("CANARY"));
 }
 
 #[tokio::test]
-async fn staged_is_bundled_with_a_warning_until_it_is_there() {
+async fn mode_staged_is_bundled_with_a_warning_where_staging_is_off() {
     let (old, new) = (certs::ca(), certs::ca());
-    let outcome = ask(&review(&secret(&old.pem), &label(secret(&new.pem), "mode", "staged"))).await;
+    let outcome =
+        admit(&review(&secret(&old.pem), &label(secret(&new.pem), "mode", "staged"))).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
     assert!(outcome.warnings()[0].contains("mode=staged"));
 }
@@ -167,16 +168,16 @@ async fn without_room_for_the_record_nothing_is_carried() {
     let (old, new) = (certs::ca(), certs::ca());
     let mut full = secret(&new.pem);
     full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - 10).into();
-    let outcome = ask(&review(&annotate(secret(&old.pem), "keep", "3"), &full)).await;
+    let outcome = admit(&review(&annotate(secret(&old.pem), "keep", "3"), &full)).await;
     assert!(outcome.operations.is_empty(), "{:?}", outcome.operations.len());
     assert_eq!(outcome.ca_crt(), new.pem);
     let of_room = |w: &&&str| w.contains("annotations have no room");
     assert_eq!(outcome.warnings().iter().filter(of_room).count(), 1);
-    // A byte count that fits exactly is used.
-    let record = ask(&review(&secret(&old.pem), &secret(&new.pem))).await;
+    // A record that fits to the byte is written.
+    let record = admit(&review(&secret(&old.pem), &secret(&new.pem))).await;
     let needed = "ca-overlap.dev/carried".len() + record.annotation("carried").unwrap().len();
     full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - needed).into();
-    let outcome = ask(&review(&secret(&old.pem), &full)).await;
+    let outcome = admit(&review(&secret(&old.pem), &full)).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
 }
 
@@ -189,7 +190,7 @@ async fn settings_without_room_are_left_out_with_one_warning() {
     }
     let mut nearly_full = secret(&new.pem);
     nearly_full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 4096).into();
-    let outcome = ask(&review(&stored, &nearly_full)).await;
+    let outcome = admit(&review(&stored, &nearly_full)).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
     assert_eq!(outcome.annotation("keep"), Some("2"));
     assert_eq!((outcome.annotation("group"), outcome.annotation("restarted")), (None, None));
@@ -198,30 +199,30 @@ async fn settings_without_room_are_left_out_with_one_warning() {
 }
 
 #[tokio::test]
-async fn a_setting_without_room_counts_for_its_own_write_alone() {
+async fn a_setting_without_room_applies_only_to_its_own_write() {
     let (first, second, third) = (certs::ca(), certs::ca(), certs::ca());
     let stored = annotate(carrying(&second, &first), "keep", "2");
-    let roomy = ask(&review(&stored, &secret(&third.pem))).await;
+    let roomy = admit(&review(&stored, &secret(&third.pem))).await;
     let record = roomy.annotation("carried").unwrap().len();
     let mut full = secret(&third.pem);
     let needed = "ca-overlap.dev/carried".len() + record + "ca-overlap.dev/keep".len();
     full["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - needed).into();
-    let outcome = ask(&review(&stored, &full)).await;
+    let outcome = admit(&review(&stored, &full)).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&third, &second, &first]));
     assert_eq!(outcome.annotation("keep"), None);
     assert!(outcome.warnings()[0].contains("annotations have no room"));
-    let again = ask(&review(&outcome.stored, &full)).await;
+    let again = admit(&review(&outcome.stored, &full)).await;
     assert_eq!(again.ca_crt(), certs::bundle(&[&third, &second]));
 }
 
 #[tokio::test]
-async fn a_ca_crt_that_is_not_base64_passes_as_it_is() {
+async fn a_ca_crt_that_is_not_base64_is_admitted_unchanged() {
     let mut bad = secret("");
     bad["data"]["ca.crt"] = "%%%".into();
-    let outcome = ask(&review(&secret(&certs::ca().pem), &bad)).await;
+    let outcome = admit(&review(&secret(&certs::ca().pem), &bad)).await;
     assert_eq!(outcome.decision(), "not_readable");
     assert_eq!(outcome.stored["data"]["ca.crt"], "%%%");
-    // White space in base64 is read, as Go reads it.
+    // Go ignores line breaks in base64, and so does the webhook.
     let ca = certs::ca();
     let mut spaced = secret("");
     let mut text = BASE64_STANDARD.encode(&ca.pem);
@@ -229,13 +230,13 @@ async fn a_ca_crt_that_is_not_base64_passes_as_it_is() {
     spaced["data"]["ca.crt"] = text.into();
     let old = certs::ca();
     assert_eq!(
-        ask(&review(&secret(&old.pem), &spaced)).await.ca_crt(),
+        admit(&review(&secret(&old.pem), &spaced)).await.ca_crt(),
         certs::bundle(&[&ca, &old])
     );
 }
 
 #[tokio::test]
-async fn how_far_a_restart_has_come_is_for_the_keeper_alone_to_say() {
+async fn only_the_keeper_may_change_the_progress_of_a_restart() {
     let ca = certs::ca();
     let with = |restart: Option<&str>, restarted: Option<&str>| {
         let settings = [("restart", restart), ("restarted", restarted)];
@@ -243,10 +244,10 @@ async fn how_far_a_restart_has_come_is_for_the_keeper_alone_to_say() {
         settings.fold(secret(&ca.pem), |secret, (key, value)| annotate(secret, key, value))
     };
     let stored = with(Some("deployment/x"), Some("T1"));
-    // A generator that knows of `restart`, and an exported manifest: by PUT and by PATCH.
+    // A generator that sets `restart`, and an exported manifest: by PUT and by PATCH.
     for incoming in [with(Some("deployment/x"), None), with(Some("deployment/y"), Some("T0"))] {
         for review in [review(&stored, &incoming), as_patch(review(&stored, &incoming))] {
-            let outcome = ask(&review).await;
+            let outcome = admit(&review).await;
             assert_eq!(outcome.annotation("restarted"), Some("T1"));
             assert_eq!(outcome.annotation("restart"), with_restart(&incoming));
         }
@@ -254,11 +255,11 @@ async fn how_far_a_restart_has_come_is_for_the_keeper_alone_to_say() {
     let mut progress = as_patch(review(&stored, &with(Some("deployment/x"), Some("T2"))));
     progress["request"]["userInfo"]["username"] =
         "system:serviceaccount:ca-overlap:ca-overlap-keeper".into();
-    let outcome = ask(&progress).await;
+    let outcome = admit(&progress).await;
     assert_eq!(outcome.annotation("restarted"), Some("T2"));
     assert!(outcome.operations.is_empty());
-    // Where nothing is to be restarted any more a person may tidy up.
-    let outcome = ask(&as_patch(review(&stored, &with(None, None)))).await;
+    // A person may remove it together with `restart`.
+    let outcome = admit(&as_patch(review(&stored, &with(None, None)))).await;
     assert_eq!(outcome.annotation("restarted"), None);
 }
 
@@ -279,12 +280,12 @@ async fn a_typo_in_restart_draws_a_warning() {
         (&many.join(","), true),
     ] {
         let incoming = annotate(plain.clone(), "restart", restart);
-        let outcome = ask(&as_patch(review(&plain, &incoming))).await;
+        let outcome = admit(&as_patch(review(&plain, &incoming))).await;
         let warned = outcome.warnings().iter().any(|w| w.contains("restart: expected"));
         assert_eq!(warned, warns, "{restart}");
         assert_eq!(outcome.annotation("restart"), Some(restart), "obeyed all the same");
-        // One that comes back, too.
-        let outcome = ask(&review(&incoming, &plain)).await;
+        // A restored value draws the warning, too.
+        let outcome = admit(&review(&incoming, &plain)).await;
         assert_eq!(!outcome.warnings().is_empty(), warns, "{restart}");
     }
 }

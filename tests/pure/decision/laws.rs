@@ -11,7 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Six roots of one subject, two of them expired at some time of a history, and a chain.
+use crate::support::property::config;
+
+/// Six roots of one subject, two of which expire within a history, and a chain.
 static POOL: LazyLock<Vec<Identity>> = LazyLock::new(|| {
     let mut pool: Vec<_> = (0..4).map(|_| certs::ca()).collect();
     for year in [2026, 2027] {
@@ -61,7 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 impl Step {
-    /// The bundle, as one of several programs may write it.
+    /// The bundle in one of several formats.
     fn text(&self) -> Vec<u8> {
         let write = |ca: &usize| match self.style {
             1 => POOL[*ca].pem_wrapped(76, "\r\n"),
@@ -130,20 +132,11 @@ fn bundle(text: &[u8]) -> Bundle {
     Bundle::parse(text, 1000).unwrap()
 }
 
-/// 3,000 histories, or as many as `PROPTEST_CASES` says.
-pub fn config() -> ProptestConfig {
-    let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    if std::env::var_os("PROPTEST_CASES").is_some() {
-        return default;
-    }
-    ProptestConfig { cases: 3_000, ..default }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(3_000))]
 
     #[test]
-    fn laws_hold_in_every_history(steps in vec(step(), 1..7)) {
+    fn the_laws_of_the_decision_hold_in_every_history(steps in vec(step(), 1..7)) {
         let mut stored = Stored::default();
         let mut now = certs::now();
         for step in steps {
@@ -160,7 +153,7 @@ proptest! {
                 appended_is_harmless(&text, result, now, &settings)?;
             }
             record_is_true(&after)?;
-            // A write that holds what was just cut from it brings that back as the generator's own.
+            // Writing a certificate that was just cut makes it the generator's own.
             if decision.cut == 0 {
                 deciding_again_changes_nothing(&after, &text, leaf, now, &settings)?;
             }
@@ -185,7 +178,7 @@ fn appended_is_harmless(
     }
     let appended: Vec<_> =
         outgoing.certificates().iter().filter(|c| !incoming.certificates().contains(c)).collect();
-    // The only chain of the pool is one of two certificates.
+    // The only chain of the pool has two certificates.
     let is_chain = appended.iter().any(|c| !ca_overlap::x509::issuer::is_root(c));
     let allowed = settings.keep.count() + usize::from(is_chain);
     prop_assert!(appended.len() <= allowed, "at most `keep` chains are appended");
@@ -203,7 +196,7 @@ fn appended_is_harmless(
     Ok(())
 }
 
-/// Each entry stands for a certificate that is stored, and never for the first.
+/// Each entry names a stored certificate that is not the first.
 fn record_is_true(after: &Stored) -> Result<(), TestCaseError> {
     let Some(record) = &after.record else { return Ok(()) };
     let stored = bundle(after.ca_crt.as_deref().unwrap_or_default());
@@ -224,8 +217,8 @@ fn deciding_again_changes_nothing(
     now: Timestamp,
     settings: &Settings,
 ) -> Result<(), TestCaseError> {
-    // An echo that is over stays as the generator wrote it, and goes with the next write that
-    // leaves ca.crt alone: the one history in which the same write has two outcomes.
+    // An echo that is over stays as written and is cut by the next write that leaves ca.crt alone:
+    // only there the same write has two outcomes.
     let window = settings.window.length();
     let stored = bundle(after.ca_crt.as_deref().unwrap());
     let over = after.record.iter().flat_map(Record::entries).any(|entry| {

@@ -1,9 +1,9 @@
-//! The pure decision: the table and the laws of the design, and the edges that hurt.
+//! The pure decision: the table and the laws of the design, and edge cases.
 
 mod certificates;
 mod edges;
 mod issuers;
 mod laws;
 mod repairs;
-mod scene;
+mod secret;
 mod table;

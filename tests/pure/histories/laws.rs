@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{TestCaseResult, TestRunner};
 use serde_json::{Value, json};
 
-use super::world::{CAS, Fault, LEAFS_OF_EACH, SETTLE, World, fresh, issuer, set_ca, set_pair};
+use super::system::{CAS, Fault, LEAFS_OF_EACH, SETTLE, System, fresh, issuer, set_ca, set_pair};
+use crate::support::property::config;
 
 /// What happens.
 #[derive(Clone, Copy, Debug)]
@@ -68,9 +69,9 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A world, and what its generator and its people want.
+/// A system, and what its generator and its people want.
 struct History {
-    world: World,
+    system: System,
     /// What the generator wrote last.
     ca: usize,
     leaf: usize,
@@ -85,63 +86,63 @@ struct History {
 
 impl History {
     fn new(fault: Fault) -> Self {
-        let world = World::new(fault);
-        Self { world, ca: 0, leaf: 0, meant: vec![0], distrusted: Vec::new(), is_missed: false }
+        let system = System::new(fault);
+        Self { system, ca: 0, leaf: 0, meant: vec![0], distrusted: Vec::new(), is_missed: false }
     }
 
     fn happens(&mut self, event: Event) -> TestCaseResult {
         let pairs = self.pairs()?;
-        let world = &mut self.world;
+        let system = &mut self.system;
         match event {
             Event::Rotate { leaf, how } => self.rotate(leaf, how, pairs),
             Event::Leaf(which) => {
                 let leaf = self.ca * LEAFS_OF_EACH + which;
                 self.mean(leaf, pairs, false);
-                self.world.edit(|object| set_pair(object, leaf));
+                self.system.edit(|object| set_pair(object, leaf));
             }
             Event::Ca(ca) => {
                 // It leaves the leaf alone, and could mean either.
                 self.ca = ca;
-                self.is_missed |= !world.is_webhook_up;
+                self.is_missed |= !system.is_webhook_up;
                 self.meant.extend(pairs.0.into_iter().chain(pairs.1));
-                world.edit(|object| set_ca(object, ca));
+                system.edit(|object| set_ca(object, ca));
             }
             Event::Again => {
                 let (ca, leaf) = (self.ca, self.leaf);
                 self.mean(leaf, pairs, true);
                 // Its leaf may be of a CA that has gone since.
-                let is_there = self.world.cas().contains(&issuer(leaf));
-                let is_helped = self.world.is_webhook_up && is_there;
+                let is_there = self.system.cas().contains(&issuer(leaf));
+                let is_helped = self.system.is_webhook_up && is_there;
                 self.is_missed |= issuer(leaf) != ca && !is_helped;
                 let mut object = fresh(leaf);
                 set_ca(&mut object, ca);
-                self.world.write(object);
+                self.system.write(object);
             }
             Event::Distrust(ca) => {
                 self.distrusted.push(ca);
                 let all: Vec<String> = self.distrusted.iter().map(|ca| CAS[*ca].sha256()).collect();
-                annotate(world, names::DISTRUST, &json!(all.join(",")));
+                annotate(system, names::DISTRUST, &json!(all.join(",")));
             }
             Event::Window(hours) => {
                 let window = hours.map(|hours| format!("{hours}h"));
-                annotate(world, names::WINDOW, &json!(window));
+                annotate(system, names::WINDOW, &json!(window));
             }
-            Event::Keep(count) => annotate(world, names::KEEP, &json!(count.to_string())),
+            Event::Keep(count) => annotate(system, names::KEEP, &json!(count.to_string())),
             Event::Mode(mode) => {
-                world.edit(|object| object["metadata"]["labels"][names::MODE] = mode.into());
+                system.edit(|object| object["metadata"]["labels"][names::MODE] = mode.into());
             }
             Event::Clock(seconds) => {
-                world.now += SignedDuration::from_secs(seconds);
-                world.keep();
+                system.now += SignedDuration::from_secs(seconds);
+                system.keep();
             }
             Event::Webhook(is_up) => {
-                world.is_webhook_up = is_up;
-                world.keep();
+                system.is_webhook_up = is_up;
+                system.keep();
             }
-            Event::Keeper(true) if !world.is_keeper_up => world.start_keeper(),
+            Event::Keeper(true) if !system.is_keeper_up => system.start_keeper(),
             Event::Keeper(is_up) => {
-                world.is_keeper_up = is_up;
-                world.heard = if is_up { KeeperHealth::Alive } else { KeeperHealth::Lost };
+                system.is_keeper_up = is_up;
+                system.heard = if is_up { KeeperHealth::Alive } else { KeeperHealth::Lost };
             }
         }
         Ok(())
@@ -152,14 +153,14 @@ impl History {
         self.mean(leaf, pairs, how == How::Put);
         let ca = self.ca;
         match how {
-            How::Put => self.world.write(fresh(leaf)),
-            How::Patch => self.world.edit(|object| {
+            How::Put => self.system.write(fresh(leaf)),
+            How::Patch => self.system.edit(|object| {
                 set_ca(object, ca);
                 set_pair(object, leaf);
             }),
             How::Anew => {
-                self.world.create(fresh(leaf));
-                self.world.keep();
+                self.system.create(fresh(leaf));
+                self.system.keep();
             }
         }
     }
@@ -175,21 +176,21 @@ impl History {
         self.is_missed &= issuer(leaf) != self.ca;
         self.meant = vec![leaf];
         // One that was missed may have brought the held pair back: then it looks untouched.
-        if !fresh && (served == Some(leaf) || !self.world.is_webhook_up) {
+        if !fresh && (served == Some(leaf) || !self.system.is_webhook_up) {
             self.meant.extend(waiting);
         }
     }
 
     fn pairs(&self) -> Result<(Option<usize>, Option<usize>), TestCaseError> {
         let fail = TestCaseError::fail;
-        Ok((self.world.served().map_err(fail)?, self.world.waiting().map_err(fail)?))
+        Ok((self.system.served().map_err(fail)?, self.system.waiting().map_err(fail)?))
     }
 
     fn is_lawful(&self) -> TestCaseResult {
-        let world = &self.world;
+        let system = &self.system;
         let (served, waiting) = self.pairs()?;
         let served = served.ok_or_else(|| TestCaseError::fail("no leaf"))?;
-        let cas = world.cas();
+        let cas = system.cas();
         prop_assert!(
             self.meant.iter().any(|leaf| served == *leaf || waiting == Some(*leaf)),
             "a pair is lost: {served} serves, {waiting:?} waits, one of {:?} is meant",
@@ -201,7 +202,7 @@ impl History {
             "the leaf {served} does not verify against {cas:?}"
         );
         prop_assert!(cas.contains(&self.ca), "the generator's own CA stays");
-        if world.is_webhook_up && world.is_keeper_up {
+        if system.is_webhook_up && system.is_keeper_up {
             self.keeper_has_run(issued, &cas, waiting)?;
         }
         Ok(())
@@ -213,33 +214,33 @@ impl History {
         cas: &[usize],
         waiting: Option<usize>,
     ) -> TestCaseResult {
-        let world = &self.world;
-        prop_assert_eq!(world.annotation(names::ASK), None, "no ask stays");
-        let distrust = world.annotation(names::DISTRUST).unwrap_or_default();
-        let hours = world.annotation(names::WINDOW).and_then(|text| text.strip_suffix('h'));
+        let system = &self.system;
+        prop_assert_eq!(system.annotation(names::ASK), None, "no ask stays");
+        let distrust = system.annotation(names::DISTRUST).unwrap_or_default();
+        let hours = system.annotation(names::WINDOW).and_then(|text| text.strip_suffix('h'));
         let window: Option<i64> = hours.map(|hours| hours.parse().unwrap());
-        for (ca, since, until) in world.carried() {
+        for (ca, since, until) in system.carried() {
             let print = CAS[ca].sha256();
             prop_assert!(!distrust.contains(&print), "CA {ca} is distrusted, and carried");
             let by_window = window.map(|hours| since + SignedDuration::from_hours(hours));
             let ends = by_window.into_iter().chain(until).min();
-            let is_over = ends.is_some_and(|ends| ends <= world.now);
+            let is_over = ends.is_some_and(|ends| ends <= system.now);
             let is_staged = waiting.is_some();
             prop_assert!(
                 !is_over || issued == ca || is_staged,
                 "CA {ca} of {cas:?} has ended at {ends:?}, and it is {}",
-                world.now
+                system.now
             );
         }
         if waiting.is_some() {
-            let stage: Value = serde_json::from_str(world.annotation(names::STAGED).unwrap())
+            let stage: Value = serde_json::from_str(system.annotation(names::STAGED).unwrap())
                 .map_err(|_| TestCaseError::fail("no stage"))?;
             let since: Timestamp = stage["since"].as_str().unwrap().parse().unwrap();
             let settled = since + SignedDuration::try_from(SETTLE).unwrap();
             prop_assert!(
-                settled > world.now,
+                settled > system.now,
                 "a leaf waits since {since}, and it is {}",
-                world.now
+                system.now
             );
         }
         Ok(())
@@ -247,24 +248,24 @@ impl History {
 
     /// The generator writes the same again: a write that the API server drops.
     fn again_is_no_change(&mut self) -> TestCaseResult {
-        let world = &mut self.world;
-        let is_at_work = world.is_webhook_up && world.is_keeper_up;
+        let system = &mut self.system;
+        let is_at_work = system.is_webhook_up && system.is_keeper_up;
         if !is_at_work || issuer(self.leaf) != self.ca {
             return Ok(());
         }
-        let before = world.stored.clone();
+        let before = system.stored.clone();
         self.happens(Event::Again)?;
         // It may cut what is over by now, or say again what was cancelled; from then on nothing.
-        let once = self.world.stored.clone();
+        let once = self.system.stored.clone();
         self.happens(Event::Again)?;
-        prop_assert_eq!(&self.world.stored, &once, "from {}", before);
+        prop_assert_eq!(&self.system.stored, &once, "from {}", before);
         Ok(())
     }
 }
 
-fn annotate(world: &mut World, key: &str, value: &Value) {
+fn annotate(system: &mut System, key: &str, value: &Value) {
     let change = json!({"metadata": {"annotations": {key: value}}});
-    world.edit(|object| json_patch::merge(object, &change));
+    system.edit(|object| json_patch::merge(object, &change));
 }
 
 fn check(fault: Fault, events: &[Event]) -> TestCaseResult {
@@ -276,26 +277,17 @@ fn check(fault: Fault, events: &[Event]) -> TestCaseResult {
     history.again_is_no_change()
 }
 
-/// A thousand histories, or as many as `PROPTEST_CASES` says.
-fn config() -> ProptestConfig {
-    let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    if std::env::var_os("PROPTEST_CASES").is_some() {
-        return default;
-    }
-    ProptestConfig { cases: 1_000, ..default }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(1_000))]
 
     #[test]
-    fn the_laws_hold_in_every_history(events in vec(event(), 1..24)) {
+    fn the_laws_of_webhook_and_keeper_hold_in_every_history(events in vec(event(), 1..24)) {
         check(Fault::None, &events)?;
     }
 }
 
 #[test]
-fn each_broken_rule_is_seen() {
+fn each_broken_rule_is_detected() {
     for (fault, seen_as) in [
         (Fault::NeverRetires, "has ended at"),
         (Fault::NeverPromotes, "a leaf waits since"),

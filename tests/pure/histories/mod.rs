@@ -3,4 +3,4 @@
 //! waits.
 
 mod laws;
-mod world;
+mod system;

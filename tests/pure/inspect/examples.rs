@@ -3,8 +3,8 @@
 use ca_overlap::tools::inspect::Rule;
 use serde_json::Value;
 
-use super::made::{CA, LEAF, annotated, ca, carrying, secret, tls};
-use super::stores;
+use super::keystores;
+use super::secrets::{CA, LEAF, annotated, ca, carrying, secret, tls};
 use devtools::certs::sha256;
 use devtools::certs::{Identity, Spec};
 
@@ -182,7 +182,7 @@ fn whole() -> Vec<Example> {
         example(Rule::NearSizeLimit, sized(945_000), &[], sized(900_000)),
     ];
     let stale = |(fires, sound)| example(Rule::StaleTruststore, fires, &[], sound);
-    examples.extend(stores::pairs().into_iter().map(stale));
+    examples.extend(keystores::pairs().into_iter().map(stale));
     examples
 }
 

@@ -2,22 +2,22 @@
 //! that does not, and every form of input.
 
 mod examples;
-mod forms;
-mod made;
+mod inputs;
+mod keystores;
 mod rules;
-mod stores;
+mod secrets;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::command::Ended;
+use crate::support::command::CommandOutput;
 use serde_json::Value;
 
 /// The time of all examples.
 const NOW: &str = "2026-03-01T10:00:00Z";
 
 /// Runs `ca-overlap inspect` in `dir`. What people see fits 100 columns, and holds no private key.
-fn inspect(dir: &Path, arguments: &[&str]) -> Ended {
+fn inspect(dir: &Path, arguments: &[&str]) -> CommandOutput {
     let output = Command::new(crate::support::binary::path())
         .args(["inspect", "--at", NOW])
         .args(arguments)
@@ -26,9 +26,7 @@ fn inspect(dir: &Path, arguments: &[&str]) -> Ended {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let code = output.status.code().unwrap();
-    let ended = Ended { code, stdout: text(output.stdout), stderr: text(output.stderr) };
+    let ended = CommandOutput::from(output);
     for shown in [&ended.stdout, &ended.stderr] {
         assert!(!shown.contains(CANARY) && !shown.contains("BEGIN"), "{shown}");
     }

@@ -26,12 +26,12 @@ fn each_rule_fires_where_it_should_and_nowhere_else() {
 }
 
 #[test]
-fn a_stage_in_time_is_no_fault_of_the_leaf() {
+fn a_stage_in_time_is_not_reported_as_overdue() {
     assert_eq!(rules(&examples::in_time()), ["active-ca-not-first"]);
 }
 
 #[test]
-fn rules_that_do_not_count_are_ignored() {
+fn ignored_rules_are_not_reported() {
     let example = examples::all().into_iter().find(|e| e.rule == Rule::RetireBlocked).unwrap();
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("it.json"), example.fires.to_string()).unwrap();

@@ -107,7 +107,7 @@ fn trust(secret: &Value) -> String {
 }
 
 #[test]
-fn restarts_come_before_a_promotion_and_a_retirement_before_both() {
+fn a_retirement_comes_before_a_restart_and_a_restart_before_a_promotion() {
     let group = Group::new();
     let plain = group.secret("a", true, &json!({}));
     assert_eq!(choice(&plain, WRITTEN), Action::Nothing);
@@ -124,7 +124,7 @@ fn restarts_come_before_a_promotion_and_a_retirement_before_both() {
 }
 
 #[test]
-fn a_leaf_waits_until_the_pods_of_the_whole_group_were_restarted_for_its_ca() {
+fn a_leaf_waits_until_all_pods_of_the_group_are_restarted_for_its_ca() {
     let group = Group::new();
     let secret = group.secret("a", true, &json!({}));
     let mut other = group.secret("b", true, &json!({names::RESTART: RESTART}));
@@ -162,7 +162,7 @@ fn a_leaf_waits_until_the_pods_of_the_whole_group_were_restarted_for_its_ca() {
 }
 
 #[test]
-fn a_bundled_secret_of_the_group_is_waited_for_like_a_staged_one() {
+fn a_group_waits_for_its_bundled_secrets_too() {
     let group = Group::new();
     let secret = group.secret("a", true, &json!({}));
     let mut bundled = group.secret("b", false, &json!({names::RESTART: RESTART}));

@@ -90,7 +90,7 @@ fn time(text: &str) -> Timestamp {
 }
 
 #[test]
-fn a_carried_ca_goes_at_its_deadline_and_not_before() {
+fn a_carried_ca_is_retired_at_its_deadline_and_not_before() {
     let scene = Scene::new();
     let before = scene.at("2026-03-02T09:59:59Z");
     assert_eq!(before.due, None);
@@ -115,7 +115,7 @@ fn a_shorter_window_counts_from_the_beginning() {
 }
 
 #[test]
-fn expiry_and_distrust_end_it_before_the_deadline() {
+fn expiry_and_distrust_end_an_overlap_before_its_deadline() {
     let expired = Scene::of(
         Spec { subject: "CA1", not_after: (2021, 1, 1), ..CA }.self_signed(),
         certs::ca_named("CA2"),
@@ -129,7 +129,7 @@ fn expiry_and_distrust_end_it_before_the_deadline() {
 }
 
 #[test]
-fn what_the_leaf_needs_stays_and_is_reported_unless_it_is_distrusted() {
+fn a_ca_that_the_leaf_needs_stays_and_is_reported_unless_distrusted() {
     let scene = Scene::new().leaf_of_the_old();
     let old = fingerprint(&scene.old);
     let blocked = scene.at(UNTIL);
@@ -142,7 +142,7 @@ fn what_the_leaf_needs_stays_and_is_reported_unless_it_is_distrusted() {
 }
 
 #[test]
-fn nothing_is_asked_where_data_cannot_change() {
+fn the_keeper_asks_nothing_where_data_cannot_change() {
     let mut off = Scene::new();
     off.labels.insert(names::MODE.into(), "off".into());
     let mut immutable = Scene::new();
@@ -167,7 +167,7 @@ fn nothing_is_asked_where_data_cannot_change() {
 }
 
 #[test]
-fn an_ask_that_still_stands_was_not_seen_or_is_taken_back() {
+fn an_ask_that_is_still_stored_was_missed_or_is_withdrawn() {
     let scene = Scene::new().annotate(names::ASK, "retire #1");
     let due = scene.at(UNTIL);
     assert!(matches!(due.due, Some(Due::Retire(_))));
@@ -178,7 +178,7 @@ fn an_ask_that_still_stands_was_not_seen_or_is_taken_back() {
 }
 
 #[test]
-fn what_is_wrong_is_named() {
+fn problems_are_named() {
     let scene = Scene::new();
     let own = fingerprint(&scene.new);
     let scene = scene
@@ -198,7 +198,7 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
-fn a_keeper_that_keeps_running_notices_what_expires() {
+fn a_running_keeper_reports_what_expires() {
     // Valid from 2020 to 2090: a week before its end.
     let scene = Scene::new();
     let quiet = scene.at("2026-04-01T00:00:00Z");
@@ -273,7 +273,7 @@ fn a_stage_is_promoted_when_it_has_settled() {
 }
 
 #[test]
-fn a_group_is_waited_for_but_never_until_the_leaf_expires() {
+fn a_group_wait_ends_before_the_held_leaf_expires() {
     let scene = staged();
     let staged = scene.at(START).stage.unwrap();
     let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };

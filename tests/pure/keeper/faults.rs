@@ -64,7 +64,7 @@ struct Store {
 }
 
 /// An API server with the webhook, and one keeper that leads.
-struct Rig {
+struct FakeApiServer {
     store: Arc<Mutex<Store>>,
     client: Client,
     begin: Instant,
@@ -203,7 +203,7 @@ async fn answer(store: Arc<Mutex<Store>>, request: Request<kube::client::Body>) 
     store.objects.get(path).map_or_else(|| status(404), found)
 }
 
-impl Rig {
+impl FakeApiServer {
     /// With these faults of the first writes.
     fn start(faults: &[Fault]) -> Self {
         let store = Arc::new(Mutex::new(Store {
@@ -283,38 +283,38 @@ impl Rig {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_conflict_is_read_anew_and_asked_again_at_once() {
-    let mut rig = Rig::start(&[Fault::Status(409), Fault::Status(409)]);
-    let own = rig.due("envoy");
-    rig.keep();
-    rig.retired("envoy", &own).await;
-    let pauses = rig.pauses();
+async fn after_a_conflict_the_keeper_reads_again_and_retries_at_once() {
+    let mut api = FakeApiServer::start(&[Fault::Status(409), Fault::Status(409)]);
+    let own = api.due("envoy");
+    api.keep();
+    api.retired("envoy", &own).await;
+    let pauses = api.pauses();
     assert!(pauses.len() == 2 && pauses.iter().all(|pause| *pause < 1.0), "{pauses:?}");
-    assert!(rig.store.lock().unwrap().reads >= 3, "each ask follows a read");
+    assert!(api.store.lock().unwrap().reads >= 3, "each ask follows a read");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_server_in_trouble_is_asked_less_and_less_often() {
+async fn the_keeper_backs_off_from_a_failing_api_server() {
     let codes = [429, 500, 503, 504, 500];
     let faults: Vec<Fault> = codes.into_iter().map(Fault::Status).collect();
-    let mut rig = Rig::start(&faults);
-    let own = rig.due("envoy");
-    rig.keep();
-    rig.retired("envoy", &own).await;
-    let pauses: Vec<f64> = rig.pauses().iter().map(|pause| pause.floor()).collect();
+    let mut api = FakeApiServer::start(&faults);
+    let own = api.due("envoy");
+    api.keep();
+    api.retired("envoy", &own).await;
+    let pauses: Vec<f64> = api.pauses().iter().map(|pause| pause.floor()).collect();
     assert_eq!(pauses, [1.0, 2.0, 4.0, 8.0, 15.0]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_never_comes_is_not_waited_for_for_ever() {
-    let mut rig = Rig::start(&[Fault::Silence]);
-    let own = rig.due("envoy");
-    let other = rig.due("other");
-    rig.keep();
-    rig.retired("envoy", &own).await;
-    rig.retired("other", &other).await;
+async fn a_request_without_an_answer_times_out() {
+    let mut api = FakeApiServer::start(&[Fault::Silence]);
+    let own = api.due("envoy");
+    let other = api.due("other");
+    api.keep();
+    api.retired("envoy", &own).await;
+    api.retired("other", &other).await;
     // Three writes: one was lost, and nobody else waited for it.
-    let store = rig.store.lock().unwrap();
+    let store = api.store.lock().unwrap();
     let [first, second, third] = store.patches[..] else { panic!("{:?}", store.patches) };
     assert!(second - first < Duration::from_secs(1), "the other one");
     let patience = (third - first).as_secs_f64();
@@ -323,55 +323,55 @@ async fn an_answer_that_never_comes_is_not_waited_for_for_ever() {
 
 #[tokio::test(start_paused = true)]
 async fn a_write_whose_answer_is_lost_is_not_repeated() {
-    let mut rig = Rig::start(&[Fault::Lost]);
-    let own = rig.due("envoy");
-    rig.keep();
-    rig.retired("envoy", &own).await;
+    let mut api = FakeApiServer::start(&[Fault::Lost]);
+    let own = api.due("envoy");
+    api.keep();
+    api.retired("envoy", &own).await;
     sleep(Duration::from_secs(600)).await;
-    assert_eq!(rig.store.lock().unwrap().patches.len(), 1);
+    assert_eq!(api.store.lock().unwrap().patches.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_forbidden_is_said_once_and_holds_nobody_up() {
+async fn a_forbidden_write_is_reported_once_and_delays_no_other_secret() {
     let forbidden = vec![Fault::Status(403); 60];
-    let mut rig = Rig::start(&forbidden);
-    let own = rig.due("envoy");
-    rig.keep();
+    let mut api = FakeApiServer::start(&forbidden);
+    let own = api.due("envoy");
+    api.keep();
     sleep(Duration::from_secs(3600)).await;
-    let tries = rig.store.lock().unwrap().patches.len();
+    let tries = api.store.lock().unwrap().patches.len();
     // Some ten minutes at four a minute, and then every five.
     assert!((40..=56).contains(&tries), "{tries} in an hour");
-    assert!(!rig.is_retired("envoy", &own));
-    let said = rig.store.lock().unwrap().events.clone();
+    assert!(!api.is_retired("envoy", &own));
+    let said = api.store.lock().unwrap().events.clone();
     assert!(said.iter().filter(|reason| *reason == "AskFailed").count() <= 1, "{said:?}");
     // The right is granted.
-    rig.store.lock().unwrap().faults.clear();
-    let other = rig.due("other");
+    api.store.lock().unwrap().faults.clear();
+    let other = api.due("other");
     let granted = Instant::now();
-    rig.retired("other", &other).await;
+    api.retired("other", &other).await;
     assert!(granted.elapsed() < Duration::from_secs(5), "nothing is behind the one that waits");
-    rig.retired("envoy", &own).await;
+    api.retired("envoy", &own).await;
     assert!(granted.elapsed() <= Duration::from_secs(301));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_gone_is_begun_anew_and_nothing_is_missed() {
-    let mut rig = Rig::start(&[]);
-    let first = rig.due("first");
-    rig.keep();
-    rig.retired("first", &first).await;
-    let lists = rig.store.lock().unwrap().lists;
+async fn a_watch_that_ends_is_restarted_and_misses_nothing() {
+    let mut api = FakeApiServer::start(&[]);
+    let first = api.due("first");
+    api.keep();
+    api.retired("first", &first).await;
+    let lists = api.store.lock().unwrap().lists;
     // The API server forgets, refuses for a while, and what comes meanwhile no watch will show.
-    rig.store.lock().unwrap().refused_watches.extend([410, 500, 403, 429]);
-    rig.store.lock().unwrap().forget();
-    let missed = rig.due("missed");
+    api.store.lock().unwrap().refused_watches.extend([410, 500, 403, 429]);
+    api.store.lock().unwrap().forget();
+    let missed = api.due("missed");
     let gone = Instant::now();
-    rig.retired("missed", &missed).await;
-    assert!(rig.store.lock().unwrap().lists > lists, "it was listed");
+    api.retired("missed", &missed).await;
+    assert!(api.store.lock().unwrap().lists > lists, "it was listed");
     assert!(gone.elapsed() < Duration::from_secs(120), "{:?}", gone.elapsed());
     // And the new watch shows what comes later.
-    let later = rig.due("later");
+    let later = api.due("later");
     let come = Instant::now();
-    rig.retired("later", &later).await;
+    api.retired("later", &later).await;
     assert!(come.elapsed() < Duration::from_secs(5), "{:?}", come.elapsed());
 }

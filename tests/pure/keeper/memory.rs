@@ -68,7 +68,7 @@ fn carried(ca: &Identity) -> Value {
 }
 
 #[test]
-fn a_rotation_that_the_webhook_has_not_seen_is_found() {
+fn a_rotation_that_the_webhook_missed_is_detected() {
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     for record in [json!({}), json!({names::CARRIED: RECORD})] {
         let before = secret("u", &[&old], &record, Some("bundle"));
@@ -80,7 +80,7 @@ fn a_rotation_that_the_webhook_has_not_seen_is_found() {
 }
 
 #[test]
-fn what_the_webhook_has_seen_is_left_alone() {
+fn a_write_that_the_webhook_has_seen_needs_no_repair() {
     let [one, two, three] = ["CA1", "CA2", "CA3"].map(certs::ca_named);
     let first = secret("u", &[&one], &json!({}), Some("bundle"));
     let second = secret("u", &[&two, &one], &carried(&one), Some("bundle"));
@@ -96,7 +96,7 @@ fn what_the_webhook_has_seen_is_left_alone() {
 }
 
 #[test]
-fn what_the_settings_forbid_is_not_repaired() {
+fn a_repair_obeys_the_settings() {
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let distrust = json!({names::DISTRUST: old.sha256()});
     for (settings, mode) in
@@ -109,7 +109,7 @@ fn what_the_settings_forbid_is_not_repaired() {
 }
 
 #[test]
-fn a_new_object_gets_its_settings_and_its_overlap_back() {
+fn a_recreated_secret_gets_its_settings_and_its_overlap_back() {
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let settings = json!({names::KEEP: "2", names::WINDOW: "1h", names::CARRIED: RECORD});
     let before = secret("u", &[&old], &settings, Some("bundle"));
@@ -129,7 +129,7 @@ fn a_new_object_gets_its_settings_and_its_overlap_back() {
 }
 
 #[test]
-fn what_is_lost_is_asked_for_and_not_written() {
+fn lost_certificates_and_settings_are_asked_for() {
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let settings = json!({names::KEEP: "2", names::RESTARTED: "T1"});
     let before = secret("u", &[&old], &settings, Some("bundle"));
@@ -168,7 +168,7 @@ fn where_the_webhook_leaves_data_alone_no_certificate_is_asked_for() {
 }
 
 #[test]
-fn a_put_that_wiped_our_keys_is_found_and_a_person_who_took_them_away_is_obeyed() {
+fn a_put_that_wiped_our_keys_is_repaired_and_a_person_who_removed_them_is_obeyed() {
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let mut settings = carried(&old);
     settings[names::KEEP] = json!("2");
@@ -183,7 +183,7 @@ fn a_put_that_wiped_our_keys_is_found_and_a_person_who_took_them_away_is_obeyed(
 }
 
 #[test]
-fn a_put_that_wiped_the_settings_of_a_secret_without_a_record_brings_no_distrusted_ca_back() {
+fn a_put_that_wiped_settings_without_a_record_brings_back_no_distrusted_ca() {
     let [stolen, new] = ["CA1", "CA2"].map(certs::ca_named);
     let distrust = json!({names::DISTRUST: stolen.sha256()});
     let before = secret("u", &[&stolen], &distrust, Some("bundle"));
@@ -201,7 +201,7 @@ fn a_put_that_wiped_the_settings_of_a_secret_without_a_record_brings_no_distrust
 }
 
 #[test]
-fn what_was_distrusted_stays_so_beside_what_a_new_object_distrusts() {
+fn a_recreated_secret_keeps_its_distrusted_cas() {
     let [stolen, new] = ["CA1", "CA2"].map(certs::ca_named);
     let [stolen_sha256, other] = [&stolen.der[..], b"other"].map(devtools::certs::sha256);
     let distrust = json!({names::DISTRUST: stolen_sha256});
@@ -221,7 +221,7 @@ fn what_was_distrusted_stays_so_beside_what_a_new_object_distrusts() {
 }
 
 #[test]
-fn what_any_secret_distrusts_comes_back_nowhere() {
+fn a_ca_that_any_secret_distrusts_is_repaired_nowhere() {
     let [stolen, new] = ["CA1", "CA2"].map(certs::ca_named);
     let before = secret("u", &[&stolen], &json!({}), Some("bundle"));
     let after = secret("v", &[&new], &json!({}), Some("bundle"));
@@ -230,7 +230,7 @@ fn what_any_secret_distrusts_comes_back_nowhere() {
 }
 
 #[test]
-fn what_is_still_there_but_no_longer_listed_is_carried_again_with_its_dates() {
+fn a_ca_that_lost_its_record_is_carried_again_with_its_dates() {
     let [old, new, newer] = ["CA1", "CA2", "CA3"].map(certs::ca_named);
     let before = secret("u", &[&new, &old], &carried(&old), Some("bundle"));
     for uid in ["u", "v"] {
@@ -246,7 +246,7 @@ fn what_is_still_there_but_no_longer_listed_is_carried_again_with_its_dates() {
 }
 
 #[test]
-fn deleted_and_created_again_and_again_the_dates_go_on() {
+fn a_recreated_secret_keeps_the_dates_of_its_carried_ca() {
     let [old, new] = ["CA1", "CA2"].map(certs::ca_named);
     let before = secret("u", &[&new, &old], &carried(&old), Some("bundle"));
     let plan = compare(&before, &secret("v", &[&new], &json!({}), Some("bundle"))).unwrap();
@@ -254,7 +254,7 @@ fn deleted_and_created_again_and_again_the_dates_go_on() {
 }
 
 #[test]
-fn a_namespace_that_is_younger_than_the_secret_is_another_one() {
+fn a_namespace_younger_than_the_secret_is_a_different_one() {
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let mut object = tls_secret("envoy", &old.pem, &old.leaf("envoy"));
     object["metadata"]["uid"] = json!("u");
@@ -319,7 +319,7 @@ async fn memory_is_bounded_in_size_number_and_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn names_that_are_gone_for_longer_are_looked_at_less_often() {
+async fn a_deleted_secret_is_looked_for_less_and_less_often() {
     let ca = certs::ca_named("CA1");
     let mut memory = Memory::default();
     let key = Key::new("n", "s");
@@ -334,7 +334,7 @@ async fn names_that_are_gone_for_longer_are_looked_at_less_often() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_lost_in_a_namespace_does_not_outlive_it() {
+async fn the_memory_of_a_deleted_secret_ends_with_its_namespace() {
     let ca = certs::ca_named("CA1");
     let mut memory = Memory::default();
     let seen = secret("u", &[&ca], &json!({}), Some("bundle"));
@@ -355,7 +355,7 @@ async fn what_is_lost_in_a_namespace_does_not_outlive_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_only_lost_its_labels_is_remembered_for_as_long_as_the_webhook_is_away() {
+async fn a_secret_that_only_lost_its_labels_stays_in_memory() {
     let ca = certs::ca_named("CA1");
     let mut memory = Memory::default();
     let seen = |uid: &str| secret(uid, &[&ca], &json!({}), Some("bundle"));
@@ -384,7 +384,7 @@ async fn what_has_only_lost_its_labels_is_remembered_for_as_long_as_the_webhook_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_namespace_is_read_anew_once_all_in_it_has_gone() {
+async fn a_namespace_is_read_again_once_all_its_secrets_are_gone() {
     let ca = certs::ca_named("CA1");
     let mut memory = Memory::default();
     let seen = secret("u", &[&ca], &json!({}), Some("bundle"));

@@ -2,6 +2,6 @@
 
 mod choice;
 mod due;
+mod events;
 mod faults;
 mod memory;
-mod news;

@@ -82,7 +82,7 @@ fn helm_lints_the_chart_without_a_warning() {
 }
 
 #[test]
-fn the_chart_is_of_the_version_of_the_program() {
+fn the_chart_has_the_version_of_the_program() {
     let yaml = fs::read_to_string(chart().join("Chart.yaml")).expect("Chart.yaml");
     let chart = parse("Chart.yaml", &yaml).remove(0);
     assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
@@ -90,7 +90,7 @@ fn the_chart_is_of_the_version_of_the_program() {
 }
 
 #[test]
-fn without_the_namespace_the_rest_is_the_same() {
+fn without_the_namespace_the_chart_renders_the_same_objects() {
     let Some(helm) = Helm::find() else { return };
     let mut with = helm.render(&["--set", "namespace.create=true"]);
     with.objects.retain(|object| object["kind"] != "Namespace");
@@ -193,7 +193,7 @@ fn the_pods_and_policies_follow_the_values() {
 }
 
 #[test]
-fn an_issuer_of_the_user_takes_the_place_of_our_ca() {
+fn an_issuer_of_the_user_replaces_our_ca() {
     let Some(helm) = Helm::find() else { return };
     let issuer = "certManager.enabled=true,certManager.issuerRef.name=corp,certManager.issuerRef.kind=ClusterIssuer";
     let rendered = helm.render(&["--set", issuer]);

@@ -48,7 +48,7 @@ fn the_overlay_is_the_base_and_the_component() {
 }
 
 #[test]
-fn the_keeper_reads_secrets_and_changes_annotations_and_little_else() {
+fn the_keeper_has_only_the_listed_rights() {
     let Some(component) = component() else { return };
     assert_eq!(
         component.one("ClusterRole")["rules"],
@@ -99,7 +99,7 @@ fn every_rule_of_the_keeper_has_its_reason_beside_it() {
 }
 
 #[test]
-fn staged_is_the_keeper_with_a_flag_and_a_right_to_watch_the_lease() {
+fn the_staged_overlay_adds_a_flag_and_the_right_to_watch_the_lease() {
     let Some(mut staged) = Manifests::rendered("overlays/staged") else { return };
     let Some(keeper) = Manifests::rendered(OVERLAY) else { return };
     let name = "ca-overlap-webhook-staged";

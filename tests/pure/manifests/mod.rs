@@ -22,7 +22,7 @@ const DRAIN_TIMEOUT_SECONDS: u64 = 110;
 // The registration
 
 #[test]
-fn the_registration_is_the_one_of_the_design() {
+fn the_registration_is_as_designed() {
     let base = Manifests::base();
     let webhook = base.webhook();
     let service = &webhook["clientConfig"]["service"];
@@ -57,7 +57,7 @@ fn the_registration_is_the_one_of_the_design() {
 }
 
 #[test]
-fn the_registration_leaves_out_ourselves_the_control_plane_and_who_opts_out() {
+fn the_registration_excludes_our_namespace_kube_system_and_mode_off() {
     assert_eq!(
         Manifests::base().webhook()["namespaceSelector"],
         json!({ "matchExpressions": [
@@ -72,7 +72,7 @@ fn the_registration_leaves_out_ourselves_the_control_plane_and_who_opts_out() {
 }
 
 #[test]
-fn the_match_conditions_speak_of_our_names() {
+fn the_match_conditions_compare_with_our_names() {
     let base = Manifests::base();
     let conditions = base.webhook()["matchConditions"].as_array().expect("matchConditions");
     let names: Vec<&Value> = conditions.iter().map(|condition| &condition["name"]).collect();
@@ -107,7 +107,7 @@ fn no_manifest_names_a_ca_bundle_or_the_data_of_a_secret() {
 }
 
 #[test]
-fn every_object_is_ours_by_label_and_lives_in_our_namespace() {
+fn every_object_has_our_label_and_our_namespace() {
     let cluster_wide =
         ["Namespace", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration"];
     for manifests in Manifests::all() {
@@ -131,7 +131,7 @@ fn every_object_is_ours_by_label_and_lives_in_our_namespace() {
 // Rights
 
 #[test]
-fn the_webhook_may_do_two_things_to_two_objects_and_nothing_else() {
+fn the_webhook_has_two_rights_on_each_of_two_objects() {
     let base = Manifests::base();
     assert_eq!(
         base.one("Role")["rules"],
@@ -159,7 +159,7 @@ fn the_webhook_may_do_two_things_to_two_objects_and_nothing_else() {
 }
 
 #[test]
-fn both_bindings_bind_our_service_account_alone() {
+fn both_bindings_bind_only_our_service_account() {
     let base = Manifests::base();
     assert_eq!(base.one("ServiceAccount")["metadata"]["name"], names::WEBHOOK_SERVICE_ACCOUNT);
     for (binding, role) in [("RoleBinding", "Role"), ("ClusterRoleBinding", "ClusterRole")] {
@@ -234,7 +234,7 @@ fn the_pod_meets_the_restricted_standard_and_more() {
 }
 
 #[test]
-fn a_token_is_mounted_where_it_is_needed_alone() {
+fn a_token_is_mounted_only_where_it_is_needed() {
     for manifests in Manifests::all() {
         assert_eq!(manifests.one("ServiceAccount")["automountServiceAccountToken"], false);
         let pod = &manifests.one("Deployment")["spec"]["template"]["spec"];
@@ -333,7 +333,7 @@ fn the_program_knows_every_flag_and_variable_of_the_pod() {
 }
 
 #[test]
-fn the_network_policy_lets_the_api_server_in_and_us_out_to_it_alone() {
+fn the_network_policy_allows_only_our_two_ports_in_and_the_api_server_out() {
     let base = Manifests::base();
     let policy = &base.one("NetworkPolicy")["spec"];
     assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
@@ -353,7 +353,7 @@ fn the_network_policy_lets_the_api_server_in_and_us_out_to_it_alone() {
 // The overlays
 
 #[test]
-fn opt_in_is_the_base_with_a_selector() {
+fn the_opt_in_overlay_is_the_base_with_a_selector() {
     let Some(mut opt_in) = Manifests::rendered("overlays/opt-in") else { return };
     let webhook = &mut opt_in.one_mut("MutatingWebhookConfiguration")["webhooks"][0];
     let selector = webhook.as_object_mut().expect("a webhook").remove("objectSelector");
@@ -365,7 +365,7 @@ fn opt_in_is_the_base_with_a_selector() {
 }
 
 #[test]
-fn kind_is_the_base_with_a_loaded_image_and_more_logs() {
+fn the_kind_overlay_is_the_base_with_a_loaded_image_and_debug_logs() {
     let Some(mut kind) = Manifests::rendered("overlays/kind") else { return };
     let base = Manifests::base();
     let container = &mut kind.one_mut("Deployment")["spec"]["template"]["spec"]["containers"][0];
@@ -378,7 +378,7 @@ fn kind_is_the_base_with_a_loaded_image_and_more_logs() {
 }
 
 #[test]
-fn with_cert_manager_nothing_of_the_self_managed_kind_is_left() {
+fn the_cert_manager_overlay_has_no_self_managed_parts() {
     let Some(overlay) = Manifests::rendered("overlays/cert-manager") else { return };
     for kind in ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Secret"] {
         assert!(overlay.some(kind).is_none(), "{kind}");
@@ -388,7 +388,7 @@ fn with_cert_manager_nothing_of_the_self_managed_kind_is_left() {
 }
 
 #[test]
-fn with_cert_manager_the_leaf_is_the_one_that_the_api_server_asks_for() {
+fn the_cert_manager_leaf_is_for_the_host_that_the_api_server_calls() {
     let Some(overlay) = Manifests::rendered("overlays/cert-manager") else { return };
     let leaf = overlay.named("Certificate", "ca-overlap-webhook");
     let ca = overlay.named("Certificate", "ca-overlap-webhook-ca");

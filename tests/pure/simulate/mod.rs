@@ -8,15 +8,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// How a run ended.
-#[derive(Debug)]
-struct Ended {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
+use crate::support::command::CommandOutput;
 
-fn simulate(arguments: &[&str]) -> Ended {
+fn simulate(arguments: &[&str]) -> CommandOutput {
     let mut command = Command::new(crate::support::binary::path());
     // Flags of whoever runs the tests must not count.
     for (name, _) in std::env::vars_os() {
@@ -24,13 +18,7 @@ fn simulate(arguments: &[&str]) -> Ended {
             command.env_remove(name);
         }
     }
-    let output = command.arg("simulate").args(arguments).stdin(Stdio::null()).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ended {
-        code: output.status.code().unwrap(),
-        stdout: text(output.stdout),
-        stderr: text(output.stderr),
-    }
+    command.arg("simulate").args(arguments).stdin(Stdio::null()).output().unwrap().into()
 }
 
 /// The strategies of a run, by name.
@@ -38,7 +26,7 @@ struct Strategies(Value);
 
 impl Strategies {
     #[track_caller]
-    fn of(ended: &Ended) -> Self {
+    fn of(ended: &CommandOutput) -> Self {
         let parsed = serde_json::from_str(&ended.stdout);
         Self(parsed.unwrap_or_else(|error| panic!("{error}: {ended:?}")))
     }

@@ -25,7 +25,7 @@ fn the_same_seed_gives_the_same_bytes_and_another_one_does_not() {
 }
 
 #[test]
-fn the_table_fits_and_says_what_the_json_says() {
+fn the_table_fits_100_columns_and_agrees_with_the_json() {
     let ended = simulate(&SMALL);
     assert_eq!(ended.code, 0, "{ended:?}");
     // On a busy machine it takes long enough to be told of.
@@ -62,7 +62,7 @@ fn classes_without_pairs_are_not_shown() {
 }
 
 #[test]
-fn the_picture_needs_nothing_else_and_follows_the_readers_colours() {
+fn the_picture_is_self_contained_and_follows_the_colour_scheme() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.svg");
     let ended = simulate(&[&SMALL[..], &["--svg", path.to_str().unwrap()]].concat());
@@ -98,7 +98,7 @@ fn a_picture_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_by_name() {
+fn wrong_flag_values_are_refused_by_name() {
     for (arguments, expected) in [
         (&["--peers", "1"][..], "--peers"),
         (&["--peers", "4", "--secrets", "5"], "--secrets: must not be more than --peers"),

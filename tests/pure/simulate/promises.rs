@@ -46,17 +46,17 @@ fn holds(seed: u64, more: &[&str]) {
 // Two halves, which run at the same time.
 
 #[test]
-fn a_hundred_seeds_hold_what_is_promised() {
+fn the_promises_hold_for_a_hundred_seeds() {
     (0..100).for_each(|seed| holds(seed, &[]));
 }
 
 #[test]
-fn another_hundred_seeds_hold_it_too() {
+fn the_promises_hold_for_another_hundred_seeds() {
     (100..200).for_each(|seed| holds(seed, &[]));
 }
 
 #[test]
-fn slow_restarts_and_other_delays_change_nothing() {
+fn the_promises_hold_with_slow_restarts_and_other_delays() {
     // Restarts for the new CA take longer than files do: leafs have to wait for them.
     let slow = ["--startup", "140s", "--never-reload", "60", "--interval", "40m"];
     (0..8).for_each(|seed| holds(seed, &slow));
@@ -66,7 +66,7 @@ fn slow_restarts_and_other_delays_change_nothing() {
 }
 
 #[test]
-fn a_keeper_that_waits_too_short_is_found_out() {
+fn a_settle_time_that_is_too_short_breaks_the_promise() {
     // The negative control: staged mode is not shown as better than it is.
     let ended = simulate(&["--settle", "30s", "-o", "json"]);
     assert_eq!(ended.code, 1, "{ended:?}");
@@ -77,7 +77,7 @@ fn a_keeper_that_waits_too_short_is_found_out() {
 }
 
 #[test]
-fn a_window_that_ends_before_pods_are_restarted_is_found_out() {
+fn a_window_that_ends_before_pods_are_restarted_breaks_the_promise() {
     // The keeper retires the previous CA on time, while pods still show its leafs.
     let ended = simulate(&["--window", "5m", "--rotations", "1", "-o", "json"]);
     assert_eq!(ended.code, 1, "{ended:?}");

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::LazyConfigAcceptor;
 
 use crate::support::program::{Files, Program};
-use crate::support::rig::within;
+use crate::support::server::within;
 use dns::Dns;
 use root::{Root, elsewhere};
 

@@ -1,7 +1,7 @@
-//! Staged mode: every rule, and every way out.
+//! Staged mode: its rules, and every way in which a stage ends.
 
-mod histories;
+mod laws;
+mod lease;
 mod obstacles;
+mod secret;
 mod table;
-mod wire;
-mod world;

@@ -1,5 +1,5 @@
-//! One Secret with leaf pairs, written through the real review, decision and patch. The clock and
-//! the keeper are arguments, so nothing here waits.
+//! One Secret with a leaf pair, written through the real review, decision and patch. The clock and
+//! the state of the keeper are arguments.
 
 use devtools::certs::{self, CA, Identity, Spec};
 use devtools::reviews;
@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 /// Five roots of one subject, as legacy generators make them.
 pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..5).map(|_| certs::ca()).collect());
-/// Three leafs of each, one that does not live long, and one that renews the first of CA 2 and keeps its
-/// key. A leaf is known by its number.
+/// Three leafs of each, one that expires soon, and one that renews the first of CA 2 with the same
+/// key. A leaf is identified by its index.
 pub static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let spec = || Spec { subject: "leaf", is_ca: false, ..CA };
     let mut leafs: Vec<_> =
@@ -26,13 +26,13 @@ pub static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
     leafs.push(spec().signed_by_with(&CAS[2], &leafs[leaf(2)].key));
     leafs.into_iter().map(|one| one.pem).collect()
 });
-/// The one of CA 1 that ends within a day.
+/// The leaf of CA 1 that expires within a day.
 pub const SHORT: usize = 15;
 
-/// The one that renews the first leaf of CA 2, with the same key.
+/// The renewal of the first leaf of CA 2, with the same key.
 pub const RENEWED: usize = 16;
 
-/// Which CA issued a leaf.
+/// The CA that issued a leaf.
 pub fn issuer(leaf: usize) -> usize {
     match leaf {
         SHORT => 1,
@@ -41,7 +41,7 @@ pub fn issuer(leaf: usize) -> usize {
     }
 }
 
-/// The key of a leaf: a text that says whose it is.
+/// The key of a leaf: a text that names its leaf.
 fn key(of: usize) -> String {
     format!("CANARY key of leaf {}", if of == RENEWED { leaf(2) } else { of })
 }
@@ -54,14 +54,14 @@ pub fn leaf(ca: usize) -> usize {
 pub const KEEPER: &str = "system:serviceaccount:ca-overlap:ca-overlap-keeper";
 pub const GENERATOR: &str = "system:serviceaccount:gateway:certgen";
 
-pub struct World {
+pub struct TlsSecret {
     pub stored: Value,
     pub now: Timestamp,
     pub keeper: KeeperHealth,
     pub installation: Installation,
 }
 
-/// What the `data` of a leaf is: its certificate, and a key that says whose it is.
+/// The certificate and the key of a leaf, in base64.
 fn pair(leaf: usize) -> [Value; 2] {
     [BASE64_STANDARD.encode(&LEAFS[leaf]).into(), BASE64_STANDARD.encode(key(leaf)).into()]
 }
@@ -70,7 +70,7 @@ pub fn bundle(cas: &[usize]) -> Value {
     BASE64_STANDARD.encode(cas.iter().map(|ca| CAS[*ca].pem.as_str()).collect::<String>()).into()
 }
 
-/// Sets the values of one write.
+/// Sets `ca.crt` and the pair.
 pub fn set(object: &mut Value, cas: &[usize], leaf: usize) {
     object["data"]["ca.crt"] = bundle(cas);
     set_pair(object, leaf);
@@ -84,7 +84,7 @@ pub fn annotate(object: &mut Value, key: &str, value: &str) {
     object["metadata"]["annotations"][format!("ca-overlap.dev/{key}")] = value.into();
 }
 
-/// An object as a generator makes it that knows nothing of us.
+/// The object that a generator writes, without our labels and annotations.
 pub fn fresh(cas: &[usize], leaf: usize) -> Value {
     let mut object = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
@@ -94,8 +94,8 @@ pub fn fresh(cas: &[usize], leaf: usize) -> Value {
     object
 }
 
-impl World {
-    /// Mode `staged`, the CA and a leaf of it, and a keeper that is alive.
+impl TlsSecret {
+    /// Mode `staged`, this leaf and its CA, and a live keeper.
     pub fn new(leaf: usize) -> Self {
         let mut stored = fresh(&[issuer(leaf)], leaf);
         stored["metadata"]["uid"] = "1".into();
@@ -109,34 +109,34 @@ impl World {
         }
     }
 
-    /// Begins with leaf 3 of CA 1, and is rotated to leaf 6 of CA 2.
+    /// Leaf 3 of CA 1 is in service, and leaf 6 of CA 2 waits.
     pub fn staged() -> Self {
-        let mut world = Self::new(leaf(1));
-        let answer = world.put(&[2], leaf(2));
+        let mut secret = Self::new(leaf(1));
+        let answer = secret.put(&[2], leaf(2));
         assert_eq!((answer.staged, answer.warnings.as_slice()), (Some("begun"), &[][..]));
-        world
+        secret
     }
 
-    /// A fresh object of the generator.
+    /// The generator writes a fresh object.
     pub fn put(&mut self, cas: &[usize], leaf: usize) -> Answer {
         self.write(fresh(cas, leaf), GENERATOR)
     }
 
-    /// A write that was made of what is stored.
+    /// A write that edits the stored object.
     pub fn patch(&mut self, edit: impl FnOnce(&mut Value)) -> Answer {
         let mut object = self.stored.clone();
         edit(&mut object);
         self.write(object, GENERATOR)
     }
 
-    /// An ask of the keeper.
+    /// The keeper asks.
     pub fn ask(&mut self, text: &str) -> Answer {
         let mut object = self.stored.clone();
         annotate(&mut object, "ask", text);
         self.write(object, KEEPER)
     }
 
-    /// The keeper wants what waits to be promoted.
+    /// The keeper asks to promote the waiting pair.
     pub fn promote(&mut self) -> Answer {
         let waiting = self.bytes("pending.tls.crt").unwrap_or_default();
         self.ask(&format!("promote {}", Fingerprint::of(&waiting)))
@@ -148,8 +148,8 @@ impl World {
         answer
     }
 
-    /// A write of which we hear nothing.
-    pub fn unseen_put(&mut self, cas: &[usize], leaf: usize) {
+    /// A PUT that the webhook misses.
+    pub fn missed_put(&mut self, cas: &[usize], leaf: usize) {
         self.stored = as_stored(fresh(cas, leaf));
     }
 
@@ -164,7 +164,7 @@ impl World {
         if let Some(patch) = &answer.patch {
             json_patch::patch(&mut object, patch).expect("the patch applies");
             let operations = serde_json::to_value(patch).unwrap();
-            super::super::rig::only_our_paths(operations.as_array().unwrap(), true);
+            super::super::endpoint::only_our_paths(operations.as_array().unwrap(), true);
         }
         self.stored = as_stored(object);
     }
@@ -173,7 +173,7 @@ impl World {
         self.stored["data"][key].as_str().map(|text| BASE64_STANDARD.decode(text).unwrap())
     }
 
-    /// The CAs of `ca.crt`, and the CAs that the record lists.
+    /// The CAs of `ca.crt`, and the CAs in the record.
     pub fn cas(&self) -> (Vec<usize>, Vec<usize>) {
         let text = String::from_utf8(self.bytes("ca.crt").unwrap_or_default()).unwrap();
         let blocks = text.split_inclusive("-----END CERTIFICATE-----\n");
@@ -183,17 +183,17 @@ impl World {
         (blocks.filter_map(known).collect(), (0..CAS.len()).filter(in_record).collect())
     }
 
-    /// The number of the leaf in service.
+    /// The index of the leaf in service.
     pub fn served(&self) -> Option<usize> {
         self.leaf_under("tls.crt", "tls.key")
     }
 
-    /// The number of the leaf that waits.
+    /// The index of the waiting leaf.
     pub fn waiting(&self) -> Option<usize> {
         self.leaf_under("pending.tls.crt", "pending.tls.key")
     }
 
-    /// Both values are of the same leaf, or neither is there.
+    /// The leaf under these keys. Fails if the key is not of the same leaf.
     fn leaf_under(&self, crt: &str, key_name: &str) -> Option<usize> {
         let leaf = self.bytes(crt).map(|text| {
             LEAFS.iter().position(|leaf| leaf.as_bytes() == text).expect("a known leaf")
@@ -211,7 +211,7 @@ impl World {
         self.stored["metadata"]["labels"]["ca-overlap.dev/phase"].as_str()
     }
 
-    /// The recorded stage; all signs of one agree.
+    /// The recorded stage. Fails if the label, the annotation and the data disagree.
     pub fn stage(&self) -> Option<Stage> {
         let stage = self.annotation("staged").map(|text| Stage::parse(text).unwrap());
         assert_eq!(stage.is_some(), self.phase() == Some("staged"), "{:?}", self.phase());
@@ -219,7 +219,7 @@ impl World {
         stage
     }
 
-    /// Leaf in service, leaf that waits, CAs, of them carried.
+    /// The leaf in service, the waiting leaf, the CAs, and the carried CAs.
     pub fn shows(&self) -> (Option<usize>, Option<usize>, Vec<usize>, Vec<usize>) {
         let _ = self.stage();
         let (cas, carried) = self.cas();
@@ -227,7 +227,7 @@ impl World {
     }
 }
 
-/// As the API server keeps it.
+/// The object as the API server stores it.
 fn as_stored(mut object: Value) -> Value {
     object["metadata"]["uid"] = "1".into();
     for map in ["labels", "annotations"] {

@@ -69,7 +69,7 @@ fn review_seeds_pass_and_are_answered() {
 }
 
 #[test]
-fn histories_pass_and_reach_every_decision() {
+fn history_seeds_pass_and_reach_every_decision() {
     let reached: BTreeSet<_> = all("secrets", secrets::check).into_iter().flatten().collect();
     for decision in [
         "first_contact, appends",

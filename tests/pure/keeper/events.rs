@@ -58,7 +58,7 @@ fn reasons(news: &[(Reason, String)]) -> Vec<Reason> {
 }
 
 #[test]
-fn a_ca_that_goes_is_said_to_with_the_reason() {
+fn an_event_says_why_a_carried_ca_went() {
     let [one, two, three] = ["CA1", "CA2", "CA3"].map(certs::ca_named);
     let leaf = two.leaf("envoy");
     let overlap = secret(&[&two, &one], &leaf, &carrying(&[&one], Some(UNTIL)), Some("overlap"));
@@ -90,7 +90,7 @@ fn a_ca_that_goes_is_said_to_with_the_reason() {
 }
 
 #[test]
-fn a_stage_that_ends_was_promoted_only_if_what_waited_serves() {
+fn a_stage_counts_as_promoted_only_if_the_waiting_leaf_serves() {
     let [one, two] = ["CA1", "CA2"].map(certs::ca_named);
     let [held, pending, third] = [&one, &two, &two].map(|ca| ca.leaf("envoy"));
     let stage = Stage {

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::made::{LEAF, annotated, ca, secret};
 use super::rules;
+use super::secrets::{LEAF, annotated, ca, secret};
 
 fn file(name: &str) -> Vec<u8> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/keystores");

@@ -1,4 +1,4 @@
-//! The endpoint asks its watch of the Lease, and says what it did without a word of the keys.
+//! The endpoint stages only while its watch shows a fresh Lease, and its answer reveals no other key.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +13,12 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
-use super::super::rig::{self, review};
-use super::world::{World, fresh, leaf};
+use super::super::endpoint::{self, review};
+use super::secret::{TlsSecret, fresh, leaf};
 
-/// The whole answer of the endpoint to a rotation.
+/// The endpoint's answer to a rotation.
 async fn answer(keeper: watch::Receiver<Heartbeat>) -> Value {
-    let usual = rig::admission(ca_overlap::overlap::settings::Defaults::default());
+    let usual = endpoint::admission(ca_overlap::overlap::settings::Defaults::default());
     let admission = Admission {
         installation: usual.installation.clone(),
         keeper,
@@ -26,7 +26,7 @@ async fn answer(keeper: watch::Receiver<Heartbeat>) -> Value {
         body_timeout: usual.body_timeout,
         metrics: usual.metrics.clone(),
     };
-    let body = review(&World::new(leaf(1)).stored, &fresh(&[2], leaf(2))).to_string();
+    let body = review(&TlsSecret::new(leaf(1)).stored, &fresh(&[2], leaf(2))).to_string();
     let request = Request::post("/mutate")
         .header("content-type", "application/json")
         .body(Body::from(body))
@@ -47,7 +47,7 @@ async fn the_watch_of_the_lease_decides_whether_a_pair_waits() {
     let patch = answer["response"]["patch"].take();
     let patch = BASE64_STANDARD.decode(patch.as_str().unwrap()).unwrap();
     let patch: Value = serde_json::from_slice(&patch).unwrap();
-    rig::only_our_paths(patch.as_array().unwrap(), true);
+    endpoint::only_our_paths(patch.as_array().unwrap(), true);
     let held = BASE64_STANDARD.encode("CANARY key of leaf 3");
     let value = |path: &str| {
         let found = patch.as_array().unwrap().iter().find(|op| op["path"] == path);
@@ -55,7 +55,7 @@ async fn the_watch_of_the_lease_decides_whether_a_pair_waits() {
     };
     assert_eq!(value("/data/tls.key"), Some(held.clone().into()));
     assert!(value("/data/pending.tls.key").is_some());
-    // Nowhere else, neither as text nor as base64.
+    // The key is nowhere else, neither as text nor as base64.
     let rest = answer.to_string();
     assert!(!rest.contains("CANARY") && !rest.contains(&held) && !rest.contains("Q0FOQVJZ"));
 }

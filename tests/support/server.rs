@@ -1,7 +1,5 @@
 //! A server on a free port, and a client that speaks HTTP/1.1 byte by byte.
 
-#![allow(dead_code)] // Each test crate uses a part.
-
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,7 +37,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const SHORT: Duration = Duration::from_millis(50);
 
 /// A TLS server with its own CA; stopped when dropped.
-pub(crate) struct Rig {
+pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) ca: Identity,
     pub(crate) publisher: Publisher,
@@ -49,12 +47,12 @@ pub(crate) struct Rig {
     task: JoinHandle<std::convert::Infallible>,
 }
 
-impl Rig {
+impl TestServer {
     /// Serves a first leaf.
     pub(crate) async fn start(limits: Limits) -> Self {
-        let rig = Self::without_certificate(limits).await;
-        rig.rotate();
-        rig
+        let server = Self::without_certificate(limits).await;
+        server.rotate();
+        server
     }
 
     pub(crate) async fn without_certificate(limits: Limits) -> Self {
@@ -116,7 +114,7 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -131,7 +129,7 @@ pub(crate) fn serving(
     Arc::new(ServingCert::new(chain, leaf.key_der(), client_cas).unwrap())
 }
 
-/// What the rig serves.
+/// What the server serves.
 fn router() -> Router {
     Router::new()
         .route("/", get(|| async { "hello" }))

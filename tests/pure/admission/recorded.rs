@@ -1,12 +1,12 @@
-//! Reviews that a real API server sent (recorded by `make corpus`), with what must come of them.
+//! Reviews that a real API server sent (recorded by `make corpus`), and the expected decisions.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::rig::{Outcome, ask};
+use super::endpoint::{Outcome, admit};
 
-/// File, decision, certificates afterwards, whether our patch changes anything.
+/// File, decision, number of certificates afterwards, whether there is a patch.
 const EXPECTED: [(&str, &str, usize, bool); 12] = [
     ("annotate", "unchanged", 2, false),
     ("annotate-remove", "unchanged", 2, false),
@@ -35,7 +35,7 @@ fn certificates(outcome: &Outcome) -> usize {
 #[tokio::test]
 async fn every_recorded_review_gets_its_decision() {
     for (name, decision, count, changes) in EXPECTED {
-        let outcome = ask(&recorded(name)).await;
+        let outcome = admit(&recorded(name)).await;
         assert_eq!(outcome.decision(), decision, "{name}");
         assert_eq!(certificates(&outcome), count, "{name}");
         assert_eq!(!outcome.operations.is_empty(), changes, "{name}: {:?}", outcome.operations);
@@ -46,16 +46,16 @@ async fn every_recorded_review_gets_its_decision() {
 async fn the_outcome_written_again_changes_nothing() {
     for (name, ..) in EXPECTED {
         let mut review = recorded(name);
-        let first = ask(&review).await;
+        let first = admit(&review).await;
         review["request"]["oldObject"] = first.stored.clone();
-        let second = ask(&review).await;
+        let second = admit(&review).await;
         assert_eq!(second.stored["data"], first.stored["data"], "{name}");
         assert_eq!(second.annotation("carried"), first.annotation("carried"), "{name}");
     }
 }
 
 #[test]
-fn no_recorded_review_is_forgotten() {
+fn every_recorded_review_is_expected() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/reviews");
     let mut files: Vec<_> = std::fs::read_dir(directory)
         .unwrap()

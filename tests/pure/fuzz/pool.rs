@@ -124,7 +124,7 @@ fn text(made: &[Made]) -> String {
 
 /// With `CA_OVERLAP_RECORD` the files are written, else compared.
 #[test]
-fn the_pool_is_what_its_recipe_makes() {
+fn the_committed_pool_equals_the_generated_one() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/pool");
     let (authorities, leafs) = make();
     for (file, made) in [("authorities.pem", authorities), ("leafs.pem", leafs)] {

@@ -57,7 +57,7 @@ pub enum Fault {
     LeavesAsks,
 }
 
-pub struct World {
+pub struct System {
     pub stored: Value,
     pub now: Timestamp,
     pub is_webhook_up: bool,
@@ -97,12 +97,12 @@ pub fn fresh(leaf: usize) -> Value {
     object
 }
 
-impl World {
+impl System {
     /// Leaf 0, mode `staged`, both programs at work.
     pub fn new(fault: Fault) -> Self {
         let mut installation = Installation::new(Defaults::default(), "ca-overlap");
         installation.settle = SETTLE;
-        let mut world = Self {
+        let mut system = Self {
             stored: Value::Null,
             now: certs::now(),
             is_webhook_up: true,
@@ -115,9 +115,9 @@ impl World {
         };
         let mut first = fresh(0);
         first["metadata"]["labels"] = json!({names::MODE: "staged"});
-        world.create(first);
-        world.keep();
-        world
+        system.create(first);
+        system.keep();
+        system
     }
 
     /// A new object under the name; nobody reviews a CREATE.

@@ -1,5 +1,4 @@
-//! A small language for the rows of the design's table: `"CA2 CA1*"` is a bundle in which CA1 is
-//! carried.
+//! A Secret in the notation of the design's table: `"CA2 CA1*"` is a bundle that carries CA1.
 
 use devtools::certs::{self, CA, Identity, Spec};
 use std::collections::BTreeMap;
@@ -12,9 +11,9 @@ use ca_overlap::overlap::{Contents, Decision, RecordAfter, Write, decide};
 use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 
-/// Certificates by name, and one Secret that is written to.
-pub struct Scene {
-    people: BTreeMap<&'static str, Arc<Identity>>,
+/// One Secret and the certificates, by name, that are written to it.
+pub struct TestSecret {
+    identities: BTreeMap<&'static str, Arc<Identity>>,
     pub now: Timestamp,
     pub ca_crt: Option<Vec<u8>>,
     pub tls_crt: Option<Vec<u8>>,
@@ -27,29 +26,35 @@ pub struct Scene {
     pub repair: Vec<Repaired>,
 }
 
-impl Scene {
-    /// CA1 to CA4 share subject and algorithm, as legacy generators make them.
+/// A Secret that stores this bundle.
+pub fn secret(bundle: &str) -> TestSecret {
+    TestSecret::new().stored(bundle)
+}
+
+impl TestSecret {
+    /// CA1 to CA4 and X have the same subject and algorithm, as legacy generators make them.
     pub fn new() -> Self {
-        let mut people = BTreeMap::new();
+        let mut identities = BTreeMap::new();
         for name in ["CA1", "CA2", "CA3", "CA4", "X"] {
-            people.insert(name, certs::ca());
+            identities.insert(name, certs::ca());
         }
         for (root, intermediate) in [("Root1", "Int1"), ("Root2", "Int2")] {
             let root_ca = Spec { subject: root, ..CA }.self_signed();
             let int = Spec { subject: intermediate, ..CA }.signed_by(&root_ca);
-            people.insert(root, root_ca);
-            people.insert(intermediate, int);
+            identities.insert(root, root_ca);
+            identities.insert(intermediate, int);
         }
-        people.insert("Expired", Spec { not_after: (2025, 1, 1), ..CA }.self_signed());
-        let renewed = Spec { not_after: (2091, 1, 1), ..CA }.self_signed_with(&people["CA1"].key);
-        people.insert("CA1renewed", renewed);
-        Self::with(people.into_iter().map(|(name, person)| (name, Arc::new(person))))
+        identities.insert("Expired", Spec { not_after: (2025, 1, 1), ..CA }.self_signed());
+        let renewed =
+            Spec { not_after: (2091, 1, 1), ..CA }.self_signed_with(&identities["CA1"].key);
+        identities.insert("CA1renewed", renewed);
+        Self::with(identities.into_iter().map(|(name, identity)| (name, Arc::new(identity))))
     }
 
-    /// With these certificates instead.
-    pub fn with(people: impl Iterator<Item = (&'static str, Arc<Identity>)>) -> Self {
+    /// An empty Secret with these certificates.
+    pub fn with(identities: impl Iterator<Item = (&'static str, Arc<Identity>)>) -> Self {
         Self {
-            people: people.collect(),
+            identities: identities.collect(),
             now: certs::now(),
             ca_crt: None,
             tls_crt: None,
@@ -64,21 +69,21 @@ impl Scene {
     }
 
     pub fn add(&mut self, name: &'static str, identity: Identity) {
-        self.people.insert(name, Arc::new(identity));
+        self.identities.insert(name, Arc::new(identity));
     }
 
     pub fn get(&self, name: &str) -> &Identity {
-        &self.people[name]
+        &self.identities[name]
     }
 
-    /// The keeper asks for certificates by names, in a write that leaves all as it is.
+    /// The keeper asks to repair these certificates, in a write that changes nothing else.
     pub fn repair(&mut self, names: &str) -> Decision {
         let repaired = |name| self.get(name).der.to_vec().into();
         let repair = names.split_whitespace().map(repaired).collect();
         self.ask(repair)
     }
 
-    /// The keeper asks for certificates, in a write that leaves all as it is.
+    /// The same with dates.
     pub fn ask(&mut self, repair: Vec<Repaired>) -> Decision {
         self.repair = repair;
         let (ca_crt, tls_crt) = (self.ca_crt.clone().unwrap_or_default(), self.tls_crt.clone());
@@ -87,7 +92,7 @@ impl Scene {
         decision
     }
 
-    /// What is stored, and since when its carried certificates are: a day.
+    /// Stores this bundle; its carried certificates are carried since a day ago.
     pub fn stored(mut self, bundle: &str) -> Self {
         self.ca_crt = Some(self.pem(bundle).into_bytes());
         if bundle.contains('*') {
@@ -96,7 +101,7 @@ impl Scene {
         self
     }
 
-    /// There is a record, though nothing may be carried.
+    /// Adds an empty record if there is none.
     pub fn recorded(mut self) -> Self {
         self.record.get_or_insert_default();
         self
@@ -143,7 +148,7 @@ impl Scene {
         Settings::read(raw, &Defaults::default())
     }
 
-    /// Decides about `incoming` bytes without storing anything.
+    /// Decides about a write without storing the result.
     pub fn decide(&self, incoming: Option<&[u8]>, leaf: Option<&[u8]>) -> Decision {
         let settings = self.settings();
         decide(&Write {
@@ -158,7 +163,7 @@ impl Scene {
         })
     }
 
-    /// Writes bytes and stores the outcome.
+    /// Writes bytes and stores the result.
     pub fn write_bytes(&mut self, incoming: &[u8], leaf: Option<&[u8]>) -> Decision {
         let decision = self.decide(Some(incoming), leaf);
         self.ca_crt = Some(decision.ca_crt.clone().unwrap_or_else(|| incoming.to_vec()));
@@ -173,23 +178,23 @@ impl Scene {
         decision
     }
 
-    /// Writes a bundle by names with the leaf that is stored, and stores the outcome.
+    /// Writes a bundle with the stored leaf, and stores the result.
     pub fn write(&mut self, bundle: &str) -> Decision {
         let leaf = self.tls_crt.clone();
         self.write_bytes(self.pem(bundle).as_bytes(), leaf.as_deref())
     }
 
-    /// The stored bundle by names, `*` for what the record lists.
+    /// The stored bundle by names, with `*` for the certificates in the record.
     pub fn shows(&self) -> String {
         let text = String::from_utf8(self.ca_crt.clone().unwrap_or_default()).unwrap();
         let mut shown = Vec::new();
         for block in text.split_inclusive("-----END CERTIFICATE-----\n") {
-            let found = self.people.iter().find(|(_, person)| block.contains(&person.pem));
-            let Some((name, person)) = found else { continue };
+            let found = self.identities.iter().find(|(_, identity)| block.contains(&identity.pem));
+            let Some((name, identity)) = found else { continue };
             let carried = self
                 .record
                 .as_ref()
-                .is_some_and(|r| r.entry(Fingerprint::of(&person.der)).is_some());
+                .is_some_and(|r| r.entry(Fingerprint::of(&identity.der)).is_some());
             shown.push(format!("{name}{}", if carried { "*" } else { "" }));
         }
         shown.join(" ")

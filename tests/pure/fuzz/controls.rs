@@ -56,7 +56,7 @@ fn now() -> Timestamp {
 
 /// The true answer, taken apart.
 fn answer(review: &Value) -> (Value, Vec<Value>) {
-    let bytes = review::ask(review.to_string().as_bytes(), now()).unwrap();
+    let bytes = review::admit(review.to_string().as_bytes(), now()).unwrap();
     let answer: Value = serde_json::from_slice(&bytes).unwrap();
     let patch = BASE64_STANDARD.decode(answer["response"]["patch"].as_str().unwrap()).unwrap();
     (answer, serde_json::from_slice(&patch).unwrap())
@@ -81,7 +81,7 @@ fn says(result: Result<(), String>, words: &str) {
 }
 
 #[test]
-fn the_true_answers_pass() {
+fn correct_answers_pass() {
     for review in [rotation(), distrust()] {
         let (answer, patch) = answer(&review);
         assert!(!patch.is_empty());
@@ -92,7 +92,7 @@ fn the_true_answers_pass() {
 }
 
 #[test]
-fn a_doctored_envelope_is_found() {
+fn a_doctored_envelope_is_detected() {
     let review = rotation();
     for (pointer, value, words) in [
         ("/apiVersion", json!("admission.k8s.io/v1beta1"), "version"),
@@ -121,7 +121,7 @@ fn a_doctored_envelope_is_found() {
 }
 
 #[test]
-fn operations_that_are_not_ours_are_found() {
+fn foreign_patch_operations_are_detected() {
     let review = rotation();
     for operation in [
         json!({"op": "add", "path": "/data/tls.key", "value": "QQ=="}),
@@ -147,7 +147,7 @@ fn operations_that_are_not_ours_are_found() {
 }
 
 #[test]
-fn a_doctored_bundle_is_found() {
+fn a_doctored_bundle_is_detected() {
     let review = rotation();
     let encode = |text: String| BASE64_STANDARD.encode(text);
     let (own, previous) = (x509::canonical(&AUTHORITIES[2]), x509::canonical(&AUTHORITIES[1]));
@@ -192,7 +192,7 @@ fn a_doctored_bundle_is_found() {
 }
 
 #[test]
-fn a_wrong_cut_is_found() {
+fn a_wrong_cut_is_detected() {
     let review = distrust();
     with_ca_crt(&review, &pem_of(&[1])).unwrap();
     says(with_ca_crt(&review, &pem_of(&[0])), "first certificate is cut");
@@ -210,7 +210,7 @@ fn a_wrong_cut_is_found() {
 }
 
 #[test]
-fn a_false_record_is_found() {
+fn a_false_record_is_detected() {
     let review = rotation();
     let path = |map: &str, key: &str| format!("/metadata/{map}/ca-overlap.dev~1{key}");
     let patch = |record: &str, phase: &str| {
@@ -239,7 +239,7 @@ fn a_false_record_is_found() {
 type Edit = fn(&mut certificate::Fields);
 
 #[test]
-fn other_fields_of_a_certificate_are_found() {
+fn wrong_certificate_fields_are_detected() {
     for der in AUTHORITIES.iter() {
         let (_, theirs) = X509Certificate::from_der(der).unwrap();
         let ours = || certificate::fields(&Certificate::from_der(der.clone()).unwrap());
@@ -261,7 +261,7 @@ fn other_fields_of_a_certificate_are_found() {
 }
 
 #[test]
-fn well_formed_text_is_told_from_other_text() {
+fn well_formed_pem_is_told_from_other_text() {
     let one = x509::canonical(&AUTHORITIES[0]);
     assert_eq!(pem::well_formed(format!("note\r\n{one}\n{one}").as_bytes()).unwrap().len(), 2);
     for text in [

@@ -1,4 +1,4 @@
-//! Builds reviews, asks the router, applies the patch.
+//! Builds reviews, posts them to the router, and applies the patch.
 
 use devtools::reviews;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub async fn send(request: Request<Body>) -> (StatusCode, Vec<u8>) {
     (status, response.into_body().collect().await.unwrap().to_bytes().to_vec())
 }
 
-/// An update of a Secret, as a PUT of a program unless said otherwise.
+/// An update of a Secret by a program's PUT.
 pub fn review(old: &Value, new: &Value) -> Value {
     reviews::update(old, new, "system:serviceaccount:gateway:certgen")
 }
@@ -76,14 +76,14 @@ pub fn label(mut secret: Value, key: &str, value: &str) -> Value {
     secret
 }
 
-/// The answer to a review, and the object as the API server would store it.
+/// The response to a review, the object as the API server would store it, and the patch.
 pub struct Outcome {
     pub response: Value,
     pub stored: Value,
     pub operations: Vec<Value>,
 }
 
-pub async fn ask(review: &Value) -> Outcome {
+pub async fn admit(review: &Value) -> Outcome {
     let (status, body) = post(serde_json::to_vec(review).unwrap()).await;
     assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
     let answer: Value = serde_json::from_slice(&body).unwrap();
@@ -109,7 +109,7 @@ pub async fn ask(review: &Value) -> Outcome {
     Outcome { response, stored, operations }
 }
 
-/// The only paths that a patch may have; those of the pairs in staged mode alone.
+/// Fails if a patch touches a path that is not ours. The pairs are ours in staged mode only.
 pub fn only_our_paths(operations: &[Value], is_staged: bool) {
     for operation in operations {
         let (op, path) = (operation["op"].as_str().unwrap(), operation["path"].as_str().unwrap());

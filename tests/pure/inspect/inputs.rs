@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use base64::prelude::*;
 use serde_json::{Value, json};
 
-use super::made::{LEAF, ca, carrying, secret, tls};
+use super::secrets::{LEAF, ca, carrying, secret, tls};
 use super::{CANARY, NOW, inspect};
 use crate::support;
 use devtools::certs::Spec;
@@ -118,7 +118,7 @@ fn standard_input_is_read() {
 }
 
 #[test]
-fn what_the_webhook_leaves_alone_is_said() {
+fn a_secret_that_the_webhook_leaves_alone_is_reported() {
     let root = ca("Root");
     let object = |change: &dyn Fn(&mut Value)| {
         let mut secret = tls(&[&root], &[&LEAF.signed_by(&root)]);
@@ -157,9 +157,9 @@ fn a_secret_without_ca_crt_is_explained_too() {
 }
 
 #[test]
-fn names_that_would_steer_a_terminal_or_fill_it_are_tamed() {
+fn control_characters_and_long_names_do_not_reach_the_terminal() {
     let subject = format!("a\u{1b}[2J{}", "x".repeat(250));
-    let root = Spec { subject: &subject, ..super::made::CA }.self_signed();
+    let root = Spec { subject: &subject, ..super::secrets::CA }.self_signed();
     let mut secret = tls(&[&root], &[&LEAF.signed_by(&root)]);
     secret["metadata"]["name"] = json!(format!("{}\u{1b}[31m", "n".repeat(250)));
     let dir = tempfile::tempdir().unwrap();
@@ -169,7 +169,7 @@ fn names_that_would_steer_a_terminal_or_fill_it_are_tamed() {
 }
 
 #[test]
-fn mistakes_are_one_line_that_names_what_is_wrong() {
+fn errors_are_one_line_that_names_the_cause() {
     let root = ca("Root");
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, content: &str| fs::write(dir.path().join(name), content).unwrap();
@@ -210,8 +210,8 @@ fn mistakes_are_one_line_that_names_what_is_wrong() {
 }
 
 #[test]
-fn colour_is_for_terminals_and_for_who_wants_it() {
-    let test = "colour_is_for_terminals_and_for_who_wants_it";
+fn colour_is_only_for_terminals_and_obeys_no_color() {
+    let test = "colour_is_only_for_terminals_and_obeys_no_color";
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("ca.pem"), ca("Root").pem).unwrap();
     let shown = |variable: &str| {
