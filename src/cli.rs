@@ -1,8 +1,8 @@
-//! The command line: flags, their environment variables, and what they must not say.
+//! The command line: flags, their environment variables, and their validation.
 
 mod completions;
+mod defaults;
 mod keeper;
-mod policy;
 mod webhook;
 
 use std::ffi::{OsStr, OsString};
@@ -26,13 +26,13 @@ use crate::tools::review::ReviewArgs;
 use crate::tools::simulate::SimulateArgs;
 use crate::tools::status::StatusArgs;
 
-/// Parses, runs, and turns what comes of it into an exit code: 0 fine, 1 found something or
-/// failed, 64 usage (`EX_USAGE` of sysexits.h).
+/// Parses the command line and runs the command. Returns its exit code: 0 if all is well, 1 if
+/// something was found or failed, 64 for a wrong command line (`EX_USAGE` of sysexits.h).
 pub fn main() -> ExitCode {
     let Cli { log: LogArgs { log_level, log_format }, command } = match parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version come this way, too; where they cannot be printed, nothing can.
+            // Help and version are errors to clap, too. If printing fails, nothing else can help.
             drop(error.print());
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
@@ -48,11 +48,11 @@ const USAGE: u8 = 64;
 
 /// The name under which kubectl finds its plugin `ca-overlap`, without an extension.
 const PLUGIN: &str = "kubectl-ca_overlap";
-/// What a user of the plugin types.
+/// The command that a user of the plugin types.
 const PLUGIN_COMMAND: &str = "kubectl ca-overlap";
 
-/// Reads the command line. Help and errors say the command as it was typed: kubectl starts its
-/// plugins under another name.
+/// Parses the command line. kubectl starts its plugins under another name, so help and errors show
+/// the command as the user typed it.
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let arguments: Vec<OsString> = arguments.collect();
     let program = arguments.first().map(Path::new).and_then(Path::file_stem);
@@ -88,13 +88,13 @@ const EXAMPLES: &str = "Examples:
   ca-overlap inspect gateway/envoy
   ca-overlap review --old old.yaml --new new.yaml
 
-Each command has a --help with more. Exit code: 0 if all is well; 1 if something was found, or
-failed; 64 if the command line is wrong.";
+Each command has its own --help. Exit code: 0 if all is well; 1 if something was found or failed;
+64 if the command line is wrong.";
 
 /// How to log.
 #[derive(Clone, Copy, Debug, Args)]
 struct LogArgs {
-    /// How much to log, on standard error: error, warn, info, debug or trace
+    /// What to log to standard error: error, warn, info, debug or trace
     #[arg(
         long,
         global = true,
@@ -104,7 +104,7 @@ struct LogArgs {
     )]
     log_level: Level,
 
-    /// How a log line looks: text or json
+    /// The format of log lines: text or json
     #[arg(
         long,
         global = true,
@@ -115,7 +115,7 @@ struct LogArgs {
     log_format: Format,
 }
 
-/// What to do. Each is described where its flags are: a text here would hide that one.
+/// The commands. Each is described at its flags, because a doc comment here would replace that text.
 #[derive(Debug, Subcommand)]
 enum Command {
     Distrust(Box<DistrustArgs>),
@@ -131,40 +131,42 @@ enum Command {
 }
 
 impl Command {
-    /// Runs it to its end.
-    fn run(self) -> Result<ExitCode, Failure> {
+    /// Runs the command.
+    fn run(self) -> Result<ExitCode, CommandError> {
         match self {
-            Self::Review(args) => args.run().map(|()| ExitCode::SUCCESS).map_err(Failure::from),
-            Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
-            Self::Simulate(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
-            Self::Probe(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
-            Self::Inspect(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
+            Self::Review(args) => {
+                args.run().map(|()| ExitCode::SUCCESS).map_err(CommandError::from)
+            }
+            Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
+            Self::Simulate(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
+            Self::Probe(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
+            Self::Inspect(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
             Self::Completions(args) => {
                 Ok(args.run(Cli::command()).context("cannot write the completions")?)
             }
-            Self::Status(args) => runtime()?.block_on(args.run()).map_err(Failure::from),
+            Self::Status(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
             Self::Keeper(args) => args.run(),
             Self::Webhook(args) => args.run(),
         }
     }
 }
 
-/// For commands that make some calls and end: one thread is enough.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+/// The runtime of commands that make some calls and end: one thread is enough.
+fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.context("cannot start the runtime")?)
 }
 
-/// Why a command could not do its work.
+/// Why a command failed.
 #[derive(Debug)]
-enum Failure {
-    /// It was tried.
+enum CommandError {
+    /// The command was started and failed.
     Failed(anyhow::Error),
-    /// The flags do not go together: nothing was tried.
+    /// The flags cannot be combined, so the command was not started.
     Usage(UsageError),
 }
 
-impl From<tools::error::Error> for Failure {
+impl From<tools::error::Error> for CommandError {
     fn from(error: tools::error::Error) -> Self {
         match error {
             tools::error::Error::Usage { flag, problem } => {
@@ -175,7 +177,7 @@ impl From<tools::error::Error> for Failure {
     }
 }
 
-impl Failure {
+impl CommandError {
     fn code(&self) -> ExitCode {
         match self {
             Self::Failed(_) => ExitCode::FAILURE,
@@ -184,35 +186,35 @@ impl Failure {
     }
 }
 
-impl Display for Failure {
+impl Display for CommandError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            // With its causes, in one line.
+            // The alternate form prints all causes in one line.
             Self::Failed(error) => write!(f, "{error:#}"),
             Self::Usage(error) => write!(f, "{error}"),
         }
     }
 }
 
-impl From<run::Error> for Failure {
-    fn from(error: run::Error) -> Self {
+impl From<run::RunError> for CommandError {
+    fn from(error: run::RunError) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl From<anyhow::Error> for Failure {
+impl From<anyhow::Error> for CommandError {
     fn from(error: anyhow::Error) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<UsageError> for Failure {
+impl From<UsageError> for CommandError {
     fn from(error: UsageError) -> Self {
         Self::Usage(error)
     }
 }
 
-/// Flags that do not go together.
+/// A flag that is wrong, or cannot be combined with others.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{flag}: {problem} (see --help)")]
 struct UsageError {
@@ -221,7 +223,7 @@ struct UsageError {
 }
 
 impl UsageError {
-    /// `flag` as the user writes it, and what is wrong with it.
+    /// Takes `flag` as the user types it, and what is wrong with it.
     fn new(flag: &'static str, problem: impl Into<String>) -> Self {
         Self { flag, problem: problem.into() }
     }

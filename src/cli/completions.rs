@@ -1,4 +1,4 @@
-//! `ca-overlap completions`: what a shell needs to complete the command line.
+//! `ca-overlap completions`: prints a completion script for a shell.
 
 use std::io;
 use std::process::ExitCode;
@@ -16,27 +16,27 @@ Examples:
   ca-overlap completions powershell | Out-String | Invoke-Expression
   ca-overlap completions elvish >~/.config/elvish/lib/ca-overlap.elv
 
-Exit code: 0 if they were printed; 1 if that failed; 64 if there is no such shell.";
+Exit code: 0 if the script was printed; 1 if printing failed; 64 if the shell is unknown.";
 
-/// Print the completions for a shell
+/// Print a completion script for a shell
 ///
-/// They complete commands, flags and the values that are known. Where the files go is up to the shell;
-/// the examples are where they usually are.
+/// The script completes commands, flags and known values. The examples write it to the usual place
+/// of each shell.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct CompletionsArgs {
-    /// For which shell
+    /// The shell
     #[arg(value_name = "SHELL", value_enum)]
     pub(super) shell: Shell,
 }
 
 impl CompletionsArgs {
-    /// Prints those of `command`.
+    /// Prints the script for `command`.
     pub(super) fn run(self, mut command: Command) -> io::Result<ExitCode> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, "ca-overlap", &mut script);
-        // For a program with a hyphen, clap_complete 4.6 goes by two names in its script for bash, so
-        // that no flag of a command is completed (clap#6421).
+        // For a program with a hyphen, the bash script of clap_complete 4.6 uses two names, so that
+        // it completes no flag of a subcommand (clap#6421).
         let script = String::from_utf8_lossy(&script).replace("ca__subcmd__overlap", "ca__overlap");
         output::write(&script).map(|_| ExitCode::SUCCESS)
     }

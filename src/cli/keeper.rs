@@ -1,4 +1,4 @@
-//! `ca-overlap keeper`: its flags, and the configuration that they make.
+//! `ca-overlap keeper`: its flags and their validation.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -7,16 +7,16 @@ use std::time::Duration;
 use clap::Args;
 use humantime::parse_duration;
 
-use super::policy::PolicyArgs;
+use super::defaults::DefaultsArgs;
 use super::webhook::{label, positive, subdomain};
-use super::{Failure, UsageError};
-use crate::keeper::lease;
+use super::{CommandError, UsageError};
+use crate::keeper::election::ElectionConfig;
 use crate::names;
 use crate::overlap::outlook::Rules;
-use crate::run::keeper::{self as run, Config};
+use crate::run::keeper::{self as run, KeeperConfig};
 use crate::run::own_namespace;
 
-/// Examples, and what signals do, for `--help`.
+/// The examples and signals in `--help`.
 const MORE: &str = "\
 Examples:
   ca-overlap keeper
@@ -24,17 +24,22 @@ Examples:
   ca-overlap keeper --namespace trust --identity keeper-0 --log-format json
 
 Signals:
-  SIGTERM  Give the Lease back, then end; a second one ends at once.";
+  SIGTERM  Release the Lease, then exit; a second SIGTERM exits at once.";
 
-/// Run the keeper: retire what is over, promote what has settled, repair what was missed
+/// Run the keeper, which retires, promotes and repairs when no writer touches a Secret
 ///
-/// Watches the Secrets in an overlap, and asks the webhook by an annotation to act; it never writes
-/// data itself. Several replicas elect one that acts, by a Lease. Needs the webhook.
+/// Watches the Secrets that ca-overlap has labelled. When a previous CA is to be retired, a new leaf
+/// promoted, or a write repaired that the webhook missed, it asks the webhook by an annotation. It
+/// also restarts workloads that a Secret names. It never writes data. Several replicas elect a
+/// leader by a Lease. Needs the webhook.
+///
+/// Times are a number and a unit, such as 500ms, 30s, 5m, 24h or 7d.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = MORE)]
 pub(super) struct KeeperArgs {
-    /// How long files take to reach every reader of a Secret: a staged leaf waits for that long
-    /// after the last Secret of its group was written
+    /// How long a new CA takes to reach every reader of a Secret
+    ///
+    /// A staged leaf waits this long after the last write to a Secret of its group.
     #[arg(
         long,
         value_name = "TIME",
@@ -44,7 +49,7 @@ pub(super) struct KeeperArgs {
     )]
     settle: Duration,
 
-    /// Where /livez, /readyz and /metrics are, by plain HTTP
+    /// The address of /livez, /readyz and /metrics (plain HTTP)
     #[arg(
         long,
         value_name = "ADDR",
@@ -57,19 +62,19 @@ pub(super) struct KeeperArgs {
     election: ElectionArgs,
     #[command(
         flatten,
-        next_help_heading = "For Secrets that do not say it themselves (as the webhook has them)"
+        next_help_heading = "Defaults for Secrets without a setting (set as for the webhook)"
     )]
-    policy: PolicyArgs,
+    defaults: DefaultsArgs,
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Which replica acts")]
+#[command(next_help_heading = "Leader election")]
 struct ElectionArgs {
-    /// The namespace of the Lease [default: the pod's own, else the kubeconfig's, else ca-overlap]
+    /// The namespace of the Lease [default: the pod's, else the kubeconfig's, else ca-overlap]
     #[arg(long, value_name = "NAME", value_parser = label, env = "CA_OVERLAP_NAMESPACE")]
     namespace: Option<String>,
 
-    /// The Lease
+    /// The name of the Lease
     #[arg(
         long,
         value_name = "NAME",
@@ -79,7 +84,9 @@ struct ElectionArgs {
     )]
     lease: String,
 
-    /// How long the Lease holds without a renewal: how long nobody acts after a crash
+    /// How long the Lease is valid without a renewal, in whole seconds from 3s to 1h
+    ///
+    /// After a crash of the leader, no replica acts for this long.
     #[arg(
         long,
         value_name = "TIME",
@@ -89,53 +96,54 @@ struct ElectionArgs {
     )]
     lease_duration: Duration,
 
-    /// Who we are, unlike any other replica [default: the host's name, which is the pod's]
+    /// The name of this replica, unique among the replicas [default: the host name]
     #[arg(long, value_name = "NAME", value_parser = subdomain, env = "CA_OVERLAP_IDENTITY")]
     identity: Option<String>,
 }
 
 impl KeeperArgs {
-    /// Runs the keeper until it is told to end.
-    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+    /// Runs the keeper until a signal ends it.
+    pub(super) fn run(self) -> Result<ExitCode, CommandError> {
         run::run(self.validate()?)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Checks what clap cannot.
-    pub(super) fn validate(self) -> Result<Config, UsageError> {
-        let Self { settle, admin_listen, election, policy } = self;
+    /// Checks what clap cannot check.
+    pub(super) fn validate(self) -> Result<KeeperConfig, UsageError> {
+        let Self { settle, admin_listen, election, defaults } = self;
         let ElectionArgs { namespace, lease, lease_duration, identity } = election;
         positive("--settle", settle)?;
         let is_whole = lease_duration.subsec_nanos() == 0;
         if !is_whole || !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease_duration) {
-            let problem = "must be whole seconds, from 3s to 1h";
+            let problem = "must be whole seconds from 3s to 1h";
             return Err(UsageError::new("--lease-duration", problem));
         }
-        let election = lease::Settings {
+        let election = ElectionConfig {
             namespace: namespace.unwrap_or_else(own_namespace),
             lease,
             identity: identity.map_or_else(|| own_name(host_name().as_deref()), Ok)?,
             duration: lease_duration,
         };
-        let rules = Rules { defaults: policy.defaults(), settle };
-        Ok(Config { admin_listen, election, rules })
+        let rules = Rules { defaults: defaults.defaults(), settle };
+        Ok(KeeperConfig { admin_listen, election, rules })
     }
 }
 
 const SHORTEST_LEASE: Duration = Duration::from_secs(3);
 const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 
-/// The host's name: in a pod, that of the pod.
+/// The host name; in a pod it is the name of the pod.
 fn host_name() -> Option<String> {
     let of_file = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     std::env::var("HOSTNAME").ok().or_else(of_file)
 }
 
-/// Never a fixed name: two replicas that both believe to be the holder would both act.
+/// The identity that the host name gives. There is no fixed fallback: two replicas of one name would
+/// both take themselves for the holder, and both act.
 fn own_name(host: Option<&str>) -> Result<String, UsageError> {
     let name = host.unwrap_or_default().trim().to_lowercase();
     subdomain(&name).map_err(|_| {
-        let problem = "is needed, because the host's name cannot tell the replicas apart";
+        let problem = "is required, because the host name is missing or not a valid name";
         UsageError::new("--identity", problem)
     })
 }
@@ -148,7 +156,7 @@ mod tests {
     use super::*;
     use crate::overlap::settings::Defaults;
 
-    fn config(flags: &[&str]) -> Result<Config, String> {
+    fn config(flags: &[&str]) -> Result<KeeperConfig, String> {
         let line = [&["ca-overlap", "keeper"], flags].concat();
         let cli = Cli::try_parse_from(line).map_err(|error| error.to_string())?;
         let Command::Keeper(args) = cli.command else { unreachable!() };
@@ -156,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_those_of_the_contract() {
+    fn the_defaults_are_those_of_the_documentation() {
         let config = config(&["--namespace", "n", "--identity", "keeper-0"]).unwrap();
         assert_eq!(config.admin_listen.to_string(), "0.0.0.0:8082");
         assert_eq!(config.rules.settle, Duration::from_secs(120));
@@ -167,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_named() {
+    fn an_error_names_its_flag() {
         for (flags, flag) in [
             (["--lease-duration", "2s"], "--lease-duration"),
             (["--lease-duration", "3500ms"], "--lease-duration"),
@@ -181,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_without_a_usable_name_is_no_identity() {
+    fn a_host_name_that_is_not_a_valid_name_is_not_used_as_identity() {
         assert_eq!(own_name(Some("Keeper-0\n")).unwrap(), "keeper-0");
         for host in [None, Some(""), Some("a_b"), Some("-")] {
             let error = own_name(host).unwrap_err().to_string();

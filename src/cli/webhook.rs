@@ -1,6 +1,6 @@
 //! `ca-overlap webhook`: its flags, and the configuration that they make.
 
-mod keeper;
+mod keeper_args;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use std::time::Duration;
 use clap::Args;
 use humantime::parse_duration;
 
-use self::keeper::KeeperArgs;
-use super::policy::PolicyArgs;
-use super::{Failure, UsageError};
+use self::keeper_args::WebhookKeeperArgs;
+use super::defaults::DefaultsArgs;
+use super::{CommandError, UsageError};
 use crate::admission::respond::Installation;
 use crate::names;
 use crate::run::own_namespace;
-use crate::run::webhook::{self, Config, Source};
+use crate::run::webhook::{self, CertificateSource, WebhookConfig};
 use crate::server::accept::Limits;
 use crate::serving_cert::api::Objects;
 use crate::serving_cert::files::Files;
@@ -49,13 +49,13 @@ pub(super) struct WebhookArgs {
     #[command(flatten)]
     certificate: CertificateArgs,
     #[command(flatten)]
-    cluster: ClusterArgs,
+    cluster: ObjectNameArgs,
     #[command(flatten)]
     authority: AuthorityArgs,
     #[command(flatten, next_help_heading = "For Secrets that do not say it themselves")]
-    policy: PolicyArgs,
+    defaults: DefaultsArgs,
     #[command(flatten)]
-    keeper: KeeperArgs,
+    keeper: WebhookKeeperArgs,
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
@@ -112,7 +112,7 @@ struct CertificateArgs {
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Names in the cluster")]
-struct ClusterArgs {
+struct ObjectNameArgs {
     /// Our own namespace, whose Secrets are left alone [default: the pod's own, else the
     /// kubeconfig's, else ca-overlap]
     #[arg(long, value_name = "NAME", value_parser = label, env = "CA_OVERLAP_NAMESPACE")]
@@ -268,14 +268,15 @@ struct DrainArgs {
 
 impl WebhookArgs {
     /// Runs the webhook until it is told to end.
-    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+    pub(super) fn run(self) -> Result<ExitCode, CommandError> {
         webhook::run(self.validate()?)?;
         Ok(ExitCode::SUCCESS)
     }
 
     /// Checks what clap cannot.
-    pub(super) fn validate(self) -> Result<Config, UsageError> {
-        let Self { listen, certificate, cluster, authority, policy, keeper, limits, drain } = self;
+    pub(super) fn validate(self) -> Result<WebhookConfig, UsageError> {
+        let Self { listen, certificate, cluster, authority, defaults, keeper, limits, drain } =
+            self;
         let ListenArgs { listen, admin_listen } = listen;
         if listen == admin_listen && listen.port() != 0 {
             return Err(UsageError::new("--admin-listen", "must differ from --listen"));
@@ -284,7 +285,7 @@ impl WebhookArgs {
         if drain_timeout < drain_delay {
             return Err(UsageError::new("--drain-timeout", "must not be below --drain-delay"));
         }
-        let ClusterArgs { namespace, service, ca_secret, webhook_config } = cluster;
+        let ObjectNameArgs { namespace, service, ca_secret, webhook_config } = cluster;
         let namespace = namespace.unwrap_or_else(own_namespace);
         let CertificateArgs { self_managed, tls_cert, tls_key, client_ca, tls_reload_interval } =
             certificate;
@@ -306,10 +307,10 @@ impl WebhookArgs {
                     client_ca,
                     reload_interval: interval,
                 };
-                Source::SelfManaged(objects, settings)
+                CertificateSource::SelfManaged(objects, settings)
             }
             (false, Some(cert), Some(key)) => {
-                Source::Files(Files { cert, key, client_ca, interval })
+                CertificateSource::Files(Files { cert, key, client_ca, interval })
             }
             (true, ..) => {
                 let problem = "cannot be combined with --tls-cert and --tls-key";
@@ -322,12 +323,12 @@ impl WebhookArgs {
                 return refuse("--self-managed", problem);
             }
         };
-        let KeeperArgs { keeper_user, staged, keeper_lease, settle } = keeper;
-        let usual = Installation::new(policy.defaults(), namespace);
+        let WebhookKeeperArgs { keeper_user, staged, keeper_lease, settle } = keeper;
+        let usual = Installation::new(defaults.defaults(), namespace);
         let keeper_user = keeper_user.filter(|user| !user.is_empty());
         let keeper_user = keeper_user.unwrap_or_else(|| usual.keeper_user.clone());
         let (limits, body_timeout, max_body) = limits.validate()?;
-        Ok(Config {
+        Ok(WebhookConfig {
             listen,
             admin_listen,
             source,

@@ -1,49 +1,49 @@
-//! What did not work out, and when it is tried again.
+//! Backoff: when a failed reconcile is tried again, and whether to report it.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::kubernetes::key::Key;
 
-/// What went wrong.
+/// Why a reconcile has to be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// Another writer has just been there.
+pub(super) enum RetryCause {
+    /// Another writer changed the object in between.
     Conflict,
     /// A call failed.
     Failed,
     /// The webhook did not see an ask.
     NotSeen,
-    /// The webhook changed nothing.
+    /// The webhook saw an ask and changed nothing.
     Refused {
-        /// It was due by the clock alone: the webhook's may be slow.
+        /// It had just become due by the keeper's clock; the webhook's clock may be slow.
         is_by_clock: bool,
     },
 }
 
-/// What follows from trouble.
+/// When and how to try again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Turn {
-    /// When to try again.
+pub(super) struct Retry {
+    /// How long to wait.
     pub(super) pause: Duration,
-    /// Whether to say so: once.
+    /// Whether to report the failure; it is reported once.
     pub(super) is_news: bool,
-    /// How often it has gone wrong before.
+    /// How many tries failed before this one.
     pub(super) before: u32,
 }
 
-/// Who waits for another try.
+/// The keys that are in backoff.
 #[derive(Debug, Default)]
 pub(super) struct Retries {
-    waiting: HashMap<Key, Trial>,
+    waiting: HashMap<Key, RetryState>,
 }
 
 #[derive(Debug)]
-struct Trial {
-    trouble: Trouble,
+struct RetryState {
+    cause: RetryCause,
     count: u32,
-    is_told: bool,
-    /// It tells soon when the webhook is back.
+    is_reported: bool,
+    /// It is tried often, to notice soon that the webhook is back.
     is_probe: bool,
     /// The version that was refused.
     version: String,
@@ -51,105 +51,106 @@ struct Trial {
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The longest pause after a call that failed.
-const LONGEST: Duration = Duration::from_secs(15);
-/// After as many failures in a row, some ten minutes,
-const PATIENT: u32 = 40;
-/// it is tried only so often.
-const RARELY: Duration = Duration::from_secs(300);
-/// The longest pause of those whose asks are not seen.
+const MAX_PAUSE: Duration = Duration::from_secs(15);
+/// After this many failures in a row, about ten minutes, the pause becomes [`LONG_PAUSE`].
+const MANY_FAILURES: u32 = 40;
+/// The pause after [`MANY_FAILURES`].
+const LONG_PAUSE: Duration = Duration::from_secs(300);
+/// The longest pause after an ask that the webhook did not see.
 const UNSEEN: Duration = Duration::from_secs(600);
-/// So many of them try soon, and the others wait for these.
+/// How many unseen asks are repeated often, as probes; the others wait for them.
 const PROBES: usize = 4;
-/// A probe that was not seen so often is no good sign for the others: it waits longest already.
+/// After this many tries a probe waits [`UNSEEN`] itself, and another ask may become a probe.
 const STALE_PROBE: u32 = 10;
-/// The clocks of two machines differ by a little: so many refusals are not worth a word.
+/// How many refusals by clock are not reported, because two clocks always differ a little.
 const BY_CLOCK: u32 = 3;
-/// What was refused is likely to be refused again.
+/// The first pause after a refusal.
 const REFUSED: Duration = Duration::from_secs(60);
-/// Refused as often in a row it is a problem, and left at that until the Secret has changed;
-const STUBBORN: u32 = 5;
-/// save that the webhook's flags may have, of which nobody tells.
-const REFUSED_FOR_GOOD: Duration = Duration::from_secs(86_400);
+/// After this many refusals in a row the Secret has a problem, and waits until it changes.
+const MAX_REFUSALS: u32 = 5;
+/// The pause after [`MAX_REFUSALS`]. The flags of the webhook may change, and no watch shows that.
+const REFUSED_FOR_LONG: Duration = Duration::from_secs(86_400);
 
 impl Retries {
-    /// Whether it waits for its turn.
+    /// Whether `key` is in backoff.
     pub(super) fn is_waiting(&self, key: &Key) -> bool {
         self.waiting.contains_key(key)
     }
 
-    /// Whether the webhook and the keeper disagree about it for good.
+    /// Whether the webhook has refused it so often that this is a problem.
     pub(super) fn is_refused(&self, key: &Key) -> bool {
-        let is_refused = |t: &Trial| matches!(t.trouble, Trouble::Refused { .. });
-        self.waiting.get(key).is_some_and(|trial| is_refused(trial) && trial.count >= STUBBORN)
+        let is_refused = |t: &RetryState| matches!(t.cause, RetryCause::Refused { .. });
+        self.waiting.get(key).is_some_and(|state| is_refused(state) && state.count >= MAX_REFUSALS)
     }
 
-    /// It worked, or is gone.
+    /// Ends the backoff: a try succeeded, or the Secret is gone.
     pub(super) fn forget(&mut self, key: &Key) {
         self.waiting.remove(key);
     }
 
-    /// It is another version than what was refused, or something else has become due.
+    /// Ends the backoff of a refused ask if the version is another one, or if `version` is `None`:
+    /// something else has become due.
     pub(super) fn changed(&mut self, key: &Key, version: Option<&str>) {
-        let is_over = |trial: &Trial| {
-            matches!(trial.trouble, Trouble::Refused { .. })
-                && version != Some(trial.version.as_str())
+        let is_over = |state: &RetryState| {
+            matches!(state.cause, RetryCause::Refused { .. })
+                && version != Some(state.version.as_str())
         };
         if self.waiting.get(key).is_some_and(is_over) {
             self.waiting.remove(key);
         }
     }
 
-    /// The webhook has seen an ask: whose asks it did not see, all try again. They keep their
-    /// counts: for some it may still not be registered.
-    pub(super) fn seen(&self) -> Vec<Key> {
-        let unseen = self.waiting.iter().filter(|(_, trial)| trial.trouble == Trouble::NotSeen);
+    /// The keys whose asks the webhook did not see. They keep their counts when they are repeated:
+    /// the webhook may still not be registered for some of them.
+    pub(super) fn not_seen(&self) -> Vec<Key> {
+        let unseen = self.waiting.iter().filter(|(_, state)| state.cause == RetryCause::NotSeen);
         unseen.map(|(key, _)| key.clone()).collect()
     }
 
-    /// It went wrong with this version of it.
-    pub(super) fn wrong(&mut self, key: &Key, trouble: Trouble, version: &str) -> Turn {
-        let is_probe = trouble == Trouble::NotSeen
-            && match self.waiting.get(key).filter(|trial| trial.trouble == trouble) {
-                Some(trial) => trial.is_probe,
+    /// Notes a failure with this version of the Secret.
+    pub(super) fn failed(&mut self, key: &Key, cause: RetryCause, version: &str) -> Retry {
+        let is_probe = cause == RetryCause::NotSeen
+            && match self.waiting.get(key).filter(|state| state.cause == cause) {
+                Some(state) => state.is_probe,
                 None => self.probes() < PROBES,
             };
-        let trial = self.waiting.entry(key.clone()).or_insert_with(|| Trial {
-            trouble,
+        let state = self.waiting.entry(key.clone()).or_insert_with(|| RetryState {
+            cause,
             count: 0,
-            is_told: false,
+            is_reported: false,
             is_probe,
             version: String::new(),
         });
-        let before = trial.count;
-        trial.trouble = trouble;
-        trial.is_probe = is_probe;
-        version.clone_into(&mut trial.version);
-        trial.count = before.saturating_add(1);
-        let is_by_clock = trouble == Trouble::Refused { is_by_clock: true };
-        let is_worth_a_word = !is_by_clock || before >= BY_CLOCK;
-        let is_news = is_worth_a_word && !trial.is_told;
-        trial.is_told |= is_worth_a_word;
-        Turn { pause: pause(trouble, is_probe, before), is_news, before }
+        let before = state.count;
+        state.cause = cause;
+        state.is_probe = is_probe;
+        version.clone_into(&mut state.version);
+        state.count = before.saturating_add(1);
+        let is_by_clock = cause == RetryCause::Refused { is_by_clock: true };
+        let is_failure = !is_by_clock || before >= BY_CLOCK;
+        let is_news = is_failure && !state.is_reported;
+        state.is_reported |= is_failure;
+        Retry { pause: pause(cause, is_probe, before), is_news, before }
     }
 
     fn probes(&self) -> usize {
-        let is_probe = |trial: &&Trial| trial.is_probe && trial.count < STALE_PROBE;
+        let is_probe = |state: &&RetryState| state.is_probe && state.count < STALE_PROBE;
         self.waiting.values().filter(is_probe).count()
     }
 }
 
-fn pause(trouble: Trouble, is_probe: bool, before: u32) -> Duration {
+fn pause(cause: RetryCause, is_probe: bool, before: u32) -> Duration {
     let doubled = |first: Duration, times: u32| first.saturating_mul(1 << times.min(10));
-    match trouble {
-        Trouble::Conflict => doubled(Duration::from_millis(50), before).min(LONGEST),
-        Trouble::Failed if before >= PATIENT => RARELY,
-        Trouble::Failed => doubled(SECOND, before).min(LONGEST),
-        Trouble::NotSeen if is_probe => doubled(SECOND, before).min(UNSEEN),
-        Trouble::NotSeen => UNSEEN,
-        Trouble::Refused { .. } if before + 1 >= STUBBORN => REFUSED_FOR_GOOD,
-        Trouble::Refused { is_by_clock: true } if before < BY_CLOCK => doubled(SECOND, before),
-        Trouble::Refused { is_by_clock: true } => doubled(REFUSED, before - BY_CLOCK),
-        Trouble::Refused { .. } => doubled(REFUSED, before),
+    match cause {
+        RetryCause::Conflict => doubled(Duration::from_millis(50), before).min(MAX_PAUSE),
+        RetryCause::Failed if before >= MANY_FAILURES => LONG_PAUSE,
+        RetryCause::Failed => doubled(SECOND, before).min(MAX_PAUSE),
+        RetryCause::NotSeen if is_probe => doubled(SECOND, before).min(UNSEEN),
+        RetryCause::NotSeen => UNSEEN,
+        RetryCause::Refused { .. } if before + 1 >= MAX_REFUSALS => REFUSED_FOR_LONG,
+        RetryCause::Refused { is_by_clock: true } if before < BY_CLOCK => doubled(SECOND, before),
+        RetryCause::Refused { is_by_clock: true } => doubled(REFUSED, before - BY_CLOCK),
+        RetryCause::Refused { .. } => doubled(REFUSED, before),
     }
 }
 
@@ -157,31 +158,31 @@ fn pause(trouble: Trouble, is_probe: bool, before: u32) -> Duration {
 mod tests {
     use super::*;
 
-    fn seconds(retries: &mut Retries, key: &Key, trouble: Trouble, times: usize) -> Vec<u64> {
-        (0..times).map(|_| retries.wrong(key, trouble, "7").pause.as_secs()).collect()
+    fn seconds(retries: &mut Retries, key: &Key, cause: RetryCause, times: usize) -> Vec<u64> {
+        (0..times).map(|_| retries.failed(key, cause, "7").pause.as_secs()).collect()
     }
 
     #[test]
-    fn where_the_webhook_is_not_called_the_pauses_grow_to_ten_minutes() {
+    fn pauses_grow_to_ten_minutes_while_the_webhook_is_not_called() {
         let mut retries = Retries::default();
         let key = Key::new("kube-system", "a");
-        let pauses = seconds(&mut retries, &key, Trouble::NotSeen, 12);
+        let pauses = seconds(&mut retries, &key, RetryCause::NotSeen, 12);
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600]);
     }
 
     #[test]
-    fn a_few_probe_for_all_and_all_go_on_when_one_was_seen() {
+    fn a_few_keys_probe_and_all_are_repeated_when_one_ask_is_seen() {
         let mut retries = Retries::default();
         let keys: Vec<Key> = (0..10).map(|n| Key::new("n", n.to_string())).collect();
         let first: Vec<u64> =
-            keys.iter().map(|k| seconds(&mut retries, k, Trouble::NotSeen, 1)[0]).collect();
+            keys.iter().map(|k| seconds(&mut retries, k, RetryCause::NotSeen, 1)[0]).collect();
         assert_eq!(first, [1, 1, 1, 1, 600, 600, 600, 600, 600, 600]);
-        // One that is never seen does not hold a place for ever.
-        seconds(&mut retries, &keys[0], Trouble::NotSeen, 9);
+        // A probe that is never seen makes room for another one.
+        seconds(&mut retries, &keys[0], RetryCause::NotSeen, 9);
         let later = Key::new("n", "later");
-        assert_eq!(seconds(&mut retries, &later, Trouble::NotSeen, 1), [1]);
+        assert_eq!(seconds(&mut retries, &later, RetryCause::NotSeen, 1), [1]);
         retries.forget(&keys[1]);
-        let mut released = retries.seen();
+        let mut released = retries.not_seen();
         released.sort();
         let mut wanted: Vec<Key> = keys.iter().filter(|key| **key != keys[1]).cloned().collect();
         wanted.push(later);
@@ -189,33 +190,33 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_whose_clock_is_slow_is_asked_again_at_once_and_without_a_word() {
+    fn a_webhook_with_a_slow_clock_is_asked_again_soon_and_not_reported() {
         let mut retries = Retries::default();
         let key = Key::new("n", "a");
-        let trouble = Trouble::Refused { is_by_clock: true };
-        let turns: Vec<Turn> = (0..5).map(|_| retries.wrong(&key, trouble, "7")).collect();
-        let pauses: Vec<u64> = turns.iter().map(|turn| turn.pause.as_secs()).collect();
+        let cause = RetryCause::Refused { is_by_clock: true };
+        let retries_made: Vec<Retry> = (0..5).map(|_| retries.failed(&key, cause, "7")).collect();
+        let pauses: Vec<u64> = retries_made.iter().map(|retry| retry.pause.as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 60, 86_400]);
-        let news: Vec<bool> = turns.iter().map(|turn| turn.is_news).collect();
+        let news: Vec<bool> = retries_made.iter().map(|retry| retry.is_news).collect();
         assert_eq!(news, [false, false, false, true, false]);
     }
 
     #[test]
-    fn what_is_refused_for_good_is_a_problem_until_it_is_another_version() {
+    fn an_ask_that_is_always_refused_is_a_problem_until_the_version_changes() {
         let mut retries = Retries::default();
         let key = Key::new("n", "a");
-        let trouble = Trouble::Refused { is_by_clock: false };
-        assert_eq!(seconds(&mut retries, &key, trouble, 4), [60, 120, 240, 480]);
+        let cause = RetryCause::Refused { is_by_clock: false };
+        assert_eq!(seconds(&mut retries, &key, cause, 4), [60, 120, 240, 480]);
         assert!(!retries.is_refused(&key));
-        assert_eq!(seconds(&mut retries, &key, trouble, 3), [86_400; 3], "it stops");
+        assert_eq!(seconds(&mut retries, &key, cause, 3), [86_400; 3], "it stops");
         assert!(retries.is_refused(&key));
         retries.changed(&key, Some("7"));
         assert!(retries.is_refused(&key) && retries.is_waiting(&key));
         retries.changed(&key, Some("8"));
         assert!(!retries.is_refused(&key) && !retries.is_waiting(&key));
-        assert!(retries.wrong(&key, trouble, "8").is_news);
-        // Others wait whatever the version is.
-        retries.wrong(&key, Trouble::NotSeen, "8");
+        assert!(retries.failed(&key, cause, "8").is_news);
+        // A new version ends the backoff of refused asks only.
+        retries.failed(&key, RetryCause::NotSeen, "8");
         retries.changed(&key, Some("9"));
         assert!(retries.is_waiting(&key));
     }

@@ -1,7 +1,7 @@
-//! The loop: watches in, looks out.
+//! The control loop: receives watch events and reconciles Secrets.
 //!
-//! Nothing is remembered that matters: whatever is due is found again in the Secrets themselves by
-//! whoever leads next. Each Secret is looked at by at most one task, and few are at a time.
+//! A new leader finds what is due in the Secrets themselves, so no state has to be handed over.
+//! At most one task reconciles a given Secret, and at most 8 tasks run at a time.
 
 mod outcomes;
 #[cfg(test)]
@@ -19,93 +19,94 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::backoff::{Retries, Trouble};
+use super::backoff::{Retries, RetryCause};
+use super::election::stopped;
 use super::events::Events;
-use super::lease::stopped;
 use super::memory::Memory;
-use super::queue::Agenda;
-use super::reconcile::{Actor, Before, Failure, Outcome, due_since};
-use super::running::{Ended, Running};
+use super::queue::Queue;
+use super::reconcile::{ReconcileError, ReconcileInput, ReconcileOutcome, Reconciler, due_since};
 use super::secrets::PAGE;
-use super::tracked::{Source, Tracked, Watched};
+use super::tasks::{EndedTask, Tasks};
+use super::tracked::{Selector, TrackedSecret, TrackedSecrets};
 use crate::keeper::metrics::{AskResult, KeeperMetrics};
 use crate::kubernetes::call::CallError;
-use crate::kubernetes::explain::{For, explain_watch};
+use crate::kubernetes::explain::{Audience, explain_watch};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::action::pause;
 use crate::overlap::outlook::{self, Problem};
 use crate::overlap::restart;
 
-/// Keeps the Secrets that are watched, and acts on them; see [`Controller::run`].
+/// Tracks the watched Secrets and acts on them; see [`Controller::run`].
 pub struct Controller {
-    actor: Actor,
+    reconciler: Reconciler,
     events: Events,
     metrics: KeeperMetrics,
-    watched: Watched,
-    /// What was kept of those that no watch shows any more, while their names are looked at.
-    parted: HashMap<Key, Tracked>,
+    watched: TrackedSecrets,
+    /// The last state of Secrets that left both watches, while the keeper still polls their names.
+    unwatched: HashMap<Key, TrackedSecret>,
     memory: Memory,
-    /// Deadlines, by the wall clock.
-    deadlines: Agenda<Timestamp>,
-    /// Looks to take, by the monotonic clock.
-    looks: Agenda<Instant>,
-    /// Namespaces to read: whoever does not lead reads them, too, while their Secrets are there.
-    reads: Agenda<Instant>,
-    /// Whoever is here waits for its turn whatever the watch says.
+    /// When something becomes due, by the wall clock.
+    deadlines: Queue<Timestamp>,
+    /// Secrets to reconcile, by the monotonic clock.
+    queue: Queue<Instant>,
+    /// Namespaces whose uid is to be read. Standbys read it too, because it has to be known
+    /// before the namespace is deleted.
+    namespace_queue: Queue<Instant>,
+    /// Keys in backoff. A watch event does not shorten their wait.
     retries: Retries,
-    running: Running<Outcome>,
-    /// What each list has shown that is not complete yet.
+    tasks: Tasks<ReconcileOutcome>,
+    /// What each list has shown so far, until it is complete.
     lists: [Option<HashSet<Key>>; 2],
     complete: watch::Sender<[bool; 2]>,
 }
 
-/// Looks at the same time.
-const AT_ONCE: usize = 8;
-/// How often the wall clock is compared with the deadlines, at least: it may step.
-const GLANCE: Duration = Duration::from_secs(15);
-/// After a deadline: the clocks of the webhook's machines may be slow by a little, and it would
-/// refuse what is not over by its own.
-const SLACK: Duration = Duration::from_secs(1);
+/// How many tasks run at the same time.
+const MAX_CONCURRENT: usize = 8;
+/// The longest time between two comparisons of the deadlines with the wall clock, which may jump.
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(15);
+/// The wait after a deadline. The webhook's clock may be a little slow, and it refuses to retire a
+/// CA before the deadline by its own clock.
+const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
 
 impl Controller {
-    /// Not running yet. What is returned beside it says which of the watches are complete.
+    /// Creates the controller. The receiver says which first lists are complete.
     pub fn new(
-        actor: Actor,
+        reconciler: Reconciler,
         events: Events,
         metrics: KeeperMetrics,
     ) -> (Self, watch::Receiver<[bool; 2]>) {
         let (complete, receiver) = watch::channel([false; 2]);
         let controller = Self {
-            actor,
+            reconciler,
             events,
-            watched: Watched::new(metrics.clone()),
-            parted: HashMap::new(),
+            watched: TrackedSecrets::new(metrics.clone()),
+            unwatched: HashMap::new(),
             memory: Memory::default(),
             metrics,
-            deadlines: Agenda::default(),
-            looks: Agenda::default(),
-            reads: Agenda::default(),
+            deadlines: Queue::default(),
+            queue: Queue::default(),
+            namespace_queue: Queue::default(),
             retries: Retries::default(),
-            running: Running::default(),
+            tasks: Tasks::default(),
             lists: [None, None],
             complete,
         };
         (controller, receiver)
     }
 
-    /// Runs until `stop` says so.
+    /// Runs until `stop` is true.
     pub async fn run(mut self, client: Client, stop: watch::Receiver<bool>) {
-        let [by_phase, by_mode] = Source::ALL.map(|source| events_of(&client, source));
+        let [by_phase, by_mode] = Selector::ALL.map(|selector| events_of(&client, selector));
         let mut events = pin!(stream::select(by_phase, by_mode));
         let mut stop = pin!(stopped(stop));
-        let mut leadership = self.actor.leadership.clone();
+        let mut leadership = self.reconciler.leadership.clone();
         let mut led = false;
         loop {
             let leads = leadership.may_act();
             if led && !leads {
-                // What is under way may end in a write. It is taken up again by whoever leads next.
-                self.running.abort();
+                // A running task may end in a write. The next leader does the work again.
+                self.tasks.abort();
             }
             led = leads;
             self.metrics.leads(leads);
@@ -115,74 +116,76 @@ impl Controller {
                 biased;
                 () = &mut stop => break,
                 () = leadership.changed() => {}
-                Some(ended) = self.running.next() => self.ended(ended),
-                Some((source, event)) = events.next() => self.on(source, event),
+                Some(ended) = self.tasks.next() => self.ended(ended),
+                Some((selector, event)) = events.next() => self.watch_event(selector, event),
                 () = tokio::time::sleep_until(wake) => self.expire(),
             }
         }
-        self.running.shutdown().await;
+        self.tasks.shutdown().await;
         self.metrics.leads(false);
     }
 
-    /// When to look at the clocks again.
+    /// When to check the clocks again.
     fn wake(&self, leads_until: Option<Instant>) -> Instant {
         let now = Instant::now();
-        let is_full = self.running.len() >= AT_ONCE;
-        let glance = now + GLANCE;
-        let glance = self.reads.first().filter(|_| !is_full).unwrap_or(glance).min(glance);
-        // One that may not act only watches, and one that may has to notice when that ends.
+        let is_full = self.tasks.len() >= MAX_CONCURRENT;
+        let glance = now + CLOCK_CHECK_INTERVAL;
+        let glance =
+            self.namespace_queue.first().filter(|_| !is_full).unwrap_or(glance).min(glance);
+        // A standby only watches. The leader has to notice the end of its term.
         let Some(until) = leads_until else { return glance };
-        let look = self.looks.first().filter(|_| !is_full).unwrap_or(glance);
+        let look = self.queue.first().filter(|_| !is_full).unwrap_or(glance);
         let deadline = self.deadlines.first().filter(|_| !is_full).map_or(glance, |deadline| {
             let left = deadline.duration_since(Timestamp::now());
-            now + Duration::try_from(left).unwrap_or_default().min(GLANCE)
+            now + Duration::try_from(left).unwrap_or_default().min(CLOCK_CHECK_INTERVAL)
         });
         glance.min(until).min(look).min(deadline)
     }
 
-    /// Starts what is due, as far as there is room.
+    /// Starts tasks for what is due, up to [`MAX_CONCURRENT`].
     fn start(&mut self, leads: bool) {
         while leads && let Some(key) = self.deadlines.pop(Timestamp::now()) {
             self.retries.changed(&key, None);
             self.schedule(&key);
         }
-        while self.running.len() < AT_ONCE {
+        while self.tasks.len() < MAX_CONCURRENT {
             let now = Instant::now();
-            let read = self.reads.pop(now);
-            let Some(key) = read.or_else(|| leads.then(|| self.looks.pop(now))?) else { return };
-            if self.running.change(&key) {
+            let read = self.namespace_queue.pop(now);
+            let Some(key) = read.or_else(|| leads.then(|| self.queue.pop(now))?) else { return };
+            if self.tasks.change(&key) {
                 continue;
             }
-            let actor = self.actor.clone();
-            let before = Before {
+            let reconciler = self.reconciler.clone();
+            let before = ReconcileInput {
                 secret: self.memory.get(&key, now),
                 namespace_uid: self.memory.namespace_uid(&key).map(ToOwned::to_owned),
                 distrusted: self.watched.distrusted(),
             };
-            let looked_at = key.clone();
-            self.running.start(&key, async move { actor.look(&looked_at, before).await });
+            let target = key.clone();
+            self.tasks.start(&key, async move { reconciler.reconcile(&target, before).await });
         }
     }
 
-    /// A look as soon as there is room; one that has failed waits for its turn.
+    /// Reconciles `key` as soon as a task is free, unless it is in backoff.
     fn schedule(&mut self, key: &Key) {
         if !self.retries.is_waiting(key) {
-            self.look_at(key, Instant::now());
+            self.enqueue(key, Instant::now());
         }
     }
 
-    fn look_at(&mut self, key: &Key, at: Instant) {
-        let agenda = if key.namespace().is_empty() { &mut self.reads } else { &mut self.looks };
-        agenda.set(key, at);
+    fn enqueue(&mut self, key: &Key, at: Instant) {
+        let queue =
+            if key.namespace().is_empty() { &mut self.namespace_queue } else { &mut self.queue };
+        queue.set(key, at);
     }
 
-    /// What has been gone for long does not come back.
+    /// Forgets Secrets that have been gone for too long.
     fn expire(&mut self) {
         for key in self.memory.expire(Instant::now()) {
-            self.looks.remove(&key);
+            self.queue.remove(&key);
         }
         let now = Instant::now();
-        self.parted.retain(|key, _| self.memory.get(key, now).is_some());
+        self.unwatched.retain(|key, _| self.memory.get(key, now).is_some());
         self.count_remembered();
     }
 
@@ -190,104 +193,104 @@ impl Controller {
         self.metrics.remembers(self.memory.len(), self.memory.refused());
     }
 
-    fn on(&mut self, source: Source, event: watcher::Result<Event<SecretView>>) {
+    fn watch_event(&mut self, selector: Selector, event: watcher::Result<Event<SecretView>>) {
         match event {
-            Ok(Event::Init) => self.lists[source as usize] = Some(HashSet::new()),
+            Ok(Event::Init) => self.lists[selector as usize] = Some(HashSet::new()),
             Ok(Event::InitApply(secret)) => {
-                if let Some(list) = &mut self.lists[source as usize] {
+                if let Some(list) = &mut self.lists[selector as usize] {
                     list.insert(Key::of(&secret));
                 }
                 self.observe(&secret);
             }
-            Ok(Event::InitDone) => self.swept(source),
+            Ok(Event::InitDone) => self.list_complete(selector),
             Ok(Event::Apply(secret)) => self.observe(&secret),
-            Ok(Event::Delete(secret)) => self.deselected(&Key::of(&secret), source),
+            Ok(Event::Delete(secret)) => self.deselected(&Key::of(&secret), selector),
             Err(error) => {
                 self.metrics.watch_failed();
                 tracing::warn!(
-                    error = explain_watch(&error, For::Log),
-                    selector = source.label(),
-                    "the watch of Secrets is broken: trying again"
+                    error = explain_watch(&error, Audience::Log),
+                    selector = selector.label(),
+                    "cannot watch Secrets: trying again"
                 );
             }
         }
     }
 
-    /// A list is complete: what it did not show is gone.
-    fn swept(&mut self, source: Source) {
-        let list = self.lists[source as usize].take().unwrap_or_default();
+    /// Drops the Secrets that a complete list did not show.
+    fn list_complete(&mut self, selector: Selector) {
+        let list = self.lists[selector as usize].take().unwrap_or_default();
         let gone: Vec<Key> =
-            self.watched.of(source).filter(|key| !list.contains(*key)).cloned().collect();
+            self.watched.of(selector).filter(|key| !list.contains(*key)).cloned().collect();
         for key in gone {
-            self.deselected(&key, source);
+            self.deselected(&key, selector);
         }
-        if self.complete.send_if_modified(|c| !std::mem::replace(&mut c[source as usize], true)) {
-            let (label, secrets) = (source.label(), list.len());
+        if self.complete.send_if_modified(|c| !std::mem::replace(&mut c[selector as usize], true)) {
+            let (label, secrets) = (selector.label(), list.len());
             tracing::info!(secrets, selector = label, "the first list of Secrets is complete");
         }
     }
 
-    /// A watch does not show it any more. The other one may.
-    fn deselected(&mut self, key: &Key, source: Source) {
+    /// Handles a Secret that left one watch. The other watch may still show it.
+    fn deselected(&mut self, key: &Key, selector: Selector) {
         let Some(tracked) = self.watched.get(key) else { return };
-        let other = Source::ALL.into_iter().find(|other| *other != source);
+        let other = Selector::ALL.into_iter().find(|other| *other != selector);
         if other.is_none_or(|other| !tracked.is_selected(other)) {
-            self.lost(key);
+            self.gone(key);
         } else {
-            // Its own watch tells what it is like now; what is due is found by looking.
+            // The other watch has its present state; reconciling finds what is due.
             self.schedule(key);
         }
     }
 
-    /// It has gone, or its labels have. Whoever makes it anew knows nothing of them: its name is
-    /// looked at for a while.
-    fn lost(&mut self, key: &Key) {
-        let parted = self.unwatch(key);
+    /// Handles a Secret that is gone, or has lost its labels. Its name is polled for a while,
+    /// because a generator that creates it again does not set our labels, and no watch shows it.
+    fn gone(&mut self, key: &Key) {
+        let unwatched = self.unwatch(key);
         if let Some(again) = self.memory.lose(key, Instant::now()) {
-            self.looks.set(key, again);
-            self.parted.extend(parted.map(|parted| (key.clone(), parted)));
+            self.queue.set(key, again);
+            self.unwatched.extend(unwatched.map(|unwatched| (key.clone(), unwatched)));
         } else {
-            self.parted.remove(key);
+            self.unwatched.remove(key);
         }
         self.count_remembered();
     }
 
-    fn unwatch(&mut self, key: &Key) -> Option<Tracked> {
+    fn unwatch(&mut self, key: &Key) -> Option<TrackedSecret> {
         self.deadlines.remove(key);
-        self.looks.remove(key);
+        self.queue.remove(key);
         self.retries.forget(key);
         self.watched.remove(key)
     }
 
-    /// What a watch or an answer shows.
+    /// Takes in the state of a Secret from a watch or a response.
     fn observe(&mut self, secret: &SecretView) {
         let key = Key::of(secret);
         let now = Timestamp::now();
-        let outlook = outlook::outlook(&secret.view(), &self.actor.rules, now);
+        let outlook = outlook::outlook(&secret.view(), &self.reconciler.rules, now);
         self.retries.changed(&key, Some(secret.resource_version()));
-        let mut tracked = Tracked::of(secret, &outlook);
+        let mut tracked = TrackedSecret::of(secret, &outlook);
         if self.retries.is_refused(&key) {
             tracked.add(Problem::AskRefused);
         }
         let before = self.memory.get(&key, Instant::now());
         let distrusted = self.watched.distrusted();
         let is_damaged = before
-            .is_some_and(|b| b.compare(secret, &self.actor.rules, &distrusted, now).is_some());
+            .is_some_and(|b| b.compare(secret, &self.reconciler.rules, &distrusted, now).is_some());
         if !is_damaged {
-            self.tell(&key, secret, &tracked, &outlook, now);
+            self.publish_events(&key, secret, &tracked, &outlook, now);
         }
-        self.parted.remove(&key);
-        if Source::ALL.into_iter().any(|source| tracked.is_selected(source)) {
+        self.unwatched.remove(&key);
+        if Selector::ALL.into_iter().any(|selector| tracked.is_selected(selector)) {
             self.watched.insert(&key, tracked);
         } else if is_damaged {
-            // A repair that was not seen waits for its turn, also of one that has no labels.
+            // It has lost its labels too, so only the queue and the backoff lead to its repair.
             self.memory.found(&key, secret);
             self.deadlines.remove(&key);
             self.watched.remove(&key);
             self.schedule(&key);
             return;
         } else {
-            // A person took the labels away: it is none of ours any more.
+            // A person removed the labels: ca-overlap no longer handles it.
             self.unwatch(&key);
             self.memory.forget(&key);
             self.count_remembered();
@@ -298,14 +301,16 @@ impl Controller {
         } else {
             self.remember(&key, secret);
         }
-        let next = outlook.next.map(|next| next.at.saturating_add(SLACK).unwrap_or(next.at));
+        let next =
+            outlook.next.map(|next| next.at.saturating_add(DEADLINE_MARGIN).unwrap_or(next.at));
         match next.into_iter().chain(outlook.check).min() {
             Some(at) => self.deadlines.set(&key, at),
             None => self.deadlines.remove(&key),
         }
-        let is_just_due = due_since(&outlook, now).is_some_and(|at| restart::age(at, now) < SLACK);
+        let is_just_due =
+            due_since(&outlook, now).is_some_and(|at| restart::age(at, now) < DEADLINE_MARGIN);
         if is_just_due && !self.retries.is_waiting(&key) {
-            self.looks.add(&key, Instant::now() + SLACK);
+            self.queue.add(&key, Instant::now() + DEADLINE_MARGIN);
         } else if outlook.due.is_some()
             || restart::pending_restart(&secret.view(), &outlook).is_some()
         {
@@ -320,34 +325,35 @@ impl Controller {
         self.count_remembered();
     }
 
-    /// Events about what has changed. Only by the leader, and not about what was found at start.
-    fn tell(
+    /// Publishes Events about what has changed. Only the leader does, and not for what the first
+    /// lists show.
+    fn publish_events(
         &self,
         key: &Key,
         secret: &SecretView,
-        tracked: &Tracked,
+        tracked: &TrackedSecret,
         outlook: &outlook::Outlook,
         now: Timestamp,
     ) {
-        let before = self.watched.get(key).or_else(|| self.parted.get(key));
+        let before = self.watched.get(key).or_else(|| self.unwatched.get(key));
         let before = before.filter(|before| before.uid == tracked.uid);
         let is_first_list = *self.complete.borrow() != [true; 2];
-        if !self.actor.leadership.may_act() || (before.is_none() && is_first_list) {
+        if !self.reconciler.leadership.may_act() || (before.is_none() && is_first_list) {
             return;
         }
         for (reason, text) in tracked.news(before, secret, outlook, now) {
-            self.events.say(key, Some(&tracked.uid), reason, text);
+            self.events.publish(key, Some(&tracked.uid), reason, text);
         }
     }
 
-    fn ended(&mut self, ended: Ended<Outcome>) {
-        let Ended { key, result, is_changed } = ended;
+    fn ended(&mut self, ended: EndedTask<ReconcileOutcome>) {
+        let EndedTask { key, result, is_changed } = ended;
         match result {
             Ok(outcome) => self.finish(&key, outcome),
-            Err(error) if error.is_cancelled() => self.look_at(&key, Instant::now()),
+            Err(error) if error.is_cancelled() => self.enqueue(&key, Instant::now()),
             Err(_) => {
-                tracing::error!(secret = %key, "a look at a Secret panicked: trying again");
-                self.retry(&key, Trouble::Failed, "");
+                tracing::error!(secret = %key, "reconciling a Secret panicked: trying again");
+                self.retry(&key, RetryCause::Failed, "");
             }
         }
         if is_changed {
@@ -355,65 +361,68 @@ impl Controller {
         }
     }
 
-    fn finish(&mut self, key: &Key, outcome: Outcome) {
+    fn finish(&mut self, key: &Key, outcome: ReconcileOutcome) {
         match outcome {
-            Outcome::Asked(asked) => self.asked(key, *asked),
-            Outcome::Failed(failure) => self.failed(key, &failure),
-            Outcome::Gone => self.lost(key),
-            Outcome::Namespace(uid) => {
+            ReconcileOutcome::Asked(asked) => self.asked(key, *asked),
+            ReconcileOutcome::Failed(failure) => self.failed(key, &failure),
+            ReconcileOutcome::Gone => self.gone(key),
+            ReconcileOutcome::Namespace(uid) => {
                 self.retries.forget(key);
                 let is_itself = key.namespace().is_empty();
                 let namespace = if is_itself { key.name() } else { key.namespace() };
-                tracing::debug!(namespace, "the uid of a namespace is known");
+                tracing::debug!(namespace, "read the uid of a namespace");
                 self.memory.set_namespace_uid(namespace, uid.as_deref());
                 if !is_itself {
-                    tracing::info!(secret = %key, "its namespace is another one: nothing comes back");
+                    tracing::info!(
+                        secret = %key,
+                        "not repaired: the namespace was deleted and created again"
+                    );
                     self.memory.forget(key);
                     self.count_remembered();
                 }
             }
-            Outcome::NotLeading => self.looks.add(key, Instant::now()),
-            Outcome::Nothing(secret) => {
+            ReconcileOutcome::NotLeading => self.queue.add(key, Instant::now()),
+            ReconcileOutcome::Nothing(secret) => {
                 self.retries.forget(key);
                 self.observe(&secret);
             }
-            Outcome::Restarting(restarting) => self.restarting(key, &restarting),
-            Outcome::Waiting(secret, since) => {
-                tracing::debug!(secret = %key, "due, but others have to be ready first");
+            ReconcileOutcome::Restarting(restarting) => self.restarting(key, &restarting),
+            ReconcileOutcome::Waiting(secret, since) => {
+                tracing::debug!(secret = %key, "due, but waiting for others to be ready");
                 self.retries.forget(key);
                 self.observe(&secret);
-                self.looks.set(key, Instant::now() + pause(since, Timestamp::now()));
+                self.queue.set(key, Instant::now() + pause(since, Timestamp::now()));
             }
         }
     }
 
-    fn failed(&mut self, key: &Key, failure: &Failure) {
-        let Failure { asking, error } = failure;
+    fn failed(&mut self, key: &Key, failure: &ReconcileError) {
+        let ReconcileError { asking, error } = failure;
         let is_conflict = *error == CallError::Conflict;
         if let Some(kind) = *asking {
             let result = if is_conflict { AskResult::Conflict } else { AskResult::Failed };
             self.metrics.asked(kind, result);
         }
-        let trouble = if is_conflict { Trouble::Conflict } else { Trouble::Failed };
-        if self.retry(key, trouble, "") && !is_conflict {
-            tracing::warn!(secret = %key, %error, "cannot look at a Secret: trying again");
+        let cause = if is_conflict { RetryCause::Conflict } else { RetryCause::Failed };
+        if self.retry(key, cause, "") && !is_conflict {
+            tracing::warn!(secret = %key, %error, "cannot reconcile a Secret: trying again");
         }
     }
 
-    /// Again after a while. Says whether that is news.
-    fn retry(&mut self, key: &Key, trouble: Trouble, version: &str) -> bool {
-        let turn = self.retries.wrong(key, trouble, version);
-        self.look_at(key, Instant::now() + turn.pause);
-        turn.is_news
+    /// Tries `key` again after its backoff. Returns whether to report the failure.
+    fn retry(&mut self, key: &Key, cause: RetryCause, version: &str) -> bool {
+        let retry = self.retries.failed(key, cause, version);
+        self.enqueue(key, Instant::now() + retry.pause);
+        retry.is_news
     }
 }
 
-/// The watch of one selector, for ever.
+/// The watch of one selector; it never ends.
 fn events_of(
     client: &Client,
-    source: Source,
-) -> impl Stream<Item = (Source, watcher::Result<Event<SecretView>>)> + use<> {
-    let config = watcher::Config::default().labels(source.label()).page_size(PAGE);
+    selector: Selector,
+) -> impl Stream<Item = (Selector, watcher::Result<Event<SecretView>>)> + use<> {
+    let config = watcher::Config::default().labels(selector.label()).page_size(PAGE);
     let api: Api<SecretView> = Api::all(client.clone());
-    watcher::watcher(api, config).default_backoff().map(move |event| (source, event))
+    watcher::watcher(api, config).default_backoff().map(move |event| (selector, event))
 }

@@ -1,4 +1,4 @@
-//! Events on Secrets (events.k8s.io/v1): what happened, for `kubectl describe` and `kubectl events`.
+//! Publishes Events on Secrets (events.k8s.io/v1), which `kubectl events` shows.
 
 use std::time::Duration;
 
@@ -14,28 +14,28 @@ use crate::kubernetes::key::Key;
 use crate::names;
 use crate::x509::certs::Fingerprint;
 
-/// Why an Event is there.
+/// The reason of an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The webhook did not see, or did not do, what was asked.
+    /// The webhook did not see an ask, or changed nothing.
     AskFailed,
-    /// A CA was distrusted.
+    /// A CA is distrusted.
     Distrusted,
     /// A CA is carried from now on.
     Overlapping,
-    /// The waiting pair serves.
+    /// The waiting pair is now in service.
     Promoted,
-    /// What an update had dropped is carried again.
+    /// What an unseen write had dropped is restored.
     Repaired,
     /// A workload was not restarted, or its rollout is stuck.
     RestartFailed,
     /// A workload was restarted.
     Restarted,
-    /// A carried CA has gone.
+    /// A carried CA was removed.
     Retired,
-    /// A carried CA is over, and the leaf needs it.
+    /// The overlap of a carried CA has ended, but the leaf still needs the CA.
     RetireBlocked,
-    /// A pair waits no longer, and does not serve either.
+    /// A waiting pair was dropped without a promotion.
     StageEnded,
     /// A new pair waits.
     Staged,
@@ -79,15 +79,16 @@ impl Reason {
     }
 }
 
-/// Where Events go. Never waits and never fails: an Event is a courtesy. Clones are the same.
+/// Queues Events for publication. Never waits and never fails: Events may be lost. Clones share
+/// one queue.
 #[derive(Clone, Debug)]
 pub struct Events {
-    queue: mpsc::Sender<Note>,
+    queue: mpsc::Sender<QueuedEvent>,
     metrics: KeeperMetrics,
 }
 
 #[derive(Debug)]
-struct Note {
+struct QueuedEvent {
     key: Key,
     uid: Option<String>,
     reason: Reason,
@@ -95,13 +96,14 @@ struct Note {
 }
 
 impl Events {
-    /// Where they go, and what publishes them as the replica `identity` until nobody can say one.
+    /// Creates the queue, and the future that publishes from it as the replica `identity`. The
+    /// future ends when all clones of the queue are dropped.
     pub fn new(
         client: Client,
         identity: String,
         metrics: KeeperMetrics,
     ) -> (Self, impl Future<Output = ()>) {
-        let (queue, notes) = mpsc::channel(WAITING);
+        let (queue, notes) = mpsc::channel(MAX_QUEUED);
         let reporter =
             Reporter { controller: names::KEEPER_SERVICE_ACCOUNT.into(), instance: Some(identity) };
         let recorder = Recorder::new(client, reporter);
@@ -109,30 +111,34 @@ impl Events {
         (Self { queue, metrics }, publisher)
     }
 
-    /// Says something about a Secret: the uid of its present object, what happened, and a text
-    /// without anything of its content.
-    pub(crate) fn say(&self, key: &Key, uid: Option<&str>, reason: Reason, text: String) {
+    /// Logs an Event and queues it: the Secret's key and the uid of its present object, the reason,
+    /// and a text that must not quote the Secret's content.
+    pub(crate) fn publish(&self, key: &Key, uid: Option<&str>, reason: Reason, text: String) {
         tracing::info!(secret = %key, reason = reason.as_str(), "{text}");
-        let note = Note { key: key.clone(), uid: uid.map(ToOwned::to_owned), reason, text };
+        let note = QueuedEvent { key: key.clone(), uid: uid.map(ToOwned::to_owned), reason, text };
         if self.queue.try_send(note).is_err() {
             self.metrics.event(EventResult::Dropped);
         }
     }
 }
 
-/// How many wait for the API server; more are dropped.
-const WAITING: usize = 256;
-/// So many at once,
+/// The length of the queue; further Events are dropped.
+const MAX_QUEUED: usize = 256;
+/// How many Events may be published at once.
 const BURST: u32 = 100;
-/// and then one in this time. The recorder remembers each for six minutes, so this bounds its
-/// memory, too.
+/// After a burst, one Event may be published in this time. It also limits the memory of the
+/// recorder, which keeps each Event for six minutes.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// The API server takes 1024 bytes; our texts are ASCII.
+/// The API server accepts notes of up to 1024 bytes (events.k8s.io/v1); our texts are ASCII.
 const MAX_TEXT: usize = 1000;
 
-async fn publish(recorder: Recorder, mut notes: mpsc::Receiver<Note>, metrics: KeeperMetrics) {
-    let mut bucket = Bucket { tokens: BURST, filled: Instant::now() };
-    while let Some(Note { key, uid, reason, text }) = notes.recv().await {
+async fn publish(
+    recorder: Recorder,
+    mut notes: mpsc::Receiver<QueuedEvent>,
+    metrics: KeeperMetrics,
+) {
+    let mut bucket = TokenBucket { tokens: BURST, filled: Instant::now() };
+    while let Some(QueuedEvent { key, uid, reason, text }) = notes.recv().await {
         if !bucket.take(Instant::now()) {
             metrics.event(EventResult::Dropped);
             continue;
@@ -162,13 +168,13 @@ async fn publish(recorder: Recorder, mut notes: mpsc::Receiver<Note>, metrics: K
     }
 }
 
-/// A bucket of tokens.
-struct Bucket {
+/// A token bucket: a burst of [`BURST`], then one token an [`INTERVAL`].
+struct TokenBucket {
     tokens: u32,
     filled: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn take(&mut self, now: Instant) -> bool {
         while self.filled + INTERVAL <= now {
             if self.tokens >= BURST {
@@ -184,7 +190,7 @@ impl Bucket {
     }
 }
 
-/// What to say of a repair: which CAs are carried again, and which settings are back, by their keys.
+/// The text for a repair: the CAs that are carried again, and the keys of the restored settings.
 pub(crate) fn of_repair(carried_again: &[Fingerprint], restored: &[&str]) -> String {
     let mut what = Vec::new();
     if !carried_again.is_empty() {
@@ -194,7 +200,7 @@ pub(crate) fn of_repair(carried_again: &[Fingerprint], restored: &[&str]) -> Str
     if !restored.is_empty() {
         what.push(format!("set again: {}", restored.join(", ")));
     }
-    format!("a write that the webhook did not see had dropped this; {}", what.join("; "))
+    format!("the webhook missed a write that dropped CAs or settings; {}", what.join("; "))
 }
 
 #[cfg(test)]
@@ -202,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_repair_says_what_came_back() {
+    fn the_text_of_a_repair_names_what_was_restored() {
         let ca = Fingerprint::of(b"CA1");
         let text = of_repair(&[ca], &[]);
         assert!(text.ends_with(&format!("; carried again: {ca}")), "{text}");
@@ -212,9 +218,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_passes_and_then_the_rate_is_kept() {
+    async fn events_pass_in_a_burst_and_then_at_a_fixed_rate() {
         let start = Instant::now();
-        let mut bucket = Bucket { tokens: BURST, filled: start };
+        let mut bucket = TokenBucket { tokens: BURST, filled: start };
         let burst = (0..500).filter(|_| bucket.take(start)).count();
         assert_eq!(burst, 100);
         let minute = (1..=60_000)

@@ -1,8 +1,8 @@
-//! What Secrets were like, for the updates that pass while the webhook is down, and for DELETE and
-//! CREATE (DESIGN §8.4).
+//! The keeper's memory: the last known state of Secrets, to repair what a write drops while the
+//! webhook is down, and what DELETE and CREATE drop (DESIGN §8.4).
 //!
-//! Only what this keeper's own watch has shown comes in here, and only public values. What was
-//! dropped is asked of the webhook's own decision: what would it have carried, had it seen the write?
+//! It takes in only what this keeper's own watches have shown, and only public values. To find what
+//! is missing it calls the webhook's own decision: what would it have carried for this write?
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,18 +22,19 @@ use crate::overlap::write::carried_entries;
 use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, RecordAfter, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 
-/// A Secret with more than this is not remembered, in bytes.
+/// The largest Secret that is remembered, in bytes.
 const MAX_ONE: usize = 64 << 10;
-/// All together, in bytes.
+/// The limit for all remembered Secrets together, in bytes.
 const MAX_ALL: usize = 32 << 20;
-/// For how long a name is looked at after its Secret has gone, and for how many at a time.
+/// How long the keeper polls the name of a Secret that is gone.
 const LOST_FOR: Duration = Duration::from_secs(600);
+/// How many such names it polls at a time.
 const MAX_LOST: usize = 256;
-/// The pauses between two looks at such a name: as long as it has been gone, within these.
+/// The limits of the pause between two polls, which grows with the time since the Secret has gone.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// What a Secret was like.
+/// The last known state of a Secret.
 #[derive(Debug)]
 pub struct Remembered {
     uid: String,
@@ -45,38 +46,38 @@ pub struct Remembered {
     mode: Option<String>,
 }
 
-/// What has to be brought back.
+/// What a Secret has lost and a repair has to restore.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Certificates to be carried.
+pub struct RepairPlan {
+    /// Certificates to carry again.
     pub certificates: Vec<Repaired>,
-    /// Annotations to be set.
+    /// Annotations to set again.
     pub annotations: BTreeMap<&'static str, String>,
-    /// The label `mode` to be set.
+    /// The label `mode` to set again.
     pub mode: Option<String>,
-    /// Whether it is another object than the one that is remembered.
+    /// Whether the Secret was deleted and created again, so that its uid is another one.
     pub is_recreated: bool,
-    /// When the one that is remembered was created.
+    /// When the remembered object was created.
     created: Option<Timestamp>,
 }
 
-impl Plan {
-    /// What the webhook is to be asked for.
+impl RepairPlan {
+    /// The repair to ask the webhook for.
     pub fn repair(self) -> Repair {
         let settings =
             self.annotations.into_iter().chain(self.mode.map(|mode| (names::MODE, mode)));
         Repair { certificates: self.certificates, settings: settings.collect() }.fitting()
     }
 
-    /// Whether what is remembered can have been in a namespace that was created at `namespace`: one
-    /// that is younger is another of the same name. Of what is not known, it cannot.
+    /// Whether the remembered object may have been in a namespace that was created at `namespace`.
+    /// A younger namespace is another one of the same name. If a time is unknown, the answer is no.
     pub fn can_be_of(&self, namespace: Option<Timestamp>) -> bool {
         namespace.zip(self.created).is_some_and(|(namespace, secret)| namespace <= secret)
     }
 }
 
 impl Remembered {
-    /// Of a Secret as it is; none where it holds nothing to remember.
+    /// Takes what is worth remembering; `None` for a Secret without a uid or `ca.crt`.
     pub fn of(secret: &SecretView) -> Option<Self> {
         let view = secret.view();
         let setting = |key| {
@@ -100,28 +101,28 @@ impl Remembered {
         self.ca_crt.len() + tls_crt + settings + self.record.as_ref().map_or(0, String::len)
     }
 
-    /// What the Secret has lost since, by a write that the webhook did not see; none where the
-    /// webhook has seen it, or nothing is lost. `distrusted` does not come back, whatever this
-    /// Secret says.
+    /// What the Secret has lost since by a write that the webhook did not see; `None` if the webhook
+    /// saw the write, or nothing is lost. A `distrusted` CA is never restored, whatever the
+    /// Secret's own settings say.
     pub fn compare(
         &self,
         secret: &SecretView,
         rules: &Rules,
         distrusted: &[Fingerprint],
         now: Timestamp,
-    ) -> Option<Plan> {
+    ) -> Option<RepairPlan> {
         let view = secret.view();
         let ca_crt = view.ca_crt.filter(|_| !view.is_token)?;
         let is_recreated = secret.object_uid() != Some(self.uid.as_str());
         let record = secret.annotation(names::CARRIED);
-        // The webhook always brings its record back, so whoever wiped it was not seen.
+        // The webhook always restores its record, so it did not see a write that removed it.
         let is_wiped = self.record.is_some() && record.is_none();
         if !is_recreated && !is_wiped && record != self.record.as_deref() {
             return None;
         }
-        // Nor was a rotation that has begun no record.
+        // It writes a record when `ca.crt` changes, so it did not see a change without one either.
         let is_missed = record.is_none() && ca_crt != &*self.ca_crt;
-        let mut plan = Plan { is_recreated, created: self.created, ..Plan::default() };
+        let mut plan = RepairPlan { is_recreated, created: self.created, ..RepairPlan::default() };
         if is_recreated || is_wiped || is_missed {
             plan.annotations = self.lost_settings(secret);
             let has_mode = secret.label(names::MODE).is_some();
@@ -141,7 +142,8 @@ impl Remembered {
         self.settings.get(names::DISTRUST).map(String::as_str).unwrap_or_default()
     }
 
-    /// What is set anew counts, save that what was distrusted stays so.
+    /// The settings that are missing now. A setting with a new value keeps it, but `distrust` gets
+    /// back the fingerprints that it has lost.
     fn lost_settings(&self, secret: &SecretView) -> BTreeMap<&'static str, String> {
         let lacks = |key: &str| secret.annotation(key).is_none();
         let lost = self.settings.iter().filter(|(key, _)| lacks(key));
@@ -159,8 +161,8 @@ impl Remembered {
         lost
     }
 
-    /// What the webhook would carry now and the Secret does not: because it is not there any more,
-    /// or because nothing says any more that it is carried.
+    /// The certificates that the webhook would carry now and that are missing in `ca.crt` or in the
+    /// record.
     fn lost_certificates(
         &self,
         view: &PublicSecret<'_>,
@@ -213,7 +215,7 @@ impl Remembered {
             record,
             settings,
             may_change_data: true,
-            // The webhook knows the room there is.
+            // A rough limit: the webhook computes the real one.
             room: MAX_ONE,
             repair: &[],
         });
@@ -225,9 +227,9 @@ impl Remembered {
     }
 }
 
-/// What counts for a Secret once the plan's settings are back, and whether the webhook would change
-/// its data then.
-fn restored(view: &PublicSecret<'_>, plan: &Plan, rules: &Rules) -> (Settings, bool) {
+/// The settings of a Secret once those of the plan are set again, and whether the webhook would
+/// then change its data.
+fn restored(view: &PublicSecret<'_>, plan: &RepairPlan, rules: &Rules) -> (Settings, bool) {
     let mut labels = view.labels.clone();
     labels.extend(plan.mode.clone().map(|mode| (names::MODE.to_owned(), mode)));
     let mut annotations = view.annotations.clone();
@@ -244,40 +246,40 @@ fn fingerprints(text: &str) -> impl Iterator<Item = Fingerprint> {
     text.split(',').filter_map(|item| Fingerprint::parse(item.trim()))
 }
 
-/// All that is remembered.
+/// The last known states of Secrets, limited in size.
 #[derive(Debug, Default)]
 pub struct Memory {
-    secrets: HashMap<Key, Kept>,
+    secrets: HashMap<Key, MemoryEntry>,
     bytes: usize,
-    /// Since when a Secret has gone whose name is looked at.
+    /// The remembered Secrets that are gone, and since when.
     lost: HashMap<Key, Instant>,
-    /// The namespaces in which a Secret is that has not gone.
-    namespaces: HashMap<String, Place>,
-    /// Those that are not remembered, because they are too large or all together are.
+    /// The namespaces that hold a remembered Secret that is not gone.
+    namespaces: HashMap<String, NamespaceEntry>,
+    /// The Secrets that are not remembered, because they or all together are too large.
     refused: HashSet<Key>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct MemoryEntry {
     secret: Arc<Remembered>,
-    /// The uid of its namespace, as read while it was there.
+    /// The uid of its namespace, read while the Secret was there.
     namespace: Option<Arc<str>>,
 }
 
 #[derive(Debug, Default)]
-struct Place {
+struct NamespaceEntry {
     uid: Option<Arc<str>>,
     secrets: usize,
 }
 
 impl Memory {
-    /// Remembers a Secret as it is. Gives the namespace, if its uid is to be found out.
+    /// Remembers a Secret as it is. Returns the namespace if its uid is still to be read.
     pub fn remember(&mut self, key: &Key, secret: &SecretView) -> Option<Key> {
         let is_new = !self.namespaces.contains_key(key.namespace());
-        // Before the earlier one is forgotten, and maybe its namespace with it.
-        let place = self.namespaces.entry(key.namespace().to_owned()).or_default();
-        place.secrets += 1;
-        let namespace = place.uid.clone();
+        // First, because forgetting the earlier state may remove the namespace's entry.
+        let entry = self.namespaces.entry(key.namespace().to_owned()).or_default();
+        entry.secrets += 1;
+        let namespace = entry.uid.clone();
         self.forget(key);
         let Some(remembered) = Remembered::of(secret) else {
             self.leave(key.namespace());
@@ -290,11 +292,11 @@ impl Memory {
             return None;
         }
         self.bytes += size;
-        self.secrets.insert(key.clone(), Kept { secret: Arc::new(remembered), namespace });
+        self.secrets.insert(key.clone(), MemoryEntry { secret: Arc::new(remembered), namespace });
         is_new.then(|| Key::new("", key.namespace()))
     }
 
-    /// What a Secret was like, unless it has been gone for too long.
+    /// The last known state of a Secret, unless it has been gone for too long.
     pub fn get(&self, key: &Key, now: Instant) -> Option<Arc<Remembered>> {
         if self.lost.get(key).is_some_and(|since| now - *since >= LOST_FOR) {
             return None;
@@ -302,17 +304,17 @@ impl Memory {
         self.secrets.get(key).map(|kept| Arc::clone(&kept.secret))
     }
 
-    /// The uid of the namespace in which it was.
+    /// The uid of the namespace that held the Secret.
     pub fn namespace_uid(&self, key: &Key) -> Option<&str> {
         self.secrets.get(key)?.namespace.as_deref()
     }
 
-    /// Keeps the uid of a namespace, as it is now. What was lost in another one of this name does
-    /// not come back.
+    /// Sets the present uid of a namespace. Forgets the Secrets that were lost in an earlier
+    /// namespace of this name.
     pub fn set_namespace_uid(&mut self, namespace: &str, uid: Option<&str>) {
         let uid: Option<Arc<str>> = uid.map(Arc::from);
-        if let Some(place) = self.namespaces.get_mut(namespace) {
-            place.uid.clone_from(&uid);
+        if let Some(entry) = self.namespaces.get_mut(namespace) {
+            entry.uid.clone_from(&uid);
         }
         let mut of_another = Vec::new();
         for (key, kept) in self.secrets.iter_mut().filter(|(k, _)| k.namespace() == namespace) {
@@ -327,7 +329,7 @@ impl Memory {
         }
     }
 
-    /// A Secret that is remembered has gone. Gives when to look at its name again, if at all.
+    /// Notes that a Secret is gone. Returns when to poll its name, if at all.
     pub fn lose(&mut self, key: &Key, now: Instant) -> Option<Instant> {
         if !self.secrets.contains_key(key) {
             self.refused.remove(key);
@@ -342,7 +344,7 @@ impl Memory {
                 return None;
             }
             self.lost.insert(key.clone(), now);
-            // The namespace may be going, too: the next Secret in it asks for its uid anew.
+            // The namespace may be going too, so the next Secret in it has its uid read again.
             self.leave(key.namespace());
         }
         let age = self.lost.get(key).map_or(Duration::ZERO, |since| now - *since);
@@ -350,22 +352,23 @@ impl Memory {
             self.forget(key);
             return None;
         }
-        // Who deletes and creates does so at once, mostly; and a namespace goes with all in it.
+        // A Secret that is created again mostly is so within seconds, so the first polls are dense.
+        // After the deletion of a whole namespace the growing pauses limit the calls.
         Some(now + age.clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
     }
 
-    /// It is there after all, without its labels: what it has lost is kept until it is repaired,
-    /// however long the webhook is away. A new object of this name is not it.
+    /// Notes that a Secret is still there, without its labels. Its state is then remembered until
+    /// the repair, even if the webhook is down for long. A new object of this name does not count.
     pub fn found(&mut self, key: &Key, secret: &SecretView) {
         let Some(kept) = self.secrets.get(key) else { return };
         if secret.object_uid() == Some(&kept.secret.uid) && self.lost.remove(key).is_some() {
             let uid = kept.namespace.clone();
-            let place = self.namespaces.entry(key.namespace().to_owned());
-            place.or_insert(Place { uid, secrets: 0 }).secrets += 1;
+            let entry = self.namespaces.entry(key.namespace().to_owned());
+            entry.or_insert(NamespaceEntry { uid, secrets: 0 }).secrets += 1;
         }
     }
 
-    /// Forgets what has been gone for too long. Gives its names.
+    /// Forgets the Secrets that have been gone for too long, and returns their keys.
     pub fn expire(&mut self, now: Instant) -> Vec<Key> {
         let is_over = |(_, since): &(&Key, &Instant)| now - **since >= LOST_FOR;
         let over: Vec<Key> = self.lost.iter().filter(is_over).map(|(k, _)| k.clone()).collect();
@@ -375,7 +378,7 @@ impl Memory {
         over
     }
 
-    /// Remembers nothing of it any more.
+    /// Forgets a Secret.
     pub fn forget(&mut self, key: &Key) {
         self.refused.remove(key);
         let was_lost = self.lost.remove(key).is_some();
@@ -388,24 +391,24 @@ impl Memory {
     }
 
     fn leave(&mut self, namespace: &str) {
-        let Some(place) = self.namespaces.get_mut(namespace) else { return };
-        place.secrets -= 1;
-        if place.secrets == 0 {
+        let Some(entry) = self.namespaces.get_mut(namespace) else { return };
+        entry.secrets -= 1;
+        if entry.secrets == 0 {
             self.namespaces.remove(namespace);
         }
     }
 
-    /// How many are remembered.
+    /// How many Secrets are remembered.
     pub fn len(&self) -> usize {
         self.secrets.len()
     }
 
-    /// Whether none is.
+    /// Whether no Secret is remembered.
     pub fn is_empty(&self) -> bool {
         self.secrets.is_empty()
     }
 
-    /// How many are not remembered for their size, or that of all.
+    /// How many Secrets are not remembered, because they or all together are too large.
     pub fn refused(&self) -> usize {
         self.refused.len()
     }

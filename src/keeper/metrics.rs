@@ -1,4 +1,4 @@
-//! What the keeper counts.
+//! The keeper's metrics.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -10,15 +10,12 @@ use strum::{IntoStaticStr, VariantNames};
 use crate::metrics::{Counters, Label};
 use crate::overlap::outlook::Problem;
 
-/// Two labels, all sides known at compile time.
-type Labels = [(&'static str, &'static str); 2];
-
-/// Counts what the keeper does. Clones count together; the default is in no registry.
+/// The keeper's metrics. Clones share their counts; the default is in no registry.
 #[derive(Clone, Debug)]
 pub struct KeeperMetrics {
     leader: Gauge,
     secrets: Family<Label, Gauge>,
-    asks: Family<Labels, Counter>,
+    asks: Family<[(&'static str, &'static str); 2], Counter>,
     lateness: Histogram,
     problems: Family<Label, Gauge>,
     events: Counters,
@@ -28,59 +25,59 @@ pub struct KeeperMetrics {
     watch_errors: Counter,
 }
 
-/// What is asked of the webhook.
+/// What the keeper asks of the webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum AskKind {
-    /// Cut out what is over.
+    /// Remove the CAs whose overlap has ended.
     Retire,
     /// Put the waiting pair into service.
     Promote,
-    /// Carry what an update has dropped.
+    /// Restore what an unseen write has dropped.
     Repair,
-    /// An ask that is not needed any more is taken back.
+    /// The keeper removes an ask that is no longer needed.
     Withdraw,
 }
 
-/// What became of an ask.
+/// The result of an ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum AskResult {
-    /// Another writer was faster; it is asked again.
+    /// Another writer changed the Secret first; the keeper asks again.
     Conflict,
     /// The webhook acted.
     Done,
-    /// The API server refused, or did not answer.
+    /// The API server refused the write, or did not answer.
     Failed,
-    /// The webhook did not see it.
+    /// The webhook did not see the ask.
     NotSeen,
-    /// The webhook saw it, and changed nothing.
+    /// The webhook saw the ask and changed nothing.
     Refused,
 }
 
-/// What became of an Event.
+/// The result of publishing an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum EventResult {
-    /// More than the limit of rates allows.
+    /// The rate limit or the queue was exhausted.
     Dropped,
-    /// The API server refused, or did not answer.
+    /// The API server refused it, or did not answer.
     Failed,
-    /// Stored.
+    /// The API server stored it.
     Published,
 }
 
-/// What became of the restart of one workload.
+/// The result of one step of restarting a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum RestartResult {
     /// Its rollout is complete.
     Done,
-    /// The API server refused.
+    /// The API server refused the change.
     Failed,
-    /// It may not be restarted, or does not exist.
+    /// The workload may not be restarted, or does not exist.
     NotAllowed,
-    /// Something has taken our annotation back.
+    /// Something removed our annotation.
     Reverted,
     /// Its pod template was changed.
     Started,
@@ -95,56 +92,48 @@ impl KeeperMetrics {
         let keeper = registry.sub_registry_with_prefix("keeper");
         keeper.register(
             "leader",
-            "1 while this replica holds the Lease, by its own clock too",
+            "1 while this replica may act: it holds the Lease and has read back its last renewal",
             metrics.leader.clone(),
         );
         keeper.register(
             "secrets",
-            "Secrets that are watched, by phase: overlap, staged or none",
+            "Watched Secrets, by phase: overlap, staged or none",
             metrics.secrets.clone(),
         );
-        keeper.register(
-            "asks",
-            "What the webhook was asked to do, and what became of it",
-            metrics.asks.clone(),
-        );
+        keeper.register("asks", "Asks to the webhook, by kind and result", metrics.asks.clone());
         keeper.register_with_unit(
             "lateness",
-            "How long after something was due the webhook had acted on it",
+            "Time from when something was due until the webhook acted on it",
             Unit::Seconds,
             metrics.lateness.clone(),
         );
-        keeper.register(
-            "problems",
-            "Secrets that have a problem, by problem",
-            metrics.problems.clone(),
-        );
-        metrics.events.register(keeper, "events", "Events that were to be published");
-        metrics.restarts.register(keeper, "restarts", "Restarts of workloads, by result");
+        keeper.register("problems", "Secrets with a problem, by problem", metrics.problems.clone());
+        metrics.events.register(keeper, "events", "Kubernetes Events of the keeper, by result");
+        metrics.restarts.register(keeper, "restarts", "Steps of workload restarts, by result");
         keeper.register(
             "remembered",
-            "Secrets whose public certificates are remembered, to repair what an update drops",
+            "Secrets in the keeper's memory, which repairs what an unseen write drops",
             metrics.remembered.clone(),
         );
         keeper.register(
             "not_remembered",
-            "Secrets that are not remembered, because they or all together are too large",
+            "Secrets that are too large for the keeper's memory, alone or together",
             metrics.not_remembered.clone(),
         );
         keeper.register(
             "watch_errors",
-            "Watches of Secrets that broke and were taken up again",
+            "Errors of the watches of Secrets; the keeper retries after each",
             metrics.watch_errors.clone(),
         );
         metrics
     }
 
-    /// Whether this replica may act.
+    /// Sets whether this replica may act.
     pub(super) fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
-    /// How many Secrets are watched: in phase overlap, in phase staged, in none.
+    /// Sets how many Secrets are watched in phase overlap, in phase staged, and in no phase.
     pub(super) fn watched(&self, overlap: usize, staged: usize, none: usize) {
         for (phase, count) in [("overlap", overlap), ("staged", staged), ("none", none)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
@@ -152,46 +141,46 @@ impl KeeperMetrics {
         }
     }
 
-    /// How many Secrets have the problem of this name.
+    /// Sets how many Secrets have the problem of this name.
     pub(super) fn problem(&self, name: &'static str, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.problems.get_or_create(&[("problem", name)]).set(count);
     }
 
-    /// An ask has ended.
+    /// Counts an ask.
     pub(super) fn asked(&self, ask: AskKind, result: AskResult) {
         self.asks.get_or_create(&[("ask", ask.into()), ("result", result.into())]).inc();
     }
 
-    /// The webhook has acted this many seconds after it was due.
+    /// Notes that the webhook acted this many seconds after something was due.
     pub(super) fn acted_after(&self, seconds: f64) {
         self.lateness.observe(seconds);
     }
 
-    /// An Event has ended.
+    /// Counts an Event.
     pub(super) fn event(&self, result: EventResult) {
         self.events.inc(result);
     }
 
-    /// A workload was looked at in order to restart it.
+    /// Counts a step of restarting a workload.
     pub(super) fn restart(&self, result: RestartResult) {
         self.restarts.inc(result);
     }
 
-    /// How many Secrets are remembered, and how many are not because of the room that it takes.
+    /// Sets how many Secrets are remembered, and how many are too large for that.
     pub(super) fn remembers(&self, remembered: usize, refused: usize) {
         self.remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
         self.not_remembered.set(i64::try_from(refused).unwrap_or(i64::MAX));
     }
 
-    /// A watch broke.
+    /// Counts an error of a watch.
     pub(super) fn watch_failed(&self) {
         self.watch_errors.inc();
     }
 }
 
 impl AskKind {
-    /// How metrics and logs call it.
+    /// Its name in metrics and logs.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -199,7 +188,7 @@ impl AskKind {
 
 impl Default for KeeperMetrics {
     fn default() -> Self {
-        let asks = Family::<Labels, Counter>::default();
+        let asks = Family::<[(&'static str, &'static str); 2], Counter>::default();
         for ask in AskKind::VARIANTS {
             for result in AskResult::VARIANTS {
                 drop(asks.get_or_create(&[("ask", ask), ("result", result)]));
@@ -233,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_stand_under_their_names() {
+    fn each_metric_has_its_name_and_labels() {
         let mut registry = crate::metrics::registry();
         let metrics = KeeperMetrics::register(&mut registry);
         metrics.leads(true);

@@ -1,4 +1,4 @@
-//! An API server that a test plays, for what a real one cannot be brought to do at a given moment.
+//! A mock API server, for answers that a real one does not give at a chosen moment.
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -7,21 +7,21 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
-/// The calls, in the order in which they come.
-pub(super) struct Api(mpsc::UnboundedReceiver<Call>);
+/// The calls, in the order they arrive.
+pub(super) struct MockApi(mpsc::UnboundedReceiver<MockCall>);
 
-/// One call that waits for its answer.
-pub(super) struct Call {
+/// A call that waits for its answer.
+pub(super) struct MockCall {
     pub(super) method: Method,
-    /// With the query.
+    /// The path with its query.
     pub(super) path: String,
-    /// What was sent; `null` where that is nothing.
+    /// The body; `null` if there is none.
     pub(super) body: Value,
     answer: oneshot::Sender<Response<Body>>,
 }
 
-/// A client, and what it calls.
-pub(super) fn api() -> (Client, Api) {
+/// A client, and the mock API server that it calls.
+pub(super) fn api() -> (Client, MockApi) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let service = tower::service_fn(move |request: Request<Body>| {
         let sender = sender.clone();
@@ -29,7 +29,7 @@ pub(super) fn api() -> (Client, Api) {
             let (head, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let (answer, answered) = oneshot::channel();
-            let call = Call {
+            let call = MockCall {
                 method: head.method,
                 path: head.uri.path_and_query().unwrap().to_string(),
                 body: serde_json::from_slice(&body).unwrap_or_default(),
@@ -40,42 +40,42 @@ pub(super) fn api() -> (Client, Api) {
             answered.await.map_err(|_| gone())
         }
     });
-    (Client::new(service, "n"), Api(receiver))
+    (Client::new(service, "n"), MockApi(receiver))
 }
 
-impl Api {
+impl MockApi {
     /// The next call.
-    pub(super) async fn call(&mut self) -> Call {
+    pub(super) async fn call(&mut self) -> MockCall {
         self.0.recv().await.unwrap()
     }
 
-    /// The next call, which is this one: a method, and how its path goes on after `/`.
-    pub(super) async fn expect(&mut self, method: &Method, path: &str) -> Call {
+    /// The next call, which must have this method and path.
+    pub(super) async fn expect(&mut self, method: &Method, path: &str) -> MockCall {
         let call = self.call().await;
         assert_eq!((&call.method, call.path.split('?').next()), (method, Some(path)));
         call
     }
 
-    /// Whether nothing was called that has not been taken.
+    /// Whether no call waits to be taken.
     pub(super) fn is_quiet(&mut self) -> bool {
         self.0.try_recv().is_err()
     }
 }
 
-impl Call {
+impl MockCall {
     pub(super) fn answer(self, body: &Value) {
         self.answer_with(StatusCode::OK, body);
     }
 
     pub(super) fn refuse(self, status: u16, reason: &str) {
         let body = json!({
-            "kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "kind": "Status", "apiVersion": "v1", "status": "ReconcileError",
             "reason": reason, "code": status, "message": reason,
         });
         self.answer_with(StatusCode::from_u16(status).unwrap(), &body);
     }
 
-    /// Waits until nobody waits for the answer any more.
+    /// Waits until the caller no longer waits for the answer.
     pub(super) async fn given_up(mut self) {
         self.answer.closed().await;
     }

@@ -1,25 +1,25 @@
-//! The keeper: what has to happen to a Secret after the webhook has acted (DESIGN §8).
+//! The keeper: acts on Secrets after the webhook has changed them (DESIGN §8).
 //!
 //! ```text
 //! watches, by label ──► controller ──► reconcile: read, due, ask ──► the webhook, in the same request
 //!                          │   ▲                                              │
-//!                       events └──────────────── what it made of it ◄─────────┘
+//!                       events └──────────────── the Secret, as stored ◄──────┘
 //! ```
 //!
-//! It never writes data, and reads no private key. One replica acts, by a Lease; the others keep
-//! their view of the Secrets warm.
+//! It never writes data, and it reads no private key. The replica that holds the Lease acts; the
+//! others only watch, so that they can take over at once.
 
 mod backoff;
 pub mod controller;
+pub mod election;
 pub mod events;
-pub mod lease;
 pub mod memory;
 pub mod metrics;
 #[cfg(test)]
 mod mock;
 mod queue;
 pub mod reconcile;
-mod running;
 pub mod secrets;
+mod tasks;
 pub mod tracked;
 pub mod workloads;

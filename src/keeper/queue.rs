@@ -1,19 +1,19 @@
-//! What is to be looked at, and when.
+//! A queue of keys that become due at a time.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::kubernetes::key::Key;
 
-/// Keys, each at most once, by a time: of the wall clock for deadlines, of the monotonic clock for
-/// retries. What a clock that steps can do is then bounded by how often one looks here.
+/// Keys, each at most once, ordered by time: wall clock for deadlines, monotonic clock for the
+/// rest. A jump of the wall clock is noticed at the next look at the queue.
 #[derive(Debug)]
-pub(super) struct Agenda<T> {
+pub(super) struct Queue<T> {
     by_time: BTreeSet<(T, Key)>,
     of_key: HashMap<Key, T>,
 }
 
-impl<T: Copy + Ord> Agenda<T> {
-    /// Puts `key` at `at`, wherever it was before.
+impl<T: Copy + Ord> Queue<T> {
+    /// Sets the time of `key` to `at`.
     pub(super) fn set(&mut self, key: &Key, at: T) {
         if let Some(old) = self.of_key.insert(key.clone(), at) {
             self.by_time.remove(&(old, key.clone()));
@@ -21,14 +21,14 @@ impl<T: Copy + Ord> Agenda<T> {
         self.by_time.insert((at, key.clone()));
     }
 
-    /// Puts `key` at `at`, if it is not there already.
+    /// Adds `key` at `at`, unless it is in the queue already.
     pub(super) fn add(&mut self, key: &Key, at: T) {
         if !self.of_key.contains_key(key) {
             self.set(key, at);
         }
     }
 
-    /// Takes `key` out.
+    /// Removes `key`.
     pub(super) fn remove(&mut self, key: &Key) {
         if let Some(at) = self.of_key.remove(key) {
             self.by_time.remove(&(at, key.clone()));
@@ -40,7 +40,7 @@ impl<T: Copy + Ord> Agenda<T> {
         self.by_time.first().map(|(at, _)| *at)
     }
 
-    /// Takes out the earliest key that is not after `now`.
+    /// Removes and returns the earliest key, if its time has come by `now`.
     pub(super) fn pop(&mut self, now: T) -> Option<Key> {
         let (_, key) = self.by_time.first().filter(|(at, _)| *at <= now)?;
         let key = key.clone();
@@ -49,7 +49,7 @@ impl<T: Copy + Ord> Agenda<T> {
     }
 }
 
-impl<T> Default for Agenda<T> {
+impl<T> Default for Queue<T> {
     fn default() -> Self {
         Self { by_time: BTreeSet::new(), of_key: HashMap::new() }
     }
@@ -60,18 +60,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_key_stands_once_and_comes_in_order_of_time() {
+    fn a_key_is_queued_once_and_keys_come_in_order_of_time() {
         let [a, b, c] = ["a", "b", "c"].map(|name| Key::new("n", name));
-        let mut agenda = Agenda::default();
-        agenda.set(&a, 3);
-        agenda.set(&b, 2);
-        agenda.set(&c, 9);
-        agenda.set(&a, 1);
-        agenda.add(&b, 0);
-        assert_eq!(agenda.first(), Some(1));
-        assert_eq!(agenda.pop(0), None);
-        assert_eq!([agenda.pop(5), agenda.pop(5), agenda.pop(5)], [Some(a), Some(b), None]);
-        agenda.remove(&c);
-        assert!(agenda.first().is_none() && agenda.of_key.is_empty());
+        let mut queue = Queue::default();
+        queue.set(&a, 3);
+        queue.set(&b, 2);
+        queue.set(&c, 9);
+        queue.set(&a, 1);
+        queue.add(&b, 0);
+        assert_eq!(queue.first(), Some(1));
+        assert_eq!(queue.pop(0), None);
+        assert_eq!([queue.pop(5), queue.pop(5), queue.pop(5)], [Some(a), Some(b), None]);
+        queue.remove(&c);
+        assert!(queue.first().is_none() && queue.of_key.is_empty());
     }
 }

@@ -1,15 +1,15 @@
-//! One look at one Secret: read it, decide, ask, and see what the webhook made of it.
+//! Reconciles one Secret: reads it, decides, asks the webhook, and checks what it did.
 
 mod ask;
-mod restart;
+mod rollout;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub(crate) use self::ask::Asked;
-use super::lease::Leadership;
-use super::memory::{Plan, Remembered};
+pub(crate) use self::ask::FinishedAsk;
+use super::election::Leadership;
+use super::memory::{Remembered, RepairPlan};
 use super::secrets::Secrets;
 use super::workloads::Restarter;
 use crate::keeper::metrics::{AskKind, AskResult};
@@ -22,99 +22,106 @@ use crate::overlap::outlook::{self, Due, Outlook, PublicSecret, Rules, StageOutl
 use crate::overlap::restart::RestartOutcome;
 use crate::x509::certs::Fingerprint;
 
-/// What every look needs.
+/// Reconciles Secrets; clones share their clients.
 #[derive(Clone)]
-pub struct Actor {
-    /// The calls.
+pub struct Reconciler {
+    /// The calls for Secrets.
     pub secrets: Secrets,
     /// Restarts workloads.
     pub restarter: Restarter,
-    /// What counts for every Secret.
+    /// The defaults and the settle time.
     pub rules: Rules,
-    /// Nothing is written without it.
+    /// Required for each write.
     pub leadership: Leadership,
 }
 
-/// What is known before a look.
+/// What the controller knows of a Secret before it is read.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Before {
-    /// What the Secret was like.
+pub(crate) struct ReconcileInput {
+    /// Its last known state.
     pub(crate) secret: Option<Arc<Remembered>>,
     /// The uid of its namespace at that time.
     pub(crate) namespace_uid: Option<String>,
-    /// What any Secret that is watched distrusts: none of it comes back anywhere.
+    /// The CAs that any watched Secret distrusts; a repair never restores them.
     pub(crate) distrusted: Vec<Fingerprint>,
 }
 
-/// What came of a look.
-pub(crate) enum Outcome {
+/// The result of a reconcile.
+pub(crate) enum ReconcileOutcome {
     /// The webhook was asked.
-    Asked(Box<Asked>),
+    Asked(Box<FinishedAsk>),
     /// Something failed.
-    Failed(Failure),
+    Failed(ReconcileError),
     /// There is no such Secret.
     Gone,
-    /// The uid of a namespace was read.
+    /// The uid of a namespace was read; `None` if there is no such namespace.
     Namespace(Option<String>),
     /// This replica may not act any more.
     NotLeading,
     /// There is nothing to do now.
     Nothing(Box<SecretView>),
-    /// A restart has gone on by a step; how far stands on the Secret.
-    Restarting(Box<Restarting>),
-    /// It is due, but others have to be ready first; and since when it has waited for them.
+    /// A restart made one step; the Secret says how far it has come.
+    Restarting(Box<RestartReport>),
+    /// Something is due but waits for other Secrets or workloads, since this time.
     Waiting(Box<SecretView>, Timestamp),
 }
 
-impl Outcome {
+impl ReconcileOutcome {
     fn waiting(secret: SecretView, since: Timestamp) -> Self {
         Self::Waiting(Box::new(secret), since)
     }
 }
 
-/// A look that has failed.
+/// Why a reconcile failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// What was being asked, if it came to that.
+pub(crate) struct ReconcileError {
+    /// The ask that failed, if it got that far.
     pub(crate) asking: Option<AskKind>,
-    /// Why.
+    /// The failed call.
     pub(crate) error: CallError,
 }
 
-impl From<CallError> for Failure {
+impl From<CallError> for ReconcileError {
     fn from(error: CallError) -> Self {
         Self { asking: None, error }
     }
 }
 
 /// A step of a restart.
-pub(crate) struct Restarting {
-    /// What came of each workload that was looked at.
+pub(crate) struct RestartReport {
+    /// The result for each workload that was checked.
     pub(crate) steps: Vec<(String, RestartOutcome)>,
-    /// The Secret as it is now.
+    /// The Secret as stored now.
     pub(crate) after: SecretView,
 }
 
-impl Actor {
-    /// Looks at one Secret, and asks for what is due. A key without a namespace is the namespace
-    /// itself, of which the uid is read.
-    pub(crate) async fn look(&self, key: &Key, before: Before) -> Outcome {
+impl Reconciler {
+    /// Reads one Secret, and asks for what is due. A key without a namespace names a namespace; of
+    /// that only the uid is read.
+    pub(crate) async fn reconcile(&self, key: &Key, known: ReconcileInput) -> ReconcileOutcome {
         if key.namespace().is_empty() {
             let found = self.secrets.namespace(key.name()).await;
-            let uid = found.map(|found| found.map(|tenant| tenant.uid));
-            let failed = |error| Outcome::Failed(Failure::from(error));
-            return uid.map_or_else(failed, Outcome::Namespace);
+            let uid = found.map(|found| found.map(|identity| identity.uid));
+            let failed = |error| ReconcileOutcome::Failed(ReconcileError::from(error));
+            return uid.map_or_else(failed, ReconcileOutcome::Namespace);
         }
-        match self.try_look(key, before).await {
+        match self.try_reconcile(key, known).await {
             Ok(outcome) => outcome,
-            Err(Failure { error: CallError::NotLeading, .. }) => Outcome::NotLeading,
-            // Whatever it is that has gone: whether it is the Secret only reading it tells.
-            Err(failure) => Outcome::Failed(failure),
+            Err(ReconcileError { error: CallError::NotLeading, .. }) => {
+                ReconcileOutcome::NotLeading
+            }
+            // `CallError::Gone` may be of another object: only reading the Secret shows whether it
+            // is gone.
+            Err(failure) => ReconcileOutcome::Failed(failure),
         }
     }
 
-    async fn try_look(&self, key: &Key, known: Before) -> Result<Outcome, Failure> {
-        let Some(secret) = self.secrets.get(key).await? else { return Ok(Outcome::Gone) };
+    async fn try_reconcile(
+        &self,
+        key: &Key,
+        known: ReconcileInput,
+    ) -> Result<ReconcileOutcome, ReconcileError> {
+        let Some(secret) = self.secrets.get(key).await? else { return Ok(ReconcileOutcome::Gone) };
         let now = Timestamp::now();
         let compare =
             |before: &Arc<Remembered>| before.compare(&secret, &self.rules, &known.distrusted, now);
@@ -125,12 +132,12 @@ impl Actor {
         let due = match next_action(&secret.view(), &outlook, now) {
             Action::Restart(wanted) => return Ok(self.restart(key, secret, wanted, now).await?),
             Action::Ask(due) => due,
-            Action::Nothing => return Ok(Outcome::Nothing(Box::new(secret))),
+            Action::Nothing => return Ok(ReconcileOutcome::Nothing(Box::new(secret))),
         };
         if let (Due::Promote(_), Some(staged)) = (&due, &outlook.stage)
             && !self.is_group_ready(key, &secret, staged, now).await?
         {
-            return Ok(Outcome::waiting(secret, staged.ready.min(now)));
+            return Ok(ReconcileOutcome::waiting(secret, staged.ready.min(now)));
         }
         let (kind, ask) = match due {
             Due::Retire(_) => (AskKind::Retire, Some(Ask::Retire)),
@@ -138,27 +145,27 @@ impl Actor {
             Due::Withdraw => (AskKind::Withdraw, None),
         };
         let after = self.ask(key, secret, kind, ask.as_ref()).await?;
-        let mut asked = self.judge(kind, &outlook, after);
+        let mut asked = self.finished_ask(kind, &outlook, after);
         asked.lateness = due_since(&outlook, now).map(|since| seconds(since, Timestamp::now()));
-        Ok(Outcome::Asked(Box::new(asked)))
+        Ok(ReconcileOutcome::Asked(Box::new(asked)))
     }
 
-    /// Brings back what a write has dropped that the webhook did not see.
+    /// Asks to restore what was dropped by a write that the webhook did not see.
     async fn repair(
         &self,
         key: &Key,
         secret: SecretView,
-        plan: Plan,
+        plan: RepairPlan,
         namespace_uid: Option<String>,
-    ) -> Result<Outcome, Failure> {
+    ) -> Result<ReconcileOutcome, ReconcileError> {
         if plan.is_recreated {
-            // Nothing comes into another tenant's namespace of the same name.
+            // A later namespace of this name may belong to another tenant: nothing is restored there.
             let found = self.secrets.namespace(key.namespace()).await?;
-            let is_same = found.as_ref().is_some_and(|tenant| {
-                namespace_uid.as_ref() == Some(&tenant.uid) && plan.can_be_of(tenant.created)
+            let is_same = found.as_ref().is_some_and(|identity| {
+                namespace_uid.as_ref() == Some(&identity.uid) && plan.can_be_of(identity.created)
             });
             if !is_same {
-                return Ok(Outcome::Namespace(found.map(|tenant| tenant.uid)));
+                return Ok(ReconcileOutcome::Namespace(found.map(|identity| identity.uid)));
             }
         }
         let repair = plan.repair();
@@ -166,7 +173,7 @@ impl Actor {
         let before = outlook::outlook(&secret.view(), &self.rules, Timestamp::now());
         let ask = Ask::Repair(repair);
         let after = self.ask(key, secret, AskKind::Repair, Some(&ask)).await?;
-        let mut asked = self.judge(AskKind::Repair, &before, after);
+        let mut asked = self.finished_ask(AskKind::Repair, &before, after);
         let is_back = |(key, value): &(&'static str, String)| {
             let stored = asked.after.annotation(key).or_else(|| asked.after.label(key));
             (stored == Some(value)).then_some(*key)
@@ -175,10 +182,10 @@ impl Actor {
         if asked.result == AskResult::Refused && !asked.restored.is_empty() {
             asked.result = AskResult::Done;
         }
-        Ok(Outcome::Asked(Box::new(asked)))
+        Ok(ReconcileOutcome::Asked(Box::new(asked)))
     }
 
-    /// Whether the group lets it be promoted; it is listed only where there is one.
+    /// Whether the group allows the promotion. Lists the Secrets only if there is a group.
     async fn is_group_ready(
         &self,
         key: &Key,
@@ -194,7 +201,7 @@ impl Actor {
         Ok(is_group_ready(&secret.view(), staged, &group, &self.rules, now))
     }
 
-    /// The Secrets of its group, itself too; none if it is in no group.
+    /// The Secrets of its group, including itself; empty if it is in no group.
     async fn group(&self, key: &Key, secret: &SecretView) -> Result<Vec<SecretView>, CallError> {
         match secret.view().group() {
             Some(group) => self.secrets.group(key.namespace(), group).await,
@@ -203,7 +210,7 @@ impl Actor {
     }
 }
 
-/// Since when it has been due, if the clock alone made it due.
+/// Since when something has been due, if the clock alone made it due.
 pub(super) fn due_since(outlook: &Outlook, now: Timestamp) -> Option<Timestamp> {
     match outlook.due.as_ref()? {
         Due::Retire(_) => {
@@ -215,7 +222,7 @@ pub(super) fn due_since(outlook: &Outlook, now: Timestamp) -> Option<Timestamp> 
     }
 }
 
-/// From `start` to `end`, in seconds; none if a clock was put back.
+/// The time from `start` to `end` in seconds; zero if a clock was set back.
 fn seconds(start: Timestamp, end: Timestamp) -> f64 {
     end.duration_since(start).as_secs_f64().max(0.0)
 }

@@ -1,4 +1,4 @@
-//! The calls that the keeper makes: it reads Secrets without their secrets, and writes annotations.
+//! The keeper's calls for Secrets: reads them without private keys, and writes annotations.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
@@ -6,30 +6,30 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde_json::json;
 
-use super::lease::Leadership;
+use super::election::Leadership;
 use crate::kubernetes::call::{CallError, call};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 
-/// What to change on a Secret: an annotation of the keeper's own. Of any other it would become the
-/// manager, and stand in the way of those who apply without force.
+/// A change of one annotation that belongs to the keeper. The keeper becomes the manager of what it
+/// writes, so writing anything else would cause conflicts for a server-side apply without force.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Change<'a> {
-    /// Which one.
+pub(crate) struct AnnotationChange<'a> {
+    /// The key of the annotation.
     pub(crate) annotation: &'static str,
-    /// To set or, by `None`, to remove.
+    /// Its new value; `None` removes it.
     pub(crate) value: Option<&'a str>,
-    /// Only tried out: nothing is stored (`dryRun`). The webhook is called all the same.
-    pub(crate) is_trial: bool,
+    /// With `dryRun` the API server stores nothing, but it still calls the webhook.
+    pub(crate) is_dry_run: bool,
 }
 
-/// What tells a namespace from an earlier one of the same name.
+/// Distinguishes a namespace from an earlier one of the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tenant {
-    /// Its uid.
+pub(crate) struct NamespaceIdentity {
+    /// The uid of the namespace.
     pub(crate) uid: String,
-    /// When it was created, in whole seconds.
+    /// When the namespace was created, in whole seconds.
     pub(crate) created: Option<Timestamp>,
 }
 
@@ -41,12 +41,12 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// By this client. Nothing is written without leadership.
+    /// Creates the calls; they write only while `leadership` holds.
     pub fn new(client: Client, leadership: Leadership) -> Self {
         Self { client, leadership }
     }
 
-    /// Reads one; `None` where there is none.
+    /// Reads a Secret; `None` if it does not exist.
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<SecretView>, CallError> {
         let api: Api<SecretView> = Api::namespaced(self.client.clone(), key.namespace());
         match call(api.get_opt(key.name())).await {
@@ -55,21 +55,24 @@ impl Secrets {
         }
     }
 
-    /// Which namespace has this name now; `None` where there is none.
-    pub(crate) async fn namespace(&self, name: &str) -> Result<Option<Tenant>, CallError> {
+    /// Reads the namespace that has this name now; `None` if there is none.
+    pub(crate) async fn namespace(
+        &self,
+        name: &str,
+    ) -> Result<Option<NamespaceIdentity>, CallError> {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let Some(found) = call(api.get_metadata_opt(name)).await? else { return Ok(None) };
         let created = found.metadata.creation_timestamp.map(|time| time.0);
-        Ok(found.metadata.uid.map(|uid| Tenant { uid, created }))
+        Ok(found.metadata.uid.map(|uid| NamespaceIdentity { uid, created }))
     }
 
-    /// Changes an annotation of the version that was read. Gives what is stored afterwards, the
-    /// webhook's changes included.
+    /// Changes an annotation; fails if the Secret is no longer the version that was read. Returns
+    /// what is stored afterwards, including the webhook's changes.
     pub(crate) async fn change(
         &self,
         key: &Key,
         read: &SecretView,
-        change: Change<'_>,
+        change: AnnotationChange<'_>,
     ) -> Result<SecretView, CallError> {
         let patch = json!({"metadata": {
             "uid": read.meta().uid,
@@ -79,14 +82,14 @@ impl Secrets {
         let api: Api<SecretView> = Api::namespaced(self.client.clone(), key.namespace());
         let parameters = PatchParams {
             field_manager: Some(names::KEEPER_SERVICE_ACCOUNT.to_owned()),
-            dry_run: change.is_trial,
+            dry_run: change.is_dry_run,
             ..PatchParams::default()
         };
         fence(&self.leadership)?;
         call(api.patch(key.name(), &parameters, &Patch::Merge(&patch))).await
     }
 
-    /// The Secrets of a namespace that are in a group.
+    /// Lists the Secrets of a namespace that are in `group`.
     pub(crate) async fn group(
         &self,
         namespace: &str,
@@ -108,12 +111,12 @@ impl Secrets {
     }
 }
 
-/// Just before a write: what came before it may have taken longer than the Lease.
+/// Checks leadership just before a write, because earlier calls may have outlasted the Lease.
 pub(super) fn fence(leadership: &Leadership) -> Result<(), CallError> {
     if leadership.may_act() { Ok(()) } else { Err(CallError::NotLeading) }
 }
 
-/// Secrets at a time: bounds what one answer takes in memory.
+/// How many Secrets one page of a list has; this limits the memory for one answer.
 pub(super) const PAGE: u32 = 100;
 
 #[cfg(test)]
@@ -122,11 +125,11 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use super::super::lease::{Election, Settings};
+    use super::super::election::{Election, ElectionConfig};
     use super::*;
 
     #[tokio::test]
-    async fn without_leadership_a_write_is_not_even_sent() {
+    async fn a_write_without_leadership_is_not_sent() {
         let sent = Arc::new(AtomicUsize::new(0));
         let counter = sent.clone();
         let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
@@ -134,24 +137,24 @@ mod tests {
             async { Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("none")) }
         });
         let client = Client::new(service, "n");
-        let settings = Settings {
+        let config = ElectionConfig {
             namespace: "n".into(),
             lease: "l".into(),
             identity: "me".into(),
             duration: Duration::from_secs(15),
         };
-        let (_, leadership) = Election::new(client.clone(), settings);
+        let (_, leadership) = Election::new(client.clone(), config);
         let secrets = Secrets::new(client, leadership);
         let read = json!({"metadata": {"name": "a", "namespace": "n"}});
         let read: SecretView = serde_json::from_value(read).unwrap();
         let key = Key::of(&read);
-        for is_trial in [true, false] {
-            let change = Change { annotation: names::ASK, value: None, is_trial };
+        for is_dry_run in [true, false] {
+            let change = AnnotationChange { annotation: names::ASK, value: None, is_dry_run };
             let refused = secrets.change(&key, &read, change).await;
             assert_eq!(refused.err(), Some(CallError::NotLeading));
         }
         assert_eq!(sent.load(Ordering::SeqCst), 0);
         assert!(secrets.get(&key).await.is_err());
-        assert_eq!(sent.load(Ordering::SeqCst), 1, "the others would have been seen");
+        assert_eq!(sent.load(Ordering::SeqCst), 1, "control: a call is counted");
     }
 }

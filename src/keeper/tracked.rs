@@ -1,4 +1,4 @@
-//! What is kept of each Secret that is watched: little, so that ten thousand of them fit.
+//! What the keeper keeps of each watched Secret: little, so that ten thousand of them fit.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,17 +12,17 @@ use crate::names;
 use crate::overlap::outlook::{Outlook, Problem};
 use crate::x509::certs::Fingerprint;
 
-/// One of the label selectors that are watched.
+/// A label selector that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// Secrets with a phase.
+pub(crate) enum Selector {
+    /// Secrets with the label `phase`.
     Phase,
-    /// Secrets with a mode.
+    /// Secrets with the label `mode`.
     Mode,
 }
 
-impl Source {
-    /// Both.
+impl Selector {
+    /// Both selectors.
     pub(crate) const ALL: [Self; 2] = [Self::Phase, Self::Mode];
 
     /// The label that selects.
@@ -34,15 +34,15 @@ impl Source {
     }
 }
 
-/// What is kept of one Secret.
+/// What the keeper keeps of one Secret.
 #[derive(Clone, Debug)]
-pub struct Tracked {
+pub struct TrackedSecret {
     /// The object's uid.
     pub(crate) uid: String,
-    phase: Phase,
-    /// With their ends, if they have any.
+    phase: SecretPhase,
+    /// The carried CAs, and when they end.
     carried: Vec<(Fingerprint, Option<Timestamp>)>,
-    /// The chain that waits: the SHA-256 of its value.
+    /// The SHA-256 of `pending.tls.crt`.
     pending: Option<Fingerprint>,
     distrust: Vec<Fingerprint>,
     problems: Vec<Problem>,
@@ -50,49 +50,49 @@ pub struct Tracked {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum SecretPhase {
     Overlap,
     Staged,
     None,
 }
 
-impl Tracked {
-    /// Of what was read, at the moment of `outlook`.
+impl TrackedSecret {
+    /// Takes it from a Secret and its outlook.
     pub fn of(secret: &SecretView, outlook: &Outlook) -> Self {
         let carried = outlook.certificates.iter().filter(|known| known.carried.is_some());
         Self {
             uid: secret.object_uid().unwrap_or_default().to_owned(),
             phase: match secret.label(names::PHASE) {
-                Some("staged") => Phase::Staged,
-                Some(_) => Phase::Overlap,
-                None => Phase::None,
+                Some("staged") => SecretPhase::Staged,
+                Some(_) => SecretPhase::Overlap,
+                None => SecretPhase::None,
             },
             carried: carried.map(|k| (k.certificate.fingerprint(), k.ends)).collect(),
             pending: outlook.stage.as_ref().map(|staged| staged.stage.pending),
             distrust: outlook.settings.distrust.clone(),
             problems: outlook.problems.clone(),
-            is_selected: Source::ALL.map(|source| secret.label(source.label()).is_some()),
+            is_selected: Selector::ALL.map(|selector| secret.label(selector.label()).is_some()),
         }
     }
 
-    /// Adds what the Secret alone does not tell.
+    /// Adds a problem that the Secret itself does not show.
     pub(crate) fn add(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
-    /// Whether it has this problem.
+    /// Whether the Secret has this problem.
     #[cfg(test)]
     pub(crate) fn has(&self, problem: &Problem) -> bool {
         self.problems.contains(problem)
     }
 
-    /// Whether a watch of `source` shows it.
-    pub(crate) fn is_selected(&self, source: Source) -> bool {
-        self.is_selected[source as usize]
+    /// Whether the watch of `selector` shows the Secret.
+    pub(crate) fn is_selected(&self, selector: Selector) -> bool {
+        self.is_selected[selector as usize]
     }
 
-    /// What a person may want to know of the change from `before` to `secret`, the same object, of
-    /// which `outlook` is that at `now`.
+    /// The Events for the change from `before` to `secret`, two states of one object; `outlook` is
+    /// that of `secret` at `now`.
     pub fn news(
         &self,
         before: Option<&Self>,
@@ -116,14 +116,16 @@ impl Tracked {
         let is_there = |f: Fingerprint| {
             outlook.certificates.iter().any(|known| known.certificate.fingerprint() == f)
         };
-        // One that the generator has made its own is still there.
+        // A carried CA may have become the generator's own: it is still in `ca.crt`.
         news.extend(
             carried.iter().filter(|(f, _)| !is_there(*f)).map(|gone| self.gone(*gone, now)),
         );
         news.extend(before.and_then(|before| self.end_of_stage(before, secret)));
-        if self.phase == Phase::Staged && before.is_none_or(|b| b.phase != Phase::Staged) {
-            let text = "the new CA is in ca.crt; the new leaf waits in pending.tls.crt until the \
-                        trust has spread";
+        if self.phase == SecretPhase::Staged
+            && before.is_none_or(|b| b.phase != SecretPhase::Staged)
+        {
+            let text = "the new CA is in ca.crt; the new leaf waits in pending.tls.crt until \
+                        readers have the new CA";
             news.push((Reason::Staged, text.to_owned()));
         }
         for problem in self.problems.iter().filter(|problem| !problems.contains(problem)) {
@@ -138,52 +140,49 @@ impl Tracked {
         news
     }
 
-    /// A carried CA is not there any more: by the keeper's ask, or by another write.
+    /// The Event for a carried CA that is gone, by the keeper's ask or by another write.
     fn gone(
         &self,
         (gone, ends): (Fingerprint, Option<Timestamp>),
         now: Timestamp,
     ) -> (Reason, String) {
         if self.distrust.contains(&gone) {
-            return (
-                Reason::Distrusted,
-                format!("the distrusted CA {gone} was taken out of ca.crt"),
-            );
+            return (Reason::Distrusted, format!("removed the distrusted CA {gone} from ca.crt"));
         }
         let why = if ends.is_some_and(|ends| ends <= now) {
-            "because it was over"
+            "its overlap has ended"
         } else {
-            "by a later rotation, or because its generator has ended the overlap"
+            "a later rotation replaced it, or the generator ended the overlap"
         };
-        (Reason::Retired, format!("the previous CA {gone} was taken out of ca.crt, {why}"))
+        (Reason::Retired, format!("removed the previous CA {gone} from ca.crt: {why}"))
     }
 
-    /// A pair waits no longer, by the keeper's ask or by another write.
+    /// The Event for a stage that ended, by the keeper's ask or by another write.
     fn end_of_stage(&self, before: &Self, secret: &SecretView) -> Option<(Reason, String)> {
-        let pending = before.pending.filter(|_| self.phase != Phase::Staged)?;
+        let pending = before.pending.filter(|_| self.phase != SecretPhase::Staged)?;
         let serves = secret.view().tls_crt.map(Fingerprint::of) == Some(pending);
         let (reason, text) = if serves {
-            (Reason::Promoted, "the leaf that waited is in tls.crt now")
+            (Reason::Promoted, "the leaf that waited is now in tls.crt")
         } else {
-            (Reason::StageEnded, "the leaf that waited is gone, and tls.crt holds another one")
+            (Reason::StageEnded, "the leaf that waited was dropped; tls.crt holds another leaf")
         };
         Some((reason, text.to_owned()))
     }
 }
 
-/// All that are watched, counted.
+/// All watched Secrets, counted for the metrics.
 #[derive(Debug)]
-pub(crate) struct Watched {
-    secrets: HashMap<Key, Tracked>,
+pub(crate) struct TrackedSecrets {
+    secrets: HashMap<Key, TrackedSecret>,
     phases: [usize; 3],
     problems: HashMap<&'static str, usize>,
-    /// What is distrusted, and by how many.
+    /// The distrusted CAs, and how many Secrets distrust each.
     distrusted: HashMap<Fingerprint, usize>,
     metrics: KeeperMetrics,
 }
 
-impl Watched {
-    /// None yet.
+impl TrackedSecrets {
+    /// Creates an empty collection.
     pub(crate) fn new(metrics: KeeperMetrics) -> Self {
         Self {
             secrets: HashMap::new(),
@@ -194,13 +193,13 @@ impl Watched {
         }
     }
 
-    /// What is kept of one.
-    pub(crate) fn get(&self, key: &Key) -> Option<&Tracked> {
+    /// The entry of a Secret.
+    pub(crate) fn get(&self, key: &Key) -> Option<&TrackedSecret> {
         self.secrets.get(key)
     }
 
-    /// Keeps this of it.
-    pub(crate) fn insert(&mut self, key: &Key, tracked: Tracked) {
+    /// Adds or replaces the entry of a Secret.
+    pub(crate) fn insert(&mut self, key: &Key, tracked: TrackedSecret) {
         self.remove(key);
         self.phases[tracked.phase as usize] += 1;
         self.count(&tracked, |count| *count += 1);
@@ -211,8 +210,8 @@ impl Watched {
         self.publish();
     }
 
-    /// Keeps nothing of it any more.
-    pub(crate) fn remove(&mut self, key: &Key) -> Option<Tracked> {
+    /// Removes the entry of a Secret.
+    pub(crate) fn remove(&mut self, key: &Key) -> Option<TrackedSecret> {
         let tracked = self.secrets.remove(key)?;
         self.phases[tracked.phase as usize] -= 1;
         self.count(&tracked, |count| *count -= 1);
@@ -226,19 +225,20 @@ impl Watched {
         Some(tracked)
     }
 
-    /// Those that a watch of `source` has shown.
-    pub(crate) fn of(&self, source: Source) -> impl Iterator<Item = &Key> {
-        let selected = self.secrets.iter().filter(move |(_, tracked)| tracked.is_selected(source));
+    /// The Secrets that the watch of `selector` has shown.
+    pub(crate) fn of(&self, selector: Selector) -> impl Iterator<Item = &Key> {
+        let selected =
+            self.secrets.iter().filter(move |(_, tracked)| tracked.is_selected(selector));
         selected.map(|(key, _)| key)
     }
 
-    /// What any of them distrusts.
+    /// The CAs that any Secret distrusts.
     pub(crate) fn distrusted(&self) -> Vec<Fingerprint> {
         self.distrusted.keys().copied().collect()
     }
 
-    /// Counts Secrets, not problems: two of a kind on one Secret are one.
-    fn count(&mut self, tracked: &Tracked, change: impl Fn(&mut usize)) {
+    /// Counts Secrets, not problems: two problems of one kind on a Secret count once.
+    fn count(&mut self, tracked: &TrackedSecret, change: impl Fn(&mut usize)) {
         let names: BTreeSet<_> = tracked.problems.iter().map(Problem::name).collect();
         for name in names {
             let count = self.problems.entry(name).or_default();

@@ -1,5 +1,5 @@
-//! Reads workloads, and changes their pod templates; what is to be changed, and when, says
-//! [`crate::overlap::restart`].
+//! Reads workloads and changes their pod templates. [`crate::overlap::restart`] decides what to
+//! change, and when.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -12,7 +12,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::lease::Leadership;
+use super::election::Leadership;
 use super::secrets::fence;
 use crate::kubernetes::call::{CallError, call};
 use crate::kubernetes::key::Key;
@@ -28,12 +28,12 @@ pub struct Restarter {
 }
 
 impl Restarter {
-    /// By this client. Nothing is written without leadership.
+    /// Creates a restarter that writes only while `leadership` holds.
     pub fn new(client: Client, leadership: Leadership) -> Self {
         Self { client, leadership }
     }
 
-    /// What a workload is like, or why it cannot be restarted.
+    /// Reads the state of a workload; the inner error says why it cannot be restarted.
     pub(crate) async fn find(
         &self,
         key: &Key,
@@ -46,14 +46,14 @@ impl Restarter {
         };
         match found {
             Ok(state) => Ok(state.ok_or(MISSING)),
-            // The others of the list do not wait for what may never be allowed.
+            // It may never be allowed, so the other workloads do not wait for it.
             Err(CallError::Denied(_)) => Ok(Err(RestartOutcome::Denied)),
             Err(error) => Err(error),
         }
     }
 
-    /// Changes annotations of a workload's pod template, `None` removing one, if it still has the
-    /// `version` that was read.
+    /// Changes annotations of a workload's pod template; `None` removes one. Fails if the workload
+    /// no longer has the `version` that was read.
     pub(crate) async fn change(
         &self,
         key: &Key,
@@ -73,7 +73,7 @@ impl Restarter {
         match done {
             Ok(()) => Ok(RestartOutcome::Started),
             Err(CallError::Denied(_)) => Ok(RestartOutcome::Denied),
-            // Not the Secret: this workload.
+            // The workload is gone, not the Secret.
             Err(CallError::Gone) => Ok(MISSING),
             Err(error) => Err(error),
         }
@@ -172,7 +172,7 @@ fn state(it: &impl Resource, template: Option<&PodTemplateSpec>) -> WorkloadStat
     }
 }
 
-/// The Secrets that pods mount, or take variables from.
+/// The Secrets that a pod mounts or takes environment variables from.
 fn secrets(pod: &PodSpec) -> BTreeSet<String> {
     let volumes = pod.volumes.iter().flatten();
     let by_volume =
@@ -196,11 +196,11 @@ fn secrets(pod: &PodSpec) -> BTreeSet<String> {
 mod tests {
     use http::Method;
 
-    use super::super::mock::{Api as Mock, api};
+    use super::super::mock::{MockApi, api};
     use super::*;
 
     #[test]
-    fn every_way_to_refer_to_a_secret_is_found() {
+    fn every_kind_of_reference_to_a_secret_is_found() {
         let pod = |spec: serde_json::Value| serde_json::from_value::<PodSpec>(spec).unwrap();
         let container = |more: serde_json::Value| {
             let mut container = json!({"name": "c"});
@@ -227,22 +227,22 @@ mod tests {
 
     const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/n/deployments/a";
 
-    /// A restarter, and the API server that it calls.
-    fn restarter() -> (Restarter, Mock) {
+    /// A restarter, and the mock API server that it calls.
+    fn restarter() -> (Restarter, MockApi) {
         let (client, api) = api();
         let (_, leadership) = Leadership::given(true);
         (Restarter::new(client, leadership), api)
     }
 
     #[tokio::test]
-    async fn a_workload_is_changed_as_it_was_read_and_what_the_answer_says_counts() {
+    async fn a_change_names_the_version_that_was_read_and_each_answer_becomes_a_step() {
         let workload = Workload::parse("deployment/a").unwrap();
         let key = Key::new("n", "s");
         for (status, reason, expected) in [
             (200, "", Ok(RestartOutcome::Started)),
-            // Its owner has changed it in between: it is read again.
+            // Another writer changed it in between: it is read again.
             (409, "Conflict", Err(CallError::Conflict)),
-            // The workload has gone, not the Secret.
+            // The workload is gone, not the Secret.
             (404, "NotFound", Ok(MISSING)),
             (403, "Forbidden", Ok(RestartOutcome::Denied)),
         ] {

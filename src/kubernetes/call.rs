@@ -1,41 +1,42 @@
-//! Calls that end, and why they failed.
+//! Calls to the API server with a time limit, and why they fail.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::explain::{For, explain};
+use super::explain::{Audience, explain};
 
-/// Why a call has failed.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Another writer was faster: read again.
-    #[error("it was changed in between")]
+    /// Another writer changed the object first: read it again (409).
+    #[error("another writer changed it in between")]
     Conflict,
-    /// The API server does not allow it, or does not take it: likely for ever.
+    /// The API server refuses the call, and a repetition is unlikely to help
+    /// (400, 403, 405, 413, 422).
     #[error("{0}")]
     Denied(String),
-    /// Anything else.
+    /// Any other error, or no answer in time.
     #[error("{0}")]
     Failed(String),
-    /// The object does not exist.
+    /// The object does not exist (404).
     #[error("it does not exist")]
     Gone,
-    /// This replica may not write any more.
-    #[error("another replica leads")]
+    /// This replica is no longer the leader, so it must not write.
+    #[error("this replica is not the leader")]
     NotLeading,
 }
 
-/// One call. The API server's own limit is longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time limit of a call. The API server's own default, 60 s, is longer.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Waits for an answer, but not for ever.
+/// Waits for the answer to a call, at most [`TIMEOUT`].
 pub async fn call<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
-    match timeout(PATIENCE, answer).await {
+    match timeout(TIMEOUT, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(CallError::from(&error)),
         Err(_) => {
-            let seconds = PATIENCE.as_secs();
+            let seconds = TIMEOUT.as_secs();
             Err(CallError::Failed(format!("the API server did not answer within {seconds} s")))
         }
     }
@@ -43,7 +44,7 @@ pub async fn call<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Re
 
 impl From<&kube::Error> for CallError {
     fn from(error: &kube::Error) -> Self {
-        let text = explain(error, For::Log);
+        let text = explain(error, Audience::Log);
         match error {
             kube::Error::Api(status) => match status.code {
                 404 => Self::Gone,

@@ -1,12 +1,12 @@
-//! The client of a server, and the namespace that it is in.
+//! The client of the API server, and the namespace that the process runs in.
 
 use kube::config::{InferConfigError, Kubeconfig};
 use kube::{Client, Config};
 
 use crate::names;
 
-/// As kubectl finds its way: `KUBECONFIG`, else as a pod. Nothing is repeated by the client itself:
-/// who calls does that, and says so.
+/// Creates a client from the kubeconfig (`KUBECONFIG`, `~/.kube/config`), else as a pod. The client
+/// does not retry: its callers do, and log it.
 pub(crate) async fn client() -> Result<Client, ClientError> {
     let mut config = Config::infer().await?;
     config.default_retry = false;
@@ -17,14 +17,14 @@ pub(crate) async fn client() -> Result<Client, ClientError> {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
     /// The kubeconfig cannot be used.
-    #[error("the kubeconfig cannot be used: {0}")]
+    #[error("cannot use the kubeconfig: {0}")]
     Kubeconfig(#[from] kube::Error),
-    /// There is no cluster.
-    #[error("no cluster: set KUBECONFIG, or run in a pod: {0}")]
+    /// Neither a kubeconfig nor a pod's ServiceAccount was found.
+    #[error("no cluster found: set KUBECONFIG or run in a pod: {0}")]
     NoCluster(#[from] InferConfigError),
 }
 
-/// The pod's own namespace, else that of the kubeconfig's context, else the manifests' default.
+/// The pod's namespace, else that of the kubeconfig's context, else the default of the manifests.
 pub(crate) fn own_namespace() -> String {
     const OF_POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
     let of_pod = std::fs::read_to_string(OF_POD).ok().map(|name| name.trim().to_owned());

@@ -1,41 +1,45 @@
-//! What errors of the API say. Never what an answer held: it may be a Secret, and an error quotes
-//! what it could not read.
+//! Texts for errors of the API. They never quote an answer, which may be a Secret: serde's errors
+//! quote what they could not parse.
 
 use std::error::Error;
 
 use kube::core::Status;
 use kube::runtime::watcher;
 
-/// Who reads it.
+/// Who reads the text.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum For {
-    /// Who reads logs: code and reason, as the API server's own words may quote what was sent.
+pub(crate) enum Audience {
+    /// Readers of the log. They get code and reason only, because the API server's message may
+    /// quote what was sent.
     Log,
-    /// Who made the call: the API server's own words, which say what is not allowed to whom.
+    /// The person who made the call. They get the API server's message, which says who lacks which
+    /// right.
     Caller,
 }
 
-/// Why a call failed.
-pub(crate) fn explain(error: &kube::Error, to: For) -> String {
+/// Says why a call failed.
+pub(crate) fn explain(error: &kube::Error, to: Audience) -> String {
     match error {
         kube::Error::Api(status) => said(status, to),
-        kube::Error::SerdeError(_) => "the answer is not readable".to_owned(),
+        kube::Error::SerdeError(_) => "cannot parse the answer of the API server".to_owned(),
         other => causes(other),
     }
 }
 
-/// Why a watch was interrupted.
-pub(crate) fn explain_watch(error: &watcher::Error, to: For) -> String {
+/// Says why a watch was interrupted.
+pub(crate) fn explain_watch(error: &watcher::Error, to: Audience) -> String {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)
         | watcher::Error::WatchFailed(error) => explain(error, to),
         watcher::Error::WatchError(status) => said(status, to),
-        watcher::Error::NoResourceVersion => "an object without a resourceVersion".to_owned(),
+        watcher::Error::NoResourceVersion => {
+            "the API server sent a list without a resourceVersion".to_owned()
+        }
     }
 }
 
-/// An error with its causes, each once.
+/// An error with its causes. A cause that is already in the text is left out.
 pub(crate) fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -49,18 +53,18 @@ pub(crate) fn causes(error: &dyn Error) -> String {
     printable(&text)
 }
 
-/// Longer texts are cut: a message that fills the screen hides the others.
-const MOST: usize = 300;
+/// The longest text, in characters. A text that fills the screen hides the others.
+const MAX_CHARS: usize = 300;
 
-/// Names and messages come from others: nothing in them may steer a terminal.
+/// Replaces control characters, which could steer a terminal, and cuts long texts.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(MOST).collect()
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(MAX_CHARS).collect()
 }
 
-fn said(status: &Status, to: For) -> String {
+fn said(status: &Status, to: Audience) -> String {
     match to {
-        For::Log => format!("status {} {}", status.code, status.reason),
-        For::Caller => printable(&status.message),
+        Audience::Log => format!("status {} {}", status.code, status.reason),
+        Audience::Caller => printable(&status.message),
     }
 }
 
@@ -69,28 +73,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_never_quoted() {
+    fn a_text_never_quotes_an_answer() {
         let error = serde_json::from_str::<u8>("\"CANARY\"").unwrap_err();
         assert!(error.to_string().contains("CANARY"), "the control");
         let error = kube::Error::SerdeError(error);
-        for to in [For::Log, For::Caller] {
+        for to in [Audience::Log, Audience::Caller] {
             assert!(!explain(&error, to).contains("CANARY"));
         }
         let status = Status::failure("CANARY", "Invalid").with_code(422);
-        assert_eq!(said(&status, For::Log), "status 422 Invalid");
-        assert_eq!(said(&status, For::Caller), "CANARY", "what was refused, to who sent it");
+        assert_eq!(said(&status, Audience::Log), "status 422 Invalid");
+        assert_eq!(said(&status, Audience::Caller), "CANARY", "what was refused, to who sent it");
     }
 
     #[test]
-    fn causes_are_told_once() {
+    fn a_cause_is_named_once() {
         let inner = std::io::Error::other("connection refused");
         let error = kube::Error::Service(Box::new(inner));
-        assert_eq!(explain(&error, For::Log), "ServiceError: connection refused");
+        assert_eq!(explain(&error, Audience::Log), "ServiceError: connection refused");
     }
 
     #[test]
-    fn nothing_steers_a_terminal() {
+    fn control_characters_are_replaced_and_long_texts_cut() {
         assert_eq!(printable("a\x1b[2Jb\n"), "a?[2Jb?");
-        assert_eq!(printable(&"x".repeat(1000)).len(), MOST);
+        assert_eq!(printable(&"x".repeat(1000)).len(), MAX_CHARS);
     }
 }

@@ -1,4 +1,4 @@
-//! Which Secret.
+//! The key of a Secret: its namespace and name.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use kube::Resource;
 
 use super::secret_view::SecretView;
 
-/// A Secret's namespace and name; cheap to clone.
+/// The namespace and name of a Secret; cheap to clone. With an empty namespace it names a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(Arc<(String, String)>);
 
 impl Key {
-    /// Of a namespace and a name.
+    /// The key of this namespace and name.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self(Arc::new((namespace.into(), name.into())))
     }
 
-    /// Of an object that was read.
+    /// The key of a Secret that was read.
     pub fn of(secret: &SecretView) -> Self {
         let meta = secret.meta();
         Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
@@ -34,7 +34,8 @@ impl Key {
     }
 }
 
-/// A Secret as people name it, `NAMESPACE/NAME` or `NAME`, by what the API server takes for one.
+/// Parses `NAMESPACE/NAME` or `NAME`. The names must be valid by the API server's rules: a DNS
+/// label for a namespace, a DNS subdomain for a Secret (RFC 1123).
 pub(crate) fn parse(text: &str) -> Option<(Option<&str>, &str)> {
     let is_label = |part: &str| {
         let known = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_secrets_are_told_from_paths() {
+    fn a_path_is_not_parsed_as_the_name_of_a_secret() {
         assert_eq!(parse("gateway/envoy"), Some((Some("gateway"), "envoy")));
         assert_eq!(parse("a-1/b.c-d"), Some((Some("a-1"), "b.c-d")));
         assert_eq!(parse("b.c-d"), Some((None, "b.c-d")));

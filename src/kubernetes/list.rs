@@ -1,4 +1,4 @@
-//! Reading the Secrets of a cluster, page by page, without what is secret in them.
+//! Reads the Secrets of a cluster page by page, without their private keys.
 
 use std::fmt;
 
@@ -9,23 +9,23 @@ use kube::core::Status;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 
-use super::explain::{For, explain};
+use super::explain::{Audience, explain};
 use super::secret_view::SecretView;
 
-/// How many objects are asked for at once.
+/// How many objects one page has.
 const PAGE: u32 = 500;
-/// How often a list that has expired is begun anew.
-const ANEW: usize = 3;
+/// How often an expired list is continued or started again.
+const MAX_EXPIRED: usize = 3;
 
-/// Which namespaces are looked at.
+/// The namespaces that a command reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub(crate) enum Namespaces {
     All,
     One(String),
 }
 
-impl Scope {
-    /// Its objects.
+impl Namespaces {
+    /// The API for objects in these namespaces.
     pub(crate) fn api<K>(&self, client: &Client) -> Api<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
@@ -37,7 +37,7 @@ impl Scope {
     }
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for Namespaces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => f.write_str("any namespace"),
@@ -49,29 +49,30 @@ impl fmt::Display for Scope {
 /// A namespace that could not be read, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Unread {
-    /// Which; `None` if all of them.
+    /// The namespace; `None` for all of them.
     pub(crate) namespace: Option<String>,
-    /// What the API server said.
+    /// Why it could not be read.
     pub(crate) error: String,
 }
 
-/// Hands every Secret in scope to `each`; one may come twice, if a list expired meanwhile. Where
-/// the user may not list all namespaces at once, each one is asked for alone. What could not be
-/// read is returned.
+/// Passes every Secret of these namespaces to `each`, and returns what could not be read.
+///
+/// A Secret may come twice if a list expires on the way. If the user may not list Secrets in all
+/// namespaces at once, each namespace is read separately.
 pub(crate) async fn read_all(
     client: &Client,
-    scope: &Scope,
+    scope: &Namespaces,
     selector: Option<&str>,
     mut each: impl FnMut(SecretView),
 ) -> Vec<Unread> {
     let Err(refused) = read(&scope.api(client), selector, &mut each).await else {
         return Vec::new();
     };
-    if *scope == Scope::All && is_forbidden(&refused) {
-        // Who may not list namespaces either is told about the Secrets, which were asked for.
+    if *scope == Namespaces::All && is_forbidden(&refused) {
+        // If namespaces cannot be listed either, report the refusal for the Secrets.
         if let Ok(namespaces) = namespaces(client).await {
             let mut failures = Vec::new();
-            for name in namespaces.into_iter().map(Scope::One) {
+            for name in namespaces.into_iter().map(Namespaces::One) {
                 if let Err(error) = read(&name.api(client), selector, &mut each).await {
                     failures.push(unread(name, &error));
                 }
@@ -82,12 +83,12 @@ pub(crate) async fn read_all(
     vec![unread(scope.clone(), &refused)]
 }
 
-fn unread(scope: Scope, error: &kube::Error) -> Unread {
+fn unread(scope: Namespaces, error: &kube::Error) -> Unread {
     let namespace = match scope {
-        Scope::All => None,
-        Scope::One(name) => Some(name),
+        Namespaces::All => None,
+        Namespaces::One(name) => Some(name),
     };
-    Unread { namespace, error: explain(error, For::Caller) }
+    Unread { namespace, error: explain(error, Audience::Caller) }
 }
 
 async fn read(
@@ -101,7 +102,7 @@ async fn read(
     loop {
         let list = match secrets.list(&page).await {
             Ok(list) => list,
-            Err(error) if expired < ANEW => {
+            Err(error) if expired < MAX_EXPIRED => {
                 let Some(status) = expiry(&error) else { return Err(error) };
                 expired += 1;
                 page.continue_token = rest(status);
@@ -117,7 +118,8 @@ async fn read(
     }
 }
 
-/// The pages of one list show the state at its begin, and that is forgotten after some minutes.
+/// The status of an expired list. All pages show the state at the start of the list, and etcd
+/// compacts that after some minutes (410).
 fn expiry(error: &kube::Error) -> Option<&Status> {
     match error {
         kube::Error::Api(status) if status.code == 410 => Some(status),
@@ -125,8 +127,8 @@ fn expiry(error: &kube::Error) -> Option<&Status> {
     }
 }
 
-/// The token by which the rest of an expired list can be read as it is now. Without one the list
-/// begins anew.
+/// The token that continues an expired list with the present state. Without one the list has to
+/// start again.
 fn rest(status: &Status) -> Option<String> {
     let token = status.metadata.as_ref()?.continue_.clone();
     token.filter(|token| !token.is_empty())
@@ -151,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// A cluster that gives these answers one after another, and the queries it was asked.
+    /// A mock cluster that gives these answers in turn, and the queries that it received.
     fn cluster(answers: Vec<(u16, Value)>) -> (Client, Arc<Mutex<Vec<String>>>) {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let queries = asked.clone();
@@ -176,7 +178,7 @@ mod tests {
         )
     }
 
-    /// What the API server says when it has forgotten the state at which a list began.
+    /// The API server's answer for a list that has expired.
     fn expired(next: &str) -> (u16, Value) {
         let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 410,
             "reason": "Expired", "message": "The provided continue parameter is too old",
@@ -186,13 +188,13 @@ mod tests {
 
     async fn read(client: &Client) -> (Vec<String>, Vec<Unread>) {
         let mut names = Vec::new();
-        let scope = Scope::One("it".into());
+        let scope = Namespaces::One("it".into());
         let unread = read_all(client, &scope, None, |secret| names.push(secret.name_any())).await;
         (names, unread)
     }
 
     #[tokio::test]
-    async fn a_list_that_expires_goes_on_where_it_was() {
+    async fn an_expired_list_continues_where_it_was() {
         let answers = vec![page(&["a"], "one"), expired("now"), page(&["b"], "")];
         let (cluster, asked) = cluster(answers);
         assert_eq!(read(&cluster).await, (vec!["a".to_owned(), "b".to_owned()], Vec::new()));
@@ -204,13 +206,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_token_it_begins_anew_but_not_for_ever() {
+    async fn an_expired_list_without_a_token_starts_again_a_few_times() {
         let answers = vec![page(&["a"], "one"), expired(""), page(&["a", "b"], "")];
         let (cluster, asked) = cluster(answers);
         assert_eq!(read(&cluster).await.0, ["a", "a", "b"]);
         assert!(!asked.lock().unwrap()[2].contains("continue"));
 
-        let (cluster, _) = self::cluster(vec![expired(""); ANEW + 1]);
+        let (cluster, _) = self::cluster(vec![expired(""); MAX_EXPIRED + 1]);
         let (_, unread) = read(&cluster).await;
         assert_eq!(unread[0].error, "The provided continue parameter is too old");
     }

@@ -1,4 +1,4 @@
-//! What the keeper, the serving certificate and the commands share of the Kubernetes API.
+//! The Kubernetes API, as the keeper, the serving certificate and the commands use it.
 
 pub mod call;
 pub(crate) mod client;

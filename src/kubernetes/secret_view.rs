@@ -1,7 +1,7 @@
-//! A Secret as the keeper reads it: no value but the public certificates.
+//! A Secret with its public certificates only.
 //!
-//! Private keys pass the parser without being copied or decoded. Of the annotations only ours are
-//! kept: kubectl's `last-applied-configuration` holds whole Secrets.
+//! The parser skips private keys without copying or decoding them. Of the annotations only ours are
+//! kept, because kubectl's `last-applied-configuration` holds whole Secrets.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use crate::names;
 use crate::overlap::exempt;
 use crate::overlap::outlook::PublicSecret;
 
-/// A Secret without its secrets. `Debug` shows where it stands, never a value.
+/// A Secret without private keys. `Debug` shows its namespace and name, never a value.
 #[derive(Clone, Deserialize)]
 pub struct SecretView {
     #[serde(deserialize_with = "metadata")]
@@ -29,14 +29,14 @@ pub struct SecretView {
     #[serde(default, rename = "type")]
     type_: Option<String>,
     #[serde(default)]
-    data: Option<Certificates>,
+    data: Option<PublicData>,
 }
 
 impl SecretView {
-    /// What [`crate::overlap::outlook`] looks at.
+    /// The input for [`crate::overlap::outlook`].
     pub fn view(&self) -> PublicSecret<'_> {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
-        let value = |get: fn(&Certificates) -> &Option<Vec<u8>>| {
+        let value = |get: fn(&PublicData) -> &Option<Vec<u8>>| {
             self.data.as_ref().and_then(|data| get(data).as_deref())
         };
         PublicSecret {
@@ -58,7 +58,7 @@ impl SecretView {
         self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
     }
 
-    /// One of our labels, or one that tells whose data is left alone.
+    /// One of our labels, or a label by which a Secret is exempt.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.metadata.labels.as_ref()?.get(key).map(String::as_str)
     }
@@ -73,7 +73,7 @@ impl SecretView {
         self.metadata.creation_timestamp.as_ref().map(|time| time.0)
     }
 
-    /// When anybody but the keeper last changed it, by the times of its managed fields.
+    /// When a writer other than the keeper last changed it, by the times of its managed fields.
     pub fn written(&self) -> Option<Timestamp> {
         let fields = self.metadata.managed_fields.iter().flatten();
         fields.filter_map(|field| field.time.as_ref()).map(|time| time.0).max()
@@ -123,35 +123,35 @@ impl Resource for SecretView {
     }
 }
 
-/// The values that are read, decoded. No `Debug`.
+/// The values that are read, decoded. It has no `Debug`, so that none is printed.
 #[derive(Clone, Default)]
-struct Certificates {
+struct PublicData {
     ca_crt: Option<Vec<u8>>,
     tls_crt: Option<Vec<u8>>,
     pending_tls_crt: Option<Vec<u8>>,
-    /// Those of [`exempt::WATCHED_KEYS`] that are there; not their values.
+    /// Which of [`exempt::WATCHED_KEYS`] are there, without their values.
     keys: Vec<&'static str>,
 }
 
-impl<'de> Deserialize<'de> for Certificates {
+impl<'de> Deserialize<'de> for PublicData {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(CertificatesVisitor)
+        deserializer.deserialize_map(PublicDataVisitor)
     }
 }
 
-struct CertificatesVisitor;
+struct PublicDataVisitor;
 
-impl<'de> Visitor<'de> for CertificatesVisitor {
-    type Value = Certificates;
+impl<'de> Visitor<'de> for PublicDataVisitor {
+    type Value = PublicData;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the data of a Secret")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Certificates, A::Error> {
-        let mut found = Certificates::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PublicData, A::Error> {
+        let mut found = PublicData::default();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            let place = match key.as_ref() {
+            let value = match key.as_ref() {
                 names::CA_CRT => &mut found.ca_crt,
                 names::TLS_CRT => &mut found.tls_crt,
                 names::PENDING_TLS_CRT => &mut found.pending_tls_crt,
@@ -162,19 +162,19 @@ impl<'de> Visitor<'de> for CertificatesVisitor {
                     continue;
                 }
             };
-            // What the API server did not encode itself counts as absent.
-            *place =
+            // The API server sends valid base64; anything else counts as absent.
+            *value =
                 map.next_value::<Option<String>>()?.and_then(|v| BASE64_STANDARD.decode(v).ok());
         }
         Ok(found)
     }
 }
 
-/// Of the metadata what is needed; of the managed fields their times alone.
+/// Reads the metadata that is needed, and only the times of the managed fields.
 fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let found = Metadata::deserialize(deserializer)?;
-    let Ours(labels) = found.labels.unwrap_or_default();
-    let Ours(annotations) = found.annotations.unwrap_or_default();
+    let found = SecretMetadata::deserialize(deserializer)?;
+    let OwnKeys(labels) = found.labels.unwrap_or_default();
+    let OwnKeys(annotations) = found.annotations.unwrap_or_default();
     Ok(ObjectMeta {
         name: found.name,
         namespace: found.namespace,
@@ -184,9 +184,10 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         labels: (!labels.is_empty()).then_some(labels),
         annotations: (!annotations.is_empty()).then_some(annotations),
         managed_fields: found.managed_fields.and_then(|fields| {
-            // What we ask for is no news to those who wait for others to write.
-            let of_others =
-                |field: &Managed| field.manager.as_deref() != Some(names::KEEPER_SERVICE_ACCOUNT);
+            // The settle time counts from the last write of others, so the keeper's own is left out.
+            let of_others = |field: &ManagedField| {
+                field.manager.as_deref() != Some(names::KEEPER_SERVICE_ACCOUNT)
+            };
             let last = fields
                 .into_iter()
                 .filter(of_others)
@@ -200,7 +201,7 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata {
+struct SecretMetadata {
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
@@ -212,35 +213,35 @@ struct Metadata {
     #[serde(default)]
     creation_timestamp: Option<Time>,
     #[serde(default)]
-    labels: Option<Ours<true>>,
+    labels: Option<OwnKeys<true>>,
     #[serde(default)]
-    annotations: Option<Ours<false>>,
+    annotations: Option<OwnKeys<false>>,
     #[serde(default)]
-    managed_fields: Option<Vec<Managed>>,
+    managed_fields: Option<Vec<ManagedField>>,
 }
 
 #[derive(Deserialize)]
-struct Managed {
+struct ManagedField {
     #[serde(default)]
     manager: Option<String>,
     #[serde(default)]
     time: Option<Time>,
 }
 
-/// The entries of a map whose keys are ours; of labels also those that tell whose data is left alone.
+/// The entries of a map whose keys are ours, and the labels by which a Secret is exempt.
 #[derive(Default)]
-struct Ours<const ARE_LABELS: bool>(BTreeMap<String, String>);
+struct OwnKeys<const ARE_LABELS: bool>(BTreeMap<String, String>);
 
-impl<'de, const ARE_LABELS: bool> Deserialize<'de> for Ours<ARE_LABELS> {
+impl<'de, const ARE_LABELS: bool> Deserialize<'de> for OwnKeys<ARE_LABELS> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(OursVisitor::<ARE_LABELS>)
+        deserializer.deserialize_map(OwnKeysVisitor::<ARE_LABELS>)
     }
 }
 
-struct OursVisitor<const ARE_LABELS: bool>;
+struct OwnKeysVisitor<const ARE_LABELS: bool>;
 
-impl<'de, const ARE_LABELS: bool> Visitor<'de> for OursVisitor<ARE_LABELS> {
-    type Value = Ours<ARE_LABELS>;
+impl<'de, const ARE_LABELS: bool> Visitor<'de> for OwnKeysVisitor<ARE_LABELS> {
+    type Value = OwnKeys<ARE_LABELS>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("labels or annotations")
@@ -256,7 +257,7 @@ impl<'de, const ARE_LABELS: bool> Visitor<'de> for OursVisitor<ARE_LABELS> {
                 map.next_value::<IgnoredAny>()?;
             }
         }
-        Ok(Ours(found))
+        Ok(OwnKeys(found))
     }
 }
 
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn only_public_values_and_our_own_keys_are_read() {
+    fn only_public_values_and_our_own_labels_and_annotations_are_read() {
         let secret = read();
         let view = secret.view();
         assert_eq!(view.ca_crt, Some(&b"ca"[..]));

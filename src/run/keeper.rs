@@ -1,4 +1,4 @@
-//! `ca-overlap keeper`: its parts, and how it ends.
+//! `ca-overlap keeper`: starts its parts and shuts them down.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -10,12 +10,12 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 
 use super::parts::Parts;
-use super::{ADMIN_PORT, Error, administer};
+use super::{ADMIN_PORT, RunError, administer};
 use crate::keeper::controller::Controller;
+use crate::keeper::election::{Election, ElectionConfig};
 use crate::keeper::events::Events;
-use crate::keeper::lease::{self, Election};
 use crate::keeper::metrics::KeeperMetrics;
-use crate::keeper::reconcile::Actor;
+use crate::keeper::reconcile::Reconciler;
 use crate::keeper::secrets::Secrets;
 use crate::keeper::workloads::Restarter;
 use crate::kubernetes::client::client;
@@ -27,27 +27,27 @@ use crate::server::drain::{Drain, Signals};
 
 /// The validated flags.
 #[derive(Clone, Debug)]
-pub(crate) struct Config {
+pub(crate) struct KeeperConfig {
     /// `--admin-listen`.
     pub(crate) admin_listen: SocketAddr,
-    /// The Lease, and who we are.
-    pub(crate) election: lease::Settings,
+    /// The Lease, and the name of this replica.
+    pub(crate) election: ElectionConfig,
     /// `--settle`, `--default-mode`, `--keep` and `--window`.
     pub(crate) rules: Rules,
 }
 
-/// Keeps Secrets until a signal ends it.
-pub(crate) fn run(config: Config) -> Result<(), Error> {
-    // Nearly all of the time is spent waiting for the API server.
+/// Runs the keeper until a signal ends it.
+pub(crate) fn run(config: KeeperConfig) -> Result<(), RunError> {
+    // The keeper mostly waits for the API server, so two threads are enough.
     let mut runtime = Builder::new_multi_thread();
     runtime.worker_threads(2);
     super::run(runtime, keep(config))
 }
 
-async fn keep(config: Config) -> Result<(), Error> {
-    let Config { admin_listen, election, rules } = config;
+async fn keep(config: KeeperConfig) -> Result<(), RunError> {
+    let KeeperConfig { admin_listen, election, rules } = config;
     let mut signals = Signals::new()?;
-    let client = client().await.map_err(|error| Error::Client("keeper", error))?;
+    let client = client().await.map_err(|error| RunError::Client("keeper", error))?;
     let mut registry = metrics::registry();
     let metrics = KeeperMetrics::register(&mut registry);
     let admin_port = bind("--admin-listen", admin_listen).await?;
@@ -56,20 +56,20 @@ async fn keep(config: Config) -> Result<(), Error> {
     let identity = election.identity.clone();
     let (events, publisher) = Events::new(client.clone(), identity.clone(), metrics.clone());
     let (election, leadership) = Election::new(client.clone(), election);
-    let actor = Actor {
+    let reconciler = Reconciler {
         secrets: Secrets::new(client.clone(), leadership.clone()),
         restarter: Restarter::new(client.clone(), leadership.clone()),
         rules,
         leadership,
     };
-    let (controller, complete) = Controller::new(actor, events, metrics);
+    let (controller, complete) = Controller::new(reconciler, events, metrics);
     let drain = Drain::default();
-    let readiness = Readiness { complete, drain: drain.clone() };
+    let readiness = KeeperReadiness { complete, drain: drain.clone() };
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, admin = %admin_port.local_addr()?, identity, "keeping");
+    tracing::info!(version, admin = %admin_port.local_addr()?, identity, "the keeper has started");
     let mut parts = Parts::default();
     parts.start(ADMIN_PORT, administer(admin_port, readiness, registry, LIMITS, &drain));
-    // It ends with the controller, which is then the one to be named.
+    // The publisher ends with the controller, and then the controller is to be reported.
     parts.start(PUBLISHER, publisher.then(|()| pending::<()>()));
     parts.start(CONTROLLER, controller.run(client, stopped.clone()));
     parts.start(ELECTION, election.run(stopped));
@@ -80,31 +80,30 @@ const CONTROLLER: &str = "the controller";
 const ELECTION: &str = "the election";
 const PUBLISHER: &str = "the publisher of Events";
 
-/// Waits for a signal, or for a part that ends by itself, then for those that are told to.
+/// Waits for a signal or the unexpected end of a part, then stops the controller and the election.
 async fn end(
     mut parts: Parts,
     signals: &mut Signals,
     drain: &Drain,
     stop: &watch::Sender<bool>,
-) -> Result<(), Error> {
+) -> Result<(), RunError> {
     let outcome = tokio::select! {
         signal = signals.next() => {
-            tracing::info!(signal, "ending: giving the Lease back");
+            tracing::info!(signal, "shutting down: releasing the Lease");
             Ok(())
         }
-        // Another replica may act as soon as the Lease is given back.
         part = parts.ended() => {
-            tracing::error!(part, "it has ended unexpectedly: giving the Lease back");
-            Err(Error::Ended(part))
+            tracing::error!(part, "a part has ended unexpectedly: releasing the Lease and exiting");
+            Err(RunError::Ended(part))
         }
     };
     drain.start();
     stop.send_replace(true);
     tokio::select! {
         () = parts.all_ended(&[CONTROLLER, ELECTION]) => {}
-        signal = signals.next() => tracing::warn!(signal, "ending at once"),
+        signal = signals.next() => tracing::warn!(signal, "second signal: exiting at once"),
     }
-    tracing::info!("ended");
+    tracing::info!("the keeper has ended");
     outcome
 }
 
@@ -115,28 +114,31 @@ const LIMITS: Limits = Limits {
     idle_timeout: Duration::from_secs(120),
 };
 
-/// Ready is who has seen all Secrets, leader or not: a standby is there to take over.
+/// A replica is ready once both first lists are complete, whether it leads or not: a standby has to
+/// be able to take over.
 #[derive(Clone, Debug)]
-struct Readiness {
+struct KeeperReadiness {
     complete: watch::Receiver<[bool; 2]>,
     drain: Drain,
 }
 
-impl Ready for Readiness {
+impl Ready for KeeperReadiness {
     async fn missing(&self, _: Timestamp) -> Option<&'static str> {
         if self.drain.is_draining() {
-            return Some("draining: this process is about to end");
+            return Some("draining: the process is shutting down");
         }
-        (*self.complete.borrow() != [true; 2]).then_some("the Secrets are not listed yet")
+        let is_complete = *self.complete.borrow() == [true; 2];
+        (!is_complete).then_some("the first list of Secrets is not complete yet")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keeper::election;
 
     #[tokio::test]
-    async fn whichever_part_dies_is_named_and_the_others_are_told_and_waited_for() {
+    async fn a_part_that_dies_is_named_and_the_others_are_stopped_and_awaited() {
         let all = [ADMIN_PORT, CONTROLLER, ELECTION, PUBLISHER];
         for dies in all {
             let (stop, stopped) = watch::channel(false);
@@ -145,7 +147,7 @@ mod tests {
                 let stopped = stopped.clone();
                 parts.start(name, async move {
                     assert_ne!(name, dies, "a part that panics");
-                    lease::stopped(stopped).await;
+                    election::stopped(stopped).await;
                 });
             }
             let (mut signals, drain) = (Signals::new().unwrap(), Drain::default());

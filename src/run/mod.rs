@@ -1,7 +1,7 @@
-//! The two servers, wired from their parts and supervised.
+//! Wires the two servers, webhook and keeper, from their parts, and supervises them.
 
 pub(crate) mod keeper;
-mod lease;
+mod lease_watch;
 mod parts;
 pub(crate) mod webhook;
 
@@ -20,37 +20,40 @@ use crate::server::drain::Drain;
 use crate::server::metrics::ServerMetrics;
 use crate::serving_cert::files::FilesError;
 
-/// Why a server cannot start, or not go on.
+/// Why a server cannot start or continue.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// A listener cannot be had.
+pub(crate) enum RunError {
+    /// A port cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// There is no client for the API server, which a flag or a command needs.
+    /// A flag or command needs a client of the API server, and there is none.
     #[error("{0}: {1}")]
     Client(&'static str, ClientError),
-    /// A part has ended that never should: a restart helps where going on does not.
+    /// A part has ended that should run as long as the process. Only a restart helps.
     #[error("{0} has ended unexpectedly")]
     Ended(&'static str),
     /// The files of the serving certificate cannot be used.
     #[error(transparent)]
     Files(#[from] FilesError),
-    /// The runtime, a signal or a socket cannot be had.
+    /// The runtime, a signal handler or a socket cannot be created.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 
-/// Runs a server to its end.
-fn run(mut runtime: Builder, server: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+/// Runs a server until it ends.
+fn run(
+    mut runtime: Builder,
+    server: impl Future<Output = Result<(), RunError>>,
+) -> Result<(), RunError> {
     let runtime = runtime.enable_all().build()?;
     let outcome = runtime.block_on(server);
-    // A task that hangs must not keep the process from ending.
+    // A hanging task must not delay the end of the process.
     runtime.shutdown_background();
     outcome
 }
 
-/// Answers on the admin port, for kubelet, Prometheus and a person or two. Its connections are not
-/// counted, nor waited for at the end.
+/// Serves the admin port, for kubelet, Prometheus and a few people. Its connections are not counted,
+/// and the drain does not wait for them.
 fn administer<R: Ready>(
     listener: TcpListener,
     readiness: R,
@@ -68,5 +71,5 @@ fn administer<R: Ready>(
     server.run(listener)
 }
 
-/// What both servers call it.
+/// The name of the admin port as a part, in both servers.
 const ADMIN_PORT: &str = "the admin port";

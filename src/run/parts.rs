@@ -1,10 +1,10 @@
-//! What runs for as long as the process does: a part that ends, ends the process.
+//! The parts of a server, which run as long as the process. When one ends, the process ends.
 
 use std::collections::HashMap;
 
 use tokio::task::{Id, JoinSet};
 
-/// The parts of a server. Dropped, it ends those that still run.
+/// The running parts of a server. Dropping it aborts them.
 #[derive(Default)]
 pub(super) struct Parts {
     tasks: JoinSet<()>,
@@ -21,7 +21,7 @@ impl Parts {
         self.names.insert(task.id(), name);
     }
 
-    /// Waits for the next part that ends or panics, and names it.
+    /// Waits until a part ends or panics, and returns its name.
     pub(super) async fn ended(&mut self) -> &'static str {
         loop {
             let id = match self.tasks.join_next_with_id().await {
@@ -35,14 +35,14 @@ impl Parts {
         }
     }
 
-    /// Waits until none of these runs.
+    /// Waits until all these parts have ended.
     pub(super) async fn all_ended(&mut self, names: &[&'static str]) {
         while names.iter().any(|name| self.runs(name)) {
             self.ended().await;
         }
     }
 
-    /// Whether a part of this name runs.
+    /// Whether the part of this name is running.
     pub(super) fn runs(&self, name: &str) -> bool {
         self.names.values().any(|running| *running == name)
     }

@@ -1,4 +1,4 @@
-//! `ca-overlap webhook`: its parts, and how it ends.
+//! `ca-overlap webhook`: starts its parts, drains and ends.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::parts::Parts;
-use super::{ADMIN_PORT, Error, administer, lease};
+use super::{ADMIN_PORT, RunError, administer, lease_watch};
 use crate::admission::handler::{self, Admission};
 use crate::admission::heartbeat::Heartbeat;
 use crate::admission::metrics::AdmissionMetrics;
@@ -29,16 +29,16 @@ use crate::serving_cert::metrics::CertificateMetrics;
 
 /// The validated flags.
 #[derive(Clone, Debug)]
-pub(crate) struct Config {
+pub(crate) struct WebhookConfig {
     /// `--listen`.
     pub(crate) listen: SocketAddr,
     /// `--admin-listen`.
     pub(crate) admin_listen: SocketAddr,
     /// Where the serving certificate comes from.
-    pub(crate) source: Source,
-    /// What reviews are answered by.
+    pub(crate) source: CertificateSource,
+    /// The defaults and names that reviews are answered with.
     pub(crate) installation: Installation,
-    /// With `--staged`: the keeper's Lease.
+    /// `--keeper-lease`, if `--staged` is set.
     pub(crate) keeper_lease: Option<String>,
     /// Limits of the webhook's port.
     pub(crate) limits: Limits,
@@ -54,19 +54,19 @@ pub(crate) struct Config {
 
 /// Where the serving certificate comes from.
 #[derive(Clone, Debug)]
-pub(crate) enum Source {
+pub(crate) enum CertificateSource {
     /// `--tls-cert` and `--tls-key`.
     Files(Files),
     /// `--self-managed`.
     SelfManaged(Objects, manager::Settings),
 }
 
-/// Serves until a signal ends it.
-pub(crate) fn run(config: Config) -> Result<(), Error> {
+/// Runs the webhook until a signal ends it.
+pub(crate) fn run(config: WebhookConfig) -> Result<(), RunError> {
     super::run(Builder::new_multi_thread(), serve(config))
 }
 
-async fn serve(config: Config) -> Result<(), Error> {
+async fn serve(config: WebhookConfig) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
     let hangups = signal(SignalKind::hangup())?;
     let force = Arc::new(Notify::new());
@@ -82,12 +82,12 @@ async fn serve(config: Config) -> Result<(), Error> {
     let address = webhook_port.local_addr()?;
     let (publisher, serving) = tls::channel();
     let trusted = match config.source {
-        Source::Files(files) => {
+        CertificateSource::Files(files) => {
             let reloader = files.publish(Timestamp::now(), publisher, certificate_metrics)?;
             parts.start(CERTIFICATES, reloader.run(force));
             None
         }
-        Source::SelfManaged(objects, settings) => {
+        CertificateSource::SelfManaged(objects, settings) => {
             let cluster = Cluster::new(client("--self-managed").await?, &objects);
             let (manager, trusted) =
                 Manager::new(cluster, settings, publisher, certificate_metrics)?;
@@ -101,7 +101,8 @@ async fn serve(config: Config) -> Result<(), Error> {
         None => Heartbeat::ignored(),
         Some(name) => {
             let namespace = &config.installation.own_namespace;
-            let (heartbeat, watch) = lease::watch(client("--staged").await?, namespace, &name);
+            let (heartbeat, watch) =
+                lease_watch::watch(client("--staged").await?, namespace, &name);
             parts.start(LEASE, watch);
             heartbeat
         }
@@ -133,7 +134,7 @@ const CERTIFICATES: &str = "the source of the serving certificate";
 const LEASE: &str = "the watch of the keeper's Lease";
 const HANGUPS: &str = "the handler of SIGHUP";
 
-/// Waits for a signal, or for a part that ends by itself, then for the connections to end.
+/// Waits for a signal or the unexpected end of a part, then drains the connections.
 async fn end(
     mut parts: Parts,
     signals: &mut Signals,
@@ -141,15 +142,15 @@ async fn end(
     metrics: &ServerMetrics,
     delay: Duration,
     limit: Duration,
-) -> Result<(), Error> {
+) -> Result<(), RunError> {
     let outcome = tokio::select! {
         signal = signals.next() => {
-            tracing::info!(signal, "draining: still accepting, but asking every connection to close");
+            tracing::info!(signal, "draining: still accepting, and asking connections to close");
             Ok(())
         }
         part = parts.ended() => {
-            tracing::error!(part, "it has ended unexpectedly: draining");
-            Err(Error::Ended(part))
+            tracing::error!(part, "a part has ended unexpectedly: draining, then exiting");
+            Err(RunError::Ended(part))
         }
     };
     drain.start();
@@ -157,30 +158,30 @@ async fn end(
     let cut = tokio::select! {
         cut = drain.finished(delay, limit), if parts.runs(PORT) => cut,
         signal = signals.next(), if parts.runs(PORT) => {
-            tracing::warn!(signal, "ending at once");
+            tracing::warn!(signal, "second signal: exiting at once");
             drain.connections()
         }
-        // Nobody accepts any more: callers are better off with another replica.
+        // The port is no longer served, so the callers should go to another replica at once.
         else => drain.connections(),
     };
     if cut > 0 {
-        // Silent ones, mostly: whoever kept them past the limit would not have used them.
-        tracing::warn!(connections = cut, "still open at the end");
+        // Mostly idle ones: no request waits on them.
+        tracing::warn!(connections = cut, "closing connections that did not end in time");
     }
-    tracing::info!("ended");
+    tracing::info!("the webhook has ended");
     outcome
 }
 
-/// SIGHUP ends nothing, but asks the source of certificates for a change.
+/// On SIGHUP, asks the source of the serving certificate to rotate or reload.
 async fn forward(mut hangups: Signal, force: Arc<Notify>) {
     while hangups.recv().await.is_some() {
-        tracing::info!("SIGHUP: renewing what is served");
+        tracing::info!("SIGHUP: renewing the serving certificate");
         force.notify_one();
     }
 }
 
-async fn client(flag: &'static str) -> Result<kube::Client, Error> {
-    kubernetes::client::client().await.map_err(|error| Error::Client(flag, error))
+async fn client(flag: &'static str) -> Result<kube::Client, RunError> {
+    kubernetes::client::client().await.map_err(|error| RunError::Client(flag, error))
 }
 
 #[cfg(test)]
@@ -188,7 +189,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn whichever_part_dies_is_named_and_the_rest_drains_as_long_as_it_accepts() {
+    async fn a_part_that_dies_is_named_and_the_webhook_drains_while_it_accepts() {
         let (delay, limit) = (Duration::from_secs(15), Duration::from_secs(110));
         let all = [PORT, ADMIN_PORT, CERTIFICATES, LEASE, HANGUPS];
         for (dies, panics) in all.into_iter().flat_map(|name| [(name, true), (name, false)]) {

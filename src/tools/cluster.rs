@@ -9,8 +9,8 @@ use kube::{Client, Config};
 
 use super::error::Error;
 use super::progress;
-use crate::kubernetes::explain::{For, causes, explain};
-use crate::kubernetes::list::{self, Scope, Unread};
+use crate::kubernetes::explain::{Audience, causes, explain};
+use crate::kubernetes::list::{self, Namespaces, Unread};
 use crate::kubernetes::secret_view::SecretView;
 
 /// How commands for people reach a cluster: the flags of kubectl, and its files.
@@ -52,7 +52,7 @@ pub(crate) struct Cluster {
     /// As the user.
     pub(crate) client: Client,
     /// Which namespaces.
-    pub(crate) scope: Scope,
+    pub(crate) scope: Namespaces,
     /// The namespace of names that are given without one.
     pub(crate) namespace: String,
 }
@@ -62,7 +62,8 @@ impl ClusterArgs {
     pub(crate) async fn connect(&self) -> Result<Cluster, Error> {
         let config = self.access.config().await?;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-        let scope = if self.all_namespaces { Scope::All } else { Scope::One(namespace.clone()) };
+        let scope =
+            if self.all_namespaces { Namespaces::All } else { Namespaces::One(namespace.clone()) };
         Ok(Cluster { client: client(config)?, scope, namespace })
     }
 }
@@ -119,6 +120,6 @@ impl AccessArgs {
 
 fn client(config: Config) -> Result<Client, Error> {
     Client::try_from(config).map_err(|error| {
-        Error::failed("the kubeconfig cannot be used", explain(&error, For::Caller))
+        Error::failed("the kubeconfig cannot be used", explain(&error, Audience::Caller))
     })
 }

@@ -8,7 +8,7 @@ use crate::overlap::settings::Defaults;
 
 const FILES: [&str; 4] = ["--tls-cert", "c.pem", "--tls-key", "k.pem"];
 
-fn config(args: &[&str]) -> Result<Config, String> {
+fn config(args: &[&str]) -> Result<WebhookConfig, String> {
     let line = ["ca-overlap", "webhook"].iter().chain(args);
     match Cli::try_parse_from(line).map_err(|e| e.to_string())?.command {
         Command::Webhook(args) => args.validate().map_err(|e| e.to_string()),
@@ -17,7 +17,7 @@ fn config(args: &[&str]) -> Result<Config, String> {
     }
 }
 
-fn with_files(args: &[&str]) -> Result<Config, String> {
+fn with_files(args: &[&str]) -> Result<WebhookConfig, String> {
     config(&[&FILES[..], args].concat())
 }
 
@@ -76,7 +76,7 @@ fn defaults_are_those_of_the_design() {
             idle_timeout: Duration::from_secs(120),
         }
     );
-    let Source::SelfManaged(objects, settings) = config.source else {
+    let CertificateSource::SelfManaged(objects, settings) = config.source else {
         unreachable!("self-managed was asked for");
     };
     assert_eq!((&*objects.namespace, &*objects.secret), ("n", "ca-overlap-ca"));

@@ -1,53 +1,56 @@
-//! What comes of asks and restarts: counted, said, and tried again where that helps.
+//! Handles the results of asks and restarts: counts them, publishes Events, schedules retries.
 
 use tokio::time::Instant;
 
-use super::super::backoff::Trouble;
+use super::super::backoff::RetryCause;
 use super::super::events::{self, Reason};
-use super::super::reconcile::{Asked, Restarting};
+use super::super::reconcile::{FinishedAsk, RestartReport};
 use super::Controller;
 use crate::keeper::metrics::{AskKind, AskResult, RestartResult};
 use crate::kubernetes::key::Key;
 use crate::overlap::restart::RestartOutcome;
 
-/// A repair that was not seen so often, within some two hours, never will be.
-const HOPELESS: u32 = 20;
-/// By so much, in seconds, the clocks of two machines may differ without anybody's fault.
-const SKEW: f64 = 30.0;
+/// The keeper gives up a repair that the webhook did not see so often: about two hours.
+const MAX_UNSEEN_REPAIRS: u32 = 20;
+/// How far the clocks of two machines may differ, in seconds.
+const MAX_CLOCK_SKEW: f64 = 30.0;
 
 impl Controller {
-    pub(super) fn asked(&mut self, key: &Key, asked: Asked) {
-        let Asked { kind, result, carried_again, restored, lateness, after } = asked;
+    pub(super) fn asked(&mut self, key: &Key, asked: FinishedAsk) {
+        let FinishedAsk { kind, result, carried_again, restored, lateness, after } = asked;
         self.metrics.asked(kind, result);
         let uid = after.object_uid().map(ToOwned::to_owned);
         match result {
             AskResult::NotSeen => {
-                let turn = self.retries.wrong(key, Trouble::NotSeen, "");
-                self.looks.set(key, Instant::now() + turn.pause);
-                if turn.is_news {
+                let retry = self.retries.failed(key, RetryCause::NotSeen, "");
+                self.queue.set(key, Instant::now() + retry.pause);
+                if retry.is_news {
                     let text = format!(
-                        "{}: the webhook did not see this ask: is it down, or not registered for \
-                         this Secret? It is asked again",
+                        "{}: the webhook did not see this ask and may be down, or not registered \
+                         for this Secret; the keeper asks again",
                         kind.name()
                     );
-                    self.events.say(key, uid.as_deref(), Reason::AskFailed, text);
+                    self.events.publish(key, uid.as_deref(), Reason::AskFailed, text);
                 }
-                if kind == AskKind::Repair && turn.before >= HOPELESS {
-                    // The webhook is not registered for it: so it is from now on.
+                if kind == AskKind::Repair && retry.before >= MAX_UNSEEN_REPAIRS {
+                    // The webhook is not registered for this Secret: remember it as it is now.
                     self.retries.forget(key);
                     self.remember(key, &after);
                 }
             }
             AskResult::Refused => {
-                self.seen();
-                let is_by_clock = lateness.is_some_and(|seconds| seconds < SKEW);
-                let trouble = Trouble::Refused { is_by_clock };
-                if self.retry(key, trouble, after.resource_version()) {
-                    let text = format!("{}: the webhook has changed nothing", kind.name());
-                    self.events.say(key, uid.as_deref(), Reason::AskFailed, text);
+                self.retry_unseen();
+                let is_by_clock = lateness.is_some_and(|seconds| seconds < MAX_CLOCK_SKEW);
+                let cause = RetryCause::Refused { is_by_clock };
+                if self.retry(key, cause, after.resource_version()) {
+                    let text = format!(
+                        "{}: the webhook saw this ask and changed nothing; its log says why",
+                        kind.name()
+                    );
+                    self.events.publish(key, uid.as_deref(), Reason::AskFailed, text);
                 }
                 if kind == AskKind::Repair {
-                    // By the same rules it would refuse again: so it is from now on.
+                    // By its rules it would refuse again: remember the Secret as it is now.
                     self.retries.forget(key);
                     self.remember(key, &after);
                 }
@@ -55,22 +58,22 @@ impl Controller {
             _ => {
                 self.retries.forget(key);
                 if kind != AskKind::Withdraw {
-                    self.seen();
+                    self.retry_unseen();
                 }
                 if let Some(seconds) = lateness {
                     self.metrics.acted_after(seconds);
                 }
-                // Of a retirement and a promotion the Secret itself tells, whoever wrote it.
+                // `TrackedSecret::news` reports retirements and promotions, by any writer.
                 if kind == AskKind::Repair {
                     let text = events::of_repair(&carried_again, &restored);
-                    self.events.say(key, uid.as_deref(), Reason::Repaired, text);
+                    self.events.publish(key, uid.as_deref(), Reason::Repaired, text);
                 }
             }
         }
         self.observe(&after);
     }
 
-    pub(super) fn restarting(&mut self, key: &Key, restarting: &Restarting) {
+    pub(super) fn restarting(&mut self, key: &Key, restarting: &RestartReport) {
         self.retries.forget(key);
         for (workload, step) in &restarting.steps {
             let (result, reason, text) = match step {
@@ -80,7 +83,7 @@ impl Controller {
                 RestartOutcome::Denied => (
                     RestartResult::Failed,
                     Reason::RestartFailed,
-                    "the API server, or an admission policy, does not allow it",
+                    "the API server or an admission policy does not allow it",
                 ),
                 RestartOutcome::Unrelated => (
                     RestartResult::NotAllowed,
@@ -91,7 +94,7 @@ impl Controller {
                 RestartOutcome::Paused => (
                     RestartResult::Stuck,
                     Reason::RestartFailed,
-                    "it was paused, or restarted before, for longer than ten minutes",
+                    "it has been paused, or in an earlier rollout, for more than ten minutes",
                 ),
                 RestartOutcome::NotAllowed(why) => {
                     (RestartResult::NotAllowed, Reason::RestartFailed, *why)
@@ -99,30 +102,30 @@ impl Controller {
                 RestartOutcome::Reverted => (
                     RestartResult::Reverted,
                     Reason::RestartFailed,
-                    "something has taken the annotation of its pod template back",
+                    "something removed the restart annotation from its pod template",
                 ),
                 RestartOutcome::Stuck => (
                     RestartResult::Stuck,
                     Reason::RestartFailed,
-                    "its rollout takes longer than ten minutes",
+                    "its rollout has taken more than ten minutes",
                 ),
                 RestartOutcome::Started | RestartOutcome::Waiting => (
                     RestartResult::Started,
                     Reason::Restarted,
-                    "its pods are replaced, because the trust has changed",
+                    "its pods are being replaced, because their trust has changed",
                 ),
             };
             self.metrics.restart(result);
             let uid = restarting.after.object_uid();
-            self.events.say(key, uid, reason, format!("{workload}: {text}"));
+            self.events.publish(key, uid, reason, format!("{workload}: {text}"));
         }
         self.observe(&restarting.after);
     }
 
-    /// The webhook is called: whoever waits for that tries again.
-    fn seen(&mut self) {
-        for key in self.retries.seen() {
-            self.looks.set(&key, Instant::now());
+    /// The webhook is up: repeats now the asks that it did not see.
+    fn retry_unseen(&mut self) {
+        for key in self.retries.not_seen() {
+            self.queue.set(&key, Instant::now());
         }
     }
 }

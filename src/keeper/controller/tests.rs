@@ -4,9 +4,9 @@ use http::Method;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::super::lease::{Given, Leadership};
-use super::super::mock::{Api, api};
-use super::super::reconcile::Actor;
+use super::super::election::{Leadership, LeadershipSwitch};
+use super::super::mock::{MockApi, api};
+use super::super::reconcile::Reconciler;
 use super::super::secrets::Secrets;
 use super::super::workloads::Restarter;
 use super::*;
@@ -14,10 +14,10 @@ use crate::names;
 use crate::overlap::outlook::Rules;
 use crate::overlap::settings::Defaults;
 
-fn controller(leads: bool) -> (Controller, Client, Api, Given) {
+fn controller(leads: bool) -> (Controller, Client, MockApi, LeadershipSwitch) {
     let (client, api) = api();
     let (given, leadership) = Leadership::given(leads);
-    let actor = Actor {
+    let reconciler = Reconciler {
         secrets: Secrets::new(client.clone(), leadership.clone()),
         restarter: Restarter::new(client.clone(), leadership.clone()),
         rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
@@ -26,11 +26,11 @@ fn controller(leads: bool) -> (Controller, Client, Api, Given) {
     let (events, publisher) =
         Events::new(client.clone(), "me".to_owned(), KeeperMetrics::default());
     tokio::spawn(publisher);
-    let (controller, _) = Controller::new(actor, events, KeeperMetrics::default());
+    let (controller, _) = Controller::new(reconciler, events, KeeperMetrics::default());
     (controller, client, api, given)
 }
 
-/// With an ask that nobody needs any more: it is due to be taken back.
+/// A Secret with an ask that is no longer needed, which is due to be withdrawn.
 fn asked() -> Value {
     json!({"metadata": {
         "name": "s", "namespace": "n", "uid": "u", "resourceVersion": "7",
@@ -38,7 +38,7 @@ fn asked() -> Value {
     }})
 }
 
-/// Carries a CA until then.
+/// A Secret that carries a CA until `until`.
 fn carrying(until: Timestamp) -> SecretView {
     use base64::prelude::*;
     use devtools::certs;
@@ -59,11 +59,11 @@ fn carrying(until: Timestamp) -> SecretView {
 }
 
 #[tokio::test]
-async fn who_loses_the_lease_gives_up_what_is_under_way_and_takes_it_up_when_it_leads_again() {
+async fn a_replica_that_loses_the_lease_aborts_its_tasks_and_repeats_them_when_it_leads_again() {
     let (controller, client, mut api, given) = controller(true);
     let (stop, stopped) = watch::channel(false);
     let running = tokio::spawn(controller.run(client, stopped));
-    // The watches: two lists, and then nothing comes any more.
+    // Two lists, and then two watches that never send an event.
     let mut watches = Vec::new();
     let mut looked = None;
     while watches.len() < 2 || looked.is_none() {
@@ -83,7 +83,7 @@ async fn who_loses_the_lease_gives_up_what_is_under_way_and_takes_it_up_when_it_
     given.set(true);
     let call = api.expect(&Method::GET, "/api/v1/namespaces/n/secrets/s").await;
     call.answer(&asked());
-    // And goes on to what it was about to write.
+    // It makes the write that was aborted.
     let call = api.expect(&Method::PATCH, "/api/v1/namespaces/n/secrets/s").await;
     assert_eq!(call.body["metadata"]["annotations"], json!({names::ASK: null}));
     assert_eq!(call.body["metadata"]["resourceVersion"], "7");
@@ -92,28 +92,28 @@ async fn who_loses_the_lease_gives_up_what_is_under_way_and_takes_it_up_when_it_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_is_acted_on_a_second_late_because_other_clocks_may_be_slow() {
+async fn a_deadline_is_handled_a_second_late_because_other_clocks_may_be_slow() {
     let key = Key::new("n", "s");
     let until: Timestamp = "2089-01-01T00:00:00Z".parse().unwrap();
     let (mut controller, ..) = controller(true);
     controller.observe(&carrying(until));
     assert_eq!(controller.deadlines.first(), Some(until + SignedDuration::from_secs(1)));
-    assert_eq!(controller.looks.first(), None);
+    assert_eq!(controller.queue.first(), None);
 
-    // Seen when it is just over, and when it has been for long.
+    // Seen just after the deadline, and long after it.
     controller.observe(&carrying(Timestamp::now()));
-    assert_eq!(controller.looks.pop(Instant::now()), None);
-    assert_eq!(controller.looks.pop(Instant::now() + SLACK), Some(key.clone()));
+    assert_eq!(controller.queue.pop(Instant::now()), None);
+    assert_eq!(controller.queue.pop(Instant::now() + DEADLINE_MARGIN), Some(key.clone()));
     controller.observe(&carrying(Timestamp::now() - SignedDuration::from_hours(1)));
-    assert_eq!(controller.looks.pop(Instant::now()), Some(key));
+    assert_eq!(controller.queue.pop(Instant::now()), Some(key));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_for_good_is_left_until_the_secret_has_changed() {
+async fn a_secret_that_is_always_refused_waits_until_it_changes() {
     let key = Key::new("n", "s");
     let (mut controller, ..) = controller(true);
     let secret = carrying(Timestamp::now() - SignedDuration::from_hours(1));
-    let refused = |secret: &SecretView| super::super::reconcile::Asked {
+    let refused = |secret: &SecretView| super::super::reconcile::FinishedAsk {
         kind: crate::keeper::metrics::AskKind::Retire,
         result: AskResult::Refused,
         carried_again: Vec::new(),
@@ -130,22 +130,22 @@ async fn what_is_refused_for_good_is_left_until_the_secret_has_changed() {
         controller.asked(&key, refused(&secret));
         assert_eq!(is_problem(&controller), count == 5);
     }
-    // Whatever the watch repeats.
+    // The watch may repeat the same version.
     controller.observe(&secret);
-    assert_eq!(controller.looks.pop(Instant::now() + Duration::from_secs(86_000)), None);
+    assert_eq!(controller.queue.pop(Instant::now() + Duration::from_secs(86_000)), None);
     let mut changed = secret.clone();
     kube::Resource::meta_mut(&mut changed).resource_version = Some("8".to_owned());
     controller.observe(&changed);
-    assert_eq!(controller.looks.pop(Instant::now()), Some(key));
+    assert_eq!(controller.queue.pop(Instant::now()), Some(key));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_secret_that_lost_its_labels_waits_for_the_webhook_as_patiently_as_any() {
+async fn a_secret_that_lost_its_labels_backs_off_like_any_other() {
     let key = Key::new("n", "s");
     let (mut controller, ..) = controller(true);
     let secret = carrying("2090-01-01T00:00:00Z".parse().unwrap());
     controller.observe(&secret);
-    // Overwritten without labels and record; the ask was stored, for the webhook was down.
+    // A write dropped labels and record; the ask is stored, because the webhook is down.
     let mut wiped = secret.clone();
     let meta = kube::Resource::meta_mut(&mut wiped);
     meta.labels = None;
@@ -153,7 +153,7 @@ async fn a_secret_that_lost_its_labels_waits_for_the_webhook_as_patiently_as_any
     for pause in [1, 2, 4, 8] {
         controller.asked(
             &key,
-            super::super::reconcile::Asked {
+            super::super::reconcile::FinishedAsk {
                 kind: crate::keeper::metrics::AskKind::Repair,
                 result: AskResult::NotSeen,
                 carried_again: Vec::new(),
@@ -162,6 +162,6 @@ async fn a_secret_that_lost_its_labels_waits_for_the_webhook_as_patiently_as_any
                 after: wiped.clone(),
             },
         );
-        assert_eq!(controller.looks.first(), Some(Instant::now() + Duration::from_secs(pause)));
+        assert_eq!(controller.queue.first(), Some(Instant::now() + Duration::from_secs(pause)));
     }
 }

@@ -1,9 +1,9 @@
-//! An ask, and what the webhook makes of it in the same request.
+//! Writes an ask, and finds out what the webhook did in the same request.
 
 use jiff::Timestamp;
 
-use super::super::secrets::Change;
-use super::{Actor, Failure};
+use super::super::secrets::AnnotationChange;
+use super::{ReconcileError, Reconciler};
 use crate::keeper::metrics::{AskKind, AskResult};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
@@ -12,41 +12,42 @@ use crate::overlap::ask::{Ask, nonce};
 use crate::overlap::outlook::{self, Outlook};
 use crate::x509::certs::Fingerprint;
 
-/// An ask and what the webhook made of it.
-pub(crate) struct Asked {
+/// An ask, and what the webhook did.
+pub(crate) struct FinishedAsk {
     /// What was asked.
     pub(crate) kind: AskKind,
-    /// What the webhook made of it.
+    /// What the webhook did.
     pub(crate) result: AskResult,
-    /// The certificates that are carried since a repair.
+    /// The certificates that a repair has added.
     pub(crate) carried_again: Vec<Fingerprint>,
-    /// The keys of the settings that it has brought back.
+    /// The keys of the settings that a repair has restored.
     pub(crate) restored: Vec<&'static str>,
-    /// How long after it was due it was done, in seconds.
+    /// How long after it was due the webhook answered, in seconds.
     pub(crate) lateness: Option<f64>,
-    /// The Secret as it is now.
+    /// The Secret as stored now.
     pub(crate) after: SecretView,
 }
 
-impl Actor {
-    /// Asks. Gives what is stored afterwards.
+impl Reconciler {
+    /// Writes an ask, or removes it. Returns the Secret as stored afterwards.
     ///
-    /// One that still stands was not seen. Whether the next one would be is tried out first: where
-    /// the webhook is never called nothing is written again and again.
+    /// If an earlier ask is still there, the webhook did not see it. Then a dry run first finds out
+    /// whether the webhook is called, so that a webhook that is never called causes no writes.
     pub(super) async fn ask(
         &self,
         key: &Key,
         secret: SecretView,
         kind: AskKind,
         ask: Option<&Ask>,
-    ) -> Result<SecretView, Failure> {
-        let failed = |error| Failure { asking: Some(kind), error };
+    ) -> Result<SecretView, ReconcileError> {
+        let failed = |error| ReconcileError { asking: Some(kind), error };
         let standing = secret.annotation(names::ASK);
         let value = ask.map(|ask| ask.to_annotation(nonce(standing)));
-        let change = Change { annotation: names::ASK, value: value.as_deref(), is_trial: false };
+        let change =
+            AnnotationChange { annotation: names::ASK, value: value.as_deref(), is_dry_run: false };
         if value.is_some() && standing.is_some() {
-            let trial = Change { is_trial: true, ..change };
-            let tried = self.secrets.change(key, &secret, trial).await.map_err(failed)?;
+            let dry_run = AnnotationChange { is_dry_run: true, ..change };
+            let tried = self.secrets.change(key, &secret, dry_run).await.map_err(failed)?;
             if tried.annotation(names::ASK).is_some() {
                 return Ok(secret);
             }
@@ -54,8 +55,13 @@ impl Actor {
         self.secrets.change(key, &secret, change).await.map_err(failed)
     }
 
-    /// What the webhook made of an ask.
-    pub(super) fn judge(&self, kind: AskKind, before: &Outlook, after: SecretView) -> Asked {
+    /// Finds out what the webhook did, from the Secret before and after.
+    pub(super) fn finished_ask(
+        &self,
+        kind: AskKind,
+        before: &Outlook,
+        after: SecretView,
+    ) -> FinishedAsk {
         let outlook = outlook::outlook(&after.view(), &self.rules, Timestamp::now());
         let left = |fingerprint: &Fingerprint| {
             outlook.certificates.iter().any(|k| k.certificate.fingerprint() == *fingerprint)
@@ -77,11 +83,11 @@ impl Actor {
         } else {
             AskResult::Refused
         };
-        Asked { kind, result, carried_again, restored: Vec::new(), lateness: None, after }
+        FinishedAsk { kind, result, carried_again, restored: Vec::new(), lateness: None, after }
     }
 }
 
-/// What is carried.
+/// The carried certificates.
 fn carried(outlook: &Outlook) -> impl Iterator<Item = Fingerprint> {
     let carried = outlook.certificates.iter().filter(|known| known.carried.is_some());
     carried.map(|known| known.certificate.fingerprint())

@@ -6,7 +6,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::plan::{self, Holding};
-use crate::kubernetes::explain::{For, explain};
+use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::x509::certs::Fingerprint;
@@ -86,7 +86,7 @@ pub(super) async fn distrust(
                 return done;
             }
             Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {}
-            Err(error) => return failed(done, &first, explain(&error, For::Caller)),
+            Err(error) => return failed(done, &first, explain(&error, Audience::Caller)),
         }
         // Somebody else wrote it meanwhile: what it holds now counts.
         match api.get_opt(&done.name).await {
@@ -95,7 +95,7 @@ pub(super) async fn distrust(
                 done.results = outcomes(&first, &[]);
                 return done;
             }
-            Err(error) => return failed(done, &first, explain(&error, For::Caller)),
+            Err(error) => return failed(done, &first, explain(&error, Audience::Caller)),
         }
     }
     failed(done, &first, format!("others wrote it {ATTEMPTS} times meanwhile; run this again"))

@@ -24,7 +24,7 @@ use super::cluster::{Cluster, ClusterArgs};
 use super::error::Error;
 use super::output::Output;
 use super::progress;
-use crate::kubernetes::explain::{For, explain};
+use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::key;
 use crate::kubernetes::list::Unread;
 use crate::kubernetes::secret_view::SecretView;
@@ -154,7 +154,7 @@ async fn fetch(
                 continue;
             }
             Ok(None) => format!("there is no Secret {namespace}/{name}"),
-            Err(error) => explain(&error, For::Caller),
+            Err(error) => explain(&error, Audience::Caller),
         };
         failures.push(Unread { namespace: Some(namespace.to_owned()), error });
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::act::{Done, Fate, Outcome};
 use super::wanted::Wanted;
-use crate::kubernetes::list::{Scope, Unread};
+use crate::kubernetes::list::{Namespaces, Unread};
 use crate::tools::table::{Column, Row, Table, paragraph};
 use crate::tools::text::{counted, short};
 
@@ -17,7 +17,7 @@ pub(super) struct Report {
     pub(super) done: Vec<Done>,
     pub(super) unread: Vec<Unread>,
     pub(super) dry_run: bool,
-    pub(super) scope: Scope,
+    pub(super) scope: Namespaces,
 }
 
 impl Report {
@@ -72,8 +72,8 @@ pub(super) fn to_text(report: &Report) -> String {
 
 fn nowhere(report: &Report) -> String {
     let more = match report.scope {
-        Scope::All => "",
-        Scope::One(_) => " (-A looks into all)",
+        Namespaces::All => "",
+        Namespaces::One(_) => " (-A looks into all)",
     };
     let read = if report.unread.is_empty() { "No Secret" } else { "No Secret that was read" };
     format!("{read} in {} holds it in ca.crt{more}.", report.scope)

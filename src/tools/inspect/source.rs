@@ -7,7 +7,7 @@ use kube::api::GetParams;
 use serde_json::Value;
 
 use super::Object;
-use crate::kubernetes::explain::{For, explain};
+use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::key;
 use crate::tools::cluster::AccessArgs;
 use crate::tools::documents::{self, as_pem, documents};
@@ -91,7 +91,7 @@ async fn fetch(namespace: &str, name: &str, access: &AccessArgs) -> Result<Value
                 "there is no file {name}, and no Secret of that namespace and name"
             )))
         }
-        Err(error) => Err(failed(explain(&error, For::Caller))),
+        Err(error) => Err(failed(explain(&error, Audience::Caller))),
     }
 }
 

@@ -16,8 +16,8 @@ use serde_json::json;
 
 use super::row::Rotation;
 use super::{Key, SELECTORS, key, show};
-use crate::kubernetes::explain::{For, explain_watch};
-use crate::kubernetes::list::Scope;
+use crate::kubernetes::explain::{Audience, explain_watch};
+use crate::kubernetes::list::Namespaces;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::outlook::Rules;
 use crate::tools::cluster::Cluster;
@@ -63,8 +63,8 @@ fn events(
 }
 
 /// Who may not watch will not be let in later either; all else is tried again.
-fn give_up_or_wait(error: &watcher::Error, scope: &Scope) -> Result<(), Error> {
-    let text = explain_watch(error, For::Caller);
+fn give_up_or_wait(error: &watcher::Error, scope: &Namespaces) -> Result<(), Error> {
+    let text = explain_watch(error, Audience::Caller);
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
@@ -127,7 +127,7 @@ impl Screen {
     fn show(
         &mut self,
         rotations: BTreeMap<Key, Rotation>,
-        scope: &Scope,
+        scope: &Namespaces,
         now: Timestamp,
     ) -> Result<bool, Error> {
         let is_read = if self.is_terminal {
@@ -143,7 +143,7 @@ impl Screen {
     fn append(
         &self,
         rotations: &BTreeMap<Key, Rotation>,
-        scope: &Scope,
+        scope: &Namespaces,
         now: Timestamp,
     ) -> Result<bool, Error> {
         let none = BTreeMap::new();
@@ -184,7 +184,7 @@ impl Screen {
 /// A terminal shows how it is now.
 fn redraw(
     rotations: &BTreeMap<Key, Rotation>,
-    scope: &Scope,
+    scope: &Namespaces,
     now: Timestamp,
 ) -> Result<bool, Error> {
     let rotations: Vec<_> = rotations.values().cloned().collect();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::row::{Ca, Carried, Rotation};
-use crate::kubernetes::list::{Scope, Unread};
+use crate::kubernetes::list::{Namespaces, Unread};
 use crate::tools::table::{Column, Row, Table, paragraph};
 use crate::tools::text::age;
 
@@ -13,12 +13,12 @@ use crate::tools::text::age;
 pub(super) fn to_text(
     rotations: &[Rotation],
     unread: &[Unread],
-    scope: &Scope,
+    scope: &Namespaces,
     now: Timestamp,
 ) -> String {
     let mut out = String::new();
     if rotations.is_empty() {
-        let more = if *scope == Scope::All { "" } else { " (-A looks into all)" };
+        let more = if *scope == Namespaces::All { "" } else { " (-A looks into all)" };
         let _ = writeln!(out, "No rotation in flight in {scope}{more}.");
     } else {
         let mut table = table();

@@ -70,7 +70,7 @@ async fn a_group_is_promoted_once_all_members_trust_the_new_ca() {
     setup.event(&server, "Staged").await;
     let waits = || {
         let log = keeper.log();
-        let line = |l: &&str| l.contains("others have to be ready first") && l.contains("/server");
+        let line = |l: &&str| l.contains("waiting for others to be ready") && l.contains("/server");
         log.lines().filter(line).count()
     };
     eventually("two looks past its own time", async || (waits() >= 2).then_some(())).await;

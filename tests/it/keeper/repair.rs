@@ -136,7 +136,7 @@ async fn a_recreated_namespace_gets_nothing_back() {
     let created = secrets.create(&tls_secret("envoy", &ca.pem, &ca.leaf("envoy"))).await.ok();
     rotation.generation.push(ca);
 
-    logged(&keeper, &["nothing comes back", "secret=", "envoy"]).await;
+    logged(&keeper, &["not repaired: the namespace was", "secret=", "envoy"]).await;
     remembers(&keeper, 0).await;
     let stored = rotation.stored().await;
     assert_eq!(stored.resource_version(), created.resource_version());

@@ -226,7 +226,7 @@ async fn the_keeper_waits_for_a_paused_rollout() {
     it.create("deployment/app", true, json!({"spec": {"paused": true}})).await;
     it.create("deployment/next", true, json!({})).await;
     it.rotation.rotate().await;
-    let looks = || it.keeper.log().matches("others have to be ready first").count();
+    let looks = || it.keeper.log().matches("waiting for others to be ready").count();
     eventually("two looks", async || (looks() >= 2).then_some(())).await;
     assert_eq!(it.mark("deployment/app").await, None);
     assert_eq!(it.mark("deployment/next").await, None);

@@ -95,7 +95,7 @@ async fn the_keeper_waits_for_a_real_rollout_before_the_next_workload() {
     rotation.rotate().await;
     let trust = eventually("a restart of web", async || web.mark().await).await;
     // Of its new Pods none is ready: the old ones serve, and nobody else is restarted.
-    let waits = || keeper.log().matches("others have to be ready first").count();
+    let waits = || keeper.log().matches("waiting for others to be ready").count();
     let so_far = waits();
     eventually("two looks at the rollout", async || (waits() >= so_far + 2).then_some(())).await;
     assert_eq!(pods.ready("web", None).await.len(), old_web.len(), "the old ones still serve");

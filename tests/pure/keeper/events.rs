@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ca_overlap::keeper::events::Reason;
-use ca_overlap::keeper::tracked::Tracked;
+use ca_overlap::keeper::tracked::TrackedSecret;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
 use ca_overlap::overlap::outlook::{Rules, outlook};
@@ -48,9 +48,9 @@ fn news(before: Option<&SecretView>, after: &SecretView, now: &str) -> Vec<(Reas
     let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };
     let now: Timestamp = now.parse().unwrap();
     let at = |secret: &SecretView| outlook(&secret.view(), &rules, now);
-    let before = before.map(|before| Tracked::of(before, &at(before)));
+    let before = before.map(|before| TrackedSecret::of(before, &at(before)));
     let outlook = at(after);
-    Tracked::of(after, &outlook).news(before.as_ref(), after, &outlook, now)
+    TrackedSecret::of(after, &outlook).news(before.as_ref(), after, &outlook, now)
 }
 
 fn reasons(news: &[(Reason, String)]) -> Vec<Reason> {

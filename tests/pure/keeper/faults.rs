@@ -11,10 +11,10 @@ use axum::body::Body;
 use ca_overlap::admission::respond::{Installation, respond};
 use ca_overlap::admission::review;
 use ca_overlap::keeper::controller::Controller;
+use ca_overlap::keeper::election::{Election, ElectionConfig};
 use ca_overlap::keeper::events::Events;
-use ca_overlap::keeper::lease::{Election, Settings};
 use ca_overlap::keeper::metrics::KeeperMetrics;
-use ca_overlap::keeper::reconcile::Actor;
+use ca_overlap::keeper::reconcile::Reconciler;
 use ca_overlap::keeper::secrets::Secrets;
 use ca_overlap::keeper::workloads::Restarter;
 use ca_overlap::metrics;
@@ -222,7 +222,7 @@ impl FakeApiServer {
 
     /// Starts the keeper.
     fn keep(&mut self) {
-        let settings = Settings {
+        let settings = ElectionConfig {
             namespace: "n".into(),
             lease: "keeper".into(),
             identity: "me".into(),
@@ -232,13 +232,13 @@ impl FakeApiServer {
         let (events, publisher) = Events::new(self.client.clone(), "me".into(), metrics.clone());
         tokio::spawn(publisher);
         let (election, leadership) = Election::new(self.client.clone(), settings);
-        let actor = Actor {
+        let reconciler = Reconciler {
             secrets: Secrets::new(self.client.clone(), leadership.clone()),
             restarter: Restarter::new(self.client.clone(), leadership.clone()),
             rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
             leadership,
         };
-        let (controller, _) = Controller::new(actor, events, metrics);
+        let (controller, _) = Controller::new(reconciler, events, metrics);
         self.tasks.spawn(controller.run(self.client.clone(), self.stop.subscribe()));
         self.tasks.spawn(election.run(self.stop.subscribe()));
     }

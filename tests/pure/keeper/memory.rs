@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ca_overlap::keeper::memory::{Memory, Plan, Remembered};
+use ca_overlap::keeper::memory::{Memory, Remembered, RepairPlan};
 use ca_overlap::kubernetes::key::Key;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
@@ -37,7 +37,7 @@ fn secret(uid: &str, cas: &[&Identity], annotations: &Value, mode: Option<&str>)
     serde_json::from_value(object).unwrap()
 }
 
-fn compare(before: &SecretView, after: &SecretView) -> Option<Plan> {
+fn compare(before: &SecretView, after: &SecretView) -> Option<RepairPlan> {
     compare_with(before, after, &[])
 }
 
@@ -45,7 +45,7 @@ fn compare_with(
     before: &SecretView,
     after: &SecretView,
     distrusted: &[Fingerprint],
-) -> Option<Plan> {
+) -> Option<RepairPlan> {
     let now: Timestamp = NOW.parse().unwrap();
     Remembered::of(before).unwrap().compare(after, &rules(), distrusted, now)
 }

@@ -1,9 +1,9 @@
-//! One pass of a restart: the calls that [`RestartPass`] says.
+//! Restarts workloads: makes the calls that one [`RestartPass`] asks for.
 
 use jiff::Timestamp;
 
-use super::super::secrets::Change;
-use super::{Actor, Outcome, Restarting};
+use super::super::secrets::AnnotationChange;
+use super::{ReconcileOutcome, Reconciler, RestartReport};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
@@ -11,15 +11,15 @@ use crate::names;
 use crate::overlap::outlook::PublicSecret;
 use crate::overlap::restart::{NextCall, PendingRestart, RestartPass};
 
-impl Actor {
-    /// Goes on with a restart: at most one workload is changed.
+impl Reconciler {
+    /// Continues a restart: changes at most one workload.
     pub(super) async fn restart(
         &self,
         key: &Key,
         secret: SecretView,
         wanted: PendingRestart,
         now: Timestamp,
-    ) -> Result<Outcome, CallError> {
+    ) -> Result<ReconcileOutcome, CallError> {
         let (mut pass, mut next) = RestartPass::begin(wanted, &self.rules, now);
         loop {
             next = match next {
@@ -35,13 +35,17 @@ impl Actor {
                     let change = self.restarter.change(key, &workload, version, &annotations);
                     pass.done(change.await?)
                 }
-                NextCall::Wait(since) => return Ok(Outcome::waiting(secret, since)),
+                NextCall::Wait(since) => return Ok(ReconcileOutcome::waiting(secret, since)),
                 NextCall::Note(note) => {
                     let value = Some(note.as_str());
-                    let change = Change { annotation: names::RESTARTED, value, is_trial: false };
+                    let change =
+                        AnnotationChange { annotation: names::RESTARTED, value, is_dry_run: false };
                     let after = self.secrets.change(key, &secret, change).await?;
                     let steps = pass.into_outcomes();
-                    return Ok(Outcome::Restarting(Box::new(Restarting { steps, after })));
+                    return Ok(ReconcileOutcome::Restarting(Box::new(RestartReport {
+                        steps,
+                        after,
+                    })));
                 }
             };
         }
@@ -55,20 +59,20 @@ mod tests {
     use http::Method;
     use serde_json::json;
 
-    use super::super::super::lease::Leadership;
+    use super::super::super::election::Leadership;
     use super::super::super::mock::api;
     use super::super::super::secrets::Secrets;
     use super::super::super::workloads::{MISSING, Restarter};
-    use super::super::Before;
+    use super::super::ReconcileInput;
     use super::*;
     use crate::overlap::outlook::Rules;
     use crate::overlap::settings::Defaults;
 
     #[tokio::test]
-    async fn a_workload_that_does_not_exist_is_not_the_secret_that_has_gone() {
+    async fn a_missing_workload_is_not_mistaken_for_a_missing_secret() {
         let (client, mut api) = api();
         let (_, leadership) = Leadership::given(true);
-        let actor = Actor {
+        let reconciler = Reconciler {
             secrets: Secrets::new(client.clone(), leadership.clone()),
             restarter: Restarter::new(client, leadership.clone()),
             rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
@@ -96,8 +100,9 @@ mod tests {
             stored["metadata"]["annotations"][names::RESTARTED] = noted;
             call.answer(&stored);
         };
-        let (outcome, ()) = tokio::join!(actor.look(&key, Before::default()), server);
-        let Outcome::Restarting(restarting) = outcome else { panic!("another outcome") };
+        let (outcome, ()) =
+            tokio::join!(reconciler.reconcile(&key, ReconcileInput::default()), server);
+        let ReconcileOutcome::Restarting(restarting) = outcome else { panic!("another outcome") };
         assert_eq!(restarting.steps, [("deployment/a".to_owned(), MISSING)]);
     }
 }

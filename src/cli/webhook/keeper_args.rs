@@ -1,4 +1,4 @@
-//! What the webhook is told of the keeper.
+//! The webhook's flags about the keeper.
 
 use std::time::Duration;
 
@@ -10,18 +10,20 @@ use crate::names;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "The keeper")]
-pub(super) struct KeeperArgs {
-    /// The user that may ask by the annotation ca-overlap.dev/ask [default: the ServiceAccount
-    /// ca-overlap-keeper of our own namespace]
+pub(super) struct WebhookKeeperArgs {
+    /// The user that may write the annotation ca-overlap.dev/ask [default: the ServiceAccount
+    /// ca-overlap-keeper in the webhook's namespace]
     #[arg(long, value_name = "USER", env = "CA_OVERLAP_KEEPER_USER")]
     pub(super) keeper_user: Option<String>,
 
-    /// Allow mode=staged: the new leaf waits until the new CA has spread. Needs the keeper, which
-    /// promotes it; its Lease is watched
+    /// Allow the mode staged: a new leaf waits until readers have the new CA
+    ///
+    /// Needs the keeper, which puts the leaf into service. The webhook watches the keeper's Lease,
+    /// and stages nothing while no keeper holds it.
     #[arg(long, env = "CA_OVERLAP_STAGED")]
     pub(super) staged: bool,
 
-    /// The keeper's Lease, in our own namespace
+    /// The name of the keeper's Lease, in the webhook's namespace
     #[arg(
         long,
         value_name = "NAME",
@@ -31,8 +33,9 @@ pub(super) struct KeeperArgs {
     )]
     pub(super) keeper_lease: String,
 
-    /// How long the keeper waits before it promotes, as it is told; a leaf that lives less than ten
-    /// times as long is not held
+    /// How long the keeper waits before it promotes a new leaf; set the same value as for the keeper
+    ///
+    /// A rotation is not staged if the old leaf expires in less than 24h or ten times this time.
     #[arg(
         long,
         value_name = "TIME",

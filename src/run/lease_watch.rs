@@ -1,4 +1,5 @@
-//! Watches the one Lease of the keeper, with `--staged` (DESIGN §4.4).
+//! With `--staged`, the webhook watches the keeper's Lease to know whether a keeper runs
+//! (DESIGN §4.4).
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -13,26 +14,26 @@ use tokio::sync::watch;
 
 use crate::admission::heartbeat::Heartbeat;
 
-/// How long a start may take until the Lease is known. Until then nothing is staged anew, but
-/// nothing that is staged is ended either.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the webhook waits for the Lease after its start. In that time it starts no stage, and
+/// ends none.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is heard, and what listens for as long as it is polled.
+/// The state of the Lease, and the future that watches it.
 pub(super) fn watch(
     client: Client,
     namespace: &str,
     name: &str,
 ) -> (watch::Receiver<Heartbeat>, impl Future<Output = ()> + use<>) {
-    let (sender, receiver) = watch::channel(Heartbeat::Awaited(Instant::now() + PATIENCE));
+    let (sender, receiver) = watch::channel(Heartbeat::Awaited(Instant::now() + START_TIMEOUT));
     let leases: Api<Lease> = Api::namespaced(client, namespace);
-    // By name: the manifests grant no more.
+    // The manifests grant the right to watch the Lease of this name only.
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     (receiver, follow(leases, config, sender))
 }
 
 async fn follow(leases: Api<Lease>, config: watcher::Config, sender: watch::Sender<Heartbeat>) {
     let mut events = pin!(watcher(leases, config).default_backoff());
-    let mut ear = Ear::default();
+    let mut tracker = RenewalTracker::default();
     let mut is_there = false;
     while let Some(event) = events.next().await {
         match event {
@@ -40,29 +41,30 @@ async fn follow(leases: Api<Lease>, config: watcher::Config, sender: watch::Send
             Ok(Event::Apply(lease) | Event::InitApply(lease)) => {
                 is_there = true;
                 let spec = lease.spec.unwrap_or_default();
-                let until = ear.hear(&spec, Instant::now(), Timestamp::now());
+                let until = tracker.observe(&spec, Instant::now(), Timestamp::now());
                 sender.send_replace(Heartbeat::Until(until));
             }
             Ok(Event::InitDone) if is_there => {}
             Ok(Event::InitDone | Event::Delete(_)) => {
                 sender.send_replace(Heartbeat::Until(Instant::now()));
             }
-            // What was heard last runs out by itself.
+            // Without further renewals the last one expires.
             Err(error) => tracing::warn!(%error, "cannot watch the keeper's Lease"),
         }
     }
 }
 
-/// Judges a Lease by when its renewals are heard, not by its dates: they are of another machine's
-/// clock. Only the first that is heard has nothing else to be judged by.
+/// Computes when the Lease expires. It counts from the arrival of each renewal by our own clock,
+/// because the dates in the Lease are from another machine's clock. Only for the first one that
+/// arrives the date is used, because it may be an old one.
 #[derive(Default)]
-struct Ear {
+struct RenewalTracker {
     last: Option<LeaseSpec>,
     until: Option<Instant>,
 }
 
-impl Ear {
-    fn hear(&mut self, spec: &LeaseSpec, received: Instant, now: Timestamp) -> Instant {
+impl RenewalTracker {
+    fn observe(&mut self, spec: &LeaseSpec, received: Instant, now: Timestamp) -> Instant {
         let seconds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
         let duration = Duration::from_secs(seconds.unwrap_or_default());
         let is_held = spec.holder_identity.as_deref().is_some_and(|holder| !holder.is_empty());
@@ -78,7 +80,7 @@ impl Ear {
     }
 }
 
-/// What is left of a Lease by its own dates, at most its whole duration.
+/// The time until the Lease expires by its own dates, at most its whole duration.
 fn remaining(spec: &LeaseSpec, duration: Duration, now: Timestamp) -> Duration {
     let Some(renewed) = &spec.renew_time else { return Duration::ZERO };
     let age = now.duration_since(renewed.0);
@@ -102,23 +104,23 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_counts_from_when_it_is_heard_and_the_first_by_its_date() {
+    fn a_renewal_counts_from_its_arrival_and_the_first_one_from_its_date() {
         let (start, now) = (Instant::now(), Timestamp::UNIX_EPOCH);
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let mut ear = Ear::default();
+        let mut tracker = RenewalTracker::default();
         let old = now - jiff::SignedDuration::from_secs(5);
-        assert_eq!(ear.hear(&spec(old, "a"), start, now), at(10));
-        // The same again, as after a new list, is no renewal.
-        assert_eq!(ear.hear(&spec(old, "a"), at(3), now), at(10));
-        // Its clock may be hours away.
-        assert_eq!(ear.hear(&spec(now, "a"), at(4), now), at(19));
+        assert_eq!(tracker.observe(&spec(old, "a"), start, now), at(10));
+        // The same Lease again, as after a new list, is no renewal.
+        assert_eq!(tracker.observe(&spec(old, "a"), at(3), now), at(10));
+        // The keeper's clock may be wrong by hours.
+        assert_eq!(tracker.observe(&spec(now, "a"), at(4), now), at(19));
         let ahead = now + jiff::SignedDuration::from_hours(5);
-        assert_eq!(ear.hear(&spec(ahead, "b"), at(8), now), at(23));
+        assert_eq!(tracker.observe(&spec(ahead, "b"), at(8), now), at(23));
         // Released.
-        assert_eq!(ear.hear(&spec(ahead, ""), at(9), now), at(9));
-        assert_eq!(Ear::default().hear(&spec(ahead, "a"), start, now), at(15));
+        assert_eq!(tracker.observe(&spec(ahead, ""), at(9), now), at(9));
+        assert_eq!(RenewalTracker::default().observe(&spec(ahead, "a"), start, now), at(15));
         let gone = now - jiff::SignedDuration::from_secs(60);
-        assert_eq!(Ear::default().hear(&spec(gone, "a"), start, now), start);
-        assert_eq!(Ear::default().hear(&LeaseSpec::default(), start, now), start);
+        assert_eq!(RenewalTracker::default().observe(&spec(gone, "a"), start, now), start);
+        assert_eq!(RenewalTracker::default().observe(&LeaseSpec::default(), start, now), start);
     }
 }

@@ -1,10 +1,10 @@
-//! Who acts: the holder of the Lease, for as long as its own clock confirms it.
+//! Leader election: the replica that holds the Lease acts.
 //!
-//! `kube-lease-manager` takes and renews the Lease, but goes on saying that it leads while renewals
-//! fail. So its word is not enough here: this replica may act until a part of the Lease's duration
-//! after the last renewal *that was read back from the API server*, by the monotonic clock. Two that
-//! act at once would do no harm, since each write is bound to a `resourceVersion`; they would only
-//! ask twice.
+//! `kube-lease-manager` takes and renews the Lease, but it keeps reporting leadership while its
+//! renewals fail. So this module also reads the Lease back from the API server, and lets the replica
+//! act only until 80 % of the Lease's duration after the last renewal that it has read, by the
+//! monotonic clock. Two replicas that act at once do no harm, because each write is bound to a
+//! `resourceVersion`; they would only ask twice.
 
 use std::time::Duration;
 
@@ -18,61 +18,62 @@ use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError, L
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::kubernetes::explain::{For, explain};
+use crate::kubernetes::explain::{Audience, explain};
 
-/// What the election goes by.
+/// The configuration of the election.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct ElectionConfig {
     /// The namespace of the Lease.
     pub namespace: String,
-    /// Its name.
+    /// The name of the Lease.
     pub lease: String,
-    /// Who we are, unlike any other replica.
+    /// The name of this replica, unique among the replicas.
     pub identity: String,
-    /// How long the Lease holds without a renewal, in whole seconds; at least 3.
+    /// How long the Lease is valid without a renewal, in whole seconds; at least 3.
     pub duration: Duration,
 }
 
-impl Settings {
-    /// Renewed this long before it ends: three times within its life.
+impl ElectionConfig {
+    /// How long before its end the Lease is renewed: after a third of its duration.
     fn renewed_before_end(&self) -> Duration {
         self.duration.mul_f64(2.0 / 3.0)
     }
 
-    /// For so long a renewal lets us act: a fifth of the Lease is for what is under way.
+    /// How long this replica may act after a renewal. The rest of the duration, a fifth, is for
+    /// requests that are in flight.
     fn term(&self) -> Duration {
         self.duration.mul_f64(0.8)
     }
 }
 
-/// Whether this replica may act. Clones tell the same.
+/// Whether this replica may act. All clones share one state.
 #[derive(Clone, Debug)]
-pub struct Leadership(watch::Receiver<Standing>);
+pub struct Leadership(watch::Receiver<LeaseState>);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Standing {
-    /// The library's word.
+struct LeaseState {
+    /// Whether `kube-lease-manager` says that this replica leads.
     is_claimed: bool,
-    /// Until when the last renewal that was read back is good for.
+    /// Until when the replica may act by the last renewal that was read back.
     confirmed_until: Option<Instant>,
 }
 
 impl Leadership {
-    /// Whether it may act now.
+    /// Whether this replica may act now.
     pub(crate) fn may_act(&self) -> bool {
         self.until().is_some()
     }
 
-    /// Until when it may act, if it may.
+    /// Until when this replica may act; `None` if it may not.
     pub(crate) fn until(&self) -> Option<Instant> {
-        let Standing { is_claimed, confirmed_until } = *self.0.borrow();
+        let LeaseState { is_claimed, confirmed_until } = *self.0.borrow();
         confirmed_until.filter(|until| is_claimed && Instant::now() < *until)
     }
 
-    /// Waits for news.
+    /// Waits for the next change.
     pub(crate) async fn changed(&mut self) {
         if self.0.changed().await.is_err() {
-            // The election has ended: there will be no news.
+            // The election has ended: nothing changes any more.
             std::future::pending::<()>().await;
         }
     }
@@ -80,42 +81,42 @@ impl Leadership {
 
 #[cfg(test)]
 impl Leadership {
-    /// One that a test gives and takes, by sending whether it leads.
-    pub(super) fn given(leads: bool) -> (Given, Self) {
-        let given = Given(watch::Sender::new(Standing::default()));
+    /// Leadership that a test switches on and off.
+    pub(super) fn given(leads: bool) -> (LeadershipSwitch, Self) {
+        let given = LeadershipSwitch(watch::Sender::new(LeaseState::default()));
         given.set(leads);
         let leadership = Self(given.0.subscribe());
         (given, leadership)
     }
 }
 
-/// Gives and takes leadership.
+/// Switches leadership on and off in tests.
 #[cfg(test)]
-pub(super) struct Given(watch::Sender<Standing>);
+pub(super) struct LeadershipSwitch(watch::Sender<LeaseState>);
 
 #[cfg(test)]
-impl Given {
+impl LeadershipSwitch {
     pub(super) fn set(&self, leads: bool) {
         let confirmed_until = Some(Instant::now() + Duration::from_secs(3600));
-        self.0.send_replace(Standing { is_claimed: leads, confirmed_until });
+        self.0.send_replace(LeaseState { is_claimed: leads, confirmed_until });
     }
 }
 
-/// Runs for the Lease; see [`Election::run`].
+/// Competes for the Lease; see [`Election::run`].
 pub struct Election {
     client: Client,
-    settings: Settings,
-    standing: watch::Sender<Standing>,
+    config: ElectionConfig,
+    state: watch::Sender<LeaseState>,
 }
 
 impl Election {
-    /// Not running yet.
-    pub fn new(client: Client, settings: Settings) -> (Self, Leadership) {
-        let (standing, receiver) = watch::channel(Standing::default());
-        (Self { client, settings, standing }, Leadership(receiver))
+    /// Creates the election, and the leadership that it reports.
+    pub fn new(client: Client, config: ElectionConfig) -> (Self, Leadership) {
+        let (state, receiver) = watch::channel(LeaseState::default());
+        (Self { client, config, state }, Leadership(receiver))
     }
 
-    /// Runs for the Lease until `stop` says so, then gives it back.
+    /// Competes for the Lease until `stop` is true, then releases it.
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let manager = {
             let ended = stopped(stop.clone());
@@ -130,27 +131,29 @@ impl Election {
             () = self.claim(&mut manager) => {}
             () = self.observe() => {}
         }
-        // First nothing is begun any more, then another may begin.
-        self.standing.send_replace(Standing::default());
-        match timeout(RELEASE_PATIENCE, manager.release()).await {
-            Ok(Ok(())) => tracing::info!("the Lease is given back"),
+        // First stop acting here, then let another replica act.
+        self.state.send_replace(LeaseState::default());
+        match timeout(RELEASE_TIMEOUT, manager.release()).await {
+            Ok(Ok(())) => tracing::info!("released the Lease"),
             Ok(Err(error)) => {
                 tracing::warn!(
                     error = describe(&error),
-                    "cannot give the Lease back: it will expire"
+                    "cannot release the Lease: another replica acts only after it has expired"
                 );
             }
-            Err(_) => tracing::warn!("cannot give the Lease back in time: it will expire"),
+            Err(_) => tracing::warn!(
+                "releasing the Lease timed out: another replica acts only after it has expired"
+            ),
         }
     }
 
-    /// The Lease exists afterwards.
+    /// Creates the Lease if it does not exist, and its manager.
     async fn manager(&self) -> LeaseManager {
-        let Settings { namespace, lease, identity, duration } = &self.settings;
-        let grace = self.settings.renewed_before_end().as_secs();
-        // One manager of fields for each replica: theirs must conflict.
+        let ElectionConfig { namespace, lease, identity, duration } = &self.config;
+        let grace = self.config.renewed_before_end().as_secs();
+        // Each replica has its own field manager, so that their writes conflict.
         let field_manager: String = format!("ca-overlap-{identity}").chars().take(128).collect();
-        let mut trouble = Trouble::default();
+        let mut backoff = LeaseBackoff::default();
         loop {
             let parameters = LeaseParams::new(identity.clone(), duration.as_secs(), grace)
                 .with_field_manager(field_manager.clone());
@@ -159,55 +162,55 @@ impl Election {
                 .with_parameters(parameters);
             match builder.build().await {
                 Ok(manager) => return manager,
-                Err(error) => trouble.wait(&error, &self.settings).await,
+                Err(error) => backoff.wait(&error, &self.config).await,
             }
         }
     }
 
-    /// Takes and renews the Lease.
+    /// Takes and renews the Lease; never ends.
     async fn claim(&self, manager: &mut LeaseManager) {
-        let mut trouble = Trouble::default();
+        let mut backoff = LeaseBackoff::default();
         loop {
             match manager.changed().await {
                 Ok(is_claimed) => {
-                    trouble = Trouble::default();
-                    self.standing.send_modify(|standing| standing.is_claimed = is_claimed);
+                    backoff = LeaseBackoff::default();
+                    self.state.send_modify(|state| state.is_claimed = is_claimed);
                 }
                 Err(LeaseManagerError::NonexistentLease(_)) => {
-                    self.standing.send_replace(Standing::default());
+                    self.state.send_replace(LeaseState::default());
                     *manager = self.manager().await;
                 }
-                Err(error) => trouble.wait(&error, &self.settings).await,
+                Err(error) => backoff.wait(&error, &self.config).await,
             }
         }
     }
 
-    /// Reads back what is stored.
+    /// Watches the stored Lease, and notes its renewals.
     async fn observe(&self) {
-        let api: Api<Lease> = Api::namespaced(self.client.clone(), &self.settings.namespace);
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), &self.config.namespace);
         let only =
-            watcher::Config::default().fields(&format!("metadata.name={}", self.settings.lease));
+            watcher::Config::default().fields(&format!("metadata.name={}", self.config.lease));
         let mut events = std::pin::pin!(leases(watcher::watcher(api, only).default_backoff()));
         while let Some(lease) = events.next().await {
             let until = lease.and_then(|lease| self.confirmed_until(&lease));
-            self.standing.send_modify(|standing| standing.confirmed_until = until);
+            self.state.send_modify(|state| state.confirmed_until = until);
         }
     }
 
     /// Until when a stored Lease lets us act.
     fn confirmed_until(&self, lease: &Lease) -> Option<Instant> {
         let spec = lease.spec.as_ref()?;
-        let is_ours = spec.holder_identity.as_deref() == Some(self.settings.identity.as_str());
+        let is_ours = spec.holder_identity.as_deref() == Some(self.config.identity.as_str());
         let renewed = spec.renew_time.as_ref().filter(|_| is_ours)?;
-        // The time is of our own clock. One that was put back makes the age negative: none then.
+        // Our own clock wrote `renewTime`. If it has been set back, the age is negative: use zero.
         let age = Timestamp::now().duration_since(renewed.0);
         let age = Duration::try_from(age).unwrap_or_default();
-        let left = self.settings.term().checked_sub(age)?;
+        let left = self.config.term().checked_sub(age)?;
         Some(Instant::now() + left)
     }
 }
 
-/// The Lease each time it is read; `None` when it is gone. Errors are retried by the watch.
+/// The Lease each time it is read; `None` when it is deleted. The watch retries on errors.
 fn leases(
     events: impl Stream<Item = watcher::Result<Event<Lease>>>,
 ) -> impl Stream<Item = Option<Lease>> {
@@ -215,37 +218,39 @@ fn leases(
         match event {
             Ok(Event::Apply(lease) | Event::InitApply(lease)) => Some(Some(lease)),
             Ok(Event::Delete(_)) => Some(None),
-            // Of an election that cannot be watched nothing is confirmed: the fence closes.
+            // Without a watch no renewal is confirmed, and the replica stops acting in time.
             Ok(Event::Init | Event::InitDone) | Err(_) => None,
         }
     })
 }
 
-/// Ends when told to, or when nobody is left to tell.
+/// Waits until `stop` is true, or its sender is dropped.
 pub(crate) async fn stopped(mut stop: watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// To give the Lease back; the process is about to end.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(5);
+/// The time limit for releasing the Lease at the end of the process.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Failures in a row.
+/// The backoff of calls for the Lease.
 #[derive(Default)]
-struct Trouble {
+struct LeaseBackoff {
+    /// Failures in a row.
     failures: u32,
 }
 
-impl Trouble {
-    /// Says it once, and waits: one second, doubled, at most a third of the Lease.
-    async fn wait(&mut self, error: &LeaseManagerError, settings: &Settings) {
+impl LeaseBackoff {
+    /// Logs the first failure in a row, and waits: 1 s, doubled each time up to 32 s, and at most a
+    /// third of the Lease's duration.
+    async fn wait(&mut self, error: &LeaseManagerError, config: &ElectionConfig) {
         if self.failures == 0 {
             tracing::warn!(
                 error = describe(error),
-                lease = settings.lease,
+                lease = config.lease,
                 "cannot take or renew the Lease: trying again"
             );
         }
-        let pause = Duration::from_secs(1 << self.failures.min(5)).min(settings.duration / 3);
+        let pause = Duration::from_secs(1 << self.failures.min(5)).min(config.duration / 3);
         self.failures = self.failures.saturating_add(1);
         sleep(pause).await;
     }
@@ -253,7 +258,7 @@ impl Trouble {
 
 fn describe(error: &LeaseManagerError) -> String {
     match error {
-        LeaseManagerError::KubeError(error) => explain(error, For::Log),
+        LeaseManagerError::KubeError(error) => explain(error, Audience::Log),
         other => other.to_string(),
     }
 }
@@ -266,7 +271,7 @@ mod tests {
     use super::*;
 
     fn election() -> Election {
-        let settings = Settings {
+        let config = ElectionConfig {
             namespace: "n".into(),
             lease: "l".into(),
             identity: "me".into(),
@@ -275,7 +280,7 @@ mod tests {
         let service = tower::service_fn(|_: http::Request<kube::client::Body>| async {
             Err::<http::Response<kube::client::Body>, _>(std::io::Error::other("none"))
         });
-        Election::new(Client::new(service, "n"), settings).0
+        Election::new(Client::new(service, "n"), config).0
     }
 
     fn lease(holder: &str, age: i64) -> Lease {
@@ -291,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_renewal_counts_from_when_it_was_made() {
+    async fn a_renewal_counts_from_the_time_it_was_made() {
         let election = election();
         let left = |holder, age| {
             let until = election.confirmed_until(&lease(holder, age))?;
@@ -301,24 +306,24 @@ mod tests {
         assert_eq!(left("me", 0), Some(12.0));
         assert_eq!(left("me", 5), Some(7.0));
         assert_eq!(left("me", 13), None);
-        // A clock that was put back gives no more than a whole term.
+        // A clock that was set back gives at most a whole term.
         assert_eq!(left("me", -3600), Some(12.0));
         assert_eq!(left("another", 0), None);
         assert!(election.confirmed_until(&Lease::default()).is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_librarys_word_alone_and_a_renewal_alone_are_not_enough() {
-        let (sender, receiver) = watch::channel(Standing::default());
+    async fn a_replica_acts_only_with_both_the_librarys_claim_and_a_renewal() {
+        let (sender, receiver) = watch::channel(LeaseState::default());
         let leadership = Leadership(receiver);
         let soon = Instant::now() + Duration::from_secs(12);
         for (is_claimed, confirmed_until, may_act) in
             [(true, None, false), (false, Some(soon), false), (true, Some(soon), true)]
         {
-            sender.send_replace(Standing { is_claimed, confirmed_until });
+            sender.send_replace(LeaseState { is_claimed, confirmed_until });
             assert_eq!(leadership.may_act(), may_act);
         }
-        // Renewals fail, and nobody says so.
+        // Renewals fail, and the library does not report it.
         tokio::time::advance(Duration::from_secs(12)).await;
         assert!(!leadership.may_act());
     }
