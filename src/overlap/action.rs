@@ -74,8 +74,8 @@ fn is_ready(
         && !lacks_restart(member, &outlook)
 }
 
-/// Whether pods that cannot reload have not loaded the trust of their Secret yet. False for a Secret
-/// that the keeper does not watch, because the keeper would not restart its pods.
+/// Whether pods that cannot reload have not loaded the trust of their Secret yet. False for a
+/// Secret that the keeper does not watch, because the keeper would not restart its pods.
 fn lacks_restart(member: &PublicSecret<'_>, outlook: &Outlook) -> bool {
     let is_watched = [names::PHASE, names::MODE].iter().any(|l| member.labels.contains_key(*l));
     let wanted = restart::pending_restart(member, outlook).filter(|_| is_watched);

@@ -190,8 +190,9 @@ impl Ask {
         }
     }
 
-    /// The annotation's value. `nonce` makes it differ from an earlier value: an ask that the webhook
-    /// did not see is still on the Secret, and writing the same value again would change nothing.
+    /// The annotation's value. `nonce` makes it differ from an earlier value: an ask that the
+    /// webhook did not see is still on the Secret, and writing the same value again would change
+    /// nothing.
     pub fn to_annotation(&self, nonce: u64) -> String {
         format!("{self} #{nonce}")
     }

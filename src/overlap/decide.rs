@@ -56,8 +56,8 @@ fn record_as_stored(write: &Write<'_>) -> RecordAfter {
     if write.record.is_some() { RecordAfter::AsStored } else { RecordAfter::Gone }
 }
 
-/// The record of these entries. Where data must not be changed, an existing record is updated but no
-/// new one is written, so that an exempt Secret stays as it is.
+/// The record of these entries. Where data must not be changed, an existing record is updated but
+/// no new one is written, so that an exempt Secret stays as it is.
 fn new_record(write: &Write<'_>, entries: Vec<Entry>) -> RecordAfter {
     if write.record.is_none() && !write.may_change_data {
         return RecordAfter::Gone;
@@ -71,8 +71,8 @@ struct Comparison<'a> {
     incoming: Bundle,
     stored: Bundle,
     carried: Vec<Option<Entry>>,
-    /// For each incoming certificate, its index among the stored ones. Found once, because comparing
-    /// two certificates compares all their bytes.
+    /// For each incoming certificate, its index among the stored ones. Found once, because
+    /// comparing two certificates compares all their bytes.
     places: Vec<Option<usize>>,
     /// For each stored certificate, whether it is also incoming.
     is_incoming: Vec<bool>,

@@ -46,10 +46,10 @@ pub fn exemption(
     (is_signer && !settings.explicit_bundle).then_some(Exemption::Signer)
 }
 
-/// Whether it holds a CA key and no leaf. Signers read such a Secret: cilium's certgen takes the last
-/// certificate of `ca.crt` as its root, which in a bundle is the old one. OPA's cert-controller and
-/// its users store a CA key *beside* a leaf. They read only the first certificate and copy the whole
-/// `ca.crt` into caBundles, so an overlap helps there.
+/// Whether it holds a CA key and no leaf. Signers read such a Secret: cilium's certgen takes the
+/// last certificate of `ca.crt` as its root, which in a bundle is the old one. OPA's
+/// cert-controller and its users store a CA key *beside* a leaf. They read only the first
+/// certificate and copy the whole `ca.crt` into caBundles, so an overlap helps there.
 fn holds_signing_key(object: &impl KeysAndLabels) -> bool {
     SIGNING_KEYS.into_iter().any(|key| object.has_key(key)) && !object.has_key(names::TLS_CRT)
 }
@@ -64,8 +64,8 @@ fn is_its_own_anchor(ca_crt: Option<&[u8]>, tls_crt: Option<&[u8]>) -> bool {
 
 const SIGNING_KEYS: [&str; 3] = ["ca.key", "ca-key.pem", "cakey.pem"];
 
-/// Whether a Secret of this type is a `ServiceAccount` token. Its controller compares `ca.crt` byte by
-/// byte.
+/// Whether a Secret of this type is a `ServiceAccount` token. Its controller compares `ca.crt` byte
+/// by byte.
 pub fn is_token(type_: Option<&str>) -> bool {
     type_ == Some("kubernetes.io/service-account-token")
 }

@@ -1,7 +1,7 @@
 //! The outlook of one Secret: what is due, and when (DESIGN §8).
 //!
-//! Pure: no clock, no I/O. [`overlap::decide()`] says whether a carried certificate goes. The webhook
-//! acts by the same function, so keeper and webhook cannot disagree.
+//! Pure: no clock, no I/O. [`overlap::decide()`] says whether a carried certificate goes. The
+//! webhook acts by the same function, so keeper and webhook cannot disagree.
 
 mod problem;
 
@@ -143,8 +143,8 @@ pub struct StageOutlook {
 /// What the keeper has to ask, or to withdraw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Promote the `pending.tls.crt` with this SHA-256: the stage has settled, judged by this Secret
-    /// alone.
+    /// Promote the `pending.tls.crt` with this SHA-256: the stage has settled, judged by this
+    /// Secret alone.
     Promote(Fingerprint),
     /// Retire these carried certificates: they have ended.
     Retire(Vec<Fingerprint>),
@@ -235,8 +235,8 @@ const OVERDUE: Duration = Duration::from_secs(3600);
 /// How long before the expiry of the held leaf a stage ends at the latest: this, or five times
 /// `--settle` if that is longer.
 const RESERVE: Duration = Duration::from_secs(12 * 3600);
-/// The last seconds of a certificate's life in which it counts as expiring soon: these, or a fifth of
-/// its life if that is shorter.
+/// The last seconds of a certificate's life in which it counts as expiring soon: these, or a fifth
+/// of its life if that is shorter.
 const SOON: i64 = 7 * 86_400;
 
 /// A parsed Secret: all that does not depend on the time.

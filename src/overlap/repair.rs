@@ -1,5 +1,5 @@
-//! The ask `repair` (DESIGN §4.5): carries certificates again that a write dropped while the webhook
-//! did not see it. The keeper remembers them and sends them with the ask.
+//! The ask `repair` (DESIGN §4.5): carries certificates again that a write dropped while the
+//! webhook did not see it. The keeper remembers them and sends them with the ask.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::x509::issuer::{IssuerGraph, Issuers};
 use crate::x509::pem;
 
-/// How long a repaired certificate is carried if no window is set. The time of its replacement is not
-/// known, so it must not stay until the next rotation, which can be years away.
+/// How long a repaired certificate is carried if no window is set. The time of its replacement is
+/// not known, so it must not stay until the next rotation, which can be years away.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Appends the usable certificates that `write` asks for to `decision`. `text` is the stored `ca.crt`
-/// and `bundle` its certificates; `stays` has the entry of each that stays carried.
+/// Appends the usable certificates that `write` asks for to `decision`. `text` is the stored
+/// `ca.crt` and `bundle` its certificates; `stays` has the entry of each that stays carried.
 pub(super) fn append(
     write: &Write<'_>,
     text: &[u8],
@@ -74,8 +74,9 @@ fn read(repaired: &[Repaired], bundle: &Bundle) -> (Vec<Certificate>, bool) {
     (asked, is_unreadable)
 }
 
-/// `stays`, plus the entries of certificates that are still in `ca.crt` but no longer in the record.
-/// Without an entry they would count as own and never go. The first certificate always is own.
+/// `stays`, plus the entries of certificates that are still in `ca.crt` but no longer in the
+/// record. Without an entry they would count as own and never go. The first certificate always is
+/// own.
 fn adopted(write: &Write<'_>, bundle: &Bundle, stays: &[Option<Entry>]) -> Vec<Option<Entry>> {
     let mut entries = stays.to_vec();
     if !write.may_change_data {
@@ -111,8 +112,8 @@ fn is_trust_store(write: &Write<'_>, known: usize, stays: &[Option<Entry>]) -> b
     known - stays.iter().flatten().count() > MAX_OWN || !write.may_change_data
 }
 
-/// Selects which certificates from index `stays.len()` on are appended. Those that are carried already
-/// count first: the asked ones get the rest of `keep` and of the free bytes.
+/// Selects which certificates from index `stays.len()` on are appended. Those that are carried
+/// already count first: the asked ones get the rest of `keep` and of the free bytes.
 fn select(
     write: &Write<'_>,
     text_len: usize,

@@ -1,9 +1,9 @@
 //! Restarts of workloads that cannot reload their CA (DESIGN §8.3). The Secret names the workloads.
 //! They restart once per change of trust, one after another.
 //!
-//! Pure: `RestartPass` returns the next call, and its caller makes it. The progress is stored on the
-//! Secret. So the next leader continues from there, and an operator that reverts our annotation gets
-//! an Event instead of an endless loop.
+//! Pure: `RestartPass` returns the next call, and its caller makes it. The progress is stored on
+//! the Secret. So the next leader continues from there, and an operator that reverts our annotation
+//! gets an Event instead of an endless loop.
 
 mod progress;
 
@@ -22,8 +22,8 @@ use crate::x509::certs::Fingerprint;
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The shortest time between two restarts of a workload, however often its Secrets change.
 const INTERVAL: Duration = Duration::from_secs(590);
-/// How long a group must be unchanged before its workloads restart. Secrets that rotate together are
-/// written one after another.
+/// How long a group must be unchanged before its workloads restart. Secrets that rotate together
+/// are written one after another.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The longest wait for a group that keeps changing.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -31,8 +31,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A restart that is not complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingRestart {
-    /// A hash of the trust that the pods must load. It changes with the own CAs, with `distrust`, and
-    /// with a promotion.
+    /// A hash of the trust that the pods must load. It changes with the own CAs, with `distrust`,
+    /// and with a promotion.
     pub trust: String,
     /// The workloads, in order.
     pub(crate) workloads: Vec<Workload>,
@@ -85,9 +85,9 @@ pub(crate) fn pending_restart(
     })
 }
 
-/// A hash of what pods load when they start: the own CAs, `distrust`, and whether the new leaf still
-/// waits. Carried CAs do not count, because their end needs no restart. Order and repetition do not
-/// count either.
+/// A hash of what pods load when they start: the own CAs, `distrust`, and whether the new leaf
+/// still waits. Carried CAs do not count, because their end needs no restart. Order and repetition
+/// do not count either.
 fn trust(outlook: &Outlook, is_staged: bool) -> String {
     let sorted = |mut all: Vec<String>| {
         all.sort_unstable();
@@ -101,7 +101,8 @@ fn trust(outlook: &Outlook, is_staged: bool) -> String {
     hex([own, distrust, state.to_owned()].join("\n").as_bytes(), 16)
 }
 
-/// The prefix of the pod template annotations for all Secrets of a group, or for one without a group.
+/// The prefix of the pod template annotations for all Secrets of a group, or for one without a
+/// group.
 fn scope(secret: &PublicSecret<'_>) -> String {
     let of_group = secret.group().map(|group| hex(format!("group {group}").as_bytes(), 4));
     format!("{}.{}.", names::RESTARTED_FOR, of_group.unwrap_or_else(|| of_secret(secret)))
@@ -188,8 +189,8 @@ pub(crate) enum NextCall {
     Read(Workload),
     /// List the Secret's group, with the Secret itself, then call [`RestartPass::listed`].
     List,
-    /// Change annotations of this workload's pod template (`None` removes one), if it still has this
-    /// version. Then call [`RestartPass::done`].
+    /// Change annotations of this workload's pod template (`None` removes one), if it still has
+    /// this version. Then call [`RestartPass::done`].
     Change(Workload, Option<String>, BTreeMap<String, Option<String>>),
     /// End the pass, and try again later. Waiting began at this time.
     Wait(Timestamp),
@@ -322,14 +323,15 @@ impl<'a> RestartPass<'a> {
 impl PendingRestart {
     /// Where to continue: the index of the current workload, and its progress.
     fn position(&self) -> Option<(usize, &RestartProgress)> {
-        // A person may have edited the list. If the workload is gone, the list starts again: the pod
-        // templates show which workloads have restarted already.
+        // A person may have edited the list. If the workload is gone, the list starts again: the
+        // pod templates show which workloads have restarted already.
         let progress = self.progress.as_ref()?;
         let is_last = |workload: &Workload| workload.to_string() == progress.workload;
         Some((self.workloads.iter().position(is_last)?, progress))
     }
 
-    /// The outcome that makes a change of the workload needless or too early; `None` if it may change.
+    /// The outcome that makes a change of the workload needless or too early; `None` if it may
+    /// change.
     fn obstacle(&self, state: &WorkloadState, now: Timestamp) -> Option<RestartOutcome> {
         if self.is_done(state) {
             return Some(RestartOutcome::Started);
@@ -342,9 +344,9 @@ impl PendingRestart {
         (state.is_paused || is_recent).then_some(RestartOutcome::Waiting)
     }
 
-    /// The changes of the pod template's annotations: the trust that its new pods load from this Secret,
-    /// and from the other Secrets of `group` that name this workload. Those then need no restart of
-    /// their own. Annotations for Secrets that have left the group are removed.
+    /// The changes of the pod template's annotations: the trust that its new pods load from this
+    /// Secret, and from the other Secrets of `group` that name this workload. Those then need no
+    /// restart of their own. Annotations for Secrets that have left the group are removed.
     fn marks(
         &self,
         workload: &Workload,
@@ -376,8 +378,9 @@ impl PendingRestart {
     }
 }
 
-/// Whether Secrets of a group have just changed, or are about to: pods that start between the first and
-/// the last change would have to restart again. `waits` is when waiting for this began, if it has.
+/// Whether Secrets of a group have just changed, or are about to: pods that start between the first
+/// and the last change would have to restart again. `waits` is when waiting for this began, if it
+/// has.
 fn is_changing(
     group: &[PublicSecret<'_>],
     rules: &Rules,

@@ -1,5 +1,5 @@
-//! Selects which candidates are carried: usable ones, in order, with their chains, within `keep` and
-//! within the free bytes of the Secret.
+//! Selects which candidates are carried: usable ones, in order, with their chains, within `keep`
+//! and within the free bytes of the Secret.
 
 use super::warning::Warning;
 use crate::x509::certs::Certificate;
@@ -93,8 +93,8 @@ fn take(
         if !available.fits(first, candidate) || chosen.indexes.contains(&first) {
             continue;
         }
-        // Follow only links that the result holds: the next write sees no others, and must count the
-        // same chains.
+        // Follow only links that the result holds: the next write sees no others, and must count
+        // the same chains.
         let passes = |i: usize| available.stays[i] || available.fits(i, candidate);
         let chain = available.issuers.chain_of(first, passes);
         let stands = |start: &usize| !chain.contains(start);

@@ -58,8 +58,8 @@ pub struct RawSettings<'a> {
 }
 
 impl Settings {
-    /// Parses the settings. An empty value means the default. A value that does not parse also means
-    /// the default, and adds a warning.
+    /// Parses the settings. An empty value means the default. A value that does not parse also
+    /// means the default, and adds a warning.
     pub fn read(raw: RawSettings<'_>, defaults: &Defaults) -> Self {
         let mut warnings = Vec::new();
         let mode = parse_or(raw.mode, defaults.mode, Warning::ModeUnreadable, &mut warnings);
@@ -197,7 +197,8 @@ impl fmt::Display for Window {
     }
 }
 
-/// The error for a setting that does not parse. It says what is expected and never quotes the value.
+/// The error for a setting that does not parse. It says what is expected and never quotes the
+/// value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseSettingError {
     /// Not a number from 0 to 8.

@@ -1,9 +1,9 @@
-//! Staged mode (DESIGN §4.4): trust first, the new leaf later.
+//! Staged mode (DESIGN §4.4): the new CA first, the new leaf later.
 //!
-//! On a rotation `ca.crt` is bundled at once, but the Secret goes on serving the *held* pair, and
-//! the new one *waits* under `pending.*` until the keeper, which sees when the trust has spread,
-//! asks to promote it. Whatever goes wrong in between ends in an ordinary overlap with the pair
-//! that the generator means in service.
+//! A rotation bundles `ca.crt` at once. The *held* pair stays in service, and the new pair *waits*
+//! under `pending.*`. When the new CA has reached all peers, the keeper asks to promote the waiting
+//! pair. If anything goes wrong before, the stage ends in an ordinary overlap, with the pair that
+//! the generator intends in service.
 
 mod pair;
 
@@ -25,27 +25,28 @@ pub use pair::TlsPair;
 
 use pair::verifies;
 
-/// How often another pair may take the place of the waiting one. A generator that goes on issuing
-/// does so because it does not find its pair in service.
+/// How often another pair may replace the waiting one. A generator that keeps issuing pairs does so
+/// because it does not find its pair in service.
 const MAX_MOVES: u8 = 2;
 
-/// The held leaf must live at least this long, or ten times as long as the keeper waits.
+/// The shortest remaining life of a held leaf: this, or ten times the settle time if that is
+/// longer.
 const MIN_HELD_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A staged rotation: the annotation `ca-overlap.dev/staged`.
+/// The state of a staged rotation: the annotation `ca-overlap.dev/staged`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// When the pair that waits now was put aside.
+    /// When the waiting pair began to wait.
     pub since: Timestamp,
-    /// The SHA-256 of `tls.crt`, which is still served: of the decoded value's bytes.
+    /// The SHA-256 of the decoded `tls.crt`, which holds the held leaf.
     pub held: Fingerprint,
-    /// The SHA-256 of `pending.tls.crt`, which waits.
+    /// The SHA-256 of the decoded `pending.tls.crt`, which holds the waiting leaf.
     pub pending: Fingerprint,
-    /// How often another pair took the place of the waiting one.
+    /// How often another pair has replaced the waiting one.
     pub moved: u8,
 }
 
-/// An annotation that is not what we write. Never says what was found.
+/// The error for an annotation that does not parse. It never quotes the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected a JSON object with since, held, pending and moved")]
 pub struct ParseStageError;
@@ -58,29 +59,29 @@ impl Stage {
 
     /// The annotation's value.
     pub fn to_annotation(&self) -> String {
-        // Writing strings and dates to memory has no way to fail.
+        // Writing strings and dates to memory cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// What is known of the keeper, without which nothing would be promoted.
+/// Whether the keeper is alive. Without it nothing is promoted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeeperHealth {
-    /// Staged mode is not switched on.
+    /// Staged mode is not enabled.
     Absent,
-    /// We have just started and have not seen its Lease yet.
+    /// The webhook has just started and has not seen the keeper's Lease yet.
     Unknown,
-    /// Its Lease has run out.
+    /// Its Lease has expired.
     Lost,
     /// Its Lease is fresh.
     Alive,
 }
 
-/// One update of a Secret that is staged, or might be.
+/// One update of a Secret that is staged, or could be.
 pub struct StagedWrite<'a> {
-    /// The update; its room counts for nothing here.
+    /// The update. Its `room` is not used.
     pub write: Write<'a>,
-    /// How many bytes there are for all pairs, and for `ca.crt` to grow.
+    /// The free bytes for all pairs together, and for `ca.crt` to grow.
     pub room: usize,
     /// The stored `tls.*`.
     pub served: TlsPair<'a>,
@@ -88,58 +89,58 @@ pub struct StagedWrite<'a> {
     pub waiting: TlsPair<'a>,
     /// The incoming `tls.*`.
     pub written: TlsPair<'a>,
-    /// The stored annotation, if there is one, and what it says.
+    /// The stored annotation, if there is one, and its content, if it parses.
     pub stage: Option<Option<Stage>>,
     /// Whether the mode is `staged` and data may be changed.
     pub is_wanted: bool,
-    /// Whether all of it is meant: a fresh object, not one that was made of the stored one.
+    /// Whether the writer sends a fresh object, not one that was made from the stored object.
     pub is_fresh_object: bool,
-    /// Whether somebody would promote it.
+    /// Whether the keeper is alive to promote it.
     pub keeper: KeeperHealth,
-    /// How long the keeper waits before it promotes.
+    /// `--settle`: how long the keeper waits before it promotes.
     pub settle: Duration,
-    /// What the keeper asks to be promoted.
+    /// The waiting pair that the keeper asks to promote, by [`Stage::pending`].
     pub promote: Option<Fingerprint>,
-    /// Why this Secret cannot be staged, if its keys or its owner say so.
+    /// Why this Secret cannot be staged, if there is a reason.
     pub obstacle: Option<Warning>,
 }
 
-/// What is to be stored.
+/// What to store.
 pub struct StagedDecision<'a> {
-    /// About `ca.crt` and the record.
+    /// The decision about `ca.crt` and the record.
     pub decision: Decision,
-    /// What becomes `tls.*`.
+    /// The pair to store in `tls.*`.
     pub served: TlsPair<'a>,
-    /// What becomes `pending.*`, and the annotation.
+    /// The pair to store in `pending.*`, with the annotation.
     pub waiting: Option<(TlsPair<'a>, Stage)>,
-    /// What has happened to the stage, if there is or was one.
+    /// What happened to the stage, if there is or was one.
     pub change: Option<StageChange>,
 }
 
-/// What has happened to the stage.
+/// What happened to a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum StageChange {
-    /// A new pair waits.
+    /// It began: a new pair waits.
     Begun,
-    /// It goes on as it was.
+    /// It continues unchanged.
     Kept,
-    /// Another pair has taken the place of the waiting one.
+    /// Another pair replaced the waiting one.
     Moved,
-    /// The waiting pair is in service.
+    /// The waiting pair went into service.
     Promoted,
     /// The generator went back to the held pair.
     Cancelled,
-    /// It came to an early end; the pair that the generator means is in service.
+    /// It ended early. The pair that the generator intends is in service.
     Ended,
 }
 
-/// Decides about one update. Deterministic, and total, as [`decision::decide`] is.
+/// Decides what to store for one update. Deterministic and total, as [`decision::decide`] is.
 pub fn decide<'a>(staging: &StagedWrite<'a>) -> StagedDecision<'a> {
     let is_left_over = staging.stage.is_some() || staging.waiting != TlsPair::default();
     match staging.recorded() {
-        Some(stage) => staging.go_on(&stage),
-        // Somebody wrote while we were away: what stands in `tls.*` is newer than what waits.
+        Some(stage) => staging.proceed(&stage),
+        // A write passed while the webhook was away: `tls.*` is newer than the waiting pair.
         None if is_left_over => {
             staging.plain(staging.written, Some(StageChange::Ended), Some(Warning::StagedBroken))
         }
@@ -158,7 +159,7 @@ impl<'a> StagedWrite<'a> {
         is_true.then_some(stage)
     }
 
-    /// Nothing is staged yet.
+    /// Decides where no pair waits yet.
     fn begin(&self) -> StagedDecision<'a> {
         let plain = self.plain(self.written, None, None);
         let has_new_leaf = self.served.is_whole()
@@ -173,20 +174,20 @@ impl<'a> StagedWrite<'a> {
         let held = self.served.fingerprint();
         let stage = self.stage_of(self.written, held, 0);
         self.hold(self.written, stage, StageChange::Begun)
-            .unwrap_or_else(|warning| plain.told(warning))
+            .unwrap_or_else(|warning| plain.with_warning(warning))
     }
 
-    /// A pair waits.
-    fn go_on(&self, stage: &Stage) -> StagedDecision<'a> {
-        let meant = self.meant();
+    /// Decides where a pair waits.
+    fn proceed(&self, stage: &Stage) -> StagedDecision<'a> {
+        let intended = self.intended();
         if !self.is_wanted || self.write.incoming.ca_crt.is_none() {
-            return self.serve(meant, StageChange::Ended, None);
+            return self.serve(intended, StageChange::Ended, None);
         }
         if matches!(self.keeper, KeeperHealth::Absent | KeeperHealth::Lost) {
-            return self.serve(meant, StageChange::Ended, Some(self.no_keeper()));
+            return self.serve(intended, StageChange::Ended, Some(self.no_keeper()));
         }
         if self.must_not_be_held() {
-            return self.serve(meant, StageChange::Promoted, None);
+            return self.serve(intended, StageChange::Promoted, None);
         }
         let is_changed = self.write.stored.ca_crt != self.write.incoming.ca_crt;
         if self.promote == Some(stage.pending) && !is_changed && self.written == self.served {
@@ -195,22 +196,26 @@ impl<'a> StagedWrite<'a> {
         if is_changed && self.is_written_back() {
             return self.serve(self.served, StageChange::Cancelled, None);
         }
-        let held = if meant == self.waiting {
+        let held = if intended == self.waiting {
             self.hold(self.waiting, *stage, StageChange::Kept)
         } else if !is_changed {
-            return self.serve(meant, StageChange::Ended, None);
+            return self.serve(intended, StageChange::Ended, None);
         } else if stage.moved >= MAX_MOVES {
             Err(Warning::StagedMoved)
         } else {
-            self.hold(meant, self.stage_of(meant, stage.held, stage.moved + 1), StageChange::Moved)
+            self.hold(
+                intended,
+                self.stage_of(intended, stage.held, stage.moved + 1),
+                StageChange::Moved,
+            )
         };
-        held.unwrap_or_else(|warning| self.serve(meant, StageChange::Ended, Some(warning)))
+        held.unwrap_or_else(|warning| self.serve(intended, StageChange::Ended, Some(warning)))
     }
 
-    /// The pair that the generator means. What a write leaves as it stands it may never have
-    /// looked at: there the waiting pair is meant, which it would have found without us. A write
-    /// of half a pair is completed likewise.
-    fn meant(&self) -> TlsPair<'a> {
+    /// The pair that the generator intends. A write that leaves a value unchanged may not have read
+    /// it. There the waiting pair is intended, which the writer would have found without us. A
+    /// write of half a pair is completed by the same rule.
+    fn intended(&self) -> TlsPair<'a> {
         let (written, served, waiting) = (self.written, self.served, self.waiting);
         let is_reapply = self.write.stored.ca_crt == self.write.incoming.ca_crt;
         if self.is_fresh_object && !(is_reapply && written == served) {
@@ -219,7 +224,8 @@ impl<'a> StagedWrite<'a> {
         match (written.crt == served.crt, written.key == served.key) {
             (true, true) => waiting,
             (true, false) => TlsPair { crt: waiting.crt, ..written },
-            // A renewal may keep the key, and that of the pair which it does not see.
+            // A renewal can keep the key: that of the held pair, or of the waiting pair that it
+            // does not see.
             (false, true) if written.crt == waiting.crt => waiting,
             (false, true) if written.has_key_of(waiting) && !written.has_key_of(served) => {
                 TlsPair { key: waiting.key, ..written }
@@ -228,14 +234,14 @@ impl<'a> StagedWrite<'a> {
         }
     }
 
-    /// Whether the generator went back to the held pair: said by a fresh object that holds it, or
-    /// by its CA.
+    /// Whether the generator went back to the held pair: it writes a fresh object with that pair,
+    /// or its CA.
     fn is_written_back(&self) -> bool {
         let is_rollback = || self.plain(self.served, None, None).decision.case == Case::Rollback;
         self.written == self.served && (self.is_fresh_object || is_rollback())
     }
 
-    /// Whether the held leaf is of no use any more: expired, or of a CA that is distrusted.
+    /// Whether the held leaf must go out of service: it has expired, or its CA is distrusted.
     fn must_not_be_held(&self) -> bool {
         let chain = write::chain(Some(&self.served.chain()));
         let expired = chain.certificates().first().is_none_or(|l| l.is_expired(self.write.now));
@@ -254,7 +260,7 @@ impl<'a> StagedWrite<'a> {
         found.into_iter().map(|index| stored.certificates()[index].clone()).collect()
     }
 
-    /// Keeps the stored pair in service, while `waiting` waits.
+    /// Holds the stored pair in service while `waiting` waits.
     fn hold(
         &self,
         waiting: TlsPair<'a>,
@@ -265,7 +271,7 @@ impl<'a> StagedWrite<'a> {
             return Err(obstacle);
         }
         if change != StageChange::Kept {
-            self.may_put_aside(waiting)?;
+            self.check_may_wait(waiting)?;
         }
         let pairs = self.served.size() + waiting.size();
         let room = self.room.checked_sub(pairs).ok_or(Warning::StagedNoRoom)?;
@@ -284,7 +290,8 @@ impl<'a> StagedWrite<'a> {
         })
     }
 
-    fn may_put_aside(&self, waiting: TlsPair<'a>) -> Result<(), Warning> {
+    /// Checks that a new pair may wait; else returns the reason.
+    fn check_may_wait(&self, waiting: TlsPair<'a>) -> Result<(), Warning> {
         if self.keeper != KeeperHealth::Alive {
             return Err(self.no_keeper());
         }
@@ -307,68 +314,69 @@ impl<'a> StagedWrite<'a> {
     }
 
     fn stage_of(&self, waiting: TlsPair<'a>, held: Fingerprint, moved: u8) -> Stage {
-        // As all dates that people read: without fractions.
+        // Without fractions of a second, because people read it.
         let now = self.write.now;
         let since = Timestamp::from_second(now.as_second()).unwrap_or(now);
         Stage { since, held, pending: waiting.fingerprint(), moved }
     }
 
-    /// Ends the stage with `pair` in service. A pair that waits and does not verify any more is not
-    /// put there while the held one does, unless the write itself brings it: then it is the
-    /// generator's turn.
+    /// Ends the stage with `pair` in service. If a waiting pair does not verify any more but the
+    /// held pair does, the held pair stays and the generator must act. A pair that the write itself
+    /// brings goes into service anyway.
     fn serve(
         &self,
         pair: TlsPair<'a>,
         change: StageChange,
         warning: Option<Warning>,
     ) -> StagedDecision<'a> {
-        let outcome = self.switch(pair, change, warning);
-        if self.written != self.served || self.is_good(&outcome) {
-            return outcome;
+        let decided = self.switch(pair, change, warning);
+        if self.written != self.served || self.leaf_verifies(&decided) {
+            return decided;
         }
         let held =
             self.plain(self.served, Some(StageChange::Ended), Some(Warning::StagedUnverified));
-        if self.is_good(&held) { held } else { outcome }
+        if self.leaf_verifies(&held) { held } else { decided }
     }
 
     /// Whether the leaf in service verifies.
-    fn is_good(&self, outcome: &StagedDecision<'_>) -> bool {
-        let anchors = outcome.decision.ca_crt.as_deref().or(self.write.incoming.ca_crt);
-        verifies(&outcome.served.chain(), anchors)
+    fn leaf_verifies(&self, decided: &StagedDecision<'_>) -> bool {
+        let anchors = decided.decision.ca_crt.as_deref().or(self.write.incoming.ca_crt);
+        verifies(&decided.served.chain(), anchors)
     }
 
-    /// Puts `pair` into service. If that is another leaf than before, the overlap for its peers
-    /// begins only now, whatever the dates of what is carried.
+    /// Puts `pair` into service. If its leaf is new, the overlap for its peers begins now, so the
+    /// dates of the held leaf's carried CAs start anew.
     fn switch(
         &self,
         pair: TlsPair<'a>,
         change: StageChange,
         warning: Option<Warning>,
     ) -> StagedDecision<'a> {
-        let record = self.write.record.filter(|_| pair != self.served).map(|r| self.anew(r));
+        let record = self.write.record.filter(|_| pair != self.served).map(|r| self.restarted(r));
         let Some(record) = record else { return self.plain(pair, Some(change), warning) };
         let write = Write { record: Some(&record), ..self.write };
-        let mut outcome = self.plain_of(&write, pair, Some(change), warning);
-        if outcome.decision.record == RecordAfter::AsStored && self.write.record != Some(&record) {
-            outcome.decision.record = RecordAfter::Set(record.clone());
+        let mut decided = self.plain_of(&write, pair, Some(change), warning);
+        if decided.decision.record == RecordAfter::AsStored && self.write.record != Some(&record) {
+            decided.decision.record = RecordAfter::Set(record.clone());
         }
-        outcome
+        decided
     }
 
-    fn anew(&self, record: &Record) -> Record {
+    /// The record, with new dates for the CAs of the held leaf.
+    fn restarted(&self, record: &Record) -> Record {
         let issuers: Vec<_> = self.issuers_of_held().iter().map(Certificate::fingerprint).collect();
         let window = self.write.settings.window.length();
-        let anew = |entry: &Entry| {
+        let restarted = |entry: &Entry| {
             if issuers.contains(&entry.sha256) {
                 Entry::starting(entry.sha256, self.write.now, window)
             } else {
                 *entry
             }
         };
-        Record::new(record.entries().iter().map(anew).collect())
+        Record::new(record.entries().iter().map(restarted).collect())
     }
 
-    /// An ordinary overlap with `pair` in service.
+    /// Decides for an ordinary overlap, with `pair` in service.
     fn plain(
         &self,
         pair: TlsPair<'a>,
@@ -389,16 +397,16 @@ impl<'a> StagedWrite<'a> {
         let incoming = Contents { tls_crt: pair.crt.map(|_| &*chain), ..write.incoming };
         let room = self.room.saturating_sub(pair.size());
         let decision = decision::decide(&Write { incoming, room, ..*write });
-        let outcome = StagedDecision { decision, served: pair, waiting: None, change };
+        let decided = StagedDecision { decision, served: pair, waiting: None, change };
         match warning {
-            None => outcome,
-            Some(warning) => outcome.told(warning),
+            None => decided,
+            Some(warning) => decided.with_warning(warning),
         }
     }
 }
 
 impl StagedDecision<'_> {
-    fn told(mut self, warning: Warning) -> Self {
+    fn with_warning(mut self, warning: Warning) -> Self {
         if !self.decision.warnings.contains(&warning) {
             self.decision.warnings.push(warning);
         }
@@ -411,7 +419,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stage_survives_printing_and_nothing_else_is_one() {
+    fn a_stage_parses_back_and_other_text_does_not() {
         let stage = Stage {
             since: "2026-03-01T10:00:00Z".parse().unwrap(),
             held: Fingerprint::of(b"held"),

@@ -1,8 +1,9 @@
 //! One write of a Secret, and the decision about it: the types that all decisions share.
 //!
-//! Terms, as in the design: *incoming* certificates are in the `ca.crt` that is written, *stored* ones
-//! in the `ca.crt` before the write. Of the stored ones, *carried* are those that we added and *own*
-//! those that the generator wrote. *Active* are the stored ones that issued the outgoing leaf.
+//! Terms, as in the design: *incoming* certificates are in the `ca.crt` that is written, *stored*
+//! ones in the `ca.crt` before the write. Of the stored ones, *carried* are those that we added and
+//! *own* those that the generator wrote. *Active* are the stored ones that issued the outgoing
+//! leaf.
 
 use jiff::Timestamp;
 use strum::{IntoStaticStr, VariantNames};
@@ -87,8 +88,8 @@ pub enum Case {
     Rollback,
     /// A new CA replaces the active one.
     Rotation,
-    /// All own certificates stay: a re-apply, a write-back of the stored bundle, or a generator that
-    /// makes its own bundle.
+    /// All own certificates stay: a re-apply, a write-back of the stored bundle, or a generator
+    /// that makes its own bundle.
     Same,
     /// There are more own certificates than [`MAX_OWN`](super::MAX_OWN).
     TrustStore,

@@ -151,8 +151,8 @@ fn an_edited_list_continues_at_the_same_workload() {
     assert_eq!(it.position(), None);
 }
 
-/// Begins a pass over `deployment/a` and `deployment/b`. The first one began to wait, or its rollout
-/// started, `age` seconds ago.
+/// Begins a pass over `deployment/a` and `deployment/b`. The first one began to wait, or its
+/// rollout started, `age` seconds ago.
 fn pass(rules: &Rules, is_waiting: bool, age: i64) -> RestartPass<'_> {
     let mut pending = secret("s", "deployment/a,deployment/b", 60).pending("T2");
     let (workload, since) = ("deployment/a".to_owned(), now() - SignedDuration::from_secs(age));

@@ -8,8 +8,8 @@ use crate::x509::certs::{Bundle, Fingerprint};
 use crate::x509::issuer::Issuers;
 use crate::x509::pem::decoded_len;
 
-/// The base64 values of a leaf with its chain, and of its private key. The key is compared as text and
-/// passed on, never decoded.
+/// The base64 values of a leaf with its chain, and of its private key. The key is compared as text
+/// and passed on, never decoded.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct TlsPair<'a> {
     /// `tls.crt` or `pending.tls.crt`.
