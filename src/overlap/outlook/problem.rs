@@ -49,8 +49,8 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AskNotSeen => f.write_str(
-                "the webhook did not see the keeper's ask: check that it runs and is registered for \
-                 this Secret",
+                "the webhook did not see the keeper's ask: check that it runs, and is registered \
+                 for this Secret",
             ),
             Self::AskRefused => f.write_str(
                 "the webhook keeps refusing the keeper's ask: check that both run with the same \
