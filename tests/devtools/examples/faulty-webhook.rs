@@ -1,9 +1,10 @@
-//! `faulty-webhook`: the webhook with one fault that others had in production, for the fault rig.
+//! `faulty-webhook`: the webhook with one fault that other projects had in production, for the
+//! fault rig.
 //!
-//! It answers with the library's router and re-reads the library's certificate files, but accepts
-//! connections by itself, so that the product needs no switch for a fault. With `--fault none` the
-//! rig must find nothing; with any other it must find something, or it would not see that fault in
-//! the product either.
+//! It uses the router and the certificate reload of the library, but accepts connections with code
+//! of its own, so that the product needs no switch for a fault. With `--fault none` the rig must
+//! find nothing. With any other fault the rig must find it: this proves that the rig would see that
+//! fault in the product.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -42,18 +43,18 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
-/// What is wrong.
+/// The fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Fault {
-    /// Nothing: the rig's positive control.
+    /// No fault: the rig's positive control.
     None,
-    /// SIGTERM closes idle connections at once, by hyper's `graceful_shutdown`.
+    /// SIGTERM closes idle connections at once, with hyper's `graceful_shutdown`.
     GracefulShutdown,
-    /// Idle connections are closed after 30 s, hyper's default once there is a timer.
+    /// Idle connections are closed after 30 s, hyper's default if there is a timer.
     Idle30s,
-    /// ALPN offers `h2` alone.
+    /// ALPN offers only `h2`.
     H2Only,
-    /// Bodies above 2 MB, axum's default limit, are refused.
+    /// Bodies above 2 MB, axum's default limit, are rejected.
     Body2mb,
 }
 
@@ -82,7 +83,7 @@ struct Args {
 fn main() -> ExitCode {
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let ended = runtime.context("no runtime").and_then(|it| it.block_on(run(Args::parse())));
+    let ended = runtime.context("start tokio").and_then(|it| it.block_on(run(Args::parse())));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -93,7 +94,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    let mut signals = Signals::new().context("signals")?;
+    let mut signals = Signals::new().context("listen for signals")?;
     let listener = TcpListener::bind(args.listen).await.context("--listen")?;
     let admin = TcpListener::bind(args.admin_listen).await.context("--admin-listen")?;
     let (address, admin_address) = (listener.local_addr()?, admin.local_addr()?);
@@ -110,7 +111,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     tokio::spawn(admin_server(ready).run(admin));
     let webhook = Webhook { fault: args.fault, published, drain: drain.clone() };
     tokio::spawn(webhook.accept(listener));
-    // What the product logs, and the rig reads.
+    // The product logs these fields, and the rig reads them.
     eprintln!(r#"{{"message":"listening","webhook":"{address}","admin":"{admin_address}"}}"#);
 
     signals.next().await;
@@ -176,7 +177,7 @@ impl Webhook {
         drop(held);
     }
 
-    /// Ends with SIGTERM where that is the fault, else never.
+    /// Returns after SIGTERM if that is the fault, else never.
     async fn told_to_shut_down(&self) {
         if self.fault != Fault::GracefulShutdown {
             return std::future::pending().await;

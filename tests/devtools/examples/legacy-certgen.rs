@@ -1,11 +1,12 @@
-//! `legacy-certgen`: a certificate generator as many projects ship one, for demo and tests.
+//! `legacy-certgen`: a certificate generator like those that many projects ship, for the demo and
+//! tests.
 //!
-//! It makes a CA (the same subject each time) and a leaf for each service, and overwrites their
-//! Secrets at once: GET for the `resourceVersion`, then PUT of a fresh object. It knows nothing of
-//! an overlap, of annotations, or of ca-overlap: it does not even use its library.
+//! It creates a CA (with the same subject each time) and a leaf for each service, and overwrites
+//! their Secrets at once: GET for the `resourceVersion`, then PUT of a fresh object. It knows
+//! nothing of overlaps, annotations or ca-overlap, and does not use its library.
 //!
-//! What it made is kept in `--state`, so that it can write the same generation again, or the one
-//! before. The cluster is that of `KUBECONFIG`.
+//! It keeps each generation in `--state`, so that it can write the latest or the previous one
+//! again. It uses the cluster of `KUBECONFIG`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -31,16 +32,16 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Parser)]
 #[command(name = "legacy-certgen")]
 struct Args {
-    /// Where the Secrets are.
+    /// The namespace of the Secrets.
     #[arg(long)]
     namespace: String,
-    /// A directory for what was made so far.
+    /// A directory for the generations that were made so far.
     #[arg(long)]
     state: PathBuf,
-    /// Writes the latest generation again instead of making one.
+    /// Writes the latest generation again instead of a new one.
     #[arg(long, conflicts_with = "rollback")]
     again: bool,
-    /// Writes the generation before the latest; that is the latest from then on.
+    /// Writes the generation before the latest, which becomes the latest.
     #[arg(long)]
     rollback: bool,
 }
@@ -59,19 +60,22 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Gives the number of the generation that was written.
+/// Returns the number of the generation that was written.
 async fn run(args: &Args) -> anyhow::Result<u32> {
     let latest = latest(&args.state)?;
     let number = if args.rollback {
-        latest.checked_sub(1).filter(|n| *n > 0).context("there is no generation to go back to")?
+        latest
+            .checked_sub(1)
+            .filter(|n| *n > 0)
+            .context("--rollback: there is no older generation")?
     } else if args.again {
-        Some(latest).filter(|n| *n > 0).context("there is no generation to write again")?
+        Some(latest).filter(|n| *n > 0).context("--again: there is no generation yet")?
     } else {
         latest + 1
     };
     let file = args.state.join(format!("generation-{number}.json"));
     if !args.again && !args.rollback {
-        std::fs::create_dir_all(&args.state).context("state directory")?;
+        std::fs::create_dir_all(&args.state).context("--state: create the directory")?;
         std::fs::write(&file, generate(&args.state, &args.namespace)?.to_string())?;
     }
     let objects: Vec<Value> = serde_json::from_slice(&std::fs::read(&file)?)?;
@@ -83,18 +87,18 @@ async fn run(args: &Args) -> anyhow::Result<u32> {
     Ok(number)
 }
 
-/// 0 before the first run.
+/// The number of the latest generation; 0 before the first run.
 fn latest(state: &Path) -> anyhow::Result<u32> {
     match std::fs::read_to_string(state.join("latest")) {
-        Ok(text) => text.parse().context("latest is not a number"),
+        Ok(text) => text.parse().context("--state: the file latest does not hold a number"),
         Err(_) => Ok(0),
     }
 }
 
-/// PUT of the object as it is; whatever else is on the Secret goes.
+/// PUTs the object as it is. Everything else on the Secret is lost.
 async fn overwrite(api: &Api<Secret>, object: Value) -> anyhow::Result<()> {
     let mut secret: Secret = serde_json::from_value(object)?;
-    let name = secret.metadata.name.clone().context("a Secret without a name")?;
+    let name = secret.metadata.name.clone().context("a Secret has no name")?;
     match api.get_opt(&name).await? {
         Some(existing) => {
             secret.metadata.resource_version = existing.metadata.resource_version;
@@ -107,14 +111,14 @@ async fn overwrite(api: &Api<Secret>, object: Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The Secrets of a new generation, as a JSON list.
+/// Makes the Secrets of a new generation, as a JSON list.
 fn generate(state: &Path, namespace: &str) -> anyhow::Result<Value> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name.push(DnType::CommonName, "envoy-gateway");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    live(&mut params, 5 * 365);
+    set_validity(&mut params, 5 * 365);
     let ca = params.self_signed(&key)?.pem();
     let issuer = Issuer::new(params, key);
 
@@ -145,25 +149,25 @@ fn leaf(
     params.use_authority_key_identifier_extension = true;
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    live(&mut params, 365);
+    set_validity(&mut params, 365);
     Ok((params.signed_by(&key, issuer)?.pem(), key.serialize_pem()))
 }
 
-/// Valid from yesterday on.
-fn live(params: &mut CertificateParams, days: u32) {
+/// Makes the certificate valid from yesterday on.
+fn set_validity(params: &mut CertificateParams, days: u32) {
     let now = SystemTime::now();
     params.not_before = (now - DAY).into();
     params.not_after = (now + DAY * days).into();
 }
 
-/// Made once: sessions that it signed must stay valid.
+/// The HMAC key. It is made once, because sessions that it signed must stay valid.
 fn hmac(state: &Path) -> anyhow::Result<String> {
     let file = state.join("hmac");
     if let Ok(value) = std::fs::read_to_string(&file) {
         return Ok(value);
     }
     let mut bytes = [0; 32];
-    aws_lc_rs::rand::fill(&mut bytes).context("random bytes")?;
+    aws_lc_rs::rand::fill(&mut bytes).context("get random bytes")?;
     let value = BASE64_STANDARD.encode(bytes);
     std::fs::write(file, &value)?;
     Ok(value)

@@ -1,5 +1,5 @@
-//! Owns a control plane until it is ended or told to exit: the process whose end the tests of the
-//! launcher watch (`tests/it/control_plane.rs`).
+//! Owns a control plane until it is killed or told to exit. The tests in
+//! `tests/it/control_plane.rs` check what its end leaves behind.
 
 #![allow(clippy::unwrap_used, reason = "part of a test")]
 
@@ -11,7 +11,7 @@ fn main() {
     let plane = runtime.block_on(ControlPlane::start(Options::new(assets))).unwrap();
     let [one, two] = plane.pids();
     println!("helper {one} {two} {}", plane.scratch().path().display());
-    // Forgotten as a static would be.
+    // Never dropped, like a static.
     std::mem::forget(plane);
     std::io::stdin().read_line(&mut String::new()).unwrap();
     std::process::exit(0);

@@ -16,29 +16,29 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
-/// Year, month, day; a certificate begins and ends at midnight (UTC).
+/// Year, month, day. A certificate begins and ends at midnight UTC.
 pub type Day = (i32, u8, u8);
 
-/// How a certificate is to be: [`CA`] or [`LEAF`], with a difference.
+/// The fields of a certificate to make; start from [`CA`] or [`LEAF`].
 #[derive(Clone, Copy, Debug)]
 pub struct Spec<'a> {
-    /// Its common name.
+    /// The common name.
     pub subject: &'a str,
     /// DNS names and IP addresses.
     pub names: &'a [&'a str],
-    /// Its first day.
+    /// The first day of its validity.
     pub not_before: Day,
-    /// The day on which it is over.
+    /// The day on which it expires.
     pub not_after: Day,
-    /// Whether it may sign others.
+    /// Whether it may sign other certificates.
     pub is_ca: bool,
-    /// Else one that no other certificate of this process has.
+    /// `None`: a serial number that is unique in this process.
     pub serial: Option<u64>,
-    /// Whether it names the key of its issuer.
+    /// Whether it has an authority key identifier.
     pub key_ids: bool,
 }
 
-/// A CA as most generators make it, valid now and for long.
+/// A CA as most generators make it, valid from 2020 to 2090.
 pub const CA: Spec<'_> = Spec {
     subject: "Legacy CA",
     names: &[],
@@ -49,7 +49,7 @@ pub const CA: Spec<'_> = Spec {
     key_ids: true,
 };
 
-/// A leaf for servers and clients, as long valid.
+/// A leaf for servers and clients, valid for as long as [`CA`].
 pub const LEAF: Spec<'_> = Spec { subject: "leaf", is_ca: false, ..CA };
 
 /// A certificate with its key.
@@ -64,12 +64,12 @@ pub struct Identity {
     params: CertificateParams,
 }
 
-/// The time of tests without a clock: between the dates of [`CA`].
+/// A fixed time within the validity of [`CA`], for tests without a clock.
 pub fn now() -> Timestamp {
     "2026-03-01T10:00:00Z".parse().unwrap()
 }
 
-/// A CA; all that are made so have the same subject and differ in their keys only.
+/// A new CA. All CAs from this function have the same subject and different keys.
 pub fn ca() -> Identity {
     CA.self_signed()
 }
@@ -79,17 +79,17 @@ pub fn ca_named(subject: &str) -> Identity {
     Spec { subject, ..CA }.self_signed()
 }
 
-/// A leaf of `issuer`; with `key_ids` it names the issuer's key.
+/// A leaf of `issuer`, with or without an authority key identifier.
 pub fn leaf(issuer: &Identity, key_ids: bool) -> Identity {
     Spec { key_ids, ..LEAF }.signed_by(issuer)
 }
 
-/// The PEM of several certificates, one after another.
+/// The concatenated PEM of several certificates.
 pub fn bundle(all: &[&Identity]) -> String {
     all.iter().map(|one| one.pem.as_str()).collect()
 }
 
-/// The SHA-256 of any bytes as hexadecimal digits, independent of the product's own.
+/// The SHA-256 of `bytes` in hexadecimal, computed without the product's code.
 pub fn sha256(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").unwrap();
@@ -97,7 +97,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     })
 }
 
-/// A certificate as another program may write it.
+/// The PEM of a certificate with any line width and line ending.
 pub fn pem_of(der: &[u8], columns: usize, line_end: &str) -> String {
     let encoded = BASE64_STANDARD.encode(der);
     let mut pem = format!("-----BEGIN CERTIFICATE-----{line_end}");
@@ -114,18 +114,18 @@ impl Spec<'_> {
         self.self_signed_with(&new_key())
     }
 
-    /// A self-signed certificate with the key of another: its renewal. Keys are PEM.
+    /// A self-signed certificate with a given key, in PEM: renews a CA on the same key.
     pub fn self_signed_with(&self, key: &str) -> Identity {
         let pair = KeyPair::from_pem(key).unwrap();
         Identity::new(self.params(), key, &self.params().self_signed(&pair).unwrap())
     }
 
-    /// A certificate that `issuer` signed.
+    /// A certificate with a new key, signed by `issuer`.
     pub fn signed_by(&self, issuer: &Identity) -> Identity {
         self.signed_by_with(issuer, &new_key())
     }
 
-    /// The same with a given key, in PEM.
+    /// A certificate with a given key, in PEM, signed by `issuer`.
     pub fn signed_by_with(&self, issuer: &Identity, key: &str) -> Identity {
         let (params, pair) = (self.params(), KeyPair::from_pem(key).unwrap());
         let issuer = Issuer::from_params(&issuer.params, KeyPair::from_pem(&issuer.key).unwrap());
@@ -158,7 +158,7 @@ impl Spec<'_> {
 }
 
 impl Identity {
-    /// Another CA for the same key and subject.
+    /// A new CA certificate with the same key and subject.
     pub fn renewed(&self) -> Self {
         Spec { subject: &self.subject(), ..CA }.self_signed_with(&self.key)
     }
@@ -168,34 +168,34 @@ impl Identity {
         Spec { subject, ..CA }.signed_by(self)
     }
 
-    /// A leaf for `name` (and localhost).
+    /// A leaf for `name` and `localhost`.
     pub fn leaf(&self, name: &str) -> Self {
         Spec { subject: name, names: &[name, "localhost"], ..LEAF }.signed_by(self)
     }
 
-    /// The same certificate as another program may write it.
+    /// The certificate as PEM with any line width and line ending.
     pub fn pem_wrapped(&self, columns: usize, line_end: &str) -> String {
         pem_of(&self.der, columns, line_end)
     }
 
-    /// Its fingerprint.
+    /// The SHA-256 fingerprint, in hexadecimal.
     pub fn sha256(&self) -> String {
         sha256(&self.der)
     }
 
-    /// The private key, for rustls.
+    /// The private key as rustls takes it.
     pub fn key_der(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
     }
 
-    /// This one alone, as a trust anchor.
+    /// A root store with this certificate alone.
     pub fn roots(&self) -> Arc<RootCertStore> {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();
         Arc::new(roots)
     }
 
-    /// A client that trusts this one.
+    /// A client configuration that trusts this certificate alone.
     pub fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
         ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(versions)
@@ -217,7 +217,7 @@ impl Identity {
     }
 }
 
-/// Without the key.
+/// Omits the private key.
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identity").field("subject", &self.subject()).finish_non_exhaustive()

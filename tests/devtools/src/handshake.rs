@@ -1,4 +1,4 @@
-//! Real TLS handshakes between peers that hold the files of one moment or another.
+//! Real TLS handshakes between peers that hold old or new files.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-/// The pipe between two peers, in bytes; a handshake is about 3 KB.
+/// The buffer between two peers in bytes. A handshake takes about 3 KB.
 const PIPE: usize = 16 * 1024;
 
-/// The files of a mounted Secret, as a process that read them at one moment holds them.
+/// The files of a mounted Secret, as a process read them at one time.
 #[derive(Clone)]
 pub struct Files {
     /// The name in its certificate.
@@ -28,26 +28,26 @@ pub struct Files {
 /// How many of a number of handshakes succeeded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Those that both peers finished.
+    /// How many succeeded.
     pub succeeded: usize,
-    /// All.
+    /// How many were tried.
     pub tried: usize,
 }
 
 impl Tally {
-    /// Whether all succeeded, of at least one.
+    /// Whether all succeeded, and there was at least one.
     pub fn all(self) -> bool {
         self.tried > 0 && self.succeeded == self.tried
     }
 
-    /// Whether none succeeded, of at least one.
+    /// Whether none succeeded, and there was at least one.
     pub fn none(self) -> bool {
         self.tried > 0 && self.succeeded == 0
     }
 }
 
-/// Lets each of `verifiers` check the certificate of each of `presenters`, once as a TLS client
-/// and once as a server that demands client certificates (the two halves of mTLS).
+/// Lets each of `verifiers` check the certificate of each of `presenters`: once as a TLS client and
+/// once as a server that requires client certificates, the two halves of mutual TLS.
 pub async fn meet(verifiers: &[Files], presenters: &[Files]) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
     for verifier in verifiers {
@@ -76,7 +76,7 @@ async fn client_accepts(verifier: &Files, presenter: &Files) -> anyhow::Result<b
     Ok(client_side)
 }
 
-/// The server's own certificate is checked against its own CA, so that only the client's counts.
+/// The client trusts the CA of the server, so only the check of the client's certificate can fail.
 async fn server_accepts(verifier: &Files, presenter: &Files) -> anyhow::Result<bool> {
     let roots = verifier.roots()?;
     let demand = WebPkiClientVerifier::builder(Arc::new(roots.clone()))
@@ -96,7 +96,8 @@ async fn server_accepts(verifier: &Files, presenter: &Files) -> anyhow::Result<b
     Ok(server_side)
 }
 
-/// Whether client and server finished; in TLS 1.3 a client does before its certificate is checked.
+/// Whether the client and the server finished the handshake. In TLS 1.3 a client finishes before
+/// the server checks its certificate.
 async fn shake(client: ClientConfig, server: ServerConfig, name: &str) -> (bool, bool) {
     let (near, far) = tokio::io::duplex(PIPE);
     let Ok(name) = ServerName::try_from(name.to_owned()) else { return (false, false) };
@@ -127,9 +128,9 @@ impl Files {
         read.ok().with_context(|| self.unusable())
     }
 
-    /// Files that no peer could start with are no refused handshake: the demo itself is wrong.
+    /// A peer cannot start with such files: this is an error of the caller, not a failed handshake.
     fn unusable(&self) -> String {
-        format!("the files of {} cannot be used", self.name)
+        format!("cannot use the files of {}", self.name)
     }
 }
 
@@ -139,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    /// A peer whose leaf is by the first of `cas` and who trusts all of them.
+    /// A peer that trusts all of `cas` and whose leaf is from the first.
     fn peer(name: &str, cas: &[&Identity]) -> Files {
         let leaf = cas[0].leaf(name);
         Files {
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trust_decides_in_both_roles() {
+    async fn trust_decides_the_handshake_in_both_roles() {
         let (old, new) = (certs::ca(), certs::ca());
         let before = peer("a", &[&old]);
         let after = peer("b", &[&new, &old]);

@@ -1,8 +1,8 @@
-//! What tests and the demo need and the program does not: never shipped.
+//! Helpers of the tests and the demo; never shipped.
 //!
-//! It does not know `ca_overlap`, whose inline tests use it.
+//! This crate must not depend on `ca_overlap`, because the inline tests of that crate use it.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails here")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue fails here")]
 #![allow(clippy::missing_panics_doc, clippy::return_self_not_must_use, reason = "as above")]
 
 pub mod certs;

@@ -1,8 +1,9 @@
-//! The names of the program that a control plane needs; a test compares them with the program's.
+//! Copies of the program's names that a control plane needs. A test compares them with the
+//! originals.
 
-/// Label: how a Secret is treated.
+/// Label: the mode of a Secret.
 pub const MODE: &str = "ca-overlap.dev/mode";
-/// Annotation: what is carried.
+/// Annotation: the record of the carried certificates.
 pub const CARRIED: &str = "ca-overlap.dev/carried";
 /// The namespace of the installation.
 pub const NAMESPACE: &str = "ca-overlap";

@@ -1,8 +1,8 @@
-//! Reviews, as an API server sends them.
+//! Admission reviews, as an API server sends them.
 
 use serde_json::{Value, json};
 
-/// An update of the Secret `old` to `new` by `user`, as a PUT.
+/// The review of a PUT by `user` that replaces the Secret `old` with `new`.
 pub fn update(old: &Value, new: &Value, user: &str) -> Value {
     json!({
         "apiVersion": "admission.k8s.io/v1",

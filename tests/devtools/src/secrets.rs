@@ -1,4 +1,4 @@
-//! Any request to the Secrets of a namespace, as a generator or a person would send it.
+//! Requests to the Secrets of a namespace, as a generator or a person sends them.
 
 use base64::prelude::*;
 use http::StatusCode;
@@ -7,42 +7,42 @@ use serde_json::{Map, Value, json};
 use crate::certs::Identity;
 use crate::control_plane::send;
 
-/// The media type of a PATCH that merges.
+/// The media type of a JSON merge patch (RFC 7396).
 pub const MERGE: &str = "application/merge-patch+json";
-/// The media type of a PATCH that merges lists by their keys.
+/// The media type of a strategic merge patch.
 pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
-/// The media type of a JSON patch.
+/// The media type of a JSON patch (RFC 6902).
 pub const JSON_PATCH: &str = "application/json-patch+json";
 /// The media type of server-side apply.
 pub const APPLY: &str = "application/apply-patch+yaml";
 
-/// The Secrets of one namespace, for one client.
+/// The Secrets of one namespace, requested by one client.
 #[derive(Clone)]
 pub struct Secrets {
-    /// Whose requests they are.
+    /// The client that sends the requests.
     pub client: kube::Client,
-    /// Where they are.
+    /// The namespace of the Secrets.
     pub namespace: String,
 }
 
-/// What the API server said.
+/// An answer of the API server.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// As the API server has it.
+    /// The HTTP status.
     pub status: StatusCode,
-    /// The object, or a `Status` where it refused.
+    /// The object, or a `Status` after an error.
     pub body: Value,
-    /// The texts of the `Warning` headers (RFC 9110 §5.5 of the older RFC 7234), unquoted.
+    /// The unquoted texts of the `Warning` headers (RFC 7234, section 5.5).
     pub warnings: Vec<String>,
 }
 
 impl Secrets {
-    /// Those of `namespace`.
+    /// The Secrets of `namespace`.
     pub fn new(client: kube::Client, namespace: String) -> Self {
         Self { client, namespace }
     }
 
-    /// Any verb: `name` may be empty (POST, LIST), `query` too.
+    /// Sends any request. `name` is empty for POST and LIST; `query` may be empty.
     pub async fn request(
         &self,
         method: &str,
@@ -64,47 +64,48 @@ impl Secrets {
         Answer { status: response.status(), body: response.into_body(), warnings }
     }
 
-    /// GET of one.
+    /// GETs one Secret.
     pub async fn get(&self, name: &str) -> Answer {
         self.request("GET", name, "", None, Vec::new()).await
     }
 
-    /// POST of a new one.
+    /// POSTs a new Secret.
     pub async fn create(&self, secret: &Value) -> Answer {
         let body = secret.to_string().into_bytes();
         self.request("POST", "", "", Some("application/json"), body).await
     }
 
-    /// PUT of a whole object; with a `resourceVersion` in it the write is conditional.
+    /// PUTs a whole object. A `resourceVersion` in it makes the write conditional.
     pub async fn put(&self, name: &str, secret: &Value) -> Answer {
         self.put_with(name, "", secret).await
     }
 
-    /// PUT with a query.
+    /// PUTs a whole object, with a query.
     pub async fn put_with(&self, name: &str, query: &str, secret: &Value) -> Answer {
         let body = secret.to_string().into_bytes();
         self.request("PUT", name, query, Some("application/json"), body).await
     }
 
-    /// PATCH of a type such as [`MERGE`]; `query` such as `fieldManager=x&force=true&dryRun=All`.
+    /// Sends a PATCH of media type `kind`. `query` is such as
+    /// `fieldManager=x&force=true&dryRun=All`.
     pub async fn patch(&self, name: &str, kind: &str, query: &str, patch: &Value) -> Answer {
         self.request("PATCH", name, query, Some(kind), patch.to_string().into_bytes()).await
     }
 
-    /// Server-side apply.
+    /// Applies an object server side.
     pub async fn apply(&self, name: &str, manager: &str, force: bool, secret: &Value) -> Answer {
         let query = format!("fieldManager={manager}&force={force}");
         self.patch(name, APPLY, &query, secret).await
     }
 
-    /// DELETE of one.
+    /// DELETEs one Secret.
     pub async fn delete(&self, name: &str) -> Answer {
         self.request("DELETE", name, "", None, Vec::new()).await
     }
 }
 
 impl Answer {
-    /// The answer, if the status is 2xx; else the test fails with the message.
+    /// Returns the answer if the status is 2xx. Panics with the message otherwise.
     #[track_caller]
     pub fn ok(self) -> Self {
         assert!(self.status.is_success(), "{}: {}", self.status, self.body["message"]);
@@ -116,12 +117,12 @@ impl Answer {
         self.body["metadata"]["resourceVersion"].as_str().unwrap()
     }
 
-    /// An annotation, by its whole key.
+    /// The value of an annotation, by its full key.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.body["metadata"]["annotations"][key].as_str()
     }
 
-    /// A label, by its whole key.
+    /// The value of a label, by its full key.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.body["metadata"]["labels"][key].as_str()
     }
@@ -137,7 +138,7 @@ impl Answer {
     }
 }
 
-/// A Secret object with these `data` (given decoded).
+/// A Secret object with these `data`, given unencoded.
 pub fn secret(name: &str, kind: &str, data: &[(&str, &[u8])]) -> Value {
     let data: Map<String, Value> = data
         .iter()

@@ -22,14 +22,14 @@ use tokio_rustls::TlsConnector;
 
 use super::{ControlPlane, Error};
 
-/// How long a `ServiceAccount` token is valid, in seconds; longer than any test or demo.
+/// The lifetime of a `ServiceAccount` token in seconds, longer than any test or demo takes.
 const TOKEN_SECONDS: u32 = 4 * 60 * 60;
-/// How long kubectl and admin endpoints may take.
+/// The time limit of kubectl and of requests to admin endpoints.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// The largest answer of an admin endpoint that is read, in bytes.
+/// The largest answer that is read from an admin endpoint, in bytes.
 const MAX_ANSWER: u64 = 4 << 20;
 
-/// How to reach the API server as its administrator.
+/// The address and credentials of the API server's administrator.
 #[derive(Clone)]
 pub(crate) struct Access {
     pub(crate) address: SocketAddr,
@@ -48,12 +48,12 @@ impl Access {
         kubeconfig(self.address, &self.ca, &self.token)
     }
 
-    /// `/readyz`, over TLS. Not by the Kubernetes client: it logs each attempt that fails, and
-    /// while the API server starts all but the last do.
+    /// Requests `/readyz` over TLS. The Kubernetes client would log every failed attempt while the
+    /// API server starts.
     pub(crate) async fn readiness(&self) -> Result<(StatusCode, String), Error> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(self.ca.as_bytes()).flatten() {
-            // A root that is refused shows as a failing handshake.
+            // If a root is rejected, the handshake below fails.
             let _ = roots.add(certificate);
         }
         let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -69,8 +69,8 @@ impl Access {
 }
 
 impl ControlPlane {
-    /// The administrator's client of this runtime: clients keep their connections in the one that
-    /// made them.
+    /// The administrator's client. There is one for each runtime, because a client's connections
+    /// belong to the runtime that created it.
     pub async fn client(&self) -> Result<kube::Client, Error> {
         let runtime = tokio::runtime::Handle::current().id();
         let mut clients = self.clients.lock().await;
@@ -82,7 +82,7 @@ impl ControlPlane {
         Ok(client)
     }
 
-    /// Where the API server listens.
+    /// The address on which the API server listens.
     pub fn address(&self) -> SocketAddr {
         self.access.address
     }
@@ -92,7 +92,7 @@ impl ControlPlane {
         &self.access.ca
     }
 
-    /// A kubeconfig file of a `ServiceAccount`, with a token from the `TokenRequest` API.
+    /// Writes a kubeconfig file for a `ServiceAccount`, with a token from the `TokenRequest` API.
     pub async fn service_account_kubeconfig(
         &self,
         namespace: &str,
@@ -112,7 +112,8 @@ impl ControlPlane {
         self.scratch.write(&format!("{namespace}.{name}.kubeconfig"), content)
     }
 
-    /// Sends JSON as the administrator and reads JSON; an error is a status of 400 or more.
+    /// Sends JSON as the administrator and returns the JSON answer. A status other than 2xx is an
+    /// error.
     pub async fn json(&self, method: &str, path: &str, body: &Value) -> Result<Value, Error> {
         let response = send(
             &self.client().await?,
@@ -139,13 +140,13 @@ impl ControlPlane {
         client.request_text(request).await.map_err(Error::api("/metrics"))
     }
 
-    /// Runs kubectl as the administrator and gives its standard output.
+    /// Runs kubectl as the administrator and returns its standard output.
     pub async fn kubectl(&self, arguments: &[&str], input: &[u8]) -> Result<String, Error> {
         kubectl(&self.assets.kubectl, Some(&self.admin_kubeconfig()), arguments, input).await
     }
 }
 
-/// Runs kubectl; without a kubeconfig, for what needs no server.
+/// Runs kubectl. A command that needs no server takes no kubeconfig.
 pub(crate) async fn kubectl(
     program: &Path,
     kubeconfig: Option<&Path>,
@@ -154,7 +155,7 @@ pub(crate) async fn kubectl(
 ) -> Result<String, Error> {
     let failed = |message: String| Error::Kubectl { arguments: arguments.join(" "), message };
     let mut command = tokio::process::Command::new(program);
-    // An empty path: no file of the user's is ever read.
+    // /dev/null, so that kubectl never reads the user's kubeconfig.
     command.env("KUBECONFIG", kubeconfig.unwrap_or(Path::new("/dev/null")));
     let mut child = command
         .args(arguments)
@@ -167,7 +168,7 @@ pub(crate) async fn kubectl(
     let stdin = child.stdin.take();
     let feed = async {
         if let Some(mut stdin) = stdin {
-            // kubectl that does not read its input says why by its status.
+            // If kubectl does not read its input, its exit status reports the error.
             let _ = stdin.write_all(input).await;
         }
     };
@@ -183,8 +184,8 @@ pub(crate) async fn kubectl(
     }
 }
 
-/// Sends any request; the answer is JSON whatever its status (a `Status` object from 400 on).
-/// `path` includes the query.
+/// Sends a request and returns the JSON answer, whatever its status. From 400 on it is a `Status`
+/// object. `path` includes the query.
 pub async fn send(
     client: &kube::Client,
     method: &str,
@@ -203,19 +204,19 @@ pub async fn send(
     let response = client.send(request).await.map_err(Error::api(what()))?;
     let (head, body) = response.into_parts();
     let bytes = body.collect().await.map_err(Error::api(what()))?.to_bytes();
-    // An answer holds Secrets: the parser's error would quote them.
+    // The parser's error is dropped: it would quote the answer, which can contain a Secret.
     let value = serde_json::from_slice(&bytes)
         .map_err(|_| Error::Unexpected(format!("{}: {}, not JSON", what(), head.status)))?;
     Ok(Response::from_parts(head, value))
 }
 
-/// Plain HTTP to an admin endpoint on loopback.
+/// Sends a GET over plain HTTP to an admin endpoint on loopback.
 pub async fn http_get(address: SocketAddr, path: &str) -> Result<(StatusCode, String), Error> {
     let exchange = async { exchange(TcpStream::connect(address).await?, address, path, "").await };
     answer(&format!("http://{address}{path}"), exchange).await
 }
 
-/// One request on a connection of its own; gives everything that came back.
+/// Sends one GET request and returns all bytes of the answer.
 async fn exchange(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     host: SocketAddr,
@@ -250,7 +251,7 @@ async fn answer(
     Ok((status, body.to_owned()))
 }
 
-/// A kubeconfig with one bearer token. JSON is YAML.
+/// A kubeconfig with one bearer token, as JSON, which is valid YAML.
 fn kubeconfig(address: SocketAddr, ca: &str, token: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -268,7 +269,7 @@ fn kubeconfig(address: SocketAddr, ca: &str, token: &str) -> Value {
 async fn client(kubeconfig: Value) -> Result<kube::Client, Error> {
     let unusable = |why: String| Error::Unexpected(format!("kubeconfig: {why}"));
     let parsed: Kubeconfig = serde_json::from_value(kubeconfig)
-        .map_err(|_| unusable("not in the form that the client reads".into()))?;
+        .map_err(|_| unusable("the Kubernetes client cannot parse it".into()))?;
     let config = kube::Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
         .await
         .map_err(|e| unusable(e.to_string()))?;

@@ -1,14 +1,14 @@
-//! Where the binaries are.
+//! Finds the binaries of the control plane.
 
 use std::path::{Path, PathBuf};
 
 use super::Error;
 
-/// The variable by which envtest and its users name their directory of binaries.
+/// The environment variable of envtest that names the directory with the binaries.
 const KUBEBUILDER_ASSETS: &str = "KUBEBUILDER_ASSETS";
-/// Where `make control-plane` puts them, from the root of the repository.
+/// Where `make control-plane` puts them, relative to the repository's root.
 const BUILT: &str = "target/control-plane/bin";
-/// Where it puts what envtest lacks.
+/// Where `make control-plane` puts kube-controller-manager, which envtest does not have.
 const BUILT_CONTROLLERS: &str = "target/control-plane/controllers";
 const CONTROLLER_MANAGER: &str = "kube-controller-manager";
 
@@ -19,15 +19,15 @@ pub struct Assets {
     pub etcd: PathBuf,
     /// The API server.
     pub kube_apiserver: PathBuf,
-    /// The client; kustomize is part of it.
+    /// kubectl, which includes kustomize.
     pub kubectl: PathBuf,
-    /// The controllers; needed by those alone who ask for them.
+    /// Needed only for a control plane with controllers.
     pub kube_controller_manager: Option<PathBuf>,
 }
 
 impl Assets {
-    /// Finds the binaries: in `explicit` if given, else in `KUBEBUILDER_ASSETS` if set, else
-    /// where `make control-plane` leaves them, below the working directory or one of its parents.
+    /// Finds the binaries in `explicit` if given, else in `KUBEBUILDER_ASSETS` if set, else where
+    /// `make control-plane` puts them, below the working directory or one of its parents.
     pub fn find(explicit: Option<&Path>) -> Result<Self, Error> {
         if let Some(directory) = explicit {
             return Self::in_directory(directory);
@@ -48,7 +48,7 @@ impl Assets {
         let find = |name: &'static str| {
             let path = directory.join(name);
             if path.is_file() {
-                // Components run in a directory of their own.
+                // Absolute, because components run in another directory.
                 std::path::absolute(&path).map_err(Error::file(&path))
             } else {
                 Err(Error::NoAssets { missing: name, searched: directory.display().to_string() })
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_incomplete_directory_is_named_with_what_is_missing() {
+    fn an_incomplete_directory_is_named_with_the_missing_binary() {
         let scratch = super::super::Scratch::create().unwrap();
         std::fs::write(scratch.path().join("etcd"), "").unwrap();
         let error = Assets::find(Some(scratch.path())).unwrap_err().to_string();

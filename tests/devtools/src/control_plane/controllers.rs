@@ -1,6 +1,7 @@
-//! kube-controller-manager, for tests in which workloads really roll out.
+//! kube-controller-manager, for tests that need real rollouts of workloads.
 //!
-//! No node is there: Pods stay unscheduled, and whoever wants them to be ready writes their status.
+//! There are no nodes: Pods stay unscheduled, and a test writes the status of those that it needs
+//! ready.
 
 use std::time::Duration;
 
@@ -9,18 +10,18 @@ use tokio::time::Instant;
 
 use super::{ControlPlane, Error, Supervised, log_tail};
 
-/// What workloads need, from their Pods to what is left behind. Those of nodes are off: they would
-/// take Pods away from nodes that do not exist.
+/// The controllers of workloads and the cleanup after them. The node controllers are off: they
+/// would evict Pods from nodes that do not exist.
 const CONTROLLERS: &str = "deployment-controller,replicaset-controller,statefulset-controller,\
     daemonset-controller,garbage-collector-controller,namespace-controller,serviceaccount-controller,\
     serviceaccount-token-controller,root-ca-certificate-publisher-controller,job-controller";
-/// Usual is two seconds.
+/// Starting usually takes two seconds.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
-/// The first thing that it does.
-const FIRST_DEED: &str = "/api/v1/namespaces/default/serviceaccounts/default";
+/// The first object that it creates.
+const FIRST_OBJECT: &str = "/api/v1/namespaces/default/serviceaccounts/default";
 
-/// Starts it and waits until it has done something.
+/// Starts it and waits until it has created its first object.
 pub(super) async fn start(plane: &ControlPlane) -> Result<Supervised, Error> {
     let program = plane.assets.controller_manager()?;
     let directory = plane.scratch.path();
@@ -29,7 +30,7 @@ pub(super) async fn start(plane: &ControlPlane) -> Result<Supervised, Error> {
         "--kubeconfig=admin.kubeconfig",
         &controllers,
         "--leader-elect=false",
-        // Nobody asks it anything.
+        // Its HTTP endpoint is not used.
         "--secure-port=0",
         "--service-account-private-key-file=sa.key",
         "--root-ca-file=ca.crt",
@@ -41,7 +42,7 @@ pub(super) async fn start(plane: &ControlPlane) -> Result<Supervised, Error> {
     let mut process = Supervised::start(name, program, arguments, &[], directory, log)?;
     let deadline = Instant::now() + READY_TIMEOUT;
     loop {
-        let done = plane.json("GET", FIRST_DEED, &Value::Null).await;
+        let done = plane.json("GET", FIRST_OBJECT, &Value::Null).await;
         process.still_running()?;
         match done {
             Ok(_) => return Ok(process),

@@ -1,4 +1,4 @@
-//! Applying the real manifests.
+//! Applies the real manifests.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -15,22 +15,22 @@ use super::access::{kubectl, send};
 use super::{Assets, ControlPlane, Error, pki};
 use crate::names;
 
-/// Namespace and Secret of the trial that tells whether the webhook is called.
+/// The namespace and the Secret of the trial write that shows whether the webhook is called.
 const PROBE: &str = "ca-overlap-probe";
 const IN_FORCE_TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 
-/// What differs from the manifests as they are on disk.
+/// Changes to the manifests before they are applied.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Patches<'a> {
-    /// The ClusterIP of our Service.
+    /// Sets the ClusterIP of the webhook's Service.
     pub cluster_ip: Option<Ipv4Addr>,
     /// Registers the webhook by this URL instead of by its Service, with this PEM as caBundle.
     pub url: Option<(&'a str, &'a str)>,
 }
 
 impl ControlPlane {
-    /// Builds a kustomization, patches it and applies it: server side, with strict validation.
+    /// Builds a kustomization, patches it and applies it server side with strict validation.
     pub async fn install(&self, kustomization: &Path, patches: Patches<'_>) -> Result<(), Error> {
         let mut objects = render(&self.assets, kustomization).await?;
         patches
@@ -42,11 +42,11 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// As `kubectl apply --server-side --validate=strict --force-conflicts` does, in a tenth of
-    /// its CPU time.
+    /// Does what `kubectl apply --server-side --validate=strict --force-conflicts` does, with a
+    /// tenth of the CPU time.
     async fn apply(&self, object: &Value) -> Result<(), Error> {
         let path = path_of(object)
-            .ok_or_else(|| Error::Unexpected("an object without kind or name".into()))?;
+            .ok_or_else(|| Error::Unexpected("an object has no kind or no name".into()))?;
         let query = "fieldManager=kubectl&force=true&fieldValidation=Strict";
         let kind = Some("application/apply-patch+yaml");
         let (path, body) = (format!("{path}?{query}"), object.to_string().into_bytes());
@@ -57,9 +57,9 @@ impl ControlPlane {
         Err(Error::Unexpected(format!("{path}: {}", answer.body()["message"])))
     }
 
-    /// Waits until the API server sends reviews to the webhook: it notices a new registration, or
-    /// a new caBundle, some tenths of a second after it was written. Tried with the dry run of a
-    /// rotation in a namespace of its own, which is as good as a real one (DESIGN §6).
+    /// Waits until the API server sends reviews to the webhook. It notices a new registration or
+    /// caBundle some tenths of a second after the write. The test is the dry run of a rotation in a
+    /// separate namespace: the API server calls the webhook for it as for a real write.
     pub async fn registration_in_force(&self) -> Result<(), Error> {
         let secrets = format!("/api/v1/namespaces/{PROBE}/secrets");
         let namespace =
@@ -68,14 +68,15 @@ impl ControlPlane {
             json!({
                 "apiVersion": "v1",
                 "kind": "Secret",
-                // Whatever the default mode, and by an object selector too.
+                // The label makes the webhook act in every default mode and with an object
+                // selector.
                 "metadata": {"name": PROBE, "labels": {names::MODE: "bundle"}},
                 "data": {"ca.crt": BASE64_STANDARD.encode(ca)},
             })
         };
         let client = self.client().await?;
         let json = Some("application/json");
-        // They exist already when this is asked for the second time.
+        // The namespace and the Secret exist from the second call on.
         let body = namespace.to_string().into_bytes();
         send(&client, "POST", "/api/v1/namespaces", json, body).await?;
         let first = pki::serving(&[])?.ca;
@@ -92,7 +93,7 @@ impl ControlPlane {
                 return Err(Error::NotReady {
                     component: "the registration of the webhook".into(),
                     seconds: IN_FORCE_TIMEOUT.as_secs(),
-                    last: format!("{}; the Secret is not mutated", answer.status()),
+                    last: format!("{}; the webhook did not change the Secret", answer.status()),
                     log: self.api_server_log_tail(),
                 });
             }
@@ -101,7 +102,7 @@ impl ControlPlane {
     }
 }
 
-/// Where an object is: its kind in the plural, in small letters, below its group.
+/// The URL path of an object.
 fn path_of(object: &Value) -> Option<String> {
     let version = object["apiVersion"].as_str()?;
     let root = if version.contains('/') { "apis" } else { "api" };
@@ -113,7 +114,7 @@ fn path_of(object: &Value) -> Option<String> {
     Some(format!("/{root}/{version}/{within}{kinds}/{name}"))
 }
 
-/// Builds a kustomization into its objects; each once for the life of the process.
+/// Returns the objects of a kustomization. Each kustomization is built once per process.
 pub async fn render(assets: &Assets, kustomization: &Path) -> Result<Vec<Value>, Error> {
     static BUILT: Mutex<BTreeMap<PathBuf, Vec<Value>>> = Mutex::const_new(BTreeMap::new());
     let mut built = BUILT.lock().await;
@@ -130,7 +131,7 @@ async fn build(assets: &Assets, kustomization: &Path) -> Result<Vec<Value>, Erro
     let yaml = kubectl(&assets.kubectl, None, &["kustomize", &directory], &[]).await?;
     serde_saphyr::from_multiple(&yaml).map_err(|e| Error::Manifests {
         path: kustomization.to_owned(),
-        message: format!("kustomize made YAML that cannot be read: {e}"),
+        message: format!("cannot parse the YAML from kustomize: {e}"),
     })
 }
 
@@ -156,7 +157,7 @@ fn find<'v>(objects: &'v mut [Value], kind: &str, name: &str) -> Result<&'v mut 
     objects
         .iter_mut()
         .find(|o| o["kind"] == kind && o["metadata"]["name"] == name)
-        .ok_or_else(|| format!("no {kind} {name} in it"))
+        .ok_or_else(|| format!("it contains no {kind} {name}"))
 }
 
 #[cfg(test)]
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!(objects[1]["spec"]["clusterIP"], "127.1.2.3");
         assert_eq!(
             patches.apply(&mut [other]).unwrap_err(),
-            format!("no Service {} in it", names::SERVICE)
+            format!("it contains no Service {}", names::SERVICE)
         );
     }
 }

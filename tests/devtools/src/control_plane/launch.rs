@@ -1,4 +1,4 @@
-//! Starting etcd and the API server.
+//! Starts etcd and the API server.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,11 +14,11 @@ use super::access::Access;
 use super::network::{ClusterIps, free_port};
 use super::{Assets, Error, Scratch, Supervised, controllers, hex, log_tail, pki, random};
 
-/// How often a port that somebody else took meanwhile is replaced by another one.
+/// How many ports are tried if another program takes them first.
 const PORT_ATTEMPTS: usize = 5;
-/// Usual is 3 s; a machine that compiles beside it takes longer.
+/// Starting usually takes 3 s, and longer on a machine that compiles at the same time.
 const READY_TIMEOUT: Duration = Duration::from_secs(120);
-/// The pause between two looks at `/readyz`.
+/// The pause between two requests to `/readyz`.
 const POLL: Duration = Duration::from_millis(50);
 const ETCD_SOCKET: &str = "unix://etcd.sock:1";
 const PEER_SOCKET: &str = "unix://peer.sock:1";
@@ -28,30 +28,30 @@ const PEER_SOCKET: &str = "unix://peer.sock:1";
 pub struct Options {
     /// The binaries.
     pub assets: Assets,
-    /// More flags for the API server, such as `--audit-policy-file={dir}/audit.yaml`; `{dir}`
+    /// Additional flags for the API server, such as `--audit-policy-file={dir}/audit.yaml`. `{dir}`
     /// stands for the scratch directory.
     pub api_server_flags: Vec<String>,
-    /// Files (name, content) to be written to the scratch directory first. `{dir}` in a content
-    /// stands for the scratch directory too.
+    /// Files (name, content) to write to the scratch directory first. `{dir}` in the content stands
+    /// for the scratch directory.
     pub files: Vec<(String, String)>,
-    /// Whether kube-controller-manager runs as well.
+    /// Whether to start kube-controller-manager too.
     pub controllers: bool,
 }
 
 impl Options {
-    /// An API server as it comes, with RBAC.
+    /// An API server with its defaults and RBAC.
     pub fn new(assets: Assets) -> Self {
         Self { assets, api_server_flags: Vec::new(), files: Vec::new(), controllers: false }
     }
 
-    /// With kube-controller-manager: workloads get Pods, which nobody schedules or runs.
+    /// Adds kube-controller-manager: workloads get Pods, which stay unscheduled.
     #[must_use]
     pub fn with_controllers(mut self) -> Self {
         self.controllers = true;
         self
     }
 
-    /// Adds a flag.
+    /// Adds a flag for the API server.
     #[must_use]
     pub fn flag(mut self, flag: impl Into<String>) -> Self {
         self.api_server_flags.push(flag.into());
@@ -66,9 +66,9 @@ impl Options {
     }
 }
 
-/// A running API server with its etcd; both end, and their directory goes, when this is dropped
-/// or when our process ends in any way.
-// Fields are dropped in this order.
+/// A running API server with its etcd. Both end, and their directory is removed, when this value is
+/// dropped or this process ends for any reason.
+// The fields are dropped in this order.
 pub struct ControlPlane {
     controllers: Option<Supervised>,
     api_server: Supervised,
@@ -81,7 +81,8 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts both and waits until `/readyz` says ok; then the controllers, if they are wanted.
+    /// Starts etcd and the API server, waits until `/readyz` returns 200, and then starts the
+    /// controllers if the options ask for them.
     pub async fn start(options: Options) -> Result<Self, Error> {
         let scratch = Scratch::create()?;
         let cluster_ips = ClusterIps::claim()?;
@@ -121,18 +122,18 @@ impl ControlPlane {
                 Err(e) => return Err(e),
             }
         }
-        Err(Error::Unexpected("no attempt to start the API server was made".into()))
+        Err(Error::Unexpected("the API server was not started".into()))
     }
 
-    /// An address for a Service, in the API server's range, which nobody had yet. Where
-    /// [`Self::has_loopback_cluster_ips`] is true one can listen on it.
+    /// An unused address from the API server's range of ClusterIPs. A program can listen on it if
+    /// [`Self::has_loopback_cluster_ips`] is true.
     pub fn next_cluster_ip(&self) -> Result<Ipv4Addr, Error> {
         self.cluster_ips
             .next()
             .ok_or_else(|| Error::Unexpected("all 253 ClusterIPs are used up".into()))
     }
 
-    /// Whether ClusterIPs are loopback addresses that can be listened on.
+    /// Whether ClusterIPs are loopback addresses, on which programs can listen.
     pub fn has_loopback_cluster_ips(&self) -> bool {
         self.cluster_ips.on_loopback()
     }
@@ -142,22 +143,22 @@ impl ControlPlane {
         self.cluster_ips.range()
     }
 
-    /// The directory that goes with the control plane; for logs and kubeconfig files.
+    /// The directory for logs and kubeconfig files; it is removed with the control plane.
     pub fn scratch(&self) -> &Scratch {
         &self.scratch
     }
 
-    /// A kubeconfig file for the administrator (`system:masters`).
+    /// The kubeconfig file of the administrator (`system:masters`).
     pub fn admin_kubeconfig(&self) -> PathBuf {
         self.scratch.path().join("admin.kubeconfig")
     }
 
-    /// The kubectl that fits this API server.
+    /// The kubectl of the same version as the API server.
     pub fn kubectl_path(&self) -> &Path {
         &self.assets.kubectl
     }
 
-    /// The process ids of API server and etcd.
+    /// The process ids of the API server and etcd.
     pub fn pids(&self) -> [u32; 2] {
         [self.api_server.pid(), self.etcd.pid()]
     }
@@ -174,14 +175,15 @@ impl std::fmt::Debug for ControlPlane {
     }
 }
 
-/// Who the administrator is, and whom clients trust.
+/// The administrator's token and the CA of the API server.
 struct Credentials {
     ca: String,
     admin_token: String,
 }
 
 impl Credentials {
-    /// Makes keys, certificates and the administrator's token, and writes the API server's files.
+    /// Creates keys, certificates and the administrator's token, and writes the files that the API
+    /// server reads.
     fn write(scratch: &Scratch) -> Result<Self, Error> {
         let serving = pki::serving(&pki::api_server_names(IpAddr::V4(Ipv4Addr::LOCALHOST)))?;
         let (signing, public) = pki::token_keys()?;
@@ -200,7 +202,7 @@ impl Credentials {
     }
 }
 
-/// On Unix sockets in the scratch directory: no ports to collide, and nobody else gets in.
+/// Starts etcd on Unix sockets in the scratch directory, which need no ports and are private.
 fn start_etcd(assets: &Assets, directory: &Path) -> Result<Supervised, Error> {
     let cluster = format!("default={PEER_SOCKET}");
     let arguments = [
@@ -208,7 +210,7 @@ fn start_etcd(assets: &Assets, directory: &Path) -> Result<Supervised, Error> {
         "etcd",
         "--listen-client-urls",
         ETCD_SOCKET,
-        // Told to clients that ask for members; the API server does not.
+        // Only for clients that list the members, which the API server does not do.
         "--advertise-client-urls",
         "http://127.0.0.1:1",
         "--listen-peer-urls",
@@ -244,13 +246,13 @@ fn start_api_server(
         "--service-account-issuer=https://kubernetes.default.svc".into(),
         "--service-account-signing-key-file=sa.key".into(),
         "--service-account-key-file=sa.pub".into(),
-        // No endpoints of its own: loopback addresses are not valid there.
+        // The API server must not publish itself: loopback addresses are invalid endpoints.
         "--endpoint-reconciler-type=none".into(),
         "--profiling=false".into(),
     ];
     let directory_name = directory.display().to_string();
     flags.extend(options.api_server_flags.iter().map(|f| f.replace("{dir}", &directory_name)));
-    // One log for each attempt, so that its end tells about this one.
+    // One log for each attempt, so that the tail in an error is of this attempt.
     let log = directory.join(format!("kube-apiserver-{}.log", address.port()));
     Supervised::start("kube-apiserver", &options.assets.kube_apiserver, flags, &[], directory, log)
 }
@@ -262,7 +264,7 @@ async fn wait_ready(
     deadline: Instant,
 ) -> Result<(), Error> {
     loop {
-        // The order matters: an answer counts only if it came from a server that still runs.
+        // Checked after the answer: it counts only if the server still runs.
         let answer = tokio::time::timeout_at(deadline, access.readiness()).await;
         etcd.still_running()?;
         api_server.still_running()?;

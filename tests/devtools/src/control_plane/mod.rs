@@ -1,14 +1,15 @@
-//! A real Kubernetes control plane without containers, for tests and for the demo.
+//! A real Kubernetes control plane without containers, for tests and the demo.
 //!
-//! etcd and kube-apiserver run as ordinary processes on loopback, with RBAC, a throw-away
-//! directory and random ports, so that several stand beside each other. Services get loopback
-//! ClusterIPs (`127.X.Y.0/24`), which makes the API server's own path to a webhook work without
-//! kube-proxy: whoever listens on the ClusterIP is the Service.
+//! etcd and kube-apiserver run as ordinary processes on loopback, with RBAC, a temporary directory
+//! and random ports, so several can run at the same time. Services get loopback ClusterIPs
+//! (`127.X.Y.0/24`). So the API server reaches a webhook by its Service without kube-proxy: the
+//! webhook listens on the ClusterIP itself.
 //!
 //! ```text
-//! ControlPlane::start ──► assets ──► supervise (etcd, kube-apiserver) ──► access (clients, tokens)
-//!                                                  │                          │
-//!                                      ends with us, even by SIGKILL      install (kustomize)
+//! ControlPlane::start ──► assets ──► supervise (etcd, kube-apiserver; they end with this process)
+//!                                         │
+//!                                         ├──► access (clients, tokens)
+//!                                         └──► install (kustomize)
 //! ```
 
 mod access;
@@ -33,15 +34,15 @@ pub use pki::{Serving, serving};
 pub use supervise::{Scratch, Supervised};
 pub use webhook::{Webhook, WebhookOptions};
 
-/// What keeps a control plane from starting or from being used. Causes are in the source chain.
+/// Why a control plane cannot start or cannot be used. Causes are in the source chain.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nowhere a complete set of binaries.
+    /// The binaries are incomplete or missing.
     #[error("no {missing} in {searched}: run make control-plane or set KUBEBUILDER_ASSETS")]
     NoAssets {
-        /// The first binary that is not there.
+        /// The first binary that is missing.
         missing: &'static str,
-        /// The directory, or directories, looked into.
+        /// The directory that was searched.
         searched: String,
     },
     /// A file or directory cannot be used.
@@ -60,7 +61,7 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// A component ended by itself.
+    /// A component ended unexpectedly.
     #[error("{component} ended; the last lines of its log:\n{log}")]
     Ended {
         /// Which one.
@@ -75,22 +76,22 @@ pub enum Error {
     NotReady {
         /// Which one.
         component: String,
-        /// How long it was waited for.
+        /// How long the caller waited.
         seconds: u64,
         /// The last answer.
         last: String,
         /// The end of its log.
         log: String,
     },
-    /// A certificate or key for the API server cannot be made.
-    #[error("cannot make the API server's certificates")]
+    /// A certificate or key for the API server cannot be created.
+    #[error("cannot create the API server's certificates")]
     Certificate(#[from] rcgen::Error),
-    /// The API server refused a request.
-    #[error("the API server did not answer {what}")]
+    /// A request to the API server failed.
+    #[error("request {what} to the API server failed")]
     Api {
-        /// What was asked for.
+        /// The request.
         what: String,
-        /// The answer.
+        /// The cause.
         source: Box<kube::Error>,
     },
     /// kubectl failed.
@@ -98,26 +99,26 @@ pub enum Error {
     Kubectl {
         /// Its arguments.
         arguments: String,
-        /// What it said.
+        /// Its error output.
         message: String,
     },
-    /// Manifests are not as expected.
+    /// The manifests cannot be used.
     #[error("{path}: {message}")]
     Manifests {
         /// The kustomization.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with them.
         message: String,
     },
-    /// There is no free port or address.
+    /// No port or address is free.
     #[error("no free loopback {what}")]
     Network {
         /// Port or address range.
         what: &'static str,
-        /// The last refusal.
+        /// The last error.
         source: std::io::Error,
     },
-    /// An answer that makes no sense.
+    /// An answer is not as expected.
     #[error("{0}")]
     Unexpected(String),
 }
@@ -138,7 +139,7 @@ impl Error {
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
     aws_lc_rs::rand::fill(&mut bytes)
-        .map_err(|_| Error::Unexpected("the operating system gives no random bytes".into()))?;
+        .map_err(|_| Error::Unexpected("the operating system returns no random bytes".into()))?;
     Ok(bytes)
 }
 
@@ -158,12 +159,12 @@ pub(crate) fn log_tail(path: &std::path::Path) -> String {
     if tail.is_empty() { "  (empty)".into() } else { tail.join("\n") }
 }
 
-/// Lower-case hexadecimal.
+/// The bytes in lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
 
     bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
     })

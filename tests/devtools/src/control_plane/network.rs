@@ -1,5 +1,4 @@
-//! Loopback addresses: a range of ClusterIPs of our own, free ports, and a proxy that does
-//! what kube-proxy would.
+//! Loopback addresses: a range of ClusterIPs, free ports, and a proxy in place of kube-proxy.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -9,27 +8,28 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::{Error, random};
 
-/// Held while a range is in use; high, so that it needs no privilege.
+/// The port that is bound while a range is in use. It is high, so binding it needs no privilege.
 const CLAIM_PORT: u16 = 20_443;
 const ATTEMPTS: usize = 20;
 
-/// The range that the API server hands out ClusterIPs from.
+/// The range from which the API server allocates ClusterIPs.
 #[derive(Debug)]
 pub(crate) struct ClusterIps {
     prefix: [u8; 3],
     next: AtomicU8,
-    /// Bound in the range, so that another control plane on this machine takes another one.
+    /// A socket in the range, so that another control plane on this machine takes another range.
+    /// `None` if the range is not on loopback.
     claim: Option<TcpListener>,
 }
 
 impl ClusterIps {
-    /// Claims a random `127.X.Y.0/24`. Where the system has only 127.0.0.1 (macOS) the range is
-    /// an ordinary private one, and nobody can listen on it.
+    /// Claims a random `127.X.Y.0/24`. If the system has only 127.0.0.1 (macOS), the range is an
+    /// ordinary private one, on which no program can listen.
     pub(crate) fn claim() -> Result<Self, Error> {
         let mut refused = None;
         for _ in 0..ATTEMPTS {
             let [x, y] = random::<2>()?;
-            // 127.0.* is used by resolvers and by people.
+            // 127.0.* is used by DNS resolvers and by people.
             let prefix = [127, 16 + x % 224, y];
             match TcpListener::bind((Ipv4Addr::new(prefix[0], prefix[1], prefix[2], 1), CLAIM_PORT))
             {
@@ -58,8 +58,8 @@ impl ClusterIps {
         self.claim.is_some()
     }
 
-    /// An address nobody had yet; `None` when the range is used up. `.1` is the API server's own
-    /// Service. The API server itself allocates from .17 on as long as it can.
+    /// The next unused address, or `None` when the range is used up. `.1` is the API server's own
+    /// Service. The API server allocates from .17 on while there are free addresses there.
     pub(crate) fn next(&self) -> Option<Ipv4Addr> {
         let [a, b, c] = self.prefix;
         self.next
@@ -71,7 +71,7 @@ impl ClusterIps {
     }
 }
 
-/// A port that is free now; another program may take it before it is used, so be ready to retry.
+/// A port that is free now. Another program can take it before it is used, so callers must retry.
 pub fn free_port(address: IpAddr) -> Result<u16, Error> {
     TcpListener::bind((address, 0))
         .and_then(|listener| listener.local_addr())
@@ -79,14 +79,14 @@ pub fn free_port(address: IpAddr) -> Result<u16, Error> {
         .map_err(|source| Error::Network { what: "port", source })
 }
 
-/// Whether we may listen there: port 443 needs root or a lowered
-/// `net.ipv4.ip_unprivileged_port_start`, and macOS has no loopback address but 127.0.0.1.
+/// Checks that this process can listen on `address`. Port 443 needs root or a lowered
+/// `net.ipv4.ip_unprivileged_port_start`, and macOS has 127.0.0.1 as its only loopback address.
 pub fn can_listen(address: SocketAddr) -> Result<(), std::io::Error> {
     TcpListener::bind(address).map(drop)
 }
 
-/// Listens on one address and spreads new connections over several backends, in turn. A backend
-/// that refuses is passed over; when all refuse, so does the proxy, by closing.
+/// Listens on one address and distributes new connections over several backends in turn. It skips a
+/// backend that refuses. If all refuse, it closes the connection.
 #[derive(Debug)]
 pub struct ServiceProxy {
     accepting: JoinHandle<()>,
@@ -94,7 +94,7 @@ pub struct ServiceProxy {
 }
 
 impl ServiceProxy {
-    /// Starts to listen on `address`; needs a tokio runtime that outlives it.
+    /// Starts to listen on `address`. The tokio runtime must outlive the proxy.
     pub async fn start(address: SocketAddr, backends: Vec<SocketAddr>) -> Result<Self, Error> {
         let listener = tokio::net::TcpListener::bind(address)
             .await
@@ -104,7 +104,7 @@ impl ServiceProxy {
         Ok(Self { accepting, backends })
     }
 
-    /// From now on new connections go to these.
+    /// Sends new connections to these backends from now on.
     pub fn set_backends(&self, backends: Vec<SocketAddr>) {
         *self.backends.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = backends;
     }
@@ -141,7 +141,7 @@ async fn relay(mut client: tokio::net::TcpStream, backends: Vec<SocketAddr>) {
         if let Ok(mut server) = tokio::net::TcpStream::connect(backend).await {
             let _ = client.set_nodelay(true);
             let _ = server.set_nodelay(true);
-            // However the connection ends, both sides see it by its closing.
+            // Both sides see the end of the connection, whatever the reason.
             let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
             return;
         }
@@ -163,7 +163,7 @@ mod tests {
         assert!(all.windows(2).all(|pair| pair[0] < pair[1]));
     }
 
-    /// A backend that answers each connection with its own number.
+    /// A backend that answers each connection with `number`.
     async fn backend(number: u8) -> SocketAddr {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -14,14 +14,14 @@ use super::Error;
 pub struct Serving {
     /// The CA.
     pub ca: String,
-    /// What it issued.
+    /// The leaf.
     pub certificate: String,
-    /// Its key.
+    /// The leaf's private key.
     pub key: String,
 }
 
-/// A serving certificate for `names` (DNS names or IP addresses), valid as long as rcgen's
-/// default: the control plane lives for minutes.
+/// Issues a serving certificate for `names` (DNS names or IP addresses) with rcgen's default
+/// validity.
 pub fn serving(names: &[String]) -> Result<Serving, Error> {
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::new(Vec::new())?;

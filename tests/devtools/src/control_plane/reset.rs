@@ -1,4 +1,4 @@
-//! One control plane for many tests, one after another: to start one takes seconds of CPU.
+//! Resets a control plane so that the next test can use it: starting one takes seconds of CPU time.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{ControlPlane, Error, send};
 use crate::names;
 
-/// What a program that looks at all namespaces would find there.
+/// The kinds that a program which reads all namespaces would find in those of tests.
 const IN_NAMESPACES_OF_TESTS: [&str; 6] = [
     "api/v1 secrets",
     "api/v1 pods",
@@ -16,8 +16,8 @@ const IN_NAMESPACES_OF_TESTS: [&str; 6] = [
     "apis/apps/v1 daemonsets",
     "apis/events.k8s.io/v1 events",
 ];
-/// What the manifests install there and the program writes; all but `ServiceAccount`s, since one
-/// that is made anew is for a moment not the one that its tokens name.
+/// The kinds that the manifests install and the program writes in its namespace. `ServiceAccount`s
+/// stay: a recreated one does not at once accept its new tokens.
 const IN_OURS: [&str; 9] = [
     "api/v1 secrets",
     "api/v1 services",
@@ -36,10 +36,10 @@ const OF_THE_CLUSTER: [&str; 3] = [
 ];
 
 impl ControlPlane {
-    /// Makes it like new for another test, once all programs of the last one have ended: without
-    /// the namespaces that carry the label `of_tests`, without the installation, without logs.
+    /// Removes the namespaces with the label `of_tests`, the installation, and the logs. All
+    /// programs of the last test must have ended.
     pub async fn reset(&self, of_tests: &str) -> Result<(), Error> {
-        // First of all, so that nothing below is reviewed.
+        // The registration goes first, so that the webhook is not called for what follows.
         for kind in OF_THE_CLUSTER {
             self.delete(&format!("/{kind}?labelSelector=app.kubernetes.io/name%3Dca-overlap"))
                 .await?;
@@ -49,7 +49,7 @@ impl ControlPlane {
         for namespace in labelled["items"].as_array().into_iter().flatten() {
             let name = namespace["metadata"]["name"].as_str().unwrap_or_default();
             self.empty(name, &IN_NAMESPACES_OF_TESTS).await?;
-            // No controller is there to end it.
+            // There is no namespace controller to finish the deletion.
             let path = format!("/api/v1/namespaces/{name}");
             self.delete(&path).await?;
             let end = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
@@ -73,7 +73,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// What is not there need not go.
+    /// Deletes `path`. A missing object is not an error.
     async fn delete(&self, path: &str) -> Result<(), Error> {
         let answer = send(&self.client().await?, "DELETE", path, None, Vec::new()).await?;
         let status = answer.status();

@@ -1,8 +1,8 @@
-//! Processes and a directory that end with us, however we end.
+//! Child processes and a temporary directory that end with this process, however it ends.
 //!
-//! Each lives under a small shell that holds the reading end of a pipe; we hold the only writing
-//! end. When it closes — by drop, by a panic, by exit without drop (statics), by a signal, by
-//! SIGKILL — the shell ends what it guards. Nothing has to run on our side for that.
+//! Each has a small shell that holds the reading end of a pipe. This process holds the only writing
+//! end. When that closes (drop, panic, exit without drop, a signal, SIGKILL), the shell kills its
+//! child or removes the directory. No code of this process has to run for that.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,11 +14,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Error, log_tail};
 
-/// Runs "$@" as its child. Standard input: one signal name a line, sent to the child; its end
-/// kills the child. Standard output: the child's process id. Ends with the child, by its status.
+/// Runs "$@" as its child. Each line of standard input is the name of a signal for the child; the
+/// end of the input kills the child. It prints the child's process id, and exits with the child's
+/// status.
 ///
-/// The reader ignores TERM before it kills, so that the main shell can tell by its status whether
-/// the child ended by itself (reader terminated) or by us (42).
+/// The reader ignores TERM before it kills the child. So its status shows whether the child ended
+/// by itself (the reader was terminated) or was killed (42).
 const SUPERVISOR: &str = r#"
 "$@" </dev/null >&2 3<&- &
 child=$!
@@ -39,8 +40,8 @@ wait "$reader" 2>/dev/null
 exit "$status"
 "#;
 
-/// Makes a directory and prints its path. On the line `done` it removes the directory at once; on
-/// the end of its input it gives the processes that use the directory the time to be killed.
+/// Creates a directory and prints its path. On the line `done` it removes the directory at once. At
+/// the end of its input it retries, until the processes that use the directory have been killed.
 const JANITOR: &str = r#"
 umask 077
 directory=$(mktemp -d "$1/ca-overlap.XXXXXXXX") || exit 1
@@ -57,7 +58,7 @@ done
 exit 1
 "#;
 
-/// A private directory that is removed when this is dropped, or when our process ends.
+/// A private directory that is removed when this value is dropped or this process ends.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
@@ -65,7 +66,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Makes the directory, in the system's directory for temporary files.
+    /// Creates the directory in the system's directory for temporary files.
     pub fn create() -> Result<Self, Error> {
         let parent = std::env::temp_dir();
         let mut janitor = shell(JANITOR)
@@ -77,20 +78,20 @@ impl Scratch {
         let path = PathBuf::from(first_line(&mut janitor)?);
         if path.as_os_str().is_empty() {
             return Err(Error::Unexpected(format!(
-                "cannot make a temporary directory in {}: set TMPDIR to a writable one",
+                "cannot create a temporary directory in {}: set TMPDIR to a writable directory",
                 parent.display()
             )));
         }
         Ok(Self { path, janitor })
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes a file that only we can read, and gives its path. Whoever reads one that is written
-    /// again sees one content or the other.
+    /// Writes a file with mode 0600 and returns its path. Replacing a file is atomic for its
+    /// readers.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf, Error> {
         use std::os::unix::fs::OpenOptionsExt;
 
@@ -112,14 +113,14 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Some(mut stdin) = self.janitor.stdin.take() {
-            // Should the janitor be gone there is nobody left to tell.
+            // A write error means that the janitor has ended.
             let _ = stdin.write_all(b"done\n");
         }
         let _ = self.janitor.wait();
     }
 }
 
-/// A running program; killed when this is dropped, or when our process ends.
+/// A running program. It is killed when this value is dropped or this process ends.
 #[derive(Debug)]
 pub struct Supervised {
     name: String,
@@ -130,7 +131,7 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// Starts `program` in `directory`; what it prints goes to the file `log`.
+    /// Starts `program` in `directory` and appends its output to the file `log`.
     pub fn start<I, S>(
         name: &str,
         program: &Path,
@@ -145,8 +146,8 @@ impl Supervised {
     {
         let file =
             File::options().create(true).append(true).open(&log).map_err(Error::file(&log))?;
-        // The shell's descriptor 3 is its input: a background reader would otherwise get
-        // /dev/null for its standard input.
+        // Standard input moves to descriptor 3: the shell gives a background reader /dev/null as
+        // standard input.
         let mut supervisor = shell(&format!("exec 3<&0 </dev/null\n{SUPERVISOR}"))
             .arg(program)
             .args(arguments)
@@ -169,24 +170,24 @@ impl Supervised {
         self.pid
     }
 
-    /// The file with what it printed.
+    /// The file with the program's output.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// Sends a signal, such as `TERM`; one to a program that has ended is lost.
+    /// Sends a signal, such as `TERM`. Has no effect if the program has ended.
     pub fn signal(&mut self, name: &str) {
         if let Some(lifeline) = &mut self.lifeline {
             let _ = writeln!(lifeline, "{name}");
         }
     }
 
-    /// Whether the program has ended, and how. A death by signal N is exit code 128 + N.
+    /// The exit status, if the program has ended. After signal N the exit code is 128 + N.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.supervisor.try_wait().ok().flatten()
     }
 
-    /// An error with the end of the log if the program has ended.
+    /// Returns an error with the end of the log if the program has ended.
     pub fn still_running(&mut self) -> Result<(), Error> {
         match self.ended() {
             None => Ok(()),
@@ -202,7 +203,7 @@ impl Drop for Supervised {
     }
 }
 
-/// In a process group of its own, so that Ctrl-C at a terminal reaches us alone and we decide.
+/// A shell in a separate process group, so that Ctrl-C at a terminal reaches this process alone.
 fn shell(script: &str) -> Command {
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(script).arg("ca-overlap-supervisor").process_group(0);
@@ -255,7 +256,7 @@ mod tests {
     #[test]
     fn a_signal_reaches_the_program() {
         let scratch = Scratch::create().unwrap();
-        // Says that its trap is set by a file, and waits in a way that the trap interrupts.
+        // The file `ready` shows that the trap is set. The trap can interrupt the loop.
         let mut it = start(&scratch, "trap 'exit 9' USR1; : >ready; while :; do sleep 0.05; done");
         while !scratch.path().join("ready").exists() {
             std::thread::yield_now();

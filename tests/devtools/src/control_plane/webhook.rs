@@ -1,4 +1,4 @@
-//! The real webhook as a process, under its real `ServiceAccount`.
+//! Runs the real webhook as a process with its real `ServiceAccount`.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -11,26 +11,26 @@ use tokio::time::Instant;
 use super::{ControlPlane, Error, Supervised, http_get, log_tail};
 use crate::names;
 
-/// Start to ready takes well under a second, plus what the API server takes.
+/// The webhook is usually ready in less than a second, plus the time of the API server.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
-/// How to run it.
+/// How to run the webhook.
 #[derive(Clone, Debug)]
 pub struct WebhookOptions {
     /// The `ca-overlap` binary.
     pub program: PathBuf,
-    /// A name for its log, unlike those of other replicas.
+    /// A name for its log that no other replica has.
     pub name: String,
-    /// Where reviews arrive.
+    /// The address for reviews.
     pub listen: SocketAddr,
-    /// Where health and metrics are.
+    /// The address for health checks and metrics.
     pub admin: SocketAddr,
-    /// More arguments. Without `--tls-cert` the certificate is `--self-managed`.
+    /// Additional arguments. Without `--tls-cert`, `--self-managed` is added.
     pub arguments: Vec<String>,
 }
 
-/// A running webhook; killed when this is dropped, or when our process ends.
+/// A running webhook. It is killed when this value is dropped or this process ends.
 #[derive(Debug)]
 pub struct Webhook {
     process: Supervised,
@@ -38,7 +38,8 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Starts it as its `ServiceAccount`; the manifests must be applied. Does not wait.
+    /// Starts the webhook as its `ServiceAccount` and does not wait until it is ready. The
+    /// manifests must be applied.
     pub async fn start(plane: &ControlPlane, options: WebhookOptions) -> Result<Self, Error> {
         let kubeconfig = plane
             .service_account_kubeconfig(names::NAMESPACE, names::WEBHOOK_SERVICE_ACCOUNT)
@@ -68,7 +69,7 @@ impl Webhook {
         Ok(Self { process, options })
     }
 
-    /// Waits until its `/readyz` says so.
+    /// Waits until `/readyz` returns 200.
     pub async fn ready(&mut self) -> Result<(), Error> {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
@@ -97,17 +98,17 @@ impl Webhook {
         http_get(self.options.admin, "/metrics").await.map(|(_, body)| body)
     }
 
-    /// Where reviews arrive.
+    /// The address for reviews.
     pub fn listen(&self) -> SocketAddr {
         self.options.listen
     }
 
-    /// Where health and metrics are.
+    /// The address for health checks and metrics.
     pub fn admin(&self) -> SocketAddr {
         self.options.admin
     }
 
-    /// The file with everything it printed.
+    /// The file with its output.
     pub fn log(&self) -> &Path {
         self.process.log()
     }
@@ -117,14 +118,14 @@ impl Webhook {
         log_tail(self.process.log())
     }
 
-    /// All of its log.
+    /// Its whole log.
     pub fn log_text(&self) -> String {
         std::fs::read(self.process.log())
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
     }
 
-    /// The process, for signals and for its end.
+    /// The process, to send signals or wait for its end.
     pub fn process(&mut self) -> &mut Supervised {
         &mut self.process
     }
