@@ -166,10 +166,10 @@ enum CommandError {
     Usage(UsageError),
 }
 
-impl From<tools::error::Error> for CommandError {
-    fn from(error: tools::error::Error) -> Self {
+impl From<tools::error::ToolError> for CommandError {
+    fn from(error: tools::error::ToolError) -> Self {
         match error {
-            tools::error::Error::Usage { flag, problem } => {
+            tools::error::ToolError::Usage { flag, problem } => {
                 Self::Usage(UsageError::new(flag, problem))
             }
             error => Self::Failed(error.into()),

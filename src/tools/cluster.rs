@@ -1,4 +1,4 @@
-//! The user's own cluster: which kubeconfig, as whom, which namespaces.
+//! The cluster that a command talks to: kubeconfig, user and namespaces.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -7,70 +7,71 @@ use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-use super::error::Error;
-use super::progress;
+use super::error::ToolError;
+use super::progress_line;
 use crate::kubernetes::explain::{Audience, causes, explain};
 use crate::kubernetes::list::{self, Namespaces, Unread};
 use crate::kubernetes::secret_view::SecretView;
 
-/// How commands for people reach a cluster: the flags of kubectl, and its files.
+/// Flags that choose the cluster and the namespaces. They are named as in kubectl.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Cluster")]
-pub(crate) struct ClusterArgs {
-    /// All namespaces; counts more than --namespace
+pub(crate) struct ScopeArgs {
+    /// Look at all namespaces; overrides --namespace
     #[arg(short = 'A', long, env = "CA_OVERLAP_ALL_NAMESPACES")]
     pub(crate) all_namespaces: bool,
 
-    /// This namespace alone [default: the kubeconfig's]
+    /// Look at this namespace only [default: the kubeconfig's]
     #[arg(short, long, value_name = "NAME", env = "CA_OVERLAP_TARGET_NAMESPACE")]
     pub(crate) namespace: Option<String>,
 
     #[command(flatten)]
-    pub(crate) access: AccessArgs,
+    pub(crate) access: KubeconfigArgs,
 }
 
-/// Which cluster, and as whom.
+/// Flags that choose the cluster and the user.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Cluster")]
-pub(crate) struct AccessArgs {
-    /// The kubeconfig [default: `KUBECONFIG`, else ~/.kube/config, else the pod's own account]
+pub(crate) struct KubeconfigArgs {
+    /// The kubeconfig file [default: `KUBECONFIG`, then ~/.kube/config, then the ServiceAccount of
+    /// the pod]
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_KUBECONFIG")]
     pub(crate) kubeconfig: Option<PathBuf>,
 
-    /// The context in it [default: its current one]
+    /// The context in the kubeconfig [default: the current context]
     #[arg(long, value_name = "NAME", env = "CA_OVERLAP_CONTEXT")]
     pub(crate) context: Option<String>,
 
-    /// Act as this user
+    /// Impersonate this user
     #[arg(long = "as", value_name = "USER", env = "CA_OVERLAP_AS")]
     pub(crate) impersonate: Option<String>,
 }
 
-/// A client, and where to look.
+/// A client and the namespaces that it looks at.
 #[derive(Clone)]
-pub(crate) struct Cluster {
-    /// As the user.
+pub(crate) struct ScopedClient {
+    /// Has the rights of the user.
     pub(crate) client: Client,
-    /// Which namespaces.
+    /// The namespaces to look at.
     pub(crate) scope: Namespaces,
-    /// The namespace of names that are given without one.
+    /// The namespace of a Secret that is named without one.
     pub(crate) namespace: String,
 }
 
-impl ClusterArgs {
-    /// Reads the kubeconfig. Makes no call yet.
-    pub(crate) async fn connect(&self) -> Result<Cluster, Error> {
+impl ScopeArgs {
+    /// Reads the kubeconfig. Makes no API call.
+    pub(crate) async fn connect(&self) -> Result<ScopedClient, ToolError> {
         let config = self.access.config().await?;
         let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let scope =
             if self.all_namespaces { Namespaces::All } else { Namespaces::One(namespace.clone()) };
-        Ok(Cluster { client: client(config)?, scope, namespace })
+        Ok(ScopedClient { client: client(config)?, scope, namespace })
     }
 }
 
-impl Cluster {
-    /// Hands every Secret in scope to `each`, and says how far it has come where that takes long.
-    /// One may come twice; what could not be read is returned.
+impl ScopedClient {
+    /// Calls `each` with every Secret in scope and returns what could not be read. A Secret can come
+    /// twice. Shows progress when it takes long.
     pub(crate) async fn read_secrets(
         &self,
         selector: Option<&str>,
@@ -82,17 +83,17 @@ impl Cluster {
             each(secret);
         };
         let reading = list::read_all(&self.client, &self.scope, selector, counted);
-        progress::during(|| format!("reading Secrets, {} so far", seen.get()), reading).await
+        progress_line::during(|| format!("reading Secrets, {} so far", seen.get()), reading).await
     }
 }
 
-impl AccessArgs {
-    /// Reads the kubeconfig. Makes no call yet.
-    pub(crate) async fn connect(&self) -> Result<Client, Error> {
+impl KubeconfigArgs {
+    /// Reads the kubeconfig. Makes no API call.
+    pub(crate) async fn connect(&self) -> Result<Client, ToolError> {
         client(self.config().await?)
     }
 
-    async fn config(&self) -> Result<Config, Error> {
+    async fn config(&self) -> Result<Config, ToolError> {
         let mut config = self.read().await?;
         if let Some(user) = &self.impersonate {
             config.auth_info.impersonate = Some(user.clone());
@@ -100,10 +101,10 @@ impl AccessArgs {
         Ok(config)
     }
 
-    async fn read(&self) -> Result<Config, Error> {
+    async fn read(&self) -> Result<Config, ToolError> {
         let wrong = |error: &dyn std::error::Error| {
             let advice = "set KUBECONFIG, or --kubeconfig and --context";
-            Error::Failed(format!("no cluster to talk to: {}; {advice}", causes(error)))
+            ToolError::Failed(format!("cannot load a kubeconfig: {}; {advice}", causes(error)))
         };
         let options =
             KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
@@ -118,8 +119,8 @@ impl AccessArgs {
     }
 }
 
-fn client(config: Config) -> Result<Client, Error> {
+fn client(config: Config) -> Result<Client, ToolError> {
     Client::try_from(config).map_err(|error| {
-        Error::failed("the kubeconfig cannot be used", explain(&error, Audience::Caller))
+        ToolError::failed("the kubeconfig cannot be used", explain(&error, Audience::Caller))
     })
 }

@@ -1,4 +1,4 @@
-//! Files that people give: Secrets and reviews as JSON or YAML, certificates as PEM or DER.
+//! Input files: Secrets and admission reviews as JSON or YAML, certificates as PEM or DER.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -6,16 +6,16 @@ use std::path::Path;
 use base64::prelude::*;
 use serde_json::{Map, Value};
 
-use super::error::Error;
+use super::error::ToolError;
 use crate::x509::certs::Certificate;
 use crate::x509::pem;
 
-/// More than the API server's own limit for a review.
+/// In bytes. Larger than any admission review that an API server sends.
 const MAX_INPUT: u64 = 16 * 1024 * 1024;
 
-/// All of a file; `-` is standard input.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    content(path).map_err(|error| Error::Read { path: path.to_owned(), error })
+/// Reads a whole file; `-` is standard input.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ToolError> {
+    content(path).map_err(|error| ToolError::Read { path: path.to_owned(), error })
 }
 
 fn content(path: &Path) -> io::Result<Vec<u8>> {
@@ -32,8 +32,9 @@ fn content(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The objects in a text; none if it is something else. JSON first: it is exact about large
-/// documents. What is wrong is not said, because errors would quote the text.
+/// The JSON or YAML objects in a text; none if it holds anything else. Tries JSON first, because
+/// its parser is exact about large documents. Does not say what is wrong: an error would quote the
+/// text, which can hold private keys.
 pub(crate) fn documents(text: &[u8]) -> Vec<Value> {
     let read: Vec<Value> = match serde_json::from_slice(text) {
         Ok(document) => vec![document],
@@ -42,7 +43,7 @@ pub(crate) fn documents(text: &[u8]) -> Vec<Value> {
     if read.iter().all(Value::is_object) { read } else { Vec::new() }
 }
 
-/// Certificates as PEM, whatever they came as; `None` if there is neither PEM nor a certificate.
+/// Turns PEM or one DER certificate into PEM; `None` if the text is neither.
 pub(crate) fn as_pem(text: Vec<u8>) -> Option<Vec<u8>> {
     if pem::blocks(&text).next().is_some() {
         return Some(text);
@@ -53,7 +54,8 @@ pub(crate) fn as_pem(text: Vec<u8>) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// As the API server does before admission: `stringData` goes into `data`, and there is metadata.
+/// Moves `stringData` into `data` and adds missing metadata, as the API server does before
+/// admission.
 pub(crate) fn merged(mut secret: Value) -> Value {
     if let Some(Value::Object(strings)) =
         secret.as_object_mut().and_then(|s| s.remove("stringData"))
@@ -76,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_and_yaml_of_one_document_or_more_are_read() {
+    fn documents_are_read_from_json_and_from_yaml() {
         for (text, count) in [
             (r#"{"a":1}"#, 1),
             ("a: 1", 1),

@@ -1,19 +1,19 @@
-//! Why a command could not do its work.
+//! The error of a command.
 
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Never says what a file or an answer holds.
+/// Why a command failed. The text never quotes the contents of a file or of a response.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// It was tried.
+pub(crate) enum ToolError {
+    /// The command was tried and failed.
     #[error("{0}")]
     Failed(String),
     /// A file cannot be read.
     #[error("cannot read {}: {error}", .path.display())]
     Read { path: PathBuf, error: io::Error },
-    /// A part of the command line is wrong: nothing was tried.
+    /// The command line is wrong; the command was not tried.
     #[error("{flag}: {problem}")]
     Usage { flag: &'static str, problem: String },
     /// The result cannot be written.
@@ -21,17 +21,17 @@ pub(crate) enum Error {
     Write(#[from] io::Error),
 }
 
-impl Error {
+impl ToolError {
     pub(crate) fn failed(what: impl Display, error: impl Display) -> Self {
         Self::Failed(format!("{what}: {error}"))
     }
 
-    /// What was named on the command line is something else.
+    /// The input that the command line names has another format.
     pub(crate) fn expected(what: impl Display, expected: &str) -> Self {
         Self::failed(what, format_args!("expected {expected}"))
     }
 
-    /// A file that a flag names is no use.
+    /// The file of a flag cannot be used.
     pub(crate) fn file(flag: &str, path: &Path, problem: impl Display) -> Self {
         Self::failed(flag, format_args!("{}: {problem}", path.display()))
     }

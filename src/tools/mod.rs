@@ -1,4 +1,4 @@
-//! The commands beside the server.
+//! The commands for people: all but the two servers.
 
 pub(crate) mod cluster;
 pub(crate) mod distrust;
@@ -7,9 +7,9 @@ pub(crate) mod error;
 pub mod inspect;
 pub(crate) mod output;
 pub(crate) mod probe;
-mod progress;
+mod progress_line;
 pub(crate) mod review;
-mod settings;
+mod server_args;
 pub(crate) mod simulate;
 pub(crate) mod status;
 mod table;

@@ -1,4 +1,4 @@
-//! What commands print: for people, or the same for programs.
+//! Output of commands: text for people, or JSON and YAML for programs.
 
 use std::io::{self, Write};
 
@@ -6,30 +6,30 @@ use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::Value;
 
-/// How a result is printed. Each command can do some of these.
+/// Output formats. Each command supports some of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
     /// For people
     Text,
-    /// For programs
+    /// For programs, as JSON
     Json,
-    /// The same as YAML
+    /// For programs, as YAML
     Yaml,
-    /// How what is stored differs from what was written
+    /// The difference between the Secret as written and as stored
     Diff,
 }
 
 impl Output {
-    /// Of most commands.
+    /// The formats of most commands.
     pub(crate) const USUAL: &[Self] = &[Self::Text, Self::Json, Self::Yaml];
 
-    /// Reads one of these on the command line.
+    /// A parser that accepts `these` formats on the command line.
     pub(crate) fn one_of(these: &[Self]) -> impl TypedValueParser<Value = Self> + use<> {
         let names = these.iter().filter_map(Self::to_possible_value);
         PossibleValuesParser::new(names).try_map(|name| Self::from_str(&name, false))
     }
 
-    /// Prints a text for people, or a document for programs.
+    /// Prints the text or the document, as the format requires.
     pub(crate) fn print(
         self,
         text: impl FnOnce() -> String,
@@ -48,8 +48,8 @@ pub(crate) fn yaml(document: &Value) -> io::Result<String> {
     serde_saphyr::to_string(document).map_err(io::Error::other)
 }
 
-/// Writes to standard output, and says whether somebody still reads it. A reader such as `head`
-/// that has seen enough is no failure.
+/// Writes to standard output. Returns `false` if the reader has closed the pipe, as `head` does:
+/// that is not an error.
 pub(crate) fn write(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

@@ -1,30 +1,30 @@
-//! Tables for people: at most 100 columns wide, whatever is in them.
+//! Text tables that are at most 100 characters wide.
 
-/// The widest line.
+/// The longest line, in characters.
 pub(crate) const WIDTH: usize = 100;
-/// What stands between two columns.
+/// Separates two columns.
 const GAP: &str = "  ";
-/// How far notes are moved in.
+/// Indents the notes of a row.
 const NOTE: &str = "    ";
 
-/// Rows below a head.
+/// A table: a heading and rows.
 #[derive(Debug)]
 pub(crate) struct Table {
     columns: Vec<Column>,
     rows: Vec<Row>,
 }
 
-/// A column.
+/// A column of a table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Column {
-    /// What stands above it.
+    /// The heading.
     pub(crate) head: &'static str,
-    /// How wide it becomes where there is no room for more. In the first column a text that is
-    /// wider gets a line of its own, because a name that is cut names nothing; in others it is cut.
-    pub(crate) most: usize,
+    /// The width of the column when the table does not fit, in characters. A longer text is cut. In
+    /// the first column it gets a line of its own instead, because a cut name identifies nothing.
+    pub(crate) max_width: usize,
 }
 
-/// A row: cells of one or more lines, and notes below.
+/// A row: cells of one or more lines, with notes below them.
 #[derive(Debug, Default)]
 pub(crate) struct Row {
     cells: Vec<Vec<String>>,
@@ -40,7 +40,7 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// All of it, each line with its end.
+    /// The whole table, with a newline after each line.
     pub(crate) fn render(&self) -> String {
         let widths = self.widths();
         let mut text = self.head(&widths);
@@ -50,15 +50,15 @@ impl Table {
         text
     }
 
-    /// The head of a table whose rows are not known yet.
+    /// The heading of a table whose rows come one by one.
     pub(crate) fn stream_head(&self) -> String {
-        self.head(&self.most())
+        self.head(&self.max_widths())
     }
 
-    /// A row of such a table.
+    /// A row of a table whose rows come one by one.
     pub(crate) fn stream_row(&self, row: &Row) -> String {
         let mut text = String::new();
-        row.render(&mut text, &self.most());
+        row.render(&mut text, &self.max_widths());
         text
     }
 
@@ -69,23 +69,23 @@ impl Table {
         text
     }
 
-    fn most(&self) -> Vec<usize> {
-        self.columns.iter().map(|column| column.most).collect()
+    fn max_widths(&self) -> Vec<usize> {
+        self.columns.iter().map(|column| column.max_width).collect()
     }
 
-    /// As wide as their texts, or as much as there is.
+    /// The widths of the columns: as wide as their texts, or less if the table does not fit.
     fn widths(&self) -> Vec<usize> {
         let width = |(index, column): (usize, &Column)| {
             let cells = self.rows.iter().filter_map(|row| row.cells.get(index)).flatten();
             let lengths = cells.map(|cell| length(cell));
-            // A name too long for its column stands above the row and asks for no width.
-            let fitting = lengths.filter(|length| index > 0 || *length <= column.most);
+            // A name that is too long for the first column gets its own line.
+            let fitting = lengths.filter(|length| index > 0 || *length <= column.max_width);
             fitting.max().unwrap_or(0).max(length(column.head))
         };
         let mut widths: Vec<usize> = self.columns.iter().enumerate().map(width).collect();
         let gaps = GAP.len() * widths.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > WIDTH {
-            let room = |index: usize| widths[index].saturating_sub(self.columns[index].most);
+            let room = |index: usize| widths[index].saturating_sub(self.columns[index].max_width);
             let Some(widest) = (0..widths.len()).max_by_key(|index| room(*index)) else { break };
             if room(widest) == 0 {
                 break;
@@ -101,7 +101,7 @@ impl Row {
         Self { cells, notes: Vec::new() }
     }
 
-    /// Adds a line below, broken where it is too long.
+    /// Adds a note below the row. Long notes are wrapped.
     pub(crate) fn note(&mut self, text: impl Into<String>) {
         self.notes.push(text.into());
     }
@@ -126,7 +126,7 @@ impl Row {
     }
 }
 
-/// One line of the table; nothing trails.
+/// Appends one line of the table, without trailing spaces.
 fn line(text: &mut String, cells: &[String], widths: &[usize]) {
     let padded = |(cell, &width): (&String, &usize)| format!("{:<width$}", cut(cell, width));
     let cells: Vec<_> = cells.iter().zip(widths).map(padded).collect();
@@ -138,7 +138,7 @@ fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-/// Cut in its middle: what tells two names apart often stands at the end.
+/// Cuts the middle out of a long text, because names often differ at their end.
 fn cut(text: &str, width: usize) -> String {
     let whole = length(text);
     if whole <= width {
@@ -150,7 +150,7 @@ fn cut(text: &str, width: usize) -> String {
     format!("{begin}…{end}")
 }
 
-/// A text behind a head, broken between words, with the following lines as far in.
+/// Appends a text after `head`. Wraps it and indents the next lines by the width of `head`.
 pub(crate) fn paragraph(out: &mut String, head: &str, text: &str) {
     let width = WIDTH - head.len();
     for (number, part) in wrapped(text, width).iter().enumerate() {
@@ -161,7 +161,7 @@ pub(crate) fn paragraph(out: &mut String, head: &str, text: &str) {
     }
 }
 
-/// Broken between words; a word that is too long for a line stands alone.
+/// Wraps a text between words. A word that is longer than a line gets its own line.
 pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -181,7 +181,10 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        Table::new(vec![Column { head: "NAME", most: 8 }, Column { head: "WHAT", most: 6 }])
+        Table::new(vec![
+            Column { head: "NAME", max_width: 8 },
+            Column { head: "WHAT", max_width: 6 },
+        ])
     }
 
     fn row(name: &str, what: &[&str]) -> Row {
@@ -189,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_as_wide_as_they_must() {
+    fn columns_are_as_wide_as_their_texts() {
         let mut table = table();
         table.push(row("a/b", &["one", "two"]));
         assert_eq!(table.render(), "NAME  WHAT\na/b   one\n      two\n");
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_gets_a_line_and_other_texts_are_cut() {
+    fn a_long_name_gets_its_own_line_and_other_long_texts_are_cut() {
         let mut table = table();
         table.push(row("space/long-name", &["all of it"]));
         table.push(row("a/b", &["x"]));
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn notes_are_broken_between_words() {
+    fn notes_are_wrapped_between_words() {
         let mut table = table();
         let mut noted = row("a/b", &["x"]);
         noted.note("word ".repeat(30));

@@ -1,4 +1,4 @@
-//! Small texts that several commands show.
+//! Texts that several commands print.
 
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -7,15 +7,17 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 pub(crate) use crate::kubernetes::explain::printable;
+use crate::overlap::exempt::Exemption;
 use crate::x509::certs::{Certificate, Fingerprint};
 
-/// Whether standard output takes colour: a terminal, and no <https://no-color.org>.
+/// Whether to print colours: standard output is a terminal and `NO_COLOR` is not set
+/// (<https://no-color.org>).
 pub(crate) fn is_colourful() -> bool {
     let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     std::io::stdout().is_terminal() && !forbidden
 }
 
-/// The subject of a certificate, in full.
+/// The full subject of a certificate.
 pub(crate) fn subject(certificate: &Certificate) -> String {
     let subject = certificate.parsed().map(|parsed| parsed.subject().to_string());
     match subject.as_deref().map(printable) {
@@ -25,7 +27,7 @@ pub(crate) fn subject(certificate: &Certificate) -> String {
     }
 }
 
-/// What people call a certificate: its common name, else its subject.
+/// The common name of a certificate, or its subject if it has none.
 pub(crate) fn common_name(certificate: &Certificate) -> String {
     let name = certificate.parsed().and_then(|parsed| {
         let mut names = parsed.subject().iter_common_name();
@@ -34,12 +36,12 @@ pub(crate) fn common_name(certificate: &Certificate) -> String {
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| subject(certificate))
 }
 
-/// As `1 certificate`, or `2 certificates`.
+/// A number and a noun: `1 certificate`, `2 certificates`.
 pub(crate) fn counted(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
-/// Hands the first of these to `each`, by their number; more are counted.
+/// Calls `each` with the first 80 items and their indexes, and writes how many more there are.
 pub(crate) fn list<T>(out: &mut String, all: &[T], mut each: impl FnMut(&mut String, usize, &T)) {
     const MOST: usize = 80;
     for (index, one) in all.iter().take(MOST).enumerate() {
@@ -50,23 +52,36 @@ pub(crate) fn list<T>(out: &mut String, all: &[T], mut each: impl FnMut(&mut Str
     }
 }
 
-/// Since when, and until when, a certificate is carried.
+/// Says since when and until when a certificate is carried.
 pub(crate) fn carried(since: Timestamp, until: Option<&str>) -> String {
     format!("carried since {since}, until {}", until.unwrap_or("the next rotation"))
 }
 
-/// The first eight digits of a fingerprint: enough to tell a Secret's certificates apart.
+/// Says why the webhook leaves the data of a Secret alone.
+pub(crate) fn data_left_alone(reason: Exemption) -> &'static str {
+    match reason {
+        Exemption::ForeignOverlap => {
+            "data is left alone: the Secret's controller keeps previous CAs itself"
+        }
+        Exemption::Off => "data is left alone: mode off",
+        Exemption::Signer => {
+            "data is left alone: the signing Secret of a CA (label mode=bundle overrides)"
+        }
+    }
+}
+
+/// The first eight digits of a fingerprint. They identify a certificate within a Secret.
 pub(crate) fn short(fingerprint: Fingerprint) -> String {
     fingerprint.to_string().chars().take(8).collect()
 }
 
-/// The day of a time in seconds since the Unix epoch; `never` beyond the year 9999.
+/// The date of a time in seconds since the Unix epoch; `never` after the year 9999.
 pub(crate) fn day(seconds: i64) -> String {
     let Ok(time) = Timestamp::from_second(seconds) else { return "never".to_owned() };
     time.to_zoned(TimeZone::UTC).date().to_string()
 }
 
-/// A length of time by its largest unit, as kubectl shows ages: `45s`, `7m`, `3h`, `12d`.
+/// A duration in one unit, as kubectl prints ages: `45s`, `7m`, `3h`, `12d`.
 pub(crate) fn age(seconds: i64) -> String {
     const UNITS: [(i64, i64, &str); 3] = [(120, 1, "s"), (7_200, 60, "m"), (172_800, 3600, "h")];
     let unit = UNITS.iter().find(|(below, ..)| seconds < *below);
@@ -81,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_have_one_unit() {
+    fn an_age_has_one_unit() {
         let expected = [
             (0, "0s"),
             (119, "119s"),

@@ -66,7 +66,11 @@ async fn distrust_drops_a_carried_ca_and_reports_an_own_one() {
     there.put("owns", &tls_secret("owns", &new.pem, &new.leaf("it"))).await.ok();
     assert_eq!(there.get("owns").await.pem("ca.crt"), new.pem);
     let clean = run(&kubeconfig, &["distrust", &fingerprint, "-A"]);
-    assert!(clean.with_code(0).contains("No Secret in any namespace holds it"), "{}", clean.stdout);
+    assert!(
+        clean.with_code(0).contains("No Secret in any namespace holds the CA"),
+        "{}",
+        clean.stdout
+    );
 }
 
 #[tokio::test]

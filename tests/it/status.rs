@@ -44,10 +44,10 @@ async fn status_shows_each_rotation_with_its_next_step() {
     for part in ["overlap", own, "New Root CA", carried, "Old Root CA", "s"] {
         assert!(lines[row].contains(part), "{part} is not in {}", lines[row]);
     }
-    let next = "    next: the next rotation drops the previous CA, or its expiry in ";
+    let next = "    next: previous CA is dropped at the next rotation or at expiry in ";
     assert!(lines[row + 1].starts_with(next), "{shown}");
     assert!(
-        shown.contains("next: a previous CA goes in 23h (") || shown.contains("in 24h ("),
+        shown.contains("next: a previous CA is dropped in 23h (") || shown.contains("in 24h ("),
         "{shown}"
     );
     assert!(!shown.contains("quiet"), "{shown}");
@@ -259,7 +259,7 @@ async fn status_shows_a_waiting_leaf_until_it_is_promoted() {
     let shown = status.with_code(1);
     let row = shown.lines().find(|line| line.starts_with(&format!("{}/stuck", secrets.namespace)));
     assert!(row.is_some_and(|row| row.contains(" staged ")), "{shown}");
-    assert!(shown.contains("next: the waiting leaf goes into service when all of"), "{shown}");
+    assert!(shown.contains("next: the waiting leaf goes into service when all"), "{shown}");
     assert!(shown.contains("PROBLEM: the new leaf has waited too long to be promoted"), "{shown}");
 }
 

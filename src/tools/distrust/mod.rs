@@ -1,14 +1,13 @@
-//! `ca-overlap distrust`: takes a compromised CA out of every Secret that carries it, now.
+//! `ca-overlap distrust`: removes a compromised CA from every Secret that carries it.
 //!
 //! ```text
-//! wanted (which CAs) ──► secrets (who holds them) ──► act (annotate, read back) ──► show
-//!                                                      plan (pure)
+//! argument (the CAs) ──► found (in a Secret, pure) ──► annotate (and read back) ──► report
 //! ```
 
-mod act;
-mod plan;
-mod show;
-mod wanted;
+mod annotate;
+mod argument;
+mod found;
+mod report;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -18,43 +17,43 @@ use futures::StreamExt;
 use futures::stream;
 use kube::{Api, ResourceExt};
 
-use self::act::Done;
-use self::show::Report;
-use super::cluster::{Cluster, ClusterArgs};
-use super::error::Error;
+use self::annotate::SecretOutcome;
+use self::report::DistrustReport;
+use super::cluster::{ScopeArgs, ScopedClient};
+use super::error::ToolError;
 use super::output::Output;
-use super::progress;
+use super::progress_line;
 use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::key;
 use crate::kubernetes::list::Unread;
 use crate::kubernetes::secret_view::SecretView;
 use crate::x509::certs::Fingerprint;
 
-/// How many Secrets are written at a time.
+/// How many Secrets are written at the same time.
 const AT_ONCE: usize = 8;
 
-/// Take a compromised CA out of every Secret that carries it
+/// Remove a compromised CA from every Secret that carries it
 ///
-/// Finds each Secret whose ca.crt holds the CA, and adds its fingerprint to the annotation
-/// ca-overlap.dev/distrust. Where the webhook carries the CA, it drops it in that same request, and
-/// never carries it again. Where the CA is the generator's own, only the generator can replace it;
-/// these Secrets are listed.
+/// Finds each Secret whose ca.crt holds the CA, and adds the CA's fingerprint to the annotation
+/// ca-overlap.dev/distrust. If the webhook carries the CA there, it drops the CA in the same request
+/// and never carries it again. If the generator wrote the CA, only the generator can replace it: the
+/// command lists these Secrets.
 ///
-/// Run it with --dry-run first: the API server and the webhook then answer as for the real thing,
-/// and nothing is stored.
+/// Run it with --dry-run first: the API server and the webhook then answer as they answer the real
+/// request, and nothing is stored.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DistrustArgs {
-    /// The SHA-256 fingerprint of the certificate, or a file with certificates (PEM or DER), all of
-    /// which are distrusted; - reads standard input
+    /// The SHA-256 fingerprint of the CA, or a file of certificates (PEM or DER), all of which are
+    /// distrusted; - reads standard input
     #[arg(value_name = "FINGERPRINT|FILE")]
     pub(crate) ca: String,
 
-    /// These Secrets alone, as NAMESPACE/NAME or NAME
+    /// Look at these Secrets only, as NAMESPACE/NAME or NAME
     #[arg(value_name = "SECRET")]
     pub(crate) secrets: Vec<String>,
 
-    /// Show what would happen, and store nothing
+    /// Show what would happen and store nothing
     #[arg(long, env = "CA_OVERLAP_DRY_RUN")]
     pub(crate) dry_run: bool,
 
@@ -63,7 +62,7 @@ pub(crate) struct DistrustArgs {
     pub(crate) output: Output,
 
     #[command(flatten)]
-    pub(crate) cluster: ClusterArgs,
+    pub(crate) cluster: ScopeArgs,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -71,14 +70,14 @@ const EXAMPLES: &str = "Examples:
   ca-overlap distrust stolen-ca.pem -A
   ca-overlap distrust 5E:2C:…:9A gateway/envoy
 
-Exit code: 0 if no Secret in scope holds the CA any more; 1 if one still does, if a leaf needs the
-CA, or if something failed; 64 if the command line is wrong.";
+Exit code: 0 if no Secret in scope holds the CA any more; 1 if a Secret still holds it, if a leaf
+needs it, or if something failed; 64 if the command line is wrong.";
 
 impl DistrustArgs {
-    /// Finds, annotates, reads back, reports.
-    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
+    /// Finds the Secrets, annotates them and prints the result.
+    pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
         let names = self.names()?;
-        let wanted = wanted::read(&self.ca)?;
+        let wanted = argument::read(&self.ca)?;
         let cluster = self.cluster.connect().await?;
         let fingerprints: Vec<Fingerprint> = wanted.iter().map(|w| w.fingerprint).collect();
         let (found, unread) = if names.is_empty() {
@@ -86,48 +85,49 @@ impl DistrustArgs {
         } else {
             fetch(&cluster, names, &fingerprints).await
         };
-        let done = self.act(&cluster, found, &fingerprints).await;
-        let report = Report { wanted, done, unread, dry_run: self.dry_run, scope: cluster.scope };
-        self.output.print(|| show::to_text(&report), || show::to_json(&report))?;
+        let done = self.annotate(&cluster, found, &fingerprints).await;
+        let report =
+            DistrustReport { wanted, done, unread, dry_run: self.dry_run, scope: cluster.scope };
+        self.output.print(|| report::to_text(&report), || report::to_json(&report))?;
         Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// The Secrets that were named, by namespace, if one was given, and name.
-    fn names(&self) -> Result<Vec<(Option<&str>, &str)>, Error> {
+    /// The Secrets named on the command line: the namespace, if given, and the name.
+    fn names(&self) -> Result<Vec<(Option<&str>, &str)>, ToolError> {
         if self.cluster.all_namespaces && !self.secrets.is_empty() {
-            return Err(Error::usage("--all-namespaces", "does not go with names of Secrets"));
+            return Err(ToolError::usage("--all-namespaces", "does not go with names of Secrets"));
         }
         let no_name = |text: &String| {
-            let problem = "is no name of a Secret: expected NAMESPACE/NAME or NAME";
-            Error::usage("SECRET", format!("{text} {problem}"))
+            let problem = "is not the name of a Secret: expected NAMESPACE/NAME or NAME";
+            ToolError::usage("SECRET", format!("{text} {problem}"))
         };
         self.secrets.iter().map(|text| key::parse(text).ok_or_else(|| no_name(text))).collect()
     }
 
-    async fn act(
+    async fn annotate(
         &self,
-        cluster: &Cluster,
+        cluster: &ScopedClient,
         found: Vec<SecretView>,
         wanted: &[Fingerprint],
-    ) -> Vec<Done> {
+    ) -> Vec<SecretOutcome> {
         let all = found.len();
         let finished = std::cell::Cell::new(0_usize);
         let work = stream::iter(found)
-            .map(|secret| act::distrust(&cluster.client, secret, wanted, self.dry_run))
+            .map(|secret| annotate::distrust(&cluster.client, secret, wanted, self.dry_run))
             .buffered(AT_ONCE)
             .inspect(|_| finished.set(finished.get() + 1))
             .collect();
-        let told = || format!("writing Secrets, {} of {all}", finished.get());
-        progress::during(told, work).await
+        let line = || format!("writing Secrets, {} of {all}", finished.get());
+        progress_line::during(line, work).await
     }
 }
 
-/// The Secrets in scope that hold one of the CAs, by namespace and name.
-async fn find(cluster: &Cluster, wanted: &[Fingerprint]) -> (Vec<SecretView>, Vec<Unread>) {
+/// The Secrets in scope that hold one of the CAs, sorted by namespace and name.
+async fn find(cluster: &ScopedClient, wanted: &[Fingerprint]) -> (Vec<SecretView>, Vec<Unread>) {
     let mut found = BTreeMap::new();
     let keep = |secret: SecretView| {
         let key = (secret.namespace(), secret.name_any());
-        if plan::holds(&secret, wanted) {
+        if found::holds(&secret, wanted) {
             found.insert(key, secret);
         } else {
             found.remove(&key);
@@ -137,10 +137,9 @@ async fn find(cluster: &Cluster, wanted: &[Fingerprint]) -> (Vec<SecretView>, Ve
     (found.into_values().collect(), unread)
 }
 
-/// The Secrets of these names that hold one of the CAs. One that does not exist is a failure: it
-/// was asked for.
+/// The named Secrets that hold one of the CAs. A Secret that does not exist is a failure.
 async fn fetch(
-    cluster: &Cluster,
+    cluster: &ScopedClient,
     names: Vec<(Option<&str>, &str)>,
     wanted: &[Fingerprint],
 ) -> (Vec<SecretView>, Vec<Unread>) {
@@ -150,7 +149,7 @@ async fn fetch(
         let secrets = Api::<SecretView>::namespaced(cluster.client.clone(), namespace);
         let error = match secrets.get_opt(name).await {
             Ok(Some(secret)) => {
-                found.extend(plan::holds(&secret, wanted).then_some(secret));
+                found.extend(found::holds(&secret, wanted).then_some(secret));
                 continue;
             }
             Ok(None) => format!("there is no Secret {namespace}/{name}"),

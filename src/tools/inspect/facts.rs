@@ -1,11 +1,11 @@
-//! What is known of an object at one moment. Pure.
+//! The facts about an object at one moment. Pure.
 
 use jiff::Timestamp;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::Object;
+use super::InspectedObject;
 use crate::names;
 use crate::overlap::exempt::{Exemption, exemption};
 use crate::overlap::outlook::{BundleCertificate, Outlook, Rules, outlook};
@@ -13,27 +13,27 @@ use crate::tools::text::printable;
 use crate::x509::certs::{Bundle, Certificate};
 use crate::x509::issuer::Issuers;
 
-/// An object, read.
+/// The facts about an object.
 pub(super) struct Facts<'a> {
-    pub(super) object: &'a Object,
+    pub(super) object: &'a InspectedObject,
     pub(super) now: Timestamp,
-    /// What keeper and `status` see.
+    /// The outlook that keeper and `status` also use.
     pub(super) outlook: Outlook,
-    /// The certificates of `ca.crt`, also of more than the webhook looks at.
+    /// The certificates of `ca.crt`; all of them, even if there are more than the webhook reads.
     pub(super) ca: Bundle,
     /// The certificates of `tls.crt`, the leaf first.
     pub(super) chain: Bundle,
     /// The certificates of `pending.tls.crt`.
     pub(super) pending: Bundle,
-    /// For each certificate of `ca`, whether the leaf verifies against it alone.
+    /// For each certificate of `ca`, whether the leaf verifies with it as the only trust anchor.
     pub(super) verifies_leaf: Vec<bool>,
-    /// Why the webhook does not touch it.
-    pub(super) left: Option<Left>,
+    /// Why the webhook leaves the object alone.
+    pub(super) left_alone: Option<LeftAlone>,
 }
 
-/// Why the webhook does not touch an object.
+/// Why the webhook leaves an object alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Left {
+pub(super) enum LeftAlone {
     Data(Exemption),
     Immutable,
     OwnNamespace,
@@ -41,7 +41,7 @@ pub(super) enum Left {
 }
 
 impl<'a> Facts<'a> {
-    pub(super) fn of(object: &'a Object, rules: &Rules, now: Timestamp) -> Self {
+    pub(super) fn of(object: &'a InspectedObject, rules: &Rules, now: Timestamp) -> Self {
         let outlook = outlook(&object.view(), rules, now);
         let bundle = |text: &Option<Vec<u8>>| {
             let text = text.as_deref();
@@ -52,7 +52,7 @@ impl<'a> Facts<'a> {
         Self {
             verifies_leaf: ca.certificates().iter().map(verifies).collect(),
             pending: bundle(&object.pending_tls_crt),
-            left: left(object, &outlook),
+            left_alone: left_alone(object, &outlook),
             object,
             now,
             outlook,
@@ -65,7 +65,7 @@ impl<'a> Facts<'a> {
         self.chain.certificates().first()
     }
 
-    /// What the record says of a certificate of `ca.crt`; `None` where there are too many.
+    /// What the record says about a certificate of `ca.crt`; `None` if `ca.crt` holds too many.
     pub(super) fn known(&self, certificate: &Certificate) -> Option<&BundleCertificate> {
         self.outlook.certificates.iter().find(|known| known.certificate == *certificate)
     }
@@ -74,8 +74,8 @@ impl<'a> Facts<'a> {
         self.known(certificate).is_some_and(|known| known.carried.is_some())
     }
 
-    /// Whether this is the CA in use: the leaf's issuer, or the first of the generator's own where
-    /// none issued the leaf.
+    /// Whether a CA is active: it issued the leaf. If none did, the generator's first own CA is
+    /// active.
     pub(super) fn is_active(&self, index: usize) -> bool {
         let issued: Vec<bool> =
             self.outlook.certificates.iter().map(|known| known.issued_leaf).collect();
@@ -87,32 +87,32 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Whether a chain verifies against these, each step by its signature.
+/// Whether a chain verifies against `anchors`. Checks every signature.
 pub(super) fn verifies(chain: &Bundle, anchors: &[Certificate]) -> bool {
     Issuers::default().verifies(chain.certificates(), anchors)
 }
 
-fn left(object: &Object, outlook: &Outlook) -> Option<Left> {
+fn left_alone(object: &InspectedObject, outlook: &Outlook) -> Option<LeftAlone> {
     let identity = object.identity.as_ref()?;
     let view = object.view();
     if view.is_token {
-        return Some(Left::ServiceAccountToken);
+        return Some(LeftAlone::ServiceAccountToken);
     }
     if identity.namespace.as_deref() == Some(names::NAMESPACE) {
-        return Some(Left::OwnNamespace);
+        return Some(LeftAlone::OwnNamespace);
     }
     if view.is_immutable {
-        return Some(Left::Immutable);
+        return Some(LeftAlone::Immutable);
     }
-    exemption(&view, &outlook.settings, view.ca_crt, view.tls_crt).map(Left::Data)
+    exemption(&view, &outlook.settings, view.ca_crt, view.tls_crt).map(LeftAlone::Data)
 }
 
-/// A certificate with its extensions; `None` where the library dislikes one of them.
+/// A certificate with its extensions; `None` if the library cannot parse one of them.
 pub(super) fn in_full(certificate: &Certificate) -> Option<X509Certificate<'_>> {
     X509Certificate::from_der(certificate.der()).ok().map(|(_, parsed)| parsed)
 }
 
-/// The names that a certificate is for, as people write them.
+/// The subject alternative names of a certificate, as text.
 pub(super) fn subject_alternative_names(certificate: &Certificate) -> Option<Vec<String>> {
     let parsed = in_full(certificate)?;
     let names = parsed.subject_alternative_name().ok().flatten();

@@ -1,14 +1,14 @@
-//! `ca-overlap inspect`: what a Secret holds, whose each certificate is, and what is wrong with it.
+//! `ca-overlap inspect`: explains the certificates of a Secret and checks them by lint rules.
 //!
 //! ```text
-//! source (file, standard input, cluster) ──► object ──► facts (overlap::outlook, pure) ──► lint ──► show
+//! source (file, stdin, cluster) ──► object ──► facts (overlap::outlook, pure) ──► lint ──► report
 //! ```
 
 mod facts;
 mod lint;
 mod object;
+mod report;
 mod rule;
-mod show;
 mod source;
 
 use std::path::PathBuf;
@@ -19,48 +19,48 @@ use jiff::Timestamp;
 
 use self::facts::Facts;
 use self::lint::Finding;
-use self::object::Object;
+use self::object::InspectedObject;
 pub use self::rule::Rule;
-use super::cluster::AccessArgs;
-use super::error::Error;
+use super::cluster::KubeconfigArgs;
+use super::error::ToolError;
 use super::output::Output;
-use super::settings::SettingsArgs;
+use super::server_args::ServerArgs;
 
-/// Explain the certificates of a Secret, and say what is wrong with them
+/// Explain the certificates of a Secret and check them for problems
 ///
-/// Takes a Secret (JSON or YAML, also a list of them), a PEM file with the content of ca.crt, or the
-/// name of a Secret in the cluster. Each certificate is shown with its role: the generator's own or
-/// carried and until when, which one issued the leaf, which are expired. Then follows what is wrong
-/// by the rules of lint. Private keys are never decoded or shown.
+/// Reads a Secret or a list of Secrets (JSON or YAML), a PEM file with the content of ca.crt, or a
+/// Secret of the cluster. Shows each certificate with its role: the generator's own, or carried and
+/// until when; which one issued the leaf; which are expired. Then lists the lint rules that fire.
+/// Private keys are never decoded or shown.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InspectArgs {
-    /// A file, - for standard input, or a Secret of the cluster as NAMESPACE/NAME. Where a file of
-    /// that path exists, it is the file that is read
+    /// A file, - for standard input, or a Secret of the cluster as NAMESPACE/NAME. A file of that path
+    /// is preferred
     #[arg(value_name = "FILE|NAMESPACE/NAME")]
     pub(crate) what: String,
 
-    /// The leaf and its chain (PEM), where a PEM file is inspected
+    /// The leaf with its chain (PEM or DER), if FILE is a PEM file
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_LEAF")]
     pub(crate) leaf: Option<PathBuf>,
 
-    /// What to print
+    /// Output format
     #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
     pub(crate) output: Output,
 
-    /// Rules that do not count; comma-separated, or several times
+    /// Ignore these rules; separate them by commas or repeat the flag
     #[arg(long, value_name = "RULE", value_enum, value_delimiter = ',', env = "CA_OVERLAP_IGNORE")]
     pub(crate) ignore: Vec<Rule>,
 
-    /// Look as of this time (RFC 3339) instead of now
+    /// Check as of this time (RFC 3339) instead of now
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_AT")]
     pub(crate) at: Option<Timestamp>,
 
     #[command(flatten)]
-    settings: SettingsArgs,
+    settings: ServerArgs,
 
     #[command(flatten)]
-    pub(crate) access: AccessArgs,
+    pub(crate) access: KubeconfigArgs,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -69,18 +69,18 @@ const EXAMPLES: &str = "Examples:
   ca-overlap inspect ca.pem --leaf tls.pem
   kubectl get secrets -n gateway -o json | ca-overlap inspect - --ignore same-subject
 
-Exit code: 0 if nothing is wrong; 1 if a rule fires, or if something failed; 64 if the command line
-is wrong. Why each rule matters: https://github.com/ca-overlap/ca-overlap/blob/main/docs/lint.md";
+Exit code: 0 if no rule fires; 1 if a rule fires, or if something failed; 64 if the command line is
+wrong. Why each rule matters: https://github.com/ca-overlap/ca-overlap/blob/main/docs/lint.md";
 
-/// An object with what is known of it, and what is wrong with it.
-struct Inspected<'a> {
+/// The facts about an object and the rules that fired.
+struct Inspection<'a> {
     facts: Facts<'a>,
     findings: Vec<Finding>,
 }
 
 impl InspectArgs {
-    /// Reads, looks, prints.
-    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
+    /// Reads the objects, checks them and prints the result.
+    pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
         let objects = source::read(&self.what, self.leaf.as_deref(), &self.access).await?;
         let now = self.at.unwrap_or_else(Timestamp::now);
         let rules = self.settings.rules();
@@ -88,10 +88,10 @@ impl InspectArgs {
             let facts = Facts::of(object, &rules, now);
             let mut findings = lint::lint(&facts);
             findings.retain(|finding| !self.ignore.contains(&finding.rule));
-            Inspected { facts, findings }
+            Inspection { facts, findings }
         };
         let inspected: Vec<_> = objects.iter().map(inspect).collect();
-        self.output.print(|| show::to_text(&inspected), || show::document(&inspected))?;
+        self.output.print(|| report::to_text(&inspected), || report::document(&inspected))?;
         let is_fine = inspected.iter().all(|inspected| inspected.findings.is_empty());
         Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -1,5 +1,5 @@
-//! A Secret, or the content of a `ca.crt`, as far as it is looked at. Of private keys only the name
-//! of their key and their size are known.
+//! The parts of a Secret, or of a PEM file, that `inspect` looks at. Private keys are not decoded:
+//! only their key in `data` and their size are kept.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use crate::names;
 use crate::overlap::exempt::{WATCHED_KEYS, is_token};
 use crate::overlap::outlook::PublicSecret;
 use crate::tools::documents::merged;
-use crate::tools::error::Error;
+use crate::tools::error::ToolError;
 use crate::x509::pem::decoded_len;
 
-/// What is inspected.
+/// A Secret, or a PEM file with the content of a `ca.crt`.
 #[derive(Default)]
-pub(super) struct Object {
-    /// Where it was read.
+pub(super) struct InspectedObject {
+    /// Where it was read from, for messages.
     pub(super) source: String,
     /// `None` for a PEM file.
-    pub(super) identity: Option<Identity>,
+    pub(super) identity: Option<SecretIdentity>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) annotations: BTreeMap<String, String>,
     pub(super) is_immutable: bool,
@@ -30,36 +30,36 @@ pub(super) struct Object {
     pub(super) tls_crt: Option<Vec<u8>>,
     /// `data["pending.tls.crt"]`, decoded.
     pub(super) pending_tls_crt: Option<Vec<u8>>,
-    /// Values under names of PKCS#12 and Java keystores, decoded.
+    /// Decoded values whose keys look like PKCS#12 or Java keystores.
     pub(super) stores: BTreeMap<String, Vec<u8>>,
     /// All keys of `data`.
     pub(super) keys: Vec<String>,
     /// The sum of the decoded sizes of all values, in bytes.
     pub(super) size: usize,
-    /// When the value under a key was last written, and by whom, where managed fields tell.
+    /// The last write of each key, if the managed fields name it.
     pub(super) written: BTreeMap<String, Written>,
-    /// Those of the keys that tell whose data is left alone.
+    /// The keys that decide whether the data is left alone.
     watched: Vec<&'static str>,
 }
 
-/// Which Secret.
-pub(super) struct Identity {
+/// Identifies a Secret.
+pub(super) struct SecretIdentity {
     pub(super) namespace: Option<String>,
     pub(super) name: String,
-    /// Its `type`.
+    /// The field `type`.
     pub(super) kind: String,
 }
 
-/// A write of one value.
+/// A write of one key.
 pub(super) struct Written {
     pub(super) at: Timestamp,
     pub(super) by: String,
 }
 
-/// How names of keystores end, whatever their case.
+/// Suffixes of keys that hold keystores; case does not matter.
 const STORES: [&str; 4] = [".jks", ".p12", ".pfx", ".pkcs12"];
 
-impl Object {
+impl InspectedObject {
     pub(super) fn of_pem(source: String, ca_crt: Vec<u8>, tls_crt: Option<Vec<u8>>) -> Self {
         Self {
             source,
@@ -70,7 +70,7 @@ impl Object {
         }
     }
 
-    pub(super) fn of_secret(source: String, secret: Value) -> Result<Self, Error> {
+    pub(super) fn of_secret(source: String, secret: Value) -> Result<Self, ToolError> {
         let secret = merged(secret);
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let metadata = &secret["metadata"];
@@ -84,14 +84,14 @@ impl Object {
             let decoded = data.get(key).map(|value| BASE64_STANDARD.decode(value));
             decoded
                 .transpose()
-                .map_err(|_| Error::Failed(format!("{source}: data[\"{key}\"] is not base64")))
+                .map_err(|_| ToolError::Failed(format!("{source}: data[\"{key}\"] is not base64")))
         };
         let mut stores = BTreeMap::new();
         for key in data.keys().filter(|key| is_store(key)) {
             stores.extend(value(key)?.map(|content| ((*key).to_owned(), content)));
         }
         Ok(Self {
-            identity: Some(Identity {
+            identity: Some(SecretIdentity {
                 namespace: text(&metadata["namespace"]),
                 name: text(&metadata["name"]).unwrap_or_else(|| "(no name)".to_owned()),
                 kind: text(&secret["type"]).unwrap_or_else(|| "Opaque".to_owned()),
@@ -111,7 +111,7 @@ impl Object {
         })
     }
 
-    /// What [`crate::overlap::outlook`] looks at.
+    /// The view for [`crate::overlap::outlook`].
     pub(super) fn view(&self) -> PublicSecret<'_> {
         let identity = self.identity.as_ref();
         PublicSecret {
@@ -139,7 +139,7 @@ fn strings(map: &Value) -> BTreeMap<String, String> {
     pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
-/// The newest entry of the managed fields that has the value under each key.
+/// For each key, the newest entry of the managed fields that owns it.
 fn written(managed_fields: &Value) -> BTreeMap<String, Written> {
     let mut all: BTreeMap<String, Written> = BTreeMap::new();
     for entry in managed_fields.as_array().into_iter().flatten() {

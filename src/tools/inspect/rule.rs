@@ -1,13 +1,13 @@
-//! The rules of lint: their names, and how much they weigh. `docs/lint.md` says why each matters.
+//! The lint rules: their names and severities. `docs/lint.md` explains each rule.
 
 use clap::ValueEnum;
 
-/// A rule of lint.
+/// A lint rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Rule {
     /// The leaf does not verify against ca.crt
     LeafNotChained,
-    /// The leaf verifies against a carried CA alone: it was not renewed with the CA
+    /// The leaf verifies against a carried CA only: the CA was renewed, the leaf was not
     LeafNeedsCarriedCa,
     /// The leaf lives longer than the CA that issued it
     LeafOutlivesCa,
@@ -17,9 +17,9 @@ pub enum Rule {
     LeafExpiring,
     /// The leaf is not valid yet
     LeafNotYetValid,
-    /// The leaf names no host in its subject alternative names
+    /// The leaf has no subject alternative names
     LeafWithoutNames,
-    /// The chain in tls.crt brings another certificate for the key of a CA in ca.crt
+    /// The root in tls.crt has the key of a CA in ca.crt but is another certificate
     RootInChainDiffers,
     /// A CA is expired
     CaExpired,
@@ -27,7 +27,7 @@ pub enum Rule {
     CaExpiring,
     /// A CA is not valid yet
     CaNotYetValid,
-    /// A certificate in ca.crt is no CA
+    /// A certificate in ca.crt is not a CA
     NotACa,
     /// CAs with the same subject have different keys
     SameSubject,
@@ -35,43 +35,43 @@ pub enum Rule {
     ReusedSerial,
     /// The CA that the leaf needs is not the first in ca.crt
     ActiveCaNotFirst,
-    /// A private key stands among the certificates
+    /// A private key is among the certificates
     PrivateKeyInBundle,
-    /// A block among the certificates is none that all readers take
+    /// Some readers cannot read a block of ca.crt or tls.crt
     UnreadableBlock,
-    /// A bundle in a CA's signing Secret
+    /// The signing Secret of a CA holds a bundle
     BundleInSigner,
-    /// A keystore or truststore does not hold what ca.crt and tls.crt hold
+    /// A keystore or truststore differs from ca.crt or tls.crt
     StaleTruststore,
     /// The Secret is close to the limit of 1 MiB
     NearSizeLimit,
-    /// The generator writes a CA that is distrusted
+    /// The generator writes a distrusted CA
     DistrustedCa,
-    /// A carried CA is over, and the leaf needs it
+    /// A carried CA is over, but the leaf needs it
     RetireBlocked,
-    /// The record of what is carried does not parse
+    /// The record of carried CAs does not parse
     RecordUnreadable,
     /// A setting does not parse
     SettingUnreadable,
     /// The state of a staged rotation does not parse
     StageUnreadable,
-    /// A staged leaf waits for too long
+    /// A staged leaf waits too long
     StageOverdue,
-    /// The webhook did not see what the keeper asked
+    /// The webhook did not act on an ask of the keeper
     AskNotSeen,
 }
 
-/// How much a finding weighs.
+/// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Severity {
-    /// Peers are refused, or a secret is public: now.
+    /// Peers are refused now, or a private key is exposed.
     Error,
-    /// Some readers fail, or all of them later.
+    /// Some readers fail, or all of them fail later.
     Warning,
 }
 
 impl Rule {
-    /// How it is called, such as `leaf-not-chained`.
+    /// The name of the rule, such as `leaf-not-chained`.
     pub fn id(self) -> String {
         let value = self.to_possible_value();
         value.map(|value| value.get_name().to_owned()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What is inspected: from a file, from standard input, or from the cluster.
+//! Reads the objects to inspect: from a file, from standard input or from the cluster.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -6,39 +6,43 @@ use std::path::Path;
 use kube::api::GetParams;
 use serde_json::Value;
 
-use super::Object;
+use super::InspectedObject;
 use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::key;
-use crate::tools::cluster::AccessArgs;
+use crate::tools::cluster::KubeconfigArgs;
 use crate::tools::documents::{self, as_pem, documents};
-use crate::tools::error::Error;
-use crate::tools::progress;
+use crate::tools::error::ToolError;
+use crate::tools::progress_line;
 
-/// Reads all objects that `what` names.
+/// Reads the objects that `what` names.
 pub(super) async fn read(
     what: &str,
     leaf: Option<&Path>,
-    access: &AccessArgs,
-) -> Result<Vec<Object>, Error> {
+    access: &KubeconfigArgs,
+) -> Result<Vec<InspectedObject>, ToolError> {
     let path = Path::new(what);
-    // A file counts more: that it is meant is certain, while a cluster may not even be there.
+    // A file is preferred: it exists, and there may be no cluster.
     if what == "-" || path.exists() {
         return of_text(what, documents::read(path)?, leaf);
     }
     let Some((Some(namespace), name)) = key::parse(what) else {
-        return Err(Error::usage(
+        return Err(ToolError::usage(
             "FILE|NAMESPACE/NAME",
-            format!("{what} is neither a file nor a Secret's NAMESPACE/NAME"),
+            format!("{what} is neither a file nor the NAMESPACE/NAME of a Secret"),
         ));
     };
     if leaf.is_some() {
         return Err(leaf_beside_secret());
     }
     let secret = fetch(namespace, name, access).await?;
-    Ok(vec![Object::of_secret(what.to_owned(), secret)?])
+    Ok(vec![InspectedObject::of_secret(what.to_owned(), secret)?])
 }
 
-fn of_text(source: &str, text: Vec<u8>, leaf: Option<&Path>) -> Result<Vec<Object>, Error> {
+fn of_text(
+    source: &str,
+    text: Vec<u8>,
+    leaf: Option<&Path>,
+) -> Result<Vec<InspectedObject>, ToolError> {
     let source = if source == "-" { "standard input" } else { source };
     let documents = documents(&text);
     if documents.is_empty() {
@@ -48,7 +52,7 @@ fn of_text(source: &str, text: Vec<u8>, leaf: Option<&Path>) -> Result<Vec<Objec
             let text = as_pem(documents::read(leaf)?);
             text.ok_or_else(|| not_understood(leaf.display()))
         });
-        return Ok(vec![Object::of_pem(source.to_owned(), ca_crt, tls_crt.transpose()?)]);
+        return Ok(vec![InspectedObject::of_pem(source.to_owned(), ca_crt, tls_crt.transpose()?)]);
     }
     if leaf.is_some() {
         return Err(leaf_beside_secret());
@@ -58,7 +62,7 @@ fn of_text(source: &str, text: Vec<u8>, leaf: Option<&Path>) -> Result<Vec<Objec
         if secret["kind"] != "Secret" {
             return Err(not_understood(source));
         }
-        objects.push(Object::of_secret(source.to_owned(), secret)?);
+        objects.push(InspectedObject::of_secret(source.to_owned(), secret)?);
     }
     if objects.is_empty() {
         return Err(not_understood(source));
@@ -66,7 +70,7 @@ fn of_text(source: &str, text: Vec<u8>, leaf: Option<&Path>) -> Result<Vec<Objec
     Ok(objects)
 }
 
-/// The Secrets of a list as kubectl prints it; anything else is one object.
+/// The items of a list as kubectl prints it. Any other document is one object.
 fn items(mut document: Value) -> Vec<Value> {
     let is_list = document["kind"] == "List" || document["kind"] == "SecretList";
     match document.get_mut("items").filter(|_| is_list).map(Value::take) {
@@ -75,30 +79,30 @@ fn items(mut document: Value) -> Vec<Value> {
     }
 }
 
-async fn fetch(namespace: &str, name: &str, access: &AccessArgs) -> Result<Value, Error> {
+async fn fetch(namespace: &str, name: &str, access: &KubeconfigArgs) -> Result<Value, ToolError> {
     let name_of = || format!("{namespace}/{name}");
-    let failed = |error| Error::failed(format!("cannot read the Secret {}", name_of()), error);
+    let failed = |error| ToolError::failed(format!("cannot read the Secret {}", name_of()), error);
     let client = access.connect().await?;
     let url = format!("/api/v1/namespaces/{namespace}/secrets");
     let request = kube::core::Request::new(url).get(name, &GetParams::default());
     let request = request.map_err(|error| failed(error.to_string()))?;
     let reading = client.request::<Value>(request);
-    match progress::during(|| format!("reading the Secret {}", name_of()), reading).await {
+    match progress_line::during(|| format!("reading the Secret {}", name_of()), reading).await {
         Ok(secret) => Ok(secret),
         Err(kube::Error::Api(status)) if status.code == 404 => {
             let name = name_of();
-            Err(Error::Failed(format!(
-                "there is no file {name}, and no Secret of that namespace and name"
+            Err(ToolError::Failed(format!(
+                "there is no file {name}, and no Secret of that name in the cluster"
             )))
         }
         Err(error) => Err(failed(explain(&error, Audience::Caller))),
     }
 }
 
-fn not_understood(source: impl Display) -> Error {
-    Error::expected(source, "Secrets as JSON or YAML, or certificates as PEM or DER")
+fn not_understood(source: impl Display) -> ToolError {
+    ToolError::expected(source, "Secrets as JSON or YAML, or certificates as PEM or DER")
 }
 
-fn leaf_beside_secret() -> Error {
-    Error::usage("--leaf", "is for PEM files; a Secret brings its own tls.crt")
+fn leaf_beside_secret() -> ToolError {
+    ToolError::usage("--leaf", "works only with a PEM file; a Secret has its own tls.crt")
 }

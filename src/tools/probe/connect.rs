@@ -1,4 +1,4 @@
-//! One connection: a handshake, and what comes after it.
+//! One connection: a handshake, then the tickets that follow it.
 
 use std::fmt;
 use std::io;
@@ -20,33 +20,33 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::session::{Session, Store};
-use super::trust::{Identity, Later};
+use super::session::{Session, SessionStore};
+use super::trust::{AcceptAnyCertificate, ClientCertificate};
 use crate::server::tls::provider;
 use crate::tools::text::printable;
 
-/// How long to wait for what a server sends after the handshake, if it does not close.
+/// How long to wait for tickets after the handshake if the server does not close the connection.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// A name or an address.
+pub(crate) struct Endpoint {
+    /// A DNS name or an IP address.
     pub(crate) host: String,
     /// 1 to 65535.
     pub(crate) port: u16,
 }
 
-impl Target {
-    /// What a client expects to find there.
+impl Endpoint {
+    /// The name that a client expects in the server's certificate.
     pub(super) fn name(&self) -> ServerName<'static> {
-        // Parsing let only names and addresses through.
+        // Parsing accepts only names and addresses, so the fallback is never used.
         let name = ServerName::try_from(self.host.clone());
         name.unwrap_or(ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into()))
     }
 }
 
-impl FromStr for Target {
+impl FromStr for Endpoint {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -63,7 +63,7 @@ impl FromStr for Target {
     }
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
@@ -72,7 +72,7 @@ impl fmt::Display for Target {
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Version {
+pub(crate) enum TlsVersion {
     /// RFC 5246
     #[value(name = "1.2")]
     Tls12,
@@ -81,66 +81,66 @@ pub(crate) enum Version {
     Tls13,
 }
 
-impl Version {
+impl TlsVersion {
     pub(super) const ALL: [Self; 2] = [Self::Tls12, Self::Tls13];
 }
 
-impl fmt::Display for Version {
+impl fmt::Display for TlsVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if *self == Self::Tls12 { "1.2" } else { "1.3" })
     }
 }
 
-/// What came of a handshake that succeeded.
+/// The result of a successful handshake.
 #[derive(Debug)]
 pub(super) struct Handshake {
-    /// Whether it resumed what it was given.
+    /// Whether the server resumed the offered session.
     pub(super) resumed: bool,
-    /// The server's certificates, leaf first. Of a resumed handshake: those of the first one.
+    /// The server's certificates, leaf first. After a resumption: those of the first handshake.
     pub(super) chain: Vec<CertificateDer<'static>>,
-    /// What it may be resumed with.
+    /// The sessions and tickets that the server sent.
     pub(super) sessions: Vec<Session>,
 }
 
-/// Why a handshake did not succeed.
+/// Why a connection or its handshake failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
+pub(super) enum ConnectionError {
     #[error("cannot connect to {0}: {1}")]
-    Connect(Target, io::Error),
+    Connect(Endpoint, io::Error),
     #[error("{0} does not offer TLS {1}")]
-    Version(Target, Version),
-    #[error("no TLS on {0}: what came is no TLS record (STARTTLS is not supported)")]
-    NoTls(Target),
+    Version(Endpoint, TlsVersion),
+    #[error("{0} does not answer with TLS (STARTTLS is not supported)")]
+    NoTls(Endpoint),
     #[error(
         "{0} refuses connections without a client certificate ({1}); name one with --cert and --key"
     )]
-    NoClientCertificate(Target, String),
+    NoClientCertificate(Endpoint, String),
     #[error("{0} refuses the client certificate ({1})")]
-    ClientCertificate(Target, String),
+    ClientCertificate(Endpoint, String),
     #[error("TLS handshake with {0} failed: {1}")]
-    Handshake(Target, String),
+    Handshake(Endpoint, String),
     #[error("no answer from {0} within {1:?}")]
-    Timeout(Target, Duration),
+    Timeout(Endpoint, Duration),
 }
 
-/// Makes connections that differ in what they offer to resume, and in nothing else.
+/// Makes connections that differ only in the session that they offer.
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) target: Target,
+    pub(super) endpoint: Endpoint,
     pub(super) name: ServerName<'static>,
-    pub(super) version: Version,
-    identity: Arc<Identity>,
+    pub(super) version: TlsVersion,
+    certificate: Arc<ClientCertificate>,
     config: ClientConfig,
     limit: Duration,
 }
 
 /// How all connections of a run are made.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) target: Target,
-    /// What is asked for by SNI, and what the certificate must be for.
+pub(super) struct ClientOptions {
+    pub(super) endpoint: Endpoint,
+    /// The name for SNI and for checking the certificate.
     pub(super) name: ServerName<'static>,
-    pub(super) identity: Arc<Identity>,
+    pub(super) certificate: Arc<ClientCertificate>,
     /// Application protocols to offer; none by default.
     pub(super) alpn: Vec<String>,
     /// For connecting and the handshake.
@@ -148,44 +148,45 @@ pub(super) struct Settings {
 }
 
 impl Client {
-    pub(super) fn new(settings: &Settings, version: Version) -> Result<Self, Error> {
-        let Settings { target, name, identity, alpn, limit } = settings.clone();
-        let versions = if version == Version::Tls12 { &[&TLS12] } else { &[&TLS13] };
-        // rustls resumes only with the very verifier and identity of the first handshake, so both
-        // are made once.
+    pub(super) fn new(settings: &ClientOptions, version: TlsVersion) -> Result<Self, Error> {
+        let ClientOptions { endpoint, name, certificate, alpn, limit } = settings.clone();
+        let versions = if version == TlsVersion::Tls12 { &[&TLS12] } else { &[&TLS13] };
+        // rustls resumes only with the same verifier and client certificate as in the first handshake,
+        // so both are made once.
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Later::new()))
-            .with_client_cert_resolver(identity.clone());
+            .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate::new()))
+            .with_client_cert_resolver(certificate.clone());
         config.alpn_protocols = alpn.into_iter().map(String::into_bytes).collect();
-        Ok(Self { target, name, version, identity, config, limit })
+        Ok(Self { endpoint, name, version, certificate, config, limit })
     }
 
-    /// A handshake as of a client that was never here.
-    pub(super) async fn full(&self) -> Result<Handshake, Refused> {
+    /// Makes a full handshake, as a new client does.
+    pub(super) async fn full(&self) -> Result<Handshake, ConnectionError> {
         self.shake(None).await
     }
 
-    /// Tries to resume `session`; a server that does not want to makes a full handshake of it.
-    pub(super) async fn resume(&self, session: Session) -> Result<Handshake, Refused> {
+    /// Tries to resume `session`. A server that refuses makes a full handshake instead.
+    pub(super) async fn resume(&self, session: Session) -> Result<Handshake, ConnectionError> {
         self.shake(Some(session)).await
     }
 
-    async fn shake(&self, offered: Option<Session>) -> Result<Handshake, Refused> {
-        let store = Arc::new(Store::new(offered));
+    async fn shake(&self, offered: Option<Session>) -> Result<Handshake, ConnectionError> {
+        let store = Arc::new(SessionStore::new(offered));
         let mut config = self.config.clone();
         config.resumption = Resumption::store(store.clone());
         let connected = timeout(self.limit, self.connect(Arc::new(config))).await;
-        let mut stream =
-            connected.map_err(|_| Refused::Timeout(self.target.clone(), self.limit))??;
+        let mut stream = connected
+            .map_err(|_| ConnectionError::Timeout(self.endpoint.clone(), self.limit))??;
         let (resumed, chain) = {
             let (_, connection) = stream.get_ref();
             let chain = connection.peer_certificates().unwrap_or_default();
             let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
             (resumed, chain.iter().map(|c| c.clone().into_owned()).collect())
         };
-        // A server that goes on after our end is left alone; what has come by then counts.
+        // A server may keep the connection open after our close_notify. Then the tickets that have
+        // arrived within the limit count.
         if let Ok(Err(error)) = timeout(self.limit.min(LINGER), until_end(&mut stream)).await
             && self.is_refusal(&error)
         {
@@ -194,21 +195,26 @@ impl Client {
         Ok(Handshake { resumed, chain, sessions: store.take_received() })
     }
 
-    async fn connect(&self, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, Refused> {
-        let Target { host, port } = &self.target;
+    async fn connect(
+        &self,
+        config: Arc<ClientConfig>,
+    ) -> Result<TlsStream<TcpStream>, ConnectionError> {
+        let Endpoint { host, port } = &self.endpoint;
         let stream = TcpStream::connect((host.as_str(), *port)).await;
-        let stream = stream.map_err(|error| Refused::Connect(self.target.clone(), error))?;
+        let stream =
+            stream.map_err(|error| ConnectionError::Connect(self.endpoint.clone(), error))?;
         let connected = TlsConnector::from(config).connect(self.name.clone(), stream).await;
         connected.map_err(|error| self.refused(&error))
     }
 
-    /// In TLS 1.3 a client has finished before the server has seen the client's certificate.
+    /// Whether an error after the handshake means that the server refused us. In TLS 1.3 a client
+    /// finishes before the server has checked the client's certificate.
     fn is_refusal(&self, error: &io::Error) -> bool {
-        self.version == Version::Tls13 && matches!(cause(error), Some(Error::AlertReceived(_)))
+        self.version == TlsVersion::Tls13 && matches!(cause(error), Some(Error::AlertReceived(_)))
     }
 
-    fn refused(&self, error: &io::Error) -> Refused {
-        let target = self.target.clone();
+    fn refused(&self, error: &io::Error) -> ConnectionError {
+        let endpoint = self.endpoint.clone();
         match cause(error) {
             Some(
                 Error::AlertReceived(AlertDescription::ProtocolVersion)
@@ -216,28 +222,28 @@ impl Client {
                     PeerIncompatible::ServerDoesNotSupportTls12Or13
                     | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
                 ),
-            ) => Refused::Version(target, self.version),
+            ) => ConnectionError::Version(endpoint, self.version),
             Some(Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
-                Refused::NoTls(target)
+                ConnectionError::NoTls(endpoint)
             }
-            Some(Error::AlertReceived(alert)) if self.identity.asked().is_some() => {
+            Some(Error::AlertReceived(alert)) if self.certificate.request().is_some() => {
                 let alert = format!("alert {alert:?}");
-                if self.identity.is_somebody() {
-                    Refused::ClientCertificate(target, alert)
+                if self.certificate.is_given() {
+                    ConnectionError::ClientCertificate(endpoint, alert)
                 } else {
-                    Refused::NoClientCertificate(target, alert)
+                    ConnectionError::NoClientCertificate(endpoint, alert)
                 }
             }
-            _ => Refused::Handshake(target, printable(&error.to_string())),
+            _ => ConnectionError::Handshake(endpoint, printable(&error.to_string())),
         }
     }
 }
 
-/// Says that nothing more will come from us, and reads until the server says the same. In TLS 1.3
-/// tickets come after the handshake, at no certain time, and some servers (`BoringSSL`) write them
-/// only together with something else. All of them write what they have before they close.
+/// Sends `close_notify` and reads until the server closes. In TLS 1.3 tickets come some time after
+/// the handshake, and some servers (`BoringSSL`) send them only together with other data. All of
+/// them send their tickets before they close.
 async fn until_end(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
-    // Where the server has closed already, reading says more about it than writing.
+    // If the server has closed already, the error of reading says more than that of writing.
     let _ = stream.shutdown().await;
     let mut buffer = [0; 4096];
     while stream.read(&mut buffer).await? > 0 {}
@@ -253,17 +259,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets() {
-        let parsed = |text: &str| text.parse::<Target>().map(|t| (t.host.clone(), t.port, t));
+    fn endpoints() {
+        let parsed = |text: &str| text.parse::<Endpoint>().map(|t| (t.host.clone(), t.port, t));
         for (text, host, port) in [
             ("a.example:443", "a.example", 443),
             ("127.0.0.1:8443", "127.0.0.1", 8443),
             ("[::1]:443", "::1", 443),
             ("localhost:65535", "localhost", 65535),
         ] {
-            let (h, p, target) = parsed(text).unwrap();
+            let (h, p, endpoint) = parsed(text).unwrap();
             assert_eq!((h.as_str(), p), (host, port));
-            assert_eq!(target.to_string(), text);
+            assert_eq!(endpoint.to_string(), text);
         }
         for text in [
             "",

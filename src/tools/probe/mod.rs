@@ -1,17 +1,17 @@
-//! `ca-overlap probe`: does a server still resume TLS sessions from before its certificate was
-//! rotated? Clients that do are never shown the new one.
+//! `ca-overlap probe`: finds servers that resume TLS sessions from before their certificate was
+//! rotated. Clients that resume never see the new certificate.
 //!
 //! ```text
-//! connect (one handshake) ──► observe (which handshakes, and when) ──► verdict (pure) ──► show
+//! connect (one handshake) ──► observe (a series of them) ──► evidence (pure) ──► report
 //!    session · trust
 //! ```
 
 mod connect;
+mod evidence;
 mod observe;
+mod report;
 mod session;
-mod show;
 mod trust;
-mod verdict;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -24,54 +24,55 @@ use futures::future::join_all;
 use humantime::parse_duration;
 use rustls::pki_types::ServerName;
 
-use self::connect::{Client, Refused, Settings};
-pub(crate) use self::connect::{Target, Version};
-use self::observe::{Doing, Observer, Pace};
-use self::trust::{Identity, Trust};
-use super::error::Error;
+use self::connect::{Client, ClientOptions, ConnectionError};
+pub(crate) use self::connect::{Endpoint, TlsVersion};
+use self::observe::{Observer, Pace, ProbeProgress};
+use self::trust::{ClientCertificate, Trust};
+use super::error::ToolError;
 use super::output::Output;
-use super::progress;
+use super::progress_line;
 
-/// Finds servers that resume TLS sessions across a rotation of their certificate
+/// Find servers that resume TLS sessions across a rotation of their certificate
 ///
-/// A server that gets a new certificate and keeps its ticket keys, or its session cache, lets
-/// clients resume old sessions. These clients never see the new certificate, some for days.
+/// A server that gets a new certificate but keeps its ticket keys or its session cache lets clients
+/// resume old sessions. Some of these clients do not see the new certificate for days.
 ///
-/// The probe connects, holds what the server gives it to resume with, and tries it again while it
-/// looks at the certificate that new connections get. With --watch it goes on until that certificate
-/// is another one, and then tries what it held from before. Nothing but handshakes is sent.
+/// The probe connects, keeps the tickets or sessions that the server gives it, and resumes with them
+/// while it looks at the certificate that new connections get. With --watch it continues until that
+/// certificate changes, and then resumes with the tickets or sessions from before. It sends nothing
+/// but handshakes.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ProbeArgs {
     /// The server, such as gateway.example:443
     #[arg(value_name = "HOST:PORT")]
-    pub(crate) target: Target,
+    pub(crate) endpoint: Endpoint,
 
-    /// Go on until the certificate was rotated
+    /// Continue until the certificate is rotated
     #[arg(short, long, env = "CA_OVERLAP_WATCH")]
     pub(crate) watch: bool,
 
-    /// What to print
+    /// Output format
     #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
     pub(crate) output: Output,
 
-    /// The version of TLS to probe; both, each by itself, if it is not given
+    /// The TLS version to probe [default: both]
     #[arg(long, value_name = "VERSION", value_enum, env = "CA_OVERLAP_TLS")]
-    pub(crate) tls: Option<Version>,
+    pub(crate) tls: Option<TlsVersion>,
 
-    /// The name to ask for (SNI) and to expect in the certificate, if it is not HOST
+    /// The name for SNI and for checking the certificate [default: HOST]
     #[arg(long, value_name = "NAME", env = "CA_OVERLAP_SERVER_NAME", value_parser = server_name)]
     pub(crate) server_name: Option<ServerName<'static>>,
 
-    /// A file with the CAs to trust (PEM) instead of those that this machine trusts
+    /// A file with the CAs to trust (PEM) [default: the CAs that this machine trusts]
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_CA_FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 
-    /// Take any certificate, such as a self-signed one
+    /// Accept any certificate, such as a self-signed one
     #[arg(long, env = "CA_OVERLAP_INSECURE", conflicts_with = "ca_file")]
     pub(crate) insecure: bool,
 
-    /// A client certificate with its chain (PEM), for servers that ask for one
+    /// A client certificate with its chain (PEM), for servers that request one
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_CERT", requires = "key")]
     pub(crate) cert: Option<PathBuf>,
 
@@ -79,7 +80,7 @@ pub(crate) struct ProbeArgs {
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_KEY", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
 
-    /// Application protocols to offer (ALPN), for servers that insist, such as h2,http/1.1
+    /// Application protocols to offer (ALPN), for servers that require one, such as h2,http/1.1
     #[arg(long, value_name = "LIST", env = "CA_OVERLAP_ALPN", value_delimiter = ',', value_parser = protocol)]
     pub(crate) alpn: Vec<String>,
 
@@ -87,23 +88,23 @@ pub(crate) struct ProbeArgs {
     pub(crate) times: Times,
 }
 
-/// How long, and how often.
+/// Flags for durations.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Times {
-    /// With --watch, how often to look, 10ms to 60s; tickets that live shorter are not noticed
+    /// With --watch, how often to check, 10ms to 60s, less than the lifetime of a ticket
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_INTERVAL", default_value = "2s", value_parser = interval)]
     pub(crate) interval: Duration,
 
-    /// With --watch, when to give up, such as 30m; never, if it is not given
+    /// With --watch, when to stop, such as 30m [default: never]
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_TIMEOUT", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
 
-    /// For how long every new connection must get the new certificate before the rotation counts as
-    /// done; more where several replicas are rotated one after another
+    /// How long every new connection must get the new certificate before the rotation counts as
+    /// complete; set it longer if several replicas are rotated one after another
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_PROBE_SETTLE", default_value = "5s", value_parser = parse_duration)]
     pub(crate) settle: Duration,
 
-    /// How long a connection and its handshake may take
+    /// Time limit for a connection and its handshake
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = limit)]
     pub(crate) handshake_timeout: Duration,
 }
@@ -119,35 +120,42 @@ far`. Exit code: 1 if a session resumed across a rotation, if a certificate is n
 something failed; 64 if the command line is wrong; else 0.";
 
 impl ProbeArgs {
-    /// Connects, watches, reports.
-    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
+    /// Probes the server and prints the report.
+    pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
         let trust = self.trust()?;
         let settings = self.settings()?;
-        let refused = |error| Error::failed("the TLS configuration was refused", error);
+        let refused = |error| ToolError::failed("the TLS configuration is invalid", error);
         let clients = self.clients(&settings).map_err(refused)?;
-        let doing = Doing::default();
-        let begin = join_all(clients.iter().map(|client| Observer::begin(client, &trust, &doing)));
-        let told = || format!("probing {}, {} handshakes", self.target, doing.handshakes.get());
-        let mut results = progress::during(told, begin).await;
+        let progress = ProbeProgress::default();
+        let begin =
+            join_all(clients.iter().map(|client| Observer::begin(client, &trust, &progress)));
+        let text =
+            || format!("probing {}, {} handshakes", self.endpoint, progress.handshakes.get());
+        let mut results = progress_line::during(text, begin).await;
         let going: Vec<_> =
             results.iter_mut().flatten().filter(|observer| !observer.is_final()).collect();
         if self.watch && !going.is_empty() {
-            eprintln!("ca-overlap: watching {}: rotate its certificate now, or wait", self.target);
+            eprintln!(
+                "ca-overlap: watching {}: rotate its certificate now, or wait",
+                self.endpoint
+            );
             let pace = Pace { interval: self.times.interval, settle: self.times.settle };
             let watching = join_all(going.into_iter().map(|observer| observer.watch(pace)));
-            let told = || self.told(&doing);
-            progress::during(told, self.until_enough(watching)).await;
+            let text = || self.progress_text(&progress);
+            progress_line::during(text, self.until_enough(watching)).await;
         }
         let versions = clients.iter().map(|client| client.version).zip(results);
-        let report = show::Report::new(&self.target, &settings, self.watch, versions.collect());
+        let report =
+            report::ProbeReport::new(&self.endpoint, &settings, self.watch, versions.collect());
         if self.output == Output::Text {
             report.failures().iter().for_each(|failure| eprintln!("ca-overlap: {failure}"));
         }
-        self.output.print(|| show::to_text(&report), || show::to_json(&report))?;
+        self.output.print(|| report::to_text(&report), || report::to_json(&report))?;
         Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Ends when the work does, when time is up, or at Ctrl-C: what was found by then is shown.
+    /// Runs `work` until it ends, until the timeout or until Ctrl-C. The report shows what was found
+    /// by then.
     async fn until_enough(&self, work: impl Future) {
         let limited = async {
             match self.times.timeout {
@@ -157,44 +165,44 @@ impl ProbeArgs {
         };
         tokio::select! {
             () = limited => {}
-            // Where the signal cannot be caught, it ends the process by itself.
+            // If the signal cannot be caught, it ends the process.
             Ok(()) = tokio::signal::ctrl_c() => {}
         }
     }
 
-    fn told(&self, doing: &Doing) -> String {
-        let (target, handshakes) = (&self.target, doing.handshakes.get());
-        if doing.settling.get() {
-            format!("{target} has a new certificate, waiting until no old one is served")
+    fn progress_text(&self, progress: &ProbeProgress) -> String {
+        let (endpoint, handshakes) = (&self.endpoint, progress.handshakes.get());
+        if progress.settling.get() {
+            format!("{endpoint} has a new certificate, waiting until it serves no old one")
         } else {
-            format!("watching {target}, {handshakes} handshakes, Ctrl-C ends")
+            format!("watching {endpoint}, {handshakes} handshakes, press Ctrl-C to stop")
         }
     }
 
-    fn trust(&self) -> Result<Trust, Error> {
+    fn trust(&self) -> Result<Trust, ToolError> {
         match &self.ca_file {
             Some(path) => Trust::in_file(path),
-            None if self.insecure => Ok(Trust::in_anything()),
+            None if self.insecure => Ok(Trust::any()),
             None => Trust::in_system(),
         }
     }
 
-    fn settings(&self) -> Result<Settings, Error> {
-        let identity = match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Identity::of_files(cert, key)?,
-            _ => Identity::none(),
+    fn settings(&self) -> Result<ClientOptions, ToolError> {
+        let certificate = match (&self.cert, &self.key) {
+            (Some(cert), Some(key)) => ClientCertificate::of_files(cert, key)?,
+            _ => ClientCertificate::none(),
         };
-        Ok(Settings {
-            target: self.target.clone(),
-            name: self.server_name.clone().unwrap_or_else(|| self.target.name()),
-            identity: Arc::new(identity),
+        Ok(ClientOptions {
+            endpoint: self.endpoint.clone(),
+            name: self.server_name.clone().unwrap_or_else(|| self.endpoint.name()),
+            certificate: Arc::new(certificate),
             alpn: self.alpn.clone(),
             limit: self.times.handshake_timeout,
         })
     }
 
-    fn clients(&self, settings: &Settings) -> Result<Vec<Client>, rustls::Error> {
-        let versions = self.tls.map_or(Version::ALL.to_vec(), |version| vec![version]);
+    fn clients(&self, settings: &ClientOptions) -> Result<Vec<Client>, rustls::Error> {
+        let versions = self.tls.map_or(TlsVersion::ALL.to_vec(), |version| vec![version]);
         versions.into_iter().map(|version| Client::new(settings, version)).collect()
     }
 }
@@ -204,7 +212,7 @@ fn server_name(text: &str) -> Result<ServerName<'static>, String> {
     name.map_err(|_| "expected a DNS name or an IP address".to_owned())
 }
 
-/// RFC 7301 §3.1.
+/// Parses the name of an application protocol (RFC 7301 §3.1).
 fn protocol(text: &str) -> Result<String, String> {
     let is_right = (1..=255).contains(&text.len());
     is_right.then(|| text.to_owned()).ok_or_else(|| "expected names of 1 to 255 bytes".to_owned())

@@ -1,15 +1,15 @@
-//! Watching one server by one version of TLS.
+//! Observes one server with one TLS version.
 //!
 //! ```text
-//! full handshake ──► hold what it may be resumed with, at least one more than is needed
-//! check            = resume with one of these  ∥  a full handshake that shows the certificate
-//!   same as before ──► the attempt was a control: does this server resume at all?
-//!   another one    ──► confirm: every new connection gets another one for `settle`;
-//!                      then resume with what was held from before
+//! full handshake ──► keep its sessions, at least one more than the next check needs
+//! check            = resume with one session  ∥  a full handshake that shows the certificate
+//!   same certificate ──► the attempt is a control: does this server resume at all?
+//!   another one      ──► confirm: every new connection gets another one for `settle`;
+//!                        then resume with the sessions from before
 //! ```
 //!
-//! What is spent must be from before the rotation, so nothing that came with another certificate,
-//! or on a resumed connection, is ever held.
+//! The sessions must be from before the rotation. So a session that came with another certificate, or
+//! on a resumed connection, is not kept.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -17,81 +17,82 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::connect::{Client, Handshake, Refused};
+use super::connect::{Client, ConnectionError, Handshake};
+use super::evidence::{Evidence, ProbeVerdict, judge};
 use super::session::Session;
 use super::trust::Trust;
-use super::verdict::{Evidence, Verdict, judge};
 use crate::x509::certs::Certificate;
 
-/// How many are held at most. Newer ones replace older ones, which may outlive their lifetime.
+/// How many sessions are kept. New ones replace the oldest ones, which expire first.
 const HELD: usize = 4;
-/// How often a server that does not resume is asked again: one of several behind an address may.
+/// How many controls a server gets until one resumes: another server behind the address may.
 const CONTROLS: usize = 3;
-/// How many new connections in a row must get another certificate than before. Behind an address
-/// may be several servers, and an old process may accept for a moment beside the new one.
+/// How many new connections in a row must get another certificate. An address can have several
+/// servers, and an old process may accept connections for a moment beside the new one.
 const SAMPLES: u32 = 10;
-/// As many again after one that resumed.
+/// How many more of these follow a resumption.
 const AFTERWARDS: u32 = 3;
 
-/// How fast to go.
+/// How often to check, and how long to confirm.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
-    /// Between two checks.
+    /// The time between two checks.
     pub(super) interval: Duration,
-    /// For how long no new connection may get an old certificate before a rotation counts as done.
+    /// How long every new connection must get the new certificate before the rotation counts as
+    /// complete.
     pub(super) settle: Duration,
 }
 
-/// What a run is doing, for people who wait.
+/// The progress of a probe, to be shown while it runs.
 #[derive(Debug, Default)]
-pub(super) struct Doing {
+pub(super) struct ProbeProgress {
     pub(super) handshakes: Cell<usize>,
     pub(super) settling: Cell<bool>,
 }
 
-/// Why nothing can be said about a server.
+/// Why a server cannot be observed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Stuck {
+pub(super) enum ObserverError {
     #[error(transparent)]
-    Refused(#[from] Refused),
-    #[error("the certificate of {0} is not trusted: {1} (--ca-file names its CA)")]
+    Connection(#[from] ConnectionError),
+    #[error("the certificate of {0} is not trusted: {1}; give its CA with --ca-file")]
     Untrusted(String, String),
-    #[error("{0} sent no certificate that can be read")]
+    #[error("{0} sent no readable certificate")]
     Unreadable(String),
-    #[error("the certificate of {0} changed while nothing from before was held; try again")]
+    #[error("the certificate of {0} changed when no session from before was left; try again")]
     Missed(String),
 }
 
-/// What is known about one server.
+/// Observes one server and collects the evidence.
 pub(super) struct Observer<'a> {
     client: &'a Client,
     trust: &'a Trust,
-    doing: &'a Doing,
+    progress: &'a ProbeProgress,
     held: VecDeque<Session>,
     evidence: Evidence,
     /// How many tickets or sessions the first handshake gave.
     pub(super) given: usize,
-    /// The certificates that were served before; several where several servers answer.
+    /// The certificates served before the rotation; several if several servers answer.
     pub(super) old: Vec<Certificate>,
-    /// The one that is served instead, and why it is not trusted.
+    /// The certificate served now, and why it is not trusted.
     pub(super) new: Option<(Certificate, Result<(), String>)>,
-    /// What the last connection failed with, if it did.
-    pub(super) failed: Option<Stuck>,
-    /// Connections that failed.
+    /// The error of the last connection, if it failed.
+    pub(super) failed: Option<ObserverError>,
+    /// How many connections failed.
     pub(super) failures: usize,
 }
 
 impl<'a> Observer<'a> {
-    /// Makes the first handshakes, and finds out whether the server resumes.
+    /// Makes the first handshakes, which show whether the server resumes.
     pub(super) async fn begin(
         client: &'a Client,
         trust: &'a Trust,
-        doing: &'a Doing,
-    ) -> Result<Self, Stuck> {
+        progress: &'a ProbeProgress,
+    ) -> Result<Self, ObserverError> {
         let mut observer = Self {
             client,
             trust,
-            doing,
+            progress,
             held: VecDeque::new(),
             evidence: Evidence::default(),
             given: 0,
@@ -103,7 +104,7 @@ impl<'a> Observer<'a> {
         let first = observer.full().await?;
         trust
             .check(&first.chain, &client.name)
-            .map_err(|why| Stuck::Untrusted(client.target.to_string(), why))?;
+            .map_err(|why| ObserverError::Untrusted(client.endpoint.to_string(), why))?;
         observer.given = first.sessions.len();
         observer.take(first, true)?;
         for _ in 0..CONTROLS {
@@ -115,8 +116,8 @@ impl<'a> Observer<'a> {
         Ok(observer)
     }
 
-    /// What it all says.
-    pub(super) fn verdict(&self) -> Verdict {
+    /// The verdict so far.
+    pub(super) fn verdict(&self) -> ProbeVerdict {
         judge(&self.evidence)
     }
 
@@ -124,45 +125,45 @@ impl<'a> Observer<'a> {
         &self.evidence
     }
 
-    /// Whether watching on can change the verdict.
+    /// Whether the verdict cannot change any more.
     pub(super) fn is_final(&self) -> bool {
-        self.evidence.rotated || self.verdict() == Verdict::NoResumption
+        self.evidence.rotated || self.verdict() == ProbeVerdict::NoResumption
     }
 
-    /// Checks again and again until the verdict is final. A server that does not answer is
-    /// restarting, as far as anyone can tell from here, and is tried again.
+    /// Checks repeatedly until the verdict is final. A server that does not answer may be restarting,
+    /// so it is tried again.
     pub(super) async fn watch(&mut self, pace: Pace) {
         while !self.is_final() {
             sleep(pace.interval).await;
             let result = match self.new {
-                // Spends nothing of what is held before it is clear that there was a rotation.
+                // Uses no session before the rotation is confirmed.
                 Some(_) => self.confirm(pace.settle).await,
                 None => self.check(false).await,
             };
             self.failures += usize::from(result.is_err());
             self.failed = result.err();
-            if let Some(Stuck::Missed(_)) = self.failed {
+            if let Some(ObserverError::Missed(_)) = self.failed {
                 return;
             }
         }
     }
 
-    /// Resumes and makes a full handshake, at the same time. At first, every certificate that is
-    /// seen counts as an old one.
-    async fn check(&mut self, is_first: bool) -> Result<(), Stuck> {
+    /// Resumes and makes a full handshake at the same time. In the first checks, every certificate
+    /// counts as an old one.
+    async fn check(&mut self, is_first: bool) -> Result<(), ObserverError> {
         if self.held.len() < 2 {
-            // Most give more than one at a time; others are asked once more.
+            // Most servers give more than one session at a time; the others need another handshake.
             let more = self.full().await?;
             self.take(more, is_first)?;
         }
         if self.held.len() < 2 || self.new.is_some() {
-            return Ok(()); // The last one is kept for after the rotation.
+            return Ok(()); // The last session is kept for after the rotation.
         }
         let Some(session) = self.held.pop_front() else { return Ok(()) };
         let (resumed, fresh) = tokio::join!(self.resume(session), self.full());
         self.take(fresh?, is_first)?;
         let resumed = resumed?;
-        // Otherwise the attempt was made while the certificate changed, and says nothing.
+        // An attempt during the change of the certificate proves nothing.
         if self.new.is_none() && self.old.contains(&self.leaf(&resumed)?) {
             self.evidence.before.count(resumed.resumed);
             self.evidence.last_resumed = resumed.resumed;
@@ -170,41 +171,41 @@ impl<'a> Observer<'a> {
         Ok(())
     }
 
-    /// Waits until no new connection gets an old certificate any more, then tries what was held.
-    /// Where one does, there was no rotation, or it is not over.
-    async fn confirm(&mut self, settle: Duration) -> Result<(), Stuck> {
-        self.doing.settling.set(true);
+    /// Waits until no new connection gets an old certificate, then resumes with the sessions from
+    /// before. If a connection gets an old one, the rotation is not complete.
+    async fn confirm(&mut self, settle: Duration) -> Result<(), ObserverError> {
+        self.progress.settling.set(true);
         let done = self.confirm_by(settle).await;
-        self.doing.settling.set(false);
-        if !matches!(done, Ok(true) | Err(Stuck::Refused(_))) {
+        self.progress.settling.set(false);
+        if !matches!(done, Ok(true) | Err(ObserverError::Connection(_))) {
             self.new = None;
         }
         done.map(drop)
     }
 
-    async fn confirm_by(&mut self, settle: Duration) -> Result<bool, Stuck> {
+    async fn confirm_by(&mut self, settle: Duration) -> Result<bool, ObserverError> {
         if !self.all_new(SAMPLES, settle / SAMPLES).await? {
             return Ok(false);
         }
         while let Some(session) = self.held.pop_back() {
-            // What was spent is gone, also where the connection failed.
+            // A session that was used is gone, even if the connection failed.
             let Ok(resumed) = self.resume(session).await else { continue };
             let is_old = !resumed.resumed && self.old.contains(&self.leaf(&resumed)?);
-            // An old server that still answers may resume: then others get its certificate, too.
+            // An old server that still runs may resume. Then new connections get its certificate too.
             if is_old || (resumed.resumed && !self.all_new(AFTERWARDS, Duration::ZERO).await?) {
                 return Ok(false);
             }
             self.evidence.after.count(resumed.resumed);
         }
         if self.evidence.after.tried == 0 && self.evidence.before.resumed > 0 {
-            return Err(Stuck::Missed(self.client.target.to_string()));
+            return Err(ObserverError::Missed(self.client.endpoint.to_string()));
         }
         self.evidence.rotated = true;
         Ok(true)
     }
 
-    /// Whether so many new connections, with pauses between them, all get a new certificate.
-    async fn all_new(&mut self, samples: u32, pause: Duration) -> Result<bool, Stuck> {
+    /// Whether `samples` new connections, with pauses between them, all get a new certificate.
+    async fn all_new(&mut self, samples: u32, pause: Duration) -> Result<bool, ObserverError> {
         for _ in 0..samples {
             sleep(pause).await;
             let fresh = self.full().await?;
@@ -216,8 +217,8 @@ impl<'a> Observer<'a> {
         Ok(true)
     }
 
-    /// Sorts a full handshake: one with an old certificate gives what to hold.
-    fn take(&mut self, fresh: Handshake, is_first: bool) -> Result<(), Stuck> {
+    /// Takes the result of a full handshake. Keeps its sessions if the certificate is an old one.
+    fn take(&mut self, fresh: Handshake, is_first: bool) -> Result<(), ObserverError> {
         let leaf = self.leaf(&fresh)?;
         if is_first && !self.old.contains(&leaf) {
             self.old.push(leaf.clone());
@@ -238,18 +239,18 @@ impl<'a> Observer<'a> {
         self.held.drain(..surplus);
     }
 
-    async fn full(&self) -> Result<Handshake, Refused> {
-        self.doing.handshakes.set(self.doing.handshakes.get() + 1);
+    async fn full(&self) -> Result<Handshake, ConnectionError> {
+        self.progress.handshakes.set(self.progress.handshakes.get() + 1);
         self.client.full().await
     }
 
-    async fn resume(&self, session: Session) -> Result<Handshake, Refused> {
-        self.doing.handshakes.set(self.doing.handshakes.get() + 1);
+    async fn resume(&self, session: Session) -> Result<Handshake, ConnectionError> {
+        self.progress.handshakes.set(self.progress.handshakes.get() + 1);
         self.client.resume(session).await
     }
 
-    fn leaf(&self, handshake: &Handshake) -> Result<Certificate, Stuck> {
+    fn leaf(&self, handshake: &Handshake) -> Result<Certificate, ObserverError> {
         let leaf = handshake.chain.first().and_then(|der| Certificate::from_der(der.to_vec()));
-        leaf.ok_or_else(|| Stuck::Unreadable(self.client.target.to_string()))
+        leaf.ok_or_else(|| ObserverError::Unreadable(self.client.endpoint.to_string()))
     }
 }

@@ -1,4 +1,4 @@
-//! What a server gives a client to come back with: tickets and sessions, held one by one.
+//! The session store of one connection: it offers one session and collects the new ones.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -7,18 +7,18 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
-/// Something that may resume. It is used once: RFC 8446 wants that of tickets, and servers that
-/// keep sessions (RFC 5077 calls them stateful) may forget one that was used.
+/// A session or ticket that may resume. It is used once: RFC 8446 (appendix C.4) asks clients not to
+/// reuse tickets, and servers with a session cache may forget a session that was used.
 pub(super) enum Session {
     /// A session ID, a ticket (RFC 5077), or both.
     Tls12(Box<Tls12ClientSessionValue>),
-    /// A ticket.
+    /// A ticket (RFC 8446 §4.6.1).
     Tls13(Box<Tls13ClientSessionValue>),
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Its contents are keys.
+        // The contents are keys.
         f.write_str(match self {
             Self::Tls12(_) => "Tls12(..)",
             Self::Tls13(_) => "Tls13(..)",
@@ -26,20 +26,20 @@ impl fmt::Debug for Session {
     }
 }
 
-/// The store of one connection: offers what it was given, and collects what comes. Nothing passes
-/// from one connection to another by itself, so a handshake that shall be full is full.
+/// The store of one connection. It offers the session that it was made with and collects those that
+/// the server sends. Connections share no store, so only a chosen session can resume.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct SessionStore {
     offered: Mutex<Option<Session>>,
     received: Mutex<Vec<Session>>,
 }
 
-impl Store {
+impl SessionStore {
     pub(super) fn new(offered: Option<Session>) -> Self {
         Self { offered: Mutex::new(offered), received: Mutex::new(Vec::new()) }
     }
 
-    /// What came, oldest first.
+    /// Takes the sessions that the server sent, oldest first.
     pub(super) fn take_received(&self) -> Vec<Session> {
         std::mem::take(&mut self.received.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -49,7 +49,7 @@ impl Store {
     }
 }
 
-impl ClientSessionStore for Store {
+impl ClientSessionStore for SessionStore {
     fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
 
     fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
@@ -76,7 +76,7 @@ impl ClientSessionStore for Store {
     }
 
     fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        // rustls asks for either kind, whatever the version: the other one has to stay.
+        // rustls asks for both kinds in any version, so a session of the other kind must stay.
         let is_ticket = |offered: &mut Session| matches!(offered, Session::Tls13(_));
         let mut offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
         match offered.take_if(is_ticket) {

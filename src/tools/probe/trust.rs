@@ -1,4 +1,4 @@
-//! Whom the probe trusts, and who it says it is.
+//! The CAs that the probe trusts, and its client certificate.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,39 +14,39 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::X509Name;
 
 use crate::server::tls::provider;
-use crate::tools::error::Error;
+use crate::tools::error::ToolError;
 use crate::tools::text::printable;
 
-/// By what a server's certificate is judged; `None` with `--insecure`.
+/// Verifies server certificates; `None` with `--insecure`.
 pub(super) struct Trust(Option<Arc<WebPkiServerVerifier>>);
 
 impl Trust {
-    /// Takes every server as it is.
-    pub(super) fn in_anything() -> Self {
+    /// Accepts every certificate.
+    pub(super) fn any() -> Self {
         Self(None)
     }
 
-    /// The CAs of a PEM file.
-    pub(super) fn in_file(path: &Path) -> Result<Self, Error> {
+    /// Trusts the CAs of a PEM file.
+    pub(super) fn in_file(path: &Path) -> Result<Self, ToolError> {
         let flag = "--ca-file";
         let mut roots = RootCertStore::empty();
         for certificate in certificates(flag, path)? {
-            roots.add(certificate).map_err(|error| Error::file(flag, path, error))?;
+            roots.add(certificate).map_err(|error| ToolError::file(flag, path, error))?;
         }
-        Self::in_roots(roots).map_err(|error| Error::file(flag, path, error))
+        Self::in_roots(roots).map_err(|error| ToolError::file(flag, path, error))
     }
 
-    /// The CAs that this machine trusts.
-    pub(super) fn in_system() -> Result<Self, Error> {
+    /// Trusts the CAs that this machine trusts.
+    pub(super) fn in_system() -> Result<Self, ToolError> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
-        // Trust stores hold certificates that not every library can use.
+        // Trust stores can hold certificates that rustls cannot parse.
         roots.add_parsable_certificates(found.certs);
         let why = found.errors.first().map_or("none were found".to_owned(), ToString::to_string);
         Self::in_roots(roots).map_err(|_| {
-            Error::Failed(format!(
-                "there are no CA certificates on this machine ({}); name the server's CA with \
-                 --ca-file, or use --insecure",
+            ToolError::Failed(format!(
+                "this machine has no CA certificates ({}); give the server's CA with --ca-file, or \
+                 use --insecure",
                 printable(&why)
             ))
         })
@@ -57,8 +57,8 @@ impl Trust {
         Ok(Self(Some(verifier.build().map_err(|error| error.to_string())?)))
     }
 
-    /// Whether a client that trusts the same would accept `chain`, a leaf and what it brought
-    /// along; else why not.
+    /// Checks whether a client that trusts these CAs accepts `chain`, the leaf first. The error says
+    /// why not.
     pub(super) fn check(
         &self,
         chain: &[CertificateDer<'_>],
@@ -66,15 +66,15 @@ impl Trust {
     ) -> Result<(), String> {
         let Some(verifier) = &self.0 else { return Ok(()) };
         let Some((leaf, others)) = chain.split_first() else {
-            return Err("there is none".to_owned());
+            return Err("the server sent none".to_owned());
         };
         let result = verifier.verify_server_cert(leaf, others, name, &[], UnixTime::now());
         result.map(drop).map_err(|error| match error {
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-                "its issuer is none of the CAs that are trusted here".to_owned()
+                "no trusted CA issued it".to_owned()
             }
             rustls::Error::InvalidCertificate(CertificateError::BadSignature) => {
-                "a CA of its issuer's name is trusted here, but one with another key".to_owned()
+                "the trusted CA with the name of its issuer has another key".to_owned()
             }
             rustls::Error::InvalidCertificate(problem) => printable(&problem.to_string()),
             error => printable(&error.to_string()),
@@ -82,19 +82,19 @@ impl Trust {
     }
 }
 
-/// Lets any certificate through during the handshake, so that one that is not trusted can be shown
-/// and compared: [`Trust::check`] judges it afterwards. No data is ever sent or believed. That the
-/// server holds the certificate's key is checked here.
+/// Accepts any certificate during the handshake, so that an untrusted one can be compared and shown.
+/// [`Trust::check`] verifies it afterwards. The signature is checked here, so the server must hold
+/// the private key. The probe sends no data.
 #[derive(Debug)]
-pub(super) struct Later(Arc<CryptoProvider>);
+pub(super) struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl Later {
+impl AcceptAnyCertificate {
     pub(super) fn new() -> Self {
         Self(provider())
     }
 }
 
-impl ServerCertVerifier for Later {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -131,33 +131,33 @@ impl ServerCertVerifier for Later {
     }
 }
 
-/// Who the probe is to servers that want to know, and what they asked for.
+/// The probe's client certificate, and the server's request for one.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct ClientCertificate {
     pair: Option<Arc<CertifiedKey>>,
-    asked: Mutex<Option<Asked>>,
+    asked: Mutex<Option<CertificateRequest>>,
 }
 
-/// A server's wish for a client certificate.
+/// A server's request for a client certificate (RFC 8446 §4.3.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
-    /// The distinguished names of the CAs that it says it accepts, in its order. Generators give
-    /// each CA the same subject, so a name may come twice.
+pub(super) struct CertificateRequest {
+    /// The names of the CAs that the server says it accepts, in its order. A name can come twice,
+    /// because generators give each CA the same subject.
     pub(super) authorities: Vec<String>,
 }
 
-impl Identity {
-    /// Nobody.
+impl ClientCertificate {
+    /// No client certificate.
     pub(super) fn none() -> Self {
         Self { pair: None, asked: Mutex::default() }
     }
 
-    /// The pair of two PEM files.
-    pub(super) fn of_files(certificate: &Path, key: &Path) -> Result<Self, Error> {
+    /// Reads a certificate and its private key from PEM files.
+    pub(super) fn of_files(certificate: &Path, key: &Path) -> Result<Self, ToolError> {
         let chain = certificates("--cert", certificate)?;
         let problem = |error: rustls::pki_types::pem::Error| {
             use rustls::pki_types::pem::Error::{Io, NoItemsFound};
-            Error::file(
+            ToolError::file(
                 "--key",
                 key,
                 match error {
@@ -170,25 +170,25 @@ impl Identity {
         let loaded = PrivateKeyDer::from_pem_file(key).map_err(problem)?;
         let loaded = provider().key_provider.load_private_key(loaded);
         let loaded = loaded
-            .map_err(|_| Error::file("--key", key, "expected an RSA, ECDSA or Ed25519 key"))?;
+            .map_err(|_| ToolError::file("--key", key, "expected an RSA, ECDSA or Ed25519 key"))?;
         let pair = CertifiedKey::new(chain, loaded);
         let mismatch = "the private key does not belong to the certificate of --cert";
-        pair.keys_match().map_err(|_| Error::failed("--key", mismatch))?;
+        pair.keys_match().map_err(|_| ToolError::failed("--key", mismatch))?;
         Ok(Self { pair: Some(Arc::new(pair)), asked: Mutex::default() })
     }
 
     /// Whether there is a certificate to send.
-    pub(super) fn is_somebody(&self) -> bool {
+    pub(super) fn is_given(&self) -> bool {
         self.pair.is_some()
     }
 
-    /// What a server asked for in the last full handshake in which it did.
-    pub(super) fn asked(&self) -> Option<Asked> {
+    /// The request of the last full handshake that had one.
+    pub(super) fn request(&self) -> Option<CertificateRequest> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl ResolvesClientCert for Identity {
+impl ResolvesClientCert for ClientCertificate {
     fn resolve(
         &self,
         root_hint_subjects: &[&[u8]],
@@ -196,12 +196,12 @@ impl ResolvesClientCert for Identity {
     ) -> Option<Arc<CertifiedKey>> {
         let authorities = root_hint_subjects.iter().map(|name| distinguished_name(name)).collect();
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        *asked = Some(Asked { authorities });
+        *asked = Some(CertificateRequest { authorities });
         self.pair.clone()
     }
 
     fn has_certs(&self) -> bool {
-        self.is_somebody()
+        self.is_given()
     }
 }
 
@@ -213,13 +213,18 @@ fn distinguished_name(der: &[u8]) -> String {
     }
 }
 
-/// The certificates of a PEM file, of which there is at least one.
-fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let text = std::fs::read(path).map_err(|error| Error::file(flag, path, error))?;
+/// The certificates of a PEM file. A file without one is an error.
+fn certificates(
+    flag: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, ToolError> {
+    let text = std::fs::read(path).map_err(|error| ToolError::file(flag, path, error))?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match read {
-        Ok(found) if found.is_empty() => Err(Error::file(flag, path, "no certificate in it (PEM)")),
+        Ok(found) if found.is_empty() => {
+            Err(ToolError::file(flag, path, "no certificate in it (PEM)"))
+        }
         Ok(found) => Ok(found),
-        Err(_) => Err(Error::file(flag, path, "unreadable PEM")),
+        Err(_) => Err(ToolError::file(flag, path, "unreadable PEM")),
     }
 }

@@ -1,4 +1,4 @@
-//! Reads what `review` is given, and makes an `AdmissionReview` of two Secrets.
+//! Reads the input of `review`. Builds an `AdmissionReview` from two Secrets.
 
 use std::path::Path;
 
@@ -7,19 +7,19 @@ use serde_json::{Value, json};
 
 use crate::names;
 use crate::tools::documents::{self, merged};
-use crate::tools::error::Error;
+use crate::tools::error::ToolError;
 use crate::x509::pem;
 
 /// Reads an `AdmissionReview`.
-pub(super) fn review(path: &Path) -> Result<Value, Error> {
+pub(super) fn review(path: &Path) -> Result<Value, ToolError> {
     let text = documents::read(path)?;
     document(&text)
         .filter(|document| document["kind"] == "AdmissionReview")
-        .ok_or_else(|| Error::expected(path.display(), "an AdmissionReview as JSON or YAML"))
+        .ok_or_else(|| ToolError::expected(path.display(), "an AdmissionReview as JSON or YAML"))
 }
 
-/// Makes the review of an update by PUT from two states of a Secret.
-pub(super) fn review_of(old: &Path, new: &Path) -> Result<Value, Error> {
+/// Builds the admission review of a PUT from two states of a Secret.
+pub(super) fn review_of(old: &Path, new: &Path) -> Result<Value, ToolError> {
     let (old_secret, new_secret) = (secret(old)?, secret(new)?);
     let metadata = |key: &str, default: &str| {
         let of = |secret: &Value| secret["metadata"][key].as_str().map(str::to_owned);
@@ -41,7 +41,7 @@ pub(super) fn review_of(old: &Path, new: &Path) -> Result<Value, Error> {
     }))
 }
 
-fn secret(path: &Path) -> Result<Value, Error> {
+fn secret(path: &Path) -> Result<Value, ToolError> {
     let text = documents::read(path)?;
     if let Some(document) = document(&text).filter(|document| document["kind"] == "Secret") {
         return Ok(merged(document));
@@ -52,10 +52,10 @@ fn secret(path: &Path) -> Result<Value, Error> {
             "data": {names::CA_CRT: BASE64_STANDARD.encode(&text)},
         }));
     }
-    Err(Error::expected(path.display(), "a Secret as JSON or YAML, or a PEM file"))
+    Err(ToolError::expected(path.display(), "a Secret as JSON or YAML, or a PEM file"))
 }
 
-/// The only document of a file.
+/// The document of a file that holds exactly one.
 fn document(text: &[u8]) -> Option<Value> {
     let mut documents = documents::documents(text);
     if documents.len() == 1 { documents.pop() } else { None }

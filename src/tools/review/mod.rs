@@ -1,7 +1,7 @@
-//! `ca-overlap review`: the server's own decision, offline.
+//! `ca-overlap review`: explains the decision of the webhook, without a cluster.
 
 mod input;
-mod show;
+mod report;
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -16,13 +16,13 @@ use crate::admission::review;
 use crate::names;
 use crate::overlap::settings::{Defaults, Keep, Mode, Window};
 use crate::overlap::staged::KeeperHealth;
-use crate::tools::error::Error;
+use crate::tools::error::ToolError;
 use crate::tools::output::Output;
 
 /// Explain what the webhook decides about a write, without a cluster
 ///
-/// Takes an AdmissionReview (JSON or YAML), or the old and the new state of a Secret: as Secrets
-/// (JSON or YAML) or as PEM files with the content of ca.crt.
+/// Reads an AdmissionReview (JSON or YAML), or the old and the new state of a Secret: two Secrets
+/// (JSON or YAML) or two PEM files with the content of ca.crt.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ReviewArgs {
@@ -30,15 +30,16 @@ pub(crate) struct ReviewArgs {
     #[arg(value_name = "FILE", required_unless_present = "new", conflicts_with_all = ["old", "new"])]
     pub(crate) file: Option<PathBuf>,
 
-    /// The Secret as it is: a Secret (JSON or YAML) or a PEM file
+    /// The Secret as stored: a Secret (JSON or YAML) or a PEM file
     #[arg(long, value_name = "FILE", requires = "new", env = "CA_OVERLAP_OLD")]
     pub(crate) old: Option<PathBuf>,
 
-    /// The Secret as its generator writes it
+    /// The Secret as the generator writes it, in the same formats
     #[arg(long, value_name = "FILE", requires = "old", env = "CA_OVERLAP_NEW")]
     pub(crate) new: Option<PathBuf>,
 
-    /// What to print; for programs the webhook's answer and, under `result`, what would be stored
+    /// Output format; json and yaml hold the webhook's response and, under `result`, the Secret as
+    /// stored
     #[arg(short, long, value_parser = Output::one_of(&[Output::Text, Output::Json, Output::Yaml, Output::Diff]), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
     pub(crate) output: Output,
 
@@ -46,7 +47,7 @@ pub(crate) struct ReviewArgs {
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_AT")]
     pub(crate) at: Option<Timestamp>,
 
-    /// Mode of Secrets that have no label: bundle, staged or off
+    /// Mode of Secrets without a label: bundle, staged or off
     #[arg(long, value_name = "MODE", env = "CA_OVERLAP_DEFAULT_MODE", default_value = "bundle", value_parser = Mode::from_str)]
     pub(crate) default_mode: Mode,
 
@@ -54,11 +55,11 @@ pub(crate) struct ReviewArgs {
     #[arg(long, value_name = "N", env = "CA_OVERLAP_KEEP", default_value = "1", value_parser = Keep::from_str)]
     pub(crate) keep: Keep,
 
-    /// How long to carry a previous CA, such as 24h or 7d; none: until the next rotation
+    /// How long to carry a previous CA, such as 24h or 7d; none means until the next rotation
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_WINDOW", default_value = "none", value_parser = Window::from_str)]
     pub(crate) window: Window,
 
-    /// The webhook's own namespace, whose Secrets it never touches
+    /// The webhook's own namespace; its Secrets are left alone
     #[arg(long, value_name = "NAME", env = "CA_OVERLAP_NAMESPACE", default_value = names::NAMESPACE)]
     pub(crate) namespace: String,
 }
@@ -69,17 +70,16 @@ const EXAMPLES: &str = "Examples:
   kubectl get secret envoy -o yaml >old.yaml
   ca-overlap review --old old.yaml --new new.yaml -o diff
 
-Exit code: 0 if there is an explanation, whatever it says; 1 if something failed; 64 if the command
-line is wrong.";
+Exit code: 0 if the decision was explained; 1 if something failed; 64 if the command line is wrong.";
 
 impl ReviewArgs {
-    /// Reads, decides, prints.
-    pub(crate) fn run(self) -> Result<(), Error> {
+    /// Reads the input, decides and prints the explanation.
+    pub(crate) fn run(self) -> Result<(), ToolError> {
         let Self { file, old, new, output, at, default_mode, keep, window, namespace } = self;
         let (source, document) = match (file, old, new) {
             (Some(file), _, _) => (file.clone(), input::review(&file)?),
             (None, Some(old), Some(new)) => (new.clone(), input::review_of(&old, &new)?),
-            // The argument parser lets nothing else through.
+            // The argument parser rejects every other combination.
             _ => return Ok(()),
         };
         let defaults = Defaults { mode: default_mode, keep, window };
@@ -89,22 +89,22 @@ impl ReviewArgs {
     }
 }
 
-/// Runs the server's own code on a review and prints what comes of it.
+/// Runs the webhook's code on an admission review and prints the decision.
 fn decide(
     source: &Path,
     document: &Value,
     installation: &Installation,
     now: Timestamp,
     output: Output,
-) -> Result<(), Error> {
-    let no_review = |error| Error::failed(source.display(), error);
+) -> Result<(), ToolError> {
+    let no_review = |error| ToolError::failed(source.display(), error);
     let body = document.to_string();
     let request = review::read(body.as_bytes()).map_err(no_review)?;
     let mut answer = respond(&request, installation, KeeperHealth::Absent, now);
     let incoming = &document["request"]["object"];
-    let result = show::Explanation::new(&request, &answer, incoming, now);
+    let result = report::Explanation::new(&request, &answer, incoming, now);
     if let Some(patch) = &mut answer.patch {
-        show::without_private_keys(patch);
+        report::without_private_keys(patch);
     }
     let rendered = || {
         let response = render(&request.uid, &answer);

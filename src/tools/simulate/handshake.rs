@@ -17,11 +17,11 @@ use rustls::{
     ServerConnection, SideData, WantsVerifier,
 };
 
-use crate::tools::error::Error;
+use crate::tools::error::ToolError;
 
 /// The files of a mounted Secret, PEM, and the name in its leaf.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Files {
+pub(super) struct PeerFiles {
     pub(super) name: String,
     pub(super) ca: Vec<u8>,
     pub(super) certificate: Vec<u8>,
@@ -35,13 +35,13 @@ pub(super) struct FilesId(usize);
 /// A handshake that failed for another reason than an unknown CA: the simulation itself is wrong.
 #[derive(Debug, thiserror::Error)]
 #[error("a handshake with {name} failed for no reason of trust: {source}")]
-pub(super) struct Broken {
+pub(super) struct HandshakeError {
     name: String,
     source: rustls::Error,
 }
 
-impl From<Broken> for Error {
-    fn from(broken: Broken) -> Self {
+impl From<HandshakeError> for ToolError {
+    fn from(broken: HandshakeError) -> Self {
         Self::Failed(broken.to_string())
     }
 }
@@ -51,22 +51,22 @@ impl From<Broken> for Error {
 pub(super) struct Tls {
     clock: Arc<Clock>,
     provider: Arc<CryptoProvider>,
-    ids: HashMap<Files, FilesId>,
-    ends: Vec<End>,
+    ids: HashMap<PeerFiles, FilesId>,
+    ends: Vec<TlsConfigs>,
     /// What came of the first handshake between two sets of files.
-    known: HashMap<(FilesId, FilesId, Proof), bool>,
+    known: HashMap<(FilesId, FilesId, Authentication), bool>,
 }
 
 /// Who shows a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Proof {
+pub(super) enum Authentication {
     /// Both.
     Mutual,
     /// The server alone.
     OneWay,
 }
 
-struct End {
+struct TlsConfigs {
     name: String,
     server_name: ServerName<'static>,
     client: Arc<ClientConfig>,
@@ -111,11 +111,11 @@ impl Tls {
     }
 
     /// Reads files as a process that starts with them.
-    pub(super) fn read(&mut self, files: Files) -> Result<FilesId, Broken> {
+    pub(super) fn read(&mut self, files: PeerFiles) -> Result<FilesId, HandshakeError> {
         if let Some(id) = self.ids.get(&files) {
             return Ok(*id);
         }
-        let broken = |source| Broken { name: files.name.clone(), source };
+        let broken = |source| HandshakeError { name: files.name.clone(), source };
         self.ends.push(self.end(&files).map_err(broken)?);
         let id = FilesId(self.ends.len() - 1);
         self.ids.insert(files, id);
@@ -127,13 +127,13 @@ impl Tls {
         &mut self,
         client: FilesId,
         server: FilesId,
-        proof: Proof,
-    ) -> Result<bool, Broken> {
-        if let Some(known) = self.known.get(&(client, server, proof)) {
+        authentication: Authentication,
+    ) -> Result<bool, HandshakeError> {
+        if let Some(known) = self.known.get(&(client, server, authentication)) {
             return Ok(*known);
         }
-        let fit = self.shake(client, server, proof)?;
-        self.known.insert((client, server, proof), fit);
+        let fit = self.shake(client, server, authentication)?;
+        self.known.insert((client, server, authentication), fit);
         Ok(fit)
     }
 
@@ -142,17 +142,17 @@ impl Tls {
         &self,
         client: FilesId,
         server: FilesId,
-        proof: Proof,
-    ) -> Result<bool, Broken> {
+        authentication: Authentication,
+    ) -> Result<bool, HandshakeError> {
         let [client, server] = [client, server].map(|id| &self.ends[id.0]);
-        match shake(client, server, proof) {
+        match shake(client, server, authentication) {
             Ok(()) => Ok(true),
             Err(rustls::Error::InvalidCertificate(_)) => Ok(false),
-            Err(source) => Err(Broken { name: server.name.clone(), source }),
+            Err(source) => Err(HandshakeError { name: server.name.clone(), source }),
         }
     }
 
-    fn end(&self, files: &Files) -> Result<End, rustls::Error> {
+    fn end(&self, files: &PeerFiles) -> Result<TlsConfigs, rustls::Error> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates(&files.ca)? {
             roots.add(certificate)?;
@@ -177,7 +177,7 @@ impl Tls {
         (mutual.send_tls13_tickets, one_way.send_tls13_tickets) = (0, 0);
         let server_name = ServerName::try_from(files.name.clone())
             .map_err(|error| rustls::Error::General(error.to_string()))?;
-        Ok(End {
+        Ok(TlsConfigs {
             name: files.name.clone(),
             server_name,
             client: Arc::new(client),
@@ -201,10 +201,14 @@ fn unreadable() -> rustls::Error {
 }
 
 /// Until both sides are through; in TLS 1.3 a client is before its own certificate was checked.
-fn shake(client: &End, server: &End, proof: Proof) -> Result<(), rustls::Error> {
-    let config = match proof {
-        Proof::Mutual => &server.mutual,
-        Proof::OneWay => &server.one_way,
+fn shake(
+    client: &TlsConfigs,
+    server: &TlsConfigs,
+    authentication: Authentication,
+) -> Result<(), rustls::Error> {
+    let config = match authentication {
+        Authentication::Mutual => &server.mutual,
+        Authentication::OneWay => &server.one_way,
     };
     let mut near = ClientConnection::new(Arc::clone(&client.client), server.server_name.clone())?;
     let mut far = ServerConnection::new(Arc::clone(config))?;
@@ -246,10 +250,10 @@ mod tests {
     use super::super::generator::{dns_name, generation};
     use super::*;
 
-    fn files(secret: usize, own: &Value, trusted: &[&Value]) -> Files {
+    fn files(secret: usize, own: &Value, trusted: &[&Value]) -> PeerFiles {
         let bytes =
             |from: &Value, key: &str| BASE64_STANDARD.decode(from[key].as_str().unwrap()).unwrap();
-        Files {
+        PeerFiles {
             name: dns_name(secret),
             ca: trusted.iter().flat_map(|from| bytes(from, "ca.crt")).collect(),
             certificate: bytes(own, "tls.crt"),
@@ -278,10 +282,12 @@ mod tests {
             (held, bundled, true, true),
             (bundled, held, true, true),
         ] {
-            for (proof, fit) in [(Proof::Mutual, mutual), (Proof::OneWay, one_way)] {
-                let what = format!("{client:?} {server:?} {proof:?}");
-                assert_eq!(tls.fit(client, server, proof).unwrap(), fit, "{what}");
-                assert_eq!(tls.shake(client, server, proof).unwrap(), fit, "{what}");
+            for (authentication, fit) in
+                [(Authentication::Mutual, mutual), (Authentication::OneWay, one_way)]
+            {
+                let what = format!("{client:?} {server:?} {authentication:?}");
+                assert_eq!(tls.fit(client, server, authentication).unwrap(), fit, "{what}");
+                assert_eq!(tls.shake(client, server, authentication).unwrap(), fit, "{what}");
             }
         }
     }
@@ -297,7 +303,7 @@ mod tests {
             (2055, 2_682_288_000, false),
         ] {
             tls.set_time(seconds);
-            assert_eq!(tls.shake(peer, peer, Proof::Mutual).unwrap(), valid, "{year}");
+            assert_eq!(tls.shake(peer, peer, Authentication::Mutual).unwrap(), valid, "{year}");
         }
     }
 }

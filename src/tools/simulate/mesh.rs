@@ -1,8 +1,8 @@
 //! Who can talk to whom, at every moment, and for how long not.
 
-use super::Error;
-use super::handshake::{FilesId, Proof, Tls};
-use super::plan::{Millis, Pair, Plan};
+use super::ToolError;
+use super::handshake::{Authentication, FilesId, Tls};
+use super::schedule::{Millis, PeerPair, Schedule};
 
 /// Pairs that tell different stories.
 pub(super) const CLASSES: usize = 3;
@@ -15,7 +15,7 @@ pub(super) const NEVER: usize = 2;
 
 /// What has happened to the pairs of one class.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Class {
+pub(super) struct PairClass {
     /// How many pairs there are.
     pub(super) pairs: usize,
     /// How often one of them was drawn for a handshake.
@@ -34,35 +34,35 @@ pub(super) struct Class {
 
 /// How many pairs of each class cannot talk, from a moment on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Moment {
+pub(super) struct OutageSample {
     pub(super) at: Millis,
     pub(super) failing: [usize; CLASSES],
 }
 
 /// All peers and the files that they have read.
 pub(super) struct Mesh<'a> {
-    plan: &'a Plan,
+    schedule: &'a Schedule,
     holds: Vec<FilesId>,
     /// Since when a pair cannot talk.
     since: Vec<Option<Millis>>,
-    classes: [Class; CLASSES],
+    classes: [PairClass; CLASSES],
     /// How many pairs cannot talk now.
     failing: [usize; CLASSES],
-    course: Vec<Moment>,
+    samples: Vec<OutageSample>,
 }
 
 impl<'a> Mesh<'a> {
     /// All can talk.
-    pub(super) fn new(plan: &'a Plan, holds: Vec<FilesId>) -> Self {
+    pub(super) fn new(schedule: &'a Schedule, holds: Vec<FilesId>) -> Self {
         let mut mesh = Self {
-            plan,
+            schedule,
             holds,
-            since: vec![None; plan.pairs.len()],
+            since: vec![None; schedule.pairs.len()],
             classes: Default::default(),
             failing: [0; CLASSES],
-            course: vec![Moment { at: 0, failing: [0; CLASSES] }],
+            samples: vec![OutageSample { at: 0, failing: [0; CLASSES] }],
         };
-        for pair in &plan.pairs {
+        for pair in &schedule.pairs {
             mesh.classes[mesh.class(pair)].pairs += 1;
         }
         mesh
@@ -75,26 +75,27 @@ impl<'a> Mesh<'a> {
         files: FilesId,
         now: Millis,
         tls: &mut Tls,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ToolError> {
         if std::mem::replace(&mut self.holds[peer], files) == files {
             return Ok(());
         }
-        for index in self.plan.pairs_of(peer) {
-            let pair = &self.plan.pairs[index];
+        for index in self.schedule.pairs_of(peer) {
+            let pair = &self.schedule.pairs[index];
             let (client, server) = (self.holds[pair.client], self.holds[pair.server]);
-            let fit = tls.fit(client, server, pair.proof)?;
+            let fit = tls.fit(client, server, pair.authentication)?;
             self.note(index, fit, now);
         }
-        if self.course.last().is_none_or(|last| last.failing != self.failing) {
-            self.course.push(Moment { at: now, failing: self.failing });
+        if self.samples.last().is_none_or(|last| last.failing != self.failing) {
+            self.samples.push(OutageSample { at: now, failing: self.failing });
         }
         Ok(())
     }
 
     /// A pair was drawn for a handshake.
-    pub(super) fn meet(&mut self, pair: usize, now: Millis, tls: &Tls) -> Result<(), Error> {
-        let pair = &self.plan.pairs[pair];
-        let fit = tls.shake(self.holds[pair.client], self.holds[pair.server], pair.proof)?;
+    pub(super) fn meet(&mut self, pair: usize, now: Millis, tls: &Tls) -> Result<(), ToolError> {
+        let pair = &self.schedule.pairs[pair];
+        let fit =
+            tls.shake(self.holds[pair.client], self.holds[pair.server], pair.authentication)?;
         let class = self.class(pair);
         let class = &mut self.classes[class];
         class.handshakes += 1;
@@ -107,28 +108,28 @@ impl<'a> Mesh<'a> {
     }
 
     /// Everything is over.
-    pub(super) fn end(mut self, now: Millis) -> ([Class; CLASSES], Vec<Moment>) {
-        for (pair, since) in self.plan.pairs.iter().zip(&self.since) {
+    pub(super) fn end(mut self, now: Millis) -> ([PairClass; CLASSES], Vec<OutageSample>) {
+        for (pair, since) in self.schedule.pairs.iter().zip(&self.since) {
             if let Some(since) = since {
                 let class = self.class(pair);
                 self.classes[class].left += 1;
                 self.classes[class].lasted(now - since);
             }
         }
-        (self.classes, self.course)
+        (self.classes, self.samples)
     }
 
-    fn class(&self, pair: &Pair) -> usize {
-        let [client, server] = [pair.client, pair.server].map(|peer| &self.plan.peers[peer]);
-        match pair.proof {
+    fn class(&self, pair: &PeerPair) -> usize {
+        let [client, server] = [pair.client, pair.server].map(|peer| &self.schedule.peers[peer]);
+        match pair.authentication {
             _ if !client.reloads || !server.reloads => NEVER,
-            Proof::Mutual => MUTUAL,
-            Proof::OneWay => ONE_WAY,
+            Authentication::Mutual => MUTUAL,
+            Authentication::OneWay => ONE_WAY,
         }
     }
 
     fn note(&mut self, pair: usize, fit: bool, now: Millis) {
-        let class = self.class(&self.plan.pairs[pair]);
+        let class = self.class(&self.schedule.pairs[pair]);
         let since = &mut self.since[pair];
         match (*since, fit) {
             (None, false) => {
@@ -145,7 +146,7 @@ impl<'a> Mesh<'a> {
     }
 }
 
-impl Class {
+impl PairClass {
     /// Whether all could always talk.
     pub(super) fn is_clean(&self) -> bool {
         self.failures == 0 && self.longest_outage == 0

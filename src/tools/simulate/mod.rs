@@ -9,15 +9,15 @@
 //!                     webhook does     restarts     to whom
 //! ```
 
-mod cluster;
+mod api_server;
 mod generator;
 mod handshake;
 mod mesh;
-mod plan;
 mod random;
 mod report;
+mod schedule;
+mod simulation;
 mod svg;
-mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,12 +31,12 @@ use humantime::parse_duration;
 use serde_json::Value;
 
 use self::handshake::Tls;
-use self::plan::{Delay, Millis, Plan, Scenario};
-use self::report::Report;
-use self::world::{Course, World};
-use super::error::Error;
+use self::report::SimulationReport;
+use self::schedule::{Delay, Millis, Scenario, Schedule};
+use self::simulation::{Simulation, StrategyResult};
+use super::error::ToolError;
 use super::output::Output;
-use super::progress;
+use super::progress_line;
 use crate::overlap::settings::{Keep, Window};
 
 /// Show what CA rotations do to peers that talk mutual TLS
@@ -80,7 +80,7 @@ pub(crate) struct SimulateArgs {
     #[command(flatten, next_help_heading = "How files follow the Secret")]
     files: FilesArgs,
     #[command(flatten, next_help_heading = "ca-overlap's own flags")]
-    policy: PolicyArgs,
+    policy: OverlapArgs,
     #[command(flatten, next_help_heading = "What is measured and shown")]
     output: OutputArgs,
 }
@@ -105,7 +105,7 @@ struct FilesArgs {
 }
 
 #[derive(Clone, Debug, Args)]
-struct PolicyArgs {
+struct OverlapArgs {
     /// How long the keeper lets files spread before it puts a new leaf into service
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_SETTLE", default_value = "120s", value_parser = parse_duration)]
     settle: Duration,
@@ -179,24 +179,24 @@ impl Strategy {
 }
 
 /// What must not happen.
-fn inconsistent(what: &str) -> Error {
-    Error::failed("the simulation contradicts itself", what)
+fn inconsistent(what: &str) -> ToolError {
+    ToolError::failed("the simulation contradicts itself", what)
 }
 
 impl SimulateArgs {
     /// Simulates, prints, draws.
-    pub(crate) async fn run(self) -> Result<ExitCode, Error> {
+    pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
         let scenario = self.scenario()?;
         let OutputArgs { svg, output, .. } = self.output;
-        let seen = Arc::new(Seen::new(&scenario));
+        let seen = Arc::new(SimulationProgress::new(&scenario));
         let watched = Arc::clone(&seen);
-        let work = tokio::task::spawn_blocking(move || simulate(Plan::of(scenario), &watched));
-        let report = progress::during(|| seen.told(), work).await;
+        let work = tokio::task::spawn_blocking(move || simulate(Schedule::of(scenario), &watched));
+        let report = progress_line::during(|| seen.told(), work).await;
         let gone = |_| inconsistent("it has ended early");
         let report = report.map_err(gone)??;
         if let Some(path) = svg {
             std::fs::write(&path, svg::draw(&report)).map_err(|error| {
-                Error::failed(format!("cannot write {}", path.display()), error)
+                ToolError::failed(format!("cannot write {}", path.display()), error)
             })?;
         }
         output.print(|| report.to_text(), || report.to_json())?;
@@ -204,14 +204,14 @@ impl SimulateArgs {
     }
 
     /// Checks what clap cannot.
-    fn scenario(&self) -> Result<Scenario, Error> {
+    fn scenario(&self) -> Result<Scenario, ToolError> {
         let Self { peers, secrets, never_reload, mutual, rotations, interval, seed, .. } = self;
         let FilesArgs { delay, sync_period, cache_ttl, startup } = &self.files;
-        let PolicyArgs { settle, keep, window } = &self.policy;
+        let OverlapArgs { settle, keep, window } = &self.policy;
         let peers = usize::from(*peers);
         let secrets = usize::from(*secrets);
         if secrets > peers {
-            return Err(Error::usage("--secrets", "must not be more than --peers"));
+            return Err(ToolError::usage("--secrets", "must not be more than --peers"));
         }
         let meetings = self.output.meetings.map_or((peers / 2).min(MEETINGS), usize::from);
         let scenario = Scenario {
@@ -238,7 +238,7 @@ impl SimulateArgs {
                 "this would be {handshakes} handshakes for each strategy, and {MOST} are allowed: \
                  make it longer, or set fewer --meetings"
             );
-            return Err(Error::usage("--tick", problem));
+            return Err(ToolError::usage("--tick", problem));
         }
         Ok(scenario)
     }
@@ -256,23 +256,23 @@ fn time(
     flag: &'static str,
     time: Duration,
     range: std::ops::RangeInclusive<Millis>,
-) -> Result<Millis, Error> {
+) -> Result<Millis, ToolError> {
     let millis = Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX);
     if range.contains(&millis) {
         return Ok(millis);
     }
     let [least, most] = [range.start(), range.end()].map(|m| Duration::from_millis(*m));
     let [least, most] = [least, most].map(humantime::format_duration);
-    Err(Error::usage(flag, format!("must be from {least} to {most}")))
+    Err(ToolError::usage(flag, format!("must be from {least} to {most}")))
 }
 
 /// How far it is.
-struct Seen {
+struct SimulationProgress {
     end: Millis,
     done: AtomicU64,
 }
 
-impl Seen {
+impl SimulationProgress {
     fn new(scenario: &Scenario) -> Self {
         Self { end: scenario.end(), done: AtomicU64::new(0) }
     }
@@ -287,19 +287,19 @@ impl Seen {
 }
 
 /// All strategies, one after another, with the same certificates.
-fn simulate(plan: Plan, seen: &Seen) -> Result<Report, Error> {
-    let scenario = &plan.scenario;
+fn simulate(schedule: Schedule, seen: &SimulationProgress) -> Result<SimulationReport, ToolError> {
+    let scenario = &schedule.scenario;
     let generations = (0..=scenario.rotations)
         .map(|_| generator::generation(scenario.secrets))
         .collect::<Result<Vec<Vec<Value>>, _>>()
-        .map_err(|error| Error::failed("cannot make certificates", error))?;
+        .map_err(|error| ToolError::failed("cannot make certificates", error))?;
     let mut tls = Tls::new();
-    let mut courses: Vec<Course> = Vec::new();
+    let mut results: Vec<StrategyResult> = Vec::new();
     for (index, strategy) in Strategy::ALL.into_iter().enumerate() {
         let before = index as u64 * seen.end;
         let tell = |at| seen.done.store(before + at, Ordering::Relaxed);
-        let world = World::new(strategy, &plan, &generations, &mut tls)?;
-        courses.push(world.run(&tell)?);
+        let simulation = Simulation::new(strategy, &schedule, &generations, &mut tls)?;
+        results.push(simulation.run(&tell)?);
     }
-    Ok(Report { plan, courses })
+    Ok(SimulationReport { schedule, results })
 }

@@ -6,31 +6,31 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Strategy;
-use super::mesh::{CLASSES, Class};
-use super::plan::{Delay, Millis, Plan};
-use super::world::Course;
+use super::mesh::{CLASSES, PairClass};
+use super::schedule::{Delay, Millis, Schedule};
+use super::simulation::StrategyResult;
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
 use crate::tools::text::counted;
 
 /// Everything that has happened.
 #[derive(Clone, Debug)]
-pub(super) struct Report {
-    pub(super) plan: Plan,
-    pub(super) courses: Vec<Course>,
+pub(super) struct SimulationReport {
+    pub(super) schedule: Schedule,
+    pub(super) results: Vec<StrategyResult>,
 }
 
 /// The classes of pairs, as people and programs read them.
 const NAMES: [(&str, &str); CLASSES] =
     [("mutual TLS", "mutual"), ("one-way TLS", "oneWay"), ("never reloads", "neverReloads")];
 
-impl Report {
+impl SimulationReport {
     /// Whether staged mode keeps its word: no failure among peers that reload, and none at all with
     /// restarts.
     pub(super) fn is_as_promised(&self) -> bool {
-        self.courses.iter().all(|course| match course.strategy {
+        self.results.iter().all(|result| match result.strategy {
             Strategy::None | Strategy::Bundle => true,
-            Strategy::Staged => course.reloading().is_clean(),
-            Strategy::StagedRestart => course.all().is_clean(),
+            Strategy::Staged => result.reloading().is_clean(),
+            Strategy::StagedRestart => result.all().is_clean(),
         })
     }
 
@@ -51,7 +51,7 @@ impl Report {
 
     /// What was simulated, in two lines.
     pub(super) fn head(&self) -> [String; 2] {
-        let scenario = &self.plan.scenario;
+        let scenario = &self.schedule.scenario;
         let delay = match scenario.delay {
             Delay::Kubelet | Delay::Uniform => "take up to",
             Delay::Slowest => "always take",
@@ -85,16 +85,17 @@ impl Report {
             ("FIRST", 8),
             ("LAST", 8),
         ];
-        let mut table = Table::new(columns.map(|(head, most)| Column { head, most }).to_vec());
-        for course in &self.courses {
+        let mut table =
+            Table::new(columns.map(|(head, max_width)| Column { head, max_width }).to_vec());
+        for result in &self.results {
             let shown: Vec<_> =
-                course.classes.iter().zip(NAMES).filter(|(class, _)| class.pairs > 0).collect();
-            let cells = |cell: &dyn Fn(&Class, &str) -> String| -> Vec<String> {
+                result.classes.iter().zip(NAMES).filter(|(class, _)| class.pairs > 0).collect();
+            let cells = |cell: &dyn Fn(&PairClass, &str) -> String| -> Vec<String> {
                 shown.iter().map(|(class, (name, _))| cell(class, name)).collect()
             };
             let moment = |at: Option<Millis>| at.map_or_else(|| "-".to_owned(), span);
             table.push(Row::new(vec![
-                vec![course.strategy.name().to_owned()],
+                vec![result.strategy.name().to_owned()],
                 cells(&|_, name| name.to_owned()),
                 cells(&|class, _| class.handshakes.to_string()),
                 cells(&|class, _| failed(class)),
@@ -107,8 +108,8 @@ impl Report {
     }
 
     fn notes(&self) -> Vec<String> {
-        let scenario = &self.plan.scenario;
-        let is_left = self.courses.iter().flat_map(|c| &c.classes).any(|class| class.left > 0);
+        let scenario = &self.schedule.scenario;
+        let is_left = self.results.iter().flat_map(|c| &c.classes).any(|class| class.left > 0);
         let mut notes = vec![
             "Mutual, one-way: pairs that both re-read their files; in one-way TLS the server alone \
              shows a certificate. Never reloads: one of the pair reads its files only when it starts. \
@@ -130,9 +131,9 @@ impl Report {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let scenario = &self.plan.scenario;
+        let scenario = &self.schedule.scenario;
         let starts: Vec<Value> = scenario.starts().map(seconds).collect();
-        let strategies: Vec<Value> = self.courses.iter().map(strategy).collect();
+        let strategies: Vec<Value> = self.results.iter().map(strategy).collect();
         json!({
             "seed": scenario.seed,
             "peers": scenario.peers,
@@ -149,19 +150,19 @@ impl Report {
     }
 }
 
-fn strategy(course: &Course) -> Value {
-    let mut all = class(&course.all());
-    all["strategy"] = json!(course.strategy.name());
-    for (of, (_, name)) in course.classes.iter().zip(NAMES) {
+fn strategy(result: &StrategyResult) -> Value {
+    let mut all = class(&result.all());
+    all["strategy"] = json!(result.strategy.name());
+    for (of, (_, name)) in result.classes.iter().zip(NAMES) {
         all[name] = class(of);
     }
     let times = |times: &[Millis]| Value::Array(times.iter().map(|at| seconds(*at)).collect());
-    all["promotionsAtSeconds"] = times(&course.promotions);
-    all["restartsAtSeconds"] = times(&course.restarts);
+    all["promotionsAtSeconds"] = times(&result.promotions);
+    all["restartsAtSeconds"] = times(&result.restarts);
     all
 }
 
-fn class(class: &Class) -> Value {
+fn class(class: &PairClass) -> Value {
     json!({
         "pairs": class.pairs,
         "handshakes": class.handshakes,
@@ -185,7 +186,7 @@ pub(super) fn millis(time: Duration) -> Millis {
     Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
 }
 
-fn failed(class: &Class) -> String {
+fn failed(class: &PairClass) -> String {
     if class.failures == 0 {
         return "0".to_owned();
     }
@@ -198,7 +199,7 @@ fn percent(part: usize, whole: usize) -> String {
     format!("{}.{} %", tenths / 10, tenths % 10)
 }
 
-fn outage(class: &Class) -> String {
+fn outage(class: &PairClass) -> String {
     let is_left = if class.left > 0 { "+" } else { "" };
     match class.longest_outage {
         0 => "none".to_owned(),

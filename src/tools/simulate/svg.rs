@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::mesh::{Moment, NEVER};
-use super::plan::{Millis, Scenario};
-use super::report::{Report, span};
-use super::world::Course;
+use super::mesh::{NEVER, OutageSample};
+use super::report::{SimulationReport, span};
+use super::schedule::{Millis, Scenario};
+use super::simulation::StrategyResult;
 use crate::tools::text::counted;
 
 /// Sizes and places, in pixels.
@@ -31,9 +31,9 @@ text{font-family:sans-serif;font-size:13px;fill:#1f2328}
 ";
 
 /// Draws it.
-pub(super) fn draw(report: &Report) -> String {
-    let scenario = &report.plan.scenario;
-    let height = TOP + LANE * report.courses.len() as u64 + BOTTOM;
+pub(super) fn draw(report: &SimulationReport) -> String {
+    let scenario = &report.schedule.scenario;
+    let height = TOP + LANE * report.results.len() as u64 + BOTTOM;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          width=\"{WIDTH}\" height=\"{height}\" role=\"img\" aria-labelledby=\"title text\">\n"
@@ -47,8 +47,8 @@ pub(super) fn draw(report: &Report) -> String {
     text(&mut svg, "title", LEFT, 26, "start", title);
     text(&mut svg, "small", LEFT, 46, "start", &first);
     text(&mut svg, "small", LEFT, 63, "start", &second);
-    for (index, course) in report.courses.iter().enumerate() {
-        lane(&mut svg, scenario, course, TOP + LANE * index as u64);
+    for (index, result) in report.results.iter().enumerate() {
+        lane(&mut svg, scenario, result, TOP + LANE * index as u64);
     }
     axis(&mut svg, scenario, height - BOTTOM);
     legend(&mut svg, height - 14);
@@ -57,13 +57,14 @@ pub(super) fn draw(report: &Report) -> String {
 }
 
 /// For those who do not see it.
-fn told(report: &Report) -> String {
-    let told = |course: &Course| format!("{}: {}.", course.strategy.name(), summary(course));
-    report.courses.iter().map(told).collect::<Vec<_>>().join(" ")
+fn told(report: &SimulationReport) -> String {
+    let told =
+        |result: &StrategyResult| format!("{}: {}.", result.strategy.name(), summary(result));
+    report.results.iter().map(told).collect::<Vec<_>>().join(" ")
 }
 
-fn summary(course: &Course) -> String {
-    let (all, reload) = (course.all(), course.reloading());
+fn summary(result: &StrategyResult) -> String {
+    let (all, reload) = (result.all(), result.reloading());
     if all.is_clean() {
         return format!("no failure in {}", counted(all.handshakes, "handshake"));
     }
@@ -75,15 +76,15 @@ fn summary(course: &Course) -> String {
     format!("{failed}, {failures} among peers that reload (a pair for up to {longest})")
 }
 
-fn lane(svg: &mut String, scenario: &Scenario, course: &Course, top: u64) {
+fn lane(svg: &mut String, scenario: &Scenario, result: &StrategyResult, top: u64) {
     let (top, bottom) = (top + LABEL, top + LABEL + PLOT);
-    let name = course.strategy.name();
+    let name = result.strategy.name();
     let _ = writeln!(
         svg,
         "<text x=\"{LEFT}\" y=\"{}\"><tspan class=\"name\">{name}</tspan><tspan class=\"small\" \
          dx=\"10\">{}</tspan></text>",
         top - 7,
-        summary(course),
+        summary(result),
     );
     let _ = writeln!(
         svg,
@@ -92,7 +93,7 @@ fn lane(svg: &mut String, scenario: &Scenario, course: &Course, top: u64) {
     );
     text(svg, "small", LEFT - 6, top + 10, "end", "100 %");
     text(svg, "small", LEFT - 6, bottom, "end", "0");
-    let shares = Shares::of(scenario, course);
+    let shares = Shares::of(scenario, result);
     // The lower area first: those that reload, which every strategy should spare.
     area(svg, "never", bottom, &shares.all);
     area(svg, "reload", bottom, &shares.reload);
@@ -110,11 +111,11 @@ fn lane(svg: &mut String, scenario: &Scenario, course: &Course, top: u64) {
         columns.dedup();
         columns
     };
-    for x in columns(&course.restarts) {
+    for x in columns(&result.restarts) {
         let _ = writeln!(svg, "<path class=\"restart\" d=\"M{x} {}v6\"/>", bottom + 2);
     }
     // Those that go into service together are one mark.
-    let mut promotions = columns(&course.promotions);
+    let mut promotions = columns(&result.promotions);
     promotions.dedup_by(|next, kept| *next < *kept + 8);
     for x in promotions {
         let _ = writeln!(svg, "<path class=\"promoted\" d=\"M{x} {}l-4 7h8z\"/>", bottom + 1);
@@ -138,14 +139,14 @@ struct Shares {
 }
 
 impl Shares {
-    fn of(scenario: &Scenario, course: &Course) -> Self {
-        let pairs: usize = course.classes.iter().map(|class| class.pairs).sum();
+    fn of(scenario: &Scenario, result: &StrategyResult) -> Self {
+        let pairs: usize = result.classes.iter().map(|class| class.pairs).sum();
         // Rounded up: what fails is seen.
         let height = |failing: usize| (PLOT * failing as u64).div_ceil(pairs.max(1) as u64);
         let columns = usize::try_from(columns()).unwrap_or_default();
         let mut shares = Self { reload: vec![0; columns], all: vec![0; columns] };
-        let ends = course.moments.iter().skip(1).map(|moment| moment.at).chain([scenario.end()]);
-        for (Moment { at, failing }, end) in course.moments.iter().zip(ends) {
+        let ends = result.samples.iter().skip(1).map(|moment| moment.at).chain([scenario.end()]);
+        for (OutageSample { at, failing }, end) in result.samples.iter().zip(ends) {
             let all: usize = failing.iter().sum();
             let reload = all - failing[NEVER];
             let [from, to] = [*at, end].map(|at| place(scenario, at) - LEFT);

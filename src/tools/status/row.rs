@@ -1,4 +1,4 @@
-//! One rotation, as it is shown. Pure.
+//! One row of `status`: a rotation and what happens next. Pure.
 
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -17,61 +17,61 @@ pub(super) struct Rotation {
     pub(super) name: String,
     /// `overlap`, `staged`, or none.
     pub(super) phase: Option<String>,
-    /// What the generator wrote.
+    /// The CAs that the generator wrote.
     pub(super) own: Vec<Ca>,
-    /// What we added.
-    pub(super) carried: Vec<Carried>,
+    /// The CAs that the webhook added.
+    pub(super) carried: Vec<CarriedCa>,
     /// What happens next.
-    pub(super) next: Option<Step>,
-    pub(super) problems: Vec<Trouble>,
+    pub(super) next: Option<NextStep>,
+    pub(super) problems: Vec<ReportedProblem>,
 }
 
 /// A certificate of `ca.crt`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Ca {
-    /// In full; people are shown the first digits.
+    /// All digits; the table shows the first eight.
     pub(super) sha256: String,
     pub(super) common_name: String,
     pub(super) not_after: Option<Timestamp>,
 }
 
-/// A carried one.
+/// A carried certificate of `ca.crt`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Carried {
+pub(super) struct CarriedCa {
     #[serde(flatten)]
     pub(super) ca: Ca,
     pub(super) since: Timestamp,
-    /// When its window ends; the next rotation and its expiry end it in any case.
+    /// When its window ends. It ends earlier at the next rotation or at its expiry.
     pub(super) until: Option<Timestamp>,
 }
 
 /// What happens next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(in crate::tools) struct Step {
-    /// In words.
+pub(in crate::tools) struct NextStep {
+    /// A sentence for people.
     pub(in crate::tools) what: String,
-    /// When, if the clock decides; in the past if it is due.
+    /// When it happens, if a deadline decides. A time in the past means that it is due.
     pub(in crate::tools) at: Option<Timestamp>,
 }
 
-/// What a person should know.
+/// A problem of a Secret, as it is printed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Trouble {
-    /// As metrics call it.
+pub(super) struct ReportedProblem {
+    /// The value of the label `reason` in metrics.
     pub(super) reason: &'static str,
     pub(super) text: String,
 }
 
 impl Rotation {
-    /// `None` if there is nothing to say about this Secret.
+    /// `None` if the Secret has no rotation in flight and no problem.
     pub(super) fn of(secret: &SecretView, rules: &Rules, now: Timestamp) -> Option<Self> {
         let outlook = outlook(&secret.view(), rules, now);
         let phase = secret.label(names::PHASE).map(str::to_owned);
         if phase.is_none() && outlook.problems.is_empty() {
             return None;
         }
-        let trouble = |p: &Problem| Trouble { reason: p.name(), text: p.to_string() };
+        let problem = |p: &Problem| ReportedProblem { reason: p.name(), text: p.to_string() };
         Some(Self {
             namespace: secret.namespace().unwrap_or_default(),
             name: secret.name_any(),
@@ -79,7 +79,7 @@ impl Rotation {
             own: outlook.certificates.iter().filter(|k| k.carried.is_none()).map(ca).collect(),
             carried: outlook.certificates.iter().filter_map(carried).collect(),
             next: next(&outlook),
-            problems: outlook.problems.iter().map(trouble).collect(),
+            problems: outlook.problems.iter().map(problem).collect(),
         })
     }
 }
@@ -92,10 +92,10 @@ fn ca(known: &BundleCertificate) -> Ca {
     }
 }
 
-fn carried(known: &BundleCertificate) -> Option<Carried> {
+fn carried(known: &BundleCertificate) -> Option<CarriedCa> {
     let entry = known.carried?;
     let until = known.ends.filter(|_| !ends_by_expiry(known));
-    Some(Carried { ca: ca(known), since: entry.since, until })
+    Some(CarriedCa { ca: ca(known), since: entry.since, until })
 }
 
 fn ends_by_expiry(known: &BundleCertificate) -> bool {
@@ -103,22 +103,22 @@ fn ends_by_expiry(known: &BundleCertificate) -> bool {
 }
 
 /// What happens next to a Secret.
-pub(in crate::tools) fn next(outlook: &Outlook) -> Option<Step> {
-    let going = |what: String| Some(Step { what, at: None });
+pub(in crate::tools) fn next(outlook: &Outlook) -> Option<NextStep> {
+    let going = |what: String| Some(NextStep { what, at: None });
     match &outlook.due {
         Some(Due::Retire(which)) => {
             let which: Vec<_> = which.iter().map(|fingerprint| short(*fingerprint)).collect();
             return going(format!(
-                "{} goes now: by the keeper, or with the next write of the Secret",
+                "{} is dropped at the next write of the Secret; the keeper asks for it",
                 which.join(" and ")
             ));
         }
         Some(Due::Promote(_)) => {
             return going(
-                "the waiting leaf goes into service when all of its group has settled".into(),
+                "the waiting leaf goes into service when all Secrets of its group are ready".into(),
             );
         }
-        Some(Due::Withdraw) => return going("the keeper takes back what it asked".into()),
+        Some(Due::Withdraw) => return going("the keeper removes its ask".into()),
         None => {}
     }
     if let Some(next) = outlook.next {
@@ -126,15 +126,16 @@ pub(in crate::tools) fn next(outlook: &Outlook) -> Option<Step> {
             |known: &BundleCertificate| known.ends == Some(next.at) && ends_by_expiry(known);
         let what = match next.what {
             Planned::Retire if outlook.certificates.iter().any(by_expiry) => {
-                "the next rotation drops the previous CA, or its expiry"
+                "previous CA is dropped at the next rotation or at expiry"
             }
-            Planned::Retire => "a previous CA goes",
+            Planned::Retire => "a previous CA is dropped",
             Planned::Promote => {
-                "the waiting leaf goes into service, if all of its group has settled"
+                "the waiting leaf goes into service if all Secrets of its group are ready"
             }
         };
-        return Some(Step { what: what.into(), at: Some(next.at) });
+        return Some(NextStep { what: what.into(), at: Some(next.at) });
     }
     let is_carried = outlook.certificates.iter().any(|known| known.carried.is_some());
-    is_carried.then(|| Step { what: "the next rotation drops the previous CA".into(), at: None })
+    is_carried
+        .then(|| NextStep { what: "previous CA is dropped at the next rotation".into(), at: None })
 }

@@ -25,7 +25,7 @@ fn each_certificate_is_shown_with_its_role() {
     for expected in [
         "Secret    gateway/envoy, kubernetes.io/tls".to_owned(),
         "Webhook   carries previous CAs: mode bundle, keep 1, window none".to_owned(),
-        "phase overlap; a previous CA goes (2026-03-02T00:00:00Z)".to_owned(),
+        "phase overlap; a previous CA is dropped (2026-03-02T00:00:00Z)".to_owned(),
         "ca.crt: 2 certificates".to_owned(),
         "   1. CN=Root 2026\n      the generator's own; active; the leaf verifies against it; expires \
          2035-01-01, in 3227d\n"
@@ -35,7 +35,7 @@ fn each_certificate_is_shown_with_its_role() {
             .to_owned(),
         format!("sha256 {}", old.sha256()),
         "the leaf, for envoy.gateway.svc, 10.0.0.7; expires 2027-01-01".to_owned(),
-        "Nothing is wrong".to_owned(),
+        "No lint rule fires.".to_owned(),
     ] {
         assert!(text.contains(&expected), "{expected} is not in\n{text}");
     }
@@ -129,7 +129,10 @@ fn a_secret_that_the_webhook_leaves_alone_is_reported() {
     let file = dir.path().join("it.json");
     for (secret, said) in [
         (object(&|s| s["metadata"]["labels"] = json!({"ca-overlap.dev/mode": "off"})), "mode off"),
-        (object(&|s| s["metadata"]["labels"] = json!({"strimzi.io/kind": "Kafka"})), "by itself"),
+        (
+            object(&|s| s["metadata"]["labels"] = json!({"strimzi.io/kind": "Kafka"})),
+            "previous CAs itself",
+        ),
         (object(&|s| s["immutable"] = json!(true)), "immutable"),
         (object(&|s| s["metadata"]["namespace"] = json!("ca-overlap")), "own namespace"),
         (object(&|s| s["type"] = json!("kubernetes.io/service-account-token")), "ServiceAccount"),
@@ -225,7 +228,7 @@ fn colour_is_only_for_terminals_and_obeys_no_color() {
     let Some(coloured) = shown("") else {
         return support::skip::skip(test, "no script(1)").unwrap_or(());
     };
-    assert!(coloured.contains("\u{1b}[32mNothing is wrong"), "{coloured}");
+    assert!(coloured.contains("\u{1b}[32mNo lint rule fires"), "{coloured}");
     assert!(!shown("1").unwrap().contains('\u{1b}'));
     assert!(!inspect(dir.path(), &["ca.pem"]).stdout.contains('\u{1b}'), "no terminal");
 }

@@ -1,11 +1,11 @@
-//! What stands in `ca.crt`.
+//! Rules for the contents of `ca.crt`, and for PEM blocks and sizes.
 
 use std::collections::BTreeMap;
 
 use super::{Finding, Rule, numbered};
 use crate::names;
 use crate::overlap::exempt::Exemption;
-use crate::tools::inspect::facts::{Facts, Left, in_full};
+use crate::tools::inspect::facts::{Facts, LeftAlone, in_full};
 use crate::tools::text::{day, printable, subject};
 use crate::x509::certs::Certificate;
 use crate::x509::pem;
@@ -31,15 +31,15 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
     findings.extend(in_signer(facts));
     if object.size > MAX_DATA / 10 * 9 {
         let text = format!(
-            "The values are {} bytes together, of {MAX_DATA} that a Secret may have: there may be no \
-             room for a previous CA.",
+            "The values have {} bytes together, and a Secret may have {MAX_DATA}: a previous CA may \
+             not fit.",
             object.size
         );
         findings.push(Finding::new(Rule::NearSizeLimit, text));
     }
 }
 
-/// Private keys, and blocks that are no certificate to all readers.
+/// Finds private keys, and blocks that some readers cannot read.
 fn blocks(key: &str, text: &[u8]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, block) in pem::blocks(text).enumerate() {
@@ -47,8 +47,8 @@ fn blocks(key: &str, text: &[u8]) -> Vec<Finding> {
         let label = printable(&String::from_utf8_lossy(block.label));
         if block.label.ends_with(b"PRIVATE KEY") {
             let text = format!(
-                "Block {number} of {key} is a private key ({label}). {key} is handed to everybody: \
-                 take the key out, and replace it and what was issued with it."
+                "Block {number} of {key} is a private key ({label}), and every client gets {key}: remove the \
+                 key, and replace it and every certificate that was issued with it."
             );
             findings.push(Finding::new(Rule::PrivateKeyInBundle, text));
         } else if !block.is_certificate() {
@@ -59,14 +59,14 @@ fn blocks(key: &str, text: &[u8]) -> Vec<Finding> {
             findings.push(Finding::new(Rule::UnreadableBlock, text));
         } else if block.contents().and_then(Certificate::from_der).is_none() {
             let text = format!(
-                "Block {number} of {key} is no readable certificate (cut off, with headers, or no \
-                 X.509): some readers skip it, others load nothing of the file."
+                "Block {number} of {key} is not a readable certificate (truncated, with headers, or not \
+                 X.509): some readers skip it, others refuse the whole file."
             );
             findings.push(Finding::new(Rule::UnreadableBlock, text));
         }
     }
     if findings.is_empty() && !text.is_empty() && pem::blocks(text).next().is_none() {
-        let text = format!("There is no PEM block in {key}: readers find no certificate.");
+        let text = format!("{key} has no PEM block: readers find no certificate.");
         findings.push(Finding::new(Rule::UnreadableBlock, text));
     }
     findings
@@ -77,12 +77,12 @@ fn dates(index: usize, certificate: &Certificate, facts: &Facts<'_>) -> Option<F
     let who = format!("Certificate {} of ca.crt", index + 1);
     let (rule, text) = if certificate.is_expired(facts.now) {
         let goes = if facts.is_carried(certificate) {
-            "it is carried, and goes with the next write of the Secret, or by the keeper"
+            "it is carried, and is dropped at the next write of the Secret"
         } else {
-            "only the generator can take it out"
+            "only the generator can remove it"
         };
         let end = day(certificate.not_after());
-        let text = format!("{who} expired on {end}. Some readers refuse a file with it; {goes}.");
+        let text = format!("{who} expired on {end}. Some readers refuse the whole file; {goes}.");
         (Rule::CaExpired, text)
     } else if begin.is_some_and(|begin| begin > facts.now.as_second()) {
         let begin = day(begin.unwrap_or_default());
@@ -101,14 +101,14 @@ fn no_ca(facts: &Facts<'_>) -> Option<Finding> {
         return None;
     }
     let text = format!(
-        "In ca.crt, {} may not sign others (basic constraints, key usage). Readers refuse what it \
-         issued; one that is its own leaf is trusted by some readers only.",
+        "In ca.crt, {} may not sign certificates (basic constraints, key usage). Readers refuse the \
+         leaves of such a CA; only some readers trust a self-signed leaf.",
         numbered(&which)
     );
     Some(Finding::new(Rule::NotACa, text).about(which.iter().map(|&index| &certificates[index])))
 }
 
-/// By basic constraints, and by key usage where that is said.
+/// Whether a certificate may sign others, by its basic constraints and its key usage, if present.
 fn is_ca(certificate: &Certificate) -> bool {
     let may_sign = in_full(certificate).and_then(|parsed| {
         let usage = parsed.key_usage().ok().flatten()?;
@@ -133,13 +133,13 @@ fn same_subject(certificates: &[Certificate]) -> Vec<Finding> {
 fn namesakes_finding(indexes: &[usize], certificates: &[Certificate]) -> Finding {
     let with_ids = indexes.iter().all(|&index| certificates[index].subject_key_id().is_some());
     let ids = if with_ids {
-        "Their key ids tell them apart, for readers that look at these"
+        "Readers that use key ids can distinguish them"
     } else {
-        "They have no key ids that would tell them apart"
+        "They have no key ids to distinguish them"
     };
     let text = format!(
         "In ca.crt, {} have the subject {} and different keys. Readers that choose the issuer by name \
-         alone take the wrong one. {ids}. Have the generator put a number or date into the subject.",
+         only take the wrong one. {ids}. Make the generator put a number or date into the subject.",
         numbered(indexes),
         subject(&certificates[indexes[0]])
     );
@@ -161,8 +161,9 @@ fn reused_serials(facts: &Facts<'_>) -> Vec<Finding> {
     let reused = by_serial.into_iter().filter(|(_, which)| which.len() > 1);
     let finding = |((_, serial), which): ((&[u8], Vec<u8>), Vec<&Certificate>)| {
         let text = format!(
-            "{} certificates of one issuer name have the serial number {}. Firefox and others of NSS \
-             refuse them (SEC_ERROR_REUSED_ISSUER_AND_SERIAL). Have the generator take random ones.",
+            "{} certificates have the same issuer name and the serial number {}. Firefox and other NSS \
+             clients refuse them (SEC_ERROR_REUSED_ISSUER_AND_SERIAL). Make the generator use random \
+             serial numbers.",
             which.len(),
             hexadecimal(&serial)
         );
@@ -171,19 +172,19 @@ fn reused_serials(facts: &Facts<'_>) -> Vec<Finding> {
     reused.map(finding).collect()
 }
 
-/// As openssl prints serial numbers.
+/// Bytes as openssl prints serial numbers.
 pub(in crate::tools::inspect) fn hexadecimal(bytes: &[u8]) -> String {
     let pairs: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     pairs.join(":")
 }
 
 fn in_signer(facts: &Facts<'_>) -> Option<Finding> {
-    let is_signer = facts.left == Some(Left::Data(Exemption::Signer));
+    let is_signer = facts.left_alone == Some(LeftAlone::Data(Exemption::Signer));
     if !is_signer || facts.ca.certificates().len() < 2 {
         return None;
     }
     let text = "This is the signing Secret of a CA, and its ca.crt holds more than one certificate. \
-                Readers of such Secrets take one of them, the first or the last, as the root that \
-                they hand out: leave only the one that fits the key.";
+                Readers of such Secrets take either the first or the last one as the root that they \
+                distribute: keep only the certificate that belongs to the key.";
     Some(Finding::new(Rule::BundleInSigner, text).about(facts.ca.certificates()))
 }

@@ -1,4 +1,4 @@
-//! The leaf, and the CA that it needs.
+//! Rules for the leaf and the CA that issued it.
 
 use std::collections::BTreeSet;
 
@@ -33,14 +33,14 @@ fn not_chained(key: &str, chain: &Bundle, ca: &Bundle) -> Option<Finding> {
     }
     let why = why_not(chain.certificates(), ca.certificates())?;
     let text = format!(
-        "The leaf in {key} does not verify against ca.crt: {why}. Who trusts this ca.crt refuses the \
-         leaf; make the generator issue both together."
+        "The leaf in {key} does not verify against ca.crt: {why}. Readers of this ca.crt refuse the leaf; \
+         make the generator issue both together."
     );
     Some(Finding::new(Rule::LeafNotChained, text).about([leaf]))
 }
 
-/// Why nothing in `ca` issued the chain; `None` where that cannot be told, because the signature is
-/// of a kind that is not known here.
+/// Why no certificate of `ca` issued the chain; `None` if the algorithm of a signature is not
+/// supported, so that it cannot be checked.
 fn why_not(chain: &[Certificate], ca: &[Certificate]) -> Option<String> {
     let top = top(chain)?;
     if is_root(top) {
@@ -52,11 +52,11 @@ fn why_not(chain: &[Certificate], ca: &[Certificate]) -> Option<String> {
     if named.is_empty() {
         let issuer = top.parsed().map(|parsed| printable(&parsed.issuer().to_string()));
         let issuer = issuer.unwrap_or_default();
-        return Some(format!("no CA in it is named as the issuer, {issuer}"));
+        return Some(format!("no CA in it has the name of the issuer, {issuer}"));
     }
     let fitting: Vec<_> = named.into_iter().filter(|ca| could_have_issued(ca, top)).collect();
     if fitting.is_empty() {
-        return Some("the CA of the issuer's name has another key".into());
+        return Some("the CA with the name of the issuer has another key".into());
     }
     let is_unknown = |issuer: &&&Certificate| {
         let (Some(issuer), Some(child)) = (issuer.parsed(), top.parsed()) else { return true };
@@ -66,10 +66,10 @@ fn why_not(chain: &[Certificate], ca: &[Certificate]) -> Option<String> {
     if fitting.iter().any(|issuer| is_unknown(&issuer)) {
         return None;
     }
-    Some("it was not signed with the key of the CA of that name".into())
+    Some("it was not signed with the key of the CA with that name".into())
 }
 
-/// The last certificate on the way up from the leaf, by names and key ids.
+/// The topmost certificate of the chain, found by names and key ids.
 fn top(chain: &[Certificate]) -> Option<&Certificate> {
     let (mut top, mut rest) = chain.split_first().map(|(leaf, rest)| {
         let rest: Vec<&Certificate> = rest.iter().collect();
@@ -88,7 +88,7 @@ fn dates(key: &str, leaf: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
         Finding::new(Rule::LeafExpired, text)
     } else if begin.is_some_and(|begin| begin > facts.now.as_second()) {
         let text = format!(
-            "The leaf in {key} is not valid before {}: a clock is wrong, or it was issued ahead.",
+            "The leaf in {key} is not valid before {}: a clock is wrong, or it was issued in advance.",
             day(begin.unwrap_or_default())
         );
         Finding::new(Rule::LeafNotYetValid, text)
@@ -98,7 +98,7 @@ fn dates(key: &str, leaf: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
     Some(finding.about([leaf]))
 }
 
-/// Not while it is staged: then the old leaf is served on purpose.
+/// Silent while a rotation is staged: then the old leaf is in service on purpose.
 fn needs_carried(facts: &Facts<'_>) -> Option<Finding> {
     let needed: Vec<usize> = needed(facts);
     let certificates = facts.ca.certificates();
@@ -107,7 +107,7 @@ fn needs_carried(facts: &Facts<'_>) -> Option<Finding> {
         return None;
     }
     let text = format!(
-        "The leaf verifies against {} of ca.crt alone, which is carried: the CA was renewed and the \
+        "The leaf verifies only against {} of ca.crt, which is carried: the CA was renewed and the \
          leaf was not. Make the generator issue a new leaf before the overlap ends.",
         numbered(&needed)
     );
@@ -124,15 +124,15 @@ fn not_first(facts: &Facts<'_>) -> Option<Finding> {
         return None;
     }
     let text = format!(
-        "The leaf needs {} of ca.crt. Readers that take only the first certificate of a file refuse \
-         it.",
+        "The leaf needs {} of ca.crt. Readers that use only the first certificate of a file refuse \
+         the leaf.",
         numbered(&needed)
     );
     let about = needed.iter().map(|&index| &facts.ca.certificates()[index]);
     Some(Finding::new(Rule::ActiveCaNotFirst, text).about(about))
 }
 
-/// The certificates of `ca.crt` that the leaf verifies against, each alone.
+/// The certificates of `ca.crt` against which the leaf verifies, each as the only trust anchor.
 fn needed(facts: &Facts<'_>) -> Vec<usize> {
     (0..facts.verifies_leaf.len()).filter(|&index| facts.verifies_leaf[index]).collect()
 }
@@ -146,16 +146,16 @@ fn outlives(leaf: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
         return None;
     }
     let text = format!(
-        "The leaf is valid until {}, its CA until {}: from then on it is refused. Renew the CA \
-         before, and the leaf with it.",
+        "The leaf is valid until {}, but its CA only until {}: readers then refuse the leaf. Renew \
+         the CA before that date, and the leaf with it.",
         day(leaf.not_after()),
         day(end)
     );
     Some(Finding::new(Rule::LeafOutlivesCa, text).about([leaf]))
 }
 
-/// When the last way up from `child` to an anchor ends, in seconds since the Unix epoch; `None`
-/// where none is known.
+/// When the last path from `child` to an anchor expires, in seconds since the Unix epoch; `None` if
+/// there is no path.
 fn issuers_end(
     child: &Certificate,
     pool: &[Certificate],
@@ -180,12 +180,12 @@ fn without_names(leaf: &Certificate) -> Option<Finding> {
     if leaf.is_ca() || !subject_alternative_names(leaf)?.is_empty() {
         return None;
     }
-    let text = "The leaf has no subject alternative name. Go, and with it the API server, ignores the \
-                common name: clients that check whom they talk to refuse it.";
+    let text = "The leaf has no subject alternative name. Go, and so the API server, ignores the common \
+                name: clients that check the server's name refuse the leaf.";
     Some(Finding::new(Rule::LeafWithoutNames, text).about([leaf]))
 }
 
-/// A chain that embeds another certificate for the key of an anchor.
+/// Finds a root in the chain that has the key of an anchor but is another certificate.
 fn root_differs(facts: &Facts<'_>) -> Option<Finding> {
     let key = |certificate: &Certificate| {
         certificate.parsed().map(|parsed| parsed.public_key().raw.to_vec())
@@ -196,8 +196,8 @@ fn root_differs(facts: &Facts<'_>) -> Option<Finding> {
             embedded.is_some() && facts.ca.certificates().iter().any(|ca| key(ca) == embedded)
         }
     })?;
-    let text = "tls.crt brings along a root with the key of a CA in ca.crt, but as another \
-                certificate. Readers that compare the certificate itself, as Java does, refuse the \
-                chain: send the leaf without its root, or trust that very certificate.";
+    let text = "tls.crt contains a root that has the key of a CA in ca.crt but is another certificate. \
+                Readers that compare the certificate itself, as Java does, refuse the chain: remove \
+                the root from tls.crt, or add the same certificate to ca.crt.";
     Some(Finding::new(Rule::RootInChainDiffers, text).about([embedded]))
 }

@@ -1,4 +1,4 @@
-//! What is wrong with an object, rule by rule. Pure.
+//! Checks an object by the lint rules. Pure.
 
 mod bundle;
 mod leaf;
@@ -14,9 +14,9 @@ use crate::x509::certs::{Certificate, Fingerprint};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
     pub(super) rule: Rule,
-    /// What was found, and what to do.
+    /// What was found and what to do.
     pub(super) text: String,
-    /// The certificates that it is about.
+    /// The certificates that the finding is about.
     pub(super) certificates: Vec<Fingerprint>,
 }
 
@@ -31,7 +31,7 @@ impl Finding {
     }
 }
 
-/// Every rule that fires, what is worst first.
+/// All findings, the most serious first.
 pub(super) fn lint(facts: &Facts<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     leaf::check(facts, &mut findings);
@@ -42,7 +42,7 @@ pub(super) fn lint(facts: &Facts<'_>) -> Vec<Finding> {
     findings
 }
 
-/// `certificate 1`, `certificates 1 and 3`, counted from one.
+/// `certificate 1`, `certificates 1 and 3`: counts from one.
 fn numbered(indexes: &[usize]) -> String {
     let numbers: Vec<String> = indexes.iter().map(|index| (index + 1).to_string()).collect();
     match numbers.split_last() {

@@ -1,4 +1,4 @@
-//! What keeper and `status` call a problem.
+//! Rules for the problems that keeper and `status` also report.
 
 use super::{Finding, Rule};
 use crate::overlap::outlook::Problem;
@@ -14,7 +14,7 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-/// `None` where another rule says it already.
+/// The rule of a problem; `None` if another rule covers it.
 fn rule(problem: &Problem, facts: &Facts<'_>) -> Option<Rule> {
     let comes = |when: &jiff::Timestamp, rule| (*when > facts.now).then_some(rule);
     match problem {

@@ -1,7 +1,7 @@
-//! Keystores and truststores beside `ca.crt`: whether they hold what the PEM files hold.
+//! The rule for keystores and truststores: they must hold what the PEM files hold.
 //!
-//! A Java keystore holds its certificates in clear. PKCS#12 mostly encrypts them, with a password
-//! that is not asked for; then it is told by who wrote what when.
+//! A Java keystore holds its certificates unencrypted, so they are compared. PKCS#12 usually encrypts
+//! them with a password, which we do not have; then the times of the writes are compared.
 
 use memchr::memmem;
 
@@ -11,7 +11,7 @@ use crate::tools::inspect::facts::Facts;
 use crate::tools::text::printable;
 use crate::x509::certs::Certificate;
 
-/// How a Java keystore begins: of type JKS, and of type JCEKS.
+/// The first bytes of a Java keystore: JKS and JCEKS.
 const JAVA: [[u8; 4]; 2] = [[0xfe, 0xed, 0xfe, 0xed], [0xce, 0xce, 0xce, 0xce]];
 /// The object identifiers of PKCS#7 data and encrypted data (RFC 2315 §14).
 const DATA: [u8; 11] = [0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
@@ -22,7 +22,7 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
         if content.is_empty() {
             continue;
         }
-        // What is meant for trust is named so; all else is meant for the leaf and its key.
+        // A truststore has `trust` in its key; any other store is for the leaf and its private key.
         let is_for_trust = key.to_ascii_lowercase().contains("trust");
         let (of, expected) = if is_for_trust {
             (names::CA_CRT, facts.ca.certificates())
@@ -37,18 +37,18 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
         };
         let Some(why) = why else { continue };
         let text = format!(
-            "{key} is behind {of}: {why}. Who reads {key} gets no overlap; have whoever makes it make \
-             it anew from {of}."
+            "{key} does not match {of}: {why}. Readers of {key} get no overlap; make its generator \
+             build it again from {of}."
         );
         findings.push(Finding::new(Rule::StaleTruststore, text).about(expected));
     }
 }
 
-/// Whether certificates stand in it as they are.
+/// Whether a store holds its certificates unencrypted.
 fn is_in_clear(content: &[u8]) -> bool {
     let has = |what: &[u8]| memmem::find(content, what).is_some();
     let is_java = JAVA.iter().any(|magic| content.starts_with(magic));
-    // Of indefinite length (BER), it may be cut into pieces anywhere.
+    // With indefinite length (BER) a certificate can be split into pieces, so it is not comparable.
     let is_der = content.first() == Some(&0x30) && content.get(1) != Some(&0x80);
     is_java || (is_der && has(&DATA) && !has(&ENCRYPTED_DATA))
 }
@@ -67,13 +67,12 @@ fn older(facts: &Facts<'_>, key: &str, of: &str) -> Option<String> {
     })
 }
 
-/// Whoever makes a truststore makes it of what he writes, and does not know what we add.
+/// A generator builds a truststore from the CAs that it writes, so it lacks the carried ones.
 fn without_carried(facts: &Facts<'_>, is_for_trust: bool) -> Option<String> {
     let mut known = facts.outlook.certificates.iter();
     let carries = is_for_trust && known.any(|known| known.carried.is_some());
     carries.then(|| {
-        "it is encrypted and cannot be compared, but was made by the generator, which does not know \
-         the carried CA"
+        "it is encrypted and cannot be compared, but its generator does not know the carried CA"
             .to_owned()
     })
 }

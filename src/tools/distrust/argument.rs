@@ -1,48 +1,51 @@
-//! Which certificates to distrust.
+//! Reads the certificates to distrust from the command line.
 
 use std::io;
 use std::path::Path;
 
 use crate::tools::documents::{self, as_pem};
-use crate::tools::error::Error;
+use crate::tools::error::ToolError;
 use crate::tools::text::{day, subject};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 
 /// A certificate to distrust.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct DistrustedCa {
     pub(super) fingerprint: Fingerprint,
-    /// Subject and last day, where the certificate itself was given.
+    /// Subject and expiry date, if the certificate itself was given.
     pub(super) known: Option<(String, String)>,
 }
 
-/// Reads a fingerprint, or a file of certificates.
-pub(super) fn read(argument: &str) -> Result<Vec<Wanted>, Error> {
+/// Reads a fingerprint or a file of certificates.
+pub(super) fn read(argument: &str) -> Result<Vec<DistrustedCa>, ToolError> {
     if let Some(fingerprint) = fingerprint(argument) {
-        return Ok(vec![Wanted { fingerprint, known: None }]);
+        return Ok(vec![DistrustedCa { fingerprint, known: None }]);
     }
     let path = Path::new(argument);
     let content = documents::read(path).map_err(|error| match error {
-        Error::Read { error, .. } if error.kind() == io::ErrorKind::NotFound => Error::usage(
-            "FINGERPRINT|FILE",
-            format!("{argument} is neither a SHA-256 fingerprint (64 hex digits) nor a file"),
-        ),
+        ToolError::Read { error, .. } if error.kind() == io::ErrorKind::NotFound => {
+            ToolError::usage(
+                "FINGERPRINT|FILE",
+                format!("{argument} is neither a SHA-256 fingerprint (64 hex digits) nor a file"),
+            )
+        }
         error => error,
     })?;
     let bundle = as_pem(content).and_then(|pem| Bundle::parse(&pem, usize::MAX).ok());
     let bundle = bundle.unwrap_or_default();
     if bundle.is_empty() {
         let problem = "no certificate in it, as PEM or DER; give a certificate or its SHA-256";
-        return Err(Error::failed(path.display(), problem));
+        return Err(ToolError::failed(path.display(), problem));
     }
-    let wanted = |certificate: &Certificate| Wanted {
+    let wanted = |certificate: &Certificate| DistrustedCa {
         fingerprint: certificate.fingerprint(),
         known: Some((subject(certificate), day(certificate.not_after()))),
     };
     Ok(bundle.certificates().iter().map(wanted).collect())
 }
 
-/// Also as tools print it: `sha256 Fingerprint=5E:2C:…`, `SHA256:5e2c…`.
+/// Parses a SHA-256 fingerprint, also in the forms `sha256 Fingerprint=5E:2C:…` and
+/// `SHA256:5e2c…` of other programs.
 fn fingerprint(text: &str) -> Option<Fingerprint> {
     let text = text.trim();
     let value = text.split_once('=').map_or(text, |(_, value)| value);
@@ -55,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fingerprints_are_read_as_tools_print_them() {
+    fn fingerprints_are_read_in_the_forms_of_other_programs() {
         let plain = Fingerprint::of(b"x");
         let text = plain.to_string();
         let colons: Vec<_> =

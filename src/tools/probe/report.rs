@@ -5,35 +5,35 @@ use std::fmt::Write as _;
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 
-use super::Refused;
-use super::connect::{Settings, Target, Version};
-use super::observe::{Observer, Stuck};
-use super::trust::Asked;
-use super::verdict::{Tally, Verdict};
+use super::ConnectionError;
+use super::connect::{ClientOptions, Endpoint, TlsVersion};
+use super::evidence::{ProbeVerdict, Tally};
+use super::observe::{Observer, ObserverError};
+use super::trust::CertificateRequest;
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
 use crate::tools::text::{counted, day, short, subject};
 use crate::x509::certs::Certificate;
 
 /// All that was found out.
-pub(super) struct Report<'a> {
-    target: &'a Target,
+pub(super) struct ProbeReport<'a> {
+    endpoint: &'a Endpoint,
     name: &'a ServerName<'static>,
     watched: bool,
     /// What the server wants of clients.
-    asked: Option<Asked>,
+    asked: Option<CertificateRequest>,
     sent: bool,
-    versions: Vec<(Version, Result<Observer<'a>, Stuck>)>,
+    versions: Vec<(TlsVersion, Result<Observer<'a>, ObserverError>)>,
 }
 
-impl<'a> Report<'a> {
+impl<'a> ProbeReport<'a> {
     pub(super) fn new(
-        target: &'a Target,
-        settings: &'a Settings,
+        endpoint: &'a Endpoint,
+        settings: &'a ClientOptions,
         watched: bool,
-        versions: Vec<(Version, Result<Observer<'a>, Stuck>)>,
+        versions: Vec<(TlsVersion, Result<Observer<'a>, ObserverError>)>,
     ) -> Self {
-        let (asked, sent) = (settings.identity.asked(), settings.identity.is_somebody());
-        Self { target, name: &settings.name, watched, asked, sent, versions }
+        let (asked, sent) = (settings.certificate.request(), settings.certificate.is_given());
+        Self { endpoint, name: &settings.name, watched, asked, sent, versions }
     }
 
     /// Whether there was no fault, and nothing failed.
@@ -42,7 +42,7 @@ impl<'a> Report<'a> {
         is_any
             && self.versions.iter().all(|(_, result)| match result {
                 Ok(observer) => is_fine(observer),
-                Err(stuck) => is_not_offered(stuck),
+                Err(error) => is_not_offered(error),
             })
     }
 
@@ -52,13 +52,13 @@ impl<'a> Report<'a> {
             return Vec::new();
         }
         let failures = self.versions.iter().filter_map(|(_, result)| result.as_ref().err());
-        let mut failures: Vec<_> = failures.map(Stuck::to_string).collect();
+        let mut failures: Vec<_> = failures.map(ObserverError::to_string).collect();
         failures.dedup();
         failures
     }
 
     /// The worst of all.
-    fn verdict(&self) -> Option<Verdict> {
+    fn verdict(&self) -> Option<ProbeVerdict> {
         self.observers().map(Observer::verdict).max()
     }
 
@@ -68,34 +68,34 @@ impl<'a> Report<'a> {
 }
 
 /// A version that a server does not offer is no failure, as long as it offers another.
-fn is_not_offered(stuck: &Stuck) -> bool {
-    matches!(stuck, Stuck::Refused(Refused::Version(..)))
+fn is_not_offered(error: &ObserverError) -> bool {
+    matches!(error, ObserverError::Connection(ConnectionError::Version(..)))
 }
 
 fn is_fine(observer: &Observer<'_>) -> bool {
     let is_trusted = observer.new.as_ref().is_none_or(|(_, trusted)| trusted.is_ok());
-    let is_fault = observer.verdict() == Verdict::ResumesAcrossRotation;
+    let is_fault = observer.verdict() == ProbeVerdict::ResumesAcrossRotation;
     !is_fault && is_trusted && observer.failed.is_none()
 }
 
-pub(super) fn to_text(report: &Report<'_>) -> String {
+pub(super) fn to_text(report: &ProbeReport<'_>) -> String {
     if report.observers().next().is_none() {
         return report.asked.as_ref().map(|asked| clients(asked, report.sent)).unwrap_or_default();
     }
     let mut table = Table::new(vec![
-        Column { head: "TLS", most: 3 },
-        Column { head: "VERDICT", most: 28 },
-        Column { head: "GIVEN", most: 10 },
-        Column { head: "RESUMED", most: 8 },
-        Column { head: "AFTERWARDS", most: 10 },
-        Column { head: "CERTIFICATE", most: 31 },
+        Column { head: "TLS", max_width: 3 },
+        Column { head: "VERDICT", max_width: 28 },
+        Column { head: "GIVEN", max_width: 10 },
+        Column { head: "RESUMED", max_width: 8 },
+        Column { head: "AFTERWARDS", max_width: 10 },
+        Column { head: "CERTIFICATE", max_width: 31 },
     ]);
     let mut notes: Vec<_> =
         report.versions.iter().map(|(version, result)| notes(*version, result, report)).collect();
     for (at, (version, result)) in report.versions.iter().enumerate() {
         let mut row = match result {
             Ok(observer) => row(*version, observer),
-            Err(stuck) => stuck_row(*version, stuck),
+            Err(error) => failed_row(*version, error),
         };
         // What goes for both is said once.
         let (own, later) = notes[at..].split_at_mut(1);
@@ -114,13 +114,13 @@ pub(super) fn to_text(report: &Report<'_>) -> String {
     out
 }
 
-fn row(version: Version, observer: &Observer<'_>) -> Row {
+fn row(version: TlsVersion, observer: &Observer<'_>) -> Row {
     let evidence = observer.evidence();
     let of = |tally: Tally| match tally.tried {
         0 => "-".to_owned(),
         tried => format!("{} of {tried}", tally.resumed),
     };
-    let thing = if version == Version::Tls13 { "ticket" } else { "session" };
+    let thing = if version == TlsVersion::Tls13 { "ticket" } else { "session" };
     let given = match observer.given {
         0 => "nothing".to_owned(),
         some => counted(some, thing),
@@ -137,8 +137,8 @@ fn row(version: Version, observer: &Observer<'_>) -> Row {
     ])
 }
 
-fn stuck_row(version: Version, stuck: &Stuck) -> Row {
-    let verdict = if is_not_offered(stuck) { "not offered" } else { "none" };
+fn failed_row(version: TlsVersion, error: &ObserverError) -> Row {
+    let verdict = if is_not_offered(error) { "not offered" } else { "none" };
     let dash = || vec!["-".to_owned()];
     let verdict = vec![verdict.to_owned()];
     Row::new(vec![vec![version.to_string()], verdict, dash(), dash(), dash(), dash()])
@@ -146,15 +146,15 @@ fn stuck_row(version: Version, stuck: &Stuck) -> Row {
 
 /// What a person should know besides.
 fn notes(
-    version: Version,
-    result: &Result<Observer<'_>, Stuck>,
-    report: &Report<'_>,
+    version: TlsVersion,
+    result: &Result<Observer<'_>, ObserverError>,
+    report: &ProbeReport<'_>,
 ) -> Vec<String> {
     let mut notes = Vec::new();
     let observer = match result {
         Ok(observer) => observer,
-        Err(stuck) if is_not_offered(stuck) => return notes,
-        Err(stuck) => return vec![format!("FAILED: {stuck}")],
+        Err(error) if is_not_offered(error) => return notes,
+        Err(error) => return vec![format!("FAILED: {error}")],
     };
     notes.extend(explained(version, observer, report.watched).map(str::to_owned));
     if observer.old.len() > 1 {
@@ -178,33 +178,33 @@ fn notes(
 }
 
 /// What the verdict means, where that is not plain.
-fn explained(version: Version, observer: &Observer<'_>, watched: bool) -> Option<&'static str> {
+fn explained(version: TlsVersion, observer: &Observer<'_>, watched: bool) -> Option<&'static str> {
     let evidence = observer.evidence();
     Some(match observer.verdict() {
-        Verdict::ResumesAcrossRotation => {
+        ProbeVerdict::ResumesAcrossRotation => {
             "Clients from before the rotation resume, and are not shown the new certificate. Change \
              the ticket keys, and empty the session cache, together with the certificate."
         }
-        Verdict::NoResumption if evidence.before.resumed > 0 => {
+        ProbeVerdict::NoResumption if evidence.before.resumed > 0 => {
             "It resumed at first, and no longer did so when the certificate changed: its tickets live \
              shorter than --interval, or go at times of their own."
         }
-        Verdict::NoResumption if observer.given > 0 => {
+        ProbeVerdict::NoResumption if observer.given > 0 => {
             "What it gives to resume with is not taken back: several servers without common ticket \
              keys answer here, or sessions are not kept."
         }
-        Verdict::NoResumption if version == Version::Tls13 => "It gives no tickets.",
-        Verdict::NoResumption => "It gives neither tickets nor session IDs.",
-        Verdict::CertificateUnchanged if !watched => {
+        ProbeVerdict::NoResumption if version == TlsVersion::Tls13 => "It gives no tickets.",
+        ProbeVerdict::NoResumption => "It gives neither tickets nor session IDs.",
+        ProbeVerdict::CertificateUnchanged if !watched => {
             "It resumes. Rotate its certificate while --watch runs to see what becomes of sessions \
              from before."
         }
-        Verdict::CertificateUnchanged | Verdict::RotatesTickets => return None,
+        ProbeVerdict::CertificateUnchanged | ProbeVerdict::RotatesTickets => return None,
     })
 }
 
 /// What the server wants of clients.
-fn clients(asked: &Asked, sent: bool) -> String {
+fn clients(asked: &CertificateRequest, sent: bool) -> String {
     let sent = if sent { "one was sent" } else { "none was sent (--cert, --key)" };
     let mut text = format!("Client certificates: asked for, {sent}.\n");
     if asked.authorities.is_empty() {
@@ -225,33 +225,34 @@ fn name(certificate: &Certificate) -> String {
     format!("{fingerprint}, expires {}", day(certificate.not_after()))
 }
 
-pub(super) fn to_json(report: &Report<'_>) -> Value {
+pub(super) fn to_json(report: &ProbeReport<'_>) -> Value {
     let tally = |tally: Tally| json!({"resumed": tally.resumed, "tried": tally.tried});
-    let version = |(version, result): &(Version, Result<Observer<'_>, Stuck>)| match result {
-        Ok(observer) => json!({
-            "tls": version.to_string(),
-            "offered": true,
-            "verdict": observer.verdict().to_string(),
-            "given": observer.given,
-            "before": tally(observer.evidence().before),
-            "after": tally(observer.evidence().after),
-            "certificates": observer.old.iter().map(certificate).collect::<Vec<_>>(),
-            "newCertificate": observer.new.as_ref().map(|(new, trusted)| {
-                let mut object = certificate(new);
-                object["problem"] = json!(trusted.as_ref().err());
-                object
+    let version =
+        |(version, result): &(TlsVersion, Result<Observer<'_>, ObserverError>)| match result {
+            Ok(observer) => json!({
+                "tls": version.to_string(),
+                "offered": true,
+                "verdict": observer.verdict().to_string(),
+                "given": observer.given,
+                "before": tally(observer.evidence().before),
+                "after": tally(observer.evidence().after),
+                "certificates": observer.old.iter().map(certificate).collect::<Vec<_>>(),
+                "newCertificate": observer.new.as_ref().map(|(new, trusted)| {
+                    let mut object = certificate(new);
+                    object["problem"] = json!(trusted.as_ref().err());
+                    object
+                }),
+                "error": observer.failed.as_ref().map(ToString::to_string),
             }),
-            "error": observer.failed.as_ref().map(ToString::to_string),
-        }),
-        Err(stuck) => json!({
-            "tls": version.to_string(),
-            "offered": !is_not_offered(stuck),
-            "verdict": null,
-            "error": stuck.to_string(),
-        }),
-    };
+            Err(error) => json!({
+                "tls": version.to_string(),
+                "offered": !is_not_offered(error),
+                "verdict": null,
+                "error": error.to_string(),
+            }),
+        };
     json!({
-        "target": report.target.to_string(),
+        "target": report.endpoint.to_string(),
         "serverName": report.name.to_str(),
         "fine": report.is_fine(),
         "verdict": report.verdict().map(|verdict| verdict.to_string()),

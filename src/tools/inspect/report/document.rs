@@ -1,22 +1,22 @@
-//! The same for programs.
+//! The output of `inspect` as JSON or YAML.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::names;
-use crate::tools::inspect::Inspected;
+use crate::tools::inspect::Inspection;
 use crate::tools::inspect::facts::{Facts, subject_alternative_names};
 use crate::tools::inspect::lint::hexadecimal;
 use crate::tools::status::next;
 use crate::tools::text::{printable, subject};
 use crate::x509::certs::{Bundle, Certificate};
 
-/// All objects, in the order they were given.
-pub(in crate::tools::inspect) fn document(inspected: &[Inspected<'_>]) -> Value {
+/// All objects, in the order of the input.
+pub(in crate::tools::inspect) fn document(inspected: &[Inspection<'_>]) -> Value {
     json!({"inspected": inspected.iter().map(one).collect::<Vec<_>>()})
 }
 
-fn one(Inspected { facts, findings }: &Inspected<'_>) -> Value {
+fn one(Inspection { facts, findings }: &Inspection<'_>) -> Value {
     let identity = facts.object.identity.as_ref();
     let settings = &facts.outlook.settings;
     let chain = |bundle: &Bundle| -> Vec<Value> {
@@ -34,7 +34,7 @@ fn one(Inspected { facts, findings }: &Inspected<'_>) -> Value {
         "type": identity.map(|identity| &identity.kind),
         "keys": facts.object.keys,
         "mode": settings.mode.to_string(),
-        "leftAlone": facts.left.map(super::explain),
+        "leftAlone": facts.left_alone.map(super::explain),
         "phase": facts.object.labels.get(names::PHASE),
         "next": next(&facts.outlook),
         "ca.crt": facts.ca.certificates().iter().enumerate().map(|(i, c)| ca(i, c, facts)).collect::<Vec<_>>(),

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::generator::{NAMESPACE, dns_name, secret_name};
-use super::handshake::Files;
-use super::plan::Millis;
-use super::{Error, Strategy, inconsistent};
+use super::handshake::PeerFiles;
+use super::schedule::Millis;
+use super::{Strategy, ToolError, inconsistent};
 use crate::admission::respond::{Installation, respond};
 use crate::admission::review;
 use crate::kubernetes::secret_view::SecretView;
@@ -33,7 +33,7 @@ pub(super) fn timestamp(at: Millis) -> Timestamp {
 }
 
 /// All Secrets, under one strategy.
-pub(super) struct Cluster {
+pub(super) struct ApiServer {
     /// The webhook; none where it is not installed.
     webhook: Option<(Installation, KeeperHealth)>,
     secrets: Vec<Value>,
@@ -63,7 +63,7 @@ impl Writer {
     }
 }
 
-impl Cluster {
+impl ApiServer {
     /// With the Secrets of the first generation, which nobody reviews: they are created.
     pub(super) fn new(
         strategy: Strategy,
@@ -95,7 +95,7 @@ impl Cluster {
         secret: usize,
         data: &Value,
         now: Millis,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool, ToolError> {
         self.write(secret, fresh(secret, data), Writer::Generator, now)
     }
 
@@ -105,7 +105,7 @@ impl Cluster {
         secret: usize,
         changes: &[(&str, Option<String>)],
         now: Millis,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool, ToolError> {
         let mut object = self.secrets[secret].clone();
         let mut annotations = object["metadata"]["annotations"].take();
         let map = annotations.as_object_mut().cloned().unwrap_or_default();
@@ -117,18 +117,18 @@ impl Cluster {
     }
 
     /// A Secret as the keeper reads it.
-    pub(super) fn view(&self, secret: usize) -> Result<SecretView, Error> {
+    pub(super) fn view(&self, secret: usize) -> Result<SecretView, ToolError> {
         serde_json::from_value(self.secrets[secret].clone())
             .map_err(|_| inconsistent("a stored Secret is not readable"))
     }
 
     /// A Secret as its pods mount it.
-    pub(super) fn files(&self, secret: usize) -> Files {
+    pub(super) fn files(&self, secret: usize) -> PeerFiles {
         let bytes = |key: &str| {
             let text = self.secrets[secret]["data"][key].as_str().unwrap_or_default();
             BASE64_STANDARD.decode(text).unwrap_or_default()
         };
-        Files {
+        PeerFiles {
             name: dns_name(secret),
             ca: bytes(names::CA_CRT),
             certificate: bytes(names::TLS_CRT),
@@ -148,7 +148,7 @@ impl Cluster {
         mut object: Value,
         writer: Writer,
         now: Millis,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool, ToolError> {
         let stored = &self.secrets[secret];
         object["metadata"]["managedFields"] = stored["metadata"]["managedFields"].clone();
         if let Some((installation, keeper)) = &self.webhook {

@@ -1,4 +1,4 @@
-//! What the servers are set to, for commands that say what these will do.
+//! Flags that tell a command how webhook and keeper are configured.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -9,19 +9,19 @@ use humantime::parse_duration;
 use crate::overlap::outlook::Rules;
 use crate::overlap::settings::{Defaults, Window};
 
-/// Flags of webhook and keeper.
+/// Flags of webhook and keeper that decide what happens next to a Secret.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct SettingsArgs {
-    /// How long the webhook carries a previous CA where the Secret says nothing; as its own flag
+pub(crate) struct ServerArgs {
+    /// The webhook's --window: how long it carries a previous CA by default
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_WINDOW", default_value = "none", value_parser = Window::from_str)]
     window: Window,
 
-    /// How long the keeper lets files spread before it promotes a leaf; as its own flag
+    /// The keeper's --settle: how long it waits before it promotes a new leaf
     #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_SETTLE", default_value = "120s", value_parser = parse_duration)]
     settle: Duration,
 }
 
-impl SettingsArgs {
+impl ServerArgs {
     pub(crate) fn rules(&self) -> Rules {
         let defaults = Defaults { window: self.window, ..Defaults::default() };
         Rules { defaults, settle: self.settle }

@@ -1,70 +1,71 @@
-//! Writing one Secret's annotation, and reading back what came of it.
+//! Writes the annotation of one Secret and reads back what the webhook did.
 
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
-use super::plan::{self, Holding};
+use super::found::{self, FoundCa};
 use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::x509::certs::Fingerprint;
 
-/// Who changed the annotation, in `managedFields`.
+/// The field manager of the annotation, in `managedFields`.
 const MANAGER: &str = "ca-overlap-distrust";
-/// How often a Secret that others write at the same time is read again.
+/// How often a write is tried when others write the same Secret at the same time.
 const ATTEMPTS: usize = 8;
 
-/// What came of one Secret.
+/// The result for one Secret.
 #[derive(Clone, Debug)]
-pub(super) struct Done {
+pub(super) struct SecretOutcome {
     pub(super) namespace: String,
     pub(super) name: String,
-    /// One for each of the certificates that it held.
-    pub(super) results: Vec<Outcome>,
-    /// The annotation is longer than what is brought back after a generator wiped it.
+    /// One for each distrusted certificate that the Secret held.
+    pub(super) results: Vec<CaOutcome>,
+    /// The annotation is too long for the webhook to restore when a generator removes it.
     pub(super) annotation_too_long: bool,
-    /// The mode `off`, in which data is never changed.
+    /// The Secret is in the mode `off`: the webhook does not change its data.
     pub(super) is_off: bool,
-    /// What failed.
+    /// Why the Secret could not be written.
     pub(super) error: Option<String>,
 }
 
-/// What came of one certificate in one Secret.
+/// The result for one certificate in one Secret.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Outcome {
-    pub(super) holding: Holding,
-    pub(super) result: Fate,
+pub(super) struct CaOutcome {
+    pub(super) ca: FoundCa,
+    pub(super) result: RemovalResult,
 }
 
-/// Where a certificate is now.
+/// What happened to a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Fate {
-    /// It was carried, and is gone.
+pub(super) enum RemovalResult {
+    /// The certificate was carried, and the webhook dropped it.
     Dropped,
-    /// Somebody else took it out meanwhile.
+    /// Another writer removed it in the meantime.
     Gone,
-    /// The generator's own, still there.
+    /// The generator wrote it, and it is still there.
     Own,
-    /// The webhook did not act.
+    /// The webhook did not drop it.
     StillCarried,
-    /// Nothing was done.
+    /// The Secret could not be written.
     Failed,
 }
 
-/// Distrusts the certificates that this Secret holds.
+/// Adds the certificates that this Secret holds to its annotation. Tries again when another writer
+/// changes the Secret in the meantime.
 pub(super) async fn distrust(
     client: &Client,
     mut secret: SecretView,
     wanted: &[Fingerprint],
     dry_run: bool,
-) -> Done {
+) -> SecretOutcome {
     let now = Timestamp::now();
     let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
     let api: Api<SecretView> = Api::namespaced(client.clone(), &namespace);
-    let mut done = Done {
+    let mut done = SecretOutcome {
         namespace,
         name,
         results: Vec::new(),
@@ -72,23 +73,23 @@ pub(super) async fn distrust(
         is_off: secret.label(names::MODE) == Some("off"),
         error: None,
     };
-    let first = plan::holdings(&secret, wanted, now);
+    let first = found::found(&secret, wanted, now);
     for _ in 0..ATTEMPTS {
-        let before = plan::holdings(&secret, wanted, now);
-        let Some(value) = plan::annotation(&secret, &before) else {
+        let before = found::found(&secret, wanted, now);
+        let Some(value) = found::annotation(&secret, &before) else {
             done.results = outcomes(&first, &before);
             return done;
         };
-        done.annotation_too_long = plan::is_too_long(&value);
+        done.annotation_too_long = found::is_too_long(&value);
         match write(&api, &secret, &value, dry_run).await {
             Ok(after) => {
-                done.results = outcomes(&first, &plan::holdings(&after, wanted, now));
+                done.results = outcomes(&first, &found::found(&after, wanted, now));
                 return done;
             }
             Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {}
             Err(error) => return failed(done, &first, explain(&error, Audience::Caller)),
         }
-        // Somebody else wrote it meanwhile: what it holds now counts.
+        // Another writer changed the Secret: start again from its new state.
         match api.get_opt(&done.name).await {
             Ok(Some(read)) => secret = read,
             Ok(None) => {
@@ -98,11 +99,17 @@ pub(super) async fn distrust(
             Err(error) => return failed(done, &first, explain(&error, Audience::Caller)),
         }
     }
-    failed(done, &first, format!("others wrote it {ATTEMPTS} times meanwhile; run this again"))
+    failed(
+        done,
+        &first,
+        format!(
+            "other writers changed it {ATTEMPTS} times in the meantime; run this command again"
+        ),
+    )
 }
 
-/// On condition that nobody else wrote it since it was read. The answer is what is stored, after
-/// the webhook.
+/// Patches the annotation if the Secret still has the resourceVersion that was read. Returns the
+/// Secret as stored after admission.
 async fn write(
     api: &Api<SecretView>,
     secret: &SecretView,
@@ -117,22 +124,22 @@ async fn write(
     api.patch(&secret.name_any(), &parameters, &Patch::Merge(patch)).await
 }
 
-fn outcomes(first: &[Holding], after: &[Holding]) -> Vec<Outcome> {
-    let outcome = |holding: &Holding| {
-        let still = after.iter().find(|other| other.fingerprint == holding.fingerprint);
+fn outcomes(first: &[FoundCa], after: &[FoundCa]) -> Vec<CaOutcome> {
+    let outcome = |ca: &FoundCa| {
+        let still = after.iter().find(|other| other.fingerprint == ca.fingerprint);
         let result = match still {
-            Some(still) if still.is_carried => Fate::StillCarried,
-            Some(_) => Fate::Own,
-            None if holding.is_carried => Fate::Dropped,
-            None => Fate::Gone,
+            Some(still) if still.is_carried => RemovalResult::StillCarried,
+            Some(_) => RemovalResult::Own,
+            None if ca.is_carried => RemovalResult::Dropped,
+            None => RemovalResult::Gone,
         };
-        Outcome { holding: *holding, result }
+        CaOutcome { ca: *ca, result }
     };
     first.iter().map(outcome).collect()
 }
 
-fn failed(mut done: Done, first: &[Holding], error: String) -> Done {
-    let failed = |holding: &Holding| Outcome { holding: *holding, result: Fate::Failed };
+fn failed(mut done: SecretOutcome, first: &[FoundCa], error: String) -> SecretOutcome {
+    let failed = |ca: &FoundCa| CaOutcome { ca: *ca, result: RemovalResult::Failed };
     done.results = first.iter().map(failed).collect();
     done.error = Some(error);
     done
@@ -150,17 +157,17 @@ mod tests {
     use super::*;
     use crate::x509::pem;
 
-    /// What was asked, in order.
+    /// The requests, in order.
     type Calls = Arc<Mutex<Vec<(Method, Value)>>>;
 
-    /// The client of an API server that gives these answers one after another, and what it was
-    /// asked.
+    /// The client of an API server that gives these answers in turn, and the requests it received.
     fn client(answers: Vec<(u16, Value)>) -> (Client, Calls) {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let requests = asked.clone();
         let answers = Arc::new(Mutex::new(answers.into_iter()));
         let service = tower::service_fn(move |request: http::Request<Body>| {
-            let (status, answer) = answers.lock().unwrap().next().expect("no more requests");
+            let (status, answer) =
+                answers.lock().unwrap().next().expect("an answer for each request");
             let requests = requests.clone();
             async move {
                 let (head, body) = request.into_parts();
@@ -194,13 +201,13 @@ mod tests {
         )
     }
 
-    async fn run(client: &Client, stored: Value, wanted: Fingerprint) -> Done {
+    async fn run(client: &Client, stored: Value, wanted: Fingerprint) -> SecretOutcome {
         let stored = serde_json::from_value(stored).unwrap();
         distrust(client, stored, &[wanted], false).await
     }
 
     #[tokio::test]
-    async fn what_somebody_else_wrote_meanwhile_is_kept() {
+    async fn a_conflicting_write_is_kept() {
         let ca = devtools::certs::ca().der;
         let wanted = Fingerprint::of(&ca);
         let other = Fingerprint::of(b"other").to_string();
@@ -211,7 +218,7 @@ mod tests {
             (200, secret("3", &both, &[&ca])),
         ]);
         let done = run(&client, secret("1", "", &[&ca]), wanted).await;
-        assert_eq!(done.results[0].result, Fate::Own);
+        assert_eq!(done.results[0].result, RemovalResult::Own);
         let asked = asked.lock().unwrap();
         let patches: Vec<_> = asked.iter().filter(|(method, _)| method == Method::PATCH).collect();
         assert_eq!(patches[0].1["metadata"]["resourceVersion"], "1");
@@ -220,20 +227,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_is_deleted_meanwhile_holds_nothing() {
+    async fn a_secret_that_is_deleted_in_the_meantime_holds_nothing() {
         let ca = devtools::certs::ca().der;
         let (client, _) = client(vec![status(404), status(404)]);
         let done = run(&client, secret("1", "", &[&ca]), Fingerprint::of(&ca)).await;
-        assert_eq!(done.results[0].result, Fate::Gone, "{:?}", done.error);
+        assert_eq!(done.results[0].result, RemovalResult::Gone, "{:?}", done.error);
     }
 
     #[tokio::test]
-    async fn conflicts_without_end_are_a_failure() {
+    async fn endless_conflicts_are_a_failure() {
         let ca = devtools::certs::ca().der;
         let rounds = (0..ATTEMPTS).flat_map(|_| [status(409), (200, secret("2", "", &[&ca]))]);
         let (client, _) = client(rounds.collect());
         let done = run(&client, secret("1", "", &[&ca]), Fingerprint::of(&ca)).await;
-        assert_eq!(done.results[0].result, Fate::Failed);
-        assert!(done.error.unwrap().contains("run this again"));
+        assert_eq!(done.results[0].result, RemovalResult::Failed);
+        assert!(done.error.unwrap().contains("run this command again"));
     }
 }

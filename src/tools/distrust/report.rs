@@ -1,48 +1,49 @@
-//! What `distrust` prints.
+//! The output of `distrust`.
 
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use super::act::{Done, Fate, Outcome};
-use super::wanted::Wanted;
+use super::annotate::{CaOutcome, RemovalResult, SecretOutcome};
+use super::argument::DistrustedCa;
 use crate::kubernetes::list::{Namespaces, Unread};
 use crate::tools::table::{Column, Row, Table, paragraph};
 use crate::tools::text::{counted, short};
 
-/// Everything that was found and done.
+/// The results for all Secrets.
 #[derive(Debug)]
-pub(super) struct Report {
-    pub(super) wanted: Vec<Wanted>,
-    pub(super) done: Vec<Done>,
+pub(super) struct DistrustReport {
+    pub(super) wanted: Vec<DistrustedCa>,
+    pub(super) done: Vec<SecretOutcome>,
     pub(super) unread: Vec<Unread>,
     pub(super) dry_run: bool,
     pub(super) scope: Namespaces,
 }
 
-impl Report {
-    /// Whether nothing is left to do.
+impl DistrustReport {
+    /// Whether no Secret holds the CA any more and no leaf needs it.
     pub(super) fn is_clean(&self) -> bool {
-        let is_clean = |outcome: &Outcome| {
-            matches!(outcome.result, Fate::Dropped | Fate::Gone) && !is_leaf_refused(outcome)
+        let is_clean = |outcome: &CaOutcome| {
+            matches!(outcome.result, RemovalResult::Dropped | RemovalResult::Gone)
+                && !is_leaf_refused(outcome)
         };
         self.unread.is_empty() && self.outcomes().all(is_clean)
     }
 
-    fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+    fn outcomes(&self) -> impl Iterator<Item = &CaOutcome> {
         self.done.iter().flat_map(|done| &done.results)
     }
 
-    fn count(&self, of: impl Fn(&Outcome) -> bool) -> usize {
+    fn count(&self, of: impl Fn(&CaOutcome) -> bool) -> usize {
         self.done.iter().filter(|done| done.results.iter().any(&of)).count()
     }
 }
 
-pub(super) fn to_text(report: &Report) -> String {
+pub(super) fn to_text(report: &DistrustReport) -> String {
     let mut out = String::new();
     let title = if report.dry_run { "To distrust (dry run)" } else { "Distrusted" };
     let _ = writeln!(out, "{title}");
-    for Wanted { fingerprint, known } in &report.wanted {
+    for DistrustedCa { fingerprint, known } in &report.wanted {
         let _ = writeln!(out, "  sha256 {fingerprint}");
         if let Some((subject, day)) = known {
             let _ = writeln!(out, "         {subject}, expires {day}");
@@ -59,7 +60,7 @@ pub(super) fn to_text(report: &Report) -> String {
         paragraph(&mut out, "  ", hint);
     }
     if !report.unread.is_empty() {
-        let _ = writeln!(out, "\nNot read, so the CA may be there too:");
+        let _ = writeln!(out, "\nCould not be read, so the CA may be there too:");
     }
     for Unread { namespace, error } in &report.unread {
         let namespace = namespace
@@ -70,27 +71,27 @@ pub(super) fn to_text(report: &Report) -> String {
     out
 }
 
-fn nowhere(report: &Report) -> String {
+fn nowhere(report: &DistrustReport) -> String {
     let more = match report.scope {
         Namespaces::All => "",
-        Namespaces::One(_) => " (-A looks into all)",
+        Namespaces::One(_) => " (-A looks at all namespaces)",
     };
     let read = if report.unread.is_empty() { "No Secret" } else { "No Secret that was read" };
-    format!("{read} in {} holds it in ca.crt{more}.", report.scope)
+    format!("{read} in {} holds the CA in ca.crt{more}.", report.scope)
 }
 
-fn table(report: &Report) -> Table {
+fn table(report: &DistrustReport) -> Table {
     let mut table = Table::new(vec![
-        Column { head: "SECRET", most: 42 },
-        Column { head: "CA", most: 8 },
-        Column { head: "WAS", most: 7 },
-        Column { head: "RESULT", most: 37 },
+        Column { head: "SECRET", max_width: 42 },
+        Column { head: "CA", max_width: 8 },
+        Column { head: "WAS", max_width: 7 },
+        Column { head: "RESULT", max_width: 37 },
     ]);
     for done in &report.done {
-        let column = |cell: &dyn Fn(&Outcome) -> String| done.results.iter().map(cell).collect();
+        let column = |cell: &dyn Fn(&CaOutcome) -> String| done.results.iter().map(cell).collect();
         let mut row = Row::new(vec![
             vec![format!("{}/{}", done.namespace, done.name)],
-            column(&|outcome| short(outcome.holding.fingerprint)),
+            column(&|outcome| short(outcome.ca.fingerprint)),
             column(&|outcome| was(outcome).to_owned()),
             column(&|outcome| result(outcome, report.dry_run)),
         ]);
@@ -99,13 +100,14 @@ fn table(report: &Report) -> Table {
         }
         if done.annotation_too_long {
             row.note(
-                "its list is longer than 4096 bytes: a generator that wipes it wipes it for good",
+                "its annotation is longer than 4096 bytes: the webhook cannot restore it when a \
+                 generator removes it",
             );
         }
-        let carried = |outcome: &Outcome| outcome.result == Fate::StillCarried;
+        let carried = |outcome: &CaOutcome| outcome.result == RemovalResult::StillCarried;
         if done.is_off && done.results.iter().any(carried) {
             row.note(
-                "mode off: the webhook changes no data here; remove the label ca-overlap.dev/mode",
+                "mode off: the webhook leaves the data alone; remove the label ca-overlap.dev/mode",
             );
         }
         table.push(row);
@@ -113,32 +115,32 @@ fn table(report: &Report) -> Table {
     table
 }
 
-fn was(outcome: &Outcome) -> &'static str {
-    if outcome.holding.is_carried { "carried" } else { "own" }
+fn was(outcome: &CaOutcome) -> &'static str {
+    if outcome.ca.is_carried { "carried" } else { "own" }
 }
 
-fn result(outcome: &Outcome, dry_run: bool) -> String {
+fn result(outcome: &CaOutcome, dry_run: bool) -> String {
     let result = match (outcome.result, dry_run) {
-        (Fate::Dropped, false) => "dropped",
-        (Fate::Dropped, true) => "would be dropped",
-        (Fate::Gone, _) => "gone meanwhile",
-        (Fate::Own, false) => "STILL THERE",
-        (Fate::Own, true) => "would stay",
-        (Fate::StillCarried, false) => "STILL CARRIED",
-        (Fate::StillCarried, true) => "would STILL be carried",
-        (Fate::Failed, _) => "FAILED",
+        (RemovalResult::Dropped, false) => "dropped",
+        (RemovalResult::Dropped, true) => "would be dropped",
+        (RemovalResult::Gone, _) => "gone meanwhile",
+        (RemovalResult::Own, false) => "STILL THERE",
+        (RemovalResult::Own, true) => "would stay",
+        (RemovalResult::StillCarried, false) => "STILL CARRIED",
+        (RemovalResult::StillCarried, true) => "would STILL be carried",
+        (RemovalResult::Failed, _) => "FAILED",
     };
     let leaf = if is_leaf_refused(outcome) { ", leaf needs it" } else { "" };
     format!("{result}{leaf}")
 }
 
-/// Whether the Secret serves a leaf that readers of its new `ca.crt` refuse.
-fn is_leaf_refused(outcome: &Outcome) -> bool {
-    outcome.result == Fate::Dropped && outcome.holding.leaf_needs_it
+/// Whether readers of the new `ca.crt` refuse the Secret's leaf.
+fn is_leaf_refused(outcome: &CaOutcome) -> bool {
+    outcome.result == RemovalResult::Dropped && outcome.ca.leaf_needs_it
 }
 
-/// What is left to do, for what of it there is.
-fn hints(report: &Report) -> Vec<(String, &'static str)> {
+/// What is left to do: a heading and a text for each kind of result that occurs.
+fn hints(report: &DistrustReport) -> Vec<(String, &'static str)> {
     let mut hints = Vec::new();
     let mut hint = |count: usize, what: &str, text: &'static str| {
         if count > 0 {
@@ -146,58 +148,58 @@ fn hints(report: &Report) -> Vec<(String, &'static str)> {
         }
     };
     hint(
-        report.count(|outcome| outcome.result == Fate::Own),
+        report.count(|outcome| outcome.result == RemovalResult::Own),
         "The generator's own",
         "Only the generator can replace it: make it issue a new CA (certgen --overwrite, cmctl \
-         renew, helm upgrade, …). What is distrusted is not carried beside the new one. Until then \
-         it stays trusted.",
+         renew, helm upgrade, …). The distrusted CA is then not carried. Until then it stays \
+         trusted.",
     );
     hint(
         report.count(is_leaf_refused),
         "The leaf needs it",
-        "Only this CA vouches for the leaf, so readers of the new ca.crt refuse it. Have the \
-         generator issue a new leaf now, and restart what does not re-read its files.",
+        "Readers of the new ca.crt refuse the leaf, because no other CA in it issued the leaf. Make \
+         the generator issue a new leaf now, and restart processes that do not reload their files.",
     );
     hint(
-        report.count(|outcome| outcome.result == Fate::StillCarried),
+        report.count(|outcome| outcome.result == RemovalResult::StillCarried),
         "Still carried",
         "The webhook did not act. Is it running (kubectl -n ca-overlap get pods), and registered for \
-         this Secret? Then run this command again; the keeper, if installed, asks by itself until \
-         the CA is gone.",
+         this Secret? Then run this command again. If the keeper runs, it asks the webhook \
+         until the CA is gone.",
     );
     hint(
-        report.count(|outcome| outcome.result == Fate::Failed),
+        report.count(|outcome| outcome.result == RemovalResult::Failed),
         "Failed",
-        "The reasons stand in the table. Needed are the rights to list, get and patch Secrets. \
-         Running this command again repeats nothing that is done.",
+        "The table gives the reasons. The command needs the rights to list, get and patch Secrets. \
+         It is safe to run it again.",
     );
     if report.dry_run && !report.done.is_empty() {
         hints.push((
             "Nothing was stored".to_owned(),
-            "This is what the API server and the webhook answered to a dry run. Without --dry-run \
-             the same happens.",
+            "The API server and the webhook answered a dry run. Run the command without --dry-run \
+             to store the result.",
         ));
     }
     hints
 }
 
-pub(super) fn to_json(report: &Report) -> Value {
-    let certificate = |wanted: &Wanted| {
+pub(super) fn to_json(report: &DistrustReport) -> Value {
+    let certificate = |wanted: &DistrustedCa| {
         json!({
             "sha256": wanted.fingerprint.to_string(),
             "subject": wanted.known.as_ref().map(|(subject, _)| subject),
             "notAfter": wanted.known.as_ref().map(|(_, day)| day),
         })
     };
-    let outcome = |outcome: &Outcome| {
+    let outcome = |outcome: &CaOutcome| {
         json!({
-            "sha256": outcome.holding.fingerprint.to_string(),
+            "sha256": outcome.ca.fingerprint.to_string(),
             "was": was(outcome),
             "result": outcome.result,
-            "leafNeedsIt": outcome.holding.leaf_needs_it,
+            "leafNeedsIt": outcome.ca.leaf_needs_it,
         })
     };
-    let secret = |done: &Done| {
+    let secret = |done: &SecretOutcome| {
         json!({
             "namespace": done.namespace,
             "name": done.name,

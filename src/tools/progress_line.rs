@@ -1,4 +1,4 @@
-//! Progress on standard error, for what takes more than two seconds.
+//! Shows progress on standard error when a command takes more than two seconds.
 
 use std::future::Future;
 use std::io::{IsTerminal, Write};
@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Nothing is said before.
+/// Nothing is printed before this time.
 const QUIET: Duration = Duration::from_secs(2);
-/// How often it is said again on a terminal, and elsewhere.
+/// How often progress is printed: on a terminal, and elsewhere.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
-/// Does `work`, and says what is being done, as `what` has it then, while that takes long.
+/// Runs `work`. While it takes long, prints what `what` returns at that moment.
 pub(crate) async fn during<T>(what: impl Fn() -> String, work: impl Future<Output = T>) -> T {
     let terminal = std::io::stderr().is_terminal();
     let again = if terminal { AGAIN.0 } else { AGAIN.1 };
@@ -36,7 +36,7 @@ pub(crate) async fn during<T>(what: impl Fn() -> String, work: impl Future<Outpu
     result
 }
 
-/// Standard error that nobody reads is no reason to fail.
+/// Ignores errors: progress that cannot be printed must not fail the command.
 fn say(text: &str) {
     let mut out = std::io::stderr();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_said_within_two_seconds_and_then_it_is() {
+    async fn progress_is_printed_only_after_two_seconds() {
         let asked = Cell::new(0);
         let what = || {
             asked.set(asked.get() + 1);

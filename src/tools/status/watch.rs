@@ -1,4 +1,4 @@
-//! `status --watch`: each change as it happens, by watch.
+//! `status --watch`: watches Secrets and prints each change.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -15,45 +15,51 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use serde_json::json;
 
 use super::row::Rotation;
-use super::{Key, SELECTORS, key, show};
+use super::{SELECTORS, report};
 use crate::kubernetes::explain::{Audience, explain_watch};
+use crate::kubernetes::key::Key;
 use crate::kubernetes::list::Namespaces;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::outlook::Rules;
-use crate::tools::cluster::Cluster;
-use crate::tools::error::Error;
+use crate::tools::cluster::ScopedClient;
+use crate::tools::error::ToolError;
 use crate::tools::output::{self, Output};
 
-/// What the clock changes is shown within this time. The API server is not asked for it.
+/// How often the table is computed again, because ages and deadlines change with the clock. This
+/// makes no API call.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Watches until the process is told to end, nobody reads any more, or the API server refuses.
-pub(super) async fn run(cluster: &Cluster, rules: &Rules, output: Output) -> Result<(), Error> {
+/// Watches until the output is closed or the API server denies the watch.
+pub(super) async fn run(
+    cluster: &ScopedClient,
+    rules: &Rules,
+    output: Output,
+) -> Result<(), ToolError> {
     let mut events = std::pin::pin!(events(cluster));
-    let mut world = World::default();
+    let mut secrets = WatchedSecrets::default();
     let mut screen = Screen::new(output);
     let mut tick = tokio::time::interval(TICK);
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some((from, Ok(event))) => world.apply(from, &event),
+                Some((from, Ok(event))) => secrets.apply(from, &event),
                 Some((_, Err(error))) => give_up_or_wait(&error, &cluster.scope)?,
                 None => return Ok(()),
             },
             _ = tick.tick() => {}
         }
-        if world.is_complete() {
+        if secrets.is_complete() {
             let now = Timestamp::now();
-            if !screen.show(world.rotations(rules, now), &cluster.scope, now)? {
+            if !screen.show(secrets.rotations(rules, now), &cluster.scope, now)? {
                 return Ok(());
             }
         }
     }
 }
 
-/// The changes, each with the selector by which it was seen. What breaks is begun anew.
+/// The watch events, each with the index of its selector. A watch that breaks is restarted.
 fn events(
-    cluster: &Cluster,
+    cluster: &ScopedClient,
 ) -> impl Stream<Item = (usize, Result<Event<SecretView>, watcher::Error>)> + use<> {
     let api: Api<SecretView> = cluster.scope.api(&cluster.client);
     select_all(SELECTORS.into_iter().enumerate().map(|(from, selector)| {
@@ -62,8 +68,8 @@ fn events(
     }))
 }
 
-/// Who may not watch will not be let in later either; all else is tried again.
-fn give_up_or_wait(error: &watcher::Error, scope: &Namespaces) -> Result<(), Error> {
+/// Fails if the user may not watch. All other errors are transient: the watch is tried again.
+fn give_up_or_wait(error: &watcher::Error, scope: &Namespaces) -> Result<(), ToolError> {
     let text = explain_watch(error, Audience::Caller);
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
@@ -71,25 +77,25 @@ fn give_up_or_wait(error: &watcher::Error, scope: &Namespaces) -> Result<(), Err
         | watcher::Error::WatchFailed(kube::Error::Api(status))
             if [401, 403].contains(&status.code) =>
         {
-            Err(Error::failed(format!("cannot watch Secrets in {scope}"), text))
+            Err(ToolError::failed(format!("cannot watch Secrets in {scope}"), text))
         }
-        // Its place in the stream is forgotten, as happens to a long watch: it reads all anew.
+        // The resourceVersion has expired, as happens to a long watch: the watcher lists again.
         watcher::Error::WatchError(status) if status.code == 410 => Ok(()),
         _ => {
-            eprintln!("ca-overlap: watching is interrupted, trying again: {text}");
+            eprintln!("ca-overlap: the watch was interrupted, trying again: {text}");
             Ok(())
         }
     }
 }
 
-/// The Secrets as last seen, by selector.
+/// The Secrets as last seen, for each selector.
 #[derive(Default)]
-struct World {
+struct WatchedSecrets {
     seen: [Writer<SecretView>; SELECTORS.len()],
     is_read: [bool; SELECTORS.len()],
 }
 
-impl World {
+impl WatchedSecrets {
     fn apply(&mut self, from: usize, event: &Event<SecretView>) {
         self.seen[from].apply_watcher_event(event);
         self.is_read[from] |= matches!(event, Event::InitDone);
@@ -100,20 +106,20 @@ impl World {
     }
 
     fn rotations(&self, rules: &Rules, now: Timestamp) -> BTreeMap<Key, Rotation> {
-        // One that is seen by both selectors is the same in both, or will be in a moment.
+        // A Secret that both selectors find is the same in both, except for a moment.
         let secrets = self.seen.iter().rev().flat_map(|seen| seen.as_reader().state());
         let rotation = |secret: Arc<SecretView>| {
-            Rotation::of(&secret, rules, now).map(|rotation| (key(&secret), rotation))
+            Rotation::of(&secret, rules, now).map(|rotation| (Key::of(&secret), rotation))
         };
         secrets.filter_map(rotation).collect()
     }
 }
 
-/// What was printed.
+/// Prints the rotations, and remembers what it printed.
 struct Screen {
     output: Output,
     is_terminal: bool,
-    /// `None` before the first time.
+    /// The rotations last printed; `None` at the start.
     shown: Option<BTreeMap<Key, Rotation>>,
 }
 
@@ -123,13 +129,13 @@ impl Screen {
         Self { output, is_terminal, shown: None }
     }
 
-    /// Whether somebody still reads it.
+    /// Returns `false` if the output is closed.
     fn show(
         &mut self,
         rotations: BTreeMap<Key, Rotation>,
         scope: &Namespaces,
         now: Timestamp,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool, ToolError> {
         let is_read = if self.is_terminal {
             redraw(&rotations, scope, now)?
         } else {
@@ -139,13 +145,13 @@ impl Screen {
         Ok(is_read)
     }
 
-    /// Elsewhere each change is a line, or an object.
+    /// Appends a line or an object for each change, where the output is not a terminal.
     fn append(
         &self,
         rotations: &BTreeMap<Key, Rotation>,
         scope: &Namespaces,
         now: Timestamp,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool, ToolError> {
         let none = BTreeMap::new();
         let before = self.shown.as_ref().unwrap_or(&none);
         let mut text = String::new();
@@ -153,7 +159,7 @@ impl Screen {
             if rotations.is_empty() {
                 eprintln!("ca-overlap: no rotation in flight in {scope} yet");
             }
-            text.push_str(&show::table().stream_head());
+            text.push_str(&report::table().stream_head());
         }
         for (key, rotation) in rotations {
             match before.get(key) {
@@ -168,7 +174,7 @@ impl Screen {
         if text.is_empty() { Ok(true) } else { Ok(output::write(&text)?) }
     }
 
-    fn change(&self, kind: &str, rotation: &Rotation, now: Timestamp) -> Result<String, Error> {
+    fn change(&self, kind: &str, rotation: &Rotation, now: Timestamp) -> Result<String, ToolError> {
         let object = json!({"type": kind, "rotation": rotation});
         Ok(match self.output {
             Output::Text if kind == "DELETED" => {
@@ -176,22 +182,22 @@ impl Screen {
             }
             Output::Json => format!("{object}\n"),
             Output::Yaml => format!("---\n{}", output::yaml(&object)?),
-            _ => show::table().stream_row(&show::row(rotation, now)),
+            _ => report::table().stream_row(&report::row(rotation, now)),
         })
     }
 }
 
-/// A terminal shows how it is now.
+/// Redraws the whole table on a terminal.
 fn redraw(
     rotations: &BTreeMap<Key, Rotation>,
     scope: &Namespaces,
     now: Timestamp,
-) -> Result<bool, Error> {
+) -> Result<bool, ToolError> {
     let rotations: Vec<_> = rotations.values().cloned().collect();
-    let text = show::to_text(&rotations, &[], scope, now);
+    let text = report::to_text(&rotations, &[], scope, now);
     let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    // Home, each line cleared to its end, then what is below.
+    // Escape codes: cursor home, clear each line to its end, clear what is below.
     let text = text.replace('\n', "\x1b[K\n");
-    let text = format!("\x1b[H{text}\x1b[K\n{seconds}, live; Ctrl-C ends\x1b[K\n\x1b[J");
+    let text = format!("\x1b[H{text}\x1b[K\n{seconds}; press Ctrl-C to stop\x1b[K\n\x1b[J");
     Ok(output::write(&text)?)
 }

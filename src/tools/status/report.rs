@@ -1,15 +1,15 @@
-//! What `status` prints.
+//! The output of `status`.
 
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::row::{Ca, Carried, Rotation};
+use super::row::{Ca, CarriedCa, Rotation};
 use crate::kubernetes::list::{Namespaces, Unread};
 use crate::tools::table::{Column, Row, Table, paragraph};
 use crate::tools::text::age;
 
-/// The table, and what stands around it.
+/// The table, and what could not be read.
 pub(super) fn to_text(
     rotations: &[Rotation],
     unread: &[Unread],
@@ -18,7 +18,7 @@ pub(super) fn to_text(
 ) -> String {
     let mut out = String::new();
     if rotations.is_empty() {
-        let more = if *scope == Namespaces::All { "" } else { " (-A looks into all)" };
+        let more = if *scope == Namespaces::All { "" } else { " (-A looks at all namespaces)" };
         let _ = writeln!(out, "No rotation in flight in {scope}{more}.");
     } else {
         let mut table = table();
@@ -29,26 +29,26 @@ pub(super) fn to_text(
     }
     for Unread { namespace, error } in unread {
         let namespace = namespace.as_deref().unwrap_or("all namespaces");
-        paragraph(&mut out, "", &format!("Not read: {namespace}: {error}"));
+        paragraph(&mut out, "", &format!("Could not be read: {namespace}: {error}"));
     }
     out
 }
 
-/// Without rows.
+/// A table without rows.
 pub(super) fn table() -> Table {
     Table::new(vec![
-        Column { head: "SECRET", most: 28 },
-        Column { head: "PHASE", most: 7 },
-        Column { head: "OWN CA", most: 21 },
-        Column { head: "CARRIED CA", most: 21 },
-        Column { head: "SINCE", most: 5 },
-        Column { head: "UNTIL", most: 8 },
+        Column { head: "SECRET", max_width: 28 },
+        Column { head: "PHASE", max_width: 7 },
+        Column { head: "OWN CA", max_width: 21 },
+        Column { head: "CARRIED CA", max_width: 21 },
+        Column { head: "SINCE", max_width: 5 },
+        Column { head: "UNTIL", max_width: 8 },
     ])
 }
 
-/// One rotation, with what comes next and what is wrong below.
+/// The row of one rotation. Its notes are what happens next and the problems.
 pub(super) fn row(rotation: &Rotation, now: Timestamp) -> Row {
-    let carried = |cell: &dyn Fn(&Carried) -> String| rotation.carried.iter().map(cell).collect();
+    let carried = |cell: &dyn Fn(&CarriedCa) -> String| rotation.carried.iter().map(cell).collect();
     let mut row = Row::new(vec![
         vec![format!("{}/{}", rotation.namespace, rotation.name)],
         vec![rotation.phase.clone().unwrap_or_else(|| "-".into())],

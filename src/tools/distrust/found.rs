@@ -1,4 +1,4 @@
-//! What a Secret has to do with the distrusted certificates. Pure.
+//! Finds the distrusted certificates in a Secret and computes its new annotation. Pure.
 
 use std::time::Duration;
 
@@ -12,71 +12,68 @@ use crate::overlap::settings::Defaults;
 use crate::x509::certs::Fingerprint;
 use crate::x509::pem;
 
-/// One of the certificates in a Secret's `ca.crt`.
+/// A distrusted certificate that a Secret holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Holding {
+pub(super) struct FoundCa {
     pub(super) fingerprint: Fingerprint,
-    /// Whether we put it there, or are asked to; else it is the generator's own.
+    /// Whether the webhook put it there, or the keeper asks it to; else it is the generator's own.
     pub(super) is_carried: bool,
-    /// Whether the Secret's own leaf verifies by nothing else that is trusted.
+    /// Whether the Secret's leaf verifies against no other CA that stays trusted.
     pub(super) leaf_needs_it: bool,
 }
 
-/// Whether `ca.crt` holds one of these, in any block that a reader may take for a certificate, or
-/// is to get it back.
+/// Whether `ca.crt` holds one of `wanted`, in any block that a reader may take for a certificate, or
+/// a pending ask of the keeper would bring one back.
 pub(super) fn holds(secret: &SecretView, wanted: &[Fingerprint]) -> bool {
     let held = fingerprints(secret).chain(asked_back(secret));
     held.into_iter().any(|fingerprint| wanted.contains(&fingerprint))
 }
 
-/// Those of `wanted` that `ca.crt` holds, or is to get back.
-pub(super) fn holdings(
-    secret: &SecretView,
-    wanted: &[Fingerprint],
-    now: Timestamp,
-) -> Vec<Holding> {
+/// The certificates of `wanted` that `ca.crt` holds or that a pending ask would bring back.
+pub(super) fn found(secret: &SecretView, wanted: &[Fingerprint], now: Timestamp) -> Vec<FoundCa> {
     let found: Vec<Fingerprint> = fingerprints(secret).collect();
     let asked_back = asked_back(secret);
     let outlook = look(secret, now);
-    let holding = |fingerprint: Fingerprint| Holding {
+    let ca = |fingerprint: Fingerprint| FoundCa {
         fingerprint,
         is_carried: is_carried(&outlook, fingerprint) || !found.contains(&fingerprint),
         leaf_needs_it: leaf_needs(&outlook, fingerprint, wanted),
     };
     let is_held = |wanted: &Fingerprint| found.contains(wanted) || asked_back.contains(wanted);
-    wanted.iter().copied().filter(is_held).map(holding).collect()
+    wanted.iter().copied().filter(is_held).map(ca).collect()
 }
 
 /// The new value of the annotation, or `None` if there is nothing to write.
-pub(super) fn annotation(secret: &SecretView, holdings: &[Holding]) -> Option<String> {
+pub(super) fn annotation(secret: &SecretView, found: &[FoundCa]) -> Option<String> {
     let stored = secret.annotation(names::DISTRUST).unwrap_or_default();
     let listed: Vec<_> =
         stored.split(',').filter_map(|item| Fingerprint::parse(item.trim())).collect();
-    let missing = holdings.iter().filter(|holding| !listed.contains(&holding.fingerprint));
+    let missing = found.iter().filter(|ca| !listed.contains(&ca.fingerprint));
     let mut items: Vec<String> = Some(stored.trim().trim_end_matches(','))
         .filter(|stored| !stored.is_empty())
         .map(str::to_owned)
         .into_iter()
         .collect();
     let before = items.len();
-    items.extend(missing.map(|holding| holding.fingerprint.to_string()));
+    items.extend(missing.map(|ca| ca.fingerprint.to_string()));
     if items.len() > before {
         return Some(items.join(","));
     }
-    // Listed and still carried: the webhook was away. It is called when the value changes, and an
-    // empty item at the end changes nothing else.
-    holdings.iter().any(|holding| holding.is_carried).then(|| {
+    // The certificate is listed and still carried, so the webhook was away. Only a changed value
+    // calls it again: an empty item at the end changes the value and not its meaning.
+    found.iter().any(|ca| ca.is_carried).then(|| {
         let end = if stored.trim_end().ends_with(',') { "" } else { "," };
         format!("{}{end}", items.join(","))
     })
 }
 
-/// Whether a generator that wipes the annotation wipes it for good.
+/// Whether the webhook cannot restore the annotation after a generator removed it.
 pub(super) fn is_too_long(annotation: &str) -> bool {
     annotation.len() > names::MAX_RESTORED
 }
 
-/// The settings of the installation do not matter for what is asked here.
+/// The outlook of a Secret. Uses default flags: none of them changes which certificates are carried
+/// or which one issued the leaf.
 fn look(secret: &SecretView, now: Timestamp) -> Outlook {
     let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };
     outlook(&secret.view(), &rules, now)
@@ -101,7 +98,7 @@ fn fingerprints(secret: &SecretView) -> impl Iterator<Item = Fingerprint> {
     contents.map(|der| Fingerprint::of(&der))
 }
 
-/// What an ask of the keeper that still stands there would bring back.
+/// The certificates that a pending ask of the keeper would bring back.
 fn asked_back(secret: &SecretView) -> Vec<Fingerprint> {
     match secret.annotation(names::ASK).map(Ask::parse) {
         Some(Ok(Ask::Repair(all))) => {
@@ -124,14 +121,14 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
-    fn holding(text: &[u8], is_carried: bool) -> Holding {
-        Holding { fingerprint: Fingerprint::of(text), is_carried, leaf_needs_it: false }
+    fn ca(text: &[u8], is_carried: bool) -> FoundCa {
+        FoundCa { fingerprint: Fingerprint::of(text), is_carried, leaf_needs_it: false }
     }
 
     #[test]
-    fn what_is_there_stays_and_what_is_new_follows() {
+    fn a_new_fingerprint_is_appended_to_the_annotation() {
         let (old, new) = (Fingerprint::of(b"old"), Fingerprint::of(b"new"));
-        let held = [holding(b"new", false)];
+        let held = [ca(b"new", false)];
         assert_eq!(annotation(&secret(None), &held), Some(new.to_string()));
         assert_eq!(annotation(&secret(Some("")), &held), Some(new.to_string()));
         let listed = format!("{old}, ,nonsense,");
@@ -141,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_standing_ask_would_bring_back_is_held() {
+    fn a_certificate_in_a_pending_ask_counts_as_held() {
         let (stolen, other) = (Fingerprint::of(b"stolen"), Fingerprint::of(b"other"));
         let ask = Ask::Repair(vec![b"stolen".to_vec().into()].into()).to_annotation(3);
         let object =
@@ -149,15 +146,15 @@ mod tests {
         let secret: SecretView = serde_json::from_value(object).unwrap();
         assert!(holds(&secret, &[other, stolen]) && !holds(&secret, &[other]));
         let now = "2026-03-01T10:00:00Z".parse().unwrap();
-        let held = holdings(&secret, &[other, stolen], now);
-        let expected = Holding { fingerprint: stolen, is_carried: true, leaf_needs_it: false };
+        let held = found(&secret, &[other, stolen], now);
+        let expected = FoundCa { fingerprint: stolen, is_carried: true, leaf_needs_it: false };
         assert_eq!(held, [expected]);
         assert_eq!(annotation(&secret, &held), Some(stolen.to_string()));
     }
 
     #[test]
-    fn what_is_listed_and_still_carried_is_written_anew_each_time() {
-        let held = [holding(b"new", true)];
+    fn a_listed_certificate_that_is_still_carried_changes_the_annotation_each_time() {
+        let held = [ca(b"new", true)];
         let mut value = Fingerprint::of(b"new").to_string();
         for _ in 0..3 {
             let next = annotation(&secret(Some(&value)), &held).unwrap();

@@ -1,5 +1,5 @@
-//! What `review` prints. Only what the webhook itself reads is shown: never another value of the
-//! Secret, in particular no private key.
+//! The output of `review`. Shows only what the webhook itself reads, so no other value of the Secret
+//! and no private key.
 
 use std::fmt::Write as _;
 
@@ -13,19 +13,18 @@ use crate::admission::respond::{Answer, Verdict};
 use crate::admission::review::Request;
 use crate::names;
 use crate::overlap::Case;
-use crate::overlap::exempt::Exemption;
 use crate::overlap::record::{Entry, Record};
-use crate::tools::text::{carried, counted, day, list, printable, subject};
+use crate::tools::text::{carried, counted, data_left_alone, day, list, printable, subject};
 use crate::x509::certs::{Bundle, Certificate};
 
-/// A decision with everything that is needed to show it.
+/// A decision and the Secret before and after it.
 pub(super) struct Explanation {
     who: String,
     verdict: Verdict,
     warnings: Vec<String>,
     operations: Vec<(String, String)>,
-    incoming: Shown,
-    stored: Shown,
+    incoming: VisibleParts,
+    stored: VisibleParts,
     record: Record,
     now: Timestamp,
 }
@@ -39,7 +38,7 @@ impl Explanation {
     ) -> Self {
         let mut stored = incoming.clone();
         if let Some(patch) = &answer.patch {
-            // A patch that would not apply is shown as what the API server would refuse.
+            // The API server refuses a patch that does not apply: nothing is stored.
             if json_patch::patch(&mut stored, patch).is_err() {
                 stored = Value::Null;
             }
@@ -56,8 +55,8 @@ impl Explanation {
             verdict: answer.verdict,
             warnings: answer.warnings.iter().map(ToString::to_string).collect(),
             operations: operations.map(|op| (text(&op["op"]), text(&op["path"]))).collect(),
-            incoming: Shown::of(incoming),
-            stored: Shown::of(&stored),
+            incoming: VisibleParts::of(incoming),
+            stored: VisibleParts::of(&stored),
             record: answer.record.clone(),
             now,
         }
@@ -140,14 +139,14 @@ impl Explanation {
     }
 }
 
-/// The part of a Secret that may be shown.
-struct Shown {
+/// The parts of a Secret that may be printed.
+struct VisibleParts {
     ca_crt: Option<String>,
     labels: Map<String, Value>,
     annotations: Map<String, Value>,
 }
 
-impl Shown {
+impl VisibleParts {
     fn of(secret: &Value) -> Self {
         let ours = |map: &Value| {
             let pairs = map.as_object().into_iter().flatten();
@@ -187,7 +186,7 @@ impl Shown {
     }
 }
 
-/// The patch that ends a stage moves a private key: its value is not printed.
+/// Removes private keys from a patch: a patch that ends a staged rotation moves `tls.key`.
 pub(super) fn without_private_keys(patch: &mut Patch) {
     for operation in &mut patch.0 {
         if let PatchOperation::Add(add) = operation
@@ -199,7 +198,7 @@ pub(super) fn without_private_keys(patch: &mut Patch) {
     }
 }
 
-/// A private key that someone put into `ca.crt` is not printed.
+/// Replaces blocks of `ca.crt` that are not certificates: they may be private keys.
 fn without_keys(text: &str) -> String {
     let mut shown = String::new();
     let mut position = 0;
@@ -208,7 +207,7 @@ fn without_keys(text: &str) -> String {
             continue;
         }
         shown.push_str(text.get(position..block.span.start).unwrap_or_default());
-        shown.push_str("# a block that is no certificate is not shown\n");
+        shown.push_str("# a block that is not a certificate is not shown\n");
         position = block.span.end;
     }
     shown.push_str(text.get(position..).unwrap_or_default());
@@ -219,26 +218,18 @@ fn explain(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Decided(case) => match case {
             Case::FirstContact => {
-                "nothing new and no record yet; what the write drops stays beside it"
+                "no record yet and no new CA; the CAs that the write removes are carried"
             }
-            Case::NoCa => "one side has no ca.crt; there is nothing to overlap",
+            Case::NoCa => "the old or the new Secret has no ca.crt; there is nothing to overlap",
             Case::NotReadable => "the new ca.crt holds no readable certificate",
-            Case::Retirement => "the generator dropped a CA of its own; that is respected",
-            Case::Rollback => {
-                "the generator went back to a carried CA; the later one stays beside it"
-            }
-            Case::Rotation => "a new CA replaces the active one, which stays beside it",
-            Case::Same => "the generator keeps its CAs; what is carried stays carried",
-            Case::TrustStore => "more than 64 certificates: a trust store, not a rotation",
-            Case::Unchanged => "ca.crt is not changed; only what is over would be cut",
+            Case::Retirement => "the generator removed one of its own CAs; it is not carried",
+            Case::Rollback => "the generator went back to a carried CA; the later CA is carried",
+            Case::Rotation => "a new CA replaces the active one, which is carried",
+            Case::Same => "the generator keeps its CAs; the carried CAs stay",
+            Case::TrustStore => "more than 64 certificates are a trust store; data is left alone",
+            Case::Unchanged => "ca.crt is not changed; only carried CAs that are over are removed",
         },
-        Verdict::Left(Exemption::ForeignOverlap) => {
-            "its system keeps old CAs by itself; data is left alone"
-        }
-        Verdict::Left(Exemption::Off) => "mode off: data is never changed",
-        Verdict::Left(Exemption::Signer) => {
-            "a CA's signing Secret is left alone (label mode=bundle overrides)"
-        }
-        Verdict::Skipped(_) => "no business of the webhook; stored as written",
+        Verdict::Left(reason) => data_left_alone(reason),
+        Verdict::Skipped(_) => "not a Secret that the webhook changes; stored as written",
     }
 }

@@ -1,33 +1,34 @@
-//! What `inspect` prints. Of an object's values only certificates are ever shown.
+//! The output of `inspect`. Prints certificates only, and no other value of a Secret.
 
 mod document;
 
 use std::fmt::Write as _;
 
 pub(super) use self::document::document;
-use super::Inspected;
-use super::facts::{Facts, Left, subject_alternative_names};
+use super::Inspection;
+use super::facts::{Facts, LeftAlone, subject_alternative_names};
 use super::lint::Finding;
 use super::rule::Severity;
 use crate::names;
-use crate::overlap::exempt::Exemption;
 use crate::tools::status::next;
 use crate::tools::table::paragraph;
-use crate::tools::text::{age, carried, counted, day, is_colourful, list, printable, subject};
+use crate::tools::text::{
+    age, carried, counted, data_left_alone, day, is_colourful, list, printable, subject,
+};
 use crate::x509::certs::{Bundle, Certificate};
 
-/// More names of a leaf are counted, not listed.
+/// How many names of a leaf are printed; the rest are counted.
 const MAX_NAMES: usize = 8;
 
-/// All objects, in the order they were given.
-pub(super) fn to_text(inspected: &[Inspected<'_>]) -> String {
+/// All objects, in the order of the input.
+pub(super) fn to_text(inspected: &[Inspection<'_>]) -> String {
     let colour = is_colourful();
     let texts: Vec<_> = inspected.iter().map(|one| one_to_text(one, colour)).collect();
     texts.join("\n")
 }
 
-fn one_to_text(inspected: &Inspected<'_>, colour: bool) -> String {
-    let Inspected { facts, findings } = inspected;
+fn one_to_text(inspected: &Inspection<'_>, colour: bool) -> String {
+    let Inspection { facts, findings } = inspected;
     let mut out = String::new();
     head(&mut out, facts);
     if facts.object.ca_crt.is_some() {
@@ -61,8 +62,8 @@ fn head(out: &mut String, facts: &Facts<'_>) {
     let name = format!("{}{}", namespace.unwrap_or_default(), identity.name);
     paragraph(out, "Secret    ", &format!("{}, {}", printable(&name), printable(&identity.kind)));
     let settings = &facts.outlook.settings;
-    let webhook = match facts.left {
-        Some(left) => explain(left).to_owned(),
+    let webhook = match facts.left_alone {
+        Some(left_alone) => explain(left_alone).to_owned(),
         None => format!(
             "carries previous CAs: mode {}, keep {}, window {}",
             settings.mode, settings.keep, settings.window
@@ -78,18 +79,12 @@ fn head(out: &mut String, facts: &Facts<'_>) {
     paragraph(out, "State     ", &state);
 }
 
-fn explain(left: Left) -> &'static str {
-    match left {
-        Left::Data(Exemption::ForeignOverlap) => {
-            "leaves its data alone: its system keeps previous CAs by itself"
-        }
-        Left::Data(Exemption::Off) => "leaves its data alone: mode off",
-        Left::Data(Exemption::Signer) => {
-            "leaves its data alone: the signing Secret of a CA (label mode=bundle overrides)"
-        }
-        Left::Immutable => "does not see it: it is immutable",
-        Left::OwnNamespace => "does not see it: it is in the webhook's own namespace",
-        Left::ServiceAccountToken => "leaves it alone: a token of a ServiceAccount",
+fn explain(reason: LeftAlone) -> &'static str {
+    match reason {
+        LeftAlone::Data(reason) => data_left_alone(reason),
+        LeftAlone::Immutable => "left alone: the Secret is immutable",
+        LeftAlone::OwnNamespace => "left alone: it is in the webhook's own namespace",
+        LeftAlone::ServiceAccountToken => "left alone: it is a ServiceAccount token",
     }
 }
 
@@ -111,7 +106,7 @@ fn write_bundle(
     });
 }
 
-/// Keys under which generators put the trust instead (docs/generators).
+/// Other keys under which generators write CAs (docs/generators).
 const OTHER_TRUST: [&str; 6] =
     ["ca", "ca-cert.pem", "ca.pem", "cacert.pem", "root-cert.pem", "rootCA.crt"];
 
@@ -119,7 +114,7 @@ fn write_no_ca(out: &mut String, keys: &[String]) {
     let other = keys.iter().find(|key| OTHER_TRUST.contains(&key.as_str()));
     let text = other.map_or_else(
         || "none: there is nothing to overlap".to_owned(),
-        |other| format!("none: the trust may be under {other}, which gets no overlap"),
+        |other| format!("none: the CAs may be under {other}, which gets no overlap"),
     );
     out.push('\n');
     paragraph(out, "ca.crt: ", &text);
@@ -157,7 +152,7 @@ fn write_link(out: &mut String, facts: &Facts<'_>, index: usize, certificate: &C
     let what = match index {
         0 if names.is_empty() => "the leaf".to_owned(),
         0 => format!("the leaf, for {}{more}", names.join(", ")),
-        _ => "of its chain".to_owned(),
+        _ => "part of the chain".to_owned(),
     };
     paragraph(out, "      ", &format!("{what}; {}", expiry(certificate, facts)));
 }
@@ -178,10 +173,10 @@ fn write_findings(out: &mut String, findings: &[Finding], colour: bool) {
         if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     };
     if findings.is_empty() {
-        let _ = writeln!(out, "\n{}", paint("32", "Nothing is wrong by the rules of lint."));
+        let _ = writeln!(out, "\n{}", paint("32", "No lint rule fires."));
         return;
     }
-    let _ = writeln!(out, "\nWhat is wrong: {}", findings.len());
+    let _ = writeln!(out, "\nProblems: {}", findings.len());
     for Finding { rule, text, .. } in findings {
         let code = if rule.severity() == Severity::Error { "31" } else { "33" };
         let severity = paint(code, rule.severity().as_str());

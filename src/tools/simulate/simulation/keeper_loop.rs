@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::super::Error;
-use super::super::cluster::{EPOCH, timestamp};
+use super::super::ToolError;
+use super::super::api_server::{EPOCH, timestamp};
 use super::super::generator::secret_name;
-use super::super::plan::Millis;
-use super::{Event, World};
+use super::super::schedule::Millis;
+use super::{Event, Simulation};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::action::{Action, is_group_ready, next_action, pause};
@@ -25,7 +25,7 @@ const BATCHES: usize = 4;
 
 /// What is known of one Secret beside what stands on it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct KeeperState {
     /// When it is looked at next.
     next: Option<Millis>,
     /// The workload of its pods that do not reload.
@@ -36,7 +36,7 @@ pub(super) struct Kept {
     rollouts: usize,
 }
 
-impl World<'_> {
+impl Simulation<'_> {
     /// Something has changed.
     pub(super) fn look_soon(&mut self, secret: usize) {
         self.look_at(secret, self.now + SOON);
@@ -44,26 +44,26 @@ impl World<'_> {
 
     /// Looks at a Secret at this time, unless that happens earlier.
     pub(super) fn look_at(&mut self, secret: usize, at: Millis) {
-        let Some(kept) = self.keeper.as_mut().map(|all| &mut all[secret]) else { return };
-        if kept.next.is_none_or(|next| at < next) {
-            kept.next = Some(at);
+        let Some(state) = self.keeper.as_mut().map(|all| &mut all[secret]) else { return };
+        if state.next.is_none_or(|next| at < next) {
+            state.next = Some(at);
             self.at(at, Event::Look { secret });
         }
     }
 
-    fn kept(&mut self, secret: usize) -> Option<&mut Kept> {
+    fn state(&mut self, secret: usize) -> Option<&mut KeeperState> {
         self.keeper.as_mut().map(|all| &mut all[secret])
     }
 
     /// One look of the keeper.
-    pub(super) fn look(&mut self, secret: usize) -> Result<(), Error> {
+    pub(super) fn look(&mut self, secret: usize) -> Result<(), ToolError> {
         let now = self.now;
-        let Some(kept) = self.kept(secret) else { return Ok(()) };
-        if kept.next != Some(now) {
+        let Some(state) = self.state(secret) else { return Ok(()) };
+        if state.next != Some(now) {
             return Ok(());
         }
-        kept.next = None;
-        let view = self.cluster.view(secret)?;
+        state.next = None;
+        let view = self.api.view(secret)?;
         let time = timestamp(now);
         let outlook = outlook::outlook(&view.view(), &self.rules, time);
         match next_action(&view.view(), &outlook, time) {
@@ -91,8 +91,8 @@ impl World<'_> {
         Ok(())
     }
 
-    fn secrets(&self) -> Result<Vec<SecretView>, Error> {
-        (0..self.cluster.len()).map(|secret| self.cluster.view(secret)).collect()
+    fn secrets(&self) -> Result<Vec<SecretView>, ToolError> {
+        (0..self.api.len()).map(|secret| self.api.view(secret)).collect()
     }
 
     /// Later, and the longer it has waited the later.
@@ -102,16 +102,21 @@ impl World<'_> {
     }
 
     /// False if the webhook has not done it.
-    fn ask(&mut self, secret: usize, view: &SecretView, ask: Option<Ask>) -> Result<bool, Error> {
+    fn ask(
+        &mut self,
+        secret: usize,
+        view: &SecretView,
+        ask: Option<Ask>,
+    ) -> Result<bool, ToolError> {
         let standing = view.annotation(names::ASK);
         let value = ask.map(|ask| ask.to_annotation(nonce(standing)));
-        let is_changed = self.cluster.annotate(secret, &[(names::ASK, value)], self.now)?;
+        let is_changed = self.api.annotate(secret, &[(names::ASK, value)], self.now)?;
         self.written(secret, is_changed)?;
         Ok(is_changed)
     }
 
     /// Goes on with a restart, by the calls that the pass says.
-    fn restart(&mut self, secret: usize, wanted: PendingRestart) -> Result<(), Error> {
+    fn restart(&mut self, secret: usize, wanted: PendingRestart) -> Result<(), ToolError> {
         let (now, rules) = (self.now, self.rules);
         let (mut pass, mut next) = RestartPass::begin(wanted, &rules, timestamp(now));
         loop {
@@ -133,7 +138,7 @@ impl World<'_> {
                 }
                 NextCall::Note(note) => {
                     let note = (names::RESTARTED, Some(note));
-                    let is_changed = self.cluster.annotate(secret, &[note], now)?;
+                    let is_changed = self.api.annotate(secret, &[note], now)?;
                     return self.written(secret, is_changed);
                 }
             };
@@ -142,34 +147,34 @@ impl World<'_> {
 
     fn workload(&mut self, secret: usize) -> Result<WorkloadState, RestartOutcome> {
         let now = self.now;
-        let kept = self.kept(secret).ok_or(RestartOutcome::Denied)?;
+        let state = self.state(secret).ok_or(RestartOutcome::Denied)?;
         Ok(WorkloadState {
             secrets: [secret_name(secret)].into(),
-            is_complete: kept.complete <= now,
-            ..kept.workload.clone()
+            is_complete: state.complete <= now,
+            ..state.workload.clone()
         })
     }
 
     /// Restarts all pods of a Secret that do not reload, some at a time.
     fn roll_out(&mut self, secret: usize, annotations: BTreeMap<String, Option<String>>) {
-        let (plan, now) = (self.plan, self.now);
-        let Some(kept) = self.kept(secret) else { return };
-        kept.workload.annotate(annotations, timestamp(now));
-        kept.rollouts += 1;
-        let number = kept.rollouts;
-        let of_secret = plan.peers.iter().enumerate().filter(|(_, peer)| peer.secret == secret);
+        let (schedule, now) = (self.schedule, self.now);
+        let Some(state) = self.state(secret) else { return };
+        state.workload.annotate(annotations, timestamp(now));
+        state.rollouts += 1;
+        let number = state.rollouts;
+        let of_secret = schedule.peers.iter().enumerate().filter(|(_, peer)| peer.secret == secret);
         let pods: Vec<usize> = of_secret.filter(|(_, p)| !p.reloads).map(|(i, _)| i).collect();
         let mut complete = now;
         let mut starts = Vec::new();
         for batch in pods.chunks(pods.len().div_ceil(BATCHES).max(1)) {
             let begun = complete;
             for peer in batch {
-                let at = begun + plan.startup(*peer, number);
+                let at = begun + schedule.startup(*peer, number);
                 complete = complete.max(at);
                 starts.push((at, *peer));
             }
         }
-        kept.complete = complete;
+        state.complete = complete;
         for (at, peer) in starts {
             self.at(at, Event::Start { peer });
         }

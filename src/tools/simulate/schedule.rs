@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use super::handshake::Proof;
+use super::handshake::Authentication;
 use super::random::Random;
 use crate::overlap::settings::{Keep, Window};
 
@@ -89,10 +89,10 @@ pub(super) struct Peer {
 
 /// Two peers that talk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pair {
+pub(super) struct PeerPair {
     pub(super) client: usize,
     pub(super) server: usize,
-    pub(super) proof: Proof,
+    pub(super) authentication: Authentication,
 }
 
 /// Files are written.
@@ -105,16 +105,16 @@ pub(super) struct Sync {
 
 /// What follows from the seed.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(super) struct Schedule {
     pub(super) scenario: Scenario,
     pub(super) peers: Vec<Peer>,
     /// Any two peers.
-    pub(super) pairs: Vec<Pair>,
+    pub(super) pairs: Vec<PeerPair>,
     /// For each rotation when each Secret is written.
     pub(super) writes: Vec<Vec<Millis>>,
 }
 
-impl Plan {
+impl Schedule {
     pub(super) fn of(scenario: Scenario) -> Self {
         let stubborn = stubborn(&scenario);
         let peer = |(index, stubborn): (usize, bool)| Peer {
@@ -187,14 +187,18 @@ fn stubborn(scenario: &Scenario) -> Vec<bool> {
 }
 
 /// Any two peers; which of them is the client is drawn, and whether it shows a certificate.
-fn pairs(scenario: &Scenario) -> Vec<Pair> {
+fn pairs(scenario: &Scenario) -> Vec<PeerPair> {
     let mut random = Random::of(scenario.seed, "pairs", 0);
     let two = (0..scenario.peers).flat_map(|higher| (0..higher).map(move |lower| (lower, higher)));
     two.map(|(lower, higher)| {
         let is_swapped = random.below(2) == 1;
         let (client, server) = if is_swapped { (higher, lower) } else { (lower, higher) };
         let is_mutual = random.below(100) < scenario.mutual;
-        Pair { client, server, proof: if is_mutual { Proof::Mutual } else { Proof::OneWay } }
+        PeerPair {
+            client,
+            server,
+            authentication: if is_mutual { Authentication::Mutual } else { Authentication::OneWay },
+        }
     })
     .collect()
 }
@@ -244,10 +248,10 @@ mod tests {
     fn no_file_is_later_than_the_longest_delay_and_some_nearly_are() {
         let mut worst = 0;
         for seed in 0..200 {
-            let plan = Plan::of(scenario(Delay::Kubelet, seed));
-            for peer in 0..plan.peers.len() {
+            let schedule = Schedule::of(scenario(Delay::Kubelet, seed));
+            for peer in 0..schedule.peers.len() {
                 for written in (0..2_000_000).step_by(77_777) {
-                    let Sync { at, as_of } = plan.arrival(peer, written);
+                    let Sync { at, as_of } = schedule.arrival(peer, written);
                     assert!(written <= as_of && as_of <= at);
                     worst = worst.max(at - written);
                 }
@@ -260,40 +264,46 @@ mod tests {
 
     #[test]
     fn the_other_delays_are_what_they_are_called() {
-        let plan = Plan::of(scenario(Delay::Slowest, 1));
-        assert_eq!(plan.arrival(0, 1_000), Sync { at: 106_000, as_of: 106_000 });
-        let plan = Plan::of(scenario(Delay::Uniform, 1));
-        let delays: Vec<_> = (0..1000).map(|at| plan.arrival(0, at).at - at).collect();
+        let schedule = Schedule::of(scenario(Delay::Slowest, 1));
+        assert_eq!(schedule.arrival(0, 1_000), Sync { at: 106_000, as_of: 106_000 });
+        let schedule = Schedule::of(scenario(Delay::Uniform, 1));
+        let delays: Vec<_> = (0..1000).map(|at| schedule.arrival(0, at).at - at).collect();
         assert!(delays.iter().all(|delay| *delay <= 105_000));
         assert!(delays.iter().any(|delay| *delay < 5_000));
         assert!(delays.iter().any(|delay| *delay > 100_000));
-        assert_ne!(plan.arrival(0, 7).at, plan.arrival(1, 7).at);
+        assert_ne!(schedule.arrival(0, 7).at, schedule.arrival(1, 7).at);
     }
 
     #[test]
     fn a_plan_follows_from_the_seed() {
-        let [first, again, other] =
-            [1, 1, 2].map(|seed| format!("{:?}", Plan::of(scenario(Delay::Kubelet, seed)).peers));
+        let [first, again, other] = [1, 1, 2]
+            .map(|seed| format!("{:?}", Schedule::of(scenario(Delay::Kubelet, seed)).peers));
         assert_eq!(first, again);
         assert_ne!(first, other);
         for seed in 0..20 {
-            let plan = Plan::of(scenario(Delay::Kubelet, seed));
-            assert_eq!(plan.peers.iter().filter(|peer| !peer.reloads).count(), 4);
-            for (writes, start) in plan.writes.iter().zip([120_000, 1_320_000, 2_520_000]) {
+            let schedule = Schedule::of(scenario(Delay::Kubelet, seed));
+            assert_eq!(schedule.peers.iter().filter(|peer| !peer.reloads).count(), 4);
+            for (writes, start) in schedule.writes.iter().zip([120_000, 1_320_000, 2_520_000]) {
                 assert_eq!(writes[0], start);
                 assert!(writes.is_sorted() && writes[2] < start + 2 * WRITE_PAUSE);
             }
-            let [mutual, one_way] = [Proof::Mutual, Proof::OneWay]
-                .map(|proof| plan.pairs.iter().filter(|pair| pair.proof == proof).count());
+            let [mutual, one_way] =
+                [Authentication::Mutual, Authentication::OneWay].map(|authentication| {
+                    schedule
+                        .pairs
+                        .iter()
+                        .filter(|pair| pair.authentication == authentication)
+                        .count()
+                });
             assert!(mutual + one_way == 36 && mutual > 5 && one_way > 5, "{mutual} {one_way}");
-            assert!(plan.pairs.iter().all(|pair| pair.client != pair.server));
+            assert!(schedule.pairs.iter().all(|pair| pair.client != pair.server));
             for peer in 0..9 {
-                let of_peer: Vec<_> = plan.pairs_of(peer).collect();
-                let is_of_peer = |pair: &Pair| pair.client == peer || pair.server == peer;
-                let found = plan.pairs.iter().enumerate().filter(|(_, pair)| is_of_peer(pair));
+                let of_peer: Vec<_> = schedule.pairs_of(peer).collect();
+                let is_of_peer = |pair: &PeerPair| pair.client == peer || pair.server == peer;
+                let found = schedule.pairs.iter().enumerate().filter(|(_, pair)| is_of_peer(pair));
                 assert_eq!(of_peer, found.map(|(index, _)| index).collect::<Vec<_>>());
             }
-            assert!((0..100).flat_map(|tick| plan.meetings(tick)).all(|pair| pair < 36));
+            assert!((0..100).flat_map(|tick| schedule.meetings(tick)).all(|pair| pair < 36));
         }
     }
 }
