@@ -1,5 +1,5 @@
-//! All that needs an API server: the program as it is installed, with its real registration, RBAC
-//! and `ServiceAccount`s. `support` says which control plane a test gets.
+//! All tests that need an API server. They run the program as it is installed, with its real
+//! registration, RBAC and `ServiceAccount`s. `support` explains which control plane a test gets.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,5 @@
-//! The Grafana dashboard: well-formed, found by Grafana's sidecar, and documented in itself.
+//! The Grafana dashboard is well-formed, has the label for Grafana's sidecar, and describes each
+//! panel.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -37,12 +38,12 @@ fn each_panel_has_a_description_and_its_own_space() {
     let mut cells = BTreeSet::new();
     for panel in dashboard["panels"].as_array().unwrap() {
         let title = panel["title"].as_str().unwrap();
-        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: its id is taken");
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}: the id is not unique");
         let place = |key: &str| panel["gridPos"][key].as_u64().unwrap();
         assert!(place("x") + place("w") <= 24, "{title}: wider than the grid");
         for y in place("y")..place("y") + place("h") {
             for x in place("x")..place("x") + place("w") {
-                assert!(cells.insert((x, y)), "{title} covers another panel");
+                assert!(cells.insert((x, y)), "{title} overlaps another panel");
             }
         }
         if panel["type"] == "row" {
@@ -56,7 +57,7 @@ fn each_panel_has_a_description_and_its_own_space() {
             assert!(references.insert(target["refId"].as_str().unwrap()), "{title}");
             assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
         }
-        assert!(!references.is_empty(), "{title} asks nothing");
+        assert!(!references.is_empty(), "{title} has no query");
     }
     assert_eq!(dashboard["templating"]["list"][0]["name"], "datasource");
 }

@@ -1,16 +1,18 @@
-//! What a `PromQL` expression asks for, as far as our own expressions go.
+//! Finds the metrics in a `PromQL` expression. It understands only the expressions of this
+//! repository.
 
-/// Labels that Prometheus gives to what it scrapes.
+/// Labels that Prometheus adds to each target.
 const OF_TARGETS: [&str; 1] = ["instance"];
 
-/// A metric in an expression, and the labels that it must have, with the values that are asked for.
+/// A metric in an expression, with the labels and values that it must have.
 #[derive(Debug)]
 pub struct Used {
     pub name: String,
     labels: Vec<(String, Vec<String>)>,
 }
 
-/// Our metrics and the API server's, with their matchers and with what is aggregated by.
+/// Returns the metrics of the program and of the API server in an expression. Their labels come
+/// from matchers and from `by (…)`.
 pub fn metrics(expression: &str) -> Vec<Used> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let by = expression.split("by (").skip(1).chain(expression.split("on (").skip(1));
@@ -40,7 +42,7 @@ pub fn metrics(expression: &str) -> Vec<Used> {
     found
 }
 
-/// Whether there are series of this name with all of these labels and values.
+/// Whether series of this name have all of these labels and values.
 pub fn is_exported(metric: &Used, exported: &str) -> bool {
     let series: Vec<&str> = exported
         .lines()

@@ -1,6 +1,5 @@
-//! The alerts and the dashboard speak of metrics that exist: ours as the running programs export
-//! them, the API server's as a real one does. Each alert has a summary, and a section in
-//! `docs/alerts.md`.
+//! The alerts and the dashboard use only metrics that the running programs and a real API server
+//! export. Each alert has a summary and a section in `docs/alerts.md`.
 
 mod dashboard;
 mod expression;
@@ -21,7 +20,7 @@ use serde_json::Value;
 
 use crate::support::{self, Cluster, Plane};
 
-/// Where an alert's runbook is.
+/// The start of the link to an alert's runbook.
 const RUNBOOKS: &str = "https://github.com/ca-overlap/ca-overlap/blob/main/docs/alerts.md#";
 
 #[test]
@@ -29,7 +28,7 @@ fn each_alert_has_a_summary_and_a_runbook() {
     let docs = fs::read_to_string(root().join("docs/alerts.md")).unwrap();
     let alerts = alerts();
     let sections: Vec<&str> = docs.lines().filter_map(|line| line.strip_prefix("## Ca")).collect();
-    assert_eq!(sections.len(), alerts.len(), "a section for each alert, and no other");
+    assert_eq!(sections.len(), alerts.len(), "docs/alerts.md has one section for each alert");
     for alert in &alerts {
         let name = &alert.name;
         assert!(alert.summary.ends_with('.') && alert.summary.len() > 30, "{name}");
@@ -51,7 +50,7 @@ async fn alerts_and_dashboard_use_only_exported_metrics() {
     let mut exported = cluster.metrics().await;
     exported.push_str(&keeper_metrics(&cluster).await);
 
-    // A call that fails makes the API server count it.
+    // The API server exports some metrics only after a failed call.
     let secrets = cluster.namespace(test).await;
     let (one, two) = (certs::ca_named("1"), certs::ca_named("2"));
     secrets.create(&tls_secret("it", &one.pem, &one.leaf("it"))).await.ok();
@@ -65,7 +64,7 @@ async fn alerts_and_dashboard_use_only_exported_metrics() {
     assert!(used.len() >= 9, "the alerts are read: {used:?}");
     let used = assert_exported(&dashboard::queries(), &exported);
     assert!(used.len() >= 25, "the dashboard is read: {used:?}");
-    // What we export is shown, all of it.
+    // The dashboard shows every exported metric.
     let families = exported.lines().filter_map(|line| line.strip_prefix("# TYPE ca_overlap_"));
     let families: BTreeSet<&str> = families.filter_map(|line| line.split(' ').next()).collect();
     assert!(families.len() >= 25, "{families:?}");
@@ -80,24 +79,25 @@ async fn alerts_and_dashboard_use_only_exported_metrics() {
     }
 }
 
-/// What the version is, and how many connections there ever were, is nothing to look at.
+/// Metrics that the dashboard does not show: the version, and the total of accepted connections.
 const NOT_SHOWN: [&str; 2] = ["build", "connections_accepted"];
 
-/// Every metric of these named expressions is exported. Gives their names.
+/// Asserts that every metric of these named expressions is exported, and returns the metrics'
+/// names.
 fn assert_exported(expressions: &[(String, String)], exported: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for (name, expression) in expressions {
         let used = metrics(expression);
         assert!(!used.is_empty(), "{name} uses no metric");
         for metric in used {
-            assert!(is_exported(&metric, exported), "{name}: nobody exports {metric:?}");
+            assert!(is_exported(&metric, exported), "{name}: no program exports {metric:?}");
             names.insert(metric.name);
         }
     }
     names
 }
 
-/// What a running keeper exports.
+/// Starts a keeper and returns its metrics.
 async fn keeper_metrics(cluster: &Cluster) -> String {
     let plane = &cluster.plane;
     let kubeconfig = plane

@@ -1,4 +1,4 @@
-//! Asks of the keeper's real `ServiceAccount`, and that they make nobody else the owner of data.
+//! Asks from the keeper's real `ServiceAccount`. They do not change who manages the data.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -12,7 +12,7 @@ use devtools::secrets::{Answer, MERGE, Secrets};
 
 const KEEPER: &str = "ca-overlap-keeper";
 
-/// The keeper's `ServiceAccount` may patch Secrets, and no more: what it asks, the webhook does.
+/// Creates the keeper's `ServiceAccount`, which may only patch Secrets, and returns its client.
 pub async fn keeper(cluster: &Cluster, namespace: &str) -> Secrets {
     let plane = &cluster.plane;
     let account =
@@ -33,7 +33,7 @@ pub async fn keeper(cluster: &Cluster, namespace: &str) -> Secrets {
         (format!("{roles}/roles"), role),
         (format!("{roles}/rolebindings"), binding),
     ] {
-        // It may be there already, from another test.
+        // Another test may have created it.
         let made = plane.json("POST", &path, &object).await;
         assert!(made.is_ok() || made.unwrap_err().to_string().contains("409"), "{path}");
     }
@@ -49,7 +49,7 @@ pub async fn ask(keeper: &Secrets, text: &str) -> Answer {
     keeper.patch(NAME, MERGE, "fieldManager=ca-overlap-keeper", &patch).await
 }
 
-/// As Helm 4 applies: not forced.
+/// Applies without force, as Helm 4 does.
 async fn apply(setup: &Setup, bundle: &str) -> Answer {
     let leaf = setup.leaf("X");
     let object = json!({
@@ -67,7 +67,7 @@ fn owners(answer: &Answer) -> Vec<Value> {
     owners_of(answer, "f:ca.crt")
 }
 
-/// Who manages a value of `data`.
+/// The field managers of a value in `data`.
 pub fn owners_of(answer: &Answer, key: &str) -> Vec<Value> {
     let managers = answer.body["metadata"]["managedFields"].as_array().unwrap();
     let owns = |m: &&Value| m["fieldsV1"]["f:data"].get(key).is_some();
@@ -88,11 +88,11 @@ async fn an_unforced_apply_never_conflicts_after_a_repair_or_a_retirement() {
         (None, vec!["helm".into()])
     );
     assert!(answer.annotation("ca-overlap.dev/carried").unwrap().contains("until"));
-    // The same again, a re-apply, a rotation.
+    // A re-apply, then a rotation.
     for (bundle, expected) in [("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")] {
         assert_eq!(setup.shown(&apply(&setup, bundle).await.ok()), expected);
     }
-    // CA2 is over a second after the rotation; asks before that change nothing.
+    // The window of CA2 ends a second after the rotation. Earlier asks change nothing.
     setup.annotate(json!({"ca-overlap.dev/window": "1s"})).await;
     let mut number = 2;
     let answer = loop {

@@ -1,4 +1,4 @@
-//! The webhook away, twice, or with its configuration damaged.
+//! The webhook is down, runs in several replicas, or its configuration is damaged.
 
 use std::time::Duration;
 
@@ -27,11 +27,11 @@ async fn writes_pass_while_the_webhook_is_down_and_are_bundled_once_it_is_back()
     cluster.start_webhook("first", cluster.port_443(), &[]).await.unwrap();
     setup.put("CA3").await;
     assert_eq!(setup.shows().await, "CA3 CA2*");
-    // Dropping it stops it.
+    // Dropping the webhook stops it.
     *cluster.webhook.lock().await = None;
     setup.put("CA4").await;
-    assert_eq!(setup.shows().await, "CA4", "and the record went with the fresh object");
-    // A new process adopts the CA of the one before it.
+    assert_eq!(setup.shows().await, "CA4", "the fresh object has removed the record");
+    // A new process uses the webhook CA of the previous one.
     let before = ca_bundle(&cluster).await;
     cluster.start_webhook("second", cluster.port_443(), &[]).await.unwrap();
     assert_eq!(ca_bundle(&cluster).await, before);
@@ -59,7 +59,7 @@ async fn a_wiped_ca_bundle_is_restored() {
     let arguments = ["--reconcile-interval", "1s"];
     let Some(cluster) = Cluster::start("healed", &arguments).await else { return };
     let before = ca_bundle(&cluster).await;
-    for wiped in ["", &BASE64_STANDARD.encode(devtools::certs::ca_named("stranger").pem)] {
+    for wiped in ["", &BASE64_STANDARD.encode(devtools::certs::ca_named("foreign").pem)] {
         let mut configuration =
             cluster.plane.json("GET", CONFIGURATION, &Value::Null).await.unwrap();
         configuration["webhooks"][0]["clientConfig"]["caBundle"] = json!(wiped);
@@ -70,7 +70,7 @@ async fn a_wiped_ca_bundle_is_restored() {
             }
         })
         .await
-        .expect("the caBundle is healed");
+        .expect("the caBundle is restored");
     }
 }
 

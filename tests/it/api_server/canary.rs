@@ -1,5 +1,5 @@
-//! A private key never shows up anywhere that is ours: logs at the finest level, metrics, answers,
-//! audit annotations, events.
+//! A private key never appears in the program's output: logs at the finest level, metrics, answers,
+//! audit annotations, Events.
 
 use base64::prelude::*;
 use devtools::control_plane::Options;
@@ -38,7 +38,7 @@ async fn no_output_contains_the_canary_key() {
     broken["metadata"]["annotations"] = json!({"ca-overlap.dev/keep": "nine"});
     answers.push(setup.secrets.put(NAME, &broken).await.ok());
     assert!(answers.iter().any(|answer| !answer.warnings.is_empty()));
-    assert_eq!(setup.shown(&answers[2]), "CA3 CA2*", "the webhook was at work");
+    assert_eq!(setup.shown(&answers[2]), "CA3 CA2*", "the webhook has acted");
 
     for answer in &answers {
         free_of_canary(&answer.warnings.concat());
@@ -47,7 +47,7 @@ async fn no_output_contains_the_canary_key() {
     free_of_canary(&cluster.metrics().await);
     let log = cluster.webhook.lock().await.as_ref().unwrap().log().to_owned();
     let log = std::fs::read_to_string(log).unwrap();
-    assert!(log.contains("reviewed") && log.contains(NAME), "the log is that of the webhook");
+    assert!(log.contains("reviewed") && log.contains(NAME), "the log is from the webhook");
     free_of_canary(&log);
     let events = cluster.plane.json("GET", "/api/v1/events", &Value::Null).await.unwrap();
     free_of_canary(&events.to_string());
@@ -63,10 +63,10 @@ fn audit_annotations_are_clean(cluster: &Cluster) {
         of_the_webhook += usize::from(annotations.contains("secrets.ca-overlap.dev/decision"));
         free_of_canary(&annotations);
     }
-    assert!(of_the_webhook >= 4, "the decisions are in the audit log: {of_the_webhook}");
+    assert!(of_the_webhook >= 4, "only {of_the_webhook} decisions are in the audit log");
     assert!(
         audit.contains(&BASE64_STANDARD.encode(CANARY)[..20]),
-        "the control: requests are logged"
+        "the negative control: the audit log contains the requests"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Many writers to one Secret: every write is admitted, and the bundle stays bounded.
+//! Many writers of one Secret: every write is admitted, and the bundle stays bounded.
 
 use std::sync::Arc;
 
@@ -20,7 +20,8 @@ async fn sixteen_writers_with_conflict_retries_all_succeed() {
             for write in 0..WRITES {
                 let bundle = ["CA1", "CA2", "CA3", "CA4"][(number + write) % 4];
                 let leaf = setup.leaf(bundle);
-                // As client-go's RetryOnConflict: read, change, PUT with the version that was read.
+                // Like client-go's RetryOnConflict: read, change, PUT with the version that was
+                // read.
                 loop {
                     let stored = setup.secrets.get(NAME).await.ok();
                     let mut fresh = setup.fresh(bundle, &leaf);
@@ -40,7 +41,7 @@ async fn sixteen_writers_with_conflict_retries_all_succeed() {
     for writer in futures::future::join_all(writers).await {
         conflicts += writer.unwrap();
     }
-    assert!(conflicts > 0, "without a conflict this shows nothing");
+    assert!(conflicts > 0, "the test needs at least one conflict");
     let shown = setup.shows().await;
     assert_eq!(shown.split(' ').count(), 2, "{shown}");
     assert!(shown.ends_with('*'), "{shown}");

@@ -1,5 +1,5 @@
-//! What a real API server sends: recorded by `make corpus` into tests/data/reviews, and compared
-//! in shape with what is recorded there on every run.
+//! The reviews that a real API server sends. `make corpus` records them in tests/data/reviews.
+//! Every run compares the shape of new reviews with the recorded ones.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -43,9 +43,9 @@ async fn the_recorded_reviews_have_the_shape_that_this_api_server_sends() {
         if recording {
             std::fs::write(&path, format!("{review:#}\n")).unwrap();
         }
-        let known = std::fs::read_to_string(&path).expect("make corpus records it");
+        let known = std::fs::read_to_string(&path).expect("a recorded review: run `make corpus`");
         let known: Value = serde_json::from_str(&known).unwrap();
-        assert_eq!(shape(&review), shape(&known), "{name}: record anew by `make corpus`");
+        assert_eq!(shape(&review), shape(&known), "{name}: record it again with `make corpus`");
     }
 }
 
@@ -53,7 +53,7 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/reviews")
 }
 
-/// Writes in every way and collects the review of each.
+/// Writes a Secret in every way and collects the review of each write.
 async fn play(cluster: &Cluster, recorded: &Recorded) -> Vec<(&'static str, Value)> {
     let setup = Setup::new(cluster.namespace("corpus").await);
     let mut leaf = setup.leaf("CA1");
@@ -117,7 +117,7 @@ async fn applies(cluster: &Cluster, setup: &Setup, take: &mut impl FnMut(&'stati
     take("kubectl-edit");
 }
 
-/// `kubectl edit`, with an editor that replaces the value of `ca.crt`.
+/// Runs `kubectl edit` with an editor that replaces the value of `ca.crt`.
 async fn edit(cluster: &Cluster, setup: &Setup) {
     let value = BASE64_STANDARD.encode(setup.pem("CA3"));
     let script = format!("#!/bin/sh\nsed -i 's|^  ca.crt: .*|  ca.crt: {value}|' \"$1\"\n");
@@ -140,7 +140,7 @@ fn taken(recorded: &Recorded, name: &str) -> Value {
     serde_json::from_slice(&body).unwrap()
 }
 
-/// Serves the Service with the real endpoint, and keeps the last review.
+/// Serves the real endpoint behind the Service, and records the last review.
 async fn record(cluster: &Cluster, recorded: Recorded) {
     let ca = certs::ca_named("recorder");
     let leaf = ca.leaf("ca-overlap-webhook.ca-overlap.svc");
@@ -171,7 +171,7 @@ async fn record(cluster: &Cluster, recorded: Recorded) {
     };
     let listener = bind("--listen", cluster.port_443()).await.unwrap();
     tokio::spawn(server.run(listener));
-    // For as long as the test runs.
+    // The certificate must stay published while the test runs.
     std::mem::forget(sender);
     let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/ca-overlap";
     let mut configuration = cluster.plane.json("GET", path, &Value::Null).await.unwrap();
@@ -188,7 +188,7 @@ async fn keep(State(recorded): State<Recorded>, request: Request, next: Next) ->
     next.run(Request::from_parts(parts, Body::from(body))).await
 }
 
-/// The paths of all values; what managers own differs in order only.
+/// The paths of all values, as a set: the order of managed fields can differ.
 fn shape(value: &Value) -> BTreeSet<String> {
     fn walk(value: &Value, path: &str, paths: &mut BTreeSet<String>) {
         match value {

@@ -1,4 +1,4 @@
-//! Generators that read back what they wrote, each with its own idea of `ca.crt`.
+//! Generators that read back `ca.crt`, each in a different way.
 
 use base64::prelude::*;
 use serde_json::json;
@@ -12,8 +12,8 @@ fn blocks(text: &str) -> Vec<String> {
     text.split_inclusive("-----END CERTIFICATE-----\n").map(str::to_owned).collect()
 }
 
-/// Bundles by itself, new first, never prunes, and rotates again whenever the stored data is not
-/// what it wrote (as `CockroachDB`'s self-signer, by a hash of its own data).
+/// This generator bundles its CAs, the newest first, and never removes one. It rotates again if the
+/// stored data has another hash than its own (like `CockroachDB`'s self-signer).
 #[tokio::test]
 async fn a_generator_that_hashes_its_own_data_finds_it_unchanged() {
     let Some(cluster) = cluster("hashing").await else { return };
@@ -34,8 +34,8 @@ async fn a_generator_that_hashes_its_own_data_finds_it_unchanged() {
     assert_eq!(blocks(&bundle).len(), 11);
 }
 
-/// Reads the first block only and makes a new CA whenever that is not the one of its key (as OPA's
-/// cert-controller). `ca.key` stands beside `tls.crt`, so the Secret is bundled.
+/// This generator reads only the first block and makes a new CA if the block does not match its key
+/// (like OPA's cert-controller). The Secret has `ca.key` and `tls.crt`, so it is bundled.
 #[tokio::test]
 async fn a_generator_that_reads_the_first_block_finds_its_own_ca() {
     let Some(cluster) = cluster("first-block").await else { return };
@@ -57,14 +57,14 @@ async fn a_generator_that_reads_the_first_block_finds_its_own_ca() {
         let ca = certs::ca_named("cert");
         let stored = secrets.put(NAME, &object(&ca)).await.ok();
         let found = blocks(&stored.pem("ca.crt"));
-        assert_eq!(found[0], ca.pem, "what it reads back is the CA of its key");
-        assert_eq!(found[1..], [previous], "and its readers trust the one before");
+        assert_eq!(found[0], ca.pem, "the first block is the CA of its key");
+        assert_eq!(found[1..], [previous], "its readers also trust the previous CA");
         previous = ca.pem;
     }
 }
 
-/// Takes the last block as the root, from a Secret with `ca.key` and no leaf (as cilium's certgen).
-/// Bundled, it would hand out the old root beside leafs of the new one.
+/// This generator takes the last block as the root, from a Secret with `ca.key` and no leaf (like
+/// Cilium's certgen). With a bundle it would pass on the old root with leaves of the new one.
 #[tokio::test]
 async fn a_generator_that_takes_the_last_block_as_root_is_left_alone() {
     let Some(cluster) = cluster("last-block").await else { return };
@@ -82,7 +82,7 @@ async fn a_generator_that_takes_the_last_block_as_root_is_left_alone() {
     }
 }
 
-/// Reads, changes, writes back: what we carry comes back to us as if it were its own.
+/// This generator reads, changes and writes back. It writes the carried CA as if it were its own.
 #[tokio::test]
 async fn a_generator_that_writes_back_what_it_reads_never_grows_the_bundle() {
     let Some(cluster) = cluster("read-modify-write").await else { return };
@@ -99,11 +99,10 @@ async fn a_generator_that_writes_back_what_it_reads_never_grows_the_bundle() {
     }
 }
 
-/// A controller that writes its desired state again and again (as ECK): no write, no event.
+/// This controller repeats its desired state (like ECK). That causes no write and no watch event.
 ///
-/// One field manager: with two that wrote within the same second, the API server sorts their
-/// entries anew when one of them writes in a later second, and stores that once, with or without
-/// us.
+/// It has one field manager. If two managers write within one second, the API server sorts their
+/// entries again when one of them writes later, and stores that once, even without the webhook.
 #[tokio::test]
 async fn a_loop_that_repeats_its_desired_state_changes_no_resource_version() {
     let Some(cluster) = cluster("loop").await else { return };

@@ -1,4 +1,4 @@
-//! Secrets that are left alone, through the API server.
+//! Exempt Secrets are stored as they are written.
 
 use base64::prelude::*;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ async fn is_as_written(secrets: &Secrets, name: &str, ca: &Identity) {
     let patch = json!({"data": {"ca.crt": BASE64_STANDARD.encode(&ca.pem)}});
     let answer = secrets.patch(name, MERGE, "", &patch).await.ok();
     assert_eq!(answer.pem("ca.crt"), ca.pem);
-    assert_eq!(answer.annotation("ca-overlap.dev/carried"), None, "not even a record");
+    assert_eq!(answer.annotation("ca-overlap.dev/carried"), None, "there is no record");
 }
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn an_immutable_secret_is_refused_by_the_api_server_alone() {
     assert_eq!(answer.status, 422);
     let answer = setup.annotate(json!({"ca-overlap.dev/keep": "2"})).await;
     assert_eq!(answer.annotation("ca-overlap.dev/carried"), None);
-    // One that becomes immutable by the write that rotates.
+    // The write that rotates also makes the Secret immutable.
     let setup = Setup::new(cluster.namespace("becomes-immutable").await);
     setup.create("CA1", None).await;
     let mut fixed = setup.fresh("CA2", &setup.leaf("CA2"));
@@ -70,7 +70,7 @@ async fn signing_secrets_are_left_alone() {
         secrets.create(&secret(&name, "Opaque", &data)).await.ok();
         is_as_written(&secrets, &name, &certs::ca_named("signer")).await;
     }
-    // cert-manager's authority: ca.crt and tls.crt are the same CA certificate.
+    // A CA Secret of cert-manager: ca.crt and tls.crt are the same CA certificate.
     let authority = |ca: &Identity| {
         let (pem, key) = (ca.pem.clone(), ca.key.clone());
         secret(

@@ -1,4 +1,4 @@
-//! Near the API server's limits: never the reason that a write is refused.
+//! Near the API server's limits the webhook never causes a rejected write.
 
 use serde_json::json;
 
@@ -19,13 +19,13 @@ async fn a_secret_near_one_mebibyte_is_bundled_if_there_is_room() {
         fresh
     };
     setup.create("CA1", None).await;
-    // Room to spare, room to the byte, one byte too little.
+    // First there is ample room, then exactly enough, then one byte too little.
     let answer = setup.secrets.put(NAME, &with_blob("CA2", 10_000)).await.ok();
     assert_eq!(setup.shown(&answer), "CA2 CA1*");
     let needed = setup.pem("CA2").len();
     let answer = setup.secrets.put(NAME, &with_blob("CA3", needed)).await.ok();
     assert_eq!(setup.shown(&answer), "CA3 CA2*");
-    // Signatures differ in length, so one CA may fit where the other does not.
+    // The length of signatures varies, so one CA may fit and the other may not.
     let needed = setup.pem("CA3").len().min(setup.pem("CA2").len());
     let answer = setup.secrets.put(NAME, &with_blob("CA4", needed - 1)).await.ok();
     assert_eq!(setup.shown(&answer), "CA4");

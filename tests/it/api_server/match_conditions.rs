@@ -1,5 +1,5 @@
-//! The fastest call is no call: the API server asks only where `ca.crt` or our keys change. Shown
-//! by the webhook's own counter, on a cluster that nobody else writes to.
+//! The API server calls the webhook only if `ca.crt` or our keys change. The webhook's own counter
+//! shows it, on a cluster that no other test writes to.
 
 use base64::prelude::*;
 use serde_json::json;
@@ -8,13 +8,13 @@ use super::setup::{NAME, Setup};
 use crate::support::{Cluster, sum};
 use devtools::secrets::MERGE;
 
-/// A whole number, as the counters print it.
+/// The number of reviews that the webhook has answered.
 async fn calls(cluster: &Cluster) -> i64 {
     let total = sum(&cluster.metrics().await, "ca_overlap_admissions_total", &[]);
     format!("{total:.0}").parse().unwrap()
 }
 
-/// Those that the API server has counted so far.
+/// The failures that the API server has counted.
 async fn failures(cluster: &Cluster) -> String {
     let metrics = cluster.plane.metrics().await.unwrap();
     let of = |family| sum(&metrics, family, &["ca-overlap"]);
@@ -23,8 +23,8 @@ async fn failures(cluster: &Cluster) -> String {
     format!("{open:.0} calls, {conditions:.0} conditions")
 }
 
-/// The API server tries a patch on its cached copy first, and where that copy is old asks the webhook
-/// once more (`GuaranteedUpdate`). A read of at least the stored version waits until the cache has it.
+/// Waits until the API server's cache has the stored version. The API server tries a patch on its
+/// cached copy first, and calls the webhook again if that copy is old (`GuaranteedUpdate`).
 async fn fresh_in_the_cache(setup: &Setup) {
     let stored = setup.secrets.get(NAME).await.ok();
     let query = format!("resourceVersion={}", stored.resource_version());
@@ -47,20 +47,23 @@ async fn the_api_server_calls_only_for_relevant_changes() {
         setup.secrets.patch(NAME, MERGE, "", &patch).await.ok();
     }
     setup.put_ca_only(&stored.pem("ca.crt")).await;
-    assert_eq!(calls(&cluster).await, before, "none of these concerns us");
+    assert_eq!(calls(&cluster).await, before, "none of these changes is relevant");
     let mut expected = before;
     let ca2 = BASE64_STANDARD.encode(setup.pem("CA2"));
     for (patch, why) in [
         (json!({"data": {"ca.crt": ca2}}), "ca.crt changed"),
-        (json!({"metadata": {"annotations": {"ca-overlap.dev/keep": "2"}}}), "a setting came"),
-        (json!({"metadata": {"annotations": {"ca-overlap.dev/keep": null}}}), "a setting went"),
-        (json!({"metadata": {"labels": {"ca-overlap.dev/phase": null}}}), "our state was touched"),
-        (json!({"data": {"ca.crt": null}}), "ca.crt went"),
+        (json!({"metadata": {"annotations": {"ca-overlap.dev/keep": "2"}}}), "a setting was added"),
+        (
+            json!({"metadata": {"annotations": {"ca-overlap.dev/keep": null}}}),
+            "a setting was removed",
+        ),
+        (json!({"metadata": {"labels": {"ca-overlap.dev/phase": null}}}), "our state was changed"),
+        (json!({"data": {"ca.crt": null}}), "ca.crt was removed"),
     ] {
         fresh_in_the_cache(&setup).await;
         setup.secrets.patch(NAME, MERGE, "", &patch).await.ok();
         expected += 1;
         assert_eq!(calls(&cluster).await, expected, "{why}");
     }
-    assert_eq!(failures(&cluster).await, failed_before, "nothing failed open");
+    assert_eq!(failures(&cluster).await, failed_before, "no call or condition failed");
 }

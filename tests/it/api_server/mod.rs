@@ -1,4 +1,5 @@
-//! On a real API server, through the real registration: Service, caBundle, RBAC, `ServiceAccount`.
+//! Writes through a real API server with the real registration: Service, caBundle, RBAC and
+//! `ServiceAccount`.
 
 mod asks;
 mod availability;

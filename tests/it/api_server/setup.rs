@@ -1,5 +1,5 @@
-//! One Secret on the API server, written and read in the language of the design's table:
-//! `"CA2 CA1*"` is a bundle in which CA1 is carried.
+//! One Secret on the API server, in the notation of the design's table: `"CA2 CA1*"` is a bundle of
+//! CA2 and the carried CA1.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use devtools::certs::{self, CA, Identity, Spec};
 use devtools::secrets::{Answer, MERGE, Secrets, secret, tls_secret};
 
-/// The name of the Secret in every setup.
+/// The name of the Secret.
 pub const NAME: &str = "envoy";
 
 pub struct Setup {
@@ -45,18 +45,18 @@ impl Setup {
         self.ca(issuer).leaf("envoy")
     }
 
-    /// A fresh object, as a legacy generator writes it.
+    /// A fresh object, as a generator writes it.
     pub fn fresh(&self, bundle: &str, leaf: &Identity) -> Value {
         tls_secret(NAME, &self.pem(bundle), leaf)
     }
 
-    /// Creates the Secret; its leaf is by the first CA of the bundle unless said otherwise.
+    /// Creates the Secret. By default its leaf is from the first CA of the bundle.
     pub async fn create(&self, bundle: &str, leaf_by: Option<&str>) -> Answer {
         let leaf = self.leaf(leaf_by.unwrap_or_else(|| first(bundle)));
         self.secrets.create(&self.fresh(bundle, &leaf)).await.ok()
     }
 
-    /// PUTs a fresh object with a leaf by the first CA of the bundle.
+    /// PUTs a fresh object with a leaf from the first CA of the bundle.
     pub async fn put(&self, bundle: &str) -> Answer {
         let leaf = self.leaf(first(bundle));
         self.secrets.put(NAME, &self.fresh(bundle, &leaf)).await.ok()
@@ -76,16 +76,16 @@ impl Setup {
         self.secrets.patch(NAME, MERGE, "", &patch).await.ok()
     }
 
-    /// What is stored, by names.
+    /// The stored bundle in the notation of the table.
     pub async fn shows(&self) -> String {
         self.shown(&self.secrets.get(NAME).await.ok())
     }
 
-    /// What an answer holds, by names.
+    /// The bundle of an answer in the notation of the table.
     pub fn shown(&self, answer: &Answer) -> String {
         let carried = answer.annotation("ca-overlap.dev/carried").unwrap_or("[]").to_owned();
         let phase = answer.label("ca-overlap.dev/phase");
-        assert_eq!(phase, (carried != "[]").then_some("overlap"), "phase tells what is carried");
+        assert_eq!(phase, (carried != "[]").then_some("overlap"), "the phase fits the record");
         let text = answer.pem("ca.crt");
         let mut shown = Vec::new();
         for block in text.split_inclusive("-----END CERTIFICATE-----\n") {

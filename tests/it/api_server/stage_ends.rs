@@ -1,6 +1,6 @@
-//! Each way in which a stage ends, on a real API server; and the same while the webhook lies dead
-//! between staging and promotion. Whatever happens the pair in service is whole, it is the one that
-//! is meant, and no key stays behind.
+//! Each way in which a stage ends, with the webhook running and with the webhook down in between.
+//! In all cases the pair in service is complete, it is the one that the generator means, and no
+//! waiting key is left.
 
 use base64::prelude::*;
 use http::StatusCode;
@@ -14,32 +14,32 @@ use devtools::certs::Identity;
 use devtools::certs::sha256;
 use devtools::secrets::{Answer, MERGE};
 
-/// What happens to a Secret in which a leaf of CA2 waits, while one of CA1 serves.
+/// An event for a Secret in which a leaf of CA2 waits while a leaf of CA1 is in service.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     /// The keeper asks to promote.
     Promoted,
     /// The generator applies the waiting pair again.
     AppliedAgain,
-    /// It PUTs it as a fresh object, without anything of ours.
+    /// The generator PUTs the waiting pair as a fresh object, without our keys.
     PutAgain,
-    /// It goes back to the pair in service.
+    /// The generator goes back to the pair in service.
     WrittenBack,
-    /// It rotates once more, by an apply.
+    /// The generator rotates again, by an apply.
     RotatedAgain,
-    /// Another leaf alone.
+    /// A patch brings another leaf alone.
     LeafAlone,
-    /// A person changes the mode,
+    /// A person changes the mode.
     Mode,
-    /// distrusts the CA of the leaf in service,
+    /// A person distrusts the CA of the leaf in service.
     Distrust,
-    /// makes the Secret immutable,
+    /// A person makes the Secret immutable.
     Immutable,
-    /// removes `ca.crt`,
+    /// A person removes `ca.crt`.
     NoCa,
-    /// adds a keystore,
+    /// A person adds a keystore.
     OtherKey,
-    /// or removes the key that waits.
+    /// A person removes the waiting key.
     HalfAPair,
 }
 
@@ -59,7 +59,7 @@ impl End {
         Self::HalfAPair,
     ];
 
-    /// Whether the stage goes on when the webhook sees it: with the same pair, or another one.
+    /// The pair that waits afterwards, if the stage goes on when the webhook sees the event.
     fn goes_on(self, it: &Staged) -> Option<&Identity> {
         match self {
             Self::AppliedAgain | Self::PutAgain | Self::HalfAPair => Some(&it.new),
@@ -68,11 +68,11 @@ impl End {
         }
     }
 
-    /// The pair that serves in the end. `is_seen`: by the webhook, when it happened.
+    /// The pair in service at the end. `is_seen`: whether the webhook saw the event.
     fn served(self, it: &Staged, is_seen: bool) -> &Identity {
         match self {
             Self::WrittenBack => &it.old,
-            // Of a pair that is not whole any more nothing can be promoted.
+            // An incomplete pair cannot be promoted.
             Self::HalfAPair if !is_seen => &it.old,
             Self::RotatedAgain | Self::LeafAlone => &it.third,
             _ => &it.new,
@@ -114,7 +114,7 @@ impl End {
     }
 }
 
-/// A Secret of its own.
+/// A staged Secret.
 struct Staged {
     setup: Setup,
     keeper: devtools::secrets::Secrets,
@@ -124,7 +124,7 @@ struct Staged {
 }
 
 impl Staged {
-    /// `third` is of CA2 where it comes alone.
+    /// `third` is from CA3 if it comes with a rotation, else from CA2.
     async fn begin(cluster: &Cluster, end: End) -> Self {
         let (setup, old, new) = staged(cluster).await;
         let keeper = keeper(cluster, &setup.secrets.namespace).await;
@@ -132,14 +132,14 @@ impl Staged {
         Self { setup, keeper, old, new, third }
     }
 
-    /// Something happens to it that changes nothing; an immutable one takes it as well.
+    /// Writes a label, which changes nothing and is allowed on an immutable Secret.
     async fn touch(&self) -> Answer {
         let touch = json!({"metadata": {"labels": {"ca-overlap.dev/phase": "touched"}}});
         self.setup.secrets.patch(NAME, MERGE, "", &touch).await.ok()
     }
 }
 
-/// A whole pair, no other, and no sign of a stage.
+/// Asserts that one complete pair is left, and no state of a stage.
 fn is_over(answer: &Answer, served: &Identity, what: &str) {
     assert_eq!(pairs(answer), values(served, None), "{what}");
     assert_eq!(answer.annotation("ca-overlap.dev/staged"), None, "{what}");
@@ -154,13 +154,13 @@ async fn every_end_of_a_stage_leaves_a_complete_pair_and_no_waiting_key() {
     grant_and_lease(&cluster).await;
     cluster.start_webhook("webhook", cluster.port_443(), &["--staged"]).await.unwrap();
 
-    // The webhook sees it.
+    // The webhook runs while the event happens.
     for end in End::ALL {
         let it = Staged::begin(&cluster, end).await;
         let answer = end.happens(&it).await;
         if let Some(waiting) = end.goes_on(&it) {
             assert_eq!(pairs(&answer), values(&it.old, Some(waiting)), "{end:?}");
-            // A person ends it.
+            // A person ends the stage.
             End::Mode.happens(&it).await;
         }
         let stored = it.setup.secrets.get(NAME).await.ok();
@@ -170,7 +170,7 @@ async fn every_end_of_a_stage_leaves_a_complete_pair_and_no_waiting_key() {
         }
     }
 
-    // It is killed while a leaf waits, and hears of it only when it is back.
+    // The webhook is down while the event happens.
     let mut waiting = Vec::new();
     for end in End::ALL {
         waiting.push((end, Staged::begin(&cluster, end).await));
@@ -189,23 +189,23 @@ async fn every_end_of_a_stage_leaves_a_complete_pair_and_no_waiting_key() {
     }
     cluster.start_webhook("webhook", cluster.port_443(), &["--staged"]).await.unwrap();
     for (end, it) in &waiting {
-        missed(*end, it).await;
+        check_missed(*end, it).await;
     }
 }
 
-/// What is made of it by the first writes that are seen.
-async fn missed(end: End, it: &Staged) {
+/// Asserts what the first writes after the outage do.
+async fn check_missed(end: End, it: &Staged) {
     let what = format!("{end:?}, missed");
     let mut stored = it.touch().await;
     if end == End::Promoted {
-        // What was asked of nobody is not done; whoever asks again is heard.
+        // The missed ask has no effect; a new ask has.
         assert_eq!(pairs(&stored), values(&it.old, Some(&it.new)), "{what}");
         assert_eq!(stored.annotation("ca-overlap.dev/ask"), None);
         let print = sha256(it.new.pem.as_bytes());
         stored = ask(&it.keeper, &format!("promote {print} #2")).await.ok();
     }
     if end == End::Immutable {
-        // Nobody may change its data any more, nor can it hold what it did not hold before.
+        // The data of an immutable Secret cannot change any more.
         let patch = json!({"data": {"pending.tls.key": null}});
         let refused = it.setup.secrets.patch(NAME, MERGE, "", &patch).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
@@ -214,5 +214,5 @@ async fn missed(end: End, it: &Staged) {
     }
     is_over(&stored, end.served(it, false), &what);
     let again = it.touch().await;
-    assert_eq!(pairs(&again), pairs(&stored), "{what}: and so it stays");
+    assert_eq!(pairs(&again), pairs(&stored), "{what}: another write changes nothing");
 }

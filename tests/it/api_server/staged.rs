@@ -1,5 +1,5 @@
-//! Staged mode on a real API server: a real Lease, asks of the keeper's real `ServiceAccount`, and
-//! a generator that applies without force.
+//! Staged mode on a real API server, with a real Lease, asks from the keeper's real
+//! `ServiceAccount`, and a generator that applies without force.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use devtools::secrets::{Answer, MERGE};
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/ca-overlap/leases";
 
-/// The Lease of a keeper that has just renewed it, and the right to watch it.
+/// Creates a fresh Lease of a keeper, and the webhook's right to watch it.
 pub async fn grant_and_lease(cluster: &Cluster) {
     let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/ca-overlap";
     let role = json!({
@@ -52,7 +52,7 @@ pub async fn grant_and_lease(cluster: &Cluster) {
     }
 }
 
-/// As Helm 4 applies: not forced.
+/// Applies without force, as Helm 4 does.
 pub async fn apply(setup: &Setup, ca: &str, leaf: &Identity) -> Answer {
     let object = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
@@ -76,7 +76,7 @@ pub fn values(served: &Identity, waiting: Option<&Identity>) -> [String; 4] {
     [served.pem.clone(), served.key.clone(), crt, key]
 }
 
-/// A Secret whose rotation is staged. Until the webhook has heard of the Lease, nothing is.
+/// A Secret with a staged rotation. The webhook stages nothing until it knows the Lease.
 pub async fn staged(cluster: &Cluster) -> (Setup, Identity, Identity) {
     loop {
         let setup = Setup::new(cluster.namespace("staged").await);
@@ -104,7 +104,7 @@ async fn a_staged_rotation_is_promoted_without_a_conflict_and_ends_with_the_leas
 
     let before = setup.secrets.get(NAME).await.ok();
     let again = apply(&setup, "CA2", &new).await;
-    assert_eq!(again.resource_version(), before.resource_version(), "a re-apply is no write");
+    assert_eq!(again.resource_version(), before.resource_version(), "a re-apply writes nothing");
 
     let promote = format!("promote {} #1", sha256(new.pem.as_bytes()));
     let answer = ask(&keeper, &promote).await.ok();
@@ -114,9 +114,9 @@ async fn a_staged_rotation_is_promoted_without_a_conflict_and_ends_with_the_leas
         assert_eq!(owners_of(&answer, key), [Value::from("helm")], "{key}");
     }
     let again = apply(&setup, "CA2", &new).await;
-    assert_eq!(again.resource_version(), answer.resource_version(), "nor a conflict");
+    assert_eq!(again.resource_version(), answer.resource_version(), "a re-apply writes nothing");
 
-    // The next one waits, until the keeper is gone.
+    // The next leaf waits until the keeper's Lease is gone.
     let next = setup.leaf("CA3");
     let answer = apply(&setup, "CA3", &next).await;
     assert_eq!(pairs(&answer), values(&new, Some(&next)));

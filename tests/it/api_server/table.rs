@@ -1,4 +1,4 @@
-//! Every row of the design's table (§4.1) that an API server can show, by PUT of fresh objects.
+//! The rows of the design's decision table on a real API server, by PUT of fresh objects.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::setup::{NAME, Setup};
 use crate::support::cluster;
 use devtools::certs::sha256;
 
-/// Creates the first bundle, writes the others, and compares what is stored after each.
+/// Creates the first bundle, writes the others, and compares the stored bundle after each write.
 async fn row(test: &str, keep: Option<&str>, steps: &[(&str, &str)]) -> Option<Setup> {
     let setup = Setup::new(cluster(test).await?.namespace(test).await);
     let ((first, _), rest) = steps.split_first().expect("a first step");
@@ -83,7 +83,7 @@ async fn the_leaf_determines_the_active_ca() {
     setup.create("X CA2", Some("CA2")).await;
     setup.put("X CA3").await;
     assert_eq!(setup.shows().await, "X CA3 CA2*");
-    // The CA was rotated, the leaf of CA1 is still served.
+    // The CA is rotated while the leaf of CA1 stays in service.
     let setup = Setup::new(cluster.namespace("served-leaf").await);
     setup.create("CA1", None).await;
     setup.put_ca_only(&setup.pem("CA2")).await;
@@ -104,7 +104,7 @@ async fn a_reapply_changes_no_resource_version_and_no_byte() {
         assert_eq!(again.resource_version(), first.resource_version());
         assert_eq!(again.body["data"], first.body["data"]);
     }
-    // A read-modify-write of what is stored is an echo: nothing moves either.
+    // A read-modify-write of the stored object changes nothing either.
     let stored = setup.secrets.get(NAME).await.ok();
     let echo = setup.secrets.put(NAME, &stored.body).await.ok();
     assert_eq!(echo.resource_version(), first.resource_version());
@@ -134,11 +134,11 @@ async fn distrust_takes_effect_with_its_own_write_and_lasts() {
     let fingerprint = sha256(&setup.ca("CA1").der);
     setup.annotate(json!({"ca-overlap.dev/distrust": fingerprint})).await;
     assert_eq!(setup.shows().await, "CA2");
-    // The generator's PUT of a fresh object brings the annotation back, and CA1 does not come.
+    // A fresh object gets the annotation back. CA1 is kept only while the generator writes it.
     setup.put("CA1").await;
-    assert_eq!(setup.shows().await, "CA1 CA2*", "its own choice stands");
+    assert_eq!(setup.shows().await, "CA1 CA2*", "the generator's own bytes are never dropped");
     setup.put("CA2").await;
-    assert_eq!(setup.shows().await, "CA2", "and is not carried on");
+    assert_eq!(setup.shows().await, "CA2", "a distrusted CA is not carried");
     let stored = setup.secrets.get(NAME).await.ok();
     assert_eq!(stored.annotation("ca-overlap.dev/distrust"), Some(fingerprint.as_str()));
 }

@@ -1,4 +1,4 @@
-//! The same rotation by every way that a Secret can be written.
+//! The same rotation by every way to write a Secret.
 
 use base64::prelude::*;
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ async fn setup(cluster: &Cluster, test: &str) -> Setup {
 async fn patches_of_every_kind_are_bundled() {
     let Some(cluster) = cluster("patches").await else { return };
     for kind in [MERGE, STRATEGIC, JSON_PATCH] {
-        // With a leaf of none of these CAs: else its issuer would matter most.
+        // A leaf of another CA, because the issuer of the leaf would be carried first.
         let setup = Setup::new(cluster.namespace("patches").await);
         setup.create("CA1", Some("X")).await;
         for (bundle, expected) in [("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")] {
@@ -66,11 +66,11 @@ fn applied(setup: &Setup, bundle: &str) -> Value {
 
 #[tokio::test]
 async fn server_side_apply_never_conflicts_with_the_webhook() {
-    // As Helm 4 applies: not forced. An admission patch makes nobody else the owner of a field.
+    // Without force, as Helm 4 applies. An admission patch does not change field managers.
     let Some(cluster) = cluster("apply").await else { return };
     let setup = Setup::new(cluster.namespace("apply").await);
     setup.secrets.apply(NAME, "helm", false, &applied(&setup, "CA1")).await.ok();
-    assert_eq!(setup.shows().await, "CA1", "a create is not ours");
+    assert_eq!(setup.shows().await, "CA1", "the webhook is not called for a create");
     for (bundle, expected) in [("CA2", "CA2 CA1*"), ("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")] {
         setup.secrets.apply(NAME, "helm", false, &applied(&setup, bundle)).await.ok();
         assert_eq!(setup.shows().await, expected);
@@ -87,7 +87,7 @@ async fn server_side_apply_never_conflicts_with_the_webhook() {
 
 #[tokio::test]
 async fn a_person_who_adds_the_old_ca_by_patch_breaks_the_next_apply() {
-    // The negative control of the test above: why the overlap belongs into admission.
+    // The negative control of the test above: this is why admission adds the overlap.
     let Some(cluster) = cluster("conflict").await else { return };
     let setup = Setup::new(cluster.namespace("conflict").await);
     setup.secrets.apply(NAME, "helm", false, &applied(&setup, "CA2")).await.ok();
@@ -110,7 +110,7 @@ async fn kubectl_apply_with_last_applied_is_bundled_and_idempotent() {
         cluster.plane.kubectl(&arguments, manifest.as_bytes()).await.unwrap();
         assert_eq!(setup.shows().await, expected);
     }
-    // `kubectl annotate key-` removes a setting, because a PATCH is obeyed.
+    // `kubectl annotate key-` removes a setting, because it sends a PATCH.
     for arguments in [["annotate", "ca-overlap.dev/keep=2"], ["annotate", "ca-overlap.dev/keep-"]] {
         let [verb, setting] = arguments;
         cluster
@@ -141,7 +141,7 @@ async fn a_dry_run_shows_what_the_real_write_stores() {
         .secrets
         .patch(NAME, APPLY, "dryRun=All&fieldManager=a&force=true", &applied(&setup, "CA3"))
         .await;
-    assert_eq!(dry.status, 422, "the type of a Secret cannot change: the rule holds on a dry run");
+    assert_eq!(dry.status, 422, "a dry run is validated: the type of a Secret cannot change");
     let dry = setup.secrets.patch(NAME, MERGE, "dryRun=All", &patch).await.ok();
     let real = setup.secrets.patch(NAME, MERGE, "", &patch).await.ok();
     assert_eq!(real.body["data"], dry.body["data"]);
@@ -157,7 +157,7 @@ async fn a_put_keeps_settings_and_a_patch_can_remove_them() {
     assert!(answer.annotation("ca-overlap.dev/carried").unwrap().contains("until"));
     let answer = setup.annotate(json!({"ca-overlap.dev/keep": null})).await;
     assert_eq!(answer.annotation("ca-overlap.dev/keep"), None);
-    // Our own state cannot be edited away or forged.
+    // Nobody can remove or forge our own state.
     let record = answer.annotation("ca-overlap.dev/carried").unwrap().to_owned();
     for forged in [json!(null), json!("[]"), json!("nonsense")] {
         let answer = setup.annotate(json!({"ca-overlap.dev/carried": forged})).await;

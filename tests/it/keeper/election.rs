@@ -1,4 +1,4 @@
-//! Two replicas: one acts, and no other before that one has stopped.
+//! Leader election: one replica acts, and the next one only after it has stopped.
 
 use ca_overlap::names;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ async fn the_standby_finishes_after_the_leader_is_killed() {
     for keeper in &mut keepers {
         keeper.ready().await;
     }
-    // Deadlines all along the time in which the leader dies.
+    // The deadlines are spread over the time in which the leader is killed.
     let mut rotations = Vec::new();
     for number in 0..12 {
         let window = format!("{}s", 2 + number / 2);
@@ -27,7 +27,7 @@ async fn the_standby_finishes_after_the_leader_is_killed() {
     let (mut killed, survivor): (Vec<Keeper>, Vec<Keeper>) =
         keepers.into_iter().partition(|keeper| keeper.identity == leader);
     assert!(!survivor[0].is_leader().await, "two leaders");
-    eventually("the first is retired", async || {
+    eventually("a first retirement", async || {
         let over = futures::future::join_all(rotations.iter().map(Rotation::is_over)).await;
         over.iter().any(Option::is_some).then_some(())
     })
@@ -53,7 +53,7 @@ async fn a_leader_that_cannot_renew_its_lease_stops_by_its_own_clock() {
     revoked["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
     setup.cluster.plane.json("PUT", ROLE, &revoked).await.unwrap();
     keeper.leads(false).await;
-    // It is still the holder by name, and still sees what becomes due.
+    // The Lease still names it as the holder, and it still sees what becomes due.
     assert_eq!(setup.holder().await.as_deref(), Some("keeper-0"));
     let mut rotation = Rotation::begin(&secrets, "envoy", json!({names::WINDOW: "1s"})).await;
     let rotated = rotation.rotate().await;
@@ -83,7 +83,7 @@ async fn leadership_pauses_while_the_api_server_is_away() {
     rotation.rotate().await;
     let [api_server, _] = setup.cluster.plane.pids();
     signal(api_server, "STOP");
-    // It has no connection that fails, only silence: its own clock tells.
+    // Its connections do not fail, they are only silent: it must stop by its own clock.
     keeper.leads(false).await;
     signal(api_server, "CONT");
     rotation.over().await;
@@ -104,10 +104,10 @@ async fn a_terminated_leader_releases_the_lease() {
     let mut keeper = setup.leading_keeper(&["--lease-duration", "3600s"]).await;
     assert_eq!(setup.holder().await.as_deref(), Some("keeper-0"));
     keeper.process.signal("TERM");
-    let status = eventually("its end", async || keeper.process.ended()).await;
+    let status = eventually("the keeper's end", async || keeper.process.ended()).await;
     assert!(status.success(), "{status}:\n{}", keeper.log());
     assert_eq!(setup.holder().await, None);
-    // The next one does not wait for an hour.
+    // The next keeper leads at once and does not wait for the Lease of an hour to expire.
     let mut next = setup.keeper("keeper-1", &[]).await;
     next.ready().await;
     next.leads(true).await;

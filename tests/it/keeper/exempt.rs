@@ -1,4 +1,4 @@
-//! Where the webhook would not act, the keeper does not ask; and what it does ask is said.
+//! The keeper asks nothing of exempt Secrets, and reports each overlap that ends.
 
 use ca_overlap::names;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ async fn the_keeper_asks_nothing_of_exempt_secrets() {
     let Some(setup) = Setup::start(test).await else { return };
     let keeper = setup.leading_keeper(&[]).await;
     let secrets = setup.cluster.namespace(test).await;
-    // Each becomes one of those whose data is left alone while it carries something.
+    // Each Secret becomes exempt while it carries a CA.
     let changes = [
         json!({"data": {"old-ca.crt": ""}}),
         json!({"metadata": {"labels": {"strimzi.io/kind": "Kafka"}}}),
@@ -29,7 +29,7 @@ async fn the_keeper_asks_nothing_of_exempt_secrets() {
         let after = secrets.patch(&name, MERGE, "fieldManager=person", change).await.ok();
         left.push((rotation, after));
     }
-    // One that is over later, and goes: by then the others have been looked at.
+    // The control retires later. By then the keeper has processed the other Secrets.
     let mut control = Rotation::begin(&secrets, "control", json!({names::WINDOW: "4s"})).await;
     control.rotate().await;
     control.over().await;
@@ -59,15 +59,15 @@ async fn an_overlap_that_another_write_ends_is_reported() {
     let event = setup.event(&rotation, "Retired").await;
     let note = event["note"].as_str().unwrap();
     assert!(note.contains(&first) && note.contains("later rotation"), "{note}");
-    assert!(keeper.asks("retire", "done").await < 1.0, "nobody has asked");
+    assert!(keeper.asks("retire", "done").await < 1.0, "the keeper has not asked");
 
-    // One that its generator bundles by itself from now on has not gone.
+    // A CA that the generator bundles by itself from now on is not retired.
     let (ca, second) = (certs::ca_named("CA4"), &rotation.generation[1]);
     let both = format!("{}{}{}", ca.pem, rotation.generation[2].pem, second.pem);
     secrets.apply("envoy", "helm", false, &tls_secret("envoy", &both, &ca.leaf("e"))).await.ok();
     let marker = json!({"metadata": {"annotations": {names::DISTRUST: ca.sha256()}}});
     secrets.patch("envoy", MERGE, "", &marker).await.ok();
-    // The keeper has seen it when it says so.
+    // This Event shows that the keeper has seen the write.
     setup.event(&rotation, "Distrusted").await;
     let retired: Vec<Value> = setup.events(&rotation, "Retired").await;
     let second = second.sha256();

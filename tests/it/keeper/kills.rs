@@ -1,8 +1,8 @@
-//! SIGKILL at every step: the leader ends at its n-th request, for each n that its task takes, and a
-//! standby finishes. What is stored in the end is right, and nothing was done twice.
+//! SIGKILL at every step: the leader is killed at its n-th request, for each n that its task takes,
+//! and a standby finishes. The stored result must be right, and no change may be made twice.
 //!
-//! Many such histories run beside each other on one API server: each pair of keepers has a Lease of
-//! its own and sees one namespace alone, by its proxy.
+//! Many such histories run at the same time on one API server. Each pair of keepers has a separate
+//! Lease, and a proxy shows it one namespace alone.
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,35 +14,36 @@ use serde_json::{Value, json};
 
 use super::promote::wait_for_lease;
 use super::proxy::Proxy;
+use super::repair::recreate;
 use super::setup::{Keeper, ROLE, Rotation, Setup, eventually};
 use super::workload::Workload;
-use devtools::certs::{self, bundle};
-use devtools::secrets::{Answer, MERGE, tls_secret};
+use devtools::certs::bundle;
+use devtools::secrets::{Answer, MERGE};
 
-/// Histories at a time.
+/// How many histories run at the same time.
 const AT_ONCE: usize = 6;
 const WORKLOADS: [&str; 2] = ["deployment/first", "deployment/second"];
 
-/// What the keeper does.
+/// A task of the keeper.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Task {
-    /// A carried CA goes at its deadline.
+    /// Retires a carried CA at its deadline.
     Retire,
-    /// A Secret that was deleted and created gets its overlap and its settings back.
+    /// Restores the overlap and the settings of a Secret that was deleted and created.
     Repair,
-    /// Two workloads restart, one after another.
+    /// Restarts two workloads, one after the other.
     Restart,
-    /// A leaf waits, is promoted, and then the overlap ends.
+    /// Promotes a waiting leaf, and then retires the previous CA.
     Stage,
 }
 
-/// What came of a history.
+/// The result of a history.
 struct Ended {
     task: Task,
     is_killed: bool,
-    /// How many requests the leader made.
+    /// The number of requests that the leader made.
     requests: usize,
-    /// The changes of both keepers, in order.
+    /// The changes that both keepers made, in order.
     changes: Vec<String>,
 }
 
@@ -55,7 +56,7 @@ async fn after_a_crash_at_any_request_the_standby_finishes_and_repeats_nothing()
     allow_any_lease(setup).await;
     wait_for_lease(&setup.cluster.namespace("trial").await).await;
 
-    // What each task takes where nobody is killed.
+    // Each task once without a crash.
     let tasks = [Task::Retire, Task::Repair, Task::Restart, Task::Stage];
     let whole = futures::stream::iter(tasks).map(|task| history(setup, task, usize::MAX));
     let whole: Vec<Ended> = whole.buffered(AT_ONCE).collect().await;
@@ -73,13 +74,13 @@ async fn after_a_crash_at_any_request_the_standby_finishes_and_repeats_nothing()
         }
         let kills = runs.iter().filter(|it| it.is_killed).count();
         writeln!(said, "{task:?}: {} changes, {kills} kills", changes.len()).unwrap();
-        // A read comes before each change; how often it looks while it waits is left to the clock.
+        // There is a read before each change. The number of polls depends on the clock.
         assert!(kills >= 2 * changes.len(), "{task:?}: {kills} of {}", whole.requests);
     }
     println!("{said}");
 }
 
-/// Keepers may have any Lease; that of the installation is kept fresh, for the webhook.
+/// Lets keepers use any Lease, and creates a fresh Lease of the installation for the webhook.
 async fn allow_any_lease(setup: &Setup) {
     let plane = &setup.cluster.plane;
     let mut role = plane.json("GET", ROLE, &Value::Null).await.unwrap();
@@ -97,7 +98,7 @@ async fn allow_any_lease(setup: &Setup) {
     plane.json("POST", leases, &lease).await.unwrap();
 }
 
-/// A leader that ends at its request `last`, and a standby.
+/// Runs a task with a leader that is killed at its request `last`, and a standby.
 async fn history(setup: &Setup, task: Task, last: usize) -> Ended {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let lane = format!("{task:?}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)).to_lowercase();
@@ -132,7 +133,7 @@ async fn history(setup: &Setup, task: Task, last: usize) -> Ended {
     Ended { task, is_killed, requests: mortal.seen(), changes: changes.collect() }
 }
 
-/// One that is ready.
+/// Starts a keeper behind a proxy and waits until it is ready.
 async fn keeper(
     setup: &Setup,
     rotation: &Rotation,
@@ -156,7 +157,7 @@ async fn keeper(
 }
 
 impl Task {
-    /// What is there before anything is to be done.
+    /// Creates what the task needs before it is due.
     async fn prepare(self, setup: &Setup) -> Rotation {
         let secrets = setup.cluster.namespace("kills").await;
         let annotations = match self {
@@ -171,16 +172,16 @@ impl Task {
         if self == Self::Restart {
             for name in WORKLOADS {
                 let workload = workload(setup, &rotation, name);
-                workload.create("envoy", 1).await;
+                workload.create(Some("envoy"), &json!({"spec": {"replicas": 1}})).await;
                 workload.roll_out().await;
             }
-            // The trust of now is noted, so that it is no task of the keeper's any more.
+            // Notes the current trust, so that the keeper has no restart to make yet.
             note_current_trust(setup, &rotation).await;
         }
         rotation
     }
 
-    /// Makes it due.
+    /// Makes the task due.
     async fn begin(self, rotation: &mut Rotation) {
         if self != Self::Repair {
             let rotated = rotation.rotate().await;
@@ -188,11 +189,7 @@ impl Task {
             assert_eq!(rotated.label(names::PHASE), Some(phase));
             return;
         }
-        rotation.secrets.delete("envoy").await.ok();
-        let ca = certs::ca_named("anew");
-        let secret = tls_secret("envoy", &ca.pem, &ca.leaf("envoy"));
-        rotation.generation.push(ca);
-        rotation.secrets.create(&secret).await.ok();
+        recreate(rotation).await;
     }
 
     async fn is_done(self, setup: &Setup, rotation: &Rotation) -> Option<Answer> {
@@ -235,7 +232,7 @@ impl Task {
                         workload.mark().await.as_deref(),
                         stored.annotation(names::RESTARTED)
                     );
-                    assert_eq!(workload.generation().await, 2, "{name}: once");
+                    assert_eq!(workload.generation().await, 2, "{name}: restarted once");
                 }
             }
         }
@@ -249,11 +246,11 @@ fn workload<'a>(setup: &'a Setup, rotation: &'a Rotation, name: &'a str) -> Work
     Workload { plane: &setup.cluster.plane, namespace: &rotation.secrets.namespace, name }
 }
 
-/// A keeper of its own notes it, and ends.
+/// Runs a separate keeper until it has noted the current trust.
 async fn note_current_trust(setup: &Setup, rotation: &Rotation) {
     let lane = format!("note-{}", rotation.secrets.namespace);
     let (keeper, _proxy) = keeper(setup, rotation, &lane, "a", usize::MAX).await;
-    eventually("the trust of now", async || {
+    eventually("a note of the current trust", async || {
         rotation.stored().await.annotation(names::RESTARTED).map(drop)
     })
     .await;

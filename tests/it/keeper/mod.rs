@@ -1,4 +1,4 @@
-//! The keeper: the real program beside the real webhook on a real API server.
+//! The keeper as the real program, with the real webhook on a real API server.
 
 mod election;
 mod exempt;

@@ -1,5 +1,4 @@
-//! Staged rotations: a group of Secrets is promoted when all of it trusts the new CA, and not
-//! before.
+//! Staged rotations: a group of Secrets is promoted only when all members trust the new CA.
 
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ async fn apply(secrets: &Secrets, name: &str, ca: &Identity, leaf: &Identity) ->
     secrets.apply(name, "helm", false, &secret).await.ok()
 }
 
-/// A first CA, and what a person sets.
+/// Creates a Secret with a first CA, and sets its mode and group as a person does.
 async fn begin(secrets: &Secrets, name: &str, ca: &Identity, mode: &str) -> Rotation {
     apply(secrets, name, ca, &ca.leaf("envoy")).await;
     let patch = json!({"metadata": {
@@ -32,7 +31,7 @@ fn is_staged(answer: &Answer) -> bool {
     answer.label(names::PHASE) == Some("staged")
 }
 
-/// Until the webhook has heard of the Lease, nothing is staged.
+/// Waits until the webhook knows the Lease. Before that it stages nothing.
 pub async fn wait_for_lease(secrets: &Secrets) {
     eventually("a webhook that knows the keeper", async || {
         let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
@@ -73,8 +72,8 @@ async fn a_group_is_promoted_once_all_members_trust_the_new_ca() {
         let line = |l: &&str| l.contains("waiting for others to be ready") && l.contains("/server");
         log.lines().filter(line).count()
     };
-    eventually("two looks past its own time", async || (waits() >= 2).then_some(())).await;
-    assert!(is_staged(&server.stored().await), "the others do not trust it");
+    eventually("two checks after its settle time", async || (waits() >= 2).then_some(())).await;
+    assert!(is_staged(&server.stored().await), "the others do not trust the new CA yet");
 
     assert!(is_staged(&apply(&secrets, "proxy", &new, &for_proxy).await));
     let before_last = Timestamp::now();
@@ -93,13 +92,13 @@ async fn a_group_is_promoted_once_all_members_trust_the_new_ca() {
         assert_eq!(rotation.data_managers().await, ["helm"]);
         let event: Value = setup.event(rotation, "Promoted").await;
         let at: Timestamp = event["eventTime"].as_str().unwrap().parse().unwrap();
-        // Times of managed fields have no fractions.
+        // Times of managed fields have whole seconds, so one second is subtracted.
         let earliest = before_last + SignedDuration::from_secs(2);
-        assert!(at >= earliest, "promoted at {at}, and the last was written after {before_last}");
+        assert!(at >= earliest, "promoted at {at}, but the last write came after {before_last}");
     }
     assert_eq!(client.stored().await.pem("ca.crt"), bundle(&[&new, &old]));
     assert!(keeper.asks("promote", "done").await >= 2.0);
-    // The generator goes on without a conflict.
+    // The generator can apply again without a conflict.
     apply(&secrets, "server", &new, &for_server).await;
 }
 

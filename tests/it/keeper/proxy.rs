@@ -1,5 +1,5 @@
-//! Between a keeper and the API server: shows it one namespace alone, counts its requests, and ends
-//! at the one that the test names, as a crash does.
+//! A proxy between a keeper and the API server. It shows the keeper one namespace alone, counts its
+//! requests, and stops forwarding at the request that the test names, like a crash.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,10 +15,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-/// The longest head of a request.
+/// The longest accepted head of a request, in bytes.
 const MAX_HEAD: usize = 64 << 10;
 
-/// Plain HTTP/1.1 for the keeper, TLS to the API server. Ends when dropped.
+/// Speaks plain HTTP/1.1 to the keeper and TLS to the API server. Stops when dropped.
 pub struct Proxy {
     pub address: SocketAddr,
     shared: Arc<Shared>,
@@ -30,17 +30,17 @@ struct Shared {
     connector: TlsConnector,
     namespace: String,
     is_armed: AtomicBool,
-    /// Requests that count, since it was armed.
+    /// The number of requests that count, since it was armed.
     seen: AtomicUsize,
-    /// The number of the request that is not forwarded any more.
+    /// The number of the first request that is not forwarded.
     last: usize,
-    /// Changes that went through, of Secrets and of workloads.
+    /// The changes of Secrets and workloads that were forwarded.
     changes: Mutex<Vec<String>>,
     is_over: watch::Sender<bool>,
 }
 
 impl Proxy {
-    /// `last` counts from 1 and from when it is armed; `usize::MAX` is never reached.
+    /// `last` counts from 1 after the proxy is armed. `usize::MAX` is never reached.
     pub async fn start(plane: &ControlPlane, namespace: &str, last: usize) -> Self {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(plane.ca().as_bytes()) {
@@ -68,22 +68,22 @@ impl Proxy {
         Self { address, shared, task }
     }
 
-    /// Requests count from now on.
+    /// Counts requests from now on.
     pub fn arm(&self) {
         self.shared.is_armed.store(true, Ordering::SeqCst);
     }
 
-    /// How many have come since.
+    /// How many requests it has counted.
     pub fn seen(&self) -> usize {
         self.shared.seen.load(Ordering::SeqCst)
     }
 
-    /// Whether the named one has come. From then on nothing passes.
+    /// Whether the request `last` has arrived. From then on nothing is forwarded.
     pub fn is_over(&self) -> bool {
         *self.shared.is_over.borrow()
     }
 
-    /// Method and path of each change that passed.
+    /// The path of each change that was forwarded.
     pub fn changes(&self) -> Vec<String> {
         self.shared.changes.lock().unwrap().clone()
     }
@@ -111,14 +111,14 @@ impl Shared {
                 ended = tokio::io::copy(&mut from_far, &mut to_near) => ended.map(drop),
             }
         };
-        // A connection that breaks is what this is for.
+        // Broken connections are expected.
         tokio::select! {
             _ = exchange => {}
             _ = is_over.wait_for(|is_over| *is_over) => {}
         }
     }
 
-    /// One after another, as HTTP/1.1 has them on a connection.
+    /// Forwards the requests of a connection one after the other.
     async fn requests(
         &self,
         from: &mut (impl AsyncReadExt + Unpin),
@@ -143,8 +143,8 @@ impl Shared {
         }
     }
 
-    /// What goes on all the time does not count: the Lease, the watches and their lists. Nor do
-    /// Events, which nothing waits for.
+    /// Whether to forward a request. Those that repeat all the time do not count: the Lease, the
+    /// watches and their lists. Events do not count either, because nothing waits for them.
     fn may_pass(&self, line: &str) -> bool {
         let path = line.split(' ').nth(1).unwrap_or_default();
         let is_aside = path.contains("/leases") || path.contains("/events");
@@ -162,7 +162,7 @@ impl Shared {
         true
     }
 
-    /// All Secrets become those of the namespace.
+    /// Replaces a request for all Secrets by one for the Secrets of the namespace.
     fn narrow(&self, head: &str) -> String {
         let narrowed = format!(" /api/v1/namespaces/{}/secrets?", self.namespace);
         head.replacen(" /api/v1/secrets?", &narrowed, 1)

@@ -1,4 +1,4 @@
-//! What passes while the webhook is down, and what is deleted and created anew.
+//! Repairs of writes that the webhook missed, and of Secrets that were deleted and created again.
 
 use ca_overlap::names;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::support::sample;
 use devtools::certs::bundle;
 use devtools::secrets::{Answer, MERGE, Secrets, tls_secret};
 
-/// A Secret with a mode, which the keeper has seen.
+/// Creates a Secret with a mode, and waits until the keeper remembers it.
 async fn remembered(keeper: &Keeper, secrets: &Secrets, annotations: Value) -> Rotation {
     let rotation = Rotation::begin(secrets, "envoy", annotations).await;
     label(&rotation, json!("bundle")).await;
@@ -23,9 +23,9 @@ async fn label(rotation: &Rotation, mode: Value) {
     rotation.secrets.patch(&rotation.name, MERGE, "fieldManager=person", &patch).await.ok();
 }
 
-/// Beside the Secret by which the setup tells that the webhook is called.
+/// Waits until the keeper remembers `count` Secrets, besides the one of the registration probe.
 async fn remembers(keeper: &Keeper, count: u32) {
-    eventually("what is remembered", async || {
+    eventually(&format!("{count} remembered Secrets"), async || {
         let remembered = sample(&keeper.metrics().await, "ca_overlap_keeper_remembered");
         ((remembered - f64::from(count + 1)).abs() < 0.5).then_some(())
     })
@@ -51,8 +51,8 @@ async fn holds(rotation: &Rotation, generations: &[usize]) -> Answer {
     .await
 }
 
-/// The generator starts from nothing, as `kubectl replace --force` does.
-async fn recreate(rotation: &mut Rotation) {
+/// Deletes the Secret and creates it with a new CA, as `kubectl replace --force` does.
+pub async fn recreate(rotation: &mut Rotation) {
     rotation.secrets.delete(&rotation.name).await.ok();
     let ca = devtools::certs::ca_named("anew");
     let secret = tls_secret(&rotation.name, &ca.pem, &ca.leaf("envoy"));
@@ -69,7 +69,7 @@ async fn the_keeper_repairs_an_update_that_the_webhook_missed() {
     let mut rotation = remembered(&keeper, &secrets, json!({})).await;
     setup.stop_webhook().await;
     let rotated = rotation.rotate().await;
-    assert_eq!(rotated.pem("ca.crt"), rotation.generation[1].pem, "nobody saw it");
+    assert_eq!(rotated.pem("ca.crt"), rotation.generation[1].pem, "the webhook missed it");
     setup.start_webhook().await;
 
     let repaired = holds(&rotation, &[1, 0]).await;
@@ -79,7 +79,7 @@ async fn the_keeper_repairs_an_update_that_the_webhook_missed() {
     assert!(record[0]["until"].is_string(), "a repair always has an end: {record}");
     assert_eq!(rotation.data_managers().await, ["helm"]);
     setup.event(&rotation, "Repaired").await;
-    // And the generator goes on as if nothing had been.
+    // The next rotation works as usual.
     rotation.rotate().await;
     holds(&rotation, &[2, 1]).await;
 }
@@ -97,11 +97,11 @@ async fn a_recreated_secret_gets_its_overlap_and_settings_back() {
     assert_eq!(repaired.annotation(names::KEEP), Some("2"));
     assert_eq!(repaired.label(names::PHASE), Some("overlap"));
 
-    // What is distrusted does not come back, and stays distrusted.
+    // A distrusted CA does not come back, and stays distrusted.
     let distrusted = devtools::certs::sha256(&rotation.generation[1].der);
     let patch = json!({"metadata": {"annotations": {names::DISTRUST: distrusted}}});
     secrets.patch("envoy", MERGE, "fieldManager=person", &patch).await.ok();
-    // The keeper has seen it when it says so.
+    // This Event shows that the keeper has seen the write.
     setup.event(&rotation, "Distrusted").await;
     recreate(&mut rotation).await;
     let again = eventually("the settings", async || {
@@ -121,7 +121,7 @@ async fn a_recreated_namespace_gets_nothing_back() {
     let secrets = setup.cluster.namespace(test).await;
     let mut rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
     secrets.delete("envoy").await.ok();
-    // What the namespace controller does.
+    // Delete the namespace, in place of the namespace controller.
     let plane = &setup.cluster.plane;
     let path = format!("/api/v1/namespaces/{}", secrets.namespace);
     plane.json("DELETE", &path, &Value::Null).await.unwrap();
@@ -157,8 +157,8 @@ async fn a_removed_label_stays_removed() {
     assert_eq!(stored.annotation(names::KEEP), Some("2"));
 }
 
-/// Who owns a field of the metadata with one of our keys; the keeper keeps that of its ask, which
-/// nobody else writes.
+/// The field managers of our keys in the metadata, without the key of the ask: only the keeper
+/// writes that one, and stays its manager.
 fn managers(answer: &Answer) -> Vec<String> {
     let fields = answer.body["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
     let is_ours = |field: &Value| {
@@ -178,7 +178,7 @@ async fn restored_settings_conflict_with_no_other_field_manager() {
     let secrets = setup.cluster.namespace(test).await;
     let mut rotation =
         remembered(&keeper, &secrets, json!({names::KEEP: "2", names::GROUP: "g"})).await;
-    // A chart that is uninstalled and installed again, and sets nothing itself.
+    // As a chart that is uninstalled and installed again, and sets none of our keys.
     secrets.delete("envoy").await.ok();
     rotation.rotate().await;
     let repaired = holds(&rotation, &[1, 0]).await;
@@ -187,7 +187,7 @@ async fn restored_settings_conflict_with_no_other_field_manager() {
         (repaired.annotation(names::KEEP), repaired.annotation(names::GROUP)),
         (Some("2"), Some("g"))
     );
-    assert_eq!(managers(&repaired), Vec::<String>::new(), "of none of our keys");
+    assert_eq!(managers(&repaired), Vec::<String>::new(), "nobody manages our keys");
     let event = setup.event(&rotation, "Repaired").await;
     let note = event["note"].as_str().unwrap();
     let carried = devtools::certs::sha256(&rotation.generation[0].der);
@@ -195,7 +195,7 @@ async fn restored_settings_conflict_with_no_other_field_manager() {
         assert!(note.contains(word), "{note}");
     }
 
-    // Its next version sets other values, without force.
+    // The next version of the chart sets other values, without force.
     let ca = &rotation.generation[1];
     let mut secret = tls_secret("envoy", &ca.pem, &ca.leaf("envoy"));
     secret["metadata"]["annotations"] = json!({names::KEEP: "3", names::GROUP: "h"});
@@ -215,7 +215,7 @@ async fn settings_are_restored_even_if_no_ca_is_carried() {
     let keeper = setup.leading_keeper(&[]).await;
     let secrets = setup.cluster.namespace(test).await;
     let rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
-    // The same certificate again.
+    // Create the Secret again with the same certificate.
     let ca = &rotation.generation[0];
     secrets.delete("envoy").await.ok();
     secrets.create(&tls_secret("envoy", &ca.pem, &ca.leaf("envoy"))).await.ok();

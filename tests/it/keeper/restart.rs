@@ -1,10 +1,11 @@
-//! Restarts: of what, in which order, and how often. The test does what kube-controller-manager
-//! does to a workload: it writes the status of a rollout.
+//! Restarts: which workloads, in which order, and how often. The test writes the status of a
+//! rollout, in place of kube-controller-manager.
 
 use ca_overlap::names;
 use serde_json::{Value, json};
 
 use super::setup::{Keeper, Rotation, Setup, eventually};
+use super::workload::Workload;
 use devtools::secrets::MERGE;
 
 struct Workloads {
@@ -24,56 +25,38 @@ impl Workloads {
             json!({names::RESTART: restart, names::WINDOW: "1h"}),
         )
         .await;
-        // What is watched before the first rotation, too, has a mode.
+        // Without a mode the keeper watches the Secret only from the first rotation on.
         let mode = json!({"metadata": {"labels": {names::MODE: "bundle"}}});
         secrets.patch("envoy", MERGE, "fieldManager=person", &mode).await.ok();
         Some(Self { setup, rotation, keeper })
     }
 
-    fn path(&self, workload: &str) -> String {
-        let (kind, name) = workload.split_once('/').unwrap();
-        format!("/apis/apps/v1/namespaces/{}/{kind}s/{name}", self.rotation.secrets.namespace)
+    /// Starts with two Deployments, "app" and "next", and rotates the CA. `more` is merged into
+    /// "app". Also returns the hash of the trust before the rotation.
+    async fn start_two(test: &str, more: Value) -> Option<(Self, String)> {
+        let mut it = Self::start(test, "deployment/app,deployment/next").await?;
+        let first = it.done(None).await;
+        it.create("deployment/app", true, more).await;
+        it.create("deployment/next", true, json!({})).await;
+        it.rotation.rotate().await;
+        Some((it, first))
     }
 
-    /// `mounts`: whether its pods refer to the Secret.
+    fn workload<'a>(&'a self, name: &'a str) -> Workload<'a> {
+        let namespace = &self.rotation.secrets.namespace;
+        Workload { plane: &self.setup.cluster.plane, namespace, name }
+    }
+
+    /// `mounts`: whether its pods mount the Secret.
     async fn create(&self, workload: &str, mounts: bool, more: Value) {
-        let (kind, name) = workload.split_once('/').unwrap();
-        let kind = match kind {
-            "deployment" => "Deployment",
-            "statefulset" => "StatefulSet",
-            _ => "DaemonSet",
-        };
-        let labels = json!({"app": name});
-        let volumes = if mounts {
-            json!([{"name": "v", "secret": {"secretName": "envoy"}}])
-        } else {
-            json!([])
-        };
-        let mut object = json!({
-            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
-            "spec": {"selector": {"matchLabels": labels}, "template": {
-                "metadata": {"labels": labels},
-                "spec": {"containers": [{"name": "c", "image": "c"}], "volumes": volumes},
-            }},
-        });
-        json_patch::merge(&mut object, &more);
-        let path = self.path(workload);
-        let list = path.rsplit_once('/').unwrap().0.to_owned();
-        self.setup.cluster.plane.json("POST", &list, &object).await.unwrap();
-    }
-
-    async fn get(&self, workload: &str) -> Value {
-        self.setup.cluster.plane.json("GET", &self.path(workload), &Value::Null).await.unwrap()
+        self.workload(workload).create(mounts.then_some("envoy"), &more).await;
     }
 
     async fn mark(&self, workload: &str) -> Option<String> {
-        let annotations = self.get(workload).await["spec"]["template"]["metadata"]["annotations"]
-            .as_object()
-            .cloned()?;
-        let mark = annotations.iter().find(|(key, _)| key.starts_with(names::RESTARTED_FOR))?;
-        mark.1.as_str().map(ToOwned::to_owned)
+        self.workload(workload).mark().await
     }
 
+    /// Waits for a restart, and returns the trust that the workload was restarted for.
     async fn marked(&self, workload: &str, other_than: Option<&str>) -> String {
         eventually(&format!("a restart of {workload}"), async || {
             self.mark(workload).await.filter(|mark| Some(mark.as_str()) != other_than)
@@ -82,24 +65,22 @@ impl Workloads {
     }
 
     async fn patch(&self, workload: &str, patch: Value) {
-        let kind = workload.replace('/', " ");
-        let [kind, name] = kind.split(' ').collect::<Vec<_>>()[..] else { panic!() };
-        let namespace = &self.rotation.secrets.namespace;
-        let text = patch.to_string();
-        let arguments = ["patch", kind, name, "-n", namespace, "--type=merge", "-p", &text];
+        let (namespace, text) = (&self.rotation.secrets.namespace, patch.to_string());
+        let arguments = ["patch", workload, "-n", namespace, "--type=merge", "-p", &text];
         self.setup.cluster.plane.kubectl(&arguments, &[]).await.unwrap();
     }
 
-    /// The rollout is complete.
+    /// Completes a rollout.
     async fn roll_out(&self, workload: &str) {
-        let mut object = self.get(workload).await;
+        let workload = self.workload(workload);
+        let mut object = workload.get().await;
         object["status"] = json!({
             "observedGeneration": object["metadata"]["generation"], "replicas": 1,
             "updatedReplicas": 1, "availableReplicas": 1, "readyReplicas": 1,
             "desiredNumberScheduled": 1, "updatedNumberScheduled": 1, "numberAvailable": 1,
             "currentNumberScheduled": 1, "numberMisscheduled": 0, "numberReady": 1,
         });
-        let path = format!("{}/status", self.path(workload));
+        let path = format!("{}/status", workload.path());
         self.setup.cluster.plane.json("PUT", &path, &object).await.unwrap();
     }
 
@@ -108,7 +89,7 @@ impl Workloads {
         stored.annotation(names::RESTARTED).map(ToOwned::to_owned)
     }
 
-    /// Waits until nothing is left to restart; gives the hash of the trust.
+    /// Waits until no workload is left to restart, and returns the hash of the trust.
     async fn done(&self, other_than: Option<&str>) -> String {
         eventually("the end of the restart", async || {
             self.noted().await.filter(|n| !n.contains(' ') && Some(n.as_str()) != other_than)
@@ -116,7 +97,8 @@ impl Workloads {
         .await
     }
 
-    /// Notes something else than the keeper has. The webhook lets nobody do so.
+    /// Overwrites the keeper's note. The webhook is stopped for it, because it would undo the
+    /// write.
     async fn note(&self, noted: &str) {
         self.setup.stop_webhook().await;
         let patch = json!({"metadata": {"annotations": {names::RESTARTED: noted}}});
@@ -125,7 +107,7 @@ impl Workloads {
     }
 
     async fn generation(&self, workload: &str) -> u64 {
-        self.get(workload).await["metadata"]["generation"].as_u64().unwrap()
+        self.workload(workload).generation().await
     }
 }
 
@@ -134,21 +116,18 @@ async fn permitted_workloads_restart_once_and_in_order() {
     let test = "permitted_workloads_restart_once_and_in_order";
     let restart = "deployment/app, deployment/stranger,statefulset/marked,daemonset/agent";
     let Some(mut it) = Workloads::start(test, restart).await else { return };
-    // What was trusted when the annotation came is noted, and nothing restarts for it.
+    // The keeper notes the trust at the time of the annotation, and restarts nothing for it.
     let first = it.done(None).await;
     it.create("deployment/app", true, json!({})).await;
     it.create("deployment/stranger", false, json!({})).await;
-    let allowed = json!({
-        "metadata": {"annotations": {"ca-overlap.dev/allow-restart": "true"}},
-        "spec": {"serviceName": "marked"},
-    });
+    let allowed = json!({"metadata": {"annotations": {"ca-overlap.dev/allow-restart": "true"}}});
     it.create("statefulset/marked", false, allowed).await;
     it.create("daemonset/agent", true, json!({})).await;
 
     it.rotation.rotate().await;
     let trust = it.marked("deployment/app", None).await;
     assert_ne!(trust, first);
-    // Written before anything else goes on, so nothing else can have been started.
+    // The keeper writes its progress before the next step, so nothing else has been restarted.
     let progress =
         eventually("progress", async || it.noted().await.filter(|n| n.contains(' '))).await;
     assert!(progress.starts_with(&format!("{trust} deployment/app ")), "{progress}");
@@ -191,20 +170,15 @@ async fn an_operator_that_reverts_a_restart_gets_an_event_and_no_loop() {
 #[tokio::test]
 async fn a_crash_during_a_restart_repeats_nothing() {
     let test = "a_crash_during_a_restart_repeats_nothing";
-    let workloads = "deployment/app,deployment/next";
-    let Some(mut it) = Workloads::start(test, workloads).await else { return };
-    let first = it.done(None).await;
-    it.create("deployment/app", true, json!({})).await;
-    it.create("deployment/next", true, json!({})).await;
-    it.rotation.rotate().await;
+    let Some((mut it, first)) = Workloads::start_two(test, json!({})).await else { return };
     let trust = it.marked("deployment/app", None).await;
     it.keeper.process.signal("KILL");
-    // As if it had ended before it could note what it had done.
+    // As if the keeper had been killed before it noted the restart.
     it.note(&first).await;
     it.keeper = it.setup.keeper("keeper-1", &[]).await;
     let noted = eventually("progress", async || it.noted().await.filter(|n| n.contains(' '))).await;
     assert!(noted.starts_with(&format!("{trust} deployment/app ")), "{noted}");
-    // And in the middle of the second one.
+    // A second crash, during the restart of the second workload.
     it.roll_out("deployment/app").await;
     it.marked("deployment/next", None).await;
     it.keeper.process.signal("KILL");
@@ -219,13 +193,8 @@ async fn a_crash_during_a_restart_repeats_nothing() {
 #[tokio::test]
 async fn the_keeper_waits_for_a_paused_rollout() {
     let test = "the_keeper_waits_for_a_paused_rollout";
-    let Some(mut it) = Workloads::start(test, "deployment/app,deployment/next").await else {
-        return;
-    };
-    let first = it.done(None).await;
-    it.create("deployment/app", true, json!({"spec": {"paused": true}})).await;
-    it.create("deployment/next", true, json!({})).await;
-    it.rotation.rotate().await;
+    let paused = json!({"spec": {"paused": true}});
+    let Some((it, first)) = Workloads::start_two(test, paused).await else { return };
     let looks = || it.keeper.log().matches("waiting for others to be ready").count();
     eventually("two looks", async || (looks() >= 2).then_some(())).await;
     assert_eq!(it.mark("deployment/app").await, None);
@@ -241,18 +210,13 @@ async fn the_keeper_waits_for_a_paused_rollout() {
 #[tokio::test]
 async fn the_keeper_skips_a_rollout_that_stays_paused() {
     let test = "the_keeper_skips_a_rollout_that_stays_paused";
-    let Some(mut it) = Workloads::start(test, "deployment/app,deployment/next").await else {
-        return;
-    };
-    let first = it.done(None).await;
-    it.create("deployment/app", true, json!({"spec": {"paused": true}})).await;
-    it.create("deployment/next", true, json!({})).await;
-    it.rotation.rotate().await;
+    let paused = json!({"spec": {"paused": true}});
+    let Some((it, first)) = Workloads::start_two(test, paused).await else { return };
     let waits = |noted: &String| noted.ends_with(" waits");
-    let noted = eventually("that it waits", async || it.noted().await.filter(waits)).await;
+    let noted = eventually("a note that it waits", async || it.noted().await.filter(waits)).await;
     let words: Vec<&str> = noted.split(' ').collect();
     assert_eq!((words.len(), words[1]), (4, "deployment/app"));
-    // As if ten minutes had gone by.
+    // As if the keeper had waited for ten minutes.
     it.note(&noted.replace(words[2], "2026-01-01T00:00:00Z")).await;
     let trust = it.marked("deployment/next", None).await;
     let event = it.setup.event(&it.rotation, "RestartFailed").await;
@@ -280,7 +244,7 @@ async fn a_generator_that_repeats_the_restart_setting_causes_no_write() {
         }
         let stored = it.rotation.stored().await.body;
         let settings = json!({names::RESTART: "deployment/app", names::WINDOW: "1h"});
-        // A fresh object; one that was read and gets all its annotations anew; an exported one.
+        // A fresh object, a stored object with replaced annotations, and an exported object.
         let mut fresh = stored.clone();
         fresh["metadata"] = json!({"name": "envoy", "annotations": settings});
         let mut read = stored.clone();
@@ -289,14 +253,14 @@ async fn a_generator_that_repeats_the_restart_setting_causes_no_write() {
         let mut exported = fresh.clone();
         exported["metadata"]["annotations"][names::RESTARTED] = json!("0123456789abcdef");
         for object in [fresh, read, exported] {
-            // The first time it becomes a manager of its fields.
+            // The first write makes the generator a manager of its fields.
             let mut version = None;
             for _ in 0..10 {
                 let written = secrets.put("envoy", &object).await.ok();
                 assert_eq!(written.annotation(names::RESTARTED), Some(&*noted));
                 let now = written.resource_version().to_owned();
                 if let Some(before) = version.replace(now.clone()) {
-                    assert_eq!(now, before, "neither the generator's write nor the keeper's");
+                    assert_eq!(now, before, "the generator or the keeper has written");
                 }
             }
         }
@@ -326,7 +290,7 @@ async fn two_secrets_of_a_group_restart_a_shared_workload_once() {
         .await
     };
     let [first, first_of_other] = [noted("envoy", None).await, noted("other", None).await];
-    // It mounts one of them; the group is reason enough for the other.
+    // The workload mounts one of the two Secrets. For the other one, the common group is enough.
     it.create("deployment/app", true, json!({})).await;
     it.rotation.rotate().await;
     other.rotate().await;
@@ -337,7 +301,8 @@ async fn two_secrets_of_a_group_restart_a_shared_workload_once() {
     assert_ne!(one, two);
     assert_eq!(it.generation("deployment/app").await, 2, "once for both");
     let annotations =
-        it.get("deployment/app").await["spec"]["template"]["metadata"]["annotations"].clone();
+        it.workload("deployment/app").get().await["spec"]["template"]["metadata"]["annotations"]
+            .clone();
     let marks = annotations.as_object().unwrap().iter();
     let mut marks: Vec<&str> = marks
         .filter(|(key, _)| key.starts_with(names::RESTARTED_FOR))

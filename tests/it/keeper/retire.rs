@@ -1,4 +1,4 @@
-//! Retirement, and what must hold while it waits.
+//! Retirement, and what must hold before it.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::setup::{Rotation, Setup, eventually, past};
+use super::steady_state::versions;
 use crate::support::sum;
 use devtools::secrets::{MERGE, tls_secret};
 
@@ -35,7 +36,7 @@ async fn carried_cas_retire_on_time_without_a_conflict() {
         assert_eq!(over.annotation(names::ASK), None);
         assert_eq!(over.annotation(names::KEEP), Some("3"), "a person's settings stay");
     }
-    // Three rotations by non-forced applies; nobody else owns any data.
+    // All rotations were unforced applies, and no other manager owns any data.
     assert_eq!(rotation.data_managers().await, ["helm"]);
     let retired = setup.event(&rotation, "Retired").await;
     assert_eq!(retired["reportingController"], "ca-overlap-keeper");
@@ -47,7 +48,7 @@ async fn carried_cas_retire_on_time_without_a_conflict() {
     let lateness = sum(&metrics, "ca_overlap_keeper_lateness_seconds_sum", &[]);
     let count = sum(&metrics, "ca_overlap_keeper_lateness_seconds_count", &[]);
     println!("retired {count} times, on average {:.3} s after it was due", lateness / count);
-    // What was in the Secret is in no log and no Event.
+    // The private key is in no log and no Event.
     let key = rotation.stored().await.pem("tls.key");
     let line = key.lines().nth(1).unwrap();
     assert!(!keeper.log().contains(line) && !retired.to_string().contains(line));
@@ -102,8 +103,8 @@ async fn the_keeper_repeats_an_ask_until_the_webhook_is_back() {
     })
     .await;
     let still = rotation.stored().await;
-    assert_eq!(still.resource_version(), unseen.resource_version(), "tried, but not written");
-    assert!(rotation.is_over().await.is_none(), "nobody has acted");
+    assert_eq!(still.resource_version(), unseen.resource_version(), "a try writes nothing");
+    assert!(rotation.is_over().await.is_none(), "the ask has no effect yet");
     let event = setup.event(&rotation, "AskFailed").await;
     assert_eq!(event["type"], "Warning");
 
@@ -112,13 +113,13 @@ async fn the_keeper_repeats_an_ask_until_the_webhook_is_back() {
     assert_eq!(over.annotation(names::ASK), None);
     assert_eq!(rotation.data_managers().await, ["helm"]);
 
-    // What a keeper left behind that ended in the middle is taken back.
+    // The keeper withdraws an ask that an earlier keeper left behind.
     let stale = json!({"metadata": {"annotations": {names::ASK: "retire #7"}}});
     setup.stop_webhook().await;
     secrets.patch("envoy", MERGE, "", &stale).await.ok();
     let labelled = json!({"metadata": {"labels": {names::MODE: "bundle"}}});
     secrets.patch("envoy", MERGE, "", &labelled).await.ok();
-    eventually("a stale ask is gone", async || {
+    eventually("the end of the stale ask", async || {
         rotation.stored().await.annotation(names::ASK).is_none().then_some(())
     })
     .await;
@@ -144,20 +145,11 @@ async fn the_keeper_writes_nothing_while_nothing_is_due() {
         (watched >= 20.0).then_some(())
     })
     .await;
-    let versions = async || {
-        let list = secrets.request("GET", "", "", None, Vec::new()).await.ok();
-        let items = list.body["items"].as_array().unwrap().clone();
-        let pair = |item: &Value| {
-            let metadata = &item["metadata"];
-            (metadata["name"].to_string(), metadata["resourceVersion"].to_string())
-        };
-        items.iter().map(pair).collect::<BTreeMap<_, _>>()
-    };
     let mut before = BTreeMap::new();
-    // A generator that re-applies for ever. The first time it becomes a manager of its fields.
+    // A generator that repeats its write. The first write makes it a manager of its fields.
     for round in 0..10 {
         if round == 1 {
-            before = versions().await;
+            before = versions(&secrets).await;
         }
         for rotation in &rotations {
             let mut stored = rotation.stored().await.body;
@@ -168,7 +160,7 @@ async fn the_keeper_writes_nothing_while_nothing_is_due() {
             secrets.put(&rotation.name, &stored).await.ok();
         }
     }
-    assert_eq!(versions().await, before);
+    assert_eq!(versions(&secrets).await, before);
     let asked = sum(&keeper.metrics().await, "ca_overlap_keeper_asks_total", &[]);
     assert!(asked < 1.0, "{asked} asks");
 }
@@ -212,6 +204,6 @@ async fn the_keeper_has_access_to_secrets_only() {
     }
     let client = setup.cluster.plane.client().await.unwrap();
     let answer = send(&client, "GET", "/livez", None, Vec::new()).await;
-    // Not JSON, but there.
+    // The answer is not JSON, but it arrives.
     assert!(answer.is_err_and(|e| e.to_string().contains(StatusCode::OK.as_str())));
 }

@@ -1,5 +1,5 @@
-//! Restarts as they are in a cluster: kube-controller-manager makes the Pods of each rollout. No
-//! node is there, so the test says when a Pod is ready.
+//! Restarts with a real kube-controller-manager, which creates the Pods of each rollout. There are
+//! no nodes, so the test writes when a Pod is ready.
 
 use ca_overlap::names;
 use devtools::control_plane::{ControlPlane, Options, send};
@@ -25,7 +25,7 @@ impl Pods<'_> {
         list["items"].as_array().cloned().unwrap_or_default()
     }
 
-    /// What a kubelet would say. One that has just gone is none.
+    /// Makes all Pods ready, in place of a kubelet. A Pod that has just been deleted is skipped.
     async fn make_ready(&self, app: &str) {
         let client = self.plane.client().await.unwrap();
         for pod in self.of(app).await {
@@ -43,7 +43,7 @@ impl Pods<'_> {
         }
     }
 
-    /// The names of those that are ready and were started for this trust, or for none.
+    /// The names of the ready Pods that were started for this trust, or before any restart.
     async fn ready(&self, app: &str, trust: Option<&str>) -> Vec<String> {
         let pods = self.of(app).await;
         let is_of = |pod: &&Value| {
@@ -56,7 +56,7 @@ impl Pods<'_> {
         pods.iter().filter(is_of).map(named).collect()
     }
 
-    /// Makes Pods ready as they come, until the workload has only ready ones of this trust.
+    /// Makes Pods ready until all Pods of the workload are ready and of this trust.
     async fn roll_out(&self, app: &str, trust: Option<&str>) -> Vec<String> {
         eventually(&format!("the rollout of {app}"), async || {
             self.make_ready(app).await;
@@ -87,19 +87,20 @@ async fn the_keeper_waits_for_a_real_rollout_before_the_next_workload() {
     let web = Workload { plane, namespace, name: "deployment/web" };
     let db = Workload { plane, namespace, name: "statefulset/db" };
     let pods = Pods { plane, namespace };
-    web.create("envoy", REPLICAS).await;
-    db.create("envoy", REPLICAS).await;
+    let replicas = json!({"spec": {"replicas": REPLICAS}});
+    web.create(Some("envoy"), &replicas).await;
+    db.create(Some("envoy"), &replicas).await;
     let old_web = pods.roll_out("web", None).await;
     pods.roll_out("db", None).await;
 
     rotation.rotate().await;
     let trust = eventually("a restart of web", async || web.mark().await).await;
-    // Of its new Pods none is ready: the old ones serve, and nobody else is restarted.
+    // None of its new Pods is ready: the old ones serve, and no other workload is restarted.
     let waits = || keeper.log().matches("waiting for others to be ready").count();
     let so_far = waits();
-    eventually("two looks at the rollout", async || (waits() >= so_far + 2).then_some(())).await;
+    eventually("two checks of the rollout", async || (waits() >= so_far + 2).then_some(())).await;
     assert_eq!(pods.ready("web", None).await.len(), old_web.len(), "the old ones still serve");
-    assert_eq!(db.generation().await, 1, "its turn has not come");
+    assert_eq!(db.generation().await, 1, "db is not restarted yet");
 
     let new_web = pods.roll_out("web", Some(&trust)).await;
     assert!(new_web.iter().all(|name| !old_web.contains(name)), "{new_web:?}, {old_web:?}");
@@ -111,7 +112,7 @@ async fn the_keeper_waits_for_a_real_rollout_before_the_next_workload() {
         stored.annotation(names::RESTARTED).is_some_and(|n| n == trust).then_some(())
     })
     .await;
-    assert_eq!((web.generation().await, db.generation().await), (2, 2), "once each");
+    assert_eq!((web.generation().await, db.generation().await), (2, 2), "each restarted once");
     let path = format!("/apis/apps/v1/namespaces/{namespace}/replicasets");
     let sets = plane.json("GET", &path, &Value::Null).await.unwrap();
     let sizes = sets["items"].as_array().unwrap().iter().map(|set| set["spec"]["replicas"].clone());

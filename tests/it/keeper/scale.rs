@@ -1,5 +1,5 @@
-//! Many Secrets: how long the start takes, and what it costs in memory and CPU time. A few hundred in
-//! each run of the tests; `make keeper-scale` has ten thousand, looks at a minute of rest, and prints
+//! Many Secrets: the time, memory and CPU time that the keeper needs. Each run of the tests has a
+//! few hundred Secrets. `make keeper-scale` has ten thousand, measures a minute of rest, and prints
 //! the figures.
 
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ async fn the_keeper_watches_many_secrets_and_retires_those_that_are_due() {
     let mut object = tls_secret("x", &bundle(&[&new, &old]), &new.leaf("envoy"));
     object["metadata"]["labels"] = json!({names::PHASE: "overlap", names::MODE: "bundle"});
     object["metadata"]["annotations"] = json!({names::CARRIED: record});
-    // The webhook sees no CREATE.
+    // The webhook is not called for CREATE, so the objects carry the record already.
     let creations = futures::stream::iter(0..count).map(|number| {
         let (secrets, mut object) = (secrets.clone(), object.clone());
         object["metadata"]["name"] = json!(format!("s{number}"));
@@ -46,7 +46,7 @@ async fn the_keeper_watches_many_secrets_and_retires_those_that_are_due() {
     tokio::time::sleep(Duration::from_secs(idle)).await;
     let for_idle = cpu(pid) - for_start;
 
-    // A hundred become due at once.
+    // About a hundred Secrets become due at once.
     let due: Vec<String> = (0..count)
         .step_by(usize::try_from(count / 100).unwrap().max(1))
         .map(|n| format!("s{n}"))
@@ -59,22 +59,22 @@ async fn the_keeper_watches_many_secrets_and_retires_those_that_are_due() {
     setup.start_webhook().await;
     let begin = Instant::now();
     let before = cpu(pid);
-    eventually("what is due has gone", async || {
+    eventually("the retirement of all that are due", async || {
         let gone = f64::from(count) - overlapping(&keeper).await;
         (gone > f64::from(u32::try_from(due.len()).unwrap()) - 0.5).then_some(())
     })
     .await;
     println!(
         "{count} Secrets: ready after {:.1} s; {} retired {:.1} s after the webhook was back; \
-         {at_rest}, in the end {}",
+                 {at_rest} at rest, {} at the end",
         ready.as_secs_f64(),
         due.len(),
         begin.elapsed().as_secs_f64(),
         memory(pid),
     );
     println!(
-        "CPU: {for_start:.2} s until it led, {for_idle:.2} s in {idle} s of rest, {:.1} ms for each \
-         that was retired",
+        "CPU: {for_start:.2} s until it led, {for_idle:.2} s in {idle} s of rest, {:.1} ms per \
+                 retirement",
         (cpu(pid) - before) * 1000.0 / f64::from(u32::try_from(due.len()).unwrap()),
     );
 }
@@ -84,7 +84,7 @@ async fn overlapping(keeper: &Keeper) -> f64 {
     sum(&metrics, "ca_overlap_keeper_secrets", &["phase=\"overlap\""])
 }
 
-/// `VmRSS` and `VmHWM` of a process.
+/// The current and the peak resident memory of a process (`VmRSS` and `VmHWM`).
 fn memory(pid: u32) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let lines = status.lines().filter(|l| l.starts_with("VmRSS") || l.starts_with("VmHWM"));
@@ -97,11 +97,11 @@ fn memory(pid: u32) -> String {
 /// The CPU time of a process so far, in seconds.
 fn cpu(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // Behind the name, which may hold anything, fields 14 and 15 are user and system time.
+    // Fields 14 and 15 are user and system time (proc(5)). The name before them can contain spaces.
     let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
     let ticks: f64 = fields.filter_map(|field| field.parse::<f64>().ok()).sum();
     ticks / TICKS
 }
 
-/// Of a second (`USER_HZ`, the same on every Linux).
+/// Ticks per second (`USER_HZ`, the same on every Linux).
 const TICKS: f64 = 100.0;

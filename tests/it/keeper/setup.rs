@@ -1,4 +1,4 @@
-//! The API server, the webhook and keepers, each as a real process under its real
+//! Starts the API server, the webhook and keepers, each as a real process with its real
 //! `ServiceAccount` and RBAC.
 
 use std::ffi::OsStr;
@@ -19,20 +19,20 @@ pub const LEASE: &str =
 pub const ROLE: &str =
     "/apis/rbac.authorization.k8s.io/v1/namespaces/ca-overlap/roles/ca-overlap-keeper";
 
-/// A cluster with the overlay `keeper`, and the webhook.
+/// A cluster with the overlay `keeper` and a running webhook.
 pub struct Setup {
     pub cluster: Cluster,
-    /// Of the webhook.
+    /// Additional arguments of the webhook.
     arguments: Vec<&'static str>,
 }
 
 impl Setup {
-    /// `None`: there is no control plane, and that was said.
+    /// `None` if there is no control plane; the test is then reported as skipped.
     pub async fn start(test: &str) -> Option<Self> {
         Self::with(test, "keeper", &[]).await
     }
 
-    /// With another overlay, and more arguments for the webhook.
+    /// With another overlay and additional arguments for the webhook.
     pub async fn with(test: &str, overlay: &str, arguments: &[&'static str]) -> Option<Self> {
         Self::on(Plane::exclusive(test).await?, test, overlay, arguments).await
     }
@@ -61,19 +61,20 @@ impl Setup {
         drop(webhook);
     }
 
-    /// Starts a keeper; does not wait. A Lease of three seconds: a crash is noticed soon.
+    /// Starts a keeper and does not wait. Its Lease lasts three seconds, so that a crash is noticed
+    /// soon.
     pub async fn keeper(&self, identity: &str, arguments: &[&str]) -> Keeper {
         let kubeconfig = self.keeper_kubeconfig().await;
         self.keeper_with(&kubeconfig, identity, arguments)
     }
 
-    /// Of the keeper's `ServiceAccount`.
+    /// Writes a kubeconfig of the keeper's `ServiceAccount`.
     pub async fn keeper_kubeconfig(&self) -> PathBuf {
         let (namespace, name) = (names::NAMESPACE, names::KEEPER_SERVICE_ACCOUNT);
         self.cluster.plane.service_account_kubeconfig(namespace, name).await.unwrap()
     }
 
-    /// The same with another kubeconfig.
+    /// Starts a keeper with another kubeconfig.
     pub fn keeper_with(&self, kubeconfig: &Path, identity: &str, arguments: &[&str]) -> Keeper {
         let plane = &self.cluster.plane;
         let admin = SocketAddr::from((plane.next_cluster_ip().unwrap(), 8082));
@@ -95,7 +96,7 @@ impl Setup {
         Keeper { process, admin, identity: identity.to_owned() }
     }
 
-    /// One that is ready and leads.
+    /// Starts a keeper and waits until it is ready and leads.
     pub async fn leading_keeper(&self, arguments: &[&str]) -> Keeper {
         let mut keeper = self.keeper("keeper-0", arguments).await;
         keeper.ready().await;
@@ -103,13 +104,13 @@ impl Setup {
         keeper
     }
 
-    /// Who holds the Lease.
+    /// The holder of the Lease.
     pub async fn holder(&self) -> Option<String> {
         let lease = self.cluster.plane.json("GET", LEASE, &Value::Null).await.ok()?;
         lease["spec"]["holderIdentity"].as_str().map(ToOwned::to_owned)
     }
 
-    /// The Events on a Secret with this reason, oldest first.
+    /// The Events on a Secret with this reason.
     pub async fn events(&self, rotation: &Rotation, reason: &str) -> Vec<Value> {
         let path = format!(
             "/apis/events.k8s.io/v1/namespaces/{}/events?fieldSelector=reason%3D{reason}",
@@ -128,7 +129,7 @@ impl Setup {
     }
 }
 
-/// A running keeper; killed when this is dropped.
+/// A running keeper. It is killed when this value is dropped.
 pub struct Keeper {
     pub process: Supervised,
     pub identity: String,
@@ -172,7 +173,7 @@ impl Keeper {
     }
 }
 
-/// A Secret whose generator applies server side without force, as Helm 4 does.
+/// A Secret whose generator applies server side and without force, as Helm 4 does.
 pub struct Rotation {
     pub secrets: Secrets,
     pub name: String,
@@ -180,7 +181,7 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Created with a first CA; `annotations` are a person's.
+    /// Creates the Secret with a first CA, and sets `annotations` as a person does.
     pub async fn begin(secrets: &Secrets, name: &str, annotations: Value) -> Self {
         let mut it = Self { secrets: secrets.clone(), name: name.into(), generation: Vec::new() };
         it.rotate().await;
@@ -189,7 +190,7 @@ impl Rotation {
         it
     }
 
-    /// A new CA and a new leaf. Fails on a conflict, as Helm does.
+    /// Applies a new CA and a new leaf. Panics on a conflict.
     pub async fn rotate(&mut self) -> Answer {
         self.generation.push(certs::ca_named(&format!("CA{}", self.generation.len() + 1)));
         let ca = self.generation.last().unwrap();
@@ -207,7 +208,7 @@ impl Rotation {
         (stored.pem("ca.crt") == *own).then_some(stored)
     }
 
-    /// Waits until only the generator's own bytes are left.
+    /// Waits until `ca.crt` holds only the generator's own bytes.
     pub async fn over(&self) -> Answer {
         let what = format!("only the generator's bytes in {}", self.name);
         let answer = eventually(&what, async || self.is_over().await).await;
@@ -216,7 +217,7 @@ impl Rotation {
         answer
     }
 
-    /// Who owns a field of the data.
+    /// The field managers of `data`.
     pub async fn data_managers(&self) -> Vec<String> {
         let stored = self.stored().await;
         let fields = stored.body["metadata"]["managedFields"].as_array().cloned();
@@ -227,7 +228,7 @@ impl Rotation {
     }
 }
 
-/// Polls until there is something. The limit is far above what it takes on a busy machine.
+/// Polls until `look` returns a value. The limit is far above the time on a busy machine.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let limit = tokio::time::Instant::now() + Duration::from_secs(120);
     loop {
@@ -239,7 +240,7 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
     }
 }
 
-/// Waits for a time of the wall clock.
+/// Waits until the wall clock has passed `time`.
 pub async fn past(time: &str) {
     let time: jiff::Timestamp = time.parse().unwrap();
     let now = async || (jiff::Timestamp::now() > time).then_some(());

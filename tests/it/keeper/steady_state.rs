@@ -1,5 +1,6 @@
-//! Steady state costs no write: a generator applies the same again every second, by PUT and by
-//! server-side apply, and no version changes. For a minute in CI; `make quiet-full` for ten.
+//! The steady state needs no write: a generator repeats its write every second, by PUT and by
+//! server-side apply, and no `resourceVersion` changes. It runs for a minute, and for ten minutes
+//! in `make quiet-full`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use devtools::secrets::{Answer, MERGE, Secrets, secret, tls_secret};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A generator that knows nothing of us and writes each second.
+/// A generator that knows nothing of ca-overlap and writes each second.
 struct Generator {
     name: &'static str,
     applies: bool,
@@ -39,8 +40,8 @@ impl Generator {
     }
 }
 
-/// Two CAs by one generator: a carried one with a far end, and, where `mode` is staged, a leaf that
-/// waits.
+/// A generator after one rotation: its Secret carries a CA for 24 hours and, if `mode` is staged,
+/// holds a waiting leaf.
 async fn generator(secrets: &Secrets, name: &'static str, applies: bool, mode: &str) -> Generator {
     let old = certs::ca_named("CA1");
     let leaf = old.leaf("envoy");
@@ -64,7 +65,8 @@ async fn generator(secrets: &Secrets, name: &'static str, applies: bool, mode: &
     generator
 }
 
-async fn versions(secrets: &Secrets) -> BTreeMap<String, String> {
+/// The `resourceVersion` of each Secret, by name.
+pub async fn versions(secrets: &Secrets) -> BTreeMap<String, String> {
     let list = secrets.request("GET", "", "", None, Vec::new()).await.ok();
     let pair = |item: &Value| {
         let text = |key: &str| item["metadata"][key].as_str().unwrap().to_owned();
@@ -88,11 +90,11 @@ async fn a_generator_that_reapplies_every_second_changes_nothing() {
         generator(&secrets, "put-staged", false, "staged").await,
         generator(&secrets, "apply-staged", true, "staged").await,
     ];
-    // Beside them what was never rotated, and what is none of ours.
+    // Another Secret has no `ca.crt`.
     let other = secret("other", "Opaque", &[("key", b"1")]);
     secrets.create(&other).await.ok();
     let watched = f64::from(u32::try_from(generators.len()).unwrap());
-    eventually("all are watched", async || {
+    eventually("all Secrets watched", async || {
         let metrics = keeper.metrics().await;
         (sum(&metrics, "ca_overlap_keeper_secrets", &[]) >= watched).then_some(())
     })
@@ -116,8 +118,8 @@ async fn a_generator_that_reapplies_every_second_changes_nothing() {
         secrets.put("other", &other).await.ok();
     }
     assert_eq!(versions(&secrets).await, before, "something was written");
-    assert!((asks().await - asked).abs() < 0.5, "the keeper has asked");
-    // Each of these writes differs from what is stored, so the webhook was called and answered.
+    assert!((asks().await - asked).abs() < 0.5, "the keeper has made an ask");
+    // Each write differs from the stored object, so the API server has called the webhook.
     let answered = calls().await - called;
     assert!(answered >= f64::from(writes) - 0.5, "{answered} of {writes}");
     println!(
@@ -126,14 +128,14 @@ async fn a_generator_that_reapplies_every_second_changes_nothing() {
         begin.elapsed().as_secs_f64()
     );
 
-    // The control: a write that says something new is seen at once.
+    // The control: a new CA changes a version at once.
     let mut rotation =
         Rotation { secrets: secrets.clone(), name: "apply".into(), generation: Vec::new() };
     rotation.rotate().await;
     let after = versions(&secrets).await;
     let changed: Vec<&String> = after.keys().filter(|key| after[*key] != before[*key]).collect();
     assert_eq!(changed, ["apply"]);
-    // And the Lease is all that a keeper writes while nothing is due.
+    // The keeper has led all the time.
     let lease = setup.cluster.plane.json("GET", LEASE, &Value::Null).await.unwrap();
     assert_eq!(lease["spec"]["holderIdentity"], json!(keeper.identity));
     let stored = secrets.get("put-staged").await.ok();

@@ -1,10 +1,10 @@
-//! Deployments and `StatefulSet`s that mount a Secret, as far as tests look at them.
+//! Workloads that mount a Secret.
 
 use ca_overlap::names::RESTARTED_FOR;
 use devtools::control_plane::ControlPlane;
 use serde_json::{Value, json};
 
-/// A workload of the namespace.
+/// A workload of a namespace.
 pub struct Workload<'a> {
     pub plane: &'a ControlPlane,
     pub namespace: &'a str,
@@ -13,29 +13,33 @@ pub struct Workload<'a> {
 }
 
 impl Workload<'_> {
-    fn path(&self) -> String {
+    pub fn path(&self) -> String {
         let (kind, name) = self.name.split_once('/').unwrap();
         format!("/apis/apps/v1/namespaces/{}/{kind}s/{name}", self.namespace)
     }
 
-    /// Its pods mount the Secret.
-    pub async fn create(&self, secret: &str, replicas: u32) {
+    /// Creates the workload. Its pods mount the Secret `mounts`; `more` is merged into the object.
+    pub async fn create(&self, mounts: Option<&str>, more: &Value) {
         let (kind, name) = self.name.split_once('/').unwrap();
+        let kind = match kind {
+            "deployment" => "Deployment",
+            "statefulset" => "StatefulSet",
+            _ => "DaemonSet",
+        };
         let labels = json!({"app": name});
+        let volume = |secret| json!({"name": "v", "secret": {"secretName": secret}});
+        let volumes: Vec<Value> = mounts.into_iter().map(volume).collect();
         let mut object = json!({
-            "apiVersion": "apps/v1", "metadata": {"name": name},
-            "kind": if kind == "deployment" { "Deployment" } else { "StatefulSet" },
-            "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": {
+            "apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name},
+            "spec": {"selector": {"matchLabels": labels}, "template": {
                 "metadata": {"labels": labels},
-                "spec": {
-                    "containers": [{"name": "c", "image": "c"}],
-                    "volumes": [{"name": "v", "secret": {"secretName": secret}}],
-                },
+                "spec": {"containers": [{"name": "c", "image": "c"}], "volumes": volumes},
             }},
         });
-        if kind == "statefulset" {
+        if kind == "StatefulSet" {
             object["spec"]["serviceName"] = json!(name);
         }
+        json_patch::merge(&mut object, more);
         let path = self.path();
         let list = path.rsplit_once('/').unwrap().0.to_owned();
         self.plane.json("POST", &list, &object).await.unwrap();
@@ -45,7 +49,7 @@ impl Workload<'_> {
         self.plane.json("GET", &self.path(), &Value::Null).await.unwrap()
     }
 
-    /// The trust that it was restarted for, if it was.
+    /// The trust that it was restarted for, if any.
     pub async fn mark(&self) -> Option<String> {
         let object = self.get().await;
         let annotations = object["spec"]["template"]["metadata"]["annotations"].as_object()?;
@@ -53,12 +57,13 @@ impl Workload<'_> {
         mark.1.as_str().map(ToOwned::to_owned)
     }
 
-    /// How often its spec was written: 1 after its creation.
+    /// How often its spec was written: 1 after the creation.
     pub async fn generation(&self) -> u64 {
         self.get().await["metadata"]["generation"].as_u64().unwrap()
     }
 
-    /// What kube-controller-manager writes at the end of a rollout, if a rollout is under way.
+    /// Completes a rollout that is under way: writes the status that kube-controller-manager
+    /// writes.
     pub async fn roll_out(&self) {
         let mut object = self.get().await;
         let generation = object["metadata"]["generation"].clone();
@@ -69,7 +74,7 @@ impl Workload<'_> {
             "observedGeneration": generation, "replicas": 1, "updatedReplicas": 1,
             "availableReplicas": 1, "readyReplicas": 1,
         });
-        // Somebody may have written it meanwhile: then the next look does it.
+        // After a conflict the caller tries again.
         drop(self.plane.json("PUT", &format!("{}/status", self.path()), &object).await);
     }
 }
