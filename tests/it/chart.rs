@@ -1,5 +1,5 @@
-//! The Helm chart on a real API server: installed, upgraded, put over the kustomization's objects,
-//! uninstalled. What the webhook writes into its objects stays there.
+//! The Helm chart on a real API server: install, upgrade, take-over of the kustomization's objects,
+//! uninstall. What the webhook writes into its objects stays there.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ async fn an_upgrade_keeps_our_ca_and_the_ca_bundle() {
         return;
     };
     run(&plane, &helm, "install", &["--create-namespace", "--set", "keeper.enabled=true"]);
-    let encoded = as_the_webhook_does(&plane).await;
+    let encoded = write_ca(&plane).await;
 
     for values in ["registration.optIn=true", "registration.timeoutSeconds=5,webhook.replicas=3"] {
         run(&plane, &helm, "upgrade", &["--reset-values", "--set", values]);
@@ -34,7 +34,7 @@ async fn an_upgrade_keeps_our_ca_and_the_ca_bundle() {
     assert_eq!(registration["webhooks"][0]["timeoutSeconds"], 5);
     assert_eq!(get(&plane, DEPLOYMENT).await["spec"]["replicas"], 3);
     let roles = get(&plane, CLUSTER_ROLES).await;
-    assert_eq!(roles["items"].as_array().map(Vec::len), Some(1), "the keeper's went with it");
+    assert_eq!(roles["items"].as_array().map(Vec::len), Some(1), "the keeper's role is removed");
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn the_chart_takes_over_from_the_kustomization() {
     };
     let base = support::manifests().join("base").display().to_string();
     plane.kubectl(&["apply", "--server-side", "-k", &base], &[]).await.unwrap();
-    let encoded = as_the_webhook_does(&plane).await;
+    let encoded = write_ca(&plane).await;
     let before = get(&plane, DEPLOYMENT).await;
 
     run(&plane, &helm, "install", &["--take-ownership", "--force-conflicts"]);
@@ -60,7 +60,7 @@ async fn an_uninstall_removes_every_object() {
     };
     let everything = ["--create-namespace", "--set", "keeper.enabled=true,staged.enabled=true"];
     run(&plane, &helm, "install", &everything);
-    as_the_webhook_does(&plane).await;
+    write_ca(&plane).await;
     assert_eq!(get(&plane, CLUSTER_ROLES).await["items"].as_array().map(Vec::len), Some(2));
 
     run(&plane, &helm, "uninstall", &[]);
@@ -75,15 +75,15 @@ async fn an_uninstall_removes_every_object() {
     }
 }
 
-/// A control plane, and a helm to install with.
+/// Starts a control plane, and finds helm.
 async fn start(test: &str) -> Option<(Plane, PathBuf)> {
     let helm = helm::find()?;
     let assets = support::assets(test)?;
-    // Helm takes over nothing, not even what a reset leaves.
+    // Not from the pool: Helm would refuse to take over objects that a reset leaves.
     Some((Plane::with(Options::new(assets)).await, helm))
 }
 
-/// One command of helm on the release.
+/// Runs a helm command on the release.
 fn run(plane: &ControlPlane, helm: &Path, subcommand: &str, arguments: &[&str]) {
     let mut command = helm::command(helm, subcommand);
     command.arg("ca-overlap");
@@ -95,11 +95,12 @@ fn run(plane: &ControlPlane, helm: &Path, subcommand: &str, arguments: &[&str]) 
     assert!(output.status.success(), "helm {subcommand}: {}", helm::said(&output));
 }
 
-/// Fills the CA Secret and the caBundle, and gives back what is in both.
-async fn as_the_webhook_does(plane: &ControlPlane) -> String {
+/// Writes a CA into the CA Secret and the caBundle, as the webhook does at its start. Returns the
+/// encoded value.
+pub async fn write_ca(plane: &ControlPlane) -> String {
     let encoded = BASE64_STANDARD.encode(devtools::certs::ca_named("ca-overlap").pem);
     let mut secret = get(plane, SECRET).await;
-    assert!(secret.get("data").is_none(), "the Secret is shipped empty");
+    assert!(secret.get("data").is_none(), "the manifest of the Secret has no data");
     secret["data"] = json!({ names::CA_CRT: encoded });
     plane.json("PUT", SECRET, &secret).await.unwrap();
     let ca_bundle = "/webhooks/0/clientConfig/caBundle";
@@ -110,7 +111,7 @@ async fn as_the_webhook_does(plane: &ControlPlane) -> String {
     encoded
 }
 
-async fn assert_kept(plane: &ControlPlane, encoded: &str) {
+pub async fn assert_kept(plane: &ControlPlane, encoded: &str) {
     assert_eq!(get(plane, SECRET).await["data"][names::CA_CRT], encoded);
     let registration = get(plane, REGISTRATION).await;
     assert_eq!(registration["webhooks"][0]["clientConfig"]["caBundle"], encoded);

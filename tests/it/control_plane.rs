@@ -1,4 +1,4 @@
-//! The control plane that tests and demo run: it works, it stands beside others, and it leaves
+//! The control plane of tests and demo: it works, several run at the same time, and it leaves
 //! nothing behind.
 
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +17,7 @@ use crate::support::{self, Plane};
 
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 
-/// Devtools cannot take them from the program, which it does not know.
+/// Devtools has copies of the names, because it must not depend on the program.
 #[test]
 fn devtools_use_the_same_names_as_the_program() {
     use ca_overlap::names as ours;
@@ -47,7 +47,7 @@ async fn the_control_plane_has_rbac_and_an_audit_log() {
     let plane = Plane::with(options).await;
 
     let version = plane.client().await.unwrap().apiserver_version().await.unwrap();
-    // Whatever `KUBEBUILDER_ASSETS` holds; matchConditions are GA since 1.30.
+    // `KUBEBUILDER_ASSETS` may have any version; matchConditions are GA since 1.30.
     let minor: u32 = version.minor.trim_end_matches('+').parse().unwrap();
     assert!(version.major == "1" && minor >= 30, "{}", version.git_version);
 
@@ -57,7 +57,7 @@ async fn the_control_plane_has_rbac_and_an_audit_log() {
     let patched = secrets.patch("it", MERGE, "fieldManager=me", &patch).await.ok();
     assert_eq!(patched.data("key").unwrap(), b"2");
 
-    // A ServiceAccount is who it says it is, and may nothing.
+    // A ServiceAccount is authenticated, and has no rights by default.
     let account = json!({
         "apiVersion": "v1",
         "kind": "ServiceAccount",
@@ -113,7 +113,7 @@ async fn two_control_planes_run_side_by_side_and_clean_up() {
     assert!(!directories.iter().any(|directory| directory.exists()));
 }
 
-/// Replicas fill the empty CA Secret together, and the API server reaches each by the Service.
+/// The replicas fill the empty CA Secret together, and the API server reaches each by the Service.
 #[tokio::test]
 async fn two_replicas_serve_one_service() {
     let test = "two_replicas_serve_one_service";
@@ -122,7 +122,7 @@ async fn two_replicas_serve_one_service() {
     let secrets = cluster.namespace(test).await;
     let (one, two) = (certs::ca_named("ca"), certs::ca_named("ca"));
     for (index, webhook) in webhooks.iter().enumerate() {
-        // The API server keeps its connection to the replica it has: a name for each, one backend.
+        // One backend at a time, because the API server keeps its connection to a replica.
         proxy.set_backends(vec![webhook.listen()]);
         let name = format!("it-{index}");
         secrets.create(&tls_secret(&name, &one.pem, &one.leaf("it"))).await.ok();
@@ -137,7 +137,7 @@ async fn two_replicas_serve_one_service() {
     assert!(calls >= 2.0, "{calls}");
     webhooks[0].process().signal("TERM");
     drop(webhooks);
-    // With nobody behind the Service the write passes as it is (failurePolicy Ignore).
+    // Without a backend the write passes unchanged (failurePolicy: Ignore).
     let three = certs::ca_named("ca");
     let alone = secrets.put("it-0", &tls_secret("it-0", &three.pem, &three.leaf("it"))).await.ok();
     assert_eq!(alone.pem("ca.crt"), three.pem);
@@ -164,7 +164,7 @@ fn an_owner_that_exits_without_drop_leaves_nothing_behind() {
 }
 
 fn end_helper_by(end: &mut dyn FnMut(&mut Child)) {
-    if support::assets("nothing is left behind").is_none() {
+    if support::assets("the end of an owner").is_none() {
         return;
     }
     let mut helper = Command::new(support::example("plane-owner"))
@@ -178,7 +178,7 @@ fn end_helper_by(end: &mut dyn FnMut(&mut Child)) {
     helper.wait().unwrap();
     let deadline = Instant::now() + GONE_WITHIN;
     while pids.iter().any(|pid| alive(*pid)) || directory.exists() {
-        assert!(Instant::now() < deadline, "{pids:?} or {} are left", directory.display());
+        assert!(Instant::now() < deadline, "{pids:?} or {} still exist", directory.display());
         std::thread::yield_now();
     }
 }

@@ -1,4 +1,4 @@
-//! `ca-overlap distrust` against a real API server with the real webhook.
+//! `ca-overlap distrust` with a real API server and the real webhook.
 use std::path::PathBuf;
 
 use devtools::certs::{self, Identity, bundle};
@@ -26,7 +26,7 @@ async fn distrust_drops_a_carried_ca_and_reports_an_own_one() {
     let kubeconfig = cluster.plane.admin_kubeconfig();
     let file = File::of(&stolen.pem);
 
-    // A dry run says the same and stores nothing.
+    // A dry run shows the same changes and stores nothing.
     let versions = || async { [here.get("carries").await, there.get("owns").await] };
     let before = versions().await;
     let dry = run(&kubeconfig, &["distrust", file.path(), "-A", "--dry-run"]);
@@ -53,7 +53,7 @@ async fn distrust_drops_a_carried_ca_and_reports_an_own_one() {
     assert_eq!(owns.pem("ca.crt"), stolen.pem);
     assert_eq!(owns.annotation(DISTRUST), Some(fingerprint.as_str()));
 
-    // Again: nothing is written, and the own one is still reported.
+    // A second run writes nothing, and still reports the generator's own CA.
     let again = run(&kubeconfig, &["distrust", &fingerprint, "-A", "-o", "json"]);
     assert_eq!(again.code, 1);
     let report = again.json();
@@ -62,7 +62,8 @@ async fn distrust_drops_a_carried_ca_and_reports_an_own_one() {
     assert_eq!(report["secrets"][0]["results"][0]["result"], "own");
     assert_eq!(there.get("owns").await.resource_version(), owns.resource_version());
 
-    // Its generator rotates: what is distrusted is not carried, and nothing is left to do.
+    // After the generator's rotation the distrusted CA is not carried, and nothing is left to
+    // report.
     there.put("owns", &tls_secret("owns", &new.pem, &new.leaf("it"))).await.ok();
     assert_eq!(there.get("owns").await.pem("ca.crt"), new.pem);
     let clean = run(&kubeconfig, &["distrust", &fingerprint, "-A"]);
@@ -97,7 +98,7 @@ async fn the_scope_is_a_namespace_or_named_secrets() {
     run(&kubeconfig, &["distrust", &fingerprint, "-n", &here.namespace]).with_code(0);
     assert_eq!(carrying().await, [false, false, true]);
 
-    // One that was asked for by name and does not exist is a failure.
+    // A named Secret that does not exist is a failure.
     let missing =
         run(&kubeconfig, &["distrust", &fingerprint, "-n", &there.namespace, "a", "none"]);
     let shown = missing.with_code(1);
@@ -174,7 +175,7 @@ async fn a_forbidden_namespace_is_reported_and_the_others_are_processed() {
     assert_eq!(mine.get("it").await.pem("ca.crt"), new.pem);
     assert_eq!(theirs.get("it").await.pem("ca.crt"), bundle(&[&new, &stolen]));
 
-    // Who may read but not write is told for each Secret.
+    // A user who may read but not write gets an error for each Secret.
     let revoke =
         format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles/it", mine.namespace);
     let mut role = cluster.plane.json("GET", &revoke, &Value::Null).await.unwrap();
@@ -182,7 +183,7 @@ async fn a_forbidden_namespace_is_reported_and_the_others_are_processed() {
     cluster.plane.json("PUT", &revoke, &role).await.unwrap();
     rotate(&mine, "second", &stolen, &new).await;
     let scoped = ["distrust", &stolen.sha256(), "-n", &mine.namespace];
-    // RBAC in the API server follows a change some milliseconds later.
+    // The API server applies a change of RBAC some milliseconds later.
     let shown = loop {
         let done = run(&kubeconfig, &[&scoped[..], &["--dry-run"]].concat());
         if done.stdout.contains("FAILED") {
@@ -199,7 +200,7 @@ async fn all_pages_are_read() {
     let Some(cluster) = cluster(test).await else { return };
     let secrets = cluster.namespace(test).await;
     let (stolen, new) = (certs::ca_named("Legacy CA"), certs::ca_named("Legacy CA"));
-    // Sorted by name: one before, and one behind two pages of others.
+    // The list is sorted by name: "a" comes first, and "z" after two pages of others.
     rotate(&secrets, "a", &stolen, &new).await;
     rotate(&secrets, "z", &stolen, &new).await;
     let others = (0..1001).map(|number| {
@@ -253,7 +254,7 @@ fn a_usage_error_exits_64_and_a_failure_exits_1() {
     }
 }
 
-/// `[new, old*]`, as a generator that knows nothing of us leaves it.
+/// Rotates from `old` to `new`, which leaves the bundle `[new, old*]`.
 async fn rotate(secrets: &Secrets, name: &str, old: &Identity, new: &Identity) {
     secrets.create(&tls_secret(name, &old.pem, &old.leaf("it"))).await.ok();
     let leaf: Identity = new.leaf("it");
@@ -266,7 +267,7 @@ async fn annotate(secrets: &Secrets, name: &str, distrust: &str) {
     secrets.patch(name, MERGE, "", &patch).await.ok();
 }
 
-/// Who may list namespaces, and work with the Secrets of one.
+/// The kubeconfig of a user who may list namespaces, and read and patch the Secrets of one.
 async fn limited_user(cluster: &Cluster, namespace: &str) -> PathBuf {
     const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
     let here = json!({"name": "it", "namespace": namespace});
@@ -295,7 +296,7 @@ async fn limited_user(cluster: &Cluster, namespace: &str) -> PathBuf {
     plane.service_account_kubeconfig(namespace, "it").await.unwrap()
 }
 
-/// A file with this content, for as long as it is held.
+/// A temporary file, removed when dropped.
 struct File(tempfile::NamedTempFile);
 
 impl File {

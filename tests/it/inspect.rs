@@ -1,4 +1,4 @@
-//! A Secret of a cluster, by the user's kubeconfig.
+//! `ca-overlap inspect` with a Secret of a cluster and the user's kubeconfig.
 
 use std::fs;
 use std::process::Stdio;

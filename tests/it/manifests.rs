@@ -1,5 +1,5 @@
-//! The manifests on a real API server: every overlay is accepted by strict validation, applying
-//! again takes nothing away, and the pod passes the Pod Security Standard of its namespace.
+//! The manifests on a real API server: every overlay passes strict validation, a repeated apply
+//! removes nothing, and the pod passes the Pod Security Standard of its namespace.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,9 @@ use ca_overlap::names;
 use devtools::control_plane::{Options, Patches};
 use serde_json::{Value, json};
 
+use crate::chart;
 use crate::support::{self, Plane};
 
-const SECRET: &str = "/api/v1/namespaces/ca-overlap/secrets/ca-overlap-ca";
-const REGISTRATION: &str =
-    "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/ca-overlap";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/ca-overlap/deployments/ca-overlap-webhook";
 const PODS: &str = "/api/v1/namespaces/ca-overlap/pods";
 
@@ -19,7 +17,7 @@ const PODS: &str = "/api/v1/namespaces/ca-overlap/pods";
 async fn every_overlay_applies_with_strict_validation() {
     let test = "every_overlay_applies_with_strict_validation";
     let Some(assets) = support::assets(test) else { return };
-    // What the definitions of others leave behind is for nobody else.
+    // Not from the pool: the foreign CRDs would stay for the next test.
     let plane = Plane::with(Options::new(assets)).await;
     for of in ["cert-manager-", "prometheus-operator-"] {
         let Some(crds) = foreign_crds(test, of) else { return };
@@ -45,18 +43,18 @@ async fn every_overlay_applies_with_strict_validation() {
         let deployment = plane.json("GET", DEPLOYMENT, &Value::Null).await.unwrap();
         assert_eq!(deployment["spec"]["replicas"], 2, "{overlay}");
     }
-    // Components, as users compose them; strict validation reads the operator's own schemas.
+    // Components as users compose them. Strict validation uses the operator's schemas.
     let monitored = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/monitored");
     plane.install(&monitored, Patches::default()).await.unwrap();
     for kind in ["prometheusrules/ca-overlap", "servicemonitors/ca-overlap-webhook"] {
         let path = format!("/apis/monitoring.coreos.com/v1/namespaces/ca-overlap/{kind}");
         plane.json("GET", &path, &Value::Null).await.unwrap();
     }
-    // As docs/install.md says it, too.
+    // The command of docs/install.md.
     let overlay = support::manifests().join("overlays/kind").display().to_string();
     plane.kubectl(&["apply", "--server-side", "-k", &overlay], &[]).await.unwrap();
 
-    // Negative control: strict validation is on.
+    // Negative control: strict validation rejects an unknown field.
     let unknown = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -76,20 +74,7 @@ async fn applying_again_keeps_our_ca_and_the_ca_bundle() {
     let base = support::manifests().join("base").display().to_string();
     plane.kubectl(&["apply", "-k", &base], &[]).await.unwrap();
 
-    // What the webhook does at its start.
-    let ca = devtools::certs::ca_named("ca-overlap").pem;
-    let encoded = base64(ca.as_bytes());
-    let mut secret = plane.json("GET", SECRET, &Value::Null).await.unwrap();
-    assert!(secret.get("data").is_none(), "the Secret is shipped empty");
-    secret["data"] = json!({ names::CA_CRT: encoded });
-    plane.json("PUT", SECRET, &secret).await.unwrap();
-    let patch = json!([
-        {"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": encoded},
-    ])
-    .to_string();
-    let registration = ["patch", "mutatingwebhookconfiguration", names::WEBHOOK_CONFIGURATION];
-    let arguments = [&registration[..], &["--type=json", "-p", &patch]].concat();
-    plane.kubectl(&arguments, &[]).await.unwrap();
+    let encoded = chart::write_ca(&plane).await;
 
     let opt_in = support::manifests().join("overlays/opt-in").display().to_string();
     let ways: [&[&str]; 3] = [
@@ -98,12 +83,9 @@ async fn applying_again_keeps_our_ca_and_the_ca_bundle() {
         &["apply", "-k", &opt_in],
     ];
     for arguments in ways {
+        println!("{arguments:?}");
         plane.kubectl(arguments, &[]).await.unwrap();
-        let secret = plane.json("GET", SECRET, &Value::Null).await.unwrap();
-        assert_eq!(secret["data"][names::CA_CRT], encoded, "{arguments:?}");
-        let registration = plane.json("GET", REGISTRATION, &Value::Null).await.unwrap();
-        let bundle = &registration["webhooks"][0]["clientConfig"]["caBundle"];
-        assert_eq!(*bundle, encoded, "{arguments:?}");
+        chart::assert_kept(&plane, &encoded).await;
     }
 }
 
@@ -121,7 +103,7 @@ async fn the_pod_passes_the_standard_that_its_namespace_enforces() {
     let dry_run = format!("{PODS}?dryRun=All");
     plane.json("POST", &dry_run, &pod).await.unwrap();
 
-    // Negative control: the standard is enforced.
+    // Negative control: the namespace rejects a pod that violates the standard.
     let container = &mut pod["spec"]["containers"][0];
     container["securityContext"]["allowPrivilegeEscalation"] = json!(true);
     let error = plane.json("POST", &dry_run, &pod).await.unwrap_err().to_string();
@@ -136,9 +118,4 @@ fn foreign_crds(test: &str, of: &str) -> Option<PathBuf> {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(of)));
     found.or_else(|| support::skip(test, &format!("no CRDs {of}*: run make control-plane")))
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine as _;
-    base64::prelude::BASE64_STANDARD.encode(bytes)
 }

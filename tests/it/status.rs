@@ -1,4 +1,4 @@
-//! `ca-overlap status` against a real API server with the real webhook, and as a plugin of kubectl.
+//! `ca-overlap status` with a real API server and the real webhook, also as a plugin of kubectl.
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -15,8 +15,8 @@ use crate::support;
 use crate::support::command::{command, run};
 use crate::support::{Cluster, Plane, cluster};
 
-/// Far more than a change takes to arrive.
-const ARRIVES: Duration = Duration::from_secs(60);
+/// The time limit for a line of output, far above what a change takes to arrive.
+const LINE_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn status_shows_each_rotation_with_its_next_step() {
@@ -81,7 +81,7 @@ async fn status_exits_1_if_there_are_problems() {
     object["metadata"]["annotations"] =
         json!({"ca-overlap.dev/distrust": ca.sha256(), "ca-overlap.dev/keep": "many"});
     secrets.create(&object).await.ok();
-    // The same without the label: nobody has put it in our care.
+    // A Secret without the label is not in the care of ca-overlap.
     object["metadata"]["name"] = json!("other");
     object["metadata"]["labels"] = json!({});
     secrets.create(&object).await.ok();
@@ -137,7 +137,7 @@ async fn a_watch_shows_each_change_as_it_happens() {
     assert_eq!(change["rotation"]["name"], "first");
     shown.until(&format!("{row} is no longer in flight"));
 
-    // One whose reader goes ends with a later change.
+    // A command whose reader has closed the pipe ends at the next change.
     let mut unread = Running::start(&kubeconfig, &arguments);
     unread.line();
     drop(std::mem::replace(&mut unread.lines, channel().1));
@@ -209,7 +209,7 @@ async fn status_reports_missing_rights() {
     }
 }
 
-/// With the real keeper: a leaf that waits and is promoted, and one that waits for its group.
+/// With the real keeper: one waiting leaf is promoted, and another waits for its group.
 #[tokio::test]
 async fn status_shows_a_waiting_leaf_until_it_is_promoted() {
     let test = "status_shows_a_waiting_leaf_until_it_is_promoted";
@@ -217,7 +217,7 @@ async fn status_shows_a_waiting_leaf_until_it_is_promoted() {
     let _keeper = keeper(&cluster).await;
     let kubeconfig = cluster.plane.admin_kubeconfig();
     let (old, new) = (certs::ca_named("1"), certs::ca_named("2"));
-    // Until the webhook has heard of the Lease nothing is staged.
+    // The webhook stages nothing until it knows the Lease.
     let secrets = loop {
         let secrets = cluster.namespace(test).await;
         let arguments = ["status", "-n", &secrets.namespace, "-w", "-o", "json", "--settle", "3s"];
@@ -237,7 +237,7 @@ async fn status_shows_a_waiting_leaf_until_it_is_promoted() {
         let what = rotation["next"]["what"].as_str().unwrap();
         assert!(what.starts_with("the waiting leaf goes into service"), "{what}");
         assert!(rotation["next"]["at"].is_string(), "{rotation}");
-        // The clock alone changes its row, and then the keeper does.
+        // First the clock changes its row, then the keeper promotes the leaf.
         let promoted = loop {
             let change = shown.json();
             if change["rotation"]["phase"] != "staged" {
@@ -249,7 +249,8 @@ async fn status_shows_a_waiting_leaf_until_it_is_promoted() {
         break secrets;
     };
 
-    // One that waits for a member of its group which does not know the new CA, for two hours now.
+    // A leaf that has waited for two hours, because a member of its group does not trust the new
+    // CA.
     let mut member = tls_secret("member", &old.pem, &old.leaf("it"));
     member["metadata"]["annotations"] = json!({"ca-overlap.dev/group": "mesh"});
     secrets.create(&member).await.ok();
@@ -263,7 +264,7 @@ async fn status_shows_a_waiting_leaf_until_it_is_promoted() {
     assert!(shown.contains("PROBLEM: the new leaf has waited too long to be promoted"), "{shown}");
 }
 
-/// A cluster in which rotations are staged.
+/// Starts a cluster with staged mode.
 async fn staging(test: &str) -> Option<Cluster> {
     let cluster = Cluster::on(Plane::exclusive(test).await?, test, "staged").await?;
     let arguments = ["--staged", "--settle", "3s"];
@@ -271,7 +272,7 @@ async fn staging(test: &str) -> Option<Cluster> {
     Some(cluster)
 }
 
-/// The keeper, as its `ServiceAccount`; ended when dropped.
+/// Starts the keeper as its `ServiceAccount`. It is killed when dropped.
 async fn keeper(cluster: &Cluster) -> Supervised {
     let plane = &cluster.plane;
     let (namespace, account) = ("ca-overlap", "ca-overlap-keeper");
@@ -287,6 +288,7 @@ async fn keeper(cluster: &Cluster) -> Supervised {
     Supervised::start("keeper", &program, arguments, &environment, scratch, log).unwrap()
 }
 
+/// A Secret in which a leaf has waited for two hours.
 fn waiting_for_long(old: &Identity, new: &Identity) -> Value {
     let (held, pending) = (old.leaf("it"), new.leaf("it"));
     let mut object = tls_secret("stuck", &bundle(&[new, old]), &held);
@@ -309,7 +311,7 @@ fn waiting_for_long(old: &Identity, new: &Identity) -> Value {
     object
 }
 
-/// `[new, old*]`, with these annotations from the begin.
+/// Creates a Secret with these annotations and rotates it, which leaves the bundle `[new, old*]`.
 async fn rotate(
     secrets: &Secrets,
     name: &str,
@@ -324,7 +326,7 @@ async fn rotate(
     assert_eq!(rotated.pem("ca.crt"), bundle(&[new, old]));
 }
 
-/// A command that goes on, with the lines it prints; ended when dropped.
+/// A running command and the lines that it prints. It is killed when dropped.
 struct Running {
     child: Child,
     lines: Receiver<String>,
@@ -346,7 +348,7 @@ impl Running {
     }
 
     fn line(&self) -> String {
-        self.lines.recv_timeout(ARRIVES).expect("a line")
+        self.lines.recv_timeout(LINE_TIMEOUT).expect("a line")
     }
 
     fn json(&self) -> Value {

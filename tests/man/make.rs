@@ -5,7 +5,7 @@ mod pages;
 
 fn main() {
     let directory = std::env::args_os().nth(1).expect("usage: man-pages DIRECTORY");
-    let written = pages::write(directory.as_ref()).expect("the directory can be written");
+    let written = pages::write(directory.as_ref()).expect("cannot write the man pages");
     for path in written {
         println!("{}", path.display());
     }

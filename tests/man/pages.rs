@@ -1,4 +1,4 @@
-//! Man pages from the very command line: one for the program, one for each command.
+//! Man pages from the definition of the command line: one for the program and one for each command.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,8 +8,8 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-/// Writes all pages into `directory`, which is made if it is missing. The same sources give the same
-/// bytes: there is no date in them.
+/// Writes all pages into `directory`, which is created if it is missing. The pages contain no date,
+/// so the same sources give the same bytes.
 pub(crate) fn write(directory: &Path) -> io::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(directory)?;
     let mut program = Cli::command().disable_help_subcommand(true);
@@ -44,7 +44,7 @@ fn page(command: &Command, version: &str) -> io::Result<Vec<u8>> {
     Ok(portable(&page).into_bytes())
 }
 
-/// As every formatter reads it: no blanks at the end of a line, and ASCII alone.
+/// Removes trailing blanks and escapes non-ASCII characters, for old formatters.
 fn portable(page: &str) -> String {
     let escaped = |c: char| {
         if c.is_ascii() { c.to_string() } else { format!("\\[u{:04X}]", u32::from(c)) }
@@ -53,8 +53,8 @@ fn portable(page: &str) -> String {
     page.lines().map(line).collect::<Vec<String>>().concat()
 }
 
-/// What stands behind the flags in `--help`: parts with a head, whose lines stay as they are, and a
-/// sentence on exit codes.
+/// Formats the text after the flags in `--help`: parts with a heading, whose lines are kept, and
+/// the sentence about exit codes.
 fn sections(after: &str) -> Roff {
     let mut roff = Roff::default();
     for part in after.split("\n\n") {

@@ -1,6 +1,6 @@
-//! The program as it is run: cargo's, or with `make test-static` the one that is shipped, in an empty
-//! root too.
-#![allow(unreachable_pub, reason = "one crate of many modules")]
+//! Tests that start the program: the one that cargo built or, with `make test-static`, the one that
+//! is shipped, also in an empty root.
+#![allow(unreachable_pub, reason = "a test crate has no public API")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

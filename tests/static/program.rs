@@ -1,4 +1,4 @@
-//! The program as it is run: the endpoint over real TLS, and one clear line for each mistake.
+//! The webhook as a process: the endpoint over real TLS, and one clear error line for each mistake.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -45,7 +45,7 @@ async fn one_connection_answers_reviews_of_every_size() {
         let patch = BASE64_STANDARD.decode(answer["response"]["patch"].as_str().unwrap()).unwrap();
         let patch: Value = serde_json::from_slice(&patch).unwrap();
         if filler > 1_400_000 {
-            assert_eq!(patch[0]["path"], "/metadata/annotations", "no room in the Secret");
+            assert_eq!(patch[0]["path"], "/metadata/annotations", "the Secret has no room");
             continue;
         }
         assert_eq!(patch[0]["value"], BASE64_STANDARD.encode(format!("{new}{old}")));
@@ -55,21 +55,21 @@ async fn one_connection_answers_reviews_of_every_size() {
     assert!(!log.contains(&BASE64_STANDARD.encode("CANARY")[..8]));
 }
 
-/// The bars of docs/performance.md for memory of its own (`RssAnon`). Pages of the file are no bar:
+/// The limits of docs/performance.md for anonymous memory (`RssAnon`). File pages have no limit:
 /// they are shared and can be reclaimed.
 #[tokio::test]
-#[ignore = "of the program that is shipped: make test-static"]
+#[ignore = "needs the static program: make test-static"]
 async fn memory_stays_small_with_500_connections() {
     let program = Program::start(&[]).await;
     let (old, new) = (certs::ca().pem, certs::ca().pem);
     let mut clients = Vec::new();
-    // Also where each connection has had a large review: its buffers do not stay.
+    // The last case has had large reviews: the program must release their buffers.
     for (connections, filler, bar) in [(25, 3_200, 3), (500, 3_200, 26), (500, 200_000, 26)] {
         while clients.len() < connections {
             clients.push(program.client().await);
         }
         let review = request(&review(&old, &new, filler));
-        // Small ones also all at a time: then none is half read for long.
+        // Small reviews are also sent on all connections at once.
         let at_once = if filler < 10_000 { connections } else { 1 };
         for at_a_time in [1, 1, at_once, at_once] {
             for clients in clients.chunks_mut(at_a_time) {
@@ -100,7 +100,7 @@ async fn bad_requests_get_their_status_and_the_program_keeps_running() {
         (request("{}").replace("POST", "PUT"), 405),
         (request("{}").replace("/mutate", "/validate"), 404),
         (format!("{head}content-length: {too_large}\r\n\r\n"), 413),
-        // A body that stalls: the timer for bodies, not the idle one, ends it.
+        // The request timeout, not the idle timeout, ends a stalled body.
         (format!("{head}content-length: 10\r\n\r\nabc"), 408),
         (format!("{head}transfer-encoding: chunked\r\n\r\n5\r\nabc"), 408),
     ] {
@@ -210,7 +210,7 @@ async fn a_missing_kubeconfig_is_an_error_and_an_unreachable_cluster_is_retried(
     let stderr = String::from_utf8_lossy(&missing.stderr);
     assert_eq!(missing.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("KUBECONFIG"), "{stderr}");
-    // A port that nobody listens on.
+    // No program listens on this port.
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let kubeconfig = files.write(
         "kubeconfig",
@@ -244,8 +244,7 @@ async fn help_and_version_exit_0() {
 
 #[tokio::test]
 async fn the_first_signal_drains_and_the_second_ends_at_once() {
-    let files = ["--drain-delay", "1h", "--drain-timeout", "2h"];
-    let mut program = Program::start(&files).await;
+    let mut program = Program::start(&["--drain-delay", "1h", "--drain-timeout", "2h"]).await;
     let mut client = program.client().await;
     program.signal("TERM");
     program.wait_for_log("drain").await;

@@ -1,4 +1,4 @@
-//! One replica alone, killed between any two steps of a rotation: the next process goes on.
+//! A single replica is killed between any two steps of a rotation, and the next process continues.
 
 use std::time::Duration;
 
@@ -23,20 +23,20 @@ async fn a_rotation_completes_after_a_crash_at_any_step() {
     let first = setup.served(&Value::Null).await;
     setup.can_rotate(Duration::from_secs(2)).await;
 
-    // The new CA stands in the Secret, but not in the caBundle.
+    // Crash while the new CA is in the Secret, but not in the caBundle.
     let (count, bundle) = (setup.authorities().await.len(), setup.ca_bundle().await);
     assert_eq!((count, bundle.len()), (1, 1));
     setup.force();
-    wait_for("a CA is added", async || (setup.authorities().await.len() == 2).then_some(())).await;
+    wait_for("a second CA", async || (setup.authorities().await.len() == 2).then_some(())).await;
     setup.kill().await;
     setup.patch_registration("clientConfig/caBundle", &encoded(&bundle)).await;
     setup.restart(listen).await;
     let second = setup.served(&first).await;
-    wait_for("writes pass", async || writer.write().await.ok()).await;
+    wait_for("a write that passes", async || writer.write().await.ok()).await;
 
-    // It is in the caBundle, but has not settled.
+    // Crash while the new CA is in the caBundle, but has not settled.
     setup.force();
-    wait_for("the caBundle holds it", async || {
+    wait_for("the caBundle to hold the new CA", async || {
         let newest = setup.authorities().await.last().cloned().unwrap_or_default();
         let added = newest["certificate"] != second["certificate"];
         let held = setup.ca_bundle().await.first().map(pem);
@@ -46,12 +46,13 @@ async fn a_rotation_completes_after_a_crash_at_any_step() {
     setup.kill().await;
     setup.restart(listen).await;
     let third = setup.served(&second).await;
-    wait_for("writes pass", async || writer.write().await.ok()).await;
+    wait_for("a write that passes", async || writer.write().await.ok()).await;
 
-    // It is active, and perhaps served.
-    wait_for("there is room", async || (setup.authorities().await.len() < 3).then_some(())).await;
+    // Crash while the new CA is active; its leaf may be served already.
+    wait_for("fewer than 3 CAs", async || (setup.authorities().await.len() < 3).then_some(()))
+        .await;
     setup.force();
-    wait_for("it is active", async || {
+    wait_for("the new CA to be active", async || {
         let newest = setup.authorities().await.last().cloned().unwrap_or_default();
         let added = newest["certificate"] != third["certificate"];
         (added && newest["active"].is_string()).then_some(())
@@ -60,25 +61,25 @@ async fn a_rotation_completes_after_a_crash_at_any_step() {
     setup.kill().await;
     setup.restart(listen).await;
     let fourth = setup.served(&third).await;
-    wait_for("writes pass", async || writer.write().await.ok()).await;
+    wait_for("a write that passes", async || writer.write().await.ok()).await;
 
-    // The old ones are dropped from the Secret, but stand in the caBundle.
+    // Crash while an old CA is removed from the Secret, but still in the caBundle.
     let before = setup.ca_bundle().await;
-    wait_for("one is dropped", async || {
+    wait_for("an old CA to be dropped", async || {
         (setup.authorities().await.len() < before.len()).then_some(())
     })
     .await;
     setup.kill().await;
     setup.patch_registration("clientConfig/caBundle", &encoded(&before)).await;
     setup.restart(listen).await;
-    wait_for("all is as it should be", async || {
+    wait_for("one CA in the Secret and in the caBundle", async || {
         let left = setup.authorities().await;
         let settled = left.len() == 1 && setup.ca_bundle().await.len() == 1;
         settled.then(|| assert_eq!(left[0]["certificate"], fourth["certificate"]))
     })
     .await;
     for _ in 0..5 {
-        wait_for("writes pass", async || writer.write().await.ok()).await;
+        wait_for("a write that passes", async || writer.write().await.ok()).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What others may do to the CA Secret and to the caBundle.
+//! Damage to the CA Secret and to the caBundle.
 
 use std::time::Duration;
 
@@ -40,16 +40,17 @@ async fn a_damaged_ca_secret_is_restored_and_rejects_no_write() {
         &serde_json::to_string(&good[..1]).unwrap(),
     ] {
         setup.corrupt(damage).await;
-        wait_for("the Secret is healed", async || {
+        wait_for("the Secret to be restored", async || {
             (setup.authorities().await == good).then_some(())
         })
         .await;
     }
-    // Deleted: said, and served on; filled again once the manifests are applied.
+    // After a deletion the replicas log it and keep serving. They fill the Secret once the
+    // manifests are applied again.
     let logs: Vec<_> = setup.replicas.iter().map(|replica| replica.log_text().len()).collect();
     setup.cluster.plane.json("DELETE", SECRET, &Value::Null).await.unwrap();
-    wait_for("the replicas say so", async || {
-        // The whole of the log: reviews push the line out of its tail.
+    wait_for("a log line of each replica", async || {
+        // The whole log, because reviews push the line out of its tail.
         let mut since = setup.replicas.iter().zip(&logs);
         since.all(|(r, from)| r.log_text()[*from..].contains("does not exist")).then_some(())
     })
@@ -61,14 +62,14 @@ async fn a_damaged_ca_secret_is_restored_and_rejects_no_write() {
     });
     let secrets = format!("/api/v1/namespaces/{}/secrets", names::NAMESPACE);
     setup.cluster.plane.json("POST", &secrets, &empty).await.unwrap();
-    wait_for("the Secret is filled", async || (setup.authorities().await == good).then_some(()))
-        .await;
+    wait_for("a filled Secret", async || (setup.authorities().await == good).then_some(())).await;
     assert!(writers.finish().await > 20);
     assert_eq!(setup.ca_bundle().await, bundle);
     assert!(!setup.has_failed_calls().await);
 }
 
-/// Also the negative control of all tests here: a call that fails is seen.
+/// This is also the negative control of all tests in this directory: the API server counts a failed
+/// call.
 #[tokio::test]
 async fn a_foreign_ca_bundle_makes_writes_fail_until_it_is_restored() {
     let Some(setup) = Setup::start("stranger", 2, &ARGUMENTS).await else { return };
@@ -77,8 +78,8 @@ async fn a_foreign_ca_bundle_makes_writes_fail_until_it_is_restored() {
     writer.write().await.unwrap();
     let rights = setup.revoke_rights().await;
     let stranger = json!(BASE64_STANDARD.encode(certs::ca_named("stranger").pem));
-    // Until the rights are really gone it may be healed.
-    let error = wait_for("a write fails", async || {
+    // Repeated, because the webhook restores the caBundle until its rights are really gone.
+    let error = wait_for("a write that fails", async || {
         setup.patch_registration("clientConfig/caBundle", &stranger).await;
         writer.write().await.err()
     })
@@ -87,8 +88,11 @@ async fn a_foreign_ca_bundle_makes_writes_fail_until_it_is_restored() {
     assert!(setup.has_failed_calls().await, "the API server counts it");
 
     setup.restore_rights(&rights).await;
-    wait_for("it is healed", async || (setup.ca_bundle().await == good).then_some(())).await;
-    wait_for("writes pass", async || writer.write().await.ok()).await;
+    wait_for("the caBundle to be restored", async || {
+        (setup.ca_bundle().await == good).then_some(())
+    })
+    .await;
+    wait_for("a write that passes", async || writer.write().await.ok()).await;
     for _ in 0..10 {
         writer.write().await.unwrap();
     }

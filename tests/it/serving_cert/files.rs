@@ -1,4 +1,4 @@
-//! The program with mounted files: clients that resume, and files that are swapped under it.
+//! The program with mounted certificate files that are replaced, and clients that resume sessions.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -33,9 +33,9 @@ async fn no_ticket_outlives_the_mounted_certificate() {
     assert!(!open.get("/").await.unwrap().asks_to_close());
 
     program.swap("..2", &two, None);
-    // Nothing but the signal makes it look: the interval is an hour.
+    // Only the signal makes it read the files: the interval is an hour.
     program.process.signal("HUP");
-    wait_for("the new certificate is served", async || {
+    wait_for("the new certificate", async || {
         let (_, leaf) = program.handshake(&resuming(ca.client(&[&TLS13]))).await.ok()?;
         (leaf == two.der).then_some(())
     })
@@ -73,13 +73,13 @@ async fn no_session_outlives_the_client_ca() {
     assert_eq!(open.get("/").await.unwrap().status, 404);
     program.swap("..2", &one, Some(&theirs.pem));
     program.process.signal("HUP");
-    wait_for("it is refused", async || program.handshake(&clients[1]).await.err()).await;
+    wait_for("a refused client", async || program.handshake(&clients[1]).await.err()).await;
     assert!(program.handshake(&clients[0]).await.is_err());
-    // Who was let in is still answered once, and told to come again.
+    // An open connection gets one more answer, which asks the client to reconnect.
     assert!(open.get("/").await.unwrap().asks_to_close());
 }
 
-/// The program, serving `tls.crt` and `tls.key` below a directory as the kubelet mounts it.
+/// The program with `tls.crt` and `tls.key` in a directory as the kubelet mounts it.
 struct Program {
     address: SocketAddr,
     process: Supervised,
@@ -110,7 +110,7 @@ impl Program {
             log.clone(),
         )
         .unwrap();
-        let address = wait_for("it listens", async || {
+        let address = wait_for("the address in the log", async || {
             process.still_running().unwrap();
             let log = fs::read_to_string(&log).ok()?;
             let (_, rest) = log.split_once("webhook=")?;
@@ -133,8 +133,8 @@ impl Program {
         Ok(Client(TlsConnector::from(config.clone()).connect(name, tcp).await?))
     }
 
-    /// How a connection came about, and by which certificate; with an answer, since tickets and
-    /// refusals come with it in TLS 1.3.
+    /// Connects, and returns the kind of the handshake and the server's certificate. It reads an
+    /// answer, because in TLS 1.3 tickets and refusals arrive with it.
     async fn handshake(
         &self,
         config: &Arc<ClientConfig>,
@@ -155,7 +155,7 @@ fn resuming(mut config: ClientConfig) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// A new directory, and `..data` renamed to point at it.
+/// Writes the files into a new directory, and renames `..data` to point at it.
 fn write(mount: &Path, version: &str, pair: &Identity, client_ca: Option<&str>) {
     let directory = mount.join(version);
     fs::create_dir(&directory).unwrap();

@@ -1,4 +1,4 @@
-//! Rotations while Secrets are written without a pause.
+//! Rotations under a constant load of writes.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn forced_rotations_and_renewals_reject_no_write() {
         let cas = setup.authorities().await.len();
         assert!(cas <= 1 + rotation, "{cas} CAs after {rotation} rotations");
     }
-    wait_for("the old CAs are dropped", async || {
+    wait_for("the old CAs to be dropped", async || {
         let left = setup.authorities().await;
         let gone = left.len() == 1 && setup.ca_bundle().await.len() == 1;
         gone.then(|| assert_eq!(left[0]["certificate"], newest["certificate"]))
@@ -35,11 +35,11 @@ async fn forced_rotations_and_renewals_reject_no_write() {
         let metrics = replica.metrics().await.unwrap();
         let family = "ca_overlap_serving_certificate_refreshes_total";
         let renewals = sum(&metrics, family, &["ok"]);
-        assert!(renewals >= 6.0, "one, three of new CAs, and some for their age: {renewals}");
+        assert!(renewals >= 6.0, "one at the start, three for new CAs, some for age: {renewals}");
         assert!(sum(&metrics, family, &["failed"]) < 1.0);
         assert!(sum(&metrics, "ca_overlap_admissions_total", &["rotation"]) > 0.0);
     }
     let written = writers.finish().await;
-    assert!(written > 100, "{written} writes are no load");
+    assert!(written > 100, "{written} writes are too few");
     assert!(!setup.has_failed_calls().await);
 }

@@ -1,5 +1,6 @@
-//! Rotations of the webhook's own certificate: on a real API server with `failurePolicy: Fail`,
-//! where a call that fails is a write that is rejected; and from files, with clients that resume.
+//! Rotations of the webhook's own certificate. Most tests use a real API server with
+//! `failurePolicy: Fail`, so each failed call is a rejected write. Others use certificate files and
+//! clients that resume sessions.
 
 mod crash;
 mod damage;

@@ -1,5 +1,5 @@
-//! Rolling restarts of both replicas, and a rotation with each, while Secrets are written without
-//! a pause.
+//! Rolling restarts of both replicas with a CA rotation in each round, under a constant load of
+//! writes.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::setup::{Setup, Writers, wait_for};
 
-/// How many of each: `make rollout-test-full` runs the 20 that docs/reliability.md reports.
+/// The number of rounds. `make rollout-test-full` runs the 20 that docs/reliability.md reports.
 fn rounds() -> usize {
     std::env::var("CA_OVERLAP_ROLLOUTS").map_or(2, |text| text.parse().expect("a number"))
 }
@@ -29,7 +29,7 @@ async fn rollouts_and_rotations_reject_no_write() {
             setup.replace_oldest(&format!("round-{round}")).await;
         }
         setup.can_rotate(Duration::from_secs(1)).await;
-        wait_for("there is room for one more CA", async || {
+        wait_for("room for one more CA", async || {
             (setup.authorities().await.len() < 4).then_some(())
         })
         .await;
@@ -38,7 +38,7 @@ async fn rollouts_and_rotations_reject_no_write() {
         eprintln!("round {}: both replicas replaced, CA rotated", round + 1);
     }
     let written = writers.finish().await;
-    eprintln!("{written} writes, none rejected, each bundled");
-    assert!(written > 100, "{written} writes are no load");
+    eprintln!("{written} writes, none rejected, all bundled");
+    assert!(written > 100, "{written} writes are too few");
     assert!(!setup.has_failed_calls().await);
 }

@@ -1,4 +1,5 @@
-//! Replicas behind the Service, writers that never pause, and what Secret and caBundle hold.
+//! Replicas behind the Service, writers that never pause, and the contents of the CA Secret and the
+//! caBundle.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ const REGISTRATION: &str =
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/ca-overlap";
 const KEY: &str = "authorities.json";
 
-/// A cluster whose API server rejects what it cannot ask us about.
+/// A cluster whose API server rejects a write if the webhook does not answer.
 pub struct Setup {
     pub cluster: Cluster,
     failed_before: f64,
@@ -37,7 +38,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// `None`: there is no control plane, and that was said.
+    /// `None` if there is no control plane; the test is then reported as skipped.
     pub async fn start(test: &str, replicas: usize, arguments: &[&'static str]) -> Option<Self> {
         let cluster = Cluster::without_webhook(test).await?;
         let failed_before = failed_calls(&cluster).await;
@@ -54,7 +55,7 @@ impl Setup {
         Some(setup)
     }
 
-    /// Several signals, to several replicas: all of them ask for the same rotation.
+    /// Forces one rotation: sends several signals to each replica.
     pub fn force(&mut self) {
         for replica in &mut self.replicas {
             replica.process().signal("HUP");
@@ -62,9 +63,9 @@ impl Setup {
         }
     }
 
-    /// Waits until every replica serves the newest CA's leaf, and returns that CA.
+    /// Waits until every replica serves a leaf of the newest CA, and returns that CA.
     pub async fn served(&self, before: &Value) -> Value {
-        wait_for("the newest CA is served", async || {
+        wait_for("a leaf of the newest CA on each replica", async || {
             let newest = self.authorities().await.last().cloned().unwrap_or_default();
             if newest["certificate"] == before["certificate"] {
                 return None;
@@ -79,9 +80,9 @@ impl Setup {
         .await
     }
 
-    /// Waits until the newest CA does not answer a signal by its youth any more.
+    /// Waits until the newest CA is old enough for a signal to start another rotation.
     pub async fn can_rotate(&self, trust_settle: Duration) {
-        wait_for("the newest CA is old enough", async || {
+        wait_for("the age of the newest CA", async || {
             let newest = self.authorities().await.last().cloned().unwrap_or_default();
             let added: Timestamp = newest["added"].as_str()?.parse().ok()?;
             (Timestamp::now().duration_since(added).unsigned_abs() > trust_settle).then_some(())
@@ -89,8 +90,8 @@ impl Setup {
         .await;
     }
 
-    /// As a Deployment with maxSurge 1 replaces a pod: the new one is ready before the old one is
-    /// told to end, and for a while new connections still reach the old one.
+    /// Replaces a replica as a Deployment with maxSurge 1 does: the new one is ready before the old
+    /// one gets SIGTERM, and for a while new connections still reach the old one.
     pub async fn replace_oldest(&mut self, name: &str) {
         let listen = SocketAddr::from((self.cluster.plane.next_cluster_ip().unwrap(), 8443));
         let name = format!("{name}-{}", listen.ip());
@@ -102,11 +103,11 @@ impl Setup {
         backends.push(old.listen());
         self.proxy.set_backends(backends.clone());
         old.process().signal("TERM");
-        // What kube-proxy needs on a quiet node; the drain delay of these tests is longer.
+        // As long as kube-proxy needs on a quiet node. The drain delay of these tests is longer.
         tokio::time::sleep(Duration::from_secs(1)).await;
         backends.pop();
         self.proxy.set_backends(backends);
-        // It drains for as long as the API server keeps a connection to it: up to 90 s.
+        // It drains while the API server keeps a connection to it, for up to 90 s.
         self.leaving.push(old);
         for old in &mut self.leaving {
             let ended = old.process().ended();
@@ -114,21 +115,21 @@ impl Setup {
         }
     }
 
-    /// SIGKILL, without a word to the program.
+    /// Kills the last replica with SIGKILL.
     pub async fn kill(&mut self) {
         let mut killed = self.replicas.pop().unwrap();
         killed.process().signal("KILL");
-        wait_for("it is dead", async || killed.process().ended()).await;
+        wait_for("the end of a killed replica", async || killed.process().ended()).await;
     }
 
-    /// The next process of the same replica.
+    /// Starts the next process of the same replica.
     pub async fn restart(&mut self, listen: SocketAddr) {
         let mut replica = self.cluster.replica("restarted", listen, &self.arguments).await.unwrap();
         replica.ready().await.unwrap();
         self.replicas.push(replica);
     }
 
-    /// What the CA Secret holds, the newest last; nothing where it cannot be read.
+    /// The CAs in the CA Secret, the newest last. Empty if the Secret cannot be read.
     pub async fn authorities(&self) -> Vec<Value> {
         let Ok(secret) = self.cluster.plane.json("GET", SECRET, &Value::Null).await else {
             return Vec::new();
@@ -145,7 +146,7 @@ impl Setup {
         inject::certificates(bundle.as_str().unwrap_or_default())
     }
 
-    /// Replaces the value under the Secret's key.
+    /// Replaces the value in the CA Secret.
     pub async fn corrupt(&self, value: &str) {
         let patch = json!([
             {"op": "add", "path": "/data", "value": {KEY: BASE64_STANDARD.encode(value)}},
@@ -153,14 +154,15 @@ impl Setup {
         self.patch(&["secret", "ca-overlap-ca", "-n", names::NAMESPACE], &patch).await;
     }
 
-    /// Sets a field of our webhook.
+    /// Sets a field of the registration's webhook.
     pub async fn patch_registration(&self, field: &str, value: &Value) {
         let field = format!("/webhooks/0/{field}");
         let patch = json!([{"op": "add", "path": field, "value": value}]);
         self.patch(&["mutatingwebhookconfiguration", "ca-overlap"], &patch).await;
     }
 
-    /// While it is taken away the caBundle can be neither read nor written.
+    /// Deletes and returns the webhook's role binding. Without it the webhook can neither read nor
+    /// write the caBundle.
     pub async fn revoke_rights(&self) -> Value {
         let path = format!("{RBAC}/ca-overlap-webhook");
         let mut binding = self.cluster.plane.json("GET", &path, &Value::Null).await.unwrap();
@@ -173,7 +175,7 @@ impl Setup {
         self.cluster.plane.json("POST", RBAC, binding).await.unwrap();
     }
 
-    /// Whether the API server has counted a call to us that failed, since the setup began.
+    /// Whether the API server has counted a failed call to the webhook since the start.
     pub async fn has_failed_calls(&self) -> bool {
         failed_calls(&self.cluster).await > self.failed_before
     }
@@ -196,7 +198,7 @@ async fn failed_calls(cluster: &Cluster) -> f64 {
         .sum()
 }
 
-/// Writers of one Secret each, who never pause and never repeat.
+/// Writers that rotate one Secret each, without a pause.
 pub struct Writers {
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<usize>>,
@@ -221,7 +223,8 @@ impl Writers {
         Self { stop, tasks }
     }
 
-    /// Fails the test if a write was rejected, or was not bundled; else says how many there were.
+    /// Stops the writers and returns the number of writes. Panics if a write was rejected or not
+    /// bundled.
     pub async fn finish(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         let mut written = 0;
@@ -252,7 +255,8 @@ impl Writer {
         writer
     }
 
-    /// The next CA; fails where the write is rejected or the CA before is not beside it.
+    /// Writes the next CA. An error means that the write was rejected, or stored without the
+    /// previous CA.
     pub async fn write(&mut self) -> Result<(), String> {
         let next = (self.current + 1) % self.cas.len();
         let (ca, leaf) = &self.cas[next];
@@ -266,11 +270,11 @@ impl Writer {
         if body["data"]["ca.crt"] == expected {
             return Ok(());
         }
-        Err("it passed without the CA before".to_owned())
+        Err("the write was stored without the previous CA".to_owned())
     }
 }
 
-/// Whether a new connection to `address` is served with a leaf of this CA alone.
+/// Whether a new connection to `address` gets a leaf of this CA.
 pub async fn serves(address: SocketAddr, authority: &Value) -> bool {
     let pem = authority["certificate"].as_str().unwrap_or_default();
     let Ok(ca) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
@@ -284,7 +288,7 @@ pub async fn serves(address: SocketAddr, authority: &Value) -> bool {
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await.is_ok()
 }
 
-/// Polls until there is an answer.
+/// Polls until `look` returns a value.
 pub async fn wait_for<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let found = tokio::time::timeout(Duration::from_secs(60), async {
         loop {
@@ -294,5 +298,5 @@ pub async fn wait_for<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
-    found.await.unwrap_or_else(|_| panic!("it never came that {what}"))
+    found.await.unwrap_or_else(|_| panic!("not within a minute: {what}"))
 }

@@ -1,4 +1,4 @@
-//! A DNS server (RFC 1035) that knows a few addresses and says that nothing else exists.
+//! A DNS server (RFC 1035) that knows a few addresses and answers NXDOMAIN for all other names.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 const HEADER: usize = 12;
 const TYPE_A: [u8; 2] = [0, 1];
-/// A response, recursion desired and available.
+/// The flags of a response, with recursion desired and available.
 const FLAGS: [u8; 2] = [0x81, 0x80];
 const NO_ERROR: u8 = 0;
 const NAME_ERROR: u8 = 3;
@@ -36,13 +36,13 @@ impl Dns {
         Self { asked }
     }
 
-    /// The names in the order in which they were asked for.
+    /// The requested names in order.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()
     }
 }
 
-/// The name in question, and where the question ends.
+/// The requested name, and the offset after the question.
 fn question(query: &[u8]) -> (String, usize) {
     let (mut labels, mut at) = (Vec::new(), HEADER);
     while query[at] != 0 {
@@ -50,7 +50,7 @@ fn question(query: &[u8]) -> (String, usize) {
         labels.push(str::from_utf8(&query[at + 1..end]).unwrap());
         at = end;
     }
-    // The empty label, type and class.
+    // Skip the empty label, type and class.
     (labels.join("."), at + 5)
 }
 
@@ -63,7 +63,7 @@ fn answer(query: &[u8], address: Option<&Ipv4Addr>) -> Vec<u8> {
     answer.extend([0, 1, 0, u8::from(found.is_some()), 0, 0, 0, 0]);
     answer.extend(&query[HEADER..]);
     if let Some(address) = found {
-        // The name of the question, type A, class IN, 5 s, 4 bytes.
+        // A pointer to the name, type A, class IN, TTL 5 s, 4 bytes of data.
         answer.extend([0xc0, 0x0c, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4]);
         answer.extend(address.octets());
     }

@@ -1,5 +1,5 @@
-//! The static program where nothing else is: in an empty root and a network of its own, by the
-//! user of the image. A DNS server of the test answers at the address that resolv.conf names.
+//! The static program in an empty root and a separate network, with the user of the image. A DNS
+//! server of the test answers at the address in resolv.conf.
 //!
 //! Needs the static program, root, and unshare(1) and ip(8) of Linux: `make test-static`.
 
@@ -15,9 +15,9 @@ use tokio_rustls::LazyConfigAcceptor;
 use crate::support::program::{Files, Program};
 use crate::support::server::within;
 use dns::Dns;
-use root::{Root, elsewhere};
+use root::{Root, ran_in_own_network};
 
-/// As the kubelet writes it into a pod.
+/// As the kubelet writes it into a pod, but with a local name server.
 const RESOLV_CONF: &str = "search ca-overlap.svc.cluster.local svc.cluster.local cluster.local\n\
                            nameserver 127.0.0.1\noptions ndots:5\n";
 const HOSTS: &str = "127.0.0.1\tlocalhost\n127.0.0.3\tapi.test\n";
@@ -25,7 +25,7 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n127.0.0.3\tapi.test\n";
 #[tokio::test]
 #[ignore = "needs the static program and root: make test-static"]
 async fn the_webhook_needs_only_its_certificate() {
-    if elsewhere("the_webhook_needs_only_its_certificate") {
+    if ran_in_own_network("the_webhook_needs_only_its_certificate") {
         return;
     }
     let (root, files) = (Root::new(), Files::new());
@@ -41,15 +41,15 @@ async fn the_webhook_needs_only_its_certificate() {
 #[tokio::test]
 #[ignore = "needs the static program and root: make test-static"]
 async fn a_service_name_is_resolved_by_dns() {
-    if elsewhere("a_service_name_is_resolved_by_dns") {
+    if ran_in_own_network("a_service_name_is_resolved_by_dns") {
         return;
     }
     let address = Ipv4Addr::new(127, 0, 0, 2);
     let dns = Dns::start(&[("kubernetes.default.svc.cluster.local", address)]);
-    let root = cluster();
+    let root = pod_root();
     let (program, asked_for) = dialled(&root, "kubernetes.default.svc", address).await;
     assert_eq!(asked_for, "kubernetes.default.svc", "{}", program.stop().await);
-    // The search list was gone through in order.
+    // The resolver tries the search list in order.
     let asked = dns.asked();
     let wrong = "kubernetes.default.svc.ca-overlap.svc.cluster.local";
     let place = |name: &str| asked.iter().position(|asked| asked == name);
@@ -60,11 +60,11 @@ async fn a_service_name_is_resolved_by_dns() {
 #[tokio::test]
 #[ignore = "needs the static program and root: make test-static"]
 async fn a_host_alias_is_resolved_without_dns() {
-    if elsewhere("a_host_alias_is_resolved_without_dns") {
+    if ran_in_own_network("a_host_alias_is_resolved_without_dns") {
         return;
     }
     let dns = Dns::start(&[]);
-    let root = cluster();
+    let root = pod_root();
     let (program, asked_for) = dialled(&root, "api.test", Ipv4Addr::new(127, 0, 0, 3)).await;
     assert_eq!(asked_for, "api.test", "{}", program.stop().await);
     assert!(dns.asked().is_empty(), "{:?}", dns.asked());
@@ -73,11 +73,11 @@ async fn a_host_alias_is_resolved_without_dns() {
 #[tokio::test]
 #[ignore = "needs the static program and root: make test-static"]
 async fn an_unknown_host_name_is_reported() {
-    if elsewhere("an_unknown_host_name_is_reported") {
+    if ran_in_own_network("an_unknown_host_name_is_reported") {
         return;
     }
     let dns = Dns::start(&[("kubernetes.default.svc.cluster.local", Ipv4Addr::LOCALHOST)]);
-    let root = cluster();
+    let root = pod_root();
     let mut program = self_managed(&root, "absent.default.svc", 6443).await;
     let log = program.wait_for_log("failed to lookup address information").await;
     assert!(log.contains("Name or service not known"), "{log}");
@@ -85,16 +85,16 @@ async fn an_unknown_host_name_is_reported() {
     assert!(dns.asked().iter().any(|name| name == "absent.default.svc"), "{:?}", dns.asked());
 }
 
-/// A root with what the kubelet mounts into every pod.
-fn cluster() -> Root {
+/// A root with the files that the kubelet mounts into every pod.
+fn pod_root() -> Root {
     let root = Root::new();
     root.write("etc/resolv.conf", RESOLV_CONF);
     root.write("etc/hosts", HOSTS);
     root
 }
 
-/// Starts the program with an API server that has a name, and waits until it dials `address`:
-/// the name that it then asks for (in the TLS handshake).
+/// Starts the program with an API server of this name, waits until it dials `address`, and returns
+/// the server name in its TLS handshake.
 async fn dialled(root: &Root, name: &str, address: Ipv4Addr) -> (Program, String) {
     let listener = TcpListener::bind((address, 0)).await.unwrap();
     let program = self_managed(root, name, listener.local_addr().unwrap().port()).await;

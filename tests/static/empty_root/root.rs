@@ -1,5 +1,4 @@
-//! A root directory with the program and what a test writes; and a network with nothing but
-//! loopback.
+//! A root directory with the program and the files of a test, and a network with loopback alone.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,14 +11,14 @@ use tempfile::TempDir;
 
 use crate::support::binary;
 
-/// Whom the image runs as.
+/// The user of the image.
 const UID: &str = "65532";
-/// Set inside the network that a test runs in.
+/// Set in the process that runs in the separate network.
 const INSIDE: &str = "CA_OVERLAP_TEST_INSIDE";
 
-/// Runs `test` once more, in a network namespace of its own, and says whether it did. Port 53
-/// is free there, and no name of the world can be resolved.
-pub(crate) fn elsewhere(test: &str) -> bool {
+/// Runs `test` again in a separate network namespace and returns true, or returns false if this is
+/// that process. In the namespace port 53 is free and no real DNS server answers.
+pub(crate) fn ran_in_own_network(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return false;
     }
@@ -30,13 +29,13 @@ pub(crate) fn elsewhere(test: &str) -> bool {
         .env(INSIDE, "1")
         .output()
         .expect("unshare (util-linux)");
-    // Shown only then, so that no test is counted twice.
+    // The output is shown only after a failure, so that no test is counted twice.
     let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
     assert!(output.status.success(), "inside: {}\n{out}{err}", output.status);
     true
 }
 
-/// The directory; removed when dropped.
+/// A root directory, removed when dropped.
 pub(crate) struct Root(TempDir);
 
 impl Root {
@@ -53,7 +52,7 @@ impl Root {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// The program with this as its root, and no environment.
+    /// A command that runs the program in this root, without an environment.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new("unshare");
         command
@@ -71,7 +70,7 @@ impl Root {
     }
 }
 
-/// Names the CA of the API server, as every pod has it: an empty root has no others.
+/// A kubeconfig with the CA of the API server, because an empty root has no trusted CAs.
 pub(crate) fn kubeconfig(server: &str, ca_pem: &str) -> String {
     let ca = BASE64_STANDARD.encode(ca_pem);
     json!({

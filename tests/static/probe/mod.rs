@@ -1,8 +1,9 @@
-//! `ca-overlap probe` against TLS servers that are not ours, with the fault and without it.
+//! `ca-overlap probe` with TLS servers of other projects: the fault is that a server resumes
+//! sessions across a certificate rotation.
 //!
-//! nginx cannot have the fault by a reload of a certificate file alone: what it resumes is bound to
-//! the certificate's contents. It has it where the name of the file holds a variable, because then
-//! sessions are bound to the text of that setting.
+//! nginx does not have the fault after a reload with a named certificate file, because it binds
+//! sessions to the contents of the certificate. It has the fault if the file name contains a
+//! variable, because it then binds sessions to the text of the setting.
 
 mod run;
 mod servers;

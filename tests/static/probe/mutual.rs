@@ -1,5 +1,5 @@
-//! Servers that ask for client certificates: what they say that they accept, and what becomes of
-//! sessions when these clients resume.
+//! Servers that request client certificates: the CAs that they accept, and sessions that clients
+//! with a certificate resume.
 
 use super::run::{Ended, Watching, look, run};
 use super::servers::{Files, NAME, Server, go, nginx, s_server};
@@ -9,7 +9,7 @@ const RESUMES: &str = "RESUMES ACROSS ROTATION";
 const ROTATES: &str = "rotates tickets";
 const UNCHANGED: &str = "certificate unchanged so far";
 
-/// Two client CAs, in a file: an overlap. A client of the second.
+/// A file with two client CAs, as in an overlap, and a client certificate from the old one.
 struct Clients {
     cas: String,
     pair: [String; 2],
@@ -27,7 +27,8 @@ impl Clients {
     }
 }
 
-/// Refused for lack of a certificate, over both versions; and it says which CAs would do.
+/// Asserts that both TLS versions fail without a client certificate, and that the server names the
+/// accepted CAs.
 #[track_caller]
 fn expect_refused(ended: &Ended, server: &Server) {
     assert_eq!(ended.verdicts(1), [None, None], "{}", server.log());
@@ -70,7 +71,7 @@ fn probe_shows_the_client_cas_that_openssl_accepts() {
     let Some(server) = s_server("openssl, client CAs", &files, 0, &arguments) else { return };
     expect_refused(&look(&server, &files, &[]), &server);
     expect(&look(&server, &files, &clients.arguments()), 0, UNCHANGED);
-    // A stranger is refused, too, and is told that it was because of the certificate.
+    // A client of another CA is refused because of its certificate.
     let [cert, key] = files.client(&certs::ca_named("Somebody else"));
     let ended = look(&server, &files, &["--cert", &cert, "--key", &key]);
     assert_eq!(ended.verdicts(1), [None, None]);
@@ -80,7 +81,7 @@ fn probe_shows_the_client_cas_that_openssl_accepts() {
     }
 }
 
-/// nginx finishes the handshake without a client certificate, and refuses requests only.
+/// nginx completes the handshake without a client certificate, and rejects only requests.
 #[test]
 fn probe_shows_the_client_cas_that_nginx_accepts() {
     let files = Files::new();
@@ -92,7 +93,7 @@ fn probe_shows_the_client_cas_that_nginx_accepts() {
     let ended = look(&server, &files, &[]);
     assert_eq!(ended.code, 0, "{ended:?}");
     expect_asked(&ended, false);
-    // The certificate is rotated, and clients with a certificate resume.
+    // Clients with a certificate resume after a rotation.
     let watching = Watching::start(&server, &files, &clients.arguments());
     files.rotate();
     expect(&watching.end(), 1, RESUMES);

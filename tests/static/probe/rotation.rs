@@ -1,4 +1,4 @@
-//! What becomes of sessions when a certificate is rotated.
+//! Session resumption across a certificate rotation.
 
 use super::run::{Ended, Watching, look};
 use super::servers::{Files, Server, go, nginx, s_server, webhook};
@@ -8,16 +8,16 @@ const RESUMES: &str = "RESUMES ACROSS ROTATION";
 const NONE: &str = "no resumption";
 const UNCHANGED: &str = "certificate unchanged so far";
 
-/// How a server that runs is given a new certificate.
+/// How a running server gets a new certificate.
 #[derive(Clone, Copy)]
 enum Rotation {
-    /// It reads the file by itself.
+    /// It reads the file itself.
     File,
-    /// It is told by SIGHUP.
+    /// It reloads after SIGHUP.
     Reload,
 }
 
-/// Watches while the certificate is rotated, over both versions at once.
+/// Runs a probe with both TLS versions while the certificate is rotated.
 fn rotated(server: &mut Server, files: &Files, rotation: Rotation, arguments: &[&str]) -> Ended {
     let watching = Watching::start(server, files, arguments);
     files.rotate();
@@ -35,19 +35,19 @@ fn expect(ended: &Ended, server: &Server, verdict: &str) {
     assert_eq!(ended.json()["verdict"], verdict);
     for version in ended.json()["versions"].as_array().unwrap() {
         assert!(version["given"].as_u64() > Some(0), "{version}");
-        assert!(version["before"]["resumed"].as_u64() > Some(0), "it resumed at first: {version}");
-        assert!(version["after"]["tried"].as_u64() > Some(0), "it was tried: {version}");
+        assert!(version["before"]["resumed"].as_u64() > Some(0), "no resumption before: {version}");
+        assert!(version["after"]["tried"].as_u64() > Some(0), "no try afterwards: {version}");
         assert_ne!(version["certificates"][0]["sha256"], version["newCertificate"]["sha256"]);
     }
 }
 
 const BY_FILE: &str = "ssl_certificate @/server.test.pem; ssl_certificate_key @/server.test.pem;";
-/// The certificate of the name that the client asks for: read anew for each handshake.
+/// The certificate for the requested server name, which nginx reads again for each handshake.
 const BY_NAME: &str =
     "ssl_certificate @/$ssl_server_name.pem; ssl_certificate_key @/$ssl_server_name.pem;";
 const TICKET_KEY: &str = "ssl_session_ticket_key @/ticket.key;";
 
-/// A fixed ticket key for nginx: 80 bytes, as of `openssl rand 80`.
+/// Writes a fixed ticket key for nginx, of 80 bytes.
 fn write_ticket_key(files: &Files) {
     files.write("ticket.key", &"0123456789".repeat(8));
 }
@@ -88,7 +88,8 @@ fn nginx_with_a_variable_and_a_fixed_ticket_key_has_the_fault() {
     expect(&ended, &server, RESUMES);
 }
 
-/// Session IDs and a cache instead of tickets; in TLS 1.3 tickets that only name an entry of it.
+/// With session IDs and a cache instead of tickets. In TLS 1.3 a ticket names an entry of the
+/// cache.
 #[test]
 fn nginx_with_a_variable_and_a_session_cache_has_the_fault() {
     let files = Files::new();
@@ -115,7 +116,7 @@ fn go_with_new_ticket_keys_is_sound() {
     expect(&ended, &server, ROTATES);
 }
 
-/// The fault as it was found in the wild: `StackRox` issue 19384.
+/// The fault as it was found in production: `StackRox` issue 19384.
 #[test]
 fn go_with_only_a_new_certificate_has_the_fault() {
     let files = Files::new();
@@ -124,7 +125,7 @@ fn go_with_only_a_new_certificate_has_the_fault() {
     expect(&ended, &server, RESUMES);
 }
 
-/// A new `tls.Config` looks like a cure and is none.
+/// A new `tls.Config` does not help: it gets the ticket keys of the outer one.
 #[test]
 fn go_with_a_new_config_by_get_config_for_client_has_the_fault() {
     let files = Files::new();
@@ -149,7 +150,7 @@ fn go_without_tickets_does_not_resume() {
     assert_eq!(ended.verdicts(0), [Some(NONE.to_owned()), Some(NONE.to_owned())]);
 }
 
-/// The restart makes new keys. While it lasts, nobody answers.
+/// The restart creates new keys. The server is down in between.
 #[test]
 fn openssl_after_a_restart_is_sound() {
     let files = Files::new();
@@ -169,7 +170,7 @@ fn openssl_without_tickets_or_cache_does_not_resume() {
     let Some(server) = s_server("openssl, none", &files, 0, &arguments) else { return };
     let ended = look(&server, &files, &["--watch"]);
     assert_eq!(ended.verdicts(0), [Some(NONE.to_owned()), Some(NONE.to_owned())]);
-    assert!(!ended.stderr.contains("rotate"), "nothing to wait for: {}", ended.stderr);
+    assert!(!ended.stderr.contains("rotate"), "asks for a rotation: {}", ended.stderr);
     for version in ended.json()["versions"].as_array().unwrap() {
         assert_eq!(version["given"], 0);
     }
@@ -182,11 +183,11 @@ fn an_unchanged_certificate_is_reported() {
     let ended = look(&server, &files, &[]);
     let unchanged = || Some(UNCHANGED.to_owned());
     assert_eq!(ended.verdicts(0), [unchanged(), unchanged()]);
-    // s_server gives two tickets in TLS 1.3.
+    // s_server sends two tickets in TLS 1.3.
     assert_eq!(ended.json()["versions"][1]["given"], 2);
     assert_eq!(look(&server, &files, &["--tls", "1.2"]).verdicts(0), [unchanged(), None]);
     assert_eq!(look(&server, &files, &["--tls", "1.3"]).verdicts(0), [None, unchanged()]);
-    // Watched until time is up.
+    // The probe watches until its timeout.
     let ended = look(&server, &files, &["--watch", "--timeout", "100ms"]);
     assert_eq!(ended.verdicts(0), [unchanged(), unchanged()]);
 }

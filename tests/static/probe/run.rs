@@ -1,4 +1,4 @@
-//! The program as a user runs it.
+//! Runs `ca-overlap probe` as a user does.
 
 use std::io::{BufRead, BufReader, Read as _};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::servers::{Files, NAME, Server};
 use crate::support::binary;
 
-/// How a probe ended.
+/// The result of a probe.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: i32,
@@ -26,7 +26,7 @@ impl Ended {
         };
         if !ended.stdout.starts_with('{') {
             let wide = ended.stdout.lines().find(|line| line.chars().count() > 100);
-            assert_eq!(wide, None, "what people see fits 100 columns");
+            assert_eq!(wide, None, "the table fits 100 columns");
         }
         ended
     }
@@ -34,11 +34,11 @@ impl Ended {
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         let parsed = serde_json::from_str(&self.stdout);
-        assert!(parsed.is_ok(), "no JSON: {self:?}");
+        assert!(parsed.is_ok(), "the output is not JSON: {self:?}");
         parsed.unwrap()
     }
 
-    /// The verdict for each version of TLS, if the exit code is `code`.
+    /// Asserts the exit code, and returns the verdict for each TLS version.
     #[track_caller]
     pub(crate) fn verdicts(&self, code: i32) -> [Option<String>; 2] {
         assert_eq!(self.code, code, "{self:?}");
@@ -62,28 +62,28 @@ pub(crate) fn run(arguments: &[&str]) -> Ended {
     Ended::of(command(arguments).output().unwrap())
 }
 
-/// One look at a server whose CA is known.
+/// Probes a server once, with its CA as the trust anchor.
 pub(crate) fn look(server: &Server, files: &Files, arguments: &[&str]) -> Ended {
     let (target, ca) = (server.target(), files.ca());
     let known = [target.as_str(), "--server-name", NAME, "--ca-file", &ca, "-o", "json"];
     run(&[&known, arguments].concat())
 }
 
-/// A probe that watches.
+/// A probe with `--watch`.
 pub(crate) struct Watching {
     child: Child,
     stderr: BufReader<ChildStderr>,
 }
 
 impl Watching {
-    /// Of a server whose CA is known.
+    /// Watches a server, with its CA as the trust anchor.
     pub(crate) fn start(server: &Server, files: &Files, arguments: &[&str]) -> Self {
         let (target, ca) = (server.target(), files.ca());
         let known = [target.as_str(), "--server-name", NAME, "--ca-file", &ca];
         Self::with(&[&known[..], &["--timeout", "60s"], arguments].concat())
     }
 
-    /// Starts it, and waits until it has what it needs from before the rotation.
+    /// Starts a probe, and waits until it has the sessions that it needs from before the rotation.
     pub(crate) fn with(arguments: &[&str]) -> Self {
         let mut child = command(&["-o", "json", "--watch", "--interval", "50ms", "--settle", "1s"])
             .args(arguments)

@@ -1,4 +1,4 @@
-//! TLS servers that are not ours: nginx, `openssl s_server`, and one on Go's standard library.
+//! TLS servers of other projects: nginx, `openssl s_server`, and one with Go's standard library.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -14,14 +14,14 @@ use tempfile::TempDir;
 use crate::support::skip::skip;
 use devtools::certs::{self, Identity};
 
-/// Nothing here takes that long; what does is broken.
+/// The time limit of each wait, far above what any of them takes.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
-/// Between two looks at something that happens soon.
+/// The pause between two polls.
 const SOON: Duration = Duration::from_millis(10);
 /// The name in the certificates.
 pub(crate) const NAME: &str = "server.test";
 
-/// A CA, and a file with a pair that it issued.
+/// A CA, and a file with a leaf and its key.
 pub(crate) struct Files {
     directory: TempDir,
     ca: Identity,
@@ -36,19 +36,19 @@ impl Files {
         files
     }
 
-    /// Exchanges the pair for a new one, all at once.
+    /// Replaces the leaf and its key atomically.
     pub(crate) fn rotate(&self) {
         self.rotate_to(&self.ca);
     }
 
-    /// The same, by another CA.
+    /// Replaces the leaf and its key by those of another CA.
     pub(crate) fn rotate_to(&self, ca: &Identity) {
         let Identity { pem, key, .. } = ca.leaf(NAME);
         let next = self.write("next.pem", &format!("{pem}{key}"));
         std::fs::rename(next, self.pair()).unwrap();
     }
 
-    /// A client's certificate and key by `ca`: two files.
+    /// Writes a client certificate from `ca` and its key, and returns the two paths.
     pub(crate) fn client(&self, ca: &Identity) -> [String; 2] {
         let Identity { pem, key, .. } = ca.leaf("client");
         [self.write("client.crt", &pem), self.write("client.key", &key)]
@@ -68,14 +68,15 @@ impl Files {
         self.path("ca.pem")
     }
 
-    /// Certificate and key, in one file, so that no server ever reads one without the other.
+    /// The file with the leaf and its key. It is one file, so that a server always reads a matching
+    /// pair.
     pub(crate) fn pair(&self) -> String {
         self.path(&format!("{NAME}.pem"))
     }
 }
 
-/// A running server. It ends when this is dropped, and when the test ends in any other way: a shell
-/// that reads from us ends it then. Each line that it reads is a signal for the server.
+/// A running server. It ends when this value is dropped or the test process ends: its parent is a
+/// shell that reads from this process. Each line that the shell reads is a signal for the server.
 pub(crate) struct Server {
     shell: Child,
     lifeline: Option<ChildStdin>,
@@ -83,7 +84,7 @@ pub(crate) struct Server {
     pub(crate) port: u16,
 }
 
-/// TERM lets nginx end its workers.
+/// Ends the server with TERM, so that nginx can end its workers.
 const GUARD: &str = r#"
 "$@" </dev/null &
 child=$!
@@ -111,7 +112,7 @@ impl Server {
         writeln!(self.lifeline.as_mut().unwrap(), "{name}").unwrap();
     }
 
-    /// Has the Go server exchange its certificate, and waits until it has.
+    /// Makes the Go server replace its certificate, and waits for it.
     pub(crate) fn exchange(&mut self) {
         let exchanged = |server: &Self| server.log().matches("EXCHANGED").count();
         let before = exchanged(self);
@@ -135,24 +136,24 @@ impl Drop for Server {
     }
 }
 
-/// Looks until there is something.
+/// Polls until `look` returns a value.
 fn wait_for<T>(look: impl Fn() -> Option<T>, log: impl Fn() -> String) -> T {
     let begun = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(begun.elapsed() < LIMIT, "nothing came; the server said:\n{}", log());
+        assert!(begun.elapsed() < LIMIT, "not within {LIMIT:?}; the server's log:\n{}", log());
         pause();
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "there is no runtime here")]
+#[allow(clippy::disallowed_methods, reason = "there is no tokio runtime here")]
 fn pause() {
     std::thread::sleep(SOON);
 }
 
-/// Whether a program can be run; if not, the test is skipped, or fails where `CI=true`.
+/// Checks that a program can be run. If not, the test is skipped, or fails if `CI=true`.
 fn found(test: &str, program: &str, arguments: &[&str], install: &str) -> Option<()> {
     let output = Command::new(program).args(arguments).output();
     if output.is_ok_and(|output| output.status.success()) {
@@ -161,17 +162,17 @@ fn found(test: &str, program: &str, arguments: &[&str], install: &str) -> Option
     skip(test, &format!("{program} is missing: {install}"))
 }
 
-/// nginx with `settings` for its only server. `@` stands for the directory of `files`.
+/// Starts nginx with `settings` for its only server. `@` stands for the directory of `files`.
 pub(crate) fn nginx(test: &str, files: &Files, settings: &str) -> Option<Server> {
     const INSTALL: &str = "apt-get install --no-install-recommends nginx-light";
-    // Debian has it where only root's PATH looks.
+    // Debian installs it in a directory that is only on root's PATH.
     let program = ["nginx", "/usr/sbin/nginx"]
         .into_iter()
         .find(|program| Command::new(program).arg("-v").output().is_ok());
     let Some(program) = program else {
         return skip(test, &format!("nginx is missing: {INSTALL}"));
     };
-    // It cannot say which port it was given, so it is told one that was free.
+    // nginx cannot print a port that the system chose, so it gets a port that was free just now.
     let mut tries = 0..5;
     while tries.next().is_some() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -192,7 +193,7 @@ pub(crate) fn nginx(test: &str, files: &Files, settings: &str) -> Option<Server>
             return Some(server);
         }
     }
-    panic!("no port stays free");
+    panic!("other programs took every port that was tried");
 }
 
 const NGINX: &str = "
@@ -217,15 +218,15 @@ http {
 }
 ";
 
-/// `openssl s_server` on a port, 0 for any.
+/// Starts `openssl s_server` on a port; 0 means any port.
 pub(crate) fn s_server(test: &str, files: &Files, port: u16, arguments: &[&str]) -> Option<Server> {
     found(test, "openssl", &["version"], "apt-get install openssl")?;
     let (accept, pair) = (format!("127.0.0.1:{port}"), files.pair());
     let mut command = Command::new("openssl");
-    // -www: it would end with its standard input otherwise.
+    // Without -www it would end at the end of its standard input.
     command.args(["s_server", "-www", "-accept", &accept, "-cert", &pair, "-key", &pair]);
     let mut server = Server::start(files, command.args(arguments));
-    // It names the port only where it has chosen it.
+    // It prints the port only if the system chose it.
     let found = |log: &str| {
         let line = log.lines().find(|line| line.starts_with("ACCEPT"))?;
         line.rsplit_once(':').map_or(Some(port), |(_, port)| port.trim().parse().ok())
@@ -234,7 +235,7 @@ pub(crate) fn s_server(test: &str, files: &Files, port: u16, arguments: &[&str])
     Some(server)
 }
 
-/// The Go server of `tests/static/probe/server`.
+/// Starts the Go server of `tests/static/probe/server`.
 pub(crate) fn go(test: &str, files: &Files, arguments: &[&str]) -> Option<Server> {
     found(test, "go", &["version"], "see https://go.dev/doc/install")?;
     let mut command = Command::new(built());
@@ -248,7 +249,7 @@ pub(crate) fn go(test: &str, files: &Files, arguments: &[&str]) -> Option<Server
     Some(server)
 }
 
-/// Our own webhook, with the pair as mounted files.
+/// Starts the webhook with the pair as certificate files.
 pub(crate) fn webhook(files: &Files) -> Server {
     let (program, pair) = (crate::support::binary::path(), files.pair());
     let mut command = Command::new(program);

@@ -1,4 +1,4 @@
-//! Names, trust, versions; what is wrong, and what is said about it.
+//! Server names, trust, TLS versions, and error messages.
 
 use std::io::Write as _;
 use std::net::TcpListener;
@@ -80,7 +80,7 @@ fn trust_comes_from_the_flags_or_from_the_system() {
     let other = files.write("other.pem", &certs::ca_named("Server CA").pem);
     let ended = with_roots(&other, &[]);
     assert_eq!(ended.verdicts(1), [None, None]);
-    // Generators give each CA the same name.
+    // The other CA has the same name, as with most generators.
     assert!(ended.stdout.contains("is not trusted: a CA of its issuer's name is"), "{ended:?}");
     assert_eq!(with_roots(&other, &["--insecure"]).verdicts(0), [unchanged(), unchanged()]);
 
@@ -88,20 +88,20 @@ fn trust_comes_from_the_flags_or_from_the_system() {
     assert_eq!(none.code, 1, "{none:?}");
     assert!(none.stderr.contains("--ca-file"), "{none:?}");
 
-    // The name counts, too.
+    // The certificate must also have the requested name.
     let ended = look(&server, &files, &["--tls", "1.3"]);
     assert_eq!(ended.verdicts(0), [None, unchanged()]);
     let ended = run(&[&target, "--ca-file", &files.ca(), "-o", "json"]);
     assert_eq!(ended.verdicts(1), [None, None], "no certificate for 127.0.0.1");
     assert!(ended.stdout.contains("is not trusted"), "{ended:?}");
-    // By a name that resolves to where the server is, which is in the certificate.
+    // localhost resolves to the server, and the certificate has that name.
     let local = format!("localhost:{}", server.port);
     let ended = run(&[&local, "--ca-file", &files.ca(), "-o", "json"]);
     assert_eq!(ended.verdicts(0), [unchanged(), unchanged()]);
     assert_eq!(ended.json()["serverName"], "localhost");
 }
 
-/// A rotation of the CA: the verdict is found all the same, and the loss of trust is said.
+/// After a rotation of the CA the probe still finds its verdict, and reports the loss of trust.
 #[test]
 fn an_untrusted_new_certificate_is_reported() {
     let files = Files::new();
@@ -146,7 +146,7 @@ fn a_server_without_tls_is_reported() {
     let answer = std::thread::spawn(move || {
         let (mut stream, _) = plain.accept().unwrap();
         stream.write_all(b"220 mail.example ESMTP\r\n").unwrap();
-        // Until the other side closes, so that nothing is lost.
+        // Read until the other side closes, so that no reset discards the answer.
         std::io::copy(&mut stream, &mut std::io::sink())
     });
     let ended = run(&[&target, "--insecure", "--tls", "1.3"]);
@@ -155,8 +155,8 @@ fn a_server_without_tls_is_reported() {
     drop(answer.join().unwrap());
 }
 
-/// As long as one of two replicas has its old certificate, the other may well resume old sessions.
-/// Afterwards it may not.
+/// While one of two replicas has its old certificate, the other may resume old sessions. Afterwards
+/// it may not.
 #[tokio::test]
 async fn a_rollout_is_judged_once_it_is_complete() {
     let files = Files::new();
@@ -167,7 +167,7 @@ async fn a_rollout_is_judged_once_it_is_complete() {
     let backends = vec![address(one.port), address(two.port)];
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let proxy = ServiceProxy::start(free, backends).await.unwrap();
-    let told = tokio::task::spawn_blocking(move || {
+    let probes = tokio::task::spawn_blocking(move || {
         let (target, ca) = (free.to_string(), files.ca());
         let known = [target.as_str(), "--server-name", NAME, "--ca-file", &ca, "--timeout"];
         let watching = Watching::with(&[&known[..], &["3s"]].concat());
@@ -181,7 +181,7 @@ async fn a_rollout_is_judged_once_it_is_complete() {
         two.exchange();
         (begun, watching.end())
     });
-    let (begun, over) = told.await.unwrap();
+    let (begun, over) = probes.await.unwrap();
     drop(proxy);
     let both = |verdict: &str| [Some(verdict.to_owned()), Some(verdict.to_owned())];
     assert_eq!(begun.verdicts(0), both(UNCHANGED), "{begun:?}");

@@ -1,5 +1,5 @@
-// A TLS server that exchanges its certificate on SIGHUP, in one of the ways that Go programs do.
-// It prints its address, and a line after each exchange.
+// A TLS server that replaces its certificate on SIGHUP, in one of the ways of Go programs. It
+// prints its address, and a line after each replacement.
 package main
 
 import (
@@ -19,12 +19,12 @@ import (
 	"syscall"
 )
 
-// What changes on SIGHUP.
+// The part that changes on SIGHUP.
 const (
-	// The certificate alone: ticket keys belong to the tls.Config, which lives on.
+	// Only the certificate. The ticket keys belong to the tls.Config, which stays.
 	certificate = "certificate"
-	// A whole tls.Config, by GetConfigForClient. Without ticket keys of its own it is given those
-	// of the outer one.
+	// The whole tls.Config, by GetConfigForClient. It has no ticket keys of its own, so it gets
+	// those of the outer one.
 	config = "config"
 	// The certificate and the ticket keys.
 	keys = "keys"
@@ -33,9 +33,9 @@ const (
 func main() {
 	pair := flag.String("pair", "", "file with certificate and private `PEM`")
 	changes := flag.String("changes", certificate, "what changes on SIGHUP: certificate, config or keys")
-	clientCAs := flag.String("client-ca", "", "demand client certificates of the CAs in `file`")
-	ticketKey := flag.String("ticket-key", "", "a `secret` that replicas share")
-	noTickets := flag.Bool("no-tickets", false, "give no tickets")
+	clientCAs := flag.String("client-ca", "", "require client certificates from the CAs in `file`")
+	ticketKey := flag.String("ticket-key", "", "a `secret` from which replicas derive one ticket key")
+	noTickets := flag.Bool("no-tickets", false, "send no tickets")
 	maxVersion := flag.String("max-version", "1.3", "1.2 or 1.3")
 	flag.Parse()
 
@@ -78,7 +78,7 @@ func main() {
 	signal.Notify(hangups, syscall.SIGHUP)
 	go func() {
 		for range hangups {
-			// The certificate first: a ticket under the new keys must not be of an old session.
+			// The certificate changes first: no ticket with a new key may be for an old session.
 			load(*pair, &current)
 			if *changes == keys {
 				var key [32]byte
@@ -107,7 +107,7 @@ func pool(path string) *x509.CertPool {
 	check(err)
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
-		log.Fatalf("%s: no certificate", path)
+		log.Fatalf("%s contains no certificate", path)
 	}
 	return pool
 }
