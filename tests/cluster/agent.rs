@@ -1,4 +1,4 @@
-//! Looks at processes from the node: a pod that shares the node's process ids.
+//! Inspects processes on the node, with a pod that shares the node's process ids.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::peers::PEER_IMAGE;
 
 const NAMESPACE: &str = "node-agent";
 
-/// A namespace in which such pods are allowed.
+/// Runs such pods, in a namespace that allows them.
 pub struct Agent {
     cluster: Cluster,
 }
@@ -24,7 +24,7 @@ impl Agent {
         Self { cluster: cluster.clone() }
     }
 
-    /// Runs `peer COMMAND CONTAINER` on the node, and gives what it prints.
+    /// Runs `peer COMMAND CONTAINER` on the node and returns its output.
     pub async fn run(&self, command: &str, container: &str) -> String {
         let name = format!("{command}-{}", &container[..12]);
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}");

@@ -1,4 +1,4 @@
-//! The cluster, and the ways to it: kubectl as users have it, and requests.
+//! Access to the cluster: with kubectl as users do, and with API requests.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,12 +15,12 @@ use crate::helm_program;
 use devtools::certs;
 use devtools::secrets::{Secrets, secret};
 
-/// Names the kubeconfig of the cluster.
+/// The environment variable with the kubeconfig of the cluster.
 const KUBECONFIG: &str = "CA_OVERLAP_TEST_KUBECONFIG";
-/// How long anything may take.
+/// The time limit of each wait.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// Our Deployments.
+/// The Deployments of the product.
 pub const WEBHOOK: &str = "ca-overlap-webhook";
 pub const KEEPER: &str = "ca-overlap-keeper";
 pub const REGISTRATION: &str =
@@ -31,12 +31,12 @@ pub const REGISTRATION: &str =
 pub struct Cluster {
     pub client: kube::Client,
     kubeconfig: PathBuf,
-    /// Where kubectl and helm are.
+    /// The directories of kubectl and helm, as in PATH.
     tools: String,
 }
 
 impl Cluster {
-    /// The one that the environment names.
+    /// Connects to the cluster that the environment names.
     pub async fn connect() -> Self {
         let kubeconfig = std::env::var_os(KUBECONFIG).map(PathBuf::from);
         let kubeconfig = kubeconfig.expect("CA_OVERLAP_TEST_KUBECONFIG names no cluster");
@@ -51,7 +51,7 @@ impl Cluster {
         Self { client, kubeconfig, tools }
     }
 
-    /// Runs a shell line as a user would, from the repository's root. Gives its output.
+    /// Runs a shell line as a user does, in the repository's root, and returns its output.
     pub async fn shell(&self, line: &str, stdin: &str) -> Result<String, String> {
         let path = format!("{}:{}", self.tools, std::env::var("PATH").unwrap_or_default());
         let mut child = tokio::process::Command::new("sh")
@@ -78,19 +78,19 @@ impl Cluster {
         }
     }
 
-    /// `kubectl` with these words, which must succeed.
+    /// Runs `kubectl` with these words. Panics if it fails.
     pub async fn kubectl(&self, words: &str) -> String {
         self.shell(&format!("kubectl {words}"), "").await.unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// Applies objects.
+    /// Applies objects server side.
     pub async fn apply(&self, objects: &[Value]) {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
         let line = "kubectl apply --server-side --force-conflicts --validate=strict -f -";
         self.shell(line, &list).await.unwrap_or_else(|e| panic!("{e}"));
     }
 
-    /// Any request; the answer with its status.
+    /// Sends any request, and returns the status and the answer.
     pub async fn request(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         let kind = match method {
             "PATCH" if body.is_array() => Some("application/json-patch+json"),
@@ -102,38 +102,39 @@ impl Cluster {
         (answer.status().as_u16(), answer.into_body())
     }
 
-    /// A request that must succeed.
+    /// Sends a request. Panics if it fails.
     pub async fn done(&self, method: &str, path: &str, body: &Value) -> Value {
         let (status, answer) = self.request(method, path, body).await;
         assert!((200..300).contains(&status), "{method} {path}: {status} {}", answer["message"]);
         answer
     }
 
-    /// What is there.
+    /// GETs an object or a list.
     pub async fn read(&self, path: &str) -> Value {
         self.done("GET", path, &Value::Null).await
     }
 
-    /// Text, such as the log of a pod or an answer through the API server.
+    /// GETs text, such as the log of a pod or a proxied answer.
     pub async fn text(&self, path: &str) -> Option<String> {
         let request = http::Request::get(path).body(Vec::new()).unwrap();
         self.client.request_text(request).await.ok()
     }
 
-    /// The pods of a namespace that have these labels, those that are ending too.
+    /// The pods of a namespace with these labels, including those that are terminating.
     pub async fn pods(&self, namespace: &str, labels: &str) -> Vec<Value> {
         let labels = labels.replace('=', "%3D").replace(',', "%2C");
         let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={labels}");
         self.read(&path).await["items"].as_array().cloned().unwrap()
     }
 
-    /// Our pods of a component: `webhook` or `keeper`.
+    /// The pods of a component of the product: `webhook` or `keeper`.
     pub async fn our_pods(&self, component: &str) -> Vec<Value> {
         let labels = format!("app.kubernetes.io/component={component}");
         self.pods(names::NAMESPACE, &labels).await
     }
 
-    /// A fresh namespace, under the strictest Pod Security Standard. One of an earlier run goes.
+    /// Creates a fresh namespace with the strictest Pod Security Standard. Deletes that of an
+    /// earlier run.
     pub async fn namespace(&self, name: &str, labels: &Value) -> Secrets {
         self.kubectl(&format!("delete namespace {name} --ignore-not-found")).await;
         let mut labels = labels.clone();
@@ -145,19 +146,19 @@ impl Cluster {
         Secrets::new(self.client.clone(), name.to_owned())
     }
 
-    /// Installs a kustomization as docs/install.md says, and waits until it is at work.
+    /// Installs a kustomization as docs/install.md says, and waits until the webhook is called.
     pub async fn install(&self, kustomization: &str) {
         self.kubectl(&format!("apply -k {kustomization}")).await;
         self.rolled_out().await;
         self.registration_in_force().await;
     }
 
-    /// Everything, with short waits.
+    /// Installs all components, with short waits.
     pub async fn install_all(&self) {
         self.install("tests/cluster/manifests").await;
     }
 
-    /// Waits until our Deployments are complete.
+    /// Waits until the rollouts of the product's Deployments are complete.
     pub async fn rolled_out(&self) {
         let namespace = names::NAMESPACE;
         for deployment in [WEBHOOK, KEEPER] {
@@ -171,18 +172,18 @@ impl Cluster {
         }
     }
 
-    /// Waits until the API server asks the webhook: the dry run of a rotation is mutated.
+    /// Waits until the API server calls the webhook, by the dry run of a rotation.
     pub async fn registration_in_force(&self) {
         let probe = "registration-probe";
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": probe}});
-        // It exists already when this is asked for the second time.
+        // The namespace exists from the second call on.
         self.request("POST", "/api/v1/namespaces", &namespace).await;
         let secrets = Secrets::new(self.client.clone(), probe.to_owned());
         let object = |subject: &str| {
             let mut object =
                 secret(probe, "Opaque", &[("ca.crt", certs::ca_named(subject).pem.as_bytes())]);
-            // By an object selector too.
+            // The label satisfies an object selector, too.
             object["metadata"]["labels"] = json!({names::MODE: "bundle"});
             object
         };
@@ -195,7 +196,7 @@ impl Cluster {
         .await;
     }
 
-    /// What the API server does where the webhook does not answer: `Ignore` or `Fail`.
+    /// Sets what the API server does if the webhook does not answer: `Ignore` or `Fail`.
     pub async fn set_failure_policy(&self, policy: &str) {
         let patch =
             json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": policy}]);
@@ -203,14 +204,14 @@ impl Cluster {
     }
 }
 
-/// Waits until a pod is ready, and gives it.
+/// Whether a pod is ready and not terminating.
 pub fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     let is_ready = |one: &Value| one["type"] == "Ready" && one["status"] == "True";
     conditions.is_some_and(|all| all.iter().any(is_ready)) && !is_ending(pod)
 }
 
-/// Whether a pod was told to end.
+/// Whether a pod is terminating.
 pub fn is_ending(pod: &Value) -> bool {
     pod["metadata"]["deletionTimestamp"].is_string()
 }
@@ -220,7 +221,7 @@ pub fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap()
 }
 
-/// Looks again until there is something.
+/// Polls until `look` returns a value.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let limit = Instant::now() + LIMIT;
     loop {

@@ -1,21 +1,21 @@
 #!/bin/sh
-# Builds the program as an earlier commit has it, and a kustomization that installs it by that
-# commit's manifests. Run by `make node-earlier`; quick when it is there.
+# Builds the program of an earlier commit, and a kustomization that installs it with that commit's
+# manifests. Run by `make node-earlier`. A second run reuses the build.
 #
-# By environment, besides what pack.sh asks for:
-#   COMMIT     which
-#   OUT        where it goes: commit, kustomization.yaml, tree/
+# Environment, in addition to that of pack.sh:
+#   COMMIT     the earlier commit
+#   OUT        the output directory: commit, kustomization.yaml, tree/
 set -eu
 . "$(dirname "$0")/pack.sh"
 
 main() {
-    [ -n "$COMMIT" ] || fail "no earlier commit is known here (a shallow clone?): name one by EARLIER=COMMIT"
+    [ -n "$COMMIT" ] || fail "no earlier commit found (a shallow clone?): set EARLIER=COMMIT"
     commit=$(git rev-parse --verify "$COMMIT^{commit}") || fail "there is no commit $COMMIT"
     if [ "$(cat "$OUT/commit" 2>/dev/null)" != "$commit" ]; then
         rm -rf "$OUT/tree" "$OUT/commit"
         mkdir -p "$OUT/tree"
         git archive "$commit" | tar -x -C "$OUT/tree"
-        # Not the static program: an optimised build takes 7 minutes, and this is not what is shipped.
+        # A debug build: an optimised one takes 7 minutes, and this program is not shipped.
         cargo build --locked --manifest-path "$OUT/tree/Cargo.toml" --target-dir "$OUT/build" --bin ca-overlap
         kustomization >"$OUT/kustomization.yaml"
         echo "$commit" >"$OUT/commit"

@@ -1,6 +1,5 @@
-// What `make node-test` and the suite of this directory need besides Kubernetes itself: a node
-// without a container engine, images without a registry, and the peers whose handshakes are logged.
-// The standard library alone.
+// Programs for `make node-test` and the suite in this directory: a node without a container engine,
+// and peers that log their handshakes. They use only the standard library.
 module ca-overlap.dev/cluster-tests
 
 go 1.25

@@ -1,5 +1,5 @@
-//! Rotations by a Job while peers talk: who refuses whom, without the webhook, with it, and in
-//! staged mode. One generator, one moment, three namespaces.
+//! A Job rotates the CA while peers do handshakes: the test counts refusals without the webhook,
+//! with it, and in staged mode. The three cases run at the same time in three namespaces.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ use crate::peers::{PEERS, Peers, SECRETS};
 use crate::records::{Count, Record, Rotation, arrivals, dials};
 use devtools::secrets::MERGE;
 
-/// More handshakes of each pair, after everything has arrived.
+/// The number of further handshakes of each pair, after the files have arrived.
 const MORE: usize = 8;
 
 #[tokio::test]
@@ -28,7 +28,7 @@ async fn handshakes_fail_only_where_the_mode_cannot_prevent_it() {
 async fn without(cluster: &Cluster) -> String {
     let peers = Peers::start(cluster, "peers-without", &json!({names::MODE: "off"})).await;
     let log = Log::rotate(&peers).await;
-    assert_eq!(cas(&peers).await, [log.rotation.new.as_str()], "the generator's own bytes");
+    assert_eq!(cas(&peers).await, [log.rotation.new.as_str()], "only the generator's own CA");
     let spread = log.spread(&peers).await;
     let end = more(&peers, spread).await;
     let records = peers.records(0).await;
@@ -36,11 +36,11 @@ async fn without(cluster: &Cluster) -> String {
     assert_eq!(before.failed, 0, "nothing fails before the rotation");
     assert!(
         after.old_leaf_refused > 0,
-        "an old leaf must be refused, or the other scenes show nothing"
+        "an old leaf must be refused here, or the bundled case proves nothing"
     );
     assert!(
         after.new_leaf_refused > 0,
-        "a new leaf must be refused, or the staged scene shows nothing"
+        "a new leaf must be refused here, or the staged case proves nothing"
     );
     table(
         "without ca-overlap (the namespace opted out)",
@@ -48,8 +48,8 @@ async fn without(cluster: &Cluster) -> String {
     )
 }
 
-/// With the webhook nobody refuses an old leaf. A new one is refused until the files arrive; where
-/// they are not read again, until the keeper has restarted who cannot reload.
+/// With the webhook no peer refuses an old leaf. A peer refuses a new leaf until its files arrive
+/// or, if it does not reload them, until the keeper has restarted it.
 async fn bundled(cluster: &Cluster) -> String {
     let peers = Peers::start(cluster, "peers-bundled", &json!({})).await;
     let log = Log::rotate(&peers).await;
@@ -79,11 +79,11 @@ async fn bundled(cluster: &Cluster) -> String {
     let last = Count::of(&records[restarted..end], &log.rotation);
     assert_eq!(before.failed, 0, "nothing fails before the rotation");
     let all = Count::of(&records[log.start..], &log.rotation);
-    assert_eq!(all.old_leaf_refused, 0, "the covered direction");
-    assert_eq!(all.otherwise_refused, 0, "only a new leaf may be refused, by old files");
-    assert!(all.old_leaf_accepted > 0, "the covered direction must have been tried");
-    assert!(after.new_leaf_refused > 0, "who cannot reload must have been there");
-    assert_eq!(last.failed, 0, "after the restarts nothing fails");
+    assert_eq!(all.old_leaf_refused, 0, "no peer with new files refuses an old leaf");
+    assert_eq!(all.otherwise_refused, 0, "only peers with old files refuse a new leaf");
+    assert!(all.old_leaf_accepted > 0, "an old leaf was shown to a peer with new files");
+    assert!(after.new_leaf_refused > 0, "a peer that cannot reload refuses a new leaf");
+    assert_eq!(last.failed, 0, "no handshake fails after the restarts");
     table(
         "with ca-overlap: the previous CA bundled",
         &[
@@ -96,7 +96,7 @@ async fn bundled(cluster: &Cluster) -> String {
     )
 }
 
-/// Staged, with `restart` where something cannot reload: not one handshake fails.
+/// In staged mode, with `restart` for peers that cannot reload, no handshake fails.
 async fn staged(cluster: &Cluster) -> String {
     let peers = Peers::start(cluster, "peers-staged", &json!({})).await;
     for (secret, workload) in [
@@ -110,8 +110,8 @@ async fn staged(cluster: &Cluster) -> String {
         peers.secrets.patch(secret, MERGE, "", &patch).await.ok();
         if let Some(workload) = workload {
             restart(&peers, secret, workload).await;
-            // The keeper has seen it, and knows the trust that is there now.
-            eventually("the keeper's note", async || {
+            // The keeper must know the current trust before the rotation.
+            eventually("the keeper's note of the trust", async || {
                 peers.secret(secret).await.annotation(names::RESTARTED).map(drop)
             })
             .await;
@@ -124,7 +124,7 @@ async fn staged(cluster: &Cluster) -> String {
         assert_eq!(
             crate::records::issuer_id(&secret.pem("tls.crt")),
             log.rotation.old,
-            "{name} holds its leaf"
+            "{name} keeps its leaf"
         );
     }
     let spread = log.spread(&peers).await;
@@ -146,7 +146,7 @@ async fn staged(cluster: &Cluster) -> String {
     let promotion = Count::of(&records[promoted..arrived], &log.rotation);
     let after = Count::of(&records[arrived..end], &log.rotation);
     let failures = failures(&records[log.start..]);
-    assert!(failures.is_empty(), "{} have failed:\n{}", failures.len(), failures.join("\n"));
+    assert!(failures.is_empty(), "{} handshakes failed:\n{}", failures.len(), failures.join("\n"));
     table(
         "with ca-overlap in staged mode, `restart` set",
         &[
@@ -174,7 +174,7 @@ fn failures(records: &[Record]) -> Vec<String> {
     records.iter().filter(is_failure).map(Record::failure).collect()
 }
 
-/// Waits for more handshakes of all pairs, whatever comes of them.
+/// Waits for more handshakes of all pairs, whether they succeed or fail.
 async fn more(peers: &Peers, from: usize) -> usize {
     peers
         .until("more handshakes", from, |records| {
@@ -184,18 +184,18 @@ async fn more(peers: &Peers, from: usize) -> usize {
         .await
 }
 
-/// What came of each stretch of the log.
+/// Formats the counts of each phase as a table.
 fn table(title: &str, rows: &[(&str, &Count)]) -> String {
     let rows = rows.iter().map(|(name, count)| format!("  {name:<14} {}\n", count.row()));
     format!("\n{title}\n  {:<14} {}\n{}", "", Count::HEADING, rows.collect::<String>())
 }
 
-/// A rotation, and where in the records it began.
+/// A rotation, and its place in the records.
 struct Log {
     rotation: Rotation,
-    /// All pairs talk from here on,
+    /// The record from which on all pairs do handshakes.
     start: usize,
-    /// and the generator runs from here on.
+    /// The record at which the generator started.
     begin: usize,
 }
 
@@ -206,8 +206,7 @@ impl Log {
         Self { rotation: peers.rotate().await, start, begin }
     }
 
-    /// Waits until the new CA is in the files of a pod of each peer; gives how many records there
-    /// are then.
+    /// Waits until a pod of each peer has the new CA in its files. Returns the number of records.
     async fn spread(&self, peers: &Peers) -> usize {
         peers
             .until("the new files in all pods", self.begin, |records| {
@@ -224,7 +223,7 @@ impl Log {
             .await
     }
 
-    /// Waits until those who read their files again show the new leaf to everybody.
+    /// Waits until all peers that reload their files show the new leaf.
     async fn shown(&self, peers: &Peers, from: usize) -> usize {
         peers
             .until("the new leaf, shown by all that reload", from, |records| {

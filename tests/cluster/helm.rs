@@ -1,4 +1,4 @@
-//! The Helm chart, installed as the README says, upgraded under writes, and uninstalled.
+//! The Helm chart: installed as the README says, upgraded under load, and uninstalled.
 
 use ca_overlap::names;
 
@@ -18,7 +18,7 @@ async fn the_chart_installs_upgrades_under_load_and_uninstalls() {
     cluster.kubectl("delete -k tests/cluster/manifests --ignore-not-found --timeout=200s").await;
 
     let install: Vec<_> = commands().into_iter().filter(|line| line.starts_with("helm ")).collect();
-    let [install] = &install[..] else { panic!("not one command of Helm: {install:?}") };
+    let [install] = &install[..] else { panic!("not exactly one helm command: {install:?}") };
     eprintln!("$ {install}");
     shell(&cluster, install).await;
     cluster.rolled_out().await;
@@ -26,7 +26,7 @@ async fn the_chart_installs_upgrades_under_load_and_uninstalls() {
 
     assert_eq!(cluster.our_pods("keeper").await.len(), 2, "the keeper came with the command");
 
-    // What is rejected shows only where a call without an answer rejects the write.
+    // A lost call shows as a rejected write only with failurePolicy: Fail.
     let values = "registration.failurePolicy=Fail,keeper.enabled=false,staged.enabled=false";
     upgrade(&cluster, values).await;
     replaced(&cluster).await;
@@ -40,7 +40,7 @@ async fn the_chart_installs_upgrades_under_load_and_uninstalls() {
     assert_eq!(cluster.our_pods("keeper").await.len(), 2, "the keeper came with the upgrade");
     load.more(50).await;
     let total = load.end().await;
-    eprintln!("an upgrade by Helm: {} writes, {} rejected", total.writes, total.rejected.len());
+    eprintln!("an upgrade with Helm: {} writes, {} rejected", total.writes, total.rejected.len());
     total.all_overlap();
 
     shell(&cluster, &format!("helm uninstall ca-overlap --namespace {namespace}")).await;
@@ -59,7 +59,7 @@ async fn upgrade(cluster: &Cluster, values: &str) {
     shell(cluster, &line).await;
 }
 
-/// Draining takes its time, and is another test's.
+/// Deletes the pods without waiting for the drain, which another test covers.
 async fn end_pods(cluster: &Cluster) {
     let line = format!("--namespace {} delete pods --all --grace-period=1", names::NAMESPACE);
     cluster.kubectl(&line).await;

@@ -1,17 +1,17 @@
 #!/bin/sh
-# Packs what the suite runs in pods, as archives that containerd and kind load: nothing can be pulled.
-# Run by `make node-images`.
+# Packs the images of the suite as archives that containerd and kind load, because the node cannot
+# pull. Run by `make node-images`.
 #
-# By environment, besides what pack.sh asks for:
+# Environment, in addition to that of pack.sh:
 #   PRODUCT    the static ca-overlap
 #   VERSION    its version, which is the tag in the manifests
 #   PEER       the program of tests/cluster/peer
-#   CERTGEN    the example legacy-certgen; may be linked dynamically
+#   CERTGEN    the example legacy-certgen, which may be linked dynamically
 set -eu
 . "$(dirname "$0")/pack.sh"
 
 mkdir -p "$IMAGES"
-# Under the name of overlays/kind, and under that of the other manifests.
+# One image with the name in overlays/kind, and one with the name in the other manifests.
 pack ca-overlap ca-overlap:dev /ca-overlap "$PRODUCT=/ca-overlap"
 pack ca-overlap-release "ghcr.io/ca-overlap/ca-overlap:$VERSION" /ca-overlap "$PRODUCT=/ca-overlap"
 pack pause localhost/ca-overlap-pause:test "/peer pause" "$PEER=/peer"

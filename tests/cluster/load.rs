@@ -1,4 +1,4 @@
-//! Continuous writes, each of which must be admitted and get its overlap.
+//! A constant load of writes. Each must be admitted and get its overlap.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::cluster::{Cluster, eventually};
 use devtools::certs;
 use devtools::secrets::{Secrets, secret};
 
-/// Writers, each with a Secret of its own that changes its CA with each write. Their client repeats
-/// what an API server cannot take at the moment (429, 503, 504); a review without an answer is none
-/// of these: where the registration fails closed it is a 500, and counts.
+/// Writers that rotate one Secret each. Their client repeats a write that an API server cannot take
+/// at the moment (429, 503, 504). A review without an answer is a 500 if the registration fails
+/// closed, so it counts as rejected.
 pub struct Load {
     shared: Arc<Shared>,
     writers: Vec<JoinHandle<()>>,
@@ -25,23 +25,23 @@ struct Shared {
     cas: Vec<String>,
     stop: AtomicBool,
     writes: AtomicUsize,
-    /// Writes that were refused, with what was said.
+    /// The errors of rejected writes.
     rejected: std::sync::Mutex<Vec<String>>,
-    /// Writes that were stored without the previous CA.
+    /// The number of writes that were stored without the previous CA.
     without: AtomicUsize,
 }
 
-/// What came of all writes.
+/// The result of all writes.
 #[derive(Debug)]
 pub struct Total {
     pub writes: usize,
     pub rejected: Vec<String>,
-    /// Stored without the previous CA.
+    /// The number of writes that were stored without the previous CA.
     pub without: usize,
 }
 
 const WRITERS: usize = 4;
-/// A write that is not in a hurry: about 200 a second in all.
+/// The pause after each write: about 200 writes a second in all.
 const PAUSE: Duration = Duration::from_millis(15);
 
 impl Load {
@@ -65,7 +65,7 @@ impl Load {
         load
     }
 
-    /// Waits for more writes.
+    /// Waits for `count` more writes.
     pub async fn more(&self, count: usize) {
         let until = self.shared.writes.load(Ordering::Relaxed) + count;
         eventually("more writes", async || {
@@ -74,12 +74,12 @@ impl Load {
         .await;
     }
 
-    /// How many were stored without the previous CA so far.
+    /// How many writes were stored without the previous CA so far.
     pub fn without(&self) -> usize {
         self.shared.without.load(Ordering::Relaxed)
     }
 
-    /// Ends the writers.
+    /// Stops the writers and returns the result.
     pub async fn end(self) -> Total {
         self.more(20).await;
         self.shared.stop.store(true, Ordering::Relaxed);
@@ -95,7 +95,7 @@ impl Load {
 }
 
 impl Total {
-    /// Nothing was rejected.
+    /// Panics if a write was rejected.
     #[track_caller]
     pub fn none_rejected(&self) -> &Self {
         let mut text = String::new();
@@ -111,15 +111,15 @@ impl Total {
         self
     }
 
-    /// Nothing was rejected, and nothing was missed.
+    /// Panics if a write was rejected or stored without the previous CA.
     #[track_caller]
     pub fn all_overlap(&self) {
         self.none_rejected();
-        assert_eq!(self.without, 0, "of {} writes", self.writes);
+        assert_eq!(self.without, 0, "writes without the previous CA, of {}", self.writes);
     }
 }
 
-/// The CAs go round, so the previous one is known.
+/// Writes the CAs in turn, so that the previous one is known.
 async fn write(secrets: Secrets, name: String, shared: Arc<Shared>) {
     let count = shared.cas.len();
     let mut turn = 0;

@@ -1,16 +1,15 @@
-//! The suite on a real cluster: nodes, pods, kubelets, Services. It installs the product as its
-//! users do, rotates CAs by a Job, and looks at what real peers make of it.
+//! The suite for a real cluster with nodes, pods, kubelets and Services. It installs the product as
+//! users do, rotates CAs with a Job, and checks the handshakes of real peers.
 //!
-//! It needs a cluster that has the images of `make node-images`, and is its own: it installs and
-//! uninstalls. `make node-test` brings one up; `CA_OVERLAP_TEST_KUBECONFIG` names another.
-//! Without one nothing can be tested, so these tests are ignored unless they are asked for, and
-//! fail then:
+//! It needs a cluster for itself, because it installs and uninstalls, with the images of
+//! `make node-images`. `make node-test` starts one; `CA_OVERLAP_TEST_KUBECONFIG` names another.
+//! These tests are ignored by default, and fail without a cluster:
 //!
 //! ```text
 //! CA_OVERLAP_TEST_KUBECONFIG=FILE cargo test --test cluster -- --ignored --test-threads=1
 //! ```
 
-// Clippy's exception for tests does not reach their helper functions.
+// Clippy's exception for tests does not cover their helper functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! No replica at all: writes pass, and the keeper makes up for it afterwards.
+//! No replica of the webhook: writes pass, and the keeper repairs them afterwards.
 
 use ca_overlap::names;
 use serde_json::json;
@@ -28,7 +28,7 @@ async fn writes_pass_without_a_webhook_and_the_keeper_repairs() {
     cluster
         .kubectl(&format!("-n {} scale deployment/{WEBHOOK} --replicas=0", names::NAMESPACE))
         .await;
-    // The API server keeps its connections: replicas that drain answer until these close.
+    // The API server keeps its connections, and draining replicas answer until these close.
     let probe = secret("probe", "Opaque", &[("ca.crt", one.pem.as_bytes())]);
     secrets.create(&probe).await.ok();
     let changed = secret("probe", "Opaque", &[("ca.crt", two.pem.as_bytes())]);
@@ -40,8 +40,8 @@ async fn writes_pass_without_a_webhook_and_the_keeper_repairs() {
 
     secrets.put(name, &object(three)).await.ok();
     let stored = secrets.get(name).await;
-    assert_eq!(stored.pem("ca.crt"), three.pem, "the write passed as it was");
-    assert_eq!(stored.label(names::MODE), None, "and a fresh object has wiped the label");
+    assert_eq!(stored.pem("ca.crt"), three.pem, "the write passed unchanged");
+    assert_eq!(stored.label(names::MODE), None, "the fresh object has removed the label");
 
     cluster
         .kubectl(&format!("-n {} scale deployment/{WEBHOOK} --replicas=2", names::NAMESPACE))
@@ -53,7 +53,7 @@ async fn writes_pass_without_a_webhook_and_the_keeper_repairs() {
     })
     .await;
     assert_eq!(repaired.pem("ca.crt"), bundle(&[three, two]));
-    eventually("the label, brought back", async || {
+    eventually("the restored label", async || {
         secrets.get(name).await.label(names::MODE).filter(|mode| *mode == "bundle").map(drop)
     })
     .await;

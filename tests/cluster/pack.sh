@@ -1,11 +1,11 @@
-# Packs programs for nodes that can pull nothing. Read by images.sh and earlier.sh.
+# Packs programs as images for nodes that cannot pull. Sourced by images.sh and earlier.sh.
 #
-# By environment:
+# Environment:
 #   PACK    the program of build/image
-#   ARCH    for which platform, such as amd64
-#   IMAGES  where the archives go
+#   ARCH    the platform, such as amd64
+#   IMAGES  the directory for the archives
 
-# ARCHIVE NAME ENTRYPOINT SOURCE=/DESTINATION…
+# Arguments: ARCHIVE NAME ENTRYPOINT SOURCE=/DESTINATION…
 pack() {
     archive=$IMAGES/$1.tar
     name=$2
@@ -20,7 +20,8 @@ pack() {
     rm -rf "$root"
 }
 
-# The shared libraries of a program, the loader too, at their own paths. A static one has none.
+# Prints the shared libraries and the loader of a program, each at its own path. A static program
+# has none.
 libraries() {
     ldd "$1" 2>/dev/null | sed -n -E 's,^(.*=> |[[:space:]]*)(/[^ ]+) \(0x.*,\2=\2,p'
 }

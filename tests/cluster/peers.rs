@@ -1,5 +1,5 @@
-//! Peers that talk mutual TLS as real pods, each with the Secret of a generator mounted, and the
-//! generator itself: a Job.
+//! Peers that do mutual TLS handshakes as real pods, each with a mounted Secret, and the Job of the
+//! generator.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -13,20 +13,20 @@ pub const PEER_IMAGE: &str = "ca-overlap-test-peer:dev";
 const CERTGEN_IMAGE: &str = "ca-overlap-test-certgen:dev";
 /// The Secrets that the generator writes.
 pub const SECRETS: [&str; 3] = ["envoy", "envoy-gateway", "envoy-rate-limit"];
-/// Handshakes in a row of each pair: then it is taken as working.
+/// The number of successful handshakes in a row after which a pair counts as working.
 const STEADY: usize = 8;
 
-/// A Deployment of one peer.
+/// A peer, which has a Deployment with one pod.
 pub struct Peer {
     pub name: &'static str,
-    /// The Secret that it mounts; its leaf is for this name.
+    /// The Secret that it mounts. The leaf is for the Secret's name.
     pub secret: &'static str,
-    /// What it reads only when it starts: nothing, `ca`, or `all`.
+    /// The files that it reads only at start: empty, `ca`, or `all`.
     pub at_start: &'static str,
 }
 
-/// Two that read their files again, as Envoy does; one that reads its CA only at start, as the Rate
-/// Limit service does, and one that reads nothing again.
+/// Two peers reload their files, as Envoy does. One reads its CA only at start, as the Rate Limit
+/// service does. One reloads nothing.
 pub const PEERS: [Peer; 4] = [
     Peer { name: "envoy", secret: "envoy", at_start: "" },
     Peer { name: "envoy-gateway", secret: "envoy-gateway", at_start: "" },
@@ -34,14 +34,14 @@ pub const PEERS: [Peer; 4] = [
     Peer { name: "pinned", secret: "envoy", at_start: "all" },
 ];
 
-/// Peers at work in a namespace of their own.
+/// The peers in one namespace.
 pub struct Peers {
     pub cluster: Cluster,
     pub secrets: Secrets,
 }
 
 impl Peers {
-    /// Peers whose Secrets the generator has written for the first time, and who all talk.
+    /// Runs the generator, starts the peers, and waits until all pairs do handshakes.
     pub async fn start(cluster: &Cluster, namespace: &str, labels: &Value) -> Self {
         let secrets = cluster.namespace(namespace, labels).await;
         let peers = Self { cluster: cluster.clone(), secrets };
@@ -57,7 +57,7 @@ impl Peers {
         &self.secrets.namespace
     }
 
-    /// The generator's account with its rights, the collector, and a Service for each peer.
+    /// The generator's account and rights, the collector, and a Service for each peer.
     fn fixtures(&self) -> Vec<Value> {
         let account = json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
@@ -94,7 +94,7 @@ impl Peers {
         })
     }
 
-    /// Services are found by their variables, which works without DNS.
+    /// The Deployments. They find Services by environment variables, because there is no DNS.
     fn deployments(&self) -> Vec<Value> {
         let address = |name: &str| {
             let variable = name.to_uppercase().replace('-', "_");
@@ -130,7 +130,7 @@ impl Peers {
         PEERS.iter().map(deployment).collect()
     }
 
-    /// Runs the generator as a Job: a new CA, and new leaves, in all Secrets at once.
+    /// Runs the generator as a Job, which writes a new CA and new leaves to all Secrets.
     pub async fn generate(&self) {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let job = format!("certgen-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -156,18 +156,18 @@ impl Peers {
         .await;
         if failed {
             let logs = self.kubectl(&format!("logs job/{job}")).await;
-            panic!("the generator has failed: {logs}");
+            panic!("the generator failed: {logs}");
         }
     }
 
-    /// The same, with the CAs before and after.
+    /// Runs the generator, and returns the CAs before and after.
     pub async fn rotate(&self) -> Rotation {
         let old = self.own_ca().await;
         self.generate().await;
         Rotation { old, new: self.own_ca().await }
     }
 
-    /// The key id of the first CA: the generator's own.
+    /// The key id of the first CA, which is the generator's own.
     async fn own_ca(&self) -> String {
         key_ids(&self.secret(SECRETS[0]).await.pem("ca.crt"))[0].clone()
     }
@@ -176,7 +176,7 @@ impl Peers {
         self.secrets.get(name).await.ok()
     }
 
-    /// Who issued the leaf in service.
+    /// The key id of the CA that issued the leaf in service.
     pub async fn leaf_issuer(&self, name: &str) -> String {
         issuer_id(&self.secret(name).await.pem("tls.crt"))
     }
@@ -185,7 +185,7 @@ impl Peers {
         self.cluster.kubectl(&format!("-n {} {words}", self.namespace())).await
     }
 
-    /// Waits until there is one pod of each peer, ready, and none that is ending.
+    /// Waits until each peer has exactly one pod, which is ready.
     pub async fn ready(&self) {
         for peer in &PEERS {
             self.kubectl(&format!("rollout status deployment/{} --timeout=120s", peer.name)).await;
@@ -204,7 +204,8 @@ impl Peers {
         name(&pods[0]).to_owned()
     }
 
-    /// What the peers have written down, from a number on; through the API server.
+    /// The records of the peers from number `from` on, read from the collector through the API
+    /// server.
     pub async fn records(&self, from: usize) -> Vec<Record> {
         let namespace = self.namespace();
         let path =
@@ -213,7 +214,7 @@ impl Peers {
         text.lines().map(Record::parse).collect()
     }
 
-    /// Waits until records fit; gives how many there are.
+    /// Waits until `fit` accepts the records, and returns their number.
     pub async fn until(
         &self,
         what: &str,
@@ -238,7 +239,7 @@ impl Peers {
     }
 }
 
-/// A pod that the Pod Security Standard `restricted` admits, of an image that is there.
+/// The spec of a pod that the Pod Security Standard `restricted` admits, with a loaded image.
 pub fn pod_spec(image: &str, arguments: &[&str]) -> Value {
     json!({
         "automountServiceAccountToken": false,

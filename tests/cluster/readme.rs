@@ -1,4 +1,4 @@
-//! How to install it, as the README and `docs/install.md` say it, word for word.
+//! The installation commands of the README and `docs/install.md`, word for word.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -9,14 +9,14 @@ use crate::cluster::{Cluster, REGISTRATION, root};
 use devtools::certs;
 use devtools::secrets::{Secrets, secret};
 
-/// The sections that say it.
+/// The sections with the commands.
 const SECTIONS: [(&str, &str); 2] =
     [("README.md", "## Install"), ("docs/install.md", "## Commands")];
-/// Lines of the sections that are no part of an installation into a cluster, with who runs them.
+/// Other commands of the sections, and what runs them.
 const ELSEWHERE: [(&str, &str); 3] = [
-    ("make ", "the Makefile's targets, before the suite starts"),
-    ("kind ", "make kind-test, where an engine runs"),
-    ("docker ", "make image, where an engine runs"),
+    ("make ", "the Makefile, before the suite starts"),
+    ("kind ", "make kind-test, which needs a container engine"),
+    ("docker ", "make image, which needs a container engine"),
 ];
 
 #[tokio::test]
@@ -24,9 +24,9 @@ const ELSEWHERE: [(&str, &str); 3] = [
 async fn each_documented_command_installs_the_webhook() {
     let cluster = Cluster::connect().await;
     let commands = commands();
-    // Helm's command is for a cluster that has nothing of it yet: see `helm`.
+    // The test in `helm` runs the helm command, which needs a cluster without the product.
     let commands: Vec<_> = commands.iter().filter(|line| line.starts_with("kubectl ")).collect();
-    assert!(commands.len() >= 7, "too few: {commands:?}");
+    assert!(commands.len() >= 7, "too few commands: {commands:?}");
     for command in commands {
         eprintln!("$ {command}");
         let is_cert_manager = command.contains("overlays/cert-manager");
@@ -46,7 +46,7 @@ async fn each_documented_command_installs_the_webhook() {
     }
 }
 
-/// The commands in the fenced blocks of both sections, without their comments, each once.
+/// The commands in the fenced blocks of both sections, without comments and duplicates.
 pub fn commands() -> Vec<String> {
     let sections = SECTIONS.map(|(file, section)| {
         let text = std::fs::read_to_string(root().join(file)).unwrap();
@@ -65,7 +65,7 @@ pub fn commands() -> Vec<String> {
             let known = ELSEWHERE.iter().any(|(start, _)| line.starts_with(start));
             assert!(
                 known || line.chars().all(char::is_alphabetic),
-                "nobody tests this line: {line}"
+                "no test runs this line: {line}"
             );
         }
     }
@@ -79,7 +79,7 @@ fn cert_manager_crds() -> String {
     paths.find(|path| path.contains("/cert-manager-")).expect("cert-manager's CRDs")
 }
 
-/// cert-manager itself is not here: the pair and the caBundle that its controllers would write.
+/// Writes the Secret and the caBundle, in place of cert-manager's controllers.
 async fn play_cert_manager(cluster: &Cluster) {
     let ca = certs::ca_named("ca-overlap-webhook-ca");
     let leaf = ca.leaf("ca-overlap-webhook.ca-overlap.svc");

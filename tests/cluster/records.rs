@@ -1,4 +1,4 @@
-//! What peers have written down, and what it means.
+//! The records that peers write, and how to count them.
 
 use std::collections::BTreeMap;
 
@@ -18,15 +18,15 @@ pub struct Record {
     pub to: String,
     #[serde(default)]
     pub verdict: String,
-    /// Whether what was shown was accepted, whatever the other side then said.
+    /// Whether the shown certificate was accepted, even if the other side then refused.
     #[serde(default)]
     pub accepted: bool,
     #[serde(default)]
     pub error: String,
-    /// The key id of the CA that issued what was shown.
+    /// The key id of the CA that issued the shown certificate.
     #[serde(default)]
     pub issuer: String,
-    /// The key ids of the CAs that the one who looked trusts.
+    /// The key ids of the CAs that the writer of the record trusts.
     #[serde(default)]
     pub trust: Vec<String>,
 }
@@ -36,7 +36,7 @@ impl Record {
         serde_json::from_str(line).unwrap()
     }
 
-    /// What went wrong, in a line.
+    /// Describes a failure in one line.
     pub fn failure(&self) -> String {
         let Self { time, from, to, kind, verdict, error, issuer, trust, .. } = self;
         format!(
@@ -60,13 +60,13 @@ pub struct Rotation {
     pub new: String,
 }
 
-/// Failures and successes of a stretch of the log.
+/// The failures and successes of a phase.
 #[derive(Clone, Debug, Default)]
 pub struct Count {
-    /// Dials that ended in a complete mutual handshake, and those that did not.
+    /// Dials with a complete mutual handshake, and dials without.
     pub complete: usize,
     pub failed: usize,
-    /// The direction that a bundle covers: a leaf of the old CA is shown to who has the new files.
+    /// The direction that a bundle covers: a leaf of the old CA is shown to a peer with new files.
     pub old_leaf_accepted: usize,
     pub old_leaf_refused: usize,
     /// The other one: a leaf of the new CA is shown to who has the old files.
@@ -123,7 +123,7 @@ impl Count {
     }
 }
 
-/// How often each pair has completed a handshake in a row, at the end of these records.
+/// The number of successful handshakes in a row of each pair, at the end of these records.
 pub fn streaks(records: &[Record]) -> BTreeMap<(String, String), usize> {
     let mut streaks = BTreeMap::new();
     for record in records.iter().filter(|record| record.is_dial()) {
@@ -133,7 +133,7 @@ pub fn streaks(records: &[Record]) -> BTreeMap<(String, String), usize> {
     streaks
 }
 
-/// How often each pair has dialled.
+/// The number of dials of each pair.
 pub fn dials(records: &[Record]) -> BTreeMap<(String, String), usize> {
     let mut dials = BTreeMap::new();
     for record in records.iter().filter(|record| record.is_dial()) {
@@ -142,7 +142,7 @@ pub fn dials(records: &[Record]) -> BTreeMap<(String, String), usize> {
     dials
 }
 
-/// The pods whose files have brought a CA, with the time of the first such record.
+/// The pods that have a CA in their files, with the time of the first such record.
 pub fn arrivals(records: &[Record], ca: &str) -> BTreeMap<String, jiff::Timestamp> {
     let mut arrivals = BTreeMap::new();
     for record in records.iter().filter(|record| record.kind == "files" && record.trusts(ca)) {
@@ -151,7 +151,7 @@ pub fn arrivals(records: &[Record], ca: &str) -> BTreeMap<String, jiff::Timestam
     arrivals
 }
 
-/// The subject key ids of the CAs in PEM text, in order.
+/// The subject key ids of the CAs in `pem`, in order.
 pub fn key_ids(pem: &str) -> Vec<String> {
     let ids = Pem::iter_from_buffer(pem.as_bytes()).map(|block| {
         let block = block.unwrap();
@@ -165,7 +165,7 @@ pub fn key_ids(pem: &str) -> Vec<String> {
     ids.collect()
 }
 
-/// The key id of the CA that issued the first certificate of PEM text.
+/// The authority key id of the first certificate in `pem`.
 pub fn issuer_id(pem: &str) -> String {
     let block = Pem::iter_from_buffer(pem.as_bytes()).next().unwrap().unwrap();
     let certificate = block.parse_x509().unwrap();

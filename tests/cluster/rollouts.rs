@@ -1,5 +1,4 @@
-//! Replicas of the webhook come and go under constant writes, and the registration fails closed: a
-//! call that gets no answer is a write that is rejected.
+//! Replicas of the webhook are replaced or killed under a constant load of writes.
 
 use ca_overlap::names;
 use serde_json::{Value, json};
@@ -56,7 +55,7 @@ async fn a_killed_replica_rejects_no_write_and_comes_back() {
         (restarts(&pod) > before && is_ready(&pod)).then_some(())
     })
     .await;
-    eventually("a stretch of writes that all overlap", async || {
+    eventually("100 writes that all overlap", async || {
         let missed = load.without();
         load.more(100).await;
         (load.without() == missed).then_some(())
@@ -73,7 +72,7 @@ async fn a_killed_replica_rejects_no_write_and_comes_back() {
     total.none_rejected();
 }
 
-/// From the decision of the scheduler on, in whole seconds: that is what conditions have.
+/// The seconds from scheduling to ready. Conditions have whole seconds.
 fn seconds_to_ready(pod: &Value) -> i64 {
     let conditions = pod["status"]["conditions"].as_array().unwrap();
     let time = |kind: &str| -> jiff::Timestamp {
@@ -83,7 +82,7 @@ fn seconds_to_ready(pod: &Value) -> i64 {
     time("Ready").as_second() - time("PodScheduled").as_second()
 }
 
-/// The id of the container, behind the name of its runtime.
+/// The container id without the name of the runtime.
 pub fn container(pod: &Value) -> &str {
     let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap();
     id.split_once("://").unwrap().1
@@ -99,17 +98,16 @@ pub async fn replaced(cluster: &Cluster) {
     .await;
 }
 
-/// As the drain of a node does it: each pod by the Eviction API, as soon as the budget allows.
+/// Evicts each pod with the Eviction API as soon as the budget allows, as the drain of a node does.
 async fn evict_all(cluster: &Cluster) {
     let pods = cluster.our_pods("webhook").await;
     let old: Vec<_> = pods.iter().map(name).collect();
     let [one, two] = old[..] else { panic!("not two replicas: {old:?}") };
-    // At once, so that no third one can be ready in between.
+    // Both at once, so that no third replica becomes ready in between.
     let both = tokio::join!(evict(cluster, one), evict(cluster, two));
-    assert!(both.0 != both.1, "the budget allows one at a time, allowed: {both:?}");
+    assert!(both.0 != both.1, "the budget must allow exactly one, allowed: {both:?}");
     let other = if both.0 { two } else { one };
-    eventually("an eviction that is allowed", async || evict(cluster, other).await.then_some(()))
-        .await;
+    eventually("an allowed eviction", async || evict(cluster, other).await.then_some(())).await;
     eventually("two other replicas", async || {
         let pods = cluster.our_pods("webhook").await;
         let is_new = |pod: &Value| !old.contains(&name(pod)) && is_ready(pod);
@@ -118,7 +116,8 @@ async fn evict_all(cluster: &Cluster) {
     .await;
 }
 
-/// Whether it was allowed. By kubectl: the client of these tests repeats what the budget refuses.
+/// Evicts a pod, and returns whether that was allowed. Uses kubectl, because the client of these
+/// tests repeats a refused eviction.
 async fn evict(cluster: &Cluster, pod: &str) -> bool {
     let eviction = json!({
         "apiVersion": "policy/v1", "kind": "Eviction",

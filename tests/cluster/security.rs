@@ -1,4 +1,5 @@
-//! What our pods may do, as the node's kernel has it; and what their namespace lets in.
+//! The rights of the product's pods, as the node's kernel reports them, and the pods that their
+//! namespace admits.
 
 use ca_overlap::names;
 use serde_json::json;
@@ -31,8 +32,8 @@ async fn pods_have_no_rights_on_the_node() {
             assert_eq!(value(key), "0000000000000000", "{component}: {key}");
         }
         assert_eq!(value("NoNewPrivs"), "1", "{component}");
-        assert_eq!(value("Seccomp"), "2", "{component}: a filter");
-        assert_eq!(value("Root"), "ro", "{component}: the root filesystem");
+        assert_eq!(value("Seccomp"), "2", "{component}: has a seccomp filter");
+        assert_eq!(value("Root"), "ro", "{component}: has a read-only root filesystem");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is left when the product goes: readable bundles, and nothing of its own.
+//! An uninstall leaves readable bundles and no object of the product.
 
 use ca_overlap::names;
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::records::key_ids;
 use devtools::certs::{self, Identity, bundle};
 use devtools::secrets::{Secrets, tls_secret};
 
-/// As the README and `docs/upgrade.md` say it.
+/// The command of the README and `docs/upgrade.md`.
 const OFF: &str = "kubectl delete mutatingwebhookconfiguration ca-overlap";
 
 #[tokio::test]
@@ -17,7 +17,7 @@ async fn an_uninstall_takes_effect_at_once_and_leaves_readable_bundles() {
     for page in ["README.md", "docs/upgrade.md"] {
         let text = std::fs::read_to_string(root().join(page)).unwrap();
         let told = format!("To disable immediately: `{OFF}`");
-        assert!(text.contains(&told), "{page} says something else");
+        assert!(text.contains(&told), "{page} does not contain: {told}");
     }
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
@@ -30,7 +30,7 @@ async fn an_uninstall_takes_effect_at_once_and_leaves_readable_bundles() {
     }
 
     cluster.shell(OFF, "").await.unwrap();
-    eventually("writes that pass as they are", async || {
+    eventually("writes that pass unchanged", async || {
         let object = tls_secret("after", &three.pem, &three.leaf("api"));
         let answer = secrets.put_with("after", "dryRun=All", &object).await.ok();
         (answer.pem("ca.crt") == three.pem).then_some(())
@@ -41,13 +41,13 @@ async fn an_uninstall_takes_effect_at_once_and_leaves_readable_bundles() {
     let left = left(&cluster).await;
     assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
     let stored = secrets.get("before").await.ok();
-    assert_eq!(stored.pem("ca.crt"), bundle(&[two, one]), "the bundle stays as it is");
-    assert_eq!(key_ids(&stored.pem("ca.crt")).len(), 2, "and anybody can read it");
+    assert_eq!(stored.pem("ca.crt"), bundle(&[two, one]), "the bundle is unchanged");
+    assert_eq!(key_ids(&stored.pem("ca.crt")).len(), 2, "the bundle is readable");
     put(&secrets, "after", three).await;
-    assert_eq!(secrets.get("after").await.pem("ca.crt"), three.pem, "writes pass as ever");
+    assert_eq!(secrets.get("after").await.pem("ca.crt"), three.pem, "writes pass unchanged");
 }
 
-/// Creates or overwrites.
+/// Creates or overwrites a Secret.
 async fn put(secrets: &Secrets, name: &str, ca: &Identity) {
     let object = tls_secret(name, &ca.pem, &ca.leaf("api"));
     if secrets.get(name).await.status.as_u16() == 404 {
@@ -57,12 +57,12 @@ async fn put(secrets: &Secrets, name: &str, ca: &Identity) {
     }
 }
 
-/// Everything in the cluster that is named after us, of any kind.
+/// All objects in the cluster, of any kind, that have the product's name in theirs.
 pub async fn left(cluster: &Cluster) -> Vec<String> {
     let kinds = cluster.kubectl("api-resources --verbs=list -o name").await;
-    // Events tell what has been; and they go by themselves.
+    // Events expire by themselves.
     let kinds: Vec<_> = kinds.lines().filter(|kind| !kind.starts_with("events")).collect();
     let all = cluster.kubectl(&format!("get {} -A -o name", kinds.join(","))).await;
-    assert!(all.contains("namespace/kube-system"), "the list shows nothing: {all}");
+    assert!(all.contains("namespace/kube-system"), "the list is incomplete: {all}");
     all.lines().filter(|line| line.contains(names::NAMESPACE)).map(ToOwned::to_owned).collect()
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs the suite (tests/cluster) on kind clusters, one Kubernetes version after the other: `run.sh`
-# for all of nodes.txt, `run.sh 1.33 1.37` for some. `run.sh --check` checks what can be checked
-# without an engine. Run by `make kind-test` and `make kind-check`.
+# for all of nodes.txt, `run.sh 1.33 1.37` for some. `run.sh --check` runs the checks that need no
+# container engine. Used by `make kind-test` and `make kind-check`.
 #
-# By environment: KIND, KUBECTL (programs), IMAGES (a directory of archives to load), WORK (a
+# Environment: KIND, KUBECTL (programs), IMAGES (a directory of image archives to load), WORK (a
 # directory for kubeconfig files and, after a failure, logs).
 set -euo pipefail
 
@@ -23,8 +23,8 @@ main() {
         image_of "$version" >/dev/null
     done
     docker info >/dev/null 2>&1 ||
-        fail "no Docker engine answers, and kind needs one; make node-test runs the same suite without"
-    compgen -G "$IMAGES/*.tar" >/dev/null || fail "no images in $IMAGES: make node-images builds them"
+        fail "kind needs Docker, which does not answer: start it, or run the suite with make node-test"
+    compgen -G "$IMAGES/*.tar" >/dev/null || fail "no images in $IMAGES: run make node-images"
     mkdir -p "$WORK"
     trap remove EXIT
     trap 'exit 130' INT
@@ -39,7 +39,7 @@ main() {
     say "fine on ${versions[*]}"
 }
 
-# One version. As a condition it runs without `set -e`, so every step says what it does on failure.
+# Runs one version. `set -e` has no effect in a condition, so every step handles its own failure.
 run() {
     local version=$1
     cluster=ca-overlap-test-${version//./-}
@@ -62,7 +62,7 @@ load() {
     done
 }
 
-# As docs/install.md says it.
+# Installs as docs/install.md says.
 by_hand() {
     "$KUBECTL" apply -k "$root/manifests/overlays/kind" &&
         "$KUBECTL" -n ca-overlap rollout status deployment/ca-overlap-webhook --timeout=120s &&
@@ -74,29 +74,29 @@ suite() {
         --test cluster -- --ignored --skip long:: --test-threads=1 --nocapture
 }
 
-# Ours alone: nothing else is deleted, whatever else kind runs here.
+# Deletes the cluster of this run and no other.
 remove() {
     [[ -z $cluster ]] || "$KIND" delete cluster --name "$cluster" --kubeconfig "$WORK/kubeconfig" || true
     cluster=
 }
 
-# kind reads and judges the configuration before it looks for an engine. Without one on the PATH it
-# gets as far as that and no further; a configuration that it refuses gets less far.
+# kind validates the configuration before it looks for a container engine. With no engine on the
+# PATH a valid configuration fails at the engine, and an invalid one fails earlier.
 check() {
     local wrong said
-    (image_of 0.0 >/dev/null 2>&1) && fail "an unknown version has an image"
+    (image_of 0.0 >/dev/null 2>&1) && fail "image_of accepts an unknown version"
     for version in $(versions_of); do
         [[ $(image_of "$version") =~ ^kindest/node:v${version//./\\.}\.[0-9]+@sha256:[0-9a-f]{64}$ ]] ||
-            fail "nodes.txt: not a pinned image of $version: $(image_of "$version")"
+            fail "nodes.txt: the image of $version is not pinned by digest: $(image_of "$version")"
     done
     said=$(refusal "$config")
-    [[ $said != *config* && $said == *'exec: "docker"'* ]] || fail "kind refuses $config: $said"
+    [[ $said != *config* && $said == *'exec: "docker"'* ]] || fail "kind rejects $config: $said"
     wrong=$(mktemp -d)
     sed 's/^nodes:/nods:/' "$config" >"$wrong/cluster.yaml"
     said=$(refusal "$wrong/cluster.yaml")
     rm -rf "$wrong"
-    [[ $said == *nods* ]] || fail "kind did not notice an unknown field: $said"
-    say "the configuration and $(versions_of | wc -w) node images are well-formed"
+    [[ $said == *nods* ]] || fail "kind accepts an unknown field: $said"
+    say "the configuration and $(versions_of | wc -w) node images are valid"
 }
 
 refusal() {
@@ -110,7 +110,7 @@ versions_of() {
 
 image_of() {
     awk -v version="$1" '$1 == version { print $2; found = 1 } END { exit !found }' "$here/nodes.txt" ||
-        fail "no Kubernetes $1 in nodes.txt, which has: $(versions_of | tr '\n' ' ')"
+        fail "nodes.txt has no Kubernetes $1, only: $(versions_of | tr '\n' ' ')"
 }
 
 say() {

@@ -1,4 +1,5 @@
-//! How long a rotation takes to reach the files of pods. Reported, not asserted: it is the kubelet's.
+//! Reports how long a rotation takes to reach the files of pods. The delay is not asserted, because
+//! it depends on the kubelet.
 
 use serde_json::json;
 
@@ -11,7 +12,7 @@ use crate::records::arrivals;
 const ROTATIONS: usize = 4;
 
 #[tokio::test]
-#[ignore = "needs a cluster with kubelets as they are by default: make node-test-full"]
+#[ignore = "needs a cluster with default kubelet settings: make node-test-full"]
 async fn mounted_files_follow_a_rotation() {
     let cluster = Cluster::connect().await;
     let peers = Peers::start(&cluster, "peers-delays", &json!({names::MODE: "off"})).await;
@@ -19,7 +20,7 @@ async fn mounted_files_follow_a_rotation() {
     for _ in 0..ROTATIONS {
         let rotation = peers.rotate().await;
         let written = peers.secret(SECRETS[2]).await;
-        // The generator's own write: to the second, which is all that the API server keeps.
+        // The time of the generator's write, in whole seconds as the API server stores it.
         let managers = written.body["metadata"]["managedFields"].as_array().cloned().unwrap();
         let times = managers.iter().filter_map(|one| one["time"].as_str());
         let written: jiff::Timestamp = times.max().unwrap().parse().unwrap();

@@ -1,4 +1,4 @@
-//! What takes too long for every change: `make node-test-full`.
+//! Tests that take too long for every change: `make node-test-full`.
 
 mod delays;
 mod upgrade;

@@ -1,4 +1,4 @@
-//! From an earlier build to this one, and back, under writes.
+//! An upgrade from an earlier build and a downgrade, under load.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,7 @@ use crate::cluster::{Cluster, root};
 use crate::load::Load;
 use crate::rollouts::replaced;
 
-/// Made by `make node-earlier`: the manifests of an earlier commit with an image of that commit, failing
-/// closed.
+/// Made by `make node-earlier`: the manifests and the image of an earlier commit, failing closed.
 const EARLIER: &str = "target/node/earlier";
 const CURRENT: &str = "tests/cluster/manifests/fail-closed";
 
@@ -25,7 +24,7 @@ async fn an_upgrade_and_a_downgrade_lose_no_write_and_no_overlap() {
     cluster.install(CURRENT).await;
     replaced(&cluster).await;
     let current = images(&cluster).await;
-    assert!(earlier.is_disjoint(&current), "the same program twice: {earlier:?}");
+    assert!(earlier.is_disjoint(&current), "both builds have the same image: {earlier:?}");
     load.more(100).await;
 
     cluster.install(EARLIER).await;
@@ -38,7 +37,7 @@ async fn an_upgrade_and_a_downgrade_lose_no_write_and_no_overlap() {
     cluster.kubectl(&format!("delete -k {CURRENT} --timeout=200s")).await;
 }
 
-/// The digests of what runs.
+/// The digests of the running images.
 async fn images(cluster: &Cluster) -> BTreeSet<String> {
     let pods = cluster.our_pods("webhook").await;
     let image = |pod: &serde_json::Value| {
