@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// Collector keeps records in the order in which they came in. Pods come and go; it stays.
+// Collector keeps all records in the order of their arrival, also those of pods that have ended.
 type Collector struct {
 	guard   sync.Mutex
 	records [][]byte

@@ -12,12 +12,12 @@ import (
 	"sync"
 )
 
-// Files are what a Secret's volume held at one moment.
+// Files are the contents of a Secret's volume at one time.
 type Files struct {
 	ca, certificate, key []byte
 }
 
-// The kubelet swaps the link `..data`: what is read through one target of it belongs together.
+// The kubelet replaces the link `..data`, so files that are read through one target are consistent.
 func readFiles(directory string) (Files, error) {
 	if target, err := os.Readlink(filepath.Join(directory, "..data")); err == nil {
 		directory = filepath.Join(directory, target)
@@ -37,7 +37,7 @@ func (files Files) equal(other Files) bool {
 	return bytes.Equal(files.ca, other.ca) && bytes.Equal(files.certificate, other.certificate) && bytes.Equal(files.key, other.key)
 }
 
-// Material is what a peer makes of files.
+// Material is the parsed content of files.
 type Material struct {
 	pair  tls.Certificate
 	roots *x509.CertPool
@@ -70,12 +70,12 @@ func parse(files Files) (*Material, error) {
 		material.trust = append(material.trust, hex.EncodeToString(ca.SubjectKeyId))
 	}
 	if len(material.trust) == 0 {
-		return nil, fmt.Errorf("ca.crt holds no certificate")
+		return nil, fmt.Errorf("ca.crt contains no certificate")
 	}
 	return material, nil
 }
 
-// Store gives each connection what it is made of, and reads files again as the peer does.
+// Store provides the material for each connection, and reloads the files that the peer reloads.
 type Store struct {
 	directory, atStart string
 
@@ -84,7 +84,7 @@ type Store struct {
 	current *Material
 }
 
-// Whether the files have changed since the last call, whatever the peer makes of it.
+// Whether the files have changed since the last call, even if the peer does not reload them.
 func (store *Store) refresh() (bool, *Material, error) {
 	files, err := readFiles(store.directory)
 	if err != nil {

@@ -1,5 +1,5 @@
-// What runs in the pods of the suite: peers that talk mutual TLS and write down each handshake, the
-// collector of what they write, and what looks at processes of the node.
+// The program in the pods of the suite: peers that do mutual TLS handshakes and record each one,
+// the collector of their records, and commands that inspect processes of the node.
 package main
 
 import (
@@ -60,7 +60,7 @@ func run(arguments []string) error {
 	return nil
 }
 
-// Plain HTTP until the end is asked for, and for a while after it.
+// Serves plain HTTP until ctx ends, and for a while after it.
 func serve(ctx context.Context, address string, handler http.Handler, after time.Duration) error {
 	server := http.Server{Addr: address, Handler: handler, ReadHeaderTimeout: 5 * time.Second}
 	go func() {

@@ -6,7 +6,7 @@ import (
 	"syscall"
 )
 
-// Holds a pod's namespaces: waits for its end, and for processes whose parents are gone.
+// Holds a pod's namespaces: waits for a signal, and reaps processes without a parent.
 func pause() {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGCHLD)

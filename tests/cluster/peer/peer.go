@@ -20,16 +20,17 @@ const (
 	listen   = ":9443"
 	ready    = ":8080"
 	interval = 250 * time.Millisecond
-	// More than a busy machine stands still: a handshake that was given up says nothing of trust.
+	// Longer than a busy machine stalls, because a handshake that times out shows nothing about
+	// trust.
 	patience = 20 * time.Second
-	// After the pod was told to end: until every node has taken it out of its Service.
+	// After SIGTERM, until every node has removed the pod from its Service.
 	linger = 5 * time.Second
 )
 
-// A target is who is dialled: the name that its certificate must have, and its address.
+// A target is a peer to dial: the name that its certificate must have, and its address.
 type target struct{ certificate, address string }
 
-// Peer dials the others and is dialled by them, mutual TLS each time, never resumed.
+// Peer dials the others and is dialled by them, each time with mutual TLS and a full handshake.
 type Peer struct {
 	name    string
 	targets map[string]target
@@ -65,7 +66,7 @@ func (peer *Peer) live(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The end of the pod ends dialling at once, and serving a little later.
+	// SIGTERM ends dialling at once, and serving a little later.
 	later, end := context.WithCancel(context.Background())
 	defer end()
 	go func() {
@@ -92,7 +93,7 @@ func (peer *Peer) files(kind string, material *Material) Record {
 	return Record{Kind: kind, From: peer.name, Issuer: material.issuer, Trust: material.trust}
 }
 
-// Says when new files arrive, also where the peer itself does not look at them.
+// Records the arrival of new files, even if the peer itself does not reload them.
 func (peer *Peer) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		changed, fresh, err := peer.store.refresh()
@@ -116,8 +117,8 @@ func (peer *Peer) dialAlways(ctx context.Context, name string, target target) {
 	}
 }
 
-// A handshake is complete when the server's word arrives: in TLS 1.3 the client learns only then
-// whether its own certificate was accepted.
+// A handshake counts as complete when the server's first data arrives: in TLS 1.3 the client learns
+// only then that its own certificate was accepted.
 func (peer *Peer) dial(name string, target target) Record {
 	material := peer.store.material()
 	record := Record{Kind: "dial", From: peer.name, To: name, Trust: material.trust}
@@ -154,7 +155,7 @@ func (peer *Peer) accept(listener net.Listener) {
 	}
 }
 
-// Nothing is told of a client that refuses us or goes away: it tells that itself.
+// Returns no record if the client refuses the server or goes away: the client records that itself.
 func (peer *Peer) answer(connection net.Conn) *Record {
 	material := peer.store.material()
 	server := tls.Server(connection, &tls.Config{
@@ -186,7 +187,7 @@ func (record Record) with(verdict string, err error) Record {
 	return record
 }
 
-// The certificate of the other side, also where it was refused.
+// The certificate of the other side, even if it was refused.
 func shown(connection *tls.Conn, err error) *x509.Certificate {
 	var refusal *tls.CertificateVerificationError
 	if errors.As(err, &refusal) && len(refusal.UnverifiedCertificates) > 0 {

@@ -10,10 +10,10 @@ import (
 	"syscall"
 )
 
-// The first process of a container, by the process ids of the node.
+// The node's process id of a container's first process.
 func find(container string) (int, error) {
 	if len(container) < 12 {
-		return 0, fmt.Errorf("%q is not the id of a container", container)
+		return 0, fmt.Errorf("%q is not a container id", container)
 	}
 	files, _ := filepath.Glob("/proc/[0-9]*/cgroup")
 	first := 0
@@ -28,7 +28,7 @@ func find(container string) (int, error) {
 		}
 	}
 	if first == 0 {
-		return 0, fmt.Errorf("no process of container %s", container)
+		return 0, fmt.Errorf("container %s has no process", container)
 	}
 	return first, nil
 }
@@ -54,7 +54,7 @@ func status(container string) error {
 		return err
 	}
 	for line := range strings.Lines(string(mounts)) {
-		// The fifth field is where, the sixth how.
+		// The fifth field is the mount point, the sixth its options (proc(5)).
 		if fields := strings.Fields(line); len(fields) > 5 && fields[4] == "/" {
 			how, _, _ := strings.Cut(fields[5], ",")
 			fmt.Printf("Root:\t%s\n", how)

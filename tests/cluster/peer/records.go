@@ -10,28 +10,30 @@ import (
 	"time"
 )
 
-// Record is something that a peer has seen.
+// Record is an event that a peer has seen.
 type Record struct {
 	Time time.Time `json:"time"`
 	Pod  string    `json:"pod"`
 	// dial, accept, files, start, end.
 	Kind string `json:"kind"`
-	// Who dialled whom. Of an `accept`, From is what the client's certificate says.
+	// The dialling peer and the dialled one. In an `accept`, From is the name in the client's
+	// certificate.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
 	// ok; refuses: Pod refuses the other's certificate; refused: the other refuses Pod's;
 	// unreachable: no connection; broken: anything else.
 	Verdict string `json:"verdict,omitempty"`
 	Error   string `json:"error,omitempty"`
-	// Whether Pod accepted the other's certificate, whatever the other then said to Pod's.
+	// Whether Pod accepted the other's certificate, even if the other then refused Pod's.
 	Accepted bool `json:"accepted,omitempty"`
-	// The key id of the CA that issued the other's certificate; of `files`, Pod's own.
+	// The key id of the CA that issued the other's certificate. In `files`, of the issuer of Pod's
+	// own.
 	Issuer string `json:"issuer,omitempty"`
 	// The key ids of the CAs that Pod trusts.
 	Trust []string `json:"trust,omitempty"`
 }
 
-// Teller brings records to the collector, in their order.
+// Teller sends records to the collector, in order.
 type Teller struct {
 	url   string
 	pod   string
@@ -50,7 +52,7 @@ func (teller *Teller) tell(record Record) {
 	teller.lines.Write(append(line, '\n'))
 }
 
-// Several times a second, and what is left at the end.
+// Sends records several times a second, and the rest at the end.
 func (teller *Teller) deliver(ctx context.Context) {
 	for {
 		if err := teller.flush(); err != nil {
@@ -58,7 +60,7 @@ func (teller *Teller) deliver(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-			// The last words: tried for as long as the pod may stay.
+			// The last records are retried until the pod is killed.
 			for range 20 {
 				if teller.flush() == nil {
 					return
@@ -71,7 +73,7 @@ func (teller *Teller) deliver(ctx context.Context) {
 	}
 }
 
-// Keeps what did not arrive.
+// Keeps the records that did not arrive.
 func (teller *Teller) flush() error {
 	teller.guard.Lock()
 	body := bytes.Clone(teller.lines.Bytes())

@@ -9,29 +9,29 @@ import (
 	"time"
 )
 
-// Entry is one call.
+// Entry is the record of one call.
 type Entry struct {
 	Start  time.Time
 	Took   time.Duration
-	Kind   string // of failure; empty if all was well
+	Kind   string // of the failure; empty if the call succeeded
 	Err    string
-	Client string // address of the failed call's connection, where it had one
+	Client string // address of the failed call's connection, if there was one
 }
 
-// CallLog has every call of a scenario.
+// CallLog records every call of a scenario.
 type CallLog struct {
 	mu      sync.Mutex
 	entries []Entry
 }
 
-// Add books a call.
+// Add records a call.
 func (b *CallLog) Add(entry Entry) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.entries = append(b.entries, entry)
 }
 
-// Calls is how many there were.
+// Calls is the number of calls.
 func (b *CallLog) Calls() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -43,7 +43,7 @@ func (b *CallLog) Failures() []Entry {
 	return b.where(func(entry Entry) bool { return entry.Kind != "" })
 }
 
-// Between are the calls that began in this time.
+// Between are the calls that began between two times.
 func (b *CallLog) Between(from, to time.Time) []Entry {
 	return b.where(func(e Entry) bool { return !e.Start.Before(from) && e.Start.Before(to) })
 }
@@ -60,7 +60,7 @@ func (b *CallLog) where(wanted func(Entry) bool) []Entry {
 	return found
 }
 
-// kinds says how often each kind of failure occurred, such as "closed 3, timeout 1".
+// kinds formats how often each kind of failure occurred, such as "closed 3, timeout 1".
 func kinds(failures []Entry) string {
 	count := map[string]int{}
 	for _, failure := range failures {
@@ -74,7 +74,7 @@ func kinds(failures []Entry) string {
 	return strings.Join(parts, ", ")
 }
 
-// quantile of how long calls took: 0.5, 0.99, 1 for the longest.
+// quantile of the durations of calls: 0.5, 0.99, or 1 for the longest.
 func quantile(entries []Entry, q float64) time.Duration {
 	if len(entries) == 0 {
 		return 0
@@ -87,5 +87,5 @@ func quantile(entries []Entry, q float64) time.Duration {
 	return took[int(q*float64(len(took)-1))]
 }
 
-// ms prints a duration for people.
+// ms formats a duration in milliseconds.
 func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }

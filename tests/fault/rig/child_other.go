@@ -4,7 +4,7 @@ package main
 
 import "syscall"
 
-// ownChild keeps Ctrl-C from reaching a child before the rig has seen it.
+// ownChild puts a child into a separate process group, so that Ctrl-C reaches only the rig.
 func ownChild() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }

@@ -18,15 +18,15 @@ import (
 	"time"
 )
 
-// callTimeout is timeoutSeconds of the manifests.
+// callTimeout is the timeoutSeconds in the manifests.
 const callTimeout = 3 * time.Second
 
 // apiServerIdle is how long the API server's client keeps an idle connection.
 const apiServerIdle = 90 * time.Second
 
-// APIServer calls a webhook as kube-apiserver does: client-go's transport settings, HTTP/1.1 alone,
-// no TLS resumption, no retry beyond what net/http does by itself, and a new transport whenever the
-// caBundle changes; the old one's connections are left to their idle timeout.
+// APIServer calls a webhook as kube-apiserver does: with client-go's transport settings, HTTP/1.1
+// alone, no TLS resumption, no retries except those of net/http, and a new transport for each
+// caBundle. The connections of an old transport stay until their idle timeout.
 type APIServer struct {
 	address string
 	idle    time.Duration
@@ -39,18 +39,18 @@ type APIServer struct {
 // generation is the client of one caBundle.
 type generation struct {
 	transport *http.Transport
-	calls     atomic.Int64 // under way
+	calls     atomic.Int64 // in flight
 }
 
-// NewAPIServer makes a client of the webhook at address; what happens goes into log.
+// NewAPIServer makes a client of the webhook at address. It records its calls in log.
 func NewAPIServer(address string, caBundle *x509.CertPool, log *CallLog) *APIServer {
 	a := &APIServer{address: address, idle: apiServerIdle, log: log}
 	a.SetBundle(caBundle)
 	return a
 }
 
-// SetBundle is an update of the caBundle in the registration. Returns once no call of the client
-// before it is under way.
+// SetBundle updates the caBundle as in the registration. It returns when the previous client has no
+// call in flight.
 func (a *APIServer) SetBundle(caBundle *x509.CertPool) {
 	dialer := &net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}
 	previous := a.current.Swap(&generation{transport: &http.Transport{
@@ -80,10 +80,10 @@ func (a *APIServer) SetBundle(caBundle *x509.CertPool) {
 	}
 }
 
-// Close lets go of idle connections.
+// Close closes idle connections.
 func (a *APIServer) Close() { a.current.Load().transport.CloseIdleConnections() }
 
-// Call sends the review and books what came of it. Says whether all was well.
+// Call sends the review, records the result, and returns whether the call succeeded.
 func (a *APIServer) Call(ctx context.Context, review *Review) bool {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -97,8 +97,8 @@ func (a *APIServer) Call(ctx context.Context, review *Review) bool {
 	return err == nil
 }
 
-// DialAhead leaves an unused connection in the pool. net/http does so whenever a call that waits
-// for its dial is given a connection that has become free in the meantime.
+// DialAhead leaves an unused connection in the pool. net/http does so if a call gets a free
+// connection while it waits for its own dial.
 func (a *APIServer) DialAhead(ctx context.Context, review *Review) {
 	ctx, cancel := context.WithCancel(ctx)
 	_ = a.send(ctx, review, &call{onDial: cancel})
@@ -106,7 +106,7 @@ func (a *APIServer) DialAhead(ctx context.Context, review *Review) {
 
 type callKey struct{}
 
-// call is what is known of the connection of a call.
+// call has the addresses of a call's connection.
 type call struct {
 	dialled, used atomic.Value
 	onDial        func()
@@ -152,7 +152,7 @@ func (a *APIServer) send(ctx context.Context, review *Review, call *call) error 
 		return &answerError{kind: fmt.Sprintf("status %d", response.StatusCode)}
 	}
 	if response.Header.Get("Retry-After") != "" {
-		return &answerError{kind: "answer", text: "it says Retry-After"}
+		return &answerError{kind: "answer", text: "the answer has a Retry-After header"}
 	}
 	if err := review.Check(uid, answer); err != nil {
 		return &answerError{kind: "answer", text: err.Error()}
@@ -164,9 +164,9 @@ type answerError struct{ kind, text string }
 
 func (e *answerError) Error() string { return strings.TrimSpace(e.kind + " " + e.text) }
 
-// Kinds of failure. The negative controls must fail in the way that is theirs.
+// Kinds of failure. Each negative control must fail with its own kind.
 const (
-	kindClosed  = "closed"  // the connection was ended under the call, or refused
+	kindClosed  = "closed"  // the connection was closed during the call, or refused
 	kindTrust   = "trust"   // the certificate does not verify
 	kindALPN    = "alpn"    // no common protocol
 	kindTimeout = "timeout" // longer than timeoutSeconds

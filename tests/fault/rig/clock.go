@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// clockJumps moves the replicas' wall clock, not their timers, under load.
+// clockJumps sets the replicas' wall clock, but not their timers, under load.
 func clockJumps(env *Env) (*Result, error) {
 	if _, err := os.Stat(env.FakeTime); err != nil {
 		return &Result{NotRun: "libfaketime is not installed (Debian: libfaketime)"}, nil
 	}
 	clock := filepath.Join(env.dir, "clock")
 	set := func(offset time.Duration) error {
-		// Renamed into place: the replicas read it with each look at the clock.
+		// The rename is atomic: the replicas read the file each time they read the clock.
 		text := fmt.Sprintf("%+d\n", int64(offset/time.Second))
 		if err := os.WriteFile(clock+".new", []byte(text), 0o600); err != nil {
 			return err
@@ -51,23 +51,24 @@ func clockJumps(env *Env) (*Result, error) {
 		pause(env.ctx, time.Second)
 		if offset != 365*day {
 			if err := service.Renew(service.authority, 0); err != nil {
-				result.Problem("at %+d h no new leaf is taken: %v", int(offset.Hours()), err)
+				result.Problem("at %+d h the new leaf is not served: %v", int(offset.Hours()), err)
 			}
 		}
-		// Far past the certificate's end readiness must fail, or the clock did not move at all.
+		// Far past the expiry of the certificate readiness must fail; this proves that the clock
+		// moved.
 		wanted := pick(offset == 365*day, http.StatusServiceUnavailable, http.StatusOK)
 		for _, replica := range service.Replicas() {
 			if status, err := replica.probe(env.ctx); status != wanted {
-				result.Problem("%s at %+d h: /readyz says %d, not %d (%v)", replica.Name, int(offset.Hours()), status, wanted, err)
+				result.Problem("%s at %+d h: /readyz returns %d, not %d (%v)", replica.Name, int(offset.Hours()), status, wanted, err)
 			}
 		}
 	}
 	load.Stop()
-	result.Note = fmt.Sprintf("%d jumps between -30 and +365 days, with a new leaf after each but the farthest", len(jumps))
+	result.Note = fmt.Sprintf("%d jumps between -30 and +365 days, with a new leaf after each except the longest", len(jumps))
 	return result, nil
 }
 
-// fakeTime is where distributions put libfaketime.
+// fakeTime finds libfaketime where distributions install it.
 func fakeTime() string {
 	for _, pattern := range []string{"/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib*/faketime/libfaketimeMT.so.1"} {
 		if found, _ := filepath.Glob(pattern); len(found) > 0 {

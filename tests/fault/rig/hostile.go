@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// slowloris lets 200 peers send a byte a second, half of them of a header, half of a body, and
-// compares how long the calls of others take with before.
+// slowloris lets 200 clients send a byte a second, half of them in a header and half in a body, and
+// compares the latency of other calls with before.
 func slowloris(env *Env) (*Result, error) {
 	service, review, err := setUp(env, Settings{Program: product(env), Arguments: defaultDrain}, 0)
 	if err != nil {
@@ -28,7 +28,7 @@ func slowloris(env *Env) (*Result, error) {
 			}
 			conn, err := tls.Dial("tcp", service.ServiceProxy.Address(), insecure)
 			if err != nil {
-				continue // is missed in the end
+				continue // the count at the end reports it
 			}
 			wait.Add(1)
 			go func() {
@@ -42,17 +42,17 @@ func slowloris(env *Env) (*Result, error) {
 	}
 	result, err := compare(env, service, review, 13*time.Second, attack)
 	if n := ended.Load(); err == nil && n < 200 {
-		result.Problem("only %d of 200 slow connections were ended by the server", n)
+		result.Problem("the server closed only %d of 200 slow connections", n)
 	}
 	return result, err
 }
 
-// trickle says whether the server ended the connection.
+// trickle sends a byte a second, and returns whether the server closed the connection.
 func trickle(ctx context.Context, conn net.Conn, prefix string) bool {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_, _ = conn.Read(make([]byte, 4096)) // an answer such as 408, or the end
+		_, _ = conn.Read(make([]byte, 4096)) // returns at an answer such as 408, or at the end
 	}()
 	if _, err := conn.Write([]byte(prefix)); err != nil {
 		return true
@@ -73,8 +73,8 @@ func trickle(ctx context.Context, conn net.Conn, prefix string) bool {
 	}
 }
 
-// flood opens 2,000 connections to one replica, twice as many as it keeps: half of them never say a
-// byte, half shake hands and stop.
+// flood opens 2,000 connections to one replica, twice as many as it accepts: half of them never
+// send a byte, and half stop after the handshake.
 func flood(env *Env) (*Result, error) {
 	service, review, err := setUp(env, Settings{Program: product(env), Arguments: defaultDrain}, 0)
 	if err != nil {
@@ -115,11 +115,11 @@ func occupy(address string, handshake bool) (net.Conn, error) {
 	return net.DialTimeout("tcp", address, 20*time.Second)
 }
 
-// insecure is for peers that want no answer.
+// insecure is for clients that need no answer.
 var insecure = &tls.Config{InsecureSkipVerify: true, ServerName: serverName}
 
-// compare calls 200 times a second, at first in peace, then while the attack is on. Opening its
-// connections takes this machine's processors from all alike, so that time is not compared.
+// compare calls 200 times a second, first without and then during the attack. It leaves out the
+// time in which the attack opens its connections, because that slows down the whole machine.
 func compare(env *Env, service *Service, review *Review, during time.Duration, attack func(context.Context, *sync.WaitGroup)) (*Result, error) {
 	load := NewLoad(env.ctx, review)
 	load.Steady(service.Client(), 200)
@@ -138,15 +138,15 @@ func compare(env *Env, service *Service, review *Review, during time.Duration, a
 	wait.Wait()
 
 	result := &Result{CallLog: service.CallLog}
-	peace, war := service.CallLog.Between(begin, attacked), service.CallLog.Between(settled, over)
-	before, under := quantile(peace, 0.99), quantile(war, 0.99)
-	// Twice, and what a busy machine may add to either.
+	calm, busy := service.CallLog.Between(begin, attacked), service.CallLog.Between(settled, over)
+	before, under := quantile(calm, 0.99), quantile(busy, 0.99)
+	// The limit is twice the latency, and 20 ms for noise of the machine.
 	if under > 2*before+20*time.Millisecond {
 		result.Problem("p99 rises from %s to %s", ms(before), ms(under))
 	}
 	opening := service.CallLog.Between(attacked, settled)
 	result.Note = fmt.Sprintf("p50 %s → %s, p99 %s → %s; while they opened p99 %s; longest of all %s",
-		ms(quantile(peace, 0.5)), ms(quantile(war, 0.5)), ms(before), ms(under),
+		ms(quantile(calm, 0.5)), ms(quantile(busy, 0.5)), ms(before), ms(under),
 		ms(quantile(opening, 0.99)), ms(quantile(service.CallLog.Between(begin, over), 1)))
 	return result, nil
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Lateness is how late this process's own timers were: where a machine is busy with something else,
-// calls are slow for a reason that is not the webhook's.
+// Lateness records how late this process's own timers were. On a busy machine calls are slow for
+// reasons other than the webhook.
 type Lateness struct {
 	mu   sync.Mutex
 	late []wake
@@ -19,7 +19,7 @@ type wake struct {
 	by  time.Duration
 }
 
-// noticeable is what timers are never late by on a machine with processors to spare.
+// noticeable is more than timers are late on an idle machine.
 const noticeable = 50 * time.Millisecond
 
 // Watch wakes up often until ctx ends.
@@ -38,7 +38,7 @@ func (l *Lateness) Watch(ctx context.Context) {
 	}
 }
 
-// Between says how bad it was in this time; empty where it was not.
+// Between describes the lateness between two times. It is empty if there was none.
 func (l *Lateness) Between(from, to time.Time) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

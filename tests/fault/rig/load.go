@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Load is calls in the background.
+// Load makes calls in the background.
 type Load struct {
 	ctx    context.Context
 	review *Review
@@ -15,13 +15,13 @@ type Load struct {
 	wait   sync.WaitGroup
 }
 
-// NewLoad makes a load of this review; nothing is called yet.
+// NewLoad makes a load with this review. It starts no calls yet.
 func NewLoad(ctx context.Context, review *Review) *Load {
 	return &Load{ctx: ctx, review: review, stop: make(chan struct{})}
 }
 
-// Steady calls at a rate per second, whether or not earlier calls have been answered: like the API
-// server, which does not wait for one writer before it serves another.
+// Steady makes rate calls per second and does not wait for earlier answers, like the API server,
+// which serves many writers at once.
 func (l *Load) Steady(client *APIServer, rate int) {
 	l.wait.Add(1)
 	go func() {
@@ -37,8 +37,8 @@ func (l *Load) Steady(client *APIServer, rate int) {
 	}()
 }
 
-// Solo calls one at a time with pauses, at first after a part of one. A client of its own thus
-// has one connection.
+// Solo makes one call at a time with pauses, and begins after a part of a pause. A client that only
+// this load uses has one connection.
 func (l *Load) Solo(client *APIServer, pause time.Duration) {
 	l.wait.Add(1)
 	go func() {
@@ -51,7 +51,7 @@ func (l *Load) Solo(client *APIServer, pause time.Duration) {
 	}()
 }
 
-// Stop ends the load and waits for the answers that are due.
+// Stop ends the load and waits for outstanding answers.
 func (l *Load) Stop() {
 	close(l.stop)
 	l.wait.Wait()
@@ -77,9 +77,10 @@ func (l *Load) until(moment time.Time) bool {
 	}
 }
 
-// aimed lets each client call once more when its connection has been idle for a time that is spread
-// evenly over ±2 ms around idle. The calls before it are spread over a second or so: where the
-// machine is busy with handshakes, client and server do not see the same beginning of idleness.
+// aimed lets each client make a call after its connection has been idle for a time that is spread
+// evenly over ±2 ms around idle. The calls before it are spread over about a second: while the
+// machine is busy with handshakes, client and server would disagree on when the connection became
+// idle.
 func aimed(ctx context.Context, clients []*APIServer, review *Review, idle time.Duration) {
 	var wait sync.WaitGroup
 	for i, client := range clients {
@@ -101,7 +102,7 @@ func aimed(ctx context.Context, clients []*APIServer, review *Review, idle time.
 	wait.Wait()
 }
 
-// pause waits; says whether it came to its end.
+// pause waits, and returns false if ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

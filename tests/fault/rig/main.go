@@ -1,4 +1,5 @@
-// The fault rig: shows that the webhook loses no call where others did. See docs/reliability.md.
+// The fault rig: shows that the webhook loses no call under faults that made other webhooks lose
+// calls. See docs/reliability.md.
 package main
 
 import (
@@ -21,14 +22,14 @@ import (
 func main() {
 	options := Options{}
 	flag.StringVar(&options.Product, "product", "target/debug/ca-overlap", "the `program` to test")
-	flag.StringVar(&options.ClockProduct, "clock-product", "", "the `program` for clock jumps, dynamically linked as libfaketime needs; none: the product")
+	flag.StringVar(&options.ClockProduct, "clock-product", "", "the `program` for clock jumps, linked dynamically for libfaketime; default: the product")
 	flag.StringVar(&options.Faulty, "faulty", "target/debug/examples/faulty-webhook", "the `program` with faults")
-	flag.StringVar(&options.Dir, "dir", "target/fault", "where certificates and logs go; emptied before")
-	flag.StringVar(&options.FakeTime, "faketime", fakeTime(), "libfaketime, a shared `object`; none: no clock jumps")
-	flag.StringVar(&options.Review, "review", "tests/data/reviews/put.json", "a captured review, whose certificates are replaced")
-	flag.BoolVar(&options.Full, "full", false, "the full totals, 20 minutes")
-	flag.Uint64Var(&options.Seed, "seed", uint64(time.Now().UnixNano()), "for delays")
-	only := flag.String("only", "", "run scenarios whose name matches this `regexp`")
+	flag.StringVar(&options.Dir, "dir", "target/fault", "the directory for certificates and logs; emptied first")
+	flag.StringVar(&options.FakeTime, "faketime", fakeTime(), "libfaketime, a shared `object`; without it, clock jumps are not run")
+	flag.StringVar(&options.Review, "review", "tests/data/reviews/put.json", "a recorded review, whose certificates are replaced")
+	flag.BoolVar(&options.Full, "full", false, "run the full totals (20 minutes)")
+	flag.Uint64Var(&options.Seed, "seed", uint64(time.Now().UnixNano()), "the seed of random delays")
+	only := flag.String("only", "", "run only scenarios whose name matches this `regexp`")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
 	if err != nil {
@@ -60,16 +61,16 @@ type Options struct {
 	Only *regexp.Regexp
 }
 
-// Scenario is one thing that happens to the webhook.
+// Scenario is one kind of fault or load.
 type Scenario struct {
 	Name string
-	// Control is the kind of failure that a negative control must show; empty where no call may
+	// Control is the kind of failure that a negative control must show. It is empty if no call may
 	// fail.
 	Control string
 	Run     func(*Env) (*Result, error)
 }
 
-// Env is what a scenario has to work with.
+// Env is the environment of a scenario.
 type Env struct {
 	Options
 	ctx    context.Context
@@ -80,23 +81,23 @@ type Env struct {
 	services int
 }
 
-// Dir is a new directory for a Service.
+// Dir returns a new directory for a Service.
 func (e *Env) Dir() string {
 	e.services++
 	return filepath.Join(e.dir, fmt.Sprintf("service-%d", e.services))
 }
 
-// Result is what came of a scenario.
+// Result is the result of a scenario.
 type Result struct {
 	CallLog  *CallLog
-	Excused  int      // failures that lie in the nature of the scenario, each checked
-	Problems []string // what is wrong apart from failed calls
-	Note     string   // what was measured
-	NotRun   string   // why not
+	Excused  int      // failed calls that the scenario cannot avoid; each is checked
+	Problems []string // problems other than failed calls
+	Note     string   // the measurements
+	NotRun   string   // why the scenario was not run
 	Took     time.Duration
 }
 
-// Problem notes that something is wrong.
+// Problem records a problem.
 func (r *Result) Problem(format string, arguments ...any) {
 	r.Problems = append(r.Problems, fmt.Sprintf(format, arguments...))
 }
@@ -104,14 +105,14 @@ func (r *Result) Problem(format string, arguments ...any) {
 func run(ctx context.Context, options Options) (bool, error) {
 	for _, program := range []string{options.Product, options.ClockProduct, options.Faulty} {
 		if _, err := os.Stat(program); err != nil {
-			return false, fmt.Errorf("%s is missing: use make fault-test, which builds it", program)
+			return false, fmt.Errorf("%s is missing: run make fault-test, which builds it", program)
 		}
 	}
 	limit := 10 * time.Minute
 	if options.Full {
 		limit = 45 * time.Minute
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, errors.New("it takes too long"))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, errors.New("the run takes too long"))
 	defer cancel()
 	if err := os.RemoveAll(options.Dir); err != nil {
 		return false, err
@@ -120,7 +121,7 @@ func run(ctx context.Context, options Options) (bool, error) {
 	go lateness.Watch(ctx)
 	tracks, begin := selected(options), time.Now()
 	if len(tracks) == 0 {
-		return false, errors.New("-only: no scenario has such a name")
+		return false, errors.New("-only: no scenario matches")
 	}
 	fmt.Printf("seed %d; logs are in %s\n", options.Seed, options.Dir)
 	lines := make([][]line, len(tracks))
@@ -142,18 +143,19 @@ func run(ctx context.Context, options Options) (bool, error) {
 	return good, context.Cause(ctx)
 }
 
-// selected are the tracks: the scenarios of one run one after the other, tracks side by side.
+// selected returns the tracks with the scenarios to run. Tracks run in parallel, the scenarios of
+// one track one after the other.
 func selected(options Options) [][]Scenario {
 	var tracks [][]Scenario
 	for _, track := range plan(options.Full) {
-		var kept []Scenario
+		var chosen []Scenario
 		for _, scenario := range track {
 			if options.Only.MatchString(scenario.Name) {
-				kept = append(kept, scenario)
+				chosen = append(chosen, scenario)
 			}
 		}
-		if len(kept) > 0 {
-			tracks = append(tracks, kept)
+		if len(chosen) > 0 {
+			tracks = append(tracks, chosen)
 		}
 	}
 	return tracks
@@ -202,7 +204,7 @@ func perform(ctx context.Context, options Options, scenario Scenario) (*Result, 
 	})
 }
 
-// syncWriter lets several replicas write whole lines.
+// syncWriter lets several replicas write whole lines to one log.
 type syncWriter struct {
 	mu sync.Mutex
 	to io.Writer

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// serverName is what the API server asks for: <service>.<namespace>.svc.
+// serverName is the name that the API server requests: <service>.<namespace>.svc.
 const serverName = "ca-overlap-webhook.ca-overlap.svc"
 
 // Authority is a CA of the rig.
@@ -30,7 +30,7 @@ type Pair struct {
 	der             []byte
 }
 
-// NewAuthority makes a CA. All have the same subject, as most generators do it.
+// NewAuthority makes a CA. All have the same subject, as with most generators.
 func NewAuthority() (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -57,7 +57,7 @@ func NewAuthority() (*Authority, error) {
 	return &Authority{certificate, key, pem.EncodeToMemory(block)}, nil
 }
 
-// Leaf issues a serving certificate with a key of its own.
+// Leaf issues a serving certificate with a new key.
 func (a *Authority) Leaf() (*Pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -96,8 +96,8 @@ func Bundle(authorities ...*Authority) *x509.CertPool {
 	return pool
 }
 
-// Mount is a Secret volume as the kubelet keeps it: the files are links through `..data`, and an
-// update renames that one link.
+// Mount is a Secret volume as the kubelet manages it: the files are links through `..data`, and an
+// update replaces that link.
 type Mount struct {
 	dir     string
 	version int
@@ -120,7 +120,7 @@ func NewMount(dir string, pair *Pair) (*Mount, error) {
 	return mount, nil
 }
 
-// Swap replaces the content at once.
+// Swap replaces the content atomically.
 func (m *Mount) Swap(certPEM, keyPEM []byte) error {
 	m.version++
 	name := fmt.Sprintf("..%06d", m.version)
@@ -150,7 +150,7 @@ func (m *Mount) Swap(certPEM, keyPEM []byte) error {
 const day = 24 * time.Hour
 
 func serial() *big.Int {
-	// Fails only where the operating system has no randomness.
+	// Fails only if the operating system has no randomness.
 	number, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return big.NewInt(time.Now().UnixNano())

@@ -25,13 +25,13 @@ type Replica struct {
 
 	mount   *Mount
 	command *exec.Cmd
-	ended   chan struct{} // closed once the process is gone
+	ended   chan struct{} // closed once the process has ended
 	last    string        // its last log line
-	cut     bool          // it said that connections were open when it ended
+	cut     bool          // it logged that connections were open when it ended
 }
 
-// StartReplica starts a process and waits until it says where it listens. The process gets
-// SIGKILL when ctx ends.
+// StartReplica starts a process and waits until it logs its addresses. The process gets SIGKILL
+// when ctx ends.
 func StartReplica(ctx context.Context, name string, mount *Mount, argv, environment []string, log io.Writer) (*Replica, error) {
 	arguments := append(argv[1:len(argv):len(argv)],
 		"--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
@@ -61,7 +61,7 @@ func StartReplica(ctx context.Context, name string, mount *Mount, argv, environm
 	}
 }
 
-// follow reads the log, keeps all lines but those of single reviews, and reaps the process.
+// follow reads the log, keeps all lines except those of single reviews, and reaps the process.
 func (r *Replica) follow(stderr io.Reader, log io.Writer, listening chan<- [2]string) {
 	lines := bufio.NewScanner(stderr)
 	lines.Buffer(nil, 1<<20)
@@ -85,7 +85,7 @@ func (r *Replica) follow(stderr io.Reader, log io.Writer, listening chan<- [2]st
 	close(r.ended)
 }
 
-// Ready waits until /readyz says so, or until it answers at all.
+// Ready waits until /readyz returns 200 or, if really is false, any status.
 func (r *Replica) Ready(ctx context.Context, really bool) error {
 	deadline := time.Now().Add(20 * time.Second)
 	for {
@@ -100,7 +100,7 @@ func (r *Replica) Ready(ctx context.Context, really bool) error {
 	}
 }
 
-// probe asks /readyz as a kubelet does, on a new connection.
+// probe requests /readyz as a kubelet does, on a new connection.
 func (r *Replica) probe(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -116,7 +116,7 @@ func (r *Replica) probe(ctx context.Context) (int, error) {
 	return response.StatusCode, nil
 }
 
-// Serves waits until new connections are shown this leaf.
+// Serves waits until new connections get this leaf.
 func (r *Replica) Serves(ctx context.Context, pair *Pair) error {
 	deadline := time.Now().Add(20 * time.Second)
 	for {
@@ -132,7 +132,7 @@ func (r *Replica) Serves(ctx context.Context, pair *Pair) error {
 }
 
 func (r *Replica) leaf() ([]byte, error) {
-	config := &tls.Config{InsecureSkipVerify: true, ServerName: serverName} // only looked at
+	config := &tls.Config{InsecureSkipVerify: true, ServerName: serverName} // only reads the leaf
 	conn, err := tls.Dial("tcp", r.Address, config)
 	if err != nil {
 		return nil, err
@@ -146,7 +146,7 @@ func (r *Replica) Signal(signal syscall.Signal) error {
 	return r.command.Process.Signal(signal)
 }
 
-// Ended waits until the process is gone, and says whether it went well.
+// Ended waits until the process has ended, and returns an error if it failed.
 func (r *Replica) Ended(ctx context.Context) error {
 	select {
 	case <-r.ended:
@@ -159,7 +159,7 @@ func (r *Replica) Ended(ctx context.Context) error {
 	return nil
 }
 
-// Kill ends the process whatever state it is in, and waits for it.
+// Kill kills the process and waits for its end.
 func (r *Replica) Kill() {
 	_ = r.Signal(syscall.SIGKILL)
 	<-r.ended

@@ -13,7 +13,7 @@ type line struct {
 	err      error
 }
 
-// report prints the table and what went wrong, and says whether all is well.
+// report prints the table and the problems, and returns whether all scenarios passed.
 func report(out io.Writer, tracks [][]line, took time.Duration) bool {
 	good, calls := true, 0
 	fmt.Fprintf(out, "\n%-44s %8s %7s  %s\n", "scenario", "calls", "failed", "verdict")
@@ -33,7 +33,7 @@ func report(out io.Writer, tracks [][]line, took time.Duration) bool {
 	for _, line := range flat(tracks) {
 		line.explain(out)
 	}
-	fmt.Fprintf(out, "%d calls apart from negative controls, %s in all\n", calls, took.Round(time.Second))
+	fmt.Fprintf(out, "%d calls without negative controls, %s in all\n", calls, took.Round(time.Second))
 	return good
 }
 
@@ -59,7 +59,7 @@ func (l line) failures() []Entry {
 	return l.result.CallLog.Failures()
 }
 
-// expected are the failures of the kind that a control must show.
+// expected is the number of failures of the kind that a control must show.
 func (l line) expected() int {
 	n := 0
 	for _, failure := range l.failures() {
@@ -79,7 +79,7 @@ func (l line) verdict() string {
 	case len(l.result.Problems) > 0:
 		return "FAILED: " + l.result.Problems[0]
 	case l.scenario.Control != "" && l.expected() == 0:
-		return "VOID: must fail (" + l.scenario.Control + "), and does not"
+		return "VOID: must fail (" + l.scenario.Control + "), but does not"
 	case l.scenario.Control != "":
 		return "fails as it must: " + kinds(l.failures())
 	case l.calls() == 0:
@@ -87,7 +87,7 @@ func (l line) verdict() string {
 	case len(l.failures()) > l.result.Excused:
 		return "FAILED: " + kinds(l.failures())
 	case l.result.Excused > 0:
-		return fmt.Sprintf("fine, %d by nature", l.result.Excused)
+		return fmt.Sprintf("fine, %d failures are unavoidable", l.result.Excused)
 	}
 	return "fine"
 }
@@ -105,7 +105,7 @@ func (l line) good() bool {
 	return l.calls() > 0 && len(l.failures()) <= l.result.Excused
 }
 
-// explain prints what was measured and, where something is wrong, examples.
+// explain prints the measurements and, after failures, examples.
 func (l line) explain(out io.Writer) {
 	if l.result == nil || l.err != nil {
 		return
@@ -115,7 +115,7 @@ func (l line) explain(out io.Writer) {
 	}
 	if l.good() {
 		if failures := l.failures(); len(failures) > 0 {
-			fmt.Fprintf(out, "%s: such as: %s\n", l.scenario.Name, failures[0].Err)
+			fmt.Fprintf(out, "%s: example: %s\n", l.scenario.Name, failures[0].Err)
 		}
 		for _, failure := range l.failures() {
 			if failure.Kind == kindOther {

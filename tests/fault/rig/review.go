@@ -13,11 +13,11 @@ import (
 // Review is the body of a call, and the answer that it must get.
 type Review struct {
 	before, after []byte // around the uid
-	wanted        string // ca.crt as it must be stored
+	wanted        string // the expected ca.crt
 }
 
-// NewReview is an update of a Secret whose generator replaces one CA by another: a review that a real
-// API server sent, with certificates of the rig's. ballast adds that many bytes of other data to both
+// NewReview makes the review of a rotation from a review that a real API server sent, with the
+// rig's own certificates. ballast is the number of bytes of other data that it adds to both
 // objects.
 func NewReview(captured string, ballast int) (*Review, error) {
 	file, err := os.ReadFile(captured)
@@ -65,7 +65,7 @@ func (r *Review) Body(uid string) []byte {
 	return bytes.Join([][]byte{r.before, r.after}, []byte(uid))
 }
 
-// Check says what is wrong with an answer, if anything.
+// Check returns an error if an answer is wrong.
 func (r *Review) Check(uid string, answer []byte) error {
 	var review struct {
 		APIVersion string `json:"apiVersion"`
@@ -78,25 +78,25 @@ func (r *Review) Check(uid string, answer []byte) error {
 		} `json:"response"`
 	}
 	if err := json.Unmarshal(answer, &review); err != nil {
-		return errors.New("the answer is no JSON")
+		return errors.New("the answer is not JSON")
 	}
 	response := review.Response
 	switch {
 	case review.APIVersion != "admission.k8s.io/v1" || review.Kind != "AdmissionReview":
-		return errors.New("the answer is no AdmissionReview")
+		return errors.New("the answer is not an AdmissionReview")
 	case response.UID != uid:
 		return fmt.Errorf("the answer has uid %q", response.UID)
 	case !response.Allowed:
-		return errors.New("not allowed")
+		return errors.New("the answer does not allow the write")
 	case response.PatchType != "JSONPatch":
-		return errors.New("no patch")
+		return errors.New("the answer has no patch")
 	}
 	var patch []struct {
 		Op, Path string
 		Value    any
 	}
 	if err := json.Unmarshal(response.Patch, &patch); err != nil {
-		return errors.New("the patch is no JSON")
+		return errors.New("the patch is not JSON")
 	}
 	for _, operation := range patch {
 		if operation.Op == "add" && operation.Path == "/data/ca.crt" {

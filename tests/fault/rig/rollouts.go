@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// Rollouts is how restarts follow each other.
+// Rollouts is a plan of rolling restarts.
 type Rollouts struct {
 	count    int
 	every    time.Duration
-	lateness time.Duration // of the proxy, at most
+	lateness time.Duration // the longest delay of the proxy
 	drain    []string
-	sparse   bool // sparse clients beside the load, and old replicas end by themselves
+	sparse   bool // also run sparse clients, and wait for the end of old replicas
 }
 
-// quickRollouts scale the delays of a cluster down to a fifth.
+// quickRollouts has a fifth of the delays of a cluster.
 func quickRollouts(count int) Rollouts {
 	return Rollouts{
 		count: count, every: 4 * time.Second, lateness: 2 * time.Second,
@@ -22,14 +22,14 @@ func quickRollouts(count int) Rollouts {
 	}
 }
 
-// fullRollouts have the product's own delays, and kube-proxy's.
+// fullRollouts has the delays of the product and of kube-proxy.
 var fullRollouts = Rollouts{
 	count: 52, every: 9 * time.Second, lateness: 10 * time.Second, drain: defaultDrain, sparse: true,
 }
 
-// rollouts restarts both replicas again and again under 200 calls a second: half of them from one
-// client with many connections, half from clients with one each, all through 5 ms of latency each
-// way, which widens the race of a connection that is closed as it is used.
+// rollouts restarts both replicas repeatedly under 200 calls a second: half of them from one client
+// with many connections, half from clients with one connection each. A latency of 5 ms each way
+// widens the race between the use and the close of a connection.
 func rollouts(program program, plan Rollouts) func(*Env) (*Result, error) {
 	return func(env *Env) (*Result, error) {
 		service, review, err := setUp(env, Settings{
@@ -61,7 +61,7 @@ func rollouts(program program, plan Rollouts) func(*Env) (*Result, error) {
 			pause(env.ctx, plan.every-time.Since(begin))
 		}
 		if plan.sparse {
-			pause(env.ctx, 100*time.Second) // the last ones to leave do so under load
+			pause(env.ctx, 100*time.Second) // so that the last replicas also leave under load
 		}
 		load.Stop()
 		for _, client := range clients {
@@ -71,12 +71,12 @@ func rollouts(program program, plan Rollouts) func(*Env) (*Result, error) {
 		if err != nil {
 			result.Problem("%v", err)
 		}
-		result.Note = fmt.Sprintf("%d rollouts, %d replicas ended by themselves", plan.count, gone)
+		result.Note = fmt.Sprintf("%d rollouts, %d replicas drained and ended", plan.count, gone)
 		return result, nil
 	}
 }
 
-// sigkill kills replicas under load. Calls under way on them fail; no others may.
+// sigkill kills replicas under load. Only calls in flight on them may fail.
 func sigkill(env *Env) (*Result, error) {
 	service, review, err := setUp(env, Settings{
 		Program: product(env), Arguments: defaultDrain, Latency: 5 * time.Millisecond,
@@ -105,14 +105,14 @@ func sigkill(env *Env) (*Result, error) {
 		end, dead := killed[replica]
 		switch {
 		case !dead:
-			result.Problem("a call failed on %q, which lives: %s", replica, failure.Err)
+			result.Problem("a call failed on %q, which was not killed: %s", replica, failure.Err)
 		case failure.Start.After(end.Add(100 * time.Millisecond)):
 			result.Problem("a call failed %s after its replica was killed", failure.Start.Sub(end))
 		default:
 			result.Excused++
 		}
 	}
-	result.Note = fmt.Sprintf("%d replicas killed, %d calls under way on them failed, none began later than 100 ms after",
+	result.Note = fmt.Sprintf("%d replicas killed, %d calls in flight on them failed, none that began more than 100 ms later",
 		len(killed), result.Excused)
 	return result, nil
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// leafRotations renews the leaf again and again under 200 calls a second.
+// leafRotations renews the leaf repeatedly under 200 calls a second.
 func leafRotations(count int) func(*Env) (*Result, error) {
 	return func(env *Env) (*Result, error) {
 		service, review, err := setUp(env, Settings{Program: product(env), Arguments: defaultDrain}, 0)
@@ -16,7 +16,8 @@ func leafRotations(count int) func(*Env) (*Result, error) {
 		defer service.Stop()
 		load := NewLoad(env.ctx, review)
 		load.Steady(service.Client(), 150)
-		// Clients with one connection each, to one replica: a rotation costs them one handshake.
+		// These clients have one connection each to one replica: a rotation costs them one
+		// handshake.
 		var solo []*APIServer
 		for range 10 {
 			bundle := service.Bundle()
@@ -46,18 +47,19 @@ func leafRotations(count int) func(*Env) (*Result, error) {
 		if most > int64(count)+1 {
 			result.Problem("a client with one connection dialled %d times in %d rotations", most, count)
 		}
-		result.Note = fmt.Sprintf("%d rotations, %d corrupt pairs between them; at most %d handshakes on one connection's behalf",
+		result.Note = fmt.Sprintf("%d rotations, %d corrupt pairs between them; at most %d handshakes of a client with one connection",
 			count, corrupt, most)
 		return result, nil
 	}
 }
 
-// stillServed shows the replicas a pair that does not fit: the one before stays.
+// stillServed mounts a certificate with a wrong key and checks that the previous leaf stays in
+// service.
 func stillServed(env *Env, service *Service) error {
 	if err := service.Corrupt(); err != nil {
 		return err
 	}
-	pause(env.ctx, 200*time.Millisecond) // ten looks at the files
+	pause(env.ctx, 200*time.Millisecond) // ten reload intervals
 	for _, replica := range service.Replicas() {
 		if err := replica.Serves(env.ctx, service.pair); err != nil {
 			return err
@@ -66,7 +68,7 @@ func stillServed(env *Env, service *Service) error {
 	return nil
 }
 
-// caRotations replaces the CA in the right order: trust first, leaf later.
+// caRotations replaces the CA in the right order: first the trust, then the leaf.
 func caRotations(count int) func(*Env) (*Result, error) {
 	return func(env *Env) (*Result, error) {
 		return rotateCA(env, count, func(rotation *caRotation) error {
@@ -83,7 +85,7 @@ func caRotations(count int) func(*Env) (*Result, error) {
 	}
 }
 
-// leafFirst does it the wrong way round.
+// leafFirst replaces the CA in the wrong order.
 func leafFirst(env *Env) (*Result, error) {
 	return rotateCA(env, 1, func(rotation *caRotation) error {
 		if err := rotation.serve(); err != nil {
@@ -103,7 +105,7 @@ type caRotation struct {
 	next    *Authority
 }
 
-// trust changes the caBundle, on several API servers one after the other.
+// trust changes the caBundle on the API servers, one after the other.
 func (r *caRotation) trust(caBundle *x509.CertPool) {
 	for _, client := range r.clients {
 		client.SetBundle(caBundle)

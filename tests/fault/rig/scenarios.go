@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// plan is what a run consists of: tracks that run side by side.
+// plan returns the tracks of a run, which run in parallel.
 //
-// Real time cannot be shortened where the product's own limits are what is tested, so these
-// scenarios wait beside those that need the processor.
+// Scenarios that test the product's own time limits mostly wait, so they run in parallel with those
+// that need the processor.
 func plan(full bool) [][]Scenario {
 	controls := []Scenario{
 		{"(a) graceful_shutdown on SIGTERM", kindClosed, rollouts(fault("graceful-shutdown"), quickRollouts(4))},
@@ -17,7 +17,7 @@ func plan(full bool) [][]Scenario {
 		{"(d) ALPN h2 alone", kindALPN, h2Only},
 		{"(e) bodies above 2 MB refused", "status 413", large(fault("body2mb"))},
 	}
-	// These compare or measure times, so nothing that is busy runs beside them.
+	// These measure times, so no scenario that needs the processor runs in parallel.
 	hostile := []Scenario{
 		{"large reviews, 2.7 MB", "", large(product)},
 		{"slowloris, 200 connections", "", slowloris},
@@ -51,7 +51,7 @@ func plan(full bool) [][]Scenario {
 	}, controls, hostile))
 }
 
-// program says what to start.
+// program returns the command to start.
 type program func(*Env) []string
 
 func product(e *Env) []string { return webhook(e.Product) }
@@ -66,15 +66,15 @@ func fault(name string) program {
 
 func none(e *Env) []string { return fault("none")(e) }
 
-// drain are the product's defaults, unless time is to be saved.
+// drain returns the flags of the drain.
 func drain(delay, timeout time.Duration) []string {
 	return []string{"--drain-delay", delay.String(), "--drain-timeout", timeout.String()}
 }
 
 var defaultDrain = drain(15*time.Second, 95*time.Second)
 
-// h2Only calls a server whose ALPN list has h2 alone. It has no readiness to wait for: the program's
-// own check finds the fault, too.
+// h2Only calls a server that offers only h2 in ALPN. It does not wait for readiness, because the
+// program's own check finds the fault too.
 func h2Only(env *Env) (*Result, error) {
 	service, review, err := setUp(env, Settings{
 		Program: fault("h2-only")(env), Arguments: defaultDrain, Unready: true,

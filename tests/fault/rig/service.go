@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// Settings are how a scenario's Service differs from the ordinary.
+// Settings are the settings of a scenario's Service.
 type Settings struct {
-	Program     []string      // with the arguments that are its own
+	Program     []string      // the command with its fixed arguments
 	Environment []string      // NAME=value
-	Arguments   []string      // further flags
+	Arguments   []string      // additional flags
 	Latency     time.Duration // of the proxy, one way
-	// Lateness is the longest time until the proxy knows that a replica is leaving.
+	// Lateness is the longest time until the proxy knows that a replica is terminating.
 	Lateness time.Duration
-	Unready  bool // starts without ever being ready
+	Unready  bool // do not wait for readiness
 }
 
 const replicas = 2
 
-// Service is two replicas behind a proxy, with certificates as files.
+// Service is two replicas behind a proxy, with certificate files.
 type Service struct {
 	ServiceProxy *ServiceProxy
 	CallLog      *CallLog
@@ -37,8 +37,8 @@ type Service struct {
 
 	authority *Authority
 	pair      *Pair
-	replicas  []*Replica // those that are to stay
-	leaving   []*Replica
+	replicas  []*Replica // the current ones
+	leaving   []*Replica // those that got SIGTERM
 	started   int
 }
 
@@ -71,7 +71,7 @@ func StartService(env *Env, settings Settings) (*Service, error) {
 	return s, nil
 }
 
-// Stop kills what still runs.
+// Stop kills all replicas.
 func (s *Service) Stop() {
 	s.ServiceProxy.Close()
 	for _, replica := range append(s.replicas, s.leaving...) {
@@ -79,16 +79,16 @@ func (s *Service) Stop() {
 	}
 }
 
-// Client is an API server that calls this Service and trusts its CA.
+// Client returns an API server that calls this Service and trusts its CA.
 func (s *Service) Client() *APIServer {
 	return NewAPIServer(s.ServiceProxy.Address(), Bundle(s.authority), s.CallLog)
 }
 
-// Replicas are those that are to stay.
+// Replicas are the current replicas.
 func (s *Service) Replicas() []*Replica { return s.replicas }
 
-// Rollout replaces each replica, as a Deployment with maxSurge 1 and maxUnavailable 0: start a new
-// one, wait until it is ready, terminate an old one, which the proxy learns late.
+// Rollout replaces each replica like a Deployment with maxSurge 1 and maxUnavailable 0: it starts a
+// new one, waits until it is ready, and terminates an old one. The proxy learns of that late.
 func (s *Service) Rollout() error {
 	for i, old := range s.replicas {
 		replica, err := s.start()
@@ -104,8 +104,8 @@ func (s *Service) Rollout() error {
 	return nil
 }
 
-// Gone waits until every replica that was told to end has ended, well, and with nothing open.
-// Returns how many there were.
+// Gone waits until every terminated replica has ended, without an error and without open
+// connections. It returns their number.
 func (s *Service) Gone() (int, error) {
 	for _, replica := range s.leaving {
 		if err := replica.Ended(s.ctx); err != nil {
@@ -118,8 +118,8 @@ func (s *Service) Gone() (int, error) {
 	return len(s.leaving), nil
 }
 
-// Renew gives every replica a new leaf of the CA, each after a little while of its own, and waits
-// until it is served.
+// Renew gives every replica a new leaf of the CA, each after a random delay, and waits until all
+// serve it.
 func (s *Service) Renew(authority *Authority, spread time.Duration) error {
 	pair, err := authority.Leaf()
 	if err != nil {
@@ -146,7 +146,7 @@ func (s *Service) Renew(authority *Authority, spread time.Duration) error {
 	return err
 }
 
-// Corrupt puts a certificate and the key of another into the mounts.
+// Corrupt writes a certificate with a wrong key into the mounts.
 func (s *Service) Corrupt() error {
 	other, err := s.authority.Leaf()
 	if err != nil {
@@ -160,7 +160,7 @@ func (s *Service) Corrupt() error {
 	return nil
 }
 
-// Bundle is the caBundle of the CA in use and of others.
+// Bundle is the caBundle of the current CA and of others.
 func (s *Service) Bundle(others ...*Authority) *x509.CertPool {
 	return Bundle(append(others, s.authority)...)
 }
@@ -191,7 +191,7 @@ func (s *Service) start() (*Replica, error) {
 	return replica, nil
 }
 
-// KillOne kills a replica, whose endpoint goes at once, and starts another in its place.
+// KillOne kills a replica, removes its endpoint at once, and starts another replica.
 func (s *Service) KillOne() (string, error) {
 	victim := s.replicas[0]
 	if err := victim.Signal(syscall.SIGKILL); err != nil {

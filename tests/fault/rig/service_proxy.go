@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// ServiceProxy stands for kube-proxy: it spreads new connections over its endpoints, learns late that
-// one is leaving, and leaves existing connections alone. Where the last endpoint leaves it stays in
-// use, as kube-proxy falls back to terminating endpoints.
+// ServiceProxy stands for kube-proxy: it distributes new connections over its endpoints, learns
+// late that one is terminating, and leaves existing connections alone. It never removes the last
+// endpoint, because kube-proxy falls back to terminating endpoints.
 type ServiceProxy struct {
 	listener net.Listener
-	latency  time.Duration // one way, for data and for the end of a connection
+	latency  time.Duration // one way, for data and for the close of a connection
 
 	mu        sync.Mutex
 	closed    bool
 	endpoints []endpoint
-	serving   map[string]string // a client's address → the endpoint that it was given
+	serving   map[string]string // the endpoint of each client address
 	open      map[net.Conn]struct{}
 }
 
@@ -40,17 +40,17 @@ func NewServiceProxy(latency time.Duration) (*ServiceProxy, error) {
 	return s, nil
 }
 
-// Address is the Service's ClusterIP and port, so to speak.
+// Address stands for the ClusterIP and port of the Service.
 func (s *ServiceProxy) Address() string { return s.listener.Addr().String() }
 
-// Add makes an endpoint available to new connections.
+// Add adds an endpoint for new connections.
 func (s *ServiceProxy) Add(name, address string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.endpoints = append(s.endpoints, endpoint{name, address})
 }
 
-// Remove takes an endpoint away from new connections after the delay.
+// Remove removes an endpoint for new connections after a delay.
 func (s *ServiceProxy) Remove(name string, after time.Duration) {
 	time.AfterFunc(after, func() {
 		s.mu.Lock()
@@ -64,14 +64,14 @@ func (s *ServiceProxy) Remove(name string, after time.Duration) {
 	})
 }
 
-// Serving names the endpoint that the client with this address was given.
+// Serving returns the endpoint of the client with this address.
 func (s *ServiceProxy) Serving(client string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.serving[client]
 }
 
-// Close ends everything.
+// Close closes the listener and all connections.
 func (s *ServiceProxy) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,7 +89,7 @@ func (s *ServiceProxy) accept() {
 			if s.isClosed() {
 				return
 			}
-			time.Sleep(10 * time.Millisecond) // out of descriptors, say
+			time.Sleep(10 * time.Millisecond) // for example, no file descriptor is free
 			continue
 		}
 		go s.connect(client.(*net.TCPConn))
@@ -136,7 +136,7 @@ func (s *ServiceProxy) forget(client net.Conn) {
 	delete(s.open, client)
 }
 
-// pump copies one direction. An end is passed on as an end, a reset as a reset.
+// pump copies one direction. It passes on a close as a close and a reset as a reset.
 func (s *ServiceProxy) pump(to, from *net.TCPConn) {
 	var err error
 	if s.latency == 0 {
@@ -152,7 +152,7 @@ func (s *ServiceProxy) pump(to, from *net.TCPConn) {
 	_ = to.CloseWrite()
 }
 
-// delayed copies with a latency; the end of the stream is as late as its data.
+// delayed copies with a latency, which also delays the end of the stream.
 func delayed(to, from *net.TCPConn, latency time.Duration) error {
 	type chunk struct {
 		data []byte
@@ -176,7 +176,7 @@ func delayed(to, from *net.TCPConn, latency time.Duration) error {
 		time.Sleep(time.Until(chunk.due))
 		if failed == nil && len(chunk.data) > 0 {
 			if _, failed = to.Write(chunk.data); failed != nil {
-				reset(from) // ends the reader, too
+				reset(from) // also ends the reader
 			}
 		}
 		if chunk.err != nil && chunk.err != io.EOF {
@@ -186,7 +186,7 @@ func delayed(to, from *net.TCPConn, latency time.Duration) error {
 	return failed
 }
 
-// reset ends a connection in both directions at once.
+// reset closes a connection with a TCP reset.
 func reset(conn *net.TCPConn) {
 	_ = conn.SetLinger(0)
 	_ = conn.Close()

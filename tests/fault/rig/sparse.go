@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// sparse calls so rarely that connections reach the idle limits of hyper (30 s), of usual servers
-// (90 s) and of the client (90 s) in between.
+// sparse calls so rarely that connections reach the idle limits of hyper (30 s), of common servers
+// (90 s) and of the client (90 s).
 func sparse(rounds int) func(*Env) (*Result, error) {
 	return func(env *Env) (*Result, error) {
 		service, review, err := setUp(env, Settings{
@@ -36,8 +36,8 @@ func sparseClients(load *Load, service *Service, each int) {
 	}
 }
 
-// aimedAtLimits uses 360 connections when they have been idle for hyper's default limit, for the
-// client's own, and for the product's.
+// aimedAtLimits uses 360 connections after they have been idle for the default limit of hyper, of
+// the client, or of the product.
 func aimedAtLimits(env *Env) (*Result, error) {
 	service, review, err := setUp(env, Settings{
 		Program: product(env), Arguments: defaultDrain, Latency: time.Millisecond,
@@ -64,7 +64,7 @@ func aimedAtLimits(env *Env) (*Result, error) {
 // ourIdle is the default of --idle-timeout.
 const ourIdle = 120 * time.Second
 
-// aimedAt30 does so at 30 s alone.
+// aimedAt30 uses connections after they have been idle for 30 s.
 func aimedAt30(program program) func(*Env) (*Result, error) {
 	return func(env *Env) (*Result, error) {
 		service, review, err := setUp(env, Settings{
@@ -82,8 +82,8 @@ func aimedAt30(program program) func(*Env) (*Result, error) {
 	}
 }
 
-// aimedByLongIdleClients shows that the rig would see a race at the product's own limit: clients that keep
-// connections for longer than the API server does must run into it.
+// aimedByLongIdleClients proves that the rig would see a race at the product's own limit: clients
+// that keep connections longer than the API server does must run into it.
 func aimedByLongIdleClients(env *Env) (*Result, error) {
 	service, review, err := setUp(env, Settings{
 		Program: product(env), Arguments: defaultDrain, Latency: time.Millisecond,
@@ -101,9 +101,9 @@ func aimedByLongIdleClients(env *Env) (*Result, error) {
 	return &Result{CallLog: service.CallLog}, nil
 }
 
-// lateDials are connections that clients dialled ahead, and have not used, just before the proxy
-// learned that the replica is leaving. The client keeps them for 90 s, which outlives a drain that
-// counts from SIGTERM; they are used around the end of the drain.
+// lateDials uses connections that clients dialled ahead just before the proxy learned that the
+// replica is terminating. The client keeps them for 90 s, longer than a drain of that length after
+// SIGTERM. The calls come around the end of the drain.
 func lateDials(env *Env) (*Result, error) {
 	const lateness = 10 * time.Second
 	service, review, err := setUp(env, Settings{
@@ -128,7 +128,7 @@ func lateDials(env *Env) (*Result, error) {
 	for _, client := range clients {
 		client.DialAhead(env.ctx, review)
 	}
-	// By now the proxy has learned it: new connections go to the replica that stays.
+	// Now the proxy knows: new connections go to the other replica.
 	pause(env.ctx, time.Until(begin.Add(lateness)))
 	service.ServiceProxy.Add(service.Replicas()[1].Name, service.Replicas()[1].Address)
 	service.ServiceProxy.Remove(leaving.Name, 0)
@@ -154,8 +154,9 @@ func lateDials(env *Env) (*Result, error) {
 	return result, nil
 }
 
-// lateUse is when the i-th connection is used: 0.2 ms apart around a drain of 95 s, which ends a
-// little later than the signal's sender thinks; then spread over the rest of the client's 90 s.
+// lateUse is the time at which the i-th connection is used: at first 0.2 ms apart around the end of
+// a drain of 95 s, which is slightly later than the sender of the signal expects, and then spread
+// over the rest of the client's 90 s.
 func lateUse(i int) time.Duration {
 	if i < 100 {
 		return 95*time.Second - 5*time.Millisecond + time.Duration(i)*200*time.Microsecond

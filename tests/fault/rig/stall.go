@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// stall stops both replicas for a second under 1,000 calls a second: the client dials for all that
-// waits, and above 25 idle connections closes and dials again. With one replica stopped nothing
-// comes of it: the client goes on with the connections that answer.
+// stall stops both replicas for a second under 1,000 calls a second. The client dials for every
+// waiting call, and closes connections above 25 idle ones and dials again. It stops both, because
+// with one replica stopped the client would use the connections that still answer.
 func stall(env *Env) (*Result, error) {
 	service, review, err := setUp(env, Settings{Program: product(env), Arguments: defaultDrain}, 0)
 	if err != nil {
@@ -35,7 +35,7 @@ func stall(env *Env) (*Result, error) {
 	load.Stop()
 
 	result := &Result{CallLog: service.CallLog}
-	var last time.Time // that a call still took long
+	var last time.Time // the end of the last slow call
 	for _, entry := range service.CallLog.Between(goes.Add(-time.Second), time.Now()) {
 		if end := entry.Start.Add(entry.Took); entry.Took > slow && end.After(last) {
 			last = end
@@ -43,17 +43,17 @@ func stall(env *Env) (*Result, error) {
 	}
 	recovered := max(last.Sub(goes), 0)
 	if recovered > 3*time.Second {
-		result.Problem("calls are slow until %s after the stall", recovered)
+		result.Problem("calls were slow until %s after the stall", recovered)
 	}
 	dials := client.dials.Load() - dialled
 	if dials < 100 {
-		result.Problem("the client dialled %d times only: there was no storm", dials)
+		result.Problem("the client dialled only %d times: there was no storm of handshakes", dials)
 	}
 	during := service.CallLog.Between(goes.Add(-time.Second), goes)
-	result.Note = fmt.Sprintf("%d dials before, %d from the stall on; in the stall p50 %s, p99 %s; the last call above %s was answered %s after its end",
+	result.Note = fmt.Sprintf("%d dials before, %d after the stall began; during it p50 %s, p99 %s; the last call above %s was answered %s after its end",
 		dialled, dials, ms(quantile(during, 0.5)), ms(quantile(during, 0.99)), ms(slow), ms(recovered))
 	return result, nil
 }
 
-// slow is what a call takes in a stall, and hardly elsewhere.
+// slow is the duration above which a call counts as slow.
 const slow = 200 * time.Millisecond
