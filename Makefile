@@ -1,5 +1,5 @@
-# `make` lists what there is to do. Nothing here needs more than Rust, a C compiler and, for the
-# test control plane, Go (or KUBEBUILDER_ASSETS).
+# `make` lists all targets. Most need only Rust, a C compiler and, for the test control plane, Go (or
+# KUBEBUILDER_ASSETS).
 
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -17,17 +17,17 @@ help: ## Show this list
 		/^[a-z-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: need-rust ## Play a CA rotation on a real API server, without the webhook and with it
+demo: need-rust ## Show a CA rotation on a real API server, with and without the webhook
 	@sh tests/control-plane/build.sh demo
 	cargo build --locked --workspace --bin ca-overlap --example legacy-certgen --example demo
 	$(TARGET)/debug/examples/demo
 
 .PHONY: clean
-clean: ## Remove what cargo built; keeps the control plane and the tools
+clean: ## Remove what cargo built; keep the control plane and the tools
 	rm -rf $(TARGET)/debug $(TARGET)/release $(TARGET)/static $(TARGET)/*-linux-* $(TARGET)/doc $(TARGET)/tmp $(TARGET)/ci $(TARGET)/mutation
 
 .PHONY: distclean
-distclean: ## Remove everything that was built
+distclean: ## Remove everything that was built or downloaded
 	rm -rf $(TARGET)
 
 

@@ -1,19 +1,19 @@
 #!/bin/sh
-# Packs the static program into an image: `image.sh docker` by the Dockerfile and BuildKit,
-# `image.sh tar` without an engine, as an archive. Run by `make image` and `make image-tar`.
+# Packs the static program into an image: `image.sh docker` with the Dockerfile and BuildKit,
+# `image.sh tar` into an archive without a container engine. Run by `make image` and `make image-tar`.
 #
-# By environment:
+# Environment:
 #   IMAGE           NAME:TAG of the image
-#   IMAGE_DIR       where to work
-#   IMAGE_PROGRAMS  the programs by platform: "amd64=FILE arm64=FILE"; no space in a FILE
-#   IMAGE_TAR       the archive that is written
+#   IMAGE_DIR       the working directory
+#   IMAGE_PROGRAMS  the programs by platform: "amd64=FILE arm64=FILE"; a FILE must not contain spaces
+#   IMAGE_TAR       the archive to write
 #   PACK            the program of build/image
-#   VERSION         goes into the labels
+#   VERSION         the version for the labels
 set -eu
 
 how=$1
 
-# No time of a build: the same commit gives the same bytes.
+# No label has a build time, so the same commit gives the same bytes.
 labels() {
     url=https://github.com/ca-overlap/ca-overlap
     cat <<EOF
@@ -28,7 +28,7 @@ EOF
     git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null | sed 's/^/revision=/'
 }
 
-# The context of the Dockerfile: one program for each platform, and nothing else.
+# The context of the Dockerfile has only one program for each platform.
 context=$IMAGE_DIR/context
 rm -rf "$context"
 platforms=
@@ -57,10 +57,10 @@ case $how in
             set -- "$@" "$platform=$context/${platform#linux/}"
         done
         "$PACK" --name "$IMAGE" --entrypoint /ca-overlap -o "$IMAGE_TAR" "$@"
-        echo "$IMAGE for$platforms is in $IMAGE_TAR, $(wc -c <"$IMAGE_TAR") bytes"
+        echo "wrote $IMAGE for$platforms to $IMAGE_TAR, $(wc -c <"$IMAGE_TAR") bytes"
         ;;
     *)
-        echo "image.sh: what is $how? docker or tar" >&2
+        echo "image.sh: unknown step $how: use docker or tar" >&2
         exit 1
         ;;
 esac

@@ -1,8 +1,8 @@
 #!/bin/sh
-# The steps of a release, each run by `make release-…`; docs/release.md tells the order.
+# The steps of a release, each run by `make release-…` in the order of docs/release.md.
 #
-# By environment: VERSION, DIST (a directory that the files go to), ARCHES; of some steps HELM,
-# CRANE, COSIGN (programs), IMAGE_TAR, REGISTRY (such as ghcr.io/ca-overlap), STATIC, ARCH.
+# Environment: VERSION, DIST (the output directory), ARCHES; for some steps HELM, CRANE, COSIGN
+# (programs), IMAGE_TAR, REGISTRY (such as ghcr.io/ca-overlap), STATIC, ARCH.
 set -eu
 
 name=ca-overlap_${VERSION}
@@ -20,30 +20,31 @@ main() {
         push) push ;;
         sign) sign ;;
         publish) publish ;;
-        *) fail "what is $1?" ;;
+        *) fail "unknown step $1" ;;
     esac
 }
 
-# One version everywhere, and a note on it.
+# Checks that the version is the same everywhere and has a section in CHANGELOG.md.
 check() {
     tag=$(git describe --tags --exact-match 2>/dev/null) || fail "this commit has no tag"
     [ "$tag" = "v$VERSION" ] || fail "the tag is $tag, and Cargo.toml says $VERSION"
-    [ -z "$(git status --porcelain)" ] || fail "the work tree has changes"
+    [ -z "$(git status --porcelain)" ] || fail "the work tree has uncommitted changes"
     notes >/dev/null
-    grep -q "^version: $VERSION\$" manifests/chart/Chart.yaml || fail "Chart.yaml is not of version $VERSION"
+    grep -q "^version: $VERSION\$" manifests/chart/Chart.yaml || fail "Chart.yaml does not have version $VERSION"
     for manifest in manifests/base/deployment.yaml manifests/components/keeper/deployment.yaml; do
         grep -q "image: .*:$VERSION\$" "$manifest" || fail "$manifest does not name the image of $VERSION"
     done
 }
 
-# The section of this version.
+# Prints the section of this version.
 notes() {
     text=$(awk -v head="## [$VERSION]" 'index($0, "## [") == 1 { on = index($0, head) == 1; next } on' CHANGELOG.md)
     [ -n "$(echo "$text" | tr -d '[:space:]')" ] || fail "CHANGELOG.md has no section [$VERSION]"
     echo "$text"
 }
 
-# The program of one platform. The same files give the same bytes: no times, owners or names.
+# Packs the program of one platform. The archive has no times, owners or names, so the same files give
+# the same bytes.
 archive() {
     root=$(mktemp -d)
     trap 'rm -rf "$root"' EXIT
@@ -61,7 +62,7 @@ unpack() {
     for arch in $ARCHES; do
         mkdir -p "$DIST/.programs/$arch"
         tar --extract --gzip --file "$DIST/${name}_linux_$arch.tar.gz" --directory "$DIST/.programs/$arch" ca-overlap ||
-            fail "make release-archive was not run for $arch"
+            fail "no archive for $arch: run make release-archive first"
     done
 }
 
@@ -77,7 +78,7 @@ fill_krew() {
         sed -i "s/@SHA256_$arch@/$sum/" "$krew"
     done
     if grep -n '@' "$krew"; then
-        fail "$krew is not complete"
+        fail "$krew has unfilled placeholders"
     fi
     made "${krew##*/}"
 }
@@ -89,12 +90,12 @@ checksums() {
     made checksums.txt
 }
 
-# Image and chart, as they are in the files. Prints their digests, which are what is signed.
+# Pushes image and chart from the files. Prints their digests, which are signed later.
 push() {
     layout=$(mktemp -d)
     trap 'rm -rf "$layout"' EXIT
     tar --extract --file "$IMAGE_TAR" --directory "$layout"
-    # Of one platform it is no layout: crane reads the archive itself.
+    # The image of one platform is not a layout: crane reads the archive itself.
     [ -f "$layout/oci-layout" ] && image=$layout || image=$IMAGE_TAR
     "$CRANE" push ${PLAIN_HTTP:+--insecure} "$image" "$REGISTRY/ca-overlap:$VERSION" >"$DIST/.image"
     "$HELM" push ${PLAIN_HTTP:+--plain-http} "$DIST/ca-overlap-$VERSION.tgz" "oci://$REGISTRY/charts" 2>&1 |
@@ -105,7 +106,7 @@ push() {
     cat "$DIST/.image" "$DIST/.chart"
 }
 
-# Without a key: the certificate names the workflow that ran, and the log of it is public.
+# Signs without a key: the certificate names the workflow, and the signature is in a public log.
 sign() {
     image=$(cat "$DIST/.image")
     "$COSIGN" sign --yes "$image"

@@ -1,7 +1,8 @@
 ##@ To build
 
-# glibc is linked in, of 2.36 or newer, which knows packed relocations: see docs/performance.md.
-# With a triple of its own, flags do not reach build scripts. No path of this machine stays.
+# The static program links glibc 2.36 or newer, which supports packed relocations: see
+# docs/performance.md. With --target the flags do not apply to build scripts. The path remapping keeps
+# paths of this machine out of the program.
 STATIC := $(TARGET)/static/ca-overlap
 STATIC_TRIPLE := $(shell uname -m)-unknown-linux-gnu
 STATIC_DIR := $(TARGET)/$(STATIC_TRIPLE)/release
@@ -10,7 +11,7 @@ STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-r
 STATIC_BUILD := --locked --release --target $(STATIC_TRIPLE)
 
 .PHONY: static
-static: need-rust $(CARGO_AUDITABLE) ## Build the program that is shipped, statically linked: target/static/ca-overlap (about 7 minutes)
+static: need-rust $(CARGO_AUDITABLE) ## Build the statically linked program that is shipped: target/static/ca-overlap (about 7 minutes)
 	RUSTFLAGS="$(STATIC_FLAGS)" $(CARGO_AUDITABLE) auditable build $(STATIC_BUILD) --package ca-overlap --bin ca-overlap
 	@mkdir -p $(dir $(STATIC))
 	@cp $(STATIC_DIR)/ca-overlap $(STATIC)
@@ -27,9 +28,9 @@ man: need-rust ## Write the man pages: target/man
 doc: need-rust ## Build the documentation of the code: target/doc/ca_overlap
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
-# The name that overlays/kind expects.
+# The image name in overlays/kind.
 IMAGE ?= ca-overlap:dev
-# What to pack instead of the program that `make static` builds here, by platform:
+# The programs to pack, by platform, instead of the one that `make static` builds:
 #   make image-tar IMAGE_PROGRAMS='amd64=FILE arm64=FILE'
 IMAGE_PROGRAMS ?=
 IMAGE_DIR := $(TARGET)/image
@@ -43,10 +44,10 @@ image: $(if $(IMAGE_PROGRAMS),,static) ## Build the image with Docker (BuildKit)
 	$(PACK_PROGRAM) docker
 
 .PHONY: image-tar
-image-tar: $(if $(IMAGE_PROGRAMS),,static) packer ## Build the image without an engine: target/image/ca-overlap.tar
+image-tar: $(if $(IMAGE_PROGRAMS),,static) packer ## Build the image without a container engine: target/image/ca-overlap.tar
 	$(PACK_PROGRAM) tar
 
-# Packs any files: target/image/pack -help.
+# A program that packs any files into an image: target/image/pack -help.
 .PHONY: packer
 packer: need-go
 	@mkdir -p $(IMAGE_DIR)

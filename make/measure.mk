@@ -4,19 +4,19 @@ BENCH = cargo run --locked --package benches --bin bench -- run --program $(STAT
 	--allow-all $(STATIC_DIR)/allow_all --peers $(TARGET)/bench/bin --out $(TARGET)/bench
 
 .PHONY: measure
-measure: static ## Measure what is shipped, alone: CPU per admission, memory, start, size (1 minute)
+measure: static ## Measure the shipped program: CPU per admission, memory, start, size (1 minute)
 	$(BENCH) --mode measure
 
 .PHONY: bench-quick
-bench-quick: bench-programs ## Measure it beside other webhooks, the main scenarios (2 minutes)
+bench-quick: bench-programs ## Compare it with other webhooks in the main scenarios (2 minutes)
 	$(BENCH) --mode quick
 
 .PHONY: bench
-bench: bench-programs ## Measure everything beside other webhooks (25 minutes; wants a machine of its own)
+bench: bench-programs ## Compare it with other webhooks in all scenarios (25 minutes; needs an idle machine)
 	$(BENCH) --mode full
 
 .PHONY: bench-instructions
-bench-instructions: bench-programs ## Count instructions per request with valgrind, beside an allow-all server
+bench-instructions: bench-programs ## Count instructions per request with valgrind, also of an allow-all server
 	$(BENCH) --mode instructions
 
 .PHONY: bench-programs
@@ -26,7 +26,7 @@ bench-programs: static need-go
 	go -C benches/peer build -trimpath -ldflags='-s -w' -o "$(abspath $(TARGET))/bench/bin/" ./...
 
 .PHONY: bench-profile
-bench-profile: need-rust need-valgrind ## Show where the instructions of whole requests go, beside an allow-all server
+bench-profile: need-rust need-valgrind ## Profile the instructions of whole requests, also of an allow-all server
 	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package ca-overlap --bin ca-overlap -- -C strip=none
 	mkdir -p $(TARGET)/bench/symbols && cp $(STATIC_DIR)/ca-overlap $(TARGET)/bench/symbols/
 	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package benches --bin allow_all -- -C strip=none
@@ -34,41 +34,41 @@ bench-profile: need-rust need-valgrind ## Show where the instructions of whole r
 		--allow-all $(STATIC_DIR)/allow_all
 
 .PHONY: bench-publish
-bench-publish: need-rust ## Put the last results of make bench into docs/
+bench-publish: need-rust ## Write the last results of make bench into docs/
 	cargo run --locked --package benches --bin bench -- publish $(TARGET)/bench/full.json
 
 .PHONY: instructions
-instructions: counted ## Count instructions and allocations per admission, compare with the accepted ones (2 minutes)
+instructions: counted ## Count instructions and allocations per admission, and compare with the accepted counts (2 minutes)
 	cargo run --quiet --locked --package benches --bin instructions -- compare $(STATIC_DIR)
 
 .PHONY: instructions-accept
-instructions-accept: counted ## Accept what is counted now: writes benches/instructions.json
+instructions-accept: counted ## Accept the current counts: writes benches/instructions.json
 	cargo run --quiet --locked --package benches --bin instructions -- accept $(STATIC_DIR)
 
 .PHONY: linear
-linear: counted ## Check that hostile bodies of twice the size cost twice the instructions (2 minutes)
+linear: counted ## Check that twice the size of a hostile body costs twice the instructions (2 minutes)
 	cargo run --quiet --locked --package benches --bin instructions -- linear $(STATIC_DIR)
 
 REVIEW ?= tests/data/reviews/put.json
 
 .PHONY: profile
-profile: counted ## Show where the instructions of a review go: make profile REVIEW=tests/data/reviews/put.json
+profile: counted ## Profile the instructions of a review: make profile REVIEW=tests/data/reviews/put.json
 	valgrind -q --tool=callgrind --callgrind-out-file=$(TARGET)/profile.callgrind \
 		$(STATIC_DIR)/hot-path answer $(REVIEW) 1000
 	callgrind_annotate --inclusive=yes $(TARGET)/profile.callgrind
 
-# The hot path, built as the shipped program is, with symbols for profiles.
+# The hot path, built like the shipped program, with symbols for profiles.
 .PHONY: counted
 counted: need-rust need-valgrind
 	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package benches --bin hot-path -- -C strip=none
 	RUSTFLAGS="$(STATIC_FLAGS)" cargo build $(STATIC_BUILD) --package benches --bin allocations
 
 .PHONY: keeper-scale
-keeper-scale: control-plane ## Start the keeper over 10,000 Secrets, and print time, memory and CPU (3 minutes)
+keeper-scale: control-plane ## Start the keeper with 10,000 Secrets, and print time, memory and CPU (3 minutes)
 	CI=true CA_OVERLAP_SECRETS=10000 CA_OVERLAP_IDLE=60 cargo test --locked --test it keeper::scale -- --nocapture
 
 .PHONY: figures
-figures: need-rust ## Draw docs/figures anew, and what docs/modes.md prints of it, by simulate
+figures: need-rust ## Regenerate docs/figures and the output in docs/modes.md with simulate
 	cargo run --locked -- simulate --svg docs/figures/simulate.svg
 	cargo run --locked -- simulate --settle 30s --svg docs/figures/simulate-settle-30s.svg || [ $$? -eq 1 ]
 	CA_OVERLAP_RECORD=1 cargo test --locked --test pure simulate::figures

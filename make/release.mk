@@ -9,17 +9,17 @@ RELEASE = VERSION='$(VERSION)' DIST='$(DIST)' ARCHES='$(ARCHES)' REGISTRY='$(REG
 	COSIGN='$(COSIGN)' STATIC='$(or $(PROGRAM),$(STATIC))' ARCH='$(HOST_ARCH)' IMAGE_TAR='$(RELEASE_IMAGE)' build/release.sh
 
 .PHONY: sbom
-sbom: $(CARGO_CYCLONEDX) ## List what is linked in, as CycloneDX: target/dist/ca-overlap_VERSION_sbom.cdx.json
+sbom: $(CARGO_CYCLONEDX) ## List the linked packages as CycloneDX: target/dist/ca-overlap_VERSION_sbom.cdx.json
 	@mkdir -p $(DIST)
 	SOURCE_DATE_EPOCH=$(or $(shell git log -1 --format=%ct 2>/dev/null),0) \
 		$(CARGO_CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --target $(STATIC_TRIPLE) --describe binaries
 	@sed 's|path+file://$(CURDIR)#|path+file:///ca-overlap#|' ca-overlap_bin.cdx.json >$(SBOM)
-	@# It lists what each member of the workspace is made of.
+	@# cargo-cyclonedx writes a file for each member of the workspace.
 	@rm -f *.cdx.json benches/*.cdx.json tests/devtools/*.cdx.json
 	@echo "$(SBOM): $$(grep -c '"purl": "pkg:cargo/' $(SBOM)) packages"
 
 .PHONY: release-check
-release-check: ## Check that tag, Cargo.toml, chart, manifests and CHANGELOG are of one version
+release-check: ## Check that tag, Cargo.toml, chart, manifests and CHANGELOG have the same version
 	$(RELEASE) check
 
 .PHONY: release-archive
@@ -36,7 +36,7 @@ release-files: $(HELM) sbom ## Make image, chart, SBOM, krew manifest and checks
 	$(RELEASE) checksums
 
 .PHONY: release-login
-release-login: $(CRANE) $(HELM) ## Log in to REGISTRY as REGISTRY_USER, with the password of REGISTRY_PASSWORD
+release-login: $(CRANE) $(HELM) ## Log in to REGISTRY as REGISTRY_USER with REGISTRY_PASSWORD
 	@printf '%s' "$$REGISTRY_PASSWORD" | $(CRANE) auth login $(firstword $(subst /, ,$(REGISTRY))) -u "$$REGISTRY_USER" --password-stdin
 	@printf '%s' "$$REGISTRY_PASSWORD" | $(HELM) registry login $(firstword $(subst /, ,$(REGISTRY))) -u "$$REGISTRY_USER" --password-stdin
 
@@ -45,9 +45,9 @@ release-push: $(CRANE) $(HELM) ## Push image and chart to REGISTRY
 	$(RELEASE) push
 
 .PHONY: release-sign
-release-sign: $(COSIGN) ## Sign image, chart and checksums without a key, attest the SBOM; in the workflow
+release-sign: $(COSIGN) ## Sign image, chart and checksums without a key, and attest the SBOM (in the workflow)
 	$(RELEASE) sign
 
 .PHONY: release-publish
-release-publish: ## Make the GitHub release with all files; in the workflow
+release-publish: ## Create the GitHub release with all files (in the workflow)
 	$(RELEASE) publish

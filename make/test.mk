@@ -1,11 +1,11 @@
 ##@ To check (docs/testing.md)
 
 .PHONY: test
-test: control-plane helm ## Run all tests; the first time, the control plane is built before
+test: control-plane helm ## Run all tests; the first run builds the control plane
 	cargo test --locked --workspace --no-fail-fast
 
 .PHONY: test-static
-test-static: static control-plane ## Run the tests that start the program with the static one; needs root for an empty root
+test-static: static control-plane ## Run the tests of the static program; needs root for the tests in an empty root
 	cargo build --locked --workspace --examples
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast \
 		--test shipped -- --include-ignored
@@ -13,11 +13,11 @@ test-static: static control-plane ## Run the tests that start the program with t
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast --test pure review::
 
 .PHONY: lint
-lint: need-rust ## Check format and lints; warnings are errors
+lint: need-rust ## Check formatting and lints; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-# The command that bounds a download, where the machine has it.
+# A time limit for downloads, if the machine has the command.
 TIMEOUT := $(shell command -v timeout >/dev/null 2>&1 && echo timeout 120)
 
 .PHONY: deny
@@ -26,34 +26,34 @@ deny: $(CARGO_DENY) ## Check licences, sources, banned and duplicate crates, and
 	@if $(TIMEOUT) $(CARGO_DENY) --locked fetch db; then \
 		$(CARGO_DENY) --locked check advisories; \
 	else \
-		echo "advisories: the RustSec database is not reachable from here: NOT CHECKED" >&2; \
+		echo "advisories NOT CHECKED: the RustSec database is not reachable" >&2; \
 	fi
 
 .PHONY: package-test
-package-test: need-go kind-check workflow-lint ## Check what packs and releases: image writer, kind's configuration, workflows
+package-test: need-go kind-check workflow-lint ## Check packaging and release: image writer, kind's configuration, workflows
 	go -C build/image vet ./...
 	go -C build/image test -count=1 ./...
 
 .PHONY: workflow-lint
-workflow-lint: $(ACTIONLINT) ## Lint the GitHub workflows: they call make targets, and nothing else
+workflow-lint: $(ACTIONLINT) ## Lint the GitHub workflows, which may run only make targets
 	$(ACTIONLINT) -color
 	@if grep -n 'run:' .github/workflows/* | grep -v 'run: make '; then \
-		echo "the lines above run something else than a make target" >&2; exit 1; fi
+		echo "the lines above do not run a make target: move the commands into the Makefile" >&2; exit 1; fi
 	@if grep -n 'uses:' .github/workflows/* | grep -v -E '@[0-9a-f]{40} # v[0-9]'; then \
-		echo "the actions above are not pinned to a commit" >&2; exit 1; fi
+		echo "the actions above are not pinned: use OWNER/ACTION@COMMIT # vVERSION" >&2; exit 1; fi
 
 .PHONY: ci
-ci: ## Everything that a change must pass, as .ci/run does it
+ci: ## Run everything that a change must pass: .ci/run
 	.ci/run
 
-# The tests of an empty root and of a real node need root.
+# The tests in an empty root and on a real node need root.
 .PHONY: ci-as-root
 ci-as-root:
 	if [ "$$(id -u)" = 0 ]; then .ci/run; else sudo env PATH="$$PATH" HOME="$$HOME" .ci/run; fi
 
 ##@ To check for longer
 
-# Which program is tested: make fault-test FAULT_PRODUCT=target/static/ca-overlap, after make static.
+# The program to test, such as: make fault-test FAULT_PRODUCT=target/static/ca-overlap
 FAULT_PRODUCT := $(TARGET)/debug/ca-overlap
 FAULT_PROGRAMS = -product $(FAULT_PRODUCT) -clock-product $(TARGET)/debug/ca-overlap \
 	-faulty $(TARGET)/debug/examples/faulty-webhook
@@ -64,31 +64,31 @@ fault-rig: need-rust need-go
 	go -C tests/fault/rig build -o "$(abspath $(TARGET))/fault-rig" .
 
 .PHONY: fault-test
-fault-test: fault-rig ## Break what breaks in production under load: no call may fail (3 minutes)
+fault-test: fault-rig ## Inject faults of production under load: no call may fail (3 minutes)
 	$(TARGET)/fault-rig $(FAULT_PROGRAMS) -dir $(TARGET)/fault
 
 .PHONY: fault-test-full
-fault-test-full: fault-rig ## The same with the full totals of docs/reliability.md (20 minutes)
+fault-test-full: fault-rig ## Run fault-test with the totals of docs/reliability.md (20 minutes)
 	$(TARGET)/fault-rig $(FAULT_PROGRAMS) -dir $(TARGET)/fault-full -full
 
 .PHONY: rollout-test-full
-rollout-test-full: control-plane ## 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
+rollout-test-full: control-plane ## Run 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)
 	CI=true CA_OVERLAP_ROLLOUTS=20 cargo test --locked --test it serving_cert::rollouts -- --nocapture
 
 .PHONY: quiet-full
-quiet-full: control-plane ## Apply the same again every second for ten minutes: nothing may be written
+quiet-full: control-plane ## Repeat the same writes every second for ten minutes: nothing may change
 	CI=true CA_OVERLAP_QUIET=600 cargo test --locked --test it keeper::steady_state -- --nocapture
 
 .PHONY: mutants
-mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn: a test must notice (half an hour)
+mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn: a test must fail (half an hour)
 	PATH="$(abspath $(dir $(CARGO_MUTANTS))):$$PATH" tests/mutation/run.sh $(MUTANTS)
 
 .PHONY: corpus
-corpus: control-plane ## Record what a real API server sends, anew, into tests/data/reviews
+corpus: control-plane ## Record the reviews of a real API server in tests/data/reviews
 	CA_OVERLAP_RECORD=1 cargo test --locked --test it api_server::corpus
 
-# A real node: see docs/testing.md. It says which of root, capabilities and packages are missing.
-# One test of it: make node-test NODE_TESTS=handshakes.
+# A real node: see docs/testing.md. It reports missing rights and packages. To run one test:
+# make node-test NODE_TESTS=handshakes
 NODE := $(TARGET)/node
 NODE_RUN = $(NODE)/tools/node run -images $(NODE)/images -state $(NODE)/state -logs $(NODE)/logs
 NODE_SUITE = cargo test --locked --test cluster -- --ignored --test-threads=1 --nocapture
@@ -101,22 +101,22 @@ node-test: node-images helm ## Run the suite on a real node, without a container
 	$(NODE_RUN) -- $(NODE_SUITE) --skip long:: $(NODE_TESTS)
 
 .PHONY: node-test-full
-node-test-full: node-test node-earlier ## The same, an upgrade from an earlier build, and a kubelet as it is by default (25 minutes)
+node-test-full: node-test node-earlier ## Run node-test, an upgrade from an earlier build, and a kubelet with defaults (25 minutes)
 	$(NODE_RUN) -sync 0 -- $(NODE_SUITE) long::
 
 .PHONY: kind-test
 kind-test: $(KIND) control-plane ## Run the suite on kind clusters of three Kubernetes versions; needs Docker (KIND_VERSIONS='1.33')
 	@docker info >/dev/null 2>&1 || { \
-		echo "no Docker engine answers, and kind needs one; make node-test runs the same suite without" >&2; exit 1; }
+		echo "kind needs Docker, which does not answer: start it, or run the suite with make node-test" >&2; exit 1; }
 	$(MAKE) --no-print-directory node-images helm
 	KIND="$(abspath $(KIND))" KUBECTL="$(abspath $(TARGET))/control-plane/bin/kubectl" IMAGES=$(NODE)/images \
 		WORK="$(abspath $(TARGET))/kind" tests/kind/run.sh $(KIND_VERSIONS)
 
 .PHONY: kind-check
-kind-check: $(KIND) ## Check the configuration of kind-test as far as that goes without Docker
+kind-check: $(KIND) ## Check the configuration of kind-test without Docker
 	KIND="$(abspath $(KIND))" tests/kind/run.sh --check
 
-# Images for a node that can pull nothing: the product, and what the suite runs in pods.
+# Images for a node that cannot pull: the product, and the programs of the suite.
 .PHONY: node-images
 node-images: static node-tools packer
 	cargo build --locked --workspace --example legacy-certgen
@@ -129,8 +129,8 @@ node-tools: need-rust need-go
 	@mkdir -p $(NODE)/tools
 	CGO_ENABLED=0 go -C tests/cluster build -trimpath -ldflags='-s -w' -o "$(abspath $(NODE))/tools/" ./...
 
-# What `node-test-full` upgrades from: the last tag, or the last commit before this one that changed
-# the program.
+# The commit that `node-test-full` upgrades from: the last tag, or the previous commit that changed the
+# program.
 EARLIER ?= $(shell git describe --tags --abbrev=0 HEAD^ 2>/dev/null || \
 	git log --first-parent --skip=1 -n 1 --format=%H -- src Cargo.lock)
 

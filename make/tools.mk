@@ -1,15 +1,15 @@
-# What the targets need: checks that say what to install, and tools of pinned versions below
-# target/tools, each built once.
+# The tools of the targets: pinned versions below target/tools, each built once, and checks that say
+# what to install.
 
 TOOLS := $(TARGET)/tools
-# Tools in Rust: NAME-VERSION/bin/NAME.
+# Rust tools: NAME-VERSION/bin/NAME.
 CARGO_AUDITABLE := $(TOOLS)/cargo-auditable-0.7.7/bin/cargo-auditable
 CARGO_CYCLONEDX := $(TOOLS)/cargo-cyclonedx-0.5.9/bin/cargo-cyclonedx
 CARGO_DENY := $(TOOLS)/cargo-deny-0.20.2/bin/cargo-deny
 CARGO_FUZZ := $(TOOLS)/cargo-fuzz-0.13.2/bin/cargo-fuzz
 CARGO_MUTANTS := $(TOOLS)/cargo-mutants-27.1.0/bin/cargo-mutants
 CARGO_TOOLS := $(CARGO_AUDITABLE) $(CARGO_CYCLONEDX) $(CARGO_DENY) $(CARGO_FUZZ) $(CARGO_MUTANTS)
-# Tools in Go: NAME-vVERSION/NAME, with the dependencies that they were released with.
+# Go tools: NAME-vVERSION/NAME, with the dependencies of their release.
 ACTIONLINT := $(TOOLS)/actionlint-v1.7.12/actionlint
 COSIGN := $(TOOLS)/cosign-v3.1.3/cosign
 CRANE := $(TOOLS)/crane-v0.22.1/crane
@@ -24,8 +24,8 @@ $(CARGO_TOOLS): | need-rust
 		--root $(root) --target-dir $(root)/build $(@F)
 	rm -rf $(root)/build
 
-# Where to get each from, less the version. go install compares what it downloads with the public
-# checksum database, unless its settings say otherwise.
+# The Go package of each tool. By default go install verifies downloads with the public checksum
+# database.
 PACKAGE_actionlint := github.com/rhysd/actionlint/cmd/actionlint
 PACKAGE_cosign := github.com/sigstore/cosign/v3/cmd/cosign
 PACKAGE_crane := github.com/google/go-containerregistry/cmd/crane
@@ -47,7 +47,7 @@ need-rust:
 .PHONY: need-nightly
 need-nightly:
 	@cargo +nightly --version >/dev/null 2>&1 || { \
-		echo "nightly Rust is missing: fuzzing needs it; rustup toolchain install nightly" >&2; exit 1; }
+		echo "nightly Rust is missing: run rustup toolchain install nightly" >&2; exit 1; }
 
 .PHONY: need-go
 need-go:

@@ -1,9 +1,9 @@
-// Command image packs directories into an image, one for each platform, without a container engine:
+// Command image packs directories, one for each platform, into an image without a container engine:
 //
 //	image -name ghcr.io/ca-overlap/ca-overlap:dev -entrypoint /ca-overlap -o image.tar linux/amd64=DIR
 //
-// One platform becomes an archive as `docker save` writes it, several an OCI layout. The same files
-// give the same bytes everywhere: no time, owner or mode of this machine gets in.
+// The output for one platform is an archive as `docker save` writes it, and for several an OCI layout.
+// The same files give the same bytes everywhere: the image has no time, owner or mode of this machine.
 package main
 
 import (
@@ -30,8 +30,8 @@ var epoch = time.Unix(0, 0).UTC()
 
 func main() {
 	log.SetFlags(0)
-	tagged := flag.String("name", "", "`NAME:TAG` that the image is loaded under")
-	output := flag.String("o", "", "the archive to write, a `FILE`")
+	tagged := flag.String("name", "", "the `NAME:TAG` of the image")
+	output := flag.String("o", "", "the archive `FILE` to write")
 	entrypoint := flag.String("entrypoint", "", "the program and its arguments, separated by spaces")
 	labels := map[string]string{}
 	flag.Func("label", "a `KEY=VALUE`; may be repeated", func(label string) error {
@@ -41,10 +41,10 @@ func main() {
 	})
 	flag.Parse()
 	if flag.NArg() == 0 {
-		log.Fatal("no OS/ARCH=DIR is named")
+		log.Fatal("name at least one OS/ARCH=DIR")
 	}
 	tag := must(name.NewTag(*tagged))
-	// By number: an image without /etc/passwd knows no names.
+	// Numeric, because the image has no /etc/passwd.
 	config := v1.Config{User: "65532:65532", Entrypoint: strings.Fields(*entrypoint), Labels: labels}
 	var images []mutate.IndexAddendum
 	for _, argument := range flag.Args() {
@@ -78,17 +78,18 @@ func writeLayout(output string, tag name.Tag, images []mutate.IndexAddendum, lab
 	dir := must(os.MkdirTemp("", "image"))
 	defer os.RemoveAll(dir)
 	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), images...)
-	// containerd looks an image up by its name in full, and calls Docker's registry docker.io.
+	// containerd looks up an image by its full name, in which Docker's registry is docker.io.
 	names := layout.WithAnnotations(map[string]string{
 		"io.containerd.image.name":          strings.TrimPrefix(tag.Name(), "index."),
 		"org.opencontainers.image.ref.name": tag.TagStr(),
 	})
-	// A registry shows the labels of an index where it shows no platform's config.
+	// A registry shows the labels of the index if it does not show the config of a platform.
 	check(must(layout.Write(dir, empty.Index)).AppendIndex(mutate.Annotations(index, labels).(v1.ImageIndex), names))
 	check(os.WriteFile(output, archive(dir), 0o644))
 }
 
-// archive is the tar of all below dir: by name, owned by root, at the epoch, one mode for all files.
+// archive makes a tar of all files below dir, sorted by name, owned by root, with the time 0 and one
+// mode for all files.
 func archive(dir string) []byte {
 	var out bytes.Buffer
 	writer := tar.NewWriter(&out)

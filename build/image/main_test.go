@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 func TestOnePlatform(t *testing.T) {
 	archive := pack(t, "linux/arm64="+files(t, "A", 0o700, 1e9))
 	if !bytes.Equal(read(archive), read(pack(t, "linux/arm64="+files(t, "A", 0o644, 2e9)))) {
-		t.Error("mode or time of a file is in the archive")
+		t.Error("the archive depends on the mode or time of a file")
 	}
 	tag := must(name.NewTag("it:1"))
 	image := must(tarball.ImageFromPath(archive, &tag))
@@ -48,7 +48,7 @@ func TestTwoPlatforms(t *testing.T) {
 	amd64, arm64 := "linux/amd64="+files(t, "A", 0o700, 1e9), "linux/arm64="+files(t, "B", 0o700, 1e9)
 	archive := pack(t, amd64, arm64)
 	if !bytes.Equal(read(archive), read(pack(t, amd64, arm64))) {
-		t.Error("the archives differ")
+		t.Error("two archives of the same files differ")
 	}
 	dir := t.TempDir()
 	if output, err := exec.Command("tar", "-x", "-f", archive, "-C", dir).CombinedOutput(); err != nil {
@@ -74,10 +74,10 @@ func TestTwoPlatforms(t *testing.T) {
 	}
 }
 
-func TestWrongInputIsNamed(t *testing.T) {
+func TestWrongInputFails(t *testing.T) {
 	for _, arguments := range [][]string{{}, {"linux/amd64=" + t.TempDir() + "/none"}, {"a/b/c/d=" + t.TempDir()}} {
 		if err := command(t, "unused.tar", arguments...).Run(); err == nil {
-			t.Errorf("%q is packed", arguments)
+			t.Errorf("%q does not fail", arguments)
 		}
 	}
 }
@@ -93,7 +93,7 @@ func checkImage(t *testing.T, image v1.Image, arch string) {
 	}
 }
 
-// A directory with usr/it.
+// Makes a directory with the file usr/it.
 func files(t *testing.T, content string, mode os.FileMode, seconds int64) string {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "usr", "it")
