@@ -6,7 +6,7 @@ use super::record::{Entry, Record};
 use super::select::{self, Candidate, Capacity, StoredCertificates};
 use super::warning::Warning;
 use super::write::{
-    Case, Decision, RecordAfter, Write, carried_entries, chain, is_distrusted, is_over,
+    Case, Decision, RecordAfter, Write, carried_entries, chain, has_ended, is_distrusted,
 };
 use super::{MAX_BLOCKS, MAX_OWN, MAX_STORED_BLOCKS, retire};
 use crate::x509::certs::{Bundle, Certificate};
@@ -170,7 +170,7 @@ impl<'a> Comparison<'a> {
             stored,
             issuers: IssuerGraph::new(stored, self.introduced().collect(), &self.issuers),
             is_usable: self.indexes().map(|index| self.is_usable(index)).collect(),
-            is_over: self.indexes().map(|index| self.is_over(index)).collect(),
+            has_ended: self.indexes().map(|index| self.has_ended(index)).collect(),
             stays: &self.is_incoming,
         };
         let mut selection = select::select(&candidates, &available, capacity);
@@ -249,9 +249,9 @@ impl<'a> Comparison<'a> {
             && !self.is_incoming[index]
     }
 
-    fn is_over(&self, index: usize) -> bool {
+    fn has_ended(&self, index: usize) -> bool {
         let Some(entry) = self.carried[index] else { return false };
-        is_over(&self.stored.certificates()[index], &entry, self.write)
+        has_ended(&self.stored.certificates()[index], &entry, self.write)
     }
 
     fn is_distrusted(&self, certificate: &Certificate) -> bool {

@@ -279,7 +279,7 @@ impl<'a> ParsedSecret<'a> {
 
     /// The carried certificates that the webhook would remove now.
     fn going(&self, now: Timestamp) -> Vec<Fingerprint> {
-        if !self.certificates.iter().any(|c| self.is_over(c, now)) || !self.may_change_data {
+        if !self.certificates.iter().any(|c| self.has_ended(c, now)) || !self.may_change_data {
             return Vec::new();
         }
         let contents = Contents { ca_crt: self.secret.ca_crt, tls_crt: self.secret.tls_crt };
@@ -299,7 +299,7 @@ impl<'a> ParsedSecret<'a> {
         gone.map(|c| c.certificate.fingerprint()).collect()
     }
 
-    fn is_over(&self, it: &BundleCertificate, now: Timestamp) -> bool {
+    fn has_ended(&self, it: &BundleCertificate, now: Timestamp) -> bool {
         it.carried.is_some() && (it.ends.is_some_and(|ends| ends <= now) || self.is_distrusted(it))
     }
 
@@ -322,7 +322,7 @@ impl<'a> ParsedSecret<'a> {
         for it in &self.certificates {
             let fingerprint = it.certificate.fingerprint();
             if it.carried.is_some() {
-                let stays = self.is_over(it, now) && !going.contains(&fingerprint);
+                let stays = self.has_ended(it, now) && !going.contains(&fingerprint);
                 if stays && self.may_change_data {
                     problems.push(Problem::RetireBlocked(fingerprint));
                 }

@@ -33,10 +33,11 @@ pub(super) fn append(
     let stays = adopted.as_slice();
     let mut stored = bundle.certificates().to_vec();
     stored.extend(asked);
-    let chosen = if is_trust_store(write, known, stays) {
-        Vec::new()
-    } else {
+    let own = known - stays.iter().flatten().count();
+    let chosen = if write.may_change_data && own <= MAX_OWN {
         select(write, text.len(), &stored, stays, decision)
+    } else {
+        Vec::new()
     };
     if is_unreadable || chosen.len() < stored.len() - known {
         decision.warnings.push(Warning::RepairIncomplete);
@@ -108,10 +109,6 @@ fn known(write: &Write<'_>, certificate: &Certificate) -> Option<Entry> {
     listed.or_else(|| remembered(write, fingerprint))
 }
 
-fn is_trust_store(write: &Write<'_>, known: usize, stays: &[Option<Entry>]) -> bool {
-    known - stays.iter().flatten().count() > MAX_OWN || !write.may_change_data
-}
-
 /// Selects which certificates from index `stays.len()` on are appended. Those that are carried
 /// already count first: the asked ones get the rest of `keep` and of the free bytes.
 fn select(
@@ -124,14 +121,14 @@ fn select(
     let issuers = Issuers::default();
     let is_usable = |index: usize| match stays.get(index) {
         Some(entry) => entry.is_some(),
-        None => !is_over(write, &stored[index]),
+        None => !has_ended(write, &stored[index]),
     };
     let is_there: Vec<_> = (0..stored.len()).map(|index| index < stays.len()).collect();
     let available = StoredCertificates {
         stored,
         issuers: IssuerGraph::new(stored, Vec::new(), &issuers),
         is_usable: (0..stored.len()).map(is_usable).collect(),
-        is_over: vec![false; stored.len()],
+        has_ended: vec![false; stored.len()],
         stays: &is_there,
     };
     let candidates: Vec<_> = (0..stored.len()).map(Candidate::ordinary).collect();
@@ -151,16 +148,17 @@ fn select(
 }
 
 /// Whether a certificate must not be carried: expired, distrusted, or past a known deadline.
-fn is_over(write: &Write<'_>, certificate: &Certificate) -> bool {
+fn has_ended(write: &Write<'_>, certificate: &Certificate) -> bool {
     match known(write, certificate) {
-        Some(entry) => write::is_over(certificate, &entry, write),
+        Some(entry) => write::has_ended(certificate, &entry, write),
         None => {
             certificate.is_expired(write.now) || write::is_distrusted(certificate, write.settings)
         }
     }
 }
 
-/// The new entry of a repaired certificate, always with `until`. A known entry keeps its dates.
+/// The new entry of a repaired certificate, always with `until`. A known entry keeps its `since`,
+/// and its `until` if that is the earlier one.
 fn entry(write: &Write<'_>, certificate: &Certificate) -> Entry {
     let length = write.settings.window.length().unwrap_or(DEFAULT_WINDOW);
     let fresh = Entry::starting(certificate.fingerprint(), write.now, Some(length));

@@ -73,7 +73,7 @@ fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Ve
     let mut goes: Vec<bool> = certificates
         .iter()
         .zip(carried)
-        .map(|(c, entry)| entry.is_some_and(|entry| write::is_over(c, &entry, write)))
+        .map(|(c, entry)| entry.is_some_and(|entry| write::has_ended(c, &entry, write)))
         .collect();
     if !goes.contains(&true) {
         return goes;

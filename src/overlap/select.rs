@@ -50,7 +50,7 @@ pub(super) struct StoredCertificates<'a> {
     /// Whether it can be carried, deadlines aside.
     pub(super) is_usable: Vec<bool>,
     /// Whether it was carried and has ended.
-    pub(super) is_over: Vec<bool>,
+    pub(super) has_ended: Vec<bool>,
     /// Whether it is already in the bundle that the selection is appended to.
     pub(super) stays: &'a [bool],
 }
@@ -58,7 +58,7 @@ pub(super) struct StoredCertificates<'a> {
 impl StoredCertificates<'_> {
     /// Whether a certificate may be appended as part of the chain of `candidate`.
     fn fits(&self, index: usize, candidate: &Candidate) -> bool {
-        self.is_usable[index] && (candidate.needed || !self.is_over[index])
+        self.is_usable[index] && (candidate.needed || !self.has_ended[index])
     }
 }
 

@@ -126,7 +126,7 @@ pub(crate) fn carried_entries(stored: &Bundle, record: Option<&Record>) -> Vec<O
 }
 
 /// Whether a carried certificate has ended: expired, past its deadline, or distrusted.
-pub(super) fn is_over(certificate: &Certificate, entry: &Entry, write: &Write<'_>) -> bool {
+pub(super) fn has_ended(certificate: &Certificate, entry: &Entry, write: &Write<'_>) -> bool {
     certificate.is_expired(write.now)
         || entry.is_past_deadline(write.now, write.settings.window.length())
         || is_distrusted(certificate, write.settings)
