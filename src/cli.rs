@@ -115,7 +115,7 @@ struct LogArgs {
     log_format: Format,
 }
 
-/// The commands. Each is described at its flags, because a doc comment here would replace that text.
+/// The commands. Each is described at its flags: a doc comment here would replace that text.
 #[derive(Debug, Subcommand)]
 enum Command {
     Distrust(Box<DistrustArgs>),

@@ -26,12 +26,12 @@ Examples:
 Signals:
   SIGTERM  Release the Lease, then exit; a second SIGTERM exits at once.";
 
-/// Run the keeper, which retires, promotes and repairs when no writer touches a Secret
+/// Run the keeper, which retires previous CAs, promotes new leaves and repairs missed writes
 ///
-/// Watches the Secrets that ca-overlap has labelled. When a previous CA is to be retired, a new leaf
-/// promoted, or a write repaired that the webhook missed, it asks the webhook by an annotation. It
-/// also restarts workloads that a Secret names. It never writes data. Several replicas elect a
-/// leader by a Lease. Needs the webhook.
+/// The keeper watches the Secrets with a label of ca-overlap. When a CA is due to be retired or a
+/// leaf to be promoted, or when the webhook missed a write, it asks the webhook by an annotation to
+/// act. It also restarts workloads that a Secret names. It never writes data. Several replicas elect
+/// a leader by a Lease. The keeper needs the webhook.
 ///
 /// Times are a number and a unit, such as 500ms, 30s, 5m, 24h or 7d.
 #[derive(Clone, Debug, Args)]
@@ -138,8 +138,8 @@ fn host_name() -> Option<String> {
     std::env::var("HOSTNAME").ok().or_else(of_file)
 }
 
-/// The identity that the host name gives. There is no fixed fallback: two replicas of one name would
-/// both take themselves for the holder, and both act.
+/// The identity from the host name. There is no fixed fallback, because two replicas of one name
+/// would both act as the holder of the Lease.
 fn own_name(host: Option<&str>) -> Result<String, UsageError> {
     let name = host.unwrap_or_default().trim().to_lowercase();
     subdomain(&name).map_err(|_| {

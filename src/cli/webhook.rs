@@ -1,4 +1,4 @@
-//! `ca-overlap webhook`: its flags, and the configuration that they make.
+//! `ca-overlap webhook`: its flags and their validation.
 
 mod keeper_args;
 
@@ -22,7 +22,7 @@ use crate::serving_cert::api::Objects;
 use crate::serving_cert::files::Files;
 use crate::serving_cert::{manager, plan};
 
-/// Examples, and what signals do, for `--help`.
+/// The examples and signals in `--help`.
 const MORE: &str = "\
 Examples:
   ca-overlap webhook --self-managed
@@ -30,17 +30,19 @@ Examples:
   ca-overlap webhook --self-managed --staged --window 7d --keep 2
 
 Signals:
-  SIGHUP   With --self-managed: rotate our own CA now. A new one is added to the Secret and to the
-           caBundle, serves after --trust-settle, and the old one goes when no certificate of it
-           can be alive. To one replica or all, once or often: a rotation that is in flight is
-           not started again. With --tls-*, and for --client-ca: re-read the files now.
-  SIGTERM  Drain, then end; a second one ends at once.";
+  SIGHUP   With --self-managed: rotate the webhook's own CA now. The new CA is added to the Secret
+           and the caBundle, and issues after --trust-settle. The old CA is removed once everything
+           it issued has expired. Send it to one replica or to all: during a rotation it does not
+           start a second one. With --tls-* and for --client-ca: re-read the files now.
+  SIGTERM  Drain, then exit; a second SIGTERM exits at once.";
 
 /// Run the admission webhook
 ///
-/// Answers the API server's reviews of Secrets: when ca.crt is rotated, the previous CA stays beside
-/// the new one. Its own certificate is issued and renewed by itself (--self-managed), or comes from
-/// files (--tls-cert, --tls-key).
+/// The webhook answers the API server's admission reviews of Secrets. When a Secret's ca.crt is
+/// replaced, it appends the previous CA, so that clients trust both. It issues and renews its own
+/// serving certificate (--self-managed), or takes it from files (--tls-cert, --tls-key).
+///
+/// Times are a number and a unit, such as 500ms, 30s, 5m, 24h or 7d.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = MORE)]
 pub(super) struct WebhookArgs {
@@ -52,7 +54,7 @@ pub(super) struct WebhookArgs {
     cluster: ObjectNameArgs,
     #[command(flatten)]
     authority: AuthorityArgs,
-    #[command(flatten, next_help_heading = "For Secrets that do not say it themselves")]
+    #[command(flatten, next_help_heading = "Defaults for Secrets without a setting")]
     defaults: DefaultsArgs,
     #[command(flatten)]
     keeper: WebhookKeeperArgs,
@@ -65,11 +67,11 @@ pub(super) struct WebhookArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Addresses")]
 struct ListenArgs {
-    /// Where the API server calls, by HTTPS
+    /// The address that the API server calls (HTTPS)
     #[arg(long, value_name = "ADDR", env = "CA_OVERLAP_LISTEN", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
 
-    /// Where /livez, /readyz and /metrics are, by plain HTTP
+    /// The address of /livez, /readyz and /metrics (plain HTTP)
     #[arg(
         long,
         value_name = "ADDR",
@@ -82,24 +84,25 @@ struct ListenArgs {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Serving certificate (either --self-managed or --tls-*)")]
 struct CertificateArgs {
-    /// Issue it ourselves: CA in a Secret, leaf in memory, caBundle injected
+    /// Issue the serving certificate: the CA is kept in a Secret and put into the caBundle
     #[arg(long, env = "CA_OVERLAP_SELF_MANAGED")]
     self_managed: bool,
 
-    /// Certificate chain, PEM, leaf first; re-read when its content changes
+    /// The certificate chain, PEM, leaf first; re-read when the file changes
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_TLS_CERT")]
     tls_cert: Option<PathBuf>,
 
-    /// Its key, PEM: PKCS#8, SEC1 or PKCS#1
+    /// The private key, PEM: PKCS#8, SEC1 or PKCS#1; re-read when the file changes
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_TLS_KEY")]
     tls_key: Option<PathBuf>,
 
-    /// Demand a client certificate of one of these CAs, PEM; for API servers that are configured
-    /// to show one. Re-read when its content changes
+    /// Require client certificates from one of these CAs, PEM; re-read when the file changes
+    ///
+    /// Only for API servers that are configured to show a client certificate to webhooks.
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_CLIENT_CA")]
     client_ca: Option<PathBuf>,
 
-    /// How often to look at these files
+    /// How often to check these files for changes
     #[arg(
         long,
         value_name = "TIME",
@@ -111,14 +114,14 @@ struct CertificateArgs {
 }
 
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Names in the cluster")]
+#[command(next_help_heading = "Object names")]
 struct ObjectNameArgs {
-    /// Our own namespace, whose Secrets are left alone [default: the pod's own, else the
+    /// The webhook's namespace, whose Secrets are never changed [default: the pod's, else the
     /// kubeconfig's, else ca-overlap]
     #[arg(long, value_name = "NAME", value_parser = label, env = "CA_OVERLAP_NAMESPACE")]
     namespace: Option<String>,
 
-    /// Our Service
+    /// The webhook's Service
     #[arg(
         long,
         value_name = "NAME",
@@ -128,7 +131,7 @@ struct ObjectNameArgs {
     )]
     service: String,
 
-    /// The Secret that holds our own CA
+    /// The Secret that holds the webhook's own CA
     #[arg(
         long,
         value_name = "NAME",
@@ -138,7 +141,7 @@ struct ObjectNameArgs {
     )]
     ca_secret: String,
 
-    /// The MutatingWebhookConfiguration whose caBundle is ours
+    /// The MutatingWebhookConfiguration whose caBundle the webhook sets
     #[arg(
         long,
         value_name = "NAME",
@@ -152,7 +155,7 @@ struct ObjectNameArgs {
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "With --self-managed")]
 struct AuthorityArgs {
-    /// How long a CA lives; the next one is added at two thirds of it
+    /// The lifetime of a CA; the next CA is added after two thirds of it
     #[arg(
         long,
         value_name = "TIME",
@@ -162,7 +165,7 @@ struct AuthorityArgs {
     )]
     ca_lifetime: Duration,
 
-    /// How long a serving certificate lives; renewed at two thirds of it
+    /// The lifetime of a serving certificate, which is renewed after two thirds of it
     #[arg(
         long,
         value_name = "TIME",
@@ -172,7 +175,7 @@ struct AuthorityArgs {
     )]
     leaf_lifetime: Duration,
 
-    /// How long a new CA is in the caBundle before it issues what is served
+    /// How long a new CA is in the caBundle before it issues the serving certificate
     #[arg(
         long,
         value_name = "TIME",
@@ -182,7 +185,7 @@ struct AuthorityArgs {
     )]
     trust_settle: Duration,
 
-    /// How often Secret and caBundle are compared
+    /// How often the Secret and the caBundle are checked
     #[arg(
         long,
         value_name = "TIME",
@@ -196,11 +199,13 @@ struct AuthorityArgs {
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Limits")]
 struct LimitArgs {
-    /// Connections at the same time; a further one takes the place of one that has asked nothing
+    /// The most connections at a time, 1 to 65536
+    ///
+    /// A further connection replaces one that has sent no request.
     #[arg(long, value_name = "N", env = "CA_OVERLAP_MAX_CONNECTIONS", default_value = "1024")]
     max_connections: usize,
 
-    /// For a TLS handshake
+    /// The time limit for a TLS handshake
     #[arg(
         long,
         value_name = "TIME",
@@ -210,7 +215,7 @@ struct LimitArgs {
     )]
     handshake_timeout: Duration,
 
-    /// For the header of a connection's first request, from its first byte, and for each body
+    /// The time limit for the header of a connection's first request, and for each body
     #[arg(
         long,
         value_name = "TIME",
@@ -220,8 +225,10 @@ struct LimitArgs {
     )]
     request_timeout: Duration,
 
-    /// For a connection without a request; more than the 90s of the API server, which does not
-    /// repeat a call on a connection that is closed under it
+    /// How long an idle connection stays open; more than 90s and at most a day
+    ///
+    /// The API server keeps idle connections for 90s. A call fails if the webhook closes the
+    /// connection first, and the API server does not repeat it.
     #[arg(
         long,
         value_name = "TIME",
@@ -231,7 +238,7 @@ struct LimitArgs {
     )]
     idle_timeout: Duration,
 
-    /// The largest body; a review of two Secrets of 1 MiB has 2.8 MB
+    /// The largest request body, 1KiB to 64MiB; a review of two Secrets of 1 MiB takes 2.8 MB
     #[arg(
         long,
         value_name = "SIZE",
@@ -243,9 +250,9 @@ struct LimitArgs {
 }
 
 #[derive(Clone, Copy, Debug, Args)]
-#[command(next_help_heading = "At the end (SIGTERM; a second one ends at once)")]
+#[command(next_help_heading = "Shutdown (SIGTERM)")]
 struct DrainArgs {
-    /// Accept connections for at least this long: other nodes learn late that we leave
+    /// How long to keep accepting connections, because other nodes learn late of the shutdown
     #[arg(
         long,
         value_name = "TIME",
@@ -255,7 +262,7 @@ struct DrainArgs {
     )]
     drain_delay: Duration,
 
-    /// Wait at most this long for connections to end
+    /// The time limit for all connections to end, from SIGTERM
     #[arg(
         long,
         value_name = "TIME",
@@ -267,13 +274,13 @@ struct DrainArgs {
 }
 
 impl WebhookArgs {
-    /// Runs the webhook until it is told to end.
+    /// Runs the webhook until a signal ends it.
     pub(super) fn run(self) -> Result<ExitCode, CommandError> {
         webhook::run(self.validate()?)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Checks what clap cannot.
+    /// Checks what clap cannot check.
     pub(super) fn validate(self) -> Result<WebhookConfig, UsageError> {
         let Self { listen, certificate, cluster, authority, defaults, keeper, limits, drain } =
             self;
@@ -283,7 +290,7 @@ impl WebhookArgs {
         }
         let DrainArgs { drain_delay, drain_timeout } = drain;
         if drain_timeout < drain_delay {
-            return Err(UsageError::new("--drain-timeout", "must not be below --drain-delay"));
+            return Err(UsageError::new("--drain-timeout", "must be at least --drain-delay"));
         }
         let ObjectNameArgs { namespace, service, ca_secret, webhook_config } = cluster;
         let namespace = namespace.unwrap_or_else(own_namespace);
@@ -319,7 +326,7 @@ impl WebhookArgs {
             (false, Some(_), None) => return refuse("--tls-key", "is required with --tls-cert"),
             (false, None, Some(_)) => return refuse("--tls-cert", "is required with --tls-key"),
             (false, None, None) => {
-                let problem = "no serving certificate: either this, or --tls-cert and --tls-key";
+                let problem = "no serving certificate: set this, or --tls-cert and --tls-key";
                 return refuse("--self-managed", problem);
             }
         };
@@ -344,26 +351,27 @@ impl WebhookArgs {
 }
 
 impl AuthorityArgs {
-    /// The lifetime of a CA, and what goes by the others.
+    /// The lifetime of a CA, and the settings of the plan.
     fn validate(self) -> Result<(Duration, plan::Settings), UsageError> {
         let Self { ca_lifetime, leaf_lifetime, trust_settle, reconcile_interval } = self;
         positive("--reconcile-interval", reconcile_interval)?;
         if leaf_lifetime / 3 < reconcile_interval || leaf_lifetime < Duration::from_secs(3) {
             return Err(UsageError::new(
                 "--leaf-lifetime",
-                "must be at least 3s and three times --reconcile-interval, or a certificate \
-                 expires before its renewal is looked at",
+                "must be at least 3s and three times --reconcile-interval, or a certificate may \
+                 expire before it is renewed",
             ));
         }
         if ca_lifetime / 3 < leaf_lifetime.max(trust_settle + reconcile_interval * 2) {
             return Err(UsageError::new(
                 "--ca-lifetime",
-                "must be at least three times --leaf-lifetime, and three times --trust-settle \
-                 with two of --reconcile-interval, or a CA expires before the next one is served",
+                "must be at least three times --leaf-lifetime, and three times the sum of \
+                 --trust-settle and twice --reconcile-interval, or a CA may expire before the \
+                 next one issues",
             ));
         }
         if ca_lifetime > CENTURY {
-            return Err(UsageError::new("--ca-lifetime", "must not be above 100 years"));
+            return Err(UsageError::new("--ca-lifetime", "must be at most 100 years"));
         }
         Ok((ca_lifetime, plan::Settings { leaf_lifetime, trust_settle, reconcile_interval }))
     }
@@ -378,8 +386,8 @@ impl LimitArgs {
         if idle_timeout <= API_SERVER_IDLE || idle_timeout > DAY {
             return Err(UsageError::new(
                 "--idle-timeout",
-                "must be above 90s and at most a day: the API server keeps idle connections for \
-                 90s, and a call fails where one is closed under it",
+                "must be more than 90s and at most a day: the API server keeps idle connections \
+                 for 90s, and its call fails if the webhook closes one first",
             ));
         }
         if !(1..=MAX_CONNECTIONS).contains(&max_connections) {
@@ -390,13 +398,13 @@ impl LimitArgs {
     }
 }
 
-/// How long client-go, hence the API server, keeps idle connections.
+/// How long client-go, and so the API server, keeps idle connections.
 const API_SERVER_IDLE: Duration = Duration::from_secs(90);
 const DAY: Duration = Duration::from_secs(86_400);
 const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
 const MAX_CONNECTIONS: usize = 65_536;
 
-/// At least a millisecond, the resolution of timers, and at most a day.
+/// Accepts a time from a millisecond, the resolution of timers, to a day.
 pub(super) fn positive(flag: &'static str, time: Duration) -> Result<Duration, UsageError> {
     if (Duration::from_millis(1)..=DAY).contains(&time) {
         return Ok(time);
@@ -404,13 +412,13 @@ pub(super) fn positive(flag: &'static str, time: Duration) -> Result<Duration, U
     Err(UsageError::new(flag, "must be from 1ms to a day"))
 }
 
-/// A DNS label (RFC 1123), as namespaces and Services are named.
+/// Accepts a DNS label (RFC 1123), such as the name of a namespace or Service.
 pub(super) fn label(name: &str) -> Result<String, &'static str> {
     let fits = name.len() <= 63 && !name.contains('.');
     subdomain(name).ok().filter(|_| fits).ok_or("expected a DNS label such as ca-overlap")
 }
 
-/// A DNS subdomain (RFC 1123), as most objects are named.
+/// Accepts a DNS subdomain (RFC 1123), such as the name of most objects.
 pub(super) fn subdomain(name: &str) -> Result<String, &'static str> {
     let good = |part: &str| {
         let edges = !part.starts_with('-') && !part.ends_with('-') && !part.is_empty();
@@ -422,7 +430,7 @@ pub(super) fn subdomain(name: &str) -> Result<String, &'static str> {
     Err("expected a name of lower-case letters, digits, dots and dashes")
 }
 
-/// Bytes, or a number with `KiB` or `MiB`.
+/// Parses a number of bytes, or a number with `KiB` or `MiB`.
 fn size(text: &str) -> Result<usize, &'static str> {
     let (number, unit) = match (text.strip_suffix("KiB"), text.strip_suffix("MiB")) {
         (Some(number), _) => (number, 1 << 10),

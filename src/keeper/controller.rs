@@ -111,7 +111,7 @@ impl Controller {
             led = leads;
             self.metrics.leads(leads);
             self.start(leads);
-            let wake = self.wake(leadership.until());
+            let wake = self.next_wake(leadership.until());
             tokio::select! {
                 biased;
                 () = &mut stop => break,
@@ -126,20 +126,20 @@ impl Controller {
     }
 
     /// When to check the clocks again.
-    fn wake(&self, leads_until: Option<Instant>) -> Instant {
+    fn next_wake(&self, leads_until: Option<Instant>) -> Instant {
         let now = Instant::now();
         let is_full = self.tasks.len() >= MAX_CONCURRENT;
-        let glance = now + CLOCK_CHECK_INTERVAL;
-        let glance =
-            self.namespace_queue.first().filter(|_| !is_full).unwrap_or(glance).min(glance);
+        let next_check = now + CLOCK_CHECK_INTERVAL;
+        let next_check =
+            self.namespace_queue.first().filter(|_| !is_full).unwrap_or(next_check).min(next_check);
         // A standby only watches. The leader has to notice the end of its term.
-        let Some(until) = leads_until else { return glance };
-        let look = self.queue.first().filter(|_| !is_full).unwrap_or(glance);
-        let deadline = self.deadlines.first().filter(|_| !is_full).map_or(glance, |deadline| {
+        let Some(until) = leads_until else { return next_check };
+        let next_reconcile = self.queue.first().filter(|_| !is_full).unwrap_or(next_check);
+        let deadline = self.deadlines.first().filter(|_| !is_full).map_or(next_check, |deadline| {
             let left = deadline.duration_since(Timestamp::now());
             now + Duration::try_from(left).unwrap_or_default().min(CLOCK_CHECK_INTERVAL)
         });
-        glance.min(until).min(look).min(deadline)
+        next_check.min(until).min(next_reconcile).min(deadline)
     }
 
     /// Starts tasks for what is due, up to [`MAX_CONCURRENT`].
@@ -150,19 +150,21 @@ impl Controller {
         }
         while self.tasks.len() < MAX_CONCURRENT {
             let now = Instant::now();
-            let read = self.namespace_queue.pop(now);
-            let Some(key) = read.or_else(|| leads.then(|| self.queue.pop(now))?) else { return };
+            let namespace = self.namespace_queue.pop(now);
+            let Some(key) = namespace.or_else(|| leads.then(|| self.queue.pop(now))?) else {
+                return;
+            };
             if self.tasks.change(&key) {
                 continue;
             }
             let reconciler = self.reconciler.clone();
-            let before = ReconcileInput {
+            let input = ReconcileInput {
                 secret: self.memory.get(&key, now),
                 namespace_uid: self.memory.namespace_uid(&key).map(ToOwned::to_owned),
                 distrusted: self.watched.distrusted(),
             };
             let target = key.clone();
-            self.tasks.start(&key, async move { reconciler.reconcile(&target, before).await });
+            self.tasks.start(&key, async move { reconciler.reconcile(&target, input).await });
         }
     }
 

@@ -1,10 +1,10 @@
 //! Leader election: the replica that holds the Lease acts.
 //!
 //! `kube-lease-manager` takes and renews the Lease, but it keeps reporting leadership while its
-//! renewals fail. So this module also reads the Lease back from the API server, and lets the replica
-//! act only until 80 % of the Lease's duration after the last renewal that it has read, by the
-//! monotonic clock. Two replicas that act at once do no harm, because each write is bound to a
-//! `resourceVersion`; they would only ask twice.
+//! renewals fail. So this module also reads the Lease back from the API server. The replica may act
+//! for 80 % of the Lease's duration after the last renewal that was read, by the monotonic clock.
+//! Two replicas that act at once do no harm, because each write is bound to a `resourceVersion`;
+//! they would only ask twice.
 
 use std::time::Duration;
 
@@ -82,11 +82,11 @@ impl Leadership {
 #[cfg(test)]
 impl Leadership {
     /// Leadership that a test switches on and off.
-    pub(super) fn given(leads: bool) -> (LeadershipSwitch, Self) {
-        let given = LeadershipSwitch(watch::Sender::new(LeaseState::default()));
-        given.set(leads);
-        let leadership = Self(given.0.subscribe());
-        (given, leadership)
+    pub(super) fn switched(leads: bool) -> (LeadershipSwitch, Self) {
+        let switch = LeadershipSwitch(watch::Sender::new(LeaseState::default()));
+        switch.set(leads);
+        let leadership = Self(switch.0.subscribe());
+        (switch, leadership)
     }
 }
 

@@ -101,9 +101,9 @@ impl Remembered {
         self.ca_crt.len() + tls_crt + settings + self.record.as_ref().map_or(0, String::len)
     }
 
-    /// What the Secret has lost since by a write that the webhook did not see; `None` if the webhook
-    /// saw the write, or nothing is lost. A `distrusted` CA is never restored, whatever the
-    /// Secret's own settings say.
+    /// What the Secret has since lost by a write that the webhook missed; `None` if the webhook saw
+    /// the write, or nothing is lost. A `distrusted` CA is never restored, whatever the Secret's own
+    /// settings say.
     pub fn compare(
         &self,
         secret: &SecretView,

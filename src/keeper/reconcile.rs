@@ -159,7 +159,7 @@ impl Reconciler {
         namespace_uid: Option<String>,
     ) -> Result<ReconcileOutcome, ReconcileError> {
         if plan.is_recreated {
-            // A later namespace of this name may belong to another tenant: nothing is restored there.
+            // A later namespace of this name may belong to other people: restore nothing there.
             let found = self.secrets.namespace(key.namespace()).await?;
             let is_same = found.as_ref().is_some_and(|identity| {
                 namespace_uid.as_ref() == Some(&identity.uid) && plan.can_be_of(identity.created)

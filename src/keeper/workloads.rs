@@ -230,7 +230,7 @@ mod tests {
     /// A restarter, and the mock API server that it calls.
     fn restarter() -> (Restarter, MockApi) {
         let (client, api) = api();
-        let (_, leadership) = Leadership::given(true);
+        let (_, leadership) = Leadership::switched(true);
         (Restarter::new(client, leadership), api)
     }
 

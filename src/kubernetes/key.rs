@@ -7,7 +7,8 @@ use kube::Resource;
 
 use super::secret_view::SecretView;
 
-/// The namespace and name of a Secret; cheap to clone. With an empty namespace it names a namespace.
+/// The namespace and name of a Secret; cheap to clone. If the namespace is empty, the key is that of
+/// a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(Arc<(String, String)>);
 

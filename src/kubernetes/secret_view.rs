@@ -184,7 +184,7 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
         labels: (!labels.is_empty()).then_some(labels),
         annotations: (!annotations.is_empty()).then_some(annotations),
         managed_fields: found.managed_fields.and_then(|fields| {
-            // The settle time counts from the last write of others, so the keeper's own is left out.
+            // The settle time counts from the last write of others, not from the keeper's asks.
             let of_others = |field: &ManagedField| {
                 field.manager.as_deref() != Some(names::KEEPER_SERVICE_ACCOUNT)
             };

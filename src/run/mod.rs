@@ -52,8 +52,8 @@ fn run(
     outcome
 }
 
-/// Serves the admin port, for kubelet, Prometheus and a few people. Its connections are not counted,
-/// and the drain does not wait for them.
+/// Serves the admin port, for kubelet, Prometheus and people. Its connections are not counted, and
+/// the drain does not wait for them.
 fn administer<R: Ready>(
     listener: TcpListener,
     readiness: R,

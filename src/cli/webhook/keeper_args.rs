@@ -33,9 +33,9 @@ pub(super) struct WebhookKeeperArgs {
     )]
     pub(super) keeper_lease: String,
 
-    /// How long the keeper waits before it promotes a new leaf; set the same value as for the keeper
+    /// How long the keeper waits before it promotes a new leaf; set it as for the keeper
     ///
-    /// A rotation is not staged if the old leaf expires in less than 24h or ten times this time.
+    /// A rotation is not staged if the old leaf expires within 24h, or within ten times this time.
     #[arg(
         long,
         value_name = "TIME",

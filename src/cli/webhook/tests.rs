@@ -1,4 +1,4 @@
-//! What the flags accept, refuse and mean.
+//! Tests of which flags the webhook accepts, and what they set.
 
 use clap::{CommandFactory, Parser};
 
@@ -54,7 +54,7 @@ fn every_flag_has_an_environment_variable_a_default_and_a_help_text() {
 }
 
 #[test]
-fn defaults_are_those_of_the_design() {
+fn the_defaults_are_those_of_the_design() {
     let config = config(&["--self-managed", "--namespace", "n"]).unwrap();
     assert_eq!(config.listen, ([0, 0, 0, 0], 8443).into());
     assert_eq!(config.admin_listen, ([0, 0, 0, 0], 8081).into());
@@ -86,7 +86,7 @@ fn defaults_are_those_of_the_design() {
 }
 
 #[test]
-fn exactly_one_source_of_certificates() {
+fn exactly_one_source_of_the_serving_certificate_is_required() {
     assert!(config(&FILES).is_ok());
     for (args, flag) in [
         (&[][..], "--self-managed: no serving certificate"),
@@ -101,7 +101,7 @@ fn exactly_one_source_of_certificates() {
 }
 
 #[test]
-fn nonsense_names_its_flag() {
+fn an_error_names_its_flag() {
     for (args, flag) in [
         (["--idle-timeout", "90s"], "--idle-timeout"),
         (["--drain-timeout", "1s"], "--drain-timeout"),
@@ -135,7 +135,7 @@ fn nonsense_names_its_flag() {
 }
 
 #[test]
-fn sizes_are_bytes_or_carry_a_unit() {
+fn a_size_is_in_bytes_or_has_a_unit() {
     for (text, bytes) in [("2048", 2048), ("4KiB", 4096), ("8MiB", 8 << 20)] {
         assert_eq!(size(text), Ok(bytes), "{text}");
     }
@@ -147,10 +147,10 @@ fn staged_mode_watches_the_keepers_lease() {
     let config = |args: &[&str]| with_files(args).unwrap();
     assert_eq!(config(&["--keeper-lease", "other"]).keeper_lease, None);
     assert_eq!(config(&["--staged"]).keeper_lease.as_deref(), Some("ca-overlap-keeper"));
-    let told =
+    let config =
         config(&["--staged", "--keeper-lease", "other", "--keeper-user", "me", "--settle", "5m"]);
-    assert_eq!(told.keeper_lease.as_deref(), Some("other"));
-    assert_eq!(told.installation.keeper_user, "me");
-    assert_eq!(told.installation.settle, Duration::from_secs(300));
+    assert_eq!(config.keeper_lease.as_deref(), Some("other"));
+    assert_eq!(config.installation.keeper_user, "me");
+    assert_eq!(config.installation.settle, Duration::from_secs(300));
     assert!(with_files(&["--keeper-lease", "Not a name"]).is_err());
 }

@@ -16,7 +16,7 @@ use crate::overlap::settings::Defaults;
 
 fn controller(leads: bool) -> (Controller, Client, MockApi, LeadershipSwitch) {
     let (client, api) = api();
-    let (given, leadership) = Leadership::given(leads);
+    let (switch, leadership) = Leadership::switched(leads);
     let reconciler = Reconciler {
         secrets: Secrets::new(client.clone(), leadership.clone()),
         restarter: Restarter::new(client.clone(), leadership.clone()),
@@ -27,7 +27,7 @@ fn controller(leads: bool) -> (Controller, Client, MockApi, LeadershipSwitch) {
         Events::new(client.clone(), "me".to_owned(), KeeperMetrics::default());
     tokio::spawn(publisher);
     let (controller, _) = Controller::new(reconciler, events, KeeperMetrics::default());
-    (controller, client, api, given)
+    (controller, client, api, switch)
 }
 
 /// A Secret with an ask that is no longer needed, which is due to be withdrawn.
@@ -60,16 +60,16 @@ fn carrying(until: Timestamp) -> SecretView {
 
 #[tokio::test]
 async fn a_replica_that_loses_the_lease_aborts_its_tasks_and_repeats_them_when_it_leads_again() {
-    let (controller, client, mut api, given) = controller(true);
+    let (controller, client, mut api, switch) = controller(true);
     let (stop, stopped) = watch::channel(false);
     let running = tokio::spawn(controller.run(client, stopped));
     // Two lists, and then two watches that never send an event.
     let mut watches = Vec::new();
-    let mut looked = None;
-    while watches.len() < 2 || looked.is_none() {
+    let mut secret_read = None;
+    while watches.len() < 2 || secret_read.is_none() {
         let call = api.call().await;
         match (call.path.contains("/namespaces/n/secrets/s"), call.path.contains("watch=")) {
-            (true, _) => looked = Some(call),
+            (true, _) => secret_read = Some(call),
             (_, true) => watches.push(call),
             _ => {
                 let items = if call.path.contains("phase") { vec![asked()] } else { Vec::new() };
@@ -77,10 +77,10 @@ async fn a_replica_that_loses_the_lease_aborts_its_tasks_and_repeats_them_when_i
             }
         }
     }
-    given.set(false);
-    looked.unwrap().given_up().await;
+    switch.set(false);
+    secret_read.unwrap().given_up().await;
     assert!(api.is_quiet());
-    given.set(true);
+    switch.set(true);
     let call = api.expect(&Method::GET, "/api/v1/namespaces/n/secrets/s").await;
     call.answer(&asked());
     // It makes the write that was aborted.

@@ -71,7 +71,7 @@ mod tests {
     #[tokio::test]
     async fn a_missing_workload_is_not_mistaken_for_a_missing_secret() {
         let (client, mut api) = api();
-        let (_, leadership) = Leadership::given(true);
+        let (_, leadership) = Leadership::switched(true);
         let reconciler = Reconciler {
             secrets: Secrets::new(client.clone(), leadership.clone()),
             restarter: Restarter::new(client, leadership.clone()),
