@@ -109,7 +109,7 @@ async fn history(setup: &Setup, task: Task, last: usize) -> Ended {
     if task == Task::Repair {
         for keeper in [&leader, &standby] {
             eventually("the uid of the namespace", async || {
-                keeper.log().contains("the uid of a namespace is known").then_some(())
+                keeper.log().contains("read the uid of a namespace").then_some(())
             })
             .await;
         }

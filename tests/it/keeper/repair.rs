@@ -14,7 +14,7 @@ async fn remembered(keeper: &Keeper, secrets: &Secrets, annotations: Value) -> R
     label(&rotation, json!("bundle")).await;
     remembers(keeper, 1).await;
     let of_namespace = format!("namespace=\"{}\"", secrets.namespace);
-    logged(keeper, &["the uid of a namespace is known", &of_namespace]).await;
+    logged(keeper, &["read the uid of a namespace", &of_namespace]).await;
     rotation
 }
 

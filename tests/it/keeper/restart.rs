@@ -164,7 +164,7 @@ async fn an_operator_that_reverts_a_restart_gets_an_event_and_no_loop() {
     assert_eq!(it.done(Some(&first)).await, trust);
     assert_eq!(it.generation("deployment/app").await, 3, "created, restarted, reverted");
     let event = it.setup.event(&it.rotation, "RestartFailed").await;
-    assert!(event["note"].as_str().unwrap().contains("taken"), "{event}");
+    assert!(event["note"].as_str().unwrap().contains("removed"), "{event}");
 }
 
 #[tokio::test]

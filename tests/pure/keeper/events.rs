@@ -69,10 +69,10 @@ fn an_event_says_why_a_carried_ca_went() {
     let said = news(Some(&overlap), &retired, UNTIL);
     assert_eq!(reasons(&said), [Reason::Retired]);
     let fingerprint = one.sha256();
-    assert!(said[0].1.contains(&fingerprint) && said[0].1.ends_with("because it was over"));
+    assert!(said[0].1.contains(&fingerprint) && said[0].1.ends_with("its overlap has ended"));
     // Before its time: the generator has ended it.
     let said = news(Some(&overlap), &retired, SINCE);
-    assert!(reasons(&said) == [Reason::Retired] && said[0].1.contains("its generator"));
+    assert!(reasons(&said) == [Reason::Retired] && said[0].1.contains("the generator ended"));
     // A later rotation.
     let third = secret(&[&three, &two], &leaf, &carrying(&[&two], None), Some("overlap"));
     assert_eq!(
