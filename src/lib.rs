@@ -1,36 +1,36 @@
-//! A mutating admission webhook that gives every certificate generator in a Kubernetes cluster an
-//! overlap of old and new CA when it rotates `ca.crt`.
+//! A mutating admission webhook for Kubernetes that gives every certificate generator an overlap of
+//! the old and the new CA when it rotates `ca.crt`.
 //!
-//! # The flow
+//! # How a request flows
 //!
-//! Data flows one way, and nothing is remembered between two requests:
+//! Data flows one way, and the webhook keeps nothing between two requests:
 //!
 //! ```text
 //! server::accept ──► admission::review ──► admission::guard ──► overlap::decide ──► admission::patch ──► response
 //!  TCP, TLS, limits   borrowed wire types   Secrets we do not     pure: what to       add and remove
-//!                                           touch                 carry, what to cut  operations only
+//!                                           touch                 carry, to remove    operations only
 //! ```
 //!
-//! # The rooms
+//! # Modules
 //!
-//! None uses what stands below it; `tests/pure/architecture.rs` holds the whole table.
+//! A module does not use those below it. `tests/pure/architecture.rs` checks who may use whom.
 //!
-//! | room | knows | does |
+//! | module | knows | does |
 //! | --- | --- | --- |
-//! | [`names`] | nothing | the names that are the contract with users and manifests |
-//! | `log`, [`metrics`] | nothing | log lines; what all metric families share |
+//! | [`names`] | nothing | defines the names of the contract with users and manifests |
+//! | `log`, [`metrics`] | nothing | sets up logging; shared parts of all metrics |
 //! | [`x509`] | certificates | reads and writes PEM, fields and fingerprints; finds issuers |
-//! | [`overlap`] | certificates, time as an argument | decides; no clock, no I/O, no Kubernetes |
-//! | [`server`] | sockets, TLS, HTTP | accept loop with limits, admin endpoints, drain |
-//! | [`kubernetes`] | the Kubernetes API | what the rooms below share: client, calls that end, Secrets without keys |
-//! | [`admission`] | `AdmissionReview`, HTTP | reads a review, guards, turns a decision into a patch |
-//! | [`serving_cert`] | files, the Kubernetes API | where the server's own certificate comes from |
-//! | [`keeper`] | the Kubernetes API, [`overlap`] | watches Secrets in an overlap, and asks the webhook to act |
-//! | [`tools`] | all of the above | the other commands: `review`, `inspect`, `status`, `distrust`, `probe`, `simulate` |
-//! | `run` | all of the above but [`tools`] | wires webhook and keeper; a part that ends, ends the process |
-//! | [`cli`] | all of the above | turns flags into the configuration that the parts take |
+//! | [`overlap`] | certificates, time as an argument | decides what to carry, and what is due; no clock, no I/O |
+//! | [`server`] | sockets, TLS, HTTP | accepts connections within limits, serves the admin endpoints, drains |
+//! | [`kubernetes`] | the Kubernetes API | makes the client and calls with timeouts; reads Secrets without private keys |
+//! | [`admission`] | `AdmissionReview`, HTTP | reads a review, checks the guards, turns a decision into a patch |
+//! | [`serving_cert`] | files, the Kubernetes API | provides the server's own certificate |
+//! | [`keeper`] | the Kubernetes API, [`overlap`] | watches Secrets with an overlap, and asks the webhook to act |
+//! | [`tools`] | all of the above | runs the other commands: `review`, `inspect`, `status`, `distrust`, `probe`, `simulate` |
+//! | `run` | all of the above but [`tools`] | starts webhook and keeper; ends the process when one of their tasks ends |
+//! | [`cli`] | all of the above | turns flags into the configuration of the other modules |
 
-// What is printed with `{:?}` may be a review or a Secret.
+// A value printed with `{:?}` can be a review or a Secret.
 #![cfg_attr(not(test), warn(clippy::use_debug))]
 
 pub mod admission;

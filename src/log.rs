@@ -1,4 +1,4 @@
-//! Log lines on standard error, and what a panic may say.
+//! Logging to standard error, and the report of a panic.
 
 use std::io::IsTerminal;
 use std::panic::PanicHookInfo;
@@ -13,9 +13,9 @@ use tracing_subscriber::registry::Registry;
 
 /// Starts logging to standard error and installs the panic hook.
 ///
-/// Our own lines follow `level`; libraries are heard from `warn` on, and the Kubernetes client
-/// from `error` on only, since it prints bodies that it cannot parse, and these hold Secrets.
-/// A second call changes nothing.
+/// `level` applies to our own lines. Libraries log at `warn` at most. The Kubernetes client logs at
+/// `error` only, because it prints bodies that it cannot parse, and these can hold Secrets. A
+/// second call keeps the first subscriber.
 pub(crate) fn init(level: Level, format: Format) {
     let libraries = level.0.min(LevelFilter::WARN);
     let filter = Targets::new()
@@ -27,7 +27,7 @@ pub(crate) fn init(level: Level, format: Format) {
         Format::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
         Format::Text => lines.with_target(false).with_filter(filter).boxed(),
     };
-    // Fails only where a subscriber is installed already, as in tests: that one stays.
+    // Fails only if a subscriber is installed already, as in tests. That one stays.
     drop(tracing::subscriber::set_global_default(Registry::default().with(lines)));
     std::panic::set_hook(Box::new(report_panic));
 }
@@ -54,9 +54,9 @@ impl FromStr for Level {
 /// `--log-format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 
@@ -72,12 +72,12 @@ impl FromStr for Format {
     }
 }
 
-/// Colour only for people who did not decline it (<https://no-color.org>).
+/// Whether to use colour: on a terminal, unless `NO_COLOR` is set (<https://no-color.org>).
 fn colour() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 
-/// Where, never what: the message of a panic may quote the data of a request.
+/// Logs where a task panicked. The message is left out, because it can quote data of a request.
 fn report_panic(info: &PanicHookInfo<'_>) {
     let (file, line) = info.location().map_or(("?", 0), |at| (at.file(), at.line()));
     tracing::error!(file, line, "a task panicked");
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_and_formats_are_those_of_the_help_text() {
+    fn levels_and_formats_of_the_help_text_parse() {
         for level in ["error", "warn", "info", "debug", "trace"] {
             assert!(level.parse::<Level>().is_ok(), "{level}");
         }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Fails only where a provider is installed already: then there is one.
+    // Fails only if a provider is installed already, which is good enough.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     ca_overlap::cli::main()
 }

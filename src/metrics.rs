@@ -1,4 +1,4 @@
-//! What all metric families share. The families themselves stand beside what they count.
+//! Shared parts of all metrics. Each metric family is defined beside the code that it counts.
 //!
 //! No label names an object, so the number of series is fixed.
 
@@ -10,10 +10,10 @@ use prometheus_client::registry::Registry;
 /// Prefix of every metric family.
 const PREFIX: &str = "ca_overlap";
 
-/// One label, both sides known at compile time: nothing a client sends can become a series.
+/// One label. Name and value are known at compile time, so a client cannot create a series.
 pub(crate) type Label = [(&'static str, &'static str); 1];
 
-/// An empty registry with our prefix, that says which version runs.
+/// Makes a registry with our prefix and the metric of the running version.
 pub fn registry() -> Registry {
     let mut registry = Registry::with_prefix(PREFIX);
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -21,23 +21,23 @@ pub fn registry() -> Registry {
     registry
 }
 
-/// A counter for each value of a label, all there from the start. Clones count together.
+/// A counter for each value of one label. All are exported from the start. Clones share the counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Counters {
     family: Family<Label, Counter>,
-    /// Found here, they need no lock.
+    /// The counters of `family`, which need no lock here.
     by_value: Box<[(&'static str, Counter)]>,
 }
 
 impl Counters {
-    /// For these values: the names of an enum's variants, so that none is forgotten.
+    /// Makes the counters for `values`: the names of an enum's variants, so that none is missing.
     pub(crate) fn new(label: &'static str, values: &[&'static str]) -> Self {
         let family = Family::<Label, Counter>::default();
         let handle = |value| (value, family.get_or_create_owned(&[(label, value)]));
         Self { by_value: values.iter().copied().map(handle).collect(), family }
     }
 
-    /// One more of this value.
+    /// Adds one to the counter of this value.
     pub(crate) fn inc(&self, value: impl Into<&'static str>) {
         let value = value.into();
         if let Some((_, counter)) = self.by_value.iter().find(|(known, _)| *known == value) {
@@ -45,7 +45,7 @@ impl Counters {
         }
     }
 
-    /// Registers them, without the suffix `_total`.
+    /// Registers the counters. The exporter appends `_total` to `name`.
     pub(crate) fn register(&self, registry: &mut Registry, name: &'static str, help: &'static str) {
         registry.register(name, help, self.family.clone());
     }

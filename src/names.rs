@@ -1,9 +1,9 @@
-//! The names that make up the contract with users, generators and manifests.
+//! The names that form the contract with users, generators and manifests.
 //!
-//! Everything that appears in a Secret, a manifest or a flag default stands here once; a test
+//! Each name that appears in a Secret, a manifest or a flag default is defined here once. A test
 //! compares the manifests with these constants.
 
-/// Prefix of every label and annotation of ours.
+/// Prefix of our labels and annotations.
 pub const PREFIX: &str = "ca-overlap.dev/";
 
 /// Label, set by people: `bundle`, `staged` or `off`.
@@ -16,44 +16,46 @@ pub const PHASE_OVERLAP: &str = "overlap";
 /// A value of [`PHASE`]: a new leaf waits.
 pub const PHASE_STAGED: &str = "staged";
 
-/// Annotation, ours: the record of what is carried (JSON list).
+/// Annotation, ours: the record of the carried certificates (JSON list).
 pub const CARRIED: &str = "ca-overlap.dev/carried";
 /// Annotation, ours: the state of a staged rotation.
 pub const STAGED: &str = "ca-overlap.dev/staged";
 /// Annotation, set by people: how many previous CAs to carry, 0–8.
 pub const KEEP: &str = "ca-overlap.dev/keep";
-/// Annotation, set by people: how long to carry, such as `24h`, or `none`.
+/// Annotation, set by people: how long to carry them, such as `24h`, or `none`.
 pub const WINDOW: &str = "ca-overlap.dev/window";
-/// Annotation, set by people: fingerprints that must not be carried.
+/// Annotation, set by people: fingerprints of certificates that must not be carried.
 pub const DISTRUST: &str = "ca-overlap.dev/distrust";
-/// Annotation, set by people: workloads to restart after a change of trust.
+/// Annotation, set by people: workloads that the keeper restarts after a change of trust.
 pub const RESTART: &str = "ca-overlap.dev/restart";
-/// Annotation, set by people: Secrets that rotate together.
+/// Annotation, set by people: the name of a group of Secrets that rotate together.
 pub const GROUP: &str = "ca-overlap.dev/group";
-/// Annotation, written by the keeper: the trust that workloads were restarted for.
+/// Annotation, written by the keeper: the trust that it restarts workloads for, and its progress.
 pub const RESTARTED: &str = "ca-overlap.dev/restarted";
 
-/// Annotation of a pod template, written by the keeper, with words of the group's and the Secret's
-/// name behind it: what its pods have found in this Secret when they started.
+/// Annotation prefix on a pod template, written by the keeper: the trust that the pods loaded from
+/// a Secret when they started. Hashes of the names of the group and of the Secret follow the
+/// prefix.
 pub const RESTARTED_FOR: &str = "ca-overlap.dev/restarted-for";
-/// Annotation of a pod template, written by the keeper: when that was.
+/// Annotation on a pod template, written by the keeper: when it restarted the workload.
 pub const RESTARTED_AT: &str = "ca-overlap.dev/restarted-at";
-/// Annotation of a workload, set by people: it may be restarted though its pods refer to no Secret
-/// of the group.
+/// Annotation on a workload, set by people: the keeper may restart it even if its pods use no
+/// Secret of the group.
 pub const ALLOW_RESTART: &str = "ca-overlap.dev/allow-restart";
 
-/// Annotation, written by the keeper: what the webhook is to do in the same request. The webhook
-/// always removes it, so one that stands on a Secret was not seen.
+/// Annotation, written by the keeper: what it asks the webhook to do in the same request. The
+/// webhook always removes it, so one that is stored was not seen by the webhook.
 pub const ASK: &str = "ca-overlap.dev/ask";
 
-/// All of those on Secrets. Of keys with our prefix only these are read, brought back or removed.
+/// All our labels and annotations on Secrets. Other keys with our prefix are never read, restored
+/// or removed.
 pub const KEYS: [&str; 11] =
     [MODE, PHASE, CARRIED, STAGED, KEEP, WINDOW, DISTRUST, RESTART, GROUP, RESTARTED, ASK];
 
-/// The annotations that people, or the keeper, set. A PUT of a generator that knows nothing of them
-/// wipes them, and so does DELETE and CREATE: they are brought back.
+/// The annotations that people or the keeper set. A generator's PUT drops them, and so do DELETE
+/// and CREATE. They are restored.
 pub const SETTINGS: [&str; 6] = [DISTRUST, KEEP, WINDOW, RESTART, GROUP, RESTARTED];
-/// A setting longer than this, in bytes, is not brought back: nobody means it.
+/// The longest setting in bytes that is restored: far longer than any useful one.
 pub const MAX_RESTORED: usize = 4096;
 
 /// The annotation by which cert-manager marks a Secret that it owns.
@@ -65,9 +67,9 @@ pub const CA_CRT: &str = "ca.crt";
 pub const TLS_CRT: &str = "tls.crt";
 /// Data key of the leaf's private key. Only staged mode reads it, as an opaque string.
 pub const TLS_KEY: &str = "tls.key";
-/// Data key of the leaf and its chain that wait while a rotation is staged.
+/// Data key of the waiting leaf and its chain while a rotation is staged.
 pub const PENDING_TLS_CRT: &str = "pending.tls.crt";
-/// Data key of the private key that waits while a rotation is staged.
+/// Data key of the waiting leaf's private key while a rotation is staged.
 pub const PENDING_TLS_KEY: &str = "pending.tls.key";
 
 /// Default namespace of the installation.
@@ -78,13 +80,13 @@ pub const SERVICE: &str = "ca-overlap-webhook";
 pub const CA_SECRET: &str = "ca-overlap-ca";
 /// Default name of the `MutatingWebhookConfiguration`.
 pub const WEBHOOK_CONFIGURATION: &str = "ca-overlap";
-/// Name of the webhook inside of that configuration.
+/// Name of the webhook in that configuration.
 pub const WEBHOOK: &str = "secrets.ca-overlap.dev";
 /// `ServiceAccount` of the webhook.
 pub const WEBHOOK_SERVICE_ACCOUNT: &str = "ca-overlap-webhook";
 /// `ServiceAccount` of the keeper.
 pub const KEEPER_SERVICE_ACCOUNT: &str = "ca-overlap-keeper";
-/// The Lease by which the keeper elects its leader; the webhook watches it with `--staged`.
+/// Lease of the keeper's leader election. The webhook watches it with `--staged`.
 pub const KEEPER_LEASE: &str = "ca-overlap-keeper";
-/// The path of the admission endpoint.
+/// Path of the admission endpoint.
 pub const MUTATE_PATH: &str = "/mutate";

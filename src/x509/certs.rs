@@ -1,4 +1,4 @@
-//! The certificates of a PEM bundle.
+//! A bundle: the certificates of a PEM text.
 
 use std::fmt;
 use std::ops::Range;
@@ -14,28 +14,28 @@ use super::pem;
 #[derive(Debug, Default)]
 pub struct Bundle {
     certificates: Vec<Certificate>,
-    /// The place of every readable block, with the index of its certificate.
-    places: Vec<(Range<usize>, usize)>,
-    /// Whether a block claims to be a certificate, to some reader, and cannot be read as one here.
+    /// The span of every readable block, with the index of its certificate.
+    spans: Vec<(Range<usize>, usize)>,
+    /// Whether a block claims to be a certificate for some reader, but cannot be read as one here.
     pub has_unreadable: bool,
 }
 
-/// More certificate blocks than the limit given to [`Bundle::parse`].
+/// The error for more certificate blocks than the limit given to [`Bundle::parse`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooMany;
+pub struct TooManyBlocks;
 
 impl Bundle {
-    /// Reads `text`. Blocks that are no plain `CERTIFICATE` block, or do not hold X.509, are not
-    /// certificates of the bundle. Nothing is decoded if more than `limit` blocks claim to be
-    /// certificates, so that a large trust store costs one scan.
-    pub fn parse(text: &[u8], limit: usize) -> Result<Self, TooMany> {
-        let claim = || pem::blocks(text).filter(pem::Block::is_certificate_to_some);
-        // A text of fewer bytes cannot hold too many, and need not be read twice.
-        if text.len() / pem::MIN_BLOCK > limit && claim().nth(limit).is_some() {
-            return Err(TooMany);
+    /// Reads `text`. A block counts only if it is a plain `CERTIFICATE` block that holds X.509. If
+    /// more than `limit` blocks claim to be certificates, none is decoded, so that a large trust
+    /// store costs only one scan.
+    pub fn parse(text: &[u8], limit: usize) -> Result<Self, TooManyBlocks> {
+        let claimed = || pem::blocks(text).filter(pem::Block::is_certificate_to_some);
+        // A shorter text cannot hold too many blocks, so it need not be scanned twice.
+        if text.len() / pem::MIN_BLOCK > limit && claimed().nth(limit).is_some() {
+            return Err(TooManyBlocks);
         }
         let mut bundle = Self::default();
-        for block in claim() {
+        for block in claimed() {
             let contents = block.is_certificate().then(|| block.contents()).flatten();
             match contents.and_then(Certificate::from_der) {
                 Some(certificate) => bundle.push(block.span, certificate),
@@ -50,7 +50,7 @@ impl Bundle {
         &self.certificates
     }
 
-    /// Whether `certificate` is one of these, by its exact DER.
+    /// Whether the bundle holds `certificate`, by exact DER.
     pub fn contains(&self, certificate: &Certificate) -> bool {
         self.certificates.contains(certificate)
     }
@@ -60,12 +60,12 @@ impl Bundle {
         self.certificates.is_empty()
     }
 
-    /// `text`, which this bundle was read from, without the blocks of the certificates for which
-    /// `cut` is true. Every other byte stays.
+    /// The text without the blocks of the certificates for which `cut` is true. Every other byte
+    /// stays. `text` must be the text that this bundle was read from.
     pub fn without(&self, text: &[u8], cut: impl Fn(&Certificate) -> bool) -> Vec<u8> {
         let mut kept = Vec::with_capacity(text.len());
         let mut position = 0;
-        for (span, index) in &self.places {
+        for (span, index) in &self.spans {
             if cut(&self.certificates[*index]) {
                 kept.extend_from_slice(&text[position..span.start]);
                 position = span.end;
@@ -81,12 +81,12 @@ impl Bundle {
             self.certificates.push(certificate);
             self.certificates.len() - 1
         });
-        self.places.push((span, index));
+        self.spans.push((span, index));
     }
 }
 
-/// An X.509 certificate (RFC 5280). Two are the same if their DER is: neither subject, serial
-/// number nor key identify one, because generators reuse all three.
+/// An X.509 certificate (RFC 5280). Two are equal if their DER is. Subject, serial number and key
+/// do not identify a certificate, because generators reuse all three.
 #[derive(Clone)]
 pub struct Certificate {
     der: Vec<u8>,
@@ -94,13 +94,13 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// Reads a certificate; `None` if `der` is not exactly one.
+    /// Reads a certificate. `None` if `der` is not exactly one certificate.
     pub fn from_der(der: Vec<u8>) -> Option<Self> {
         let fields = Fields::find(&der)?;
         Some(Self { der, fields })
     }
 
-    /// The exact encoding.
+    /// The DER.
     pub fn der(&self) -> &[u8] {
         &self.der
     }
@@ -110,12 +110,12 @@ impl Certificate {
         Fingerprint::of(&self.der)
     }
 
-    /// The subject, as encoded.
+    /// The DER of the subject.
     pub fn subject(&self) -> &[u8] {
         &self.der[self.fields.subject.clone()]
     }
 
-    /// The issuer, as encoded.
+    /// The DER of the issuer's name.
     pub fn issuer(&self) -> &[u8] {
         &self.der[self.fields.issuer.clone()]
     }
@@ -125,35 +125,34 @@ impl Certificate {
         self.fields.subject_key_id.clone().map(|range| &self.der[range])
     }
 
-    /// The key identifier of the issuer (RFC 5280 §4.2.1.1).
+    /// The authority key identifier: that of the issuer's key (RFC 5280 §4.2.1.1).
     pub fn authority_key_id(&self) -> Option<&[u8]> {
         self.fields.authority_key_id.clone().map(|range| &self.der[range])
     }
 
-    /// Whether basic constraints say that it is a CA (RFC 5280 §4.2.1.9).
+    /// Whether its basic constraints say CA:TRUE (RFC 5280 §4.2.1.9).
     pub fn is_ca(&self) -> bool {
         self.fields.is_ca
     }
 
-    /// When it expires, in seconds since the Unix epoch.
+    /// notAfter, in seconds since the Unix epoch.
     pub fn not_after(&self) -> i64 {
         self.fields.not_after
     }
 
-    /// Whether it is expired at `now`: notAfter itself counts as expired.
+    /// Whether it has expired at `now`. At notAfter itself it has.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.fields.not_after <= now.as_second()
     }
 
-    /// Whether the library reads all of it, too, not only the fields that are kept here.
+    /// Whether `x509-parser` parses all of it, and not only the stored fields.
     pub fn is_well_formed(&self) -> bool {
         self.parsed().is_some()
     }
 
-    /// Read in full, for the rare questions that need more than the fields kept here.
+    /// Parses the whole certificate, for the few callers that need more than the stored fields.
     pub fn parsed(&self) -> Option<X509Certificate<'_>> {
-        // Extensions stay unread: one that this library dislikes must not make a certificate
-        // unusable that TLS libraries accept.
+        // Extensions are not parsed: x509-parser rejects some that TLS libraries accept.
         let mut parser = X509CertificateParser::new().with_deep_parse_extensions(false);
         parser.parse(&self.der).ok().map(|(_, parsed)| parsed)
     }
@@ -173,12 +172,12 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// The SHA-256 of a certificate's DER; shown as 64 lower-case hexadecimal digits.
+/// The SHA-256 of a certificate's DER. Prints as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// The fingerprint of a certificate's encoding.
+    /// Computes the fingerprint of a certificate's DER.
     pub fn of(der: &[u8]) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
         let mut bytes = [0; 32];
@@ -186,7 +185,7 @@ impl Fingerprint {
         Self(bytes)
     }
 
-    /// Reads 64 hexadecimal digits of either case; colons are ignored, as tools print them.
+    /// Parses 64 hexadecimal digits of either case. Ignores colons, which many tools print.
     pub fn parse(text: &str) -> Option<Self> {
         let mut digits = text.bytes().filter(|&b| b != b':').map(|b| char::from(b).to_digit(16));
         let mut bytes = [0; 32];

@@ -1,17 +1,17 @@
-//! The few fields of a certificate that the decision asks for, found without reading the rest.
+//! Finds the few fields of a certificate that the decision needs, without reading the rest.
 //!
-//! A library that reads a whole certificate spends most of its time on names, numbers and
-//! parameters that nobody asks for here, four times for each review. This walks the structure of
-//! RFC 5280 §4.1 (DER, X.690 §8 and §10), holds every field to its type, and looks into those
-//! alone that are asked for. It takes every certificate that `x509-parser` takes, and finds the
-//! same fields there: a fuzz target and the tests of its corpus compare the two.
+//! A parser of whole certificates spends most of its time on fields that the decision does not
+//! need, four times for each review. This one walks the structure of RFC 5280 §4.1 (DER, X.690 §8
+//! and §10), checks the type of every field, and decodes only the needed ones. It accepts every
+//! certificate that `x509-parser` accepts, and finds the same fields: a fuzz target and the tests
+//! of its corpus compare the two.
 
 use std::ops::Range;
 
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
-/// Where the fields are in a certificate's DER.
+/// The positions of the fields in a certificate's DER, and some of their values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fields {
     /// The subject, with its tag.
@@ -20,16 +20,16 @@ pub(super) struct Fields {
     pub(super) issuer: Range<usize>,
     /// The subject key identifier (RFC 5280 §4.2.1.2).
     pub(super) subject_key_id: Option<Range<usize>>,
-    /// The key identifier of the issuer (RFC 5280 §4.2.1.1).
+    /// The authority key identifier (RFC 5280 §4.2.1.1).
     pub(super) authority_key_id: Option<Range<usize>>,
     /// notAfter, in seconds since the Unix epoch.
     pub(super) not_after: i64,
-    /// Whether basic constraints say CA (RFC 5280 §4.2.1.9).
+    /// Whether basic constraints say CA:TRUE (RFC 5280 §4.2.1.9).
     pub(super) is_ca: bool,
 }
 
 impl Fields {
-    /// `None` if `der` is not exactly one certificate.
+    /// Finds the fields. `None` if `der` is not exactly one certificate.
     pub(super) fn find(der: &[u8]) -> Option<Self> {
         let mut outer = Cursor::all(der);
         let mut certificate = outer.inside(SEQUENCE)?;
@@ -51,7 +51,8 @@ impl Fields {
         validity.next()?;
         let not_after = validity.next()?.whole;
         let subject = tbs.expect(SEQUENCE)?.whole;
-        // One whose key is damaged is no CA to carry: some readers refuse all of a bundle for it.
+        // A damaged key makes the certificate unreadable here: some readers reject a whole bundle
+        // for it, so it must not be carried.
         let mut key = tbs.inside(SEQUENCE)?;
         key.next()?;
         key.inside(BIT_STRING)?;
@@ -73,8 +74,8 @@ impl Fields {
         Some(fields)
     }
 
-    /// An extension that cannot be read is as good as absent: TLS libraries accept certificates
-    /// with worse.
+    /// Reads the needed extensions. One that cannot be read counts as absent, because TLS libraries
+    /// accept certificates with broken extensions.
     fn read_extensions(&mut self, mut extensions: Cursor<'_>) -> Option<()> {
         while !extensions.is_at_end() {
             let mut extension = extensions.inside(SEQUENCE)?;
@@ -127,15 +128,16 @@ const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 19];
 /// 2.5.29.35
 const AUTHORITY_KEY_IDENTIFIER: &[u8] = &[0x55, 0x1d, 35];
 
-/// Reads elements one after the other.
+/// Reads DER elements in order.
 #[derive(Clone)]
 struct Cursor<'a> {
-    /// All of the certificate: places are relative to its start.
+    /// The whole certificate. Positions are relative to its start.
     der: &'a [u8],
+    /// The range that is not read yet.
     left: Range<usize>,
 }
 
-/// A tag, a length and a content.
+/// A DER element: tag, length and content.
 struct Element {
     tag: u8,
     content: Range<usize>,
@@ -151,23 +153,23 @@ impl<'a> Cursor<'a> {
         self.left.is_empty()
     }
 
-    /// The next element, which must have this tag.
+    /// Reads the next element, which must have this tag.
     fn expect(&mut self, tag: u8) -> Option<Element> {
         self.next().filter(|element| element.tag == tag)
     }
 
-    /// What is in the next element, which must have this tag.
+    /// A cursor over the content of the next element, which must have this tag.
     fn inside(&mut self, tag: u8) -> Option<Self> {
         Some(Self { der: self.der, left: self.expect(tag)?.content })
     }
 
-    /// Passes over an `AlgorithmIdentifier` (RFC 5280 §4.1.1.2). What is in it is not looked at:
-    /// other readers take odd ones, and a CA that some peer can read is a CA to keep.
+    /// Skips an `AlgorithmIdentifier` (RFC 5280 §4.1.1.2). Its content is not checked: other
+    /// readers accept unusual ones, and a CA that a peer can read must be carried.
     fn algorithm(&mut self) -> Option<()> {
         self.expect(SEQUENCE).map(drop)
     }
 
-    /// Passes over the next element if it has this tag.
+    /// Skips the next element if it has this tag.
     fn skip_if(&mut self, tag: u8) -> Option<()> {
         if self.der[self.left.clone()].first() == Some(&tag) {
             self.next()?;
@@ -175,8 +177,8 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    /// The next element. Lengths are definite (X.690 §10.1); tags of more than one byte have no
-    /// place in what is read here.
+    /// Reads the next element. Lengths are definite (X.690 §10.1). Tags of more than one byte do
+    /// not occur in the fields that are read here.
     fn next(&mut self) -> Option<Element> {
         let (tag, rest) = self.der[self.left.clone()].split_first()?;
         let (first, rest) = rest.split_first()?;
@@ -213,7 +215,7 @@ mod tests {
     fn certificates() -> Vec<Vec<u8>> {
         let mut params = CertificateParams::new(vec!["a.example".into()]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
-        // Past 2049 the dates are of another type.
+        // From 2050 on dates have another type, GeneralizedTime (RFC 5280 §4.1.2.5).
         let key = KeyPair::generate().unwrap();
         let mut all = Vec::new();
         for year in [2030, 2060] {
@@ -237,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_are_those_that_the_library_finds() {
+    fn the_fields_are_those_that_x509_parser_finds() {
         for der in certificates() {
             let fields = Fields::find(&der).unwrap();
             let (_, full) = X509Certificate::from_der(&der).unwrap();
@@ -261,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_needed_may_be_odd() {
+    fn fields_that_are_not_needed_may_be_malformed() {
         let der = certificates().remove(0);
         let whole = Fields::find(&der).unwrap();
         let not_before = whole.issuer.end + 2;
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_short_or_goes_on_is_no_certificate() {
+    fn a_truncated_or_extended_certificate_is_rejected() {
         for der in certificates() {
             for end in 0..der.len() {
                 assert_eq!(Fields::find(&der[..end]), None, "{end} of {} bytes", der.len());
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_of_any_kind_stay_within_the_text() {
+    fn a_length_beyond_the_input_is_rejected() {
         let hostile: [&[u8]; 6] = [
             &[0x30, 0x80, 0, 0],
             &[0x30, 0xff],
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn no_byte_can_be_changed_into_a_panic() {
+    fn a_changed_byte_never_causes_a_panic() {
         for der in certificates() {
             for at in 0..der.len() {
                 for value in [0, 0x7f, 0x80, 0x84, 0xff] {

@@ -1,25 +1,26 @@
-//! Who issued what.
+//! Finds the issuers of certificates.
 //!
-//! Names and key identifiers decide (RFC 5280 §4.1.2.4, §4.2.1.1). Generators give every CA they
-//! make the same subject, some without key identifiers; only then a signature is checked, because
-//! one check costs more than everything else together.
+//! Names and key identifiers decide (RFC 5280 §4.1.2.4, §4.2.1.1). Some generators give all their
+//! CAs the same subject and no key identifier. Only then a signature is checked, because one check
+//! costs more than all the rest together.
 
 use std::cell::{Cell, OnceCell};
 
 use super::certs::{Bundle, Certificate};
 
-/// How much one decision may spend on signatures, in bytes of certificates: 64 checks of ordinary
-/// ones. Bounds the work that a hostile bundle of look-alikes can cause to some milliseconds.
+/// The budget of one decision for signature checks, in bytes of certificates: enough for 64 checks
+/// of ordinary ones. It limits the work that a hostile bundle of similar certificates can cause to
+/// some milliseconds.
 const SIGNATURE_BUDGET: usize = 64 * CHECK_COST;
 
-/// What a check costs at least. One of larger certificates costs their size, because it reads
-/// both in full.
+/// The least cost of a check. A check of larger certificates costs their size, because it parses
+/// both.
 const CHECK_COST: usize = 4096;
 
-/// The most certificates of an outgoing chain that are looked at.
+/// The most certificates of a leaf's chain that are read.
 pub const MAX_CHAIN: usize = 16;
 
-/// Answers who issued what, within a budget of signature checks.
+/// Finds issuers within a budget of signature checks.
 #[derive(Debug)]
 pub struct Issuers {
     budget: Cell<usize>,
@@ -32,9 +33,9 @@ impl Default for Issuers {
 }
 
 impl Issuers {
-    /// Those of `among` that issued any certificate of `chain`, as indexes in order. Where
-    /// names and key identifiers leave more than one candidate in `among` and `others` together,
-    /// the signature decides. No certificate is in both.
+    /// The indexes of those in `among` that issued any certificate of `chain`. Where names and key
+    /// identifiers leave more than one candidate in `among` and `others` together, the signature
+    /// decides. No certificate may be in both.
     pub fn of_chain<'a>(
         &self,
         chain: &Bundle,
@@ -55,8 +56,8 @@ impl Issuers {
         (0..among.len()).filter(|&index| issued[index]).collect()
     }
 
-    /// Those of `among` that issued `child`, as indexes; none for a root. `others` are rivals, as
-    /// for a chain.
+    /// The indexes of those in `among` that issued `child`; none for a root. `others` are further
+    /// candidates, as in [`Issuers::of_chain`].
     pub fn of(
         &self,
         child: &Certificate,
@@ -74,8 +75,8 @@ impl Issuers {
         candidates
     }
 
-    /// Whether the first certificate of `chain` is one of `anchors`, or verifies against one by way
-    /// of the others. Every step is checked by its signature.
+    /// Whether the first certificate of `chain` is one of `anchors`, or verifies against one of
+    /// them through the rest of the chain. Every step is checked by its signature.
     pub fn verifies(&self, chain: &[Certificate], anchors: &[Certificate]) -> bool {
         let mut links: Vec<&Certificate> = chain.iter().collect();
         let mut next = (!links.is_empty()).then(|| links.remove(0));
@@ -100,8 +101,8 @@ impl Issuers {
     }
 }
 
-/// Who issued whom in one bundle, each question answered once: a chain is walked from each of its
-/// certificates.
+/// The issuers of all certificates of one bundle. Each is found only once, because callers walk the
+/// chain of every certificate.
 pub struct IssuerGraph<'a> {
     certificates: &'a [Certificate],
     others: Vec<&'a Certificate>,
@@ -110,8 +111,9 @@ pub struct IssuerGraph<'a> {
 }
 
 impl<'a> IssuerGraph<'a> {
-    /// The certificates of one bundle, and others that may have issued some of them: the bundle
-    /// that they are appended to. Without these a chain would be another one in the result.
+    /// Takes the certificates of one bundle, and `others` that can have issued some of them: the
+    /// bundle that they are appended to. Without these the chains would differ from those in the
+    /// result.
     pub fn new(
         certificates: &'a [Certificate],
         others: Vec<&'a Certificate>,
@@ -121,7 +123,8 @@ impl<'a> IssuerGraph<'a> {
         Self { certificates, others, issuers, found }
     }
 
-    /// A certificate and its issuers, up to the root, each once; of them only those that `passes`.
+    /// The chain of a certificate: the certificate and its issuers up to the root, each once.
+    /// Follows only issuers for which `passes` is true.
     pub fn chain_of(&self, first: usize, passes: impl Fn(usize) -> bool) -> Vec<usize> {
         let mut chain = vec![first];
         let mut next = 0;
@@ -144,7 +147,7 @@ impl<'a> IssuerGraph<'a> {
 }
 
 /// Whether `certificate` ends a chain: it names itself as its issuer, and no key identifier says
-/// that another key signed it (as in a cross-signed key rollover under one name).
+/// that another key signed it. In a cross-signed key rollover under one name, one does.
 pub fn is_root(certificate: &Certificate) -> bool {
     certificate.subject() == certificate.issuer()
         && key_ids_agree(certificate.authority_key_id(), certificate.subject_key_id())

@@ -1,6 +1,6 @@
-//! Certificates and PEM: read, written and compared here, and nowhere else.
+//! Certificates and PEM. Only this module reads, writes and compares them.
 //!
-//! Pure, and below everything: no clock, no I/O. Identity of a certificate is its exact DER.
+//! Pure: no clock, no I/O. Two certificates are the same if their DER is.
 
 pub mod certs;
 mod fields;

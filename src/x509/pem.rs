@@ -1,10 +1,9 @@
-//! Where the PEM blocks of a bundle begin and end.
+//! The PEM blocks of a bundle, with their positions.
 //!
-//! The PEM libraries give a block's content; this product also has to know its place, because a
-//! carried certificate is cut out of a bundle while every other byte stays. What counts as a block
-//! follows RFC 7468 with the leniency of Go's `encoding/pem` and of OpenSSL, whose programs read
-//! these bundles: a boundary stands at the start of a line, text between blocks is ignored, lines
-//! may have any width and end in LF or CRLF.
+//! PEM libraries return only a block's content. ca-overlap needs its position, too, because it
+//! removes a carried certificate while every other byte stays. Blocks follow RFC 7468, as leniently
+//! as Go's `encoding/pem` and OpenSSL, which read these bundles: a boundary is at the start of a
+//! line, text between blocks is ignored, and lines have any width and end in LF or CRLF.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -14,32 +13,32 @@ use base64::engine::{GeneralPurposeConfig, Simd};
 use memchr::memchr;
 use memchr::memmem::Finder;
 
-/// Trailing bits are taken as Go and OpenSSL take them: a certificate that they read must not be
-/// invisible here.
+/// Base64 that allows trailing bits, as Go and OpenSSL do: this module must see every certificate
+/// that they read.
 static BASE64: LazyLock<Simd> = LazyLock::new(|| {
     Simd::standard(GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true))
 });
 
-/// No block that claims to be a certificate is shorter, in bytes: a `BEGIN` line may stand alone.
+/// The length in bytes of the shortest block that claims to be a certificate: a `BEGIN` line alone.
 pub const MIN_BLOCK: usize = b"-----BEGIN CERTIFICATE-----".len();
 
-/// A block as it stands in the text.
+/// A PEM block in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block<'a> {
-    /// What stands behind `BEGIN`, such as `CERTIFICATE`.
+    /// The label after `BEGIN`, such as `CERTIFICATE`.
     pub label: &'a [u8],
-    /// From the first byte of the `BEGIN` line to behind the line end of the `END` line.
+    /// From the first byte of the `BEGIN` line to the end of the `END` line, its line end included.
     pub span: Range<usize>,
     body: Option<&'a [u8]>,
 }
 
 impl Block<'_> {
-    /// Whether this block claims to be a certificate.
+    /// Whether this block has the label `CERTIFICATE`.
     pub fn is_certificate(&self) -> bool {
         self.label == b"CERTIFICATE"
     }
 
-    /// Whether some reader may take this block for a certificate: OpenSSL also knows
+    /// Whether some reader can take this block for a certificate. OpenSSL also reads
     /// `X509 CERTIFICATE` and `TRUSTED CERTIFICATE`.
     pub fn is_certificate_to_some(&self) -> bool {
         self.label.ends_with(b"CERTIFICATE")
@@ -49,8 +48,8 @@ impl Block<'_> {
     /// Go's certificate pools skip) or is not base64.
     pub fn contents(&self) -> Option<Vec<u8>> {
         let body = self.body?;
-        // Lines of one width, as every tool writes them, are joined without looking for each of
-        // their ends. What this misreads is not base64: a line end is in no other place then.
+        // Most tools write lines of one width. These are joined without a search for each line end.
+        // If the widths differ, a line end stays within the text, and decoding fails.
         let mut compact = Vec::with_capacity(body.len());
         let width = memchr(b'\n', body).map_or(body.len(), |end| end + 1).max(1);
         for line in body.chunks(width) {
@@ -59,7 +58,7 @@ impl Block<'_> {
         if let Ok(contents) = BASE64.decode(&compact) {
             return Some(contents);
         }
-        // A header's colon is not in the alphabet, so a block with headers fails here, too.
+        // A colon is not base64, so a block with headers fails here, too.
         compact.clear();
         compact.extend_from_slice(body);
         compact.retain(|b| !b.is_ascii_whitespace());
@@ -67,13 +66,13 @@ impl Block<'_> {
     }
 }
 
-/// The blocks of `text` in order, in time linear in its size. A `BEGIN` without its `END` is a
-/// block without content; it ends where the next block begins.
+/// Finds the blocks of `text` in order, in time linear in its size. A `BEGIN` without its `END` is
+/// a block without content, which ends where the next block begins.
 pub fn blocks(text: &[u8]) -> impl Iterator<Item = Block<'_>> {
     Blocks { text, position: 0 }
 }
 
-/// The canonical form of a certificate: 64 columns, LF (RFC 7468 §3).
+/// Appends the canonical PEM of a certificate to `out`: 64 columns, LF (RFC 7468 §3).
 pub fn encode_certificate(der: &[u8], out: &mut Vec<u8>) {
     const COLUMNS: usize = 64;
     let encoded = BASE64.encode(der);
@@ -86,14 +85,14 @@ pub fn encode_certificate(der: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"-----END CERTIFICATE-----\n");
 }
 
-/// The decoded size of standard base64 text, exact for what the API server sends: it always
-/// encodes anew.
+/// The decoded size of standard base64 text. It is exact for text from the API server, which always
+/// encodes data itself.
 pub fn decoded_len(base64: &str) -> usize {
     let padding = base64.bytes().rev().take(2).take_while(|&b| b == b'=').count();
     (base64.len() / 4 * 3 + (base64.len() % 4 * 3) / 4).saturating_sub(padding)
 }
 
-/// The size of the canonical form of `der_len` bytes.
+/// The size of the canonical PEM of a certificate of `der_len` bytes.
 pub fn encoded_len(der_len: usize) -> usize {
     let base64 = der_len.div_ceil(3) * 4;
     base64
@@ -122,7 +121,7 @@ impl<'a> Iterator for Blocks<'a> {
 }
 
 impl<'a> Blocks<'a> {
-    /// Takes the next line, with its line end.
+    /// Reads the next line, with its line end.
     fn line(&mut self) -> Range<usize> {
         let start = self.position;
         let rest = &self.text[start..];
@@ -133,7 +132,7 @@ impl<'a> Blocks<'a> {
 
     fn rest_of_block(&mut self, begin: Range<usize>, label: &'a [u8]) -> Block<'a> {
         let body_start = begin.end;
-        // From boundary to boundary: what is between them need not be looked at line by line.
+        // Goes from boundary to boundary, because the lines between them need no check.
         while let Some(line_start) = self.next_dashes() {
             let line = self.line();
             let bytes = &self.text[line.clone()];
@@ -150,12 +149,13 @@ impl<'a> Blocks<'a> {
         Block { label, span: begin.start..self.position, body: None }
     }
 
-    /// Goes to the start of the next line that begins with dashes, which the position may be at
-    /// already; to the end of the text where there is none.
+    /// Goes to the start of the next line that begins with dashes, which can be the current
+    /// position; to the end of the text if there is none.
     fn next_dashes(&mut self) -> Option<usize> {
         const DASHES: &[u8] = b"-----";
         if !self.text[self.position..].starts_with(DASHES) {
-            // The position is at the start of a line: the line end before it counts.
+            // The position is at the start of a line. The line end before it is part of the
+            // pattern.
             let from = self.position.saturating_sub(1);
             let found = DASHES_LINE.find(&self.text[from..]);
             self.position = found.map_or(self.text.len(), |at| from + at + 1);
@@ -164,10 +164,10 @@ impl<'a> Blocks<'a> {
     }
 }
 
-/// Finds a line that begins with dashes, by the line end before it.
+/// Finds a line that begins with dashes, together with the line end before it.
 static DASHES_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\n-----"));
 
-/// The label of a boundary line that begins with `prefix`.
+/// The label of a boundary line, if `line` is one that begins with `prefix`.
 fn boundary<'a>(line: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
     line.strip_prefix(prefix)?.trim_ascii_end().strip_suffix(b"-----")
 }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_blocks_between_text_and_their_exact_spans() {
+    fn blocks_between_text_are_found_with_exact_spans() {
         let text = "note\n-----BEGIN A-----\nQUJD\n-----END A-----\nmore\n-----BEGIN B-----\r\nQQ==\r\n-----END B-----";
         let found: Vec<_> = blocks(text.as_bytes()).collect();
         assert_eq!(found.len(), 2);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_begin_without_its_end_has_no_content_and_swallows_nothing() {
+    fn a_begin_without_its_end_is_a_block_without_content() {
         let text = "-----BEGIN A-----\nQUJD\n-----BEGIN B-----\nQUJD\n-----END B-----\n";
         assert_eq!(labels(text), [("A".into(), false), ("B".into(), true)]);
         assert_eq!(labels("-----BEGIN A-----\nQUJD\n"), [("A".into(), false)]);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_may_be_anywhere_within_base64() {
+    fn white_space_within_base64_is_ignored() {
         for body in ["QU\nJDQUJD\n", " QUJD\n  QUJD\n", "Q UJD\r\n\r\nQ\tUJD\n"] {
             let text = format!("-----BEGIN A-----\n{body}-----END A-----\n");
             let found = blocks(text.as_bytes()).next().unwrap();
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_size_is_foretold_for_every_remainder() {
+    fn encoded_len_is_the_encoded_size() {
         for len in [0, 1, 2, 3, 47, 48, 49, 96, 1000] {
             let mut out = Vec::new();
             encode_certificate(&vec![1; len], &mut out);
