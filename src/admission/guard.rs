@@ -1,54 +1,54 @@
-//! Secrets that we do not touch (DESIGN §5).
+//! Guards: requests that are answered without any change (DESIGN §5).
 //!
-//! The webhook's `matchConditions` check some of this already; all of it is checked here, because
-//! a configuration can be edited, and because older API servers drop conditions they do not know.
+//! The webhook's `matchConditions` check some of this already. All of it is checked here, because a
+//! configuration can be edited, and because older API servers drop conditions they do not know.
 
 use strum::{IntoStaticStr, VariantNames};
 
-use super::review::{Request, Secret};
+use super::review::{AdmissionRequest, ReviewedSecret};
 use crate::overlap::exempt::{KeysAndLabels, is_token};
 
-/// Why a request is answered without any change.
+/// Why a guard skips a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
-pub enum Skip {
-    /// Its data can never change, or never again after this write.
+pub enum SkipReason {
+    /// The Secret is immutable, or becomes so with this write.
     Immutable,
     /// Not an UPDATE of a core/v1 Secret.
     NotASecretUpdate,
-    /// Our own namespace: the webhook must not depend on itself.
+    /// The Secret is in our own namespace: the webhook must not depend on itself.
     OwnNamespace,
-    /// A token of a `ServiceAccount`: its controller compares `ca.crt` byte by byte.
+    /// The Secret is a token of a `ServiceAccount`: its controller compares `ca.crt` byte by byte.
     ServiceAccountToken,
 }
 
-/// Checks what can be told from the request alone.
-pub fn skip(request: &Request<'_>, own_namespace: &str) -> Option<Skip> {
+/// Checks the request without decoding a value.
+pub fn skip(request: &AdmissionRequest<'_>, own_namespace: &str) -> Option<SkipReason> {
     let is_secret = request
         .kind
         .as_ref()
         .is_some_and(|kind| kind.group.is_empty() && kind.version == "v1" && kind.kind == "Secret");
-    let whole = request.sub_resource.as_deref().unwrap_or_default().is_empty();
+    let is_main_resource = request.sub_resource.as_deref().unwrap_or_default().is_empty();
     let (Some(object), Some(old)) = (&request.object, &request.old_object) else {
-        return Some(Skip::NotASecretUpdate);
+        return Some(SkipReason::NotASecretUpdate);
     };
-    if request.operation != "UPDATE" || !is_secret || !whole {
-        return Some(Skip::NotASecretUpdate);
+    if request.operation != "UPDATE" || !is_secret || !is_main_resource {
+        return Some(SkipReason::NotASecretUpdate);
     }
     if request.namespace.as_deref() == Some(own_namespace) {
-        return Some(Skip::OwnNamespace);
+        return Some(SkipReason::OwnNamespace);
     }
     if is_token(object.type_.as_deref()) || is_token(old.type_.as_deref()) {
-        return Some(Skip::ServiceAccountToken);
+        return Some(SkipReason::ServiceAccountToken);
     }
-    // Also one that becomes immutable by this write: what is carried then could never be retired.
+    // A CA that is carried in a Secret that becomes immutable could never be retired.
     if object.immutable == Some(true) || old.immutable == Some(true) {
-        return Some(Skip::Immutable);
+        return Some(SkipReason::Immutable);
     }
     None
 }
 
-impl KeysAndLabels for Secret<'_> {
+impl KeysAndLabels for ReviewedSecret<'_> {
     fn has_key(&self, key: &str) -> bool {
         self.has_key(key)
     }

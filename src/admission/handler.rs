@@ -1,4 +1,4 @@
-//! `POST /mutate`.
+//! Serves `POST /mutate`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 use tracing::info;
 
-use super::heartbeat::Heartbeat;
+use super::keeper_lease::KeeperLease;
 use super::patch;
 use super::refusal::Refusal;
 use super::respond::{Answer, Installation, respond};
@@ -26,18 +26,18 @@ use super::review::{self, ReadReviewError};
 use crate::admission::metrics::AdmissionMetrics;
 use crate::names;
 
-/// What the handler needs; one for the whole process.
+/// The state of the handler, shared by all requests.
 #[derive(Debug)]
 pub struct Admission {
-    /// What the operator has set.
+    /// The configuration that holds for every Secret.
     pub installation: Installation,
-    /// What is known of the keeper.
-    pub keeper: watch::Receiver<Heartbeat>,
-    /// The largest body that is read, in bytes; a larger one gets 413.
+    /// The state of the keeper's Lease.
+    pub keeper: watch::Receiver<KeeperLease>,
+    /// The largest body that is accepted, in bytes. A larger one gets 413.
     pub max_body: usize,
-    /// How long a body may take to arrive; past it the answer is 408.
+    /// How long a body may take to arrive. A slower one gets 408.
     pub body_timeout: Duration,
-    /// Where decisions are counted.
+    /// Counts the decisions.
     pub metrics: AdmissionMetrics,
 }
 
@@ -51,7 +51,7 @@ async fn mutate(State(admission): State<Arc<Admission>>, request: Request<Body>)
         Ok(body) => ([(header::CONTENT_TYPE, JSON)], body).into_response(),
         Err(refusal) => {
             admission.metrics.refused(&refusal);
-            // A refused body may still be on its way: the connection cannot be used again.
+            // The rest of a refused body may still arrive, so the connection cannot be used again.
             ([(header::CONNECTION, "close")], (refusal.status(), refusal.to_string()))
                 .into_response()
         }
@@ -64,7 +64,7 @@ async fn answer(admission: &Admission, request: Request<Body>) -> Result<Vec<u8>
     }
     let body = read_body(admission, request.into_body()).await?;
     let started = Instant::now();
-    // Should it panic, the accept loop answers 500 to this request alone.
+    // If this panics, the accept loop answers 500 to this request alone.
     review(admission, &body, started).map_err(Refusal::Unreadable)
 }
 
@@ -77,11 +77,11 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 async fn read_body(admission: &Admission, body: Body) -> Result<Bytes, Refusal> {
-    // What is announced as too large need not arrive first.
+    // A body that is announced as too large is refused before it arrives.
     if body.size_hint().lower() > admission.max_body as u64 {
         return Err(Refusal::TooLarge(admission.max_body));
     }
-    let whole = gather(Limited::new(body, admission.max_body));
+    let whole = collect(Limited::new(body, admission.max_body));
     let body = tokio::time::timeout(admission.body_timeout, whole).await;
     match body.map_err(|_| Refusal::Slow)? {
         Ok(body) => Ok(body),
@@ -90,11 +90,11 @@ async fn read_body(admission: &Admission, body: Body) -> Result<Bytes, Refusal> 
     }
 }
 
-/// Each piece is copied as it arrives: all of them, kept until the last one has come, would be as much
-/// memory again, and hyper could not read into the same buffer.
-async fn gather(mut body: Limited<Body>) -> Result<Bytes, BoxError> {
+/// Copies each frame as it arrives. Collecting the frames would take twice the memory, and hyper
+/// could not reuse its buffer.
+async fn collect(mut body: Limited<Body>) -> Result<Bytes, BoxError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or_default();
-    // Of what is announced and never comes no page is touched.
+    // The kernel commits no memory for announced bytes that never arrive.
     let mut whole = Vec::with_capacity(announced);
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
@@ -104,7 +104,7 @@ async fn gather(mut body: Limited<Body>) -> Result<Bytes, BoxError> {
     Ok(whole.into())
 }
 
-/// Reads a review, decides and writes the answer.
+/// Reads a review, decides, and returns the response body.
 fn review(
     admission: &Admission,
     body: &[u8],
@@ -120,7 +120,7 @@ fn review(
         namespace = request.namespace.as_deref(),
         name = request.name.as_deref(),
         dry_run = request.dry_run.unwrap_or_default(),
-        decision = answer.verdict.as_str(),
+        decision = answer.decision.as_str(),
         appended = answer.appended,
         cut = answer.cut,
         asked = answer.asked,
@@ -132,7 +132,7 @@ fn review(
     Ok(bytes)
 }
 
-/// The answer as it goes over the wire.
+/// The body of the response, as JSON.
 pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
     let warnings = answer.warnings.iter().map(ToString::to_string).collect();
     let fingerprints: Vec<_> =
@@ -145,7 +145,7 @@ pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
             allowed: true,
             warnings,
             audit_annotations: AuditAnnotations {
-                decision: answer.verdict.as_str(),
+                decision: answer.decision.as_str(),
                 carried: fingerprints.join(","),
                 asked: answer.asked,
                 staged: answer.staged,
@@ -153,9 +153,9 @@ pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
         },
     };
     let patch = answer.patch.as_ref().map(patch::to_json);
-    // Room for all of it, base64 of the patch included, so that nothing has to move.
+    // Enough for the base64 of the patch, too, so that the buffer never grows.
     let mut bytes = Vec::with_capacity(512 + patch.as_ref().map_or(0, Vec::len) * 3 / 2);
-    // Plain strings and lists, written to memory: it cannot fail.
+    // Writing strings and lists to memory cannot fail.
     if serde_json::to_writer(&mut bytes, &review).is_err() {
         bytes.clear();
     }
@@ -165,9 +165,8 @@ pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
     bytes
 }
 
-/// Puts the patch into the response, which ends in the braces of its two objects. Base64 has
-/// nothing that JSON would have to escape, so it need not be looked through again, which costs as
-/// much as all else in the response.
+/// Inserts the patch before the two closing braces of the response. Base64 needs no escapes in
+/// JSON. Searching for some would cost as much as the rest of the response.
 fn append_patch(response: &mut Vec<u8>, patch: &[u8]) {
     const BRACES: &[u8] = b"}}";
     const BEFORE: &[u8] = br#","patchType":"JSONPatch","patch":""#;
@@ -176,7 +175,7 @@ fn append_patch(response: &mut Vec<u8>, patch: &[u8]) {
     response.extend_from_slice(BEFORE);
     let start = response.len();
     response.resize(start + base64::encoded_len(patch.len(), true).unwrap_or_default(), b'=');
-    // The room is right by construction.
+    // The buffer has exactly the encoded length, so this cannot fail.
     let written = super::BASE64.encode_slice(patch, &mut response[start..]).unwrap_or_default();
     response.truncate(start + written);
     response.push(b'"');

@@ -1,4 +1,4 @@
-//! What the admission endpoint counts.
+//! Metrics of the admission endpoint.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use prometheus_client::registry::{Registry, Unit};
 use strum::VariantNames;
 
 use super::refusal::Refusal;
-use super::respond::{Answer, Verdict};
+use super::respond::{AdmissionDecision, Answer};
 use crate::metrics::Counters;
 use crate::overlap::Warning;
 use crate::overlap::ask::Ask;
 use crate::overlap::staged::StageChange;
 
-/// Counts what the admission endpoint decides. Clones count together; the default is in no
-/// registry.
+/// Counts the answers of the admission endpoint. Clones share their counts; the default is not
+/// registered.
 #[derive(Clone, Debug)]
 pub struct AdmissionMetrics {
     admissions: Counters,
@@ -28,47 +28,39 @@ pub struct AdmissionMetrics {
 }
 
 impl AdmissionMetrics {
-    /// Registers the families in `registry`, whose prefix is `ca_overlap`.
+    /// Registers the metrics in `registry`, whose prefix is `ca_overlap`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         metrics.admissions.register(
             registry,
             "admissions",
-            "Reviews that were answered, by what was decided",
+            "Admission reviews answered, by decision",
         );
         registry.register_with_unit(
             "admission_duration",
-            "From the whole body to the answer",
+            "Time from the complete body to the answer",
             Unit::Seconds,
             metrics.duration.clone(),
         );
         registry.register(
             "certificates_carried",
-            "Previous CA certificates that were bundled into an admitted object",
+            "Previous CA certificates appended to admitted Secrets",
             metrics.carried.clone(),
         );
-        metrics.warnings.register(
-            registry,
-            "warnings",
-            "Admission warnings that were sent, by reason",
-        );
-        metrics.asks.register(registry, "asks", "What the keeper asked for and was done, by ask");
-        metrics.stages.register(
-            registry,
-            "stages",
-            "What has happened to staged rotations, by change",
-        );
+        metrics.warnings.register(registry, "warnings", "Admission warnings sent, by reason");
+        metrics.asks.register(registry, "asks", "Asks of the keeper that were carried out, by ask");
+        metrics.stages.register(registry, "stages", "Changes of staged rotations, by change");
         metrics.requests_refused.register(
             registry,
             "requests_refused",
-            "Requests that were no readable review, by HTTP status",
+            "Requests refused because they are not a readable admission review, by HTTP status",
         );
         metrics
     }
 
-    /// One review was given this answer, `elapsed` after its body had arrived.
+    /// Counts one answer, given `elapsed` after the body had arrived.
     pub(super) fn answered(&self, answer: &Answer, elapsed: Duration) {
-        self.admissions.inc(answer.verdict);
+        self.admissions.inc(answer.decision);
         self.duration.observe(elapsed.as_secs_f64());
         self.carried.inc_by(u64::try_from(answer.appended).unwrap_or(u64::MAX));
         answer.asked.into_iter().for_each(|ask| self.asks.inc(ask));
@@ -76,7 +68,7 @@ impl AdmissionMetrics {
         answer.warnings.iter().for_each(|warning| self.warnings.inc(*warning));
     }
 
-    /// One request was refused.
+    /// Counts one refused request.
     pub(super) fn refused(&self, refusal: &Refusal) {
         self.requests_refused.inc(refusal);
     }
@@ -85,7 +77,7 @@ impl AdmissionMetrics {
 impl Default for AdmissionMetrics {
     fn default() -> Self {
         Self {
-            admissions: Counters::new("decision", &Verdict::names()),
+            admissions: Counters::new("decision", &AdmissionDecision::names()),
             duration: Histogram::new(BUCKETS),
             carried: Counter::default(),
             warnings: Counters::new("reason", Warning::VARIANTS),
@@ -96,7 +88,7 @@ impl Default for AdmissionMetrics {
     }
 }
 
-/// Seconds. The API server's own histogram starts at 5 ms; ours must resolve what is below.
+/// Seconds. The API server's own histogram starts at 5 ms; most of our answers take less.
 const BUCKETS: [f64; 14] = [
     0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1,
     0.5, 2.5,
@@ -111,11 +103,11 @@ mod tests {
     use crate::overlap::record::Record;
 
     #[test]
-    fn counts_stand_under_their_names() {
+    fn every_count_has_its_metric_name() {
         let mut registry = crate::metrics::registry();
         let metrics = AdmissionMetrics::register(&mut registry);
         let answer = Answer {
-            verdict: Verdict::Decided(Case::Rotation),
+            decision: AdmissionDecision::Case(Case::Rotation),
             patch: None,
             warnings: vec![Warning::DataFull],
             record: Record::default(),

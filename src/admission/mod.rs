@@ -1,20 +1,20 @@
-//! From an `AdmissionReview` to its answer: read, guard, decide, patch.
+//! Answers admission reviews: read, guard, decide, patch.
 
-mod asked;
+mod ask_outcome;
+mod decision;
 pub mod guard;
 pub mod handler;
-pub mod heartbeat;
+pub mod keeper_lease;
 pub mod metrics;
 pub mod patch;
 mod refusal;
 pub mod respond;
 pub mod review;
-mod staging;
 mod values;
-mod verdict;
+mod write_plan;
 
 use base64::engine::{GeneralPurposeConfig, Simd};
 
-/// Standard base64 with padding, by the fastest engine that the machine has.
+/// Standard base64 with padding, with the fastest engine that this CPU supports.
 static BASE64: std::sync::LazyLock<Simd> =
     std::sync::LazyLock::new(|| Simd::standard(GeneralPurposeConfig::new()));

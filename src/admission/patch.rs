@@ -1,40 +1,39 @@
-//! The patch: `add` and `remove` only (RFC 6902).
+//! Builds the JSON patch (RFC 6902), with `add` and `remove` only.
 //!
-//! An operation that fails to apply rejects the user's write, even under `failurePolicy: Ignore`.
-//! So there is never a `test` or a `replace`, and a `remove` only for what the incoming object is
-//! seen to hold.
+//! An operation that does not apply rejects the user's write, even under `failurePolicy: Ignore`.
+//! So the patch has no `test` and no `replace`, and removes only what the incoming object holds.
 
 use base64::Engine;
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation};
 use serde_json::{Map, Value};
 
-use super::review::{Secret, Strings};
+use super::review::{ReviewedSecret, Strings};
 use crate::names;
 
-/// What the API server allows all annotations together: keys and values, in bytes
+/// The API server's limit for all annotations of an object: keys and values, in bytes
 /// (`TotalAnnotationSizeLimitB` of Kubernetes' object meta validation).
 pub const MAX_ANNOTATIONS: usize = 256 * 1024;
 
-/// Changes to one object, relative to how it came in.
+/// Changes to the incoming object.
 pub struct PatchBuilder<'a> {
-    object: &'a Secret<'a>,
+    object: &'a ReviewedSecret<'a>,
     labels: Edits<'a>,
     annotations: Edits<'a>,
     annotation_bytes: usize,
-    /// In base64.
+    /// The new value, as base64.
     ca_crt: Option<String>,
-    /// Other values, and removals of them.
+    /// Changes to other values.
     data: Vec<PatchOperation>,
 }
 
-/// There is no room for an annotation.
+/// An annotation does not fit into the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AnnotationsFull;
 
 impl<'a> PatchBuilder<'a> {
-    /// No changes yet to `object`, the incoming one.
-    pub fn new(object: &'a Secret<'a>) -> Self {
+    /// Starts without changes to `object`, the incoming one.
+    pub fn new(object: &'a ReviewedSecret<'a>) -> Self {
         Self {
             object,
             labels: Edits::default(),
@@ -45,12 +44,12 @@ impl<'a> PatchBuilder<'a> {
         }
     }
 
-    /// Makes a label what it should be: a value, or absent.
+    /// Sets a label, or removes it.
     pub fn label(&mut self, key: &'static str, value: Option<&'a str>) {
         self.labels.set(self.object.label(key), key, value);
     }
 
-    /// Makes an annotation what it should be, if there is room.
+    /// Sets an annotation if there is room, or removes it.
     pub fn annotation(
         &mut self,
         key: &'static str,
@@ -68,7 +67,7 @@ impl<'a> PatchBuilder<'a> {
         Ok(())
     }
 
-    /// Removes an annotation, if it is there.
+    /// Removes an annotation.
     pub fn without_annotation(&mut self, key: &'static str) {
         let Some(text) = self.object.annotation(key) else { return };
         self.annotation_bytes -= key.len() + text.len();
@@ -80,8 +79,8 @@ impl<'a> PatchBuilder<'a> {
         self.ca_crt = Some(super::BASE64.encode(bytes));
     }
 
-    /// Makes a value of a staged Secret what it should be: this base64, or absent. `existing` is the
-    /// incoming one.
+    /// Sets a value of a staged Secret to the base64 text `wanted`, or removes it. `existing` is
+    /// the incoming value.
     pub fn value(&mut self, key: &'static str, existing: Option<&str>, wanted: Option<&str>) {
         match (existing, wanted) {
             (Some(existing), Some(wanted)) if existing == wanted => {}
@@ -93,9 +92,9 @@ impl<'a> PatchBuilder<'a> {
         }
     }
 
-    /// The patch; `None` where nothing changes.
+    /// Builds the patch, or `None` if nothing changes.
     pub fn build(mut self) -> Option<Patch> {
-        // Every object of the API server has metadata; a map cannot be made inside of nothing.
+        // Every object of the API server has metadata. Without it there is no parent for the maps.
         if !self.object.has_metadata() {
             return None;
         }
@@ -110,8 +109,8 @@ impl<'a> PatchBuilder<'a> {
     }
 }
 
-/// A patch that was built here as JSON (RFC 6902): what `serde_json` writes, save that the value of
-/// `ca.crt` is not searched for characters to escape: it is our own base64, and most of the patch.
+/// Writes a patch as JSON, as `serde_json` does, but does not search the value of `ca.crt` for
+/// characters to escape: it is our own base64, and most of the patch.
 pub(super) fn to_json(patch: &Patch) -> Vec<u8> {
     let mut json = Vec::with_capacity(512 + patch.iter().map(base64_len).sum::<usize>());
     json.push(b'[');
@@ -124,7 +123,7 @@ pub(super) fn to_json(patch: &Patch) -> Vec<u8> {
             json.extend_from_slice(base64.as_bytes());
             json.extend_from_slice(br#""}"#);
         } else if serde_json::to_writer(&mut json, operation).is_err() {
-            // Plain strings, written to memory: it cannot fail; and no patch is harmless.
+            // Writing strings to memory cannot fail. An empty patch is harmless.
             return b"[]".to_vec();
         }
     }
@@ -181,7 +180,7 @@ impl<'a> Edits<'a> {
         if existing.is_some() {
             operations.extend(values.map(|(k, v)| add(pointer(["metadata", map, k]), v)));
         } else {
-            // The map itself, where there is none: absent and `null` alike.
+            // The map is absent or `null`: it is added whole.
             let whole: Map<String, Value> = values.map(|(k, v)| (k.to_owned(), v)).collect();
             if !whole.is_empty() {
                 operations.push(add(pointer(["metadata", map]), Value::Object(whole)));
@@ -200,7 +199,7 @@ fn remove(path: PointerBuf) -> PatchOperation {
     PatchOperation::Remove(RemoveOperation { path })
 }
 
-/// A JSON pointer (RFC 6901); the tokens are escaped here.
+/// A JSON pointer (RFC 6901), with escaped tokens.
 fn pointer<const N: usize>(tokens: [&str; N]) -> PointerBuf {
     PointerBuf::from_tokens(tokens)
 }
@@ -209,8 +208,8 @@ fn pointer<const N: usize>(tokens: [&str; N]) -> PointerBuf {
 mod tests {
     use super::*;
 
-    fn secret(json: &str) -> Secret<'_> {
-        let Ok(secret) = serde_json::from_str(json) else { panic!("{json} is no Secret") };
+    fn secret(json: &str) -> ReviewedSecret<'_> {
+        let Ok(secret) = serde_json::from_str(json) else { panic!("{json} is not a Secret") };
         secret
     }
 
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_are_made_where_they_are_absent_or_null() {
+    fn absent_and_null_maps_are_added_whole() {
         for json in [r#"{"metadata":{}}"#, r#"{"metadata":{"labels":null,"annotations":null}}"#] {
             let patch = build(json, |b| {
                 b.label(names::PHASE, Some("overlap"));
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_escaped_and_only_what_is_there_is_removed() {
+    fn keys_are_escaped_and_only_existing_keys_are_removed() {
         let json = r#"{"metadata":{"labels":{},"annotations":{"ca-overlap.dev/carried":"x","ca-overlap.dev/keep":"1"}}}"#;
         let patch = build(json, |b| {
             b.label(names::PHASE, None);
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn no_change_is_no_patch_and_without_metadata_there_is_none() {
+    fn there_is_no_patch_without_changes_or_without_metadata() {
         assert_eq!(build(r#"{"metadata":{}}"#, |b| b.label(names::PHASE, None)), Value::Null);
         assert_eq!(build("{}", |b| b.label(names::PHASE, Some("overlap"))), Value::Null);
     }
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_needs_room_for_what_it_adds_only() {
+    fn a_change_needs_room_only_for_the_bytes_that_it_adds() {
         let others = MAX_ANNOTATIONS - "a".len() - names::CARRIED.len() - "[]".len();
         let json = |n| {
             let filler = "x".repeat(n);
@@ -296,7 +295,7 @@ mod tests {
             assert_eq!(builder.annotation(names::CARRIED, Some("[1]".into())), grows);
             assert_eq!(builder.annotation(names::CARRIED, Some("{}".into())), Ok(()));
         }
-        // Too large already: that is for the API server to say, of what was there before.
+        // Already too large: the API server refuses that without us.
         let text = json(others + 1);
         let overfull = secret(&text);
         let mut builder = PatchBuilder::new(&overfull);

@@ -1,20 +1,20 @@
-//! Requests that are no readable review.
+//! Refuses requests that are not a readable admission review.
 
 use http::StatusCode;
 use strum::{IntoStaticStr, VariantNames};
 
 use super::review::ReadReviewError;
 
-/// Why a request gets no review. Its name is the status of the response.
+/// Why a request is refused. The name of a variant is the HTTP status of the response.
 #[derive(Debug, thiserror::Error, IntoStaticStr, VariantNames)]
 pub(super) enum Refusal {
-    #[error("expected content type application/json")]
+    #[error("the content type is not application/json")]
     #[strum(serialize = "415")]
     ContentType,
-    #[error("the body ended early")]
+    #[error("the connection broke before the body was complete")]
     #[strum(serialize = "400")]
     Interrupted,
-    #[error("the body took too long")]
+    #[error("the body did not arrive in time")]
     #[strum(serialize = "408")]
     Slow,
     #[error("the body is larger than {0} bytes")]

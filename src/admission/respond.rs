@@ -1,18 +1,18 @@
-//! One request, one answer: guards, settings, decision, patch. Pure, as the decision is.
+//! Answers one admission request: guards, settings, decision, patch. Pure: no clock and no I/O.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use json_patch::Patch;
 
-use super::asked::Asked;
-use super::guard::{self, Skip};
+use super::ask_outcome::AskOutcome;
+pub use super::decision::AdmissionDecision;
+use super::guard::{self, SkipReason};
 use super::patch::{AnnotationsFull, PatchBuilder};
 use super::review::pairs::Pairs;
-use super::review::{Request, Secret};
-use super::staging::{self, Plan};
+use super::review::{AdmissionRequest, ReviewedSecret};
 use super::values::Values;
-pub use super::verdict::Verdict;
+use super::write_plan::{self, WritePlan};
 use crate::names;
 use crate::overlap::ask::Ask;
 use crate::overlap::exempt::{self, Exemption};
@@ -23,28 +23,28 @@ use crate::overlap::warning::push_once;
 use crate::overlap::workload;
 use crate::overlap::{Case, Contents, RecordAfter, Warning, Write};
 
-/// What the API server allows a Secret: the sum of its decoded values, in bytes
+/// The largest Secret that the API server accepts: the sum of its decoded values, in bytes
 /// (`MaxSecretSize` of the core API).
 pub const MAX_DATA: usize = 1024 * 1024;
 
-/// How long the keeper waits, unless it is told otherwise.
+/// The default of `--settle`.
 pub const SETTLE: Duration = Duration::from_secs(120);
 
-/// What the operator has set for the whole installation.
+/// The configuration that holds for every Secret of this installation.
 #[derive(Clone, Debug)]
 pub struct Installation {
-    /// What to do with the Secrets that do not say it themselves.
+    /// The settings of Secrets that do not set their own.
     pub defaults: Defaults,
-    /// The namespace we run in: its Secrets are never touched.
+    /// The namespace that we run in. Its Secrets are never changed.
     pub own_namespace: String,
-    /// Who may ask (`--keeper-user`).
+    /// The only user who may ask (`--keeper-user`).
     pub keeper_user: String,
-    /// How long the keeper waits before it promotes (`--settle`).
+    /// How long the keeper waits before it promotes a waiting pair (`--settle`).
     pub settle: Duration,
 }
 
 impl Installation {
-    /// One in which the keeper runs as its usual `ServiceAccount` beside us.
+    /// Expects the keeper to run as its default `ServiceAccount` in the same namespace.
     pub fn new(defaults: Defaults, own_namespace: impl Into<String>) -> Self {
         let own_namespace = own_namespace.into();
         let keeper_user =
@@ -53,54 +53,59 @@ impl Installation {
     }
 }
 
-/// The answer to one request. It is always allowed.
+/// The answer to one request. It always allows the write.
 pub struct Answer {
-    /// What was decided.
-    pub verdict: Verdict,
-    /// The patch, if anything changes.
+    /// Which rule, exemption or guard applied.
+    pub decision: AdmissionDecision,
+    /// The patch, if the write is changed.
     pub patch: Option<Patch>,
-    /// What the writer is told.
+    /// The warnings for the writer.
     pub warnings: Vec<Warning>,
     /// What is carried after the write.
     pub record: Record,
     /// How many certificates were appended.
     pub appended: usize,
-    /// How many carried certificates were cut out.
+    /// How many carried certificates were removed.
     pub cut: usize,
-    /// What the keeper asked for, if it was acted on.
+    /// The name of the ask, if it was carried out.
     pub asked: Option<&'static str>,
-    /// What has happened to a staged rotation.
+    /// How the staged rotation changed, if there is or was one.
     pub staged: Option<&'static str>,
 }
 
-/// Answers `request` as of `now`, with what is known of the keeper.
+/// Answers `request`, which arrived at `now`. `keeper` says whether a keeper would promote.
 pub fn respond(
-    request: &Request<'_>,
+    request: &AdmissionRequest<'_>,
     installation: &Installation,
     keeper: KeeperHealth,
     now: Timestamp,
 ) -> Answer {
     let skip = guard::skip(request, &installation.own_namespace);
     let (Some(object), Some(old)) = (&request.object, &request.old_object) else {
-        return Answer::without_change(Verdict::Skipped(Skip::NotASecretUpdate));
+        return Answer::without_change(AdmissionDecision::Skipped(SkipReason::NotASecretUpdate));
     };
-    // The last chance to put the waiting pair into service, and its key away.
-    let closes_stage =
-        skip == Some(Skip::Immutable) && old.immutable != Some(true) && staging::is_marked(old);
+    // After this write nothing can change any more, so the waiting pair goes into service now, and
+    // its key leaves `pending.*`.
+    let closes_stage = skip == Some(SkipReason::Immutable)
+        && old.immutable != Some(true)
+        && write_plan::is_staged(old);
     match skip {
-        Some(Skip::Immutable) if !closes_stage => {
+        Some(SkipReason::Immutable) if !closes_stage => {
             let user = request.user();
-            return immutable(object, &Asked::read(object, old, user, &installation.keeper_user));
+            let ask_outcome = AskOutcome::read(object, old, user, &installation.keeper_user);
+            return immutable(object, &ask_outcome);
         }
-        Some(skip) if !closes_stage => return Answer::without_change(Verdict::Skipped(skip)),
+        Some(skip) if !closes_stage => {
+            return Answer::without_change(AdmissionDecision::Skipped(skip));
+        }
         _ => {}
     }
     let update = Update {
         request,
         object,
         old,
-        is_wholesale: request.is_wholesale(),
-        asked: Asked::read(object, old, request.user(), &installation.keeper_user),
+        is_fresh_object: request.is_fresh_object(),
+        ask_outcome: AskOutcome::read(object, old, request.user(), &installation.keeper_user),
         closes_stage,
         keeper,
         keeper_user: &installation.keeper_user,
@@ -108,16 +113,16 @@ pub fn respond(
     update.answer(installation, now)
 }
 
-/// Nothing of an immutable Secret is touched, save that an ask never stays, because its writer
-/// would wait for an answer, and that its settings may be brought back.
-fn immutable(object: &Secret<'_>, asked: &Asked) -> Answer {
-    let mut answer = Answer::without_change(Verdict::Skipped(Skip::Immutable));
+/// Leaves the data of an immutable Secret alone. Removes an ask, because one that
+/// stays tells the keeper that no webhook answered, and restores settings that the keeper asks for.
+fn immutable(object: &ReviewedSecret<'_>, ask_outcome: &AskOutcome) -> Answer {
+    let mut answer = Answer::without_change(AdmissionDecision::Skipped(SkipReason::Immutable));
     if object.annotation(names::ASK).is_none() {
         return answer;
     }
     let mut patch = PatchBuilder::new(object);
     patch.without_annotation(names::ASK);
-    let ask = asked.ask().filter(|ask| !ask.settings().is_empty());
+    let ask = ask_outcome.ask().filter(|ask| !ask.settings().is_empty());
     for (key, value) in ask.map_or(&[][..], Ask::settings) {
         if *key == names::MODE {
             patch.label(key, Some(value));
@@ -134,9 +139,9 @@ fn immutable(object: &Secret<'_>, asked: &Asked) -> Answer {
 }
 
 impl Answer {
-    fn without_change(verdict: Verdict) -> Self {
+    fn without_change(decision: AdmissionDecision) -> Self {
         Self {
-            verdict,
+            decision,
             patch: None,
             warnings: Vec::new(),
             record: Record::default(),
@@ -148,26 +153,17 @@ impl Answer {
     }
 }
 
-/// An update of a Secret that no guard took out.
+/// An update of a Secret that passed the guards.
 struct Update<'a> {
-    request: &'a Request<'a>,
-    object: &'a Secret<'a>,
-    old: &'a Secret<'a>,
-    is_wholesale: bool,
-    asked: Asked,
-    /// It becomes immutable while a pair waits.
+    request: &'a AdmissionRequest<'a>,
+    object: &'a ReviewedSecret<'a>,
+    old: &'a ReviewedSecret<'a>,
+    is_fresh_object: bool,
+    ask_outcome: AskOutcome,
+    /// Whether this write makes the Secret immutable while a pair waits.
     closes_stage: bool,
     keeper: KeeperHealth,
     keeper_user: &'a str,
-}
-
-/// What an update came to, before it is said.
-struct Outcome<'a> {
-    left: Option<Exemption>,
-    ask: Option<&'a Ask>,
-    plan: Plan<'a>,
-    patch: Option<Patch>,
-    warnings: Vec<Warning>,
 }
 
 impl Update<'_> {
@@ -175,7 +171,7 @@ impl Update<'_> {
         let settings = Settings::read(self.raw_settings(), &installation.defaults);
         let stored_record = self.old.annotation(names::CARRIED).map(Record::parse);
         let record = stored_record.as_ref().and_then(|record| record.as_ref().ok());
-        let pairs = staging::concerns(self.object, self.old, &settings, self.keeper)
+        let pairs = write_plan::may_involve_stage(self.object, self.old, &settings, self.keeper)
             .then(|| self.request.pairs());
         let is_settled = pairs.is_none() && self.is_settled(record, &settings);
         let values = if is_settled {
@@ -183,11 +179,11 @@ impl Update<'_> {
         } else {
             Values::decode(self.object, self.old)
         };
-        let left = self.left(&settings, (!is_settled).then(|| values.incoming()));
+        let exempt = self.exempt(&settings, (!is_settled).then(|| values.incoming()));
         let mut warnings = self.warnings(&settings, stored_record.as_ref());
-        // Settings come back also where data is left alone.
-        let asks = |ask: &&Ask| left.is_none() || !ask.settings().is_empty();
-        let ask = self.asked.ask().filter(asks);
+        // Settings are restored even where the data is exempt.
+        let is_possible = |ask: &&Ask| exempt.is_none() || !ask.settings().is_empty();
+        let ask = self.ask_outcome.ask().filter(is_possible);
         let repair = match ask {
             Some(Ask::Repair(repair)) => repair.certificates.as_slice(),
             _ => &[],
@@ -198,43 +194,36 @@ impl Update<'_> {
             incoming: values.incoming(),
             record,
             settings: &settings,
-            may_change_data: left.is_none(),
+            may_change_data: exempt.is_none(),
             room: MAX_DATA.saturating_sub(self.object.data_size()),
             repair,
         };
         let plan = match &pairs {
-            None => Plan::unstaged(&write),
-            Some(pairs) => Plan::staged(pairs, self.staging(pairs, &write, ask, installation)),
+            None => WritePlan::unstaged(&write),
+            Some(pairs) => WritePlan::staged(pairs, self.staging(pairs, &write, ask, installation)),
         };
-        let (plan, patch) = self.patch(plan, &write, &mut warnings);
-        self.said(record, Outcome { left, ask, plan, patch, warnings })
-    }
-
-    /// What is to be said of it.
-    fn said(&self, record: Option<&Record>, outcome: Outcome<'_>) -> Answer {
-        let Outcome { left, ask, plan, patch, mut warnings } = outcome;
-        let decision = plan.decision;
-        let asked = ask.filter(|ask| {
-            plan.change == Some(StageChange::Promoted) || !matches!(ask, Ask::Promote(_))
-        });
-        if asked.is_none() && self.asked.ask().is_some() {
+        let (WritePlan { decision, change, .. }, patch) = self.patch(plan, &write, &mut warnings);
+        let asked = ask
+            .filter(|ask| change == Some(StageChange::Promoted) || !matches!(ask, Ask::Promote(_)));
+        if asked.is_none() && self.ask_outcome.ask().is_some() {
             warnings.push(Warning::AskRefused);
         }
-        // Of a Secret that is left alone nothing was to be kept.
-        let concerns = |w: &Warning| left.is_none() || *w == Warning::DistrustedOwn;
-        for warning in decision.warnings.iter().copied().filter(concerns) {
+        // The other warnings say that something was not kept: nothing is kept in an exempt Secret.
+        let applies = |w: &Warning| exempt.is_none() || *w == Warning::DistrustedOwn;
+        for warning in decision.warnings.iter().copied().filter(applies) {
             push_once(&mut warnings, warning);
         }
         if self.request.is_by_person() && decision.appended > 0 && ask.is_none() {
             warnings.push(Warning::AddedBack);
         }
-        let verdict = match (left, decision.case) {
-            _ if self.closes_stage => Verdict::Skipped(Skip::Immutable),
-            (None, case) | (_, case @ (Case::NoCa | Case::Unchanged)) => Verdict::Decided(case),
-            (Some(left), _) => Verdict::Left(left),
-        };
         Answer {
-            verdict,
+            decision: match (exempt, decision.case) {
+                _ if self.closes_stage => AdmissionDecision::Skipped(SkipReason::Immutable),
+                (None, case) | (_, case @ (Case::NoCa | Case::Unchanged)) => {
+                    AdmissionDecision::Case(case)
+                }
+                (Some(reason), _) => AdmissionDecision::Exempt(reason),
+            },
             patch,
             warnings,
             record: match decision.record {
@@ -245,12 +234,12 @@ impl Update<'_> {
             appended: decision.appended,
             cut: decision.cut,
             asked: asked.map(Ask::name),
-            staged: plan.change.map(Into::into),
+            staged: change.map(Into::into),
         }
     }
 
-    /// Why data is left alone; nobody asks of values that are not read.
-    fn left(&self, settings: &Settings, incoming: Option<Contents<'_>>) -> Option<Exemption> {
+    /// Why the data must not be changed. `None` without `incoming`: that data does not change.
+    fn exempt(&self, settings: &Settings, incoming: Option<Contents<'_>>) -> Option<Exemption> {
         if self.closes_stage {
             return Some(Exemption::Off);
         }
@@ -258,10 +247,10 @@ impl Update<'_> {
         exempt::exemption(self.object, settings, ca_crt, tls_crt)
     }
 
-    /// What there is to say before anything is decided.
+    /// The warnings that do not depend on the decision.
     fn warnings<E>(&self, settings: &Settings, record: Option<&Result<Record, E>>) -> Vec<Warning> {
         let mut warnings = settings.warnings.clone();
-        warnings.extend(self.asked.warning());
+        warnings.extend(self.ask_outcome.warning());
         if record.is_some_and(Result::is_err) {
             warnings.push(Warning::RecordUnreadable);
         }
@@ -294,34 +283,35 @@ impl Update<'_> {
             written: pairs.written(),
             stage: self.old.annotation(names::STAGED).map(|text| Stage::parse(text).ok()),
             is_wanted: write.settings.mode == Mode::Staged && write.may_change_data,
-            is_fresh_object: self.is_wholesale,
+            is_fresh_object: self.is_fresh_object,
             keeper: self.keeper,
             settle: installation.settle,
             promote: match ask {
                 Some(Ask::Promote(fingerprint)) => Some(*fingerprint),
                 _ => None,
             },
-            obstacle: staging::obstacle(self.object, self.old, pairs),
+            obstacle: write_plan::obstacle(self.object, self.old, pairs),
         }
     }
 
-    /// Whether `ca.crt` stays as it is and nothing of it is carried or distrusted: then the answer
-    /// depends on no content. Most writes are such, and cost no decoding.
+    /// Whether the answer depends on no certificate: `ca.crt` does not change, and none of it is
+    /// carried or distrusted. This holds for most writes, and saves decoding.
     fn is_settled(&self, record: Option<&Record>, settings: &Settings) -> bool {
         self.object.ca_crt() == self.old.ca_crt()
-            && self.asked.ask().is_none()
+            && self.ask_outcome.ask().is_none()
             && record.is_none_or(Record::is_empty)
             && settings.distrust.is_empty()
     }
 
-    /// Decides again, with less and less, where the annotations have no room: without a record a
-    /// carried certificate would pass for the generator's own.
+    /// Builds the patch. Where the annotations have no room, it decides again without repair, then
+    /// without a waiting pair, then without changes to the data: without a record a carried
+    /// certificate would count as the generator's own.
     fn patch<'b>(
         &self,
-        plan: Plan<'b>,
+        plan: WritePlan<'b>,
         write: &Write<'b>,
         warnings: &mut Vec<Warning>,
-    ) -> (Plan<'b>, Option<Patch>) {
+    ) -> (WritePlan<'b>, Option<Patch>) {
         if let Ok(patch) = self.build(write, &plan, warnings) {
             return (plan, patch);
         }
@@ -329,13 +319,13 @@ impl Update<'_> {
         if !write.repair.is_empty() {
             push_once(warnings, Warning::RepairIncomplete);
             let write = Write { repair: &[], ..*write };
-            return self.patch(plan.again(&write), &write, warnings);
+            return self.patch(plan.decide_again(&write), &write, warnings);
         }
         if plan.waiting.is_some() {
-            return self.patch(plan.unheld(), write, warnings);
+            return self.patch(plan.without_waiting_pair(), write, warnings);
         }
         let as_written = Write { may_change_data: false, ..*write };
-        let mut plan = plan.again(&as_written);
+        let mut plan = plan.decide_again(&as_written);
         plan.decision.record = RecordAfter::Gone;
         let patch = self.build(&as_written, &plan, warnings).unwrap_or_default();
         (plan, patch)
@@ -344,7 +334,7 @@ impl Update<'_> {
     fn build(
         &self,
         write: &Write<'_>,
-        plan: &Plan<'_>,
+        plan: &WritePlan<'_>,
         warnings: &mut Vec<Warning>,
     ) -> Result<Option<Patch>, AnnotationsFull> {
         let decision = &plan.decision;
@@ -355,8 +345,8 @@ impl Update<'_> {
             RecordAfter::Set(record) if write.record != Some(record) => {
                 (Some(record.to_annotation()), !record.is_empty())
             }
-            // Word for word: one that says the same in other words would make every re-apply a
-            // change.
+            // The stored text, byte for byte: another spelling of the same record would turn every
+            // re-apply into a change.
             RecordAfter::AsStored | RecordAfter::Set(_) => (
                 self.old.annotation(names::CARRIED).map(str::to_owned),
                 write.record.is_some_and(|record| !record.is_empty()),
@@ -385,7 +375,7 @@ impl Update<'_> {
         Ok(patch.build())
     }
 
-    /// The settings as they will stand on the Secret.
+    /// The settings as they will be stored.
     fn raw_settings(&self) -> RawSettings<'_> {
         let (new, old) = (self.object.label(names::MODE), self.old.label(names::MODE));
         RawSettings {
@@ -396,44 +386,44 @@ impl Update<'_> {
         }
     }
 
-    /// An annotation as it will stand on the Secret.
+    /// An annotation as it will be stored.
     fn setting(&self, key: &'static str) -> Option<&str> {
         let (new, old) = (self.object.annotation(key), self.old.annotation(key));
         self.restored(key, new, old).or(new)
     }
 
-    /// Whether a setting is wiped by a fresh object and is too long to be brought back.
+    /// Whether a fresh object wipes a setting that is too long to be restored.
     fn loses_a_setting(&self) -> bool {
         let too_long =
             |key: &&str| self.old.annotation(key).is_some_and(|v| v.len() > names::MAX_RESTORED);
-        self.is_wholesale
+        self.is_fresh_object
             && names::SETTINGS
                 .iter()
                 .any(|key| too_long(key) && self.object.annotation(key).is_none())
     }
 
-    /// What takes the place of an incoming value, if anything does: the stored one, of which a
-    /// fresh object knows nothing, or what the keeper asks to be brought back.
+    /// The value that replaces the incoming one, if any: the one that the keeper asks to restore,
+    /// or the stored one where a fresh object lacks it.
     fn restored<'b>(
         &'b self,
         key: &'static str,
         new: Option<&'b str>,
         old: Option<&'b str>,
     ) -> Option<&'b str> {
-        if let Some(Ask::Repair(repair)) = self.asked.ask()
+        if let Some(Ask::Repair(repair)) = self.ask_outcome.ask()
             && let Some(value) = repair.setting(key)
         {
             return Some(value);
         }
         let old = old.filter(|value| value.len() <= names::MAX_RESTORED)?;
-        let is_wiped = new.is_none() && self.is_wholesale;
-        (is_wiped || (new != Some(old) && self.is_kept(key))).then_some(old)
+        let is_wiped = new.is_none() && self.is_fresh_object;
+        (is_wiped || (new != Some(old) && self.is_keepers_alone(key))).then_some(old)
     }
 
-    /// Whether only the keeper may change an annotation: how far a restart has come, as long as
-    /// there is something to restart. A program that sets all annotations anew, as many controllers
-    /// do each time, would make the keeper write it again each time.
-    fn is_kept(&self, key: &str) -> bool {
+    /// Whether this writer must not change an annotation. Only the keeper changes the progress of a
+    /// restart while there is something to restart. Many controllers replace all annotations at
+    /// each write; the keeper would have to write the progress again each time.
+    fn is_keepers_alone(&self, key: &str) -> bool {
         key == names::RESTARTED
             && self.object.annotation(names::RESTART).is_some()
             && self.request.user() != self.keeper_user

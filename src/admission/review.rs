@@ -1,8 +1,8 @@
-//! The wire format of a review (Kubernetes `admission.k8s.io/v1`), borrowed from the body.
+//! The wire format of an admission review (`admission.k8s.io/v1`), borrowed from the body.
 //!
-//! Only what the decision needs is read: the parser skips everything else, so a private key is
-//! never decoded or copied, and nonsense under a key that is not ours does no harm. None of these
-//! types implements `Debug`: a review must not end up in a log.
+//! The parser keeps only what the decision needs and skips the rest. So it never decodes or copies
+//! a private key, and malformed values under other keys do no harm. None of these types implements
+//! `Debug`, so that no review is logged.
 
 pub mod pairs;
 
@@ -18,32 +18,32 @@ use crate::names;
 use crate::overlap::exempt;
 use crate::x509::pem::decoded_len;
 
-/// Why a body is not a review. Says nothing of its content, as `serde`'s errors would.
+/// Why a body is not a review. Unlike `serde`'s errors, these quote none of its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadReviewError {
-    /// Not JSON, or not of the shape of a review.
+    /// It is not JSON, or does not have the fields of a review.
     #[error("the body is not a JSON AdmissionReview")]
     Malformed,
-    /// Another kind or version.
+    /// It is of another kind or version.
     #[error("the body is not an AdmissionReview of admission.k8s.io/v1")]
     WrongKind,
-    /// There is no `request`, or it has no `uid`: no answer could name it.
+    /// It has no `request`, or one without the `uid` that an answer must repeat.
     #[error("the AdmissionReview has no request with a uid")]
     NoRequest,
 }
 
 /// Reads the request of a review.
-pub fn read(body: &[u8]) -> Result<Request<'_>, ReadReviewError> {
-    let review: Review<'_> = parse(body).map_err(|_| ReadReviewError::Malformed)?;
+pub fn read(body: &[u8]) -> Result<AdmissionRequest<'_>, ReadReviewError> {
+    let review: AdmissionReview<'_> = parse(body).map_err(|_| ReadReviewError::Malformed)?;
     if review.kind != "AdmissionReview" || review.api_version != "admission.k8s.io/v1" {
         return Err(ReadReviewError::WrongKind);
     }
     let request = review.request.filter(|request| !request.uid.is_empty());
-    request.map(|request| Request { body, ..request }).ok_or(ReadReviewError::NoRequest)
+    request.map(|request| AdmissionRequest { body, ..request }).ok_or(ReadReviewError::NoRequest)
 }
 
-/// One check of the whole body is cheaper than one for each string. The API server sends UTF-8;
-/// what is not, between the values that are read, does no harm.
+/// Parses JSON. One UTF-8 check of the whole body is cheaper than one for each string. Where it
+/// fails, invalid UTF-8 outside of the fields that are read still does no harm.
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> serde_json::Result<T> {
     match simdutf8::basic::from_utf8(body) {
         Ok(text) => serde_json::from_str(text),
@@ -53,29 +53,29 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> serde_json::Result<T> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Review<'a> {
+struct AdmissionReview<'a> {
     #[serde(borrow, default)]
     api_version: Cow<'a, str>,
     #[serde(borrow, default)]
     kind: Cow<'a, str>,
     #[serde(borrow, default)]
-    request: Option<Request<'a>>,
+    request: Option<AdmissionRequest<'a>>,
 }
 
-/// What is asked.
+/// The request of a review.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Request<'a> {
-    /// To be echoed.
+pub struct AdmissionRequest<'a> {
+    /// The id that the response repeats.
     #[serde(borrow)]
     pub uid: Cow<'a, str>,
-    /// `UPDATE` for all that concerns us.
+    /// The operation: `UPDATE` is the only one that we change.
     #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub operation: Cow<'a, str>,
     /// The kind of the objects.
     #[serde(borrow, default)]
-    pub kind: Option<Kind<'a>>,
-    /// Set for `/status` and the like.
+    pub kind: Option<GroupVersionKind<'a>>,
+    /// The subresource, such as `status`.
     #[serde(borrow, default)]
     pub sub_resource: Option<Text<'a>>,
     /// The namespace of the object.
@@ -84,50 +84,51 @@ pub struct Request<'a> {
     /// The name of the object.
     #[serde(borrow, default)]
     pub name: Option<Text<'a>>,
-    /// Whether nothing will be stored.
+    /// Whether the API server will not store the object.
     #[serde(default)]
     pub dry_run: Option<bool>,
     /// The options of the API call.
     #[serde(borrow, default)]
     pub options: Option<Options<'a>>,
-    /// Who writes.
+    /// The writer.
     #[serde(borrow, default)]
     pub user_info: Option<UserInfo<'a>>,
     /// The Secret as the writer wants it.
     #[serde(borrow, default)]
-    pub object: Option<Secret<'a>>,
+    pub object: Option<ReviewedSecret<'a>>,
     /// The Secret as it is.
     #[serde(borrow, default)]
-    pub old_object: Option<Secret<'a>>,
-    /// What all this was read from, for the rare second reading.
+    pub old_object: Option<ReviewedSecret<'a>>,
+    /// The whole body, which [`Self::pairs`] parses again.
     #[serde(skip)]
     body: &'a [u8],
 }
 
-impl Request<'_> {
-    /// Whether what the incoming object lacks was not removed on purpose: it is a fresh object, as
-    /// generators PUT it that know nothing of us, or one whose annotations were replaced whole.
+impl AdmissionRequest<'_> {
+    /// Whether the writer set the object, or all of its annotations, without reading the stored
+    /// one, as generators do that are not aware of us. What is missing was then not removed on
+    /// purpose.
     ///
-    /// The kind of the options does not tell: the API server reviews a PATCH with `UpdateOptions`
-    /// too (`patchToUpdateOptions` in its `patch.go`). But an object that was made from the stored
-    /// one, by a PATCH or by a program that had read it, has the stored one's uid and our record.
-    /// The uid tells only of what an API server sends, which has managed fields by then: Secrets
-    /// that people wrote to files for an offline review have the uid on both sides.
-    pub fn is_wholesale(&self) -> bool {
+    /// The kind of the options cannot show this: the API server reviews a PATCH with
+    /// `UpdateOptions`, too (`patchToUpdateOptions` in its `patch.go`). But an object that was made
+    /// from the stored one, by a PATCH or by a program that read it, has the stored uid and our
+    /// record. The uid counts only together with managed fields, which every object of an API
+    /// server has: files for an offline review have the same uid on both sides.
+    pub fn is_fresh_object(&self) -> bool {
         let (Some(object), Some(old)) = (&self.object, &self.old_object) else { return false };
         let is_patch = self.options.as_ref().is_some_and(|options| options.kind == "PatchOptions");
         let is_made_from_stored = object.uid().is_some_and(|uid| old.uid() == Some(uid))
             && object.metadata.as_ref().is_some_and(|m| m.managed_fields.is_some());
-        let record = |secret: &Secret<'_>| secret.annotation(names::CARRIED).is_some();
+        let record = |secret: &ReviewedSecret<'_>| secret.annotation(names::CARRIED).is_some();
         !is_patch && (!is_made_from_stored || (record(old) && !record(object)))
     }
 
-    /// The name of the writer; empty where the review does not say.
+    /// The user name of the writer, or an empty string if the review has none.
     pub fn user(&self) -> &str {
         self.user_info.as_ref().map(|user| user.username.as_ref()).unwrap_or_default()
     }
 
-    /// Whether a person, not a program of the cluster, writes.
+    /// Whether the writer has a user name that is not a `ServiceAccount`'s.
     pub fn is_by_person(&self) -> bool {
         let user = self.user();
         !user.is_empty() && !user.starts_with("system:serviceaccount:")
@@ -136,7 +137,7 @@ impl Request<'_> {
 
 /// A `GroupVersionKind`.
 #[derive(Deserialize)]
-pub struct Kind<'a> {
+pub struct GroupVersionKind<'a> {
     /// Empty for the core group.
     #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub group: Cow<'a, str>,
@@ -148,7 +149,7 @@ pub struct Kind<'a> {
     pub kind: Cow<'a, str>,
 }
 
-/// The part of the options that can tell a PATCH.
+/// The part of the options that can show a PATCH.
 #[derive(Deserialize)]
 pub struct Options<'a> {
     /// `UpdateOptions` or `PatchOptions`.
@@ -156,7 +157,7 @@ pub struct Options<'a> {
     pub kind: Cow<'a, str>,
 }
 
-/// The part of the user info that tells people from programs.
+/// The part of the user info that is read.
 #[derive(Deserialize)]
 pub struct UserInfo<'a> {
     /// The name of the user.
@@ -164,62 +165,62 @@ pub struct UserInfo<'a> {
     pub username: Cow<'a, str>,
 }
 
-/// What is read of a Secret.
+/// The part of a Secret that is read.
 #[derive(Deserialize, Default)]
-pub struct Secret<'a> {
+pub struct ReviewedSecret<'a> {
     /// Such as `kubernetes.io/tls`.
     #[serde(borrow, default, rename = "type")]
     pub type_: Option<Text<'a>>,
-    /// Whether its data can never change.
+    /// Whether its data is immutable.
     #[serde(default)]
     pub immutable: Option<bool>,
     /// Labels and annotations.
     #[serde(borrow, default)]
-    metadata: Option<Metadata<'a>>,
+    metadata: Option<ReviewedMetadata<'a>>,
     #[serde(borrow, default)]
-    data: Option<Data<'a>>,
+    data: Option<SecretData<'a>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct Metadata<'a> {
+struct ReviewedMetadata<'a> {
     #[serde(borrow, default)]
     uid: Option<Text<'a>>,
     #[serde(default)]
     managed_fields: Option<IgnoredAny>,
     #[serde(borrow, default)]
-    labels: Option<Labels<'a>>,
+    labels: Option<ReviewedLabels<'a>>,
     #[serde(borrow, default)]
-    annotations: Option<Annotations<'a>>,
+    annotations: Option<ReviewedAnnotations<'a>>,
 }
 
-impl<'a> Secret<'a> {
-    /// The uid, which a fresh object does not have yet when it is reviewed.
+impl<'a> ReviewedSecret<'a> {
+    /// The uid. A fresh object does not have one when it is reviewed.
     pub fn uid(&self) -> Option<&str> {
         self.metadata.as_ref()?.uid.as_deref().filter(|uid| !uid.is_empty())
     }
 
-    /// The labels that concern us; `None` where the object has no such map.
+    /// The labels that we read, or `None` if the object has no such map.
     pub fn labels(&self) -> Option<&Strings<'a>> {
         self.metadata.as_ref()?.labels.as_ref().map(|labels| &labels.0)
     }
 
-    /// The annotations that concern us; `None` where the object has no such map.
+    /// The annotations that we read, or `None` if the object has no such map.
     pub fn annotations(&self) -> Option<&Strings<'a>> {
         self.metadata.as_ref()?.annotations.as_ref().map(|annotations| &annotations.0)
     }
 
-    /// The value of a label, if it is one that concerns us.
+    /// The value of a label, if it is one that we read.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels()?.get(key)
     }
 
-    /// The value of an annotation, if it is one that concerns us.
+    /// The value of an annotation, if it is one that we read.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations()?.get(key)
     }
 
-    /// Whether the object has the map that labels or annotations live in.
+    /// Whether the object has `metadata`, the parent of labels and annotations.
     pub fn has_metadata(&self) -> bool {
         self.metadata.is_some()
     }
@@ -234,8 +235,8 @@ impl<'a> Secret<'a> {
         self.data.as_ref()?.tls_crt.as_deref()
     }
 
-    /// Whether there is a value under `key`; true for [`exempt::WATCHED_KEYS`], `ca.crt` and
-    /// `tls.crt` alone.
+    /// Whether there is a value under `key`. Knows only `ca.crt`, `tls.crt` and
+    /// [`exempt::WATCHED_KEYS`].
     pub fn has_key(&self, key: &str) -> bool {
         let Some(data) = &self.data else { return false };
         match key {
@@ -245,17 +246,17 @@ impl<'a> Secret<'a> {
         }
     }
 
-    /// The sum of the decoded sizes of all values, in bytes: what the API server's limit counts.
+    /// The sum of the decoded sizes of all values, in bytes, as the API server's limit counts it.
     pub fn data_size(&self) -> usize {
         self.data.as_ref().map_or(0, |data| data.size)
     }
 }
 
-/// A map of strings, of which only some are kept.
+/// A map of strings, of which only the entries that we read are kept.
 #[derive(Default)]
 pub struct Strings<'a> {
     kept: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// The bytes of all keys and values, also of those that are not kept.
+    /// The bytes of all keys and values, including those that are not kept.
     pub size: usize,
 }
 
@@ -274,9 +275,9 @@ impl Strings<'_> {
 }
 
 #[derive(Default)]
-struct Labels<'a>(Strings<'a>);
+struct ReviewedLabels<'a>(Strings<'a>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Labels<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for ReviewedLabels<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Strings::deserialize(deserializer, |key| is_ours(key) || exempt::is_watched_label(key))
             .map(Self)
@@ -284,9 +285,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Labels<'a> {
 }
 
 #[derive(Default)]
-struct Annotations<'a>(Strings<'a>);
+struct ReviewedAnnotations<'a>(Strings<'a>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Annotations<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for ReviewedAnnotations<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Strings::deserialize(deserializer, |key| {
             is_ours(key) || key == names::CERT_MANAGER_CERTIFICATE
@@ -326,32 +327,32 @@ impl<'de> Visitor<'de> for StringsVisitor {
     }
 }
 
-/// The `data` map: two values, some key names, and sizes.
+/// The `data` map: two values, the watched keys that it has, and the decoded size of all values.
 #[derive(Default)]
-struct Data<'a> {
+struct SecretData<'a> {
     ca_crt: Option<Cow<'a, str>>,
     tls_crt: Option<Cow<'a, str>>,
     watched: Vec<&'static str>,
     size: usize,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for SecretData<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(DataVisitor)
+        deserializer.deserialize_map(SecretDataVisitor)
     }
 }
 
-struct DataVisitor;
+struct SecretDataVisitor;
 
-impl<'de> Visitor<'de> for DataVisitor {
-    type Value = Data<'de>;
+impl<'de> Visitor<'de> for SecretDataVisitor {
+    type Value = SecretData<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map of base64 strings")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut data = Data::default();
+        let mut data = SecretData::default();
         while let Some(Text(key)) = map.next_key()? {
             match key.as_ref() {
                 names::CA_CRT => data.ca_crt = Some(base64_value(&mut map, &mut data.size)?),
@@ -368,7 +369,7 @@ impl<'de> Visitor<'de> for DataVisitor {
     }
 }
 
-/// A `null` is what Go writes for an empty value, and reads as one.
+/// Reads a value, and adds its decoded size. Go writes an empty value as `null`.
 fn base64_value<'de, A: MapAccess<'de>>(
     map: &mut A,
     size: &mut usize,
@@ -378,8 +379,8 @@ fn base64_value<'de, A: MapAccess<'de>>(
     Ok(value)
 }
 
-/// The length of a JSON string's value. Without escapes it is that of its text; with them the
-/// value is read, and dropped.
+/// The length of a JSON string's value. Without escapes that is the length of its text; a string
+/// with escapes is parsed.
 fn string_len(raw: &RawValue) -> usize {
     let text = raw.get();
     if memchr::memchr(b'\\', text.as_bytes()).is_none() {
@@ -388,15 +389,14 @@ fn string_len(raw: &RawValue) -> usize {
     serde_json::from_str::<Cow<'_, str>>(text).map_or(text.len(), |value| value.len())
 }
 
-/// A string that may be `null`, which is what Go reads as an empty one.
+/// Reads a string that may be `null`, which is an empty string to Go.
 fn text_or_null<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Cow<'a, str>, D::Error> {
     Ok(Option::<Text<'a>>::deserialize(deserializer)?.map(|text| text.0).unwrap_or_default())
 }
 
-/// A string that borrows wherever it has no escapes, within an `Option` too, where serde's own
-/// handling of `Cow` copies.
+/// A string that is borrowed if it has no escapes. Serde's own `Cow` copies within an `Option`.
 #[derive(Default)]
 pub struct Text<'a>(Cow<'a, str>);
 

@@ -1,30 +1,30 @@
-//! The values of a write, decoded once each.
+//! The certificates of a write, each value decoded once.
 
 use base64::Engine;
 
-use super::review::Secret;
+use super::review::ReviewedSecret;
 use crate::overlap::Contents;
 
-/// The decoded values.
+/// `ca.crt` and `tls.crt` of both objects.
 pub(super) struct Values {
-    anchors: Decoded,
-    leaf: Decoded,
+    anchors: DecodedValue,
+    leaf: DecodedValue,
 }
 
 impl Values {
-    /// Stand-ins for two equal values that nobody is going to read.
-    pub(super) fn unread(object: &Secret<'_>) -> Self {
+    /// Empty values, for a write whose certificates are not read.
+    pub(super) fn unread(object: &ReviewedSecret<'_>) -> Self {
         let anchors = object.ca_crt().map(|_| Vec::new());
         Self {
-            anchors: Decoded { incoming: anchors, stored: Stored::AsIncoming },
-            leaf: Decoded { incoming: None, stored: Stored::AsIncoming },
+            anchors: DecodedValue { incoming: anchors, stored: StoredValue::AsIncoming },
+            leaf: DecodedValue { incoming: None, stored: StoredValue::AsIncoming },
         }
     }
 
-    pub(super) fn decode(object: &Secret<'_>, old: &Secret<'_>) -> Self {
+    pub(super) fn decode(object: &ReviewedSecret<'_>, old: &ReviewedSecret<'_>) -> Self {
         Self {
-            anchors: Decoded::new(object.ca_crt(), old.ca_crt()),
-            leaf: Decoded::new(object.tls_crt(), old.tls_crt()),
+            anchors: DecodedValue::new(object.ca_crt(), old.ca_crt()),
+            leaf: DecodedValue::new(object.tls_crt(), old.tls_crt()),
         }
     }
 
@@ -40,34 +40,37 @@ impl Values {
     }
 }
 
-/// One value on both sides of a write.
-struct Decoded {
+/// One value, in the incoming and in the stored object.
+struct DecodedValue {
     incoming: Option<Vec<u8>>,
-    stored: Stored,
+    stored: StoredValue,
 }
 
-enum Stored {
+enum StoredValue {
     AsIncoming,
     Other(Option<Vec<u8>>),
 }
 
-impl Decoded {
+impl DecodedValue {
     fn new(incoming: Option<&str>, stored: Option<&str>) -> Self {
-        let stored =
-            if incoming == stored { Stored::AsIncoming } else { Stored::Other(stored.map(decode)) };
+        let stored = if incoming == stored {
+            StoredValue::AsIncoming
+        } else {
+            StoredValue::Other(stored.map(decode))
+        };
         Self { incoming: incoming.map(decode), stored }
     }
 
     fn stored(&self) -> Option<&[u8]> {
         match &self.stored {
-            Stored::AsIncoming => self.incoming.as_deref(),
-            Stored::Other(stored) => stored.as_deref(),
+            StoredValue::AsIncoming => self.incoming.as_deref(),
+            StoredValue::Other(stored) => stored.as_deref(),
         }
     }
 }
 
-/// The API server sends canonical base64. What is not base64 reads as empty, which holds no
-/// certificate.
+/// Decodes base64. The API server sends it without line breaks, a file may hold some. A text that
+/// is not base64 gives no bytes, hence no certificate.
 pub(super) fn decode(base64: &str) -> Vec<u8> {
     let decoded = super::BASE64.decode(base64).or_else(|_| {
         let compact: Vec<u8> = base64.bytes().filter(|b| !b.is_ascii_whitespace()).collect();

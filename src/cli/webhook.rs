@@ -18,9 +18,10 @@ use crate::names;
 use crate::run::own_namespace;
 use crate::run::webhook::{self, CertificateSource, WebhookConfig};
 use crate::server::accept::Limits;
-use crate::serving_cert::api::Objects;
-use crate::serving_cert::files::Files;
-use crate::serving_cert::{manager, plan};
+use crate::serving_cert::files::CertificateFiles;
+use crate::serving_cert::manager::ManagerConfig;
+use crate::serving_cert::objects::ObjectNames;
+use crate::serving_cert::rotation::RotationTiming;
 
 /// The examples and signals in `--help`.
 const MORE: &str = "\
@@ -300,24 +301,24 @@ impl WebhookArgs {
         let refuse = |flag, problem| Err(UsageError::new(flag, problem));
         let source = match (self_managed, tls_cert, tls_key) {
             (true, None, None) => {
-                let (ca_lifetime, plan) = authority.validate()?;
+                let (ca_lifetime, timing) = authority.validate()?;
                 let dns_names = vec![
                     format!("{service}.{namespace}.svc"),
                     format!("{service}.{namespace}.svc.cluster.local"),
                 ];
                 let objects =
-                    Objects { namespace: namespace.clone(), secret: ca_secret, webhook_config };
-                let settings = manager::Settings {
+                    ObjectNames { namespace: namespace.clone(), secret: ca_secret, webhook_config };
+                let settings = ManagerConfig {
                     dns_names,
                     ca_lifetime,
-                    plan,
+                    timing,
                     client_ca,
                     reload_interval: interval,
                 };
                 CertificateSource::SelfManaged(objects, settings)
             }
             (false, Some(cert), Some(key)) => {
-                CertificateSource::Files(Files { cert, key, client_ca, interval })
+                CertificateSource::Files(CertificateFiles { cert, key, client_ca, interval })
             }
             (true, ..) => {
                 let problem = "cannot be combined with --tls-cert and --tls-key";
@@ -351,8 +352,8 @@ impl WebhookArgs {
 }
 
 impl AuthorityArgs {
-    /// The lifetime of a CA, and the settings of the plan.
-    fn validate(self) -> Result<(Duration, plan::Settings), UsageError> {
+    /// The lifetime of a CA, and the other times of its rotation.
+    fn validate(self) -> Result<(Duration, RotationTiming), UsageError> {
         let Self { ca_lifetime, leaf_lifetime, trust_settle, reconcile_interval } = self;
         positive("--reconcile-interval", reconcile_interval)?;
         if leaf_lifetime / 3 < reconcile_interval || leaf_lifetime < Duration::from_secs(3) {
@@ -373,7 +374,7 @@ impl AuthorityArgs {
         if ca_lifetime > CENTURY {
             return Err(UsageError::new("--ca-lifetime", "must be at most 100 years"));
         }
-        Ok((ca_lifetime, plan::Settings { leaf_lifetime, trust_settle, reconcile_interval }))
+        Ok((ca_lifetime, RotationTiming { leaf_lifetime, trust_settle, reconcile_interval }))
     }
 }
 

@@ -12,7 +12,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
-use crate::admission::heartbeat::Heartbeat;
+use crate::admission::keeper_lease::KeeperLease;
 
 /// How long the webhook waits for the Lease after its start. In that time it starts no stage, and
 /// ends none.
@@ -23,15 +23,16 @@ pub(super) fn watch(
     client: Client,
     namespace: &str,
     name: &str,
-) -> (watch::Receiver<Heartbeat>, impl Future<Output = ()> + use<>) {
-    let (sender, receiver) = watch::channel(Heartbeat::Awaited(Instant::now() + START_TIMEOUT));
+) -> (watch::Receiver<KeeperLease>, impl Future<Output = ()> + use<>) {
+    let (sender, receiver) =
+        watch::channel(KeeperLease::AwaitedUntil(Instant::now() + START_TIMEOUT));
     let leases: Api<Lease> = Api::namespaced(client, namespace);
     // The manifests grant the right to watch the Lease of this name only.
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     (receiver, follow(leases, config, sender))
 }
 
-async fn follow(leases: Api<Lease>, config: watcher::Config, sender: watch::Sender<Heartbeat>) {
+async fn follow(leases: Api<Lease>, config: watcher::Config, sender: watch::Sender<KeeperLease>) {
     let mut events = pin!(watcher(leases, config).default_backoff());
     let mut tracker = RenewalTracker::default();
     let mut is_there = false;
@@ -42,11 +43,11 @@ async fn follow(leases: Api<Lease>, config: watcher::Config, sender: watch::Send
                 is_there = true;
                 let spec = lease.spec.unwrap_or_default();
                 let until = tracker.observe(&spec, Instant::now(), Timestamp::now());
-                sender.send_replace(Heartbeat::Until(until));
+                sender.send_replace(KeeperLease::ValidUntil(until));
             }
             Ok(Event::InitDone) if is_there => {}
             Ok(Event::InitDone | Event::Delete(_)) => {
-                sender.send_replace(Heartbeat::Until(Instant::now()));
+                sender.send_replace(KeeperLease::ValidUntil(Instant::now()));
             }
             // Without further renewals the last one expires.
             Err(error) => tracing::warn!(%error, "cannot watch the keeper's Lease"),

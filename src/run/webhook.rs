@@ -12,20 +12,20 @@ use tokio::sync::Notify;
 use super::parts::Parts;
 use super::{ADMIN_PORT, RunError, administer, lease_watch};
 use crate::admission::handler::{self, Admission};
-use crate::admission::heartbeat::Heartbeat;
+use crate::admission::keeper_lease::KeeperLease;
 use crate::admission::metrics::AdmissionMetrics;
 use crate::admission::respond::Installation;
 use crate::kubernetes;
 use crate::metrics;
 use crate::server::accept::{Limits, Server, Transport, bind};
-use crate::server::admin::Readiness;
+use crate::server::admin::WebhookReadiness;
 use crate::server::drain::{Drain, Signals};
 use crate::server::metrics::ServerMetrics;
 use crate::server::tls;
-use crate::serving_cert::api::{Cluster, Objects};
-use crate::serving_cert::files::Files;
-use crate::serving_cert::manager::{self, Manager};
+use crate::serving_cert::files::CertificateFiles;
+use crate::serving_cert::manager::{Manager, ManagerConfig};
 use crate::serving_cert::metrics::CertificateMetrics;
+use crate::serving_cert::objects::{ObjectClient, ObjectNames};
 
 /// The validated flags.
 #[derive(Clone, Debug)]
@@ -56,9 +56,9 @@ pub(crate) struct WebhookConfig {
 #[derive(Clone, Debug)]
 pub(crate) enum CertificateSource {
     /// `--tls-cert` and `--tls-key`.
-    Files(Files),
+    Files(CertificateFiles),
     /// `--self-managed`.
-    SelfManaged(Objects, manager::Settings),
+    SelfManaged(ObjectNames, ManagerConfig),
 }
 
 /// Runs the webhook until a signal ends it.
@@ -88,7 +88,7 @@ async fn serve(config: WebhookConfig) -> Result<(), RunError> {
             None
         }
         CertificateSource::SelfManaged(objects, settings) => {
-            let cluster = Cluster::new(client("--self-managed").await?, &objects);
+            let cluster = ObjectClient::new(client("--self-managed").await?, &objects);
             let (manager, trusted) =
                 Manager::new(cluster, settings, publisher, certificate_metrics)?;
             parts.start(CERTIFICATES, manager.run(force));
@@ -98,13 +98,13 @@ async fn serve(config: WebhookConfig) -> Result<(), RunError> {
 
     let drain = Drain::default();
     let keeper = match config.keeper_lease {
-        None => Heartbeat::ignored(),
+        None => KeeperLease::not_watched(),
         Some(name) => {
             let namespace = &config.installation.own_namespace;
-            let (heartbeat, watch) =
+            let (keeper_lease, watch) =
                 lease_watch::watch(client("--staged").await?, namespace, &name);
             parts.start(LEASE, watch);
-            heartbeat
+            keeper_lease
         }
     };
     let admission = Admission {
@@ -121,7 +121,7 @@ async fn serve(config: WebhookConfig) -> Result<(), RunError> {
         drain: drain.clone(),
         metrics: metrics.clone(),
     };
-    let readiness = Readiness { address, published: serving, trusted, drain: drain.clone() };
+    let readiness = WebhookReadiness { address, published: serving, trusted, drain: drain.clone() };
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, webhook = %address, admin = %admin_port.local_addr()?, "listening");
     parts.start(ADMIN_PORT, administer(admin_port, readiness, registry, config.limits, &drain));

@@ -1,11 +1,10 @@
-//! The accept loop: limits first, then TLS, then HTTP/1.1.
+//! The accept loop: limits, then TLS, then HTTP/1.1.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
+use futures::future::BoxFuture;
 use futures::{FutureExt, TryFutureExt};
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, StatusCode};
@@ -28,19 +28,19 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::Service;
 
-use super::crowd::{Crowd, Silent};
-use super::drain::{Connection, Drain};
+use super::drain::{CountedConnection, Drain};
 use super::eager::{SMALL, eager};
-use super::opening::{Opening, watched};
+use super::eviction::{Evictable, EvictionQueue};
+use super::first_byte::FirstByteStream;
 use super::tls::{Published, ServingCert};
 use crate::server::metrics::{HandshakeResult, ServerMetrics, TimeoutPhase};
 
-/// Binds `address`, which `flag` had named.
+/// Binds `address`, the value of `flag`.
 pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address).await.map_err(|error| BindError { flag, address, error })
 }
 
-/// A listener that cannot be had.
+/// A port that cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("{flag} {address}: {}{}", reason(.error), advice(.error))]
 pub struct BindError {
@@ -49,57 +49,56 @@ pub struct BindError {
     error: io::Error,
 }
 
-/// What one listener needs; see [`Server::run`].
+/// The configuration of one listener. See [`Server::run`].
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// What connections speak below HTTP.
+    /// The layer below HTTP.
     pub transport: Transport,
-    /// Who answers.
+    /// Answers the requests.
     pub router: Router,
-    /// What a peer may use.
+    /// Limits of connections and of time.
     pub limits: Limits,
-    /// Asks connections to close when the process ends.
+    /// Tells when connections must close, and counts them.
     pub drain: Drain,
-    /// Where connections are counted.
+    /// Counts connections, handshakes and timeouts.
     pub metrics: ServerMetrics,
 }
 
-/// What connections speak below HTTP.
+/// The layer below HTTP.
 #[derive(Clone, Debug)]
 pub enum Transport {
-    /// Nothing.
+    /// TCP alone.
     Plain,
-    /// TLS, with what is published at the moment a connection is accepted.
+    /// TLS, with the configuration that is published when a connection is accepted.
     Tls(Published),
 }
 
-/// What a peer may use, and for how long.
+/// Limits of connections and of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections at the same time. A further one waits, or takes the place of the oldest that
-    /// has not asked anything for two seconds (or `request_timeout`, if that is shorter).
+    /// The most connections at the same time. A further one waits until another one closes, or
+    /// until one has sent no request for two seconds (or `request_timeout`, if that is shorter):
+    /// the oldest of these is closed.
     pub max_connections: usize,
-    /// For the whole of the TLS handshake.
+    /// Limits the whole TLS handshake.
     pub handshake_timeout: Duration,
-    /// For the header of a connection's first request, from its first byte.
+    /// Limits the header of a connection's first request, from its first byte.
     pub request_timeout: Duration,
-    /// Without a request. Must exceed the 90 s for which the API server keeps connections: it
-    /// does not repeat a POST on a connection that is closed under it. That holds for one that
-    /// it has not used yet, too: its client dials ahead, so this and not `request_timeout`
-    /// bounds a silent connection.
+    /// Limits the time without a request. Must exceed the 90 s for which the API server keeps idle
+    /// connections: it does not repeat a POST on a connection that we close. Its client also dials
+    /// ahead, so this limit, not `request_timeout`, holds for a connection without any request.
     pub idle_timeout: Duration,
 }
 
 impl Server {
-    /// Accepts connections for ever.
+    /// Accepts connections, without end.
     ///
-    /// While no certificate is published none is accepted: clients wait in the backlog and are
-    /// served as soon as there is one.
+    /// Accepts none until a certificate is published. Until then clients wait in the backlog.
     pub async fn run(self, listener: TcpListener) -> Infallible {
         let slots = Arc::new(Semaphore::new(self.limits.max_connections));
-        let crowd = Arc::new(Crowd::default());
+        let evictions = Arc::new(EvictionQueue::default());
         let server = Arc::new(self);
-        let mut backoff = Backoff::default();
+        let mut backoff = AcceptBackoff::default();
         loop {
             server.transport.clone().ready().await;
             let stream = match listener.accept().await {
@@ -109,53 +108,52 @@ impl Server {
                     continue;
                 }
             };
-            backoff = Backoff::default();
+            backoff = AcceptBackoff::default();
             let slot = tokio::select! {
                 biased;
                 slot = slots.clone().acquire_owned() => slot,
-                () = crowd.make_room(server.limits.patience()) => {
+                () = evictions.evict_one(server.limits.eviction_age()) => {
                     server.metrics.evicted();
                     slots.clone().acquire_owned().await
                 }
             };
             let Ok(slot) = slot else {
-                // Never closed; but were it, accepting nothing is better than ending.
+                // The semaphore is never closed. If it were, the listener would accept nothing
+                // more.
                 return std::future::pending().await;
             };
-            let (held, silent) = (Held::new(&server, slot), crowd.join());
-            tokio::spawn(server.clone().place(stream, held, silent));
+            let (open, evictable) = (OpenConnection::new(&server, slot), evictions.add());
+            let server = server.clone();
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = server.connection(stream, &evictable) => {}
+                    () = evictable.evicted() => {}
+                }
+                drop(open);
+            });
         }
     }
 
-    /// A connection for as long as it has its place.
-    async fn place(self: Arc<Self>, stream: TcpStream, held: Held, silent: Silent) {
-        tokio::select! {
-            () = self.connection(stream, &silent) => {}
-            () = silent.evicted() => {}
-        }
-        drop(held);
-    }
-
-    /// Whatever is large is in a box of its own, for as long as it is needed: an idle connection
-    /// holds what hyper and rustls need, not what its handshake needed.
-    async fn connection(&self, stream: TcpStream, silent: &Silent) {
-        // Answers are small and written at once: waiting for more only delays them.
+    /// Serves one connection. Boxes the large futures, so that an idle connection holds the memory
+    /// that hyper and rustls need, and none of its handshake.
+    async fn connection(&self, stream: TcpStream, evictable: &Evictable) {
+        // An answer is written in one piece: with Nagle's algorithm it would only be delayed.
         drop(stream.set_nodelay(true));
-        let requests = Requests::default();
+        let requests = RequestState::default();
         match &self.transport {
             Transport::Plain => {
-                let (http, spoken) = self.http(stream, silent, &requests, || false);
-                self.until_end(http, &spoken, &requests).await;
+                let (http, first_byte) = self.http(stream, evictable, &requests, || false);
+                self.serve(http, &first_byte, &requests).await;
             }
             Transport::Tls(published) => {
                 let mut published = published.clone();
                 let Some(current) = published.borrow_and_update().clone() else { return };
                 let Some(stream) = Box::pin(self.handshake(stream, &current)).await else { return };
                 drop(current);
-                // An error says that nothing can be published any more.
+                // An error means that the publisher is gone: the configuration never changes again.
                 let outdated = || published.has_changed().unwrap_or(false);
-                let (http, spoken) = self.http(stream, silent, &requests, outdated);
-                self.until_end(http, &spoken, &requests).await;
+                let (http, first_byte) = self.http(stream, evictable, &requests, outdated);
+                self.serve(http, &first_byte, &requests).await;
             }
         }
     }
@@ -184,23 +182,24 @@ impl Server {
         }
     }
 
-    /// HTTP on a stream that is ready for it, and what is notified at its first byte. No async
-    /// function, since that would keep a second copy of `io`.
+    /// Prepares HTTP on `io`: the future that serves it, and the notification of its first byte.
+    /// This is not an async function, because that would keep a second copy of `io`.
     fn http<'a, I, O>(
         &'a self,
         io: I,
-        silent: &'a Silent,
-        requests: &'a Requests,
+        evictable: &'a Evictable,
+        requests: &'a RequestState,
         outdated: O,
-    ) -> (Http<'a, I>, Arc<Notify>)
+    ) -> (BoxFuture<'a, hyper::Result<FirstByteStream<I>>>, Arc<Notify>)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'a,
         O: Fn() -> bool + Send + Sync + Copy + 'a,
     {
-        let (io, spoken) = watched(io);
+        let first_byte = Arc::new(Notify::new());
+        let io = FirstByteStream::new(io, first_byte.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            if !requests.have_come.swap(true, Ordering::Relaxed) {
-                silent.has_spoken();
+            if !requests.has_begun.swap(true, Ordering::Relaxed) {
+                evictable.has_sent_request();
             }
             let is_small = request.body().size_hint().upper().is_some_and(|size| size <= SMALL);
             requests.is_small.store(is_small, Ordering::Relaxed);
@@ -214,25 +213,29 @@ impl Server {
             }
         });
         let mut http = http1::Builder::new();
-        // The one header timer of hyper also runs between requests, hence is the idle timer.
+        // Hyper's header timer also runs between two requests, so it is the idle timer.
         http.timer(TokioTimer::new()).header_read_timeout(self.limits.idle_timeout);
         http.max_buf_size(BUFFER);
         let connection = http.serve_connection(TokioIo::new(io), service).without_shutdown();
         let http = connection.map_ok(|parts| parts.io.into_inner());
-        (Box::pin(eager(http, &requests.is_small)), spoken)
+        (Box::pin(eager(http, &requests.is_small)), first_byte)
     }
 
-    /// Serves until the peer leaves, is too slow, or was asked to close.
-    async fn until_end<I>(&self, mut http: Http<'_, I>, spoken: &Notify, requests: &Requests)
-    where
+    /// Serves until the peer closes, is too slow, or was asked to close.
+    async fn serve<I>(
+        &self,
+        mut http: BoxFuture<'_, hyper::Result<FirstByteStream<I>>>,
+        first_byte: &Notify,
+        requests: &RequestState,
+    ) where
         I: AsyncRead + AsyncWrite + Unpin,
     {
         let ended = tokio::select! {
             ended = &mut http => ended,
-            () = spoken.notified() => {
+            () = first_byte.notified() => {
                 match timeout(self.limits.request_timeout, &mut http).await {
                     Ok(ended) => ended,
-                    Err(_) if requests.have_come.load(Ordering::Relaxed) => http.await,
+                    Err(_) if requests.has_begun.load(Ordering::Relaxed) => http.await,
                     Err(_) => return self.metrics.timed_out(TimeoutPhase::FirstRequest),
                 }
             }
@@ -245,88 +248,82 @@ impl Server {
     }
 }
 
-/// What is known of the requests of a connection.
+/// The requests of one connection.
 #[derive(Default)]
-struct Requests {
-    have_come: AtomicBool,
+struct RequestState {
+    /// Whether the header of the first one has arrived.
+    has_begun: AtomicBool,
     /// Whether the latest one has a small body.
     is_small: AtomicBool,
 }
 
-/// What hyper reads at a time at most, and keeps for a connection until it ends, in bytes; also the
-/// most that the header of a request may have. It is the least that hyper takes; its own limit is
-/// 400 KiB, and a thousand connections that have had one large review each would hold more than
-/// the memory of the container.
+/// The largest read buffer of a connection, in bytes, which hyper keeps until the connection ends.
+/// It also limits the header of a request. This is hyper's minimum. With its default of about 400
+/// KiB, a thousand connections that have sent one large review each would exceed the memory limit.
 const BUFFER: usize = 8 << 10;
 
-/// A connection until it ends; where that is in good order, what it was on.
-type Http<'a, I> = Pin<Box<dyn Future<Output = hyper::Result<Opening<I>>> + Send + 'a>>;
-
 impl Limits {
-    /// How long a silent connection keeps its place from one that has none. Less than the 3 s that
-    /// the API server waits for an answer, by the manifests; more than a burst of dials takes.
-    fn patience(&self) -> Duration {
+    /// How long a connection may send no request before it can be evicted. This is less than the 3
+    /// s after which the API server gives up, by the manifests, and more than a burst of dials
+    /// takes.
+    fn eviction_age(&self) -> Duration {
         self.request_timeout.min(Duration::from_secs(2))
     }
 }
 
 impl Transport {
-    /// Ends when a connection can be served.
+    /// Waits until a connection can be served.
     async fn ready(self) {
         if let Self::Tls(mut published) = self
             && published.wait_for(Option::is_some).await.is_err()
         {
-            // The source has gone without ever publishing anything.
+            // The publisher is gone and has published nothing.
             std::future::pending::<()>().await;
         }
     }
 }
 
-/// What a connection occupies, until it is dropped.
-struct Held {
+/// Counts a connection, and holds its slot, until it is dropped.
+struct OpenConnection {
     metrics: ServerMetrics,
     _slot: OwnedSemaphorePermit,
-    _connection: Connection,
+    _counted: CountedConnection,
 }
 
-impl Held {
+impl OpenConnection {
     fn new(server: &Server, slot: OwnedSemaphorePermit) -> Self {
         server.metrics.connected();
-        Self {
-            metrics: server.metrics.clone(),
-            _slot: slot,
-            _connection: server.drain.connection(),
-        }
+        Self { metrics: server.metrics.clone(), _slot: slot, _counted: server.drain.connection() }
     }
 }
 
-impl Drop for Held {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.metrics.disconnected();
     }
 }
 
-/// What accept errors cost: with no file descriptor left the loop would spin otherwise.
+/// Slows the accept loop down after errors. Without file descriptors it would spin otherwise.
 #[derive(Default)]
-struct Backoff {
+struct AcceptBackoff {
     failures: u32,
 }
 
-impl Backoff {
-    /// 10 ms, doubled each time, at most about a second.
+impl AcceptBackoff {
+    /// Waits 10 ms, twice as long after each failure, at most 1.28 s.
     async fn wait(&mut self, error: &io::Error) {
         if error.kind() == io::ErrorKind::ConnectionAborted {
             return;
         }
         if self.failures == 0 {
-            tracing::warn!(%error, "cannot accept connections for now: trying again");
+            tracing::warn!(%error, "cannot accept connections, trying again");
         }
         sleep(Duration::from_millis(10 << self.failures.min(7))).await;
         self.failures = self.failures.saturating_add(1);
     }
 }
 
-/// The router's answer, or 500 where its handler panics; the connection lives on.
+/// Answers with the router, or with 500 if the handler panics. The connection stays open.
 fn answer(
     mut router: Router,
     request: Request<Incoming>,
@@ -348,8 +345,8 @@ fn answer(
     })
 }
 
-/// Ends our half, then reads away what is still on the way: closing a socket with unread data
-/// resets it, and the peer may lose an answer such as 413 that it has not read yet.
+/// Shuts down our side, then discards what the peer still sends. Closing a socket with unread data
+/// resets it, and the peer may lose an answer, such as 413, that it has not read yet.
 async fn linger<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) {
     let ending = async {
         io.shutdown().await?;
@@ -357,14 +354,14 @@ async fn linger<I: AsyncRead + AsyncWrite + Unpin>(mut io: I) {
         while io.read(&mut unread).await? > 0 {}
         io::Result::Ok(())
     };
-    // Whichever way it ends, the connection is over.
+    // The connection closes in any case.
     drop(timeout(LINGER, ending).await);
 }
 
 /// How long [`linger`] waits.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Operating-system errors in the words of the rest of our messages.
+/// Describes an error of the operating system in plain words.
 fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "address already in use".into(),
@@ -376,7 +373,7 @@ fn reason(error: &io::Error) -> String {
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => ": stop what listens there, or choose another port",
+        io::ErrorKind::AddrInUse => ": stop the program that listens there, or choose another port",
         io::ErrorKind::PermissionDenied => {
             ": choose a port above 1023, or grant CAP_NET_BIND_SERVICE"
         }
@@ -389,22 +386,22 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_port_in_use_is_named_with_its_flag() {
+    async fn the_error_of_a_port_in_use_names_its_flag() {
         let taken = bind("--listen", ([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = taken.local_addr().unwrap();
         let error = bind("--admin-listen", address).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
-                "--admin-listen {address}: address already in use: stop what listens there, or \
-                 choose another port"
+                "--admin-listen {address}: address already in use: stop the program that listens \
+                 there, or choose another port"
             )
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn backing_off_is_bounded() {
-        let mut backoff = Backoff::default();
+    async fn the_backoff_is_bounded() {
+        let mut backoff = AcceptBackoff::default();
         let error = io::Error::from_raw_os_error(24);
         let start = tokio::time::Instant::now();
         for _ in 0..100 {

@@ -1,4 +1,4 @@
-//! `/livez`, `/readyz` and `/metrics`, over plain HTTP on a port of their own.
+//! Serves `/livez`, `/readyz` and `/metrics` on the admin port, over plain HTTP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,36 +27,36 @@ pub fn router<R: Ready>(admin: Admin<R>) -> Router {
         .with_state(Arc::new(admin))
 }
 
-/// What the admin port tells.
+/// The state of the admin port.
 #[derive(Debug)]
 pub struct Admin<R> {
-    /// What readiness depends on.
+    /// Decides whether the process is ready.
     pub readiness: R,
-    /// What `/metrics` shows.
+    /// The metrics that `/metrics` shows.
     pub registry: Registry,
 }
 
-/// Whether a process can do its work.
+/// Decides whether a process can do its work.
 pub trait Ready: Send + Sync + 'static {
-    /// What is missing, if anything.
+    /// The reason why it cannot, if there is one.
     fn missing(&self, now: Timestamp) -> impl Future<Output = Option<&'static str>> + Send;
 }
 
-/// What the readiness of the webhook depends on.
+/// Decides whether the webhook can do its work.
 #[derive(Clone, Debug)]
-pub struct Readiness {
-    /// The address the webhook listens on.
+pub struct WebhookReadiness {
+    /// The address of the webhook port.
     pub address: SocketAddr,
-    /// What is served there.
+    /// The configuration that is served there.
     pub published: Published,
-    /// Self-managed: whether the caBundle that was last read verifies what is served.
+    /// Self-managed: whether the caBundle, as last read, verifies the serving certificate.
     pub trusted: Option<watch::Receiver<bool>>,
     /// Whether the process is ending.
     pub drain: Drain,
 }
 
-impl Ready for Readiness {
-    /// Found by a TLS handshake with our own listener.
+impl Ready for WebhookReadiness {
+    /// Checks with a TLS handshake to our own listener.
     async fn missing(&self, now: Timestamp) -> Option<&'static str> {
         if self.drain.is_draining() {
             return Some("draining: this process is about to end");
@@ -87,7 +87,7 @@ async fn readyz<R: Ready>(State(admin): State<Arc<Admin<R>>>) -> Response {
     }
 }
 
-/// Prometheus asks for this type; see the `OpenMetrics` specification, "Overall Structure".
+/// The content type that Prometheus asks for (`OpenMetrics` specification, "Overall Structure").
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 async fn metrics<R: Ready>(State(admin): State<Arc<Admin<R>>>) -> Response {

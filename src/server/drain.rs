@@ -1,8 +1,8 @@
-//! How the process ends without failing a call.
+//! Stops the process without failing a call.
 //!
-//! On the first signal readiness fails and every response carries `Connection: close`, but the
-//! listener stays open: other nodes learn late that this pod is leaving. A connection that is used
-//! closes by that header; one that is not, the API server closes after 90 s.
+//! After the first signal readiness fails, and every response carries `Connection: close`. The
+//! listener stays open, because other nodes learn late that this pod stops. The header closes the
+//! connections that are in use; the API server closes idle ones after 90 s.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-/// Whether the process is ending, and the connections it waits for. Clones are the same drain.
+/// Whether the process is stopping, and the connections that it waits for. Clones share this state.
 #[derive(Clone, Debug, Default)]
 pub struct Drain {
     draining: Arc<AtomicBool>,
@@ -19,7 +19,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// From now on readiness fails and connections are asked to close.
+    /// Makes readiness fail, and asks connections to close.
     pub fn start(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -29,25 +29,25 @@ impl Drain {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Counts a connection until what is returned is dropped.
-    pub fn connection(&self) -> Connection {
+    /// Counts a connection until the returned value is dropped.
+    pub fn connection(&self) -> CountedConnection {
         self.connections.send_modify(|open| *open += 1);
-        Connection(self.connections.clone())
+        CountedConnection(self.connections.clone())
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     pub fn connections(&self) -> usize {
         *self.connections.borrow()
     }
 
-    /// The same signal, for a listener whose connections are not waited for.
+    /// The same drain, for a listener whose connections are not waited for.
     #[must_use]
     pub fn without_waiting(&self) -> Self {
         Self { draining: self.draining.clone(), connections: Arc::default() }
     }
 
-    /// Ends when no connection is open and at least `delay` has passed, or after `limit`. Says
-    /// how many connections are then cut.
+    /// Waits until `delay` has passed and no connection is open, but at most for `limit`. Returns
+    /// the number of connections that are still open.
     pub async fn finished(&self, delay: Duration, limit: Duration) -> usize {
         let mut open = self.connections.subscribe();
         let quiet = async {
@@ -62,17 +62,17 @@ impl Drain {
     }
 }
 
-/// One open connection.
+/// One open connection. Dropping it ends the count.
 #[derive(Debug)]
-pub struct Connection(Arc<watch::Sender<usize>>);
+pub struct CountedConnection(Arc<watch::Sender<usize>>);
 
-impl Drop for Connection {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         self.0.send_modify(|open| *open = open.saturating_sub(1));
     }
 }
 
-/// SIGTERM and SIGINT, from the moment this is made.
+/// Receives SIGTERM and SIGINT from its creation on.
 #[derive(Debug)]
 pub struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -80,7 +80,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes over both signals. Needs a runtime.
+    /// Replaces the default action of both signals. Needs a tokio runtime.
     pub fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
@@ -89,7 +89,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next of them and names it.
+    /// Waits for the next signal and returns its name.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -108,14 +108,14 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(95);
 
     #[tokio::test(start_paused = true)]
-    async fn waits_for_the_delay_without_connections() {
+    async fn without_connections_it_waits_for_the_delay() {
         let (drain, start) = (Drain::default(), Instant::now());
         assert_eq!(drain.finished(DELAY, LIMIT).await, 0);
         assert_eq!(start.elapsed(), DELAY);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn waits_for_the_last_connection() {
+    async fn it_waits_for_the_last_connection() {
         let (drain, start) = (Drain::default(), Instant::now());
         let (first, second) = (drain.connection(), drain.connection());
         tokio::spawn(async move {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn counts_connections_that_come_late() {
+    async fn it_waits_for_connections_that_open_during_the_delay() {
         let (drain, start) = (Drain::default(), Instant::now());
         let late = drain.clone();
         tokio::spawn(async move {
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn gives_up_at_the_limit_and_says_what_is_cut() {
+    async fn it_stops_waiting_at_the_limit_and_returns_the_open_connections() {
         let (drain, start) = (Drain::default(), Instant::now());
         let _open = [drain.connection(), drain.connection()];
         assert_eq!(drain.finished(DELAY, LIMIT).await, 2);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sibling_drains_with_it_but_is_not_waited_for() {
+    fn a_drain_without_waiting_starts_together_but_counts_apart() {
         let drain = Drain::default();
         let admin = drain.without_waiting();
         let _open = admin.connection();

@@ -1,4 +1,4 @@
-//! What the listener counts.
+//! Metrics of the listener.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -7,7 +7,7 @@ use strum::{IntoStaticStr, VariantNames};
 
 use crate::metrics::Counters;
 
-/// Counts connections and handshakes. Clones count together; the default is in no registry.
+/// Counts connections and handshakes. Clones share their counts; the default is not registered.
 #[derive(Clone, Debug)]
 pub struct ServerMetrics {
     connections: Gauge,
@@ -20,29 +20,21 @@ pub struct ServerMetrics {
 }
 
 impl ServerMetrics {
-    /// Registers the families in `registry`, whose prefix is `ca_overlap`.
+    /// Registers the metrics in `registry`, whose prefix is `ca_overlap`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        registry.register("connections", "Connections that are open", metrics.connections.clone());
-        registry.register(
-            "connections_accepted",
-            "Connections that were accepted",
-            metrics.accepted.clone(),
-        );
+        registry.register("connections", "Open connections", metrics.connections.clone());
+        registry.register("connections_accepted", "Connections accepted", metrics.accepted.clone());
         registry.register(
             "connections_evicted",
-            "Connections that were closed to make room before they had asked anything",
+            "Connections without a request that were closed to make room for new ones",
             metrics.evicted.clone(),
         );
-        metrics.handshakes.register(
-            registry,
-            "tls_handshakes",
-            "TLS handshakes that ended, by result",
-        );
+        metrics.handshakes.register(registry, "tls_handshakes", "TLS handshakes, by result");
         metrics.timeouts.register(
             registry,
             "connection_timeouts",
-            "Connections closed because the peer was too slow, by what was waited for",
+            "Connections closed because the peer was too slow, by phase",
         );
         registry.register(
             "handler_panics",
@@ -51,44 +43,44 @@ impl ServerMetrics {
         );
         registry.register(
             "draining",
-            "1 once the process was told to end",
+            "1 after the process was told to stop",
             metrics.draining.clone(),
         );
         metrics
     }
 
-    /// A connection was accepted.
+    /// Counts an accepted connection.
     pub(super) fn connected(&self) {
         self.accepted.inc();
         self.connections.inc();
     }
 
-    /// A connection that had not asked anything made room for another one.
+    /// Counts an evicted connection.
     pub(super) fn evicted(&self) {
         self.evicted.inc();
     }
 
-    /// A connection has ended.
+    /// Counts the end of a connection.
     pub(super) fn disconnected(&self) {
         self.connections.dec();
     }
 
-    /// A TLS handshake has ended.
+    /// Counts a TLS handshake.
     pub(super) fn handshake(&self, result: HandshakeResult) {
         self.handshakes.inc(result);
     }
 
-    /// A connection was closed because its peer was too slow.
+    /// Counts a connection that was closed because its peer was too slow.
     pub(super) fn timed_out(&self, phase: TimeoutPhase) {
         self.timeouts.inc(phase);
     }
 
-    /// A handler panicked; its request was answered with 500.
+    /// Counts a handler that panicked.
     pub(super) fn panicked(&self) {
         self.panics.inc();
     }
 
-    /// The process was told to end.
+    /// Records that the process was told to stop.
     pub(crate) fn draining(&self) {
         self.draining.set(1);
     }
@@ -112,15 +104,15 @@ impl Default for ServerMetrics {
 #[derive(Clone, Copy, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum HandshakeResult {
-    /// The peers agreed.
+    /// It succeeded.
     Ok,
-    /// They did not, or the connection broke.
+    /// It failed, or the connection broke.
     Failed,
     /// The peer was too slow.
     Timeout,
 }
 
-/// What was waited for in vain.
+/// What a slow peer did not send in time.
 #[derive(Clone, Copy, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum TimeoutPhase {
@@ -128,7 +120,7 @@ pub(super) enum TimeoutPhase {
     TlsHandshake,
     /// The rest of the first request's header.
     FirstRequest,
-    /// Another request.
+    /// The next request.
     Idle,
 }
 
@@ -139,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_stand_under_their_names() {
+    fn every_count_has_its_metric_name() {
         let mut registry = crate::metrics::registry();
         let metrics = ServerMetrics::register(&mut registry);
         metrics.connected();

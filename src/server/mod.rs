@@ -1,16 +1,15 @@
-//! Sockets, TLS and HTTP: the way in for the API server, and for those who watch us.
+//! Sockets, TLS and HTTP, for the webhook port and the admin port.
 //!
-//! The API server keeps idle connections for 90 s and does not repeat a POST on a connection that
-//! was closed under it. So nothing here closes a connection that it may be about to use: it is
-//! asked to close by `Connection: close` on a response, and left alone otherwise until it has been
-//! idle for longer than that.
+//! The API server keeps idle connections for 90 s, and does not repeat a POST on a connection that
+//! the server closes. So the server keeps a connection open until it has been idle for longer than
+//! that. To close it earlier, the server sends `Connection: close` with a response.
 
 pub mod accept;
 pub mod admin;
-mod crowd;
 pub mod drain;
 mod eager;
+mod eviction;
+mod first_byte;
 pub mod metrics;
-mod opening;
 mod self_check;
 pub mod tls;

@@ -1,4 +1,4 @@
-//! Readiness by doing: one TLS handshake with our own listener.
+//! Checks readiness with one TLS handshake to our own listener.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,20 +15,20 @@ use tokio_rustls::TlsConnector;
 
 use super::tls::provider;
 
-/// Whether what listens on `address` proves to hold the key of `leaf`, within a second.
+/// Whether the listener on `address` proves within a second that it holds the key of `leaf`.
 pub(super) async fn serves(address: SocketAddr, leaf: CertificateDer<'static>) -> bool {
     let dial = async {
         let connector = TlsConnector::from(Arc::new(client(leaf)?));
         let stream = TcpStream::connect(reachable(address)).await.ok()?;
         connector.connect(ServerName::from(address.ip()), stream).await.ok()
     };
-    matches!(timeout(PATIENCE, dial).await, Ok(Some(_)))
+    matches!(timeout(TIMEOUT, dial).await, Ok(Some(_)))
 }
 
 /// The shortest timeout of a kubelet's probe.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where a listener on all addresses can be dialled.
+/// The address to dial: the loopback address for a listener on all addresses.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -40,7 +40,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 fn client(leaf: CertificateDer<'static>) -> Option<ClientConfig> {
     let provider = provider();
-    let verifier = Arc::new(Exactly { leaf, provider: provider.clone() });
+    let verifier = Arc::new(PinnedLeaf { leaf, provider: provider.clone() });
     let mut client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .ok()?
@@ -51,19 +51,19 @@ fn client(leaf: CertificateDer<'static>) -> Option<ClientConfig> {
     Some(client)
 }
 
-/// Accepts one certificate, whoever issued it, and checks that its key signs.
-struct Exactly {
+/// Accepts one certificate only, from any issuer, and checks the signature by its key.
+struct PinnedLeaf {
     leaf: CertificateDer<'static>,
     provider: Arc<CryptoProvider>,
 }
 
-impl fmt::Debug for Exactly {
+impl fmt::Debug for PinnedLeaf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Exactly")
+        f.write_str("PinnedLeaf")
     }
 }
 
-impl ServerCertVerifier for Exactly {
+impl ServerCertVerifier for PinnedLeaf {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -1,8 +1,8 @@
-//! The TLS configuration: one value, published as a whole.
+//! The TLS configuration, published as a whole.
 //!
-//! A certificate is never swapped inside of a configuration that lives on. Ticket keys and session
-//! storage belong to the configuration, so a session from before a rotation cannot resume after
-//! it: the client sees the new certificate.
+//! A new certificate gets a new configuration. Ticket keys and session storage belong to the
+//! configuration, so a session from before a rotation cannot resume after it, and the client sees
+//! the new certificate.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// A sender and a receiver of the TLS configuration; nothing is published yet.
+/// A sender and a receiver of the TLS configuration. Nothing is published yet.
 pub fn channel() -> (Publisher, Published) {
     watch::channel(None)
 }
 
-/// Where the source of certificates puts the configuration to serve.
+/// Publishes the configuration to serve.
 pub type Publisher = watch::Sender<Option<Arc<ServingCert>>>;
 
-/// Where the listener finds it; `None` until there is one.
+/// The published configuration, or `None` before the first one.
 pub type Published = watch::Receiver<Option<Arc<ServingCert>>>;
 
-/// A certificate and all that TLS needs to serve it.
+/// A certificate with the TLS configuration that serves it.
 pub struct ServingCert {
     config: Arc<ServerConfig>,
     leaf: CertificateDer<'static>,
@@ -38,12 +38,12 @@ pub struct ServingCert {
 }
 
 impl ServingCert {
-    /// Checks that the certificates parse and that the key is the leaf's, and builds the
+    /// Checks that the certificates parse and that the key belongs to the leaf, and builds the
     /// configuration: TLS 1.2 and 1.3, ALPN `http/1.1`, new ticket keys, new session storage.
     ///
-    /// `chain` starts with the leaf. With `client_cas` every client must show a certificate of one
-    /// of them, and sessions do not resume: resumption would skip the check of a certificate that
-    /// has expired, or whose CA was withdrawn.
+    /// `chain` starts with the leaf. With `client_cas` every client must show a certificate that
+    /// one of them issued, and sessions do not resume: a resumed session would skip the check of
+    /// the client's certificate, which may have expired, or whose CA may have been removed.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -71,25 +71,25 @@ impl ServingCert {
             ),
         }
         .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair)));
-        // An HTTP/2-only list would fail every call: the API server offers HTTP/1.1 alone.
+        // The API server offers HTTP/1.1 only, so a list with HTTP/2 only would fail every call.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         if client_cas.is_some() {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         } else {
             config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Configuration)?;
-            // One, as Go's servers: the API server uses none, and each is work in every handshake.
+            // One, as in Go. The API server uses none, and each costs time in every handshake.
             config.send_tls13_tickets = 1;
         }
         Ok(Self { config: Arc::new(config), leaf, not_before, not_after })
     }
 
-    /// The configuration to accept connections with.
+    /// The configuration for new connections.
     pub fn config(&self) -> &Arc<ServerConfig> {
         &self.config
     }
 
-    /// The certificate that is served, DER.
+    /// The certificate that is served, as DER.
     pub fn leaf(&self) -> &CertificateDer<'static> {
         &self.leaf
     }
@@ -99,7 +99,7 @@ impl ServingCert {
         self.not_after
     }
 
-    /// Fails where the leaf is not yet valid, or no longer.
+    /// Fails if the leaf is not valid yet or has expired.
     pub fn check_valid(&self, now: Timestamp) -> Result<(), TlsError> {
         if now < self.not_before {
             return Err(TlsError::NotYetValid { not_before: self.not_before });
@@ -128,10 +128,10 @@ pub enum TlsError {
         number: usize,
     },
     /// A client CA cannot be a trust anchor.
-    #[error("no client CA can serve as a trust anchor")]
+    #[error("a client CA cannot be a trust anchor: use valid CA certificates only")]
     ClientCa,
     /// rustls refused the parameters.
-    #[error("the TLS configuration was refused")]
+    #[error("rustls refused the TLS configuration")]
     Configuration(#[source] rustls::Error),
     /// The leaf has expired.
     #[error("the certificate expired at {not_after}")]
@@ -139,16 +139,16 @@ pub enum TlsError {
         /// When.
         not_after: Timestamp,
     },
-    /// The key is of no kind that can sign.
+    /// The key cannot be used for TLS.
     #[error("the private key is not usable: expected an RSA, ECDSA or Ed25519 key")]
     Key,
-    /// The key belongs to another certificate.
+    /// The key does not belong to the leaf.
     #[error("the private key does not belong to the certificate")]
     Mismatch,
     /// The chain is empty.
-    #[error("there is no certificate")]
+    #[error("no certificate was found")]
     NoCertificate,
-    /// The leaf is of the future.
+    /// The leaf is not valid yet.
     #[error("the certificate is not valid before {not_before}: check the clock")]
     NotYetValid {
         /// When it will be.
@@ -156,12 +156,12 @@ pub enum TlsError {
     },
 }
 
-/// The one provider, given explicitly wherever rustls takes one.
+/// The cryptography provider, passed explicitly wherever rustls accepts one.
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
-/// Trust anchors from certificates; fails if one of them cannot be one.
+/// Makes trust anchors of `cas`. Fails if one of them cannot be a trust anchor.
 pub fn roots(cas: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, TlsError> {
     let mut roots = RootCertStore::empty();
     for ca in cas {
@@ -170,7 +170,7 @@ pub fn roots(cas: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, TlsE
     Ok(Arc::new(roots))
 }
 
-/// `notBefore` and `notAfter`.
+/// Reads `notBefore` and `notAfter`.
 pub(crate) fn validity(der: &[u8]) -> Result<(Timestamp, Timestamp), TlsError> {
     let unreadable = || TlsError::Certificate { number: 1 };
     let certificate = parse(der).ok_or_else(unreadable)?;
@@ -180,7 +180,7 @@ pub(crate) fn validity(der: &[u8]) -> Result<(Timestamp, Timestamp), TlsError> {
     from.ok().zip(to.ok()).ok_or_else(unreadable)
 }
 
-/// The whole of `der`, or nothing.
+/// Parses `der`, and refuses trailing bytes.
 fn parse(der: &[u8]) -> Option<X509Certificate<'_>> {
     X509Certificate::from_der(der).ok().filter(|(rest, _)| rest.is_empty()).map(|(_, c)| c)
 }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_debug_text_holds_no_key() {
+    fn the_debug_text_contains_no_key() {
         let leaf = LEAF.self_signed();
         let serving = ServingCert::new(vec![leaf.der.clone()], leaf.key_der(), None).unwrap();
         assert_eq!(format!("{serving:?}"), "ServingCert { not_after: 2090-01-01T00:00:00Z, .. }");

@@ -1,17 +1,17 @@
-//! What the CA Secret holds: our CAs, since when, and since when each is active.
+//! The CAs in the CA Secret, with the times at which each was added and became active.
 //!
-//! One data key with one JSON list, so that every version of the Secret is one consistent state.
-//! All that a replica needs to go on stands in it: a crash at any point loses nothing.
+//! They are one JSON list under one data key, so every version of the Secret is a consistent state.
+//! A replica needs nothing else to continue after a crash.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::api::Secret;
 use super::inject;
 use super::issue::{Authority, IssueError};
-use super::plan::{Generation, MAX_GENERATIONS, Observed};
+use super::objects::CaSecret;
+use super::rotation::{CaFacts, MAX_CAS, Observed};
 use crate::x509::certs::Fingerprint;
 
 /// The data key of the Secret.
@@ -21,30 +21,30 @@ pub(super) const KEY: &str = "authorities.json";
 #[derive(Debug, Default)]
 pub(super) struct Authorities(Vec<Authority>);
 
-/// What was found in the Secret.
+/// The content of the CA Secret.
 #[derive(Debug)]
-pub(super) struct Found {
-    /// What can be used.
+pub(super) struct CaSecretContent {
+    /// The CAs that can be used.
     pub(super) authorities: Authorities,
-    /// Whether something was there that cannot be.
+    /// Whether other content is not usable.
     pub(super) damaged: bool,
 }
 
 impl Authorities {
-    /// Reads the Secret. What cannot be used is left out and reported, never an error: the Secret
-    /// is healed by the next write.
-    pub(super) fn of(secret: &Secret) -> Found {
+    /// Reads the Secret. Leaves out what cannot be used and reports it as damage, not as an error:
+    /// the next write repairs the Secret.
+    pub(super) fn of(secret: &CaSecret) -> CaSecretContent {
         let Some(value) = secret.value(KEY).filter(|value| !value.is_empty()) else {
-            return Found { authorities: Self::default(), damaged: false };
+            return CaSecretContent { authorities: Self::default(), damaged: false };
         };
         let bytes = STANDARD.decode(value).unwrap_or_default();
         let Ok(stored) = serde_json::from_slice::<Vec<serde_json::Value>>(&bytes) else {
-            return Found { authorities: Self::default(), damaged: true };
+            return CaSecretContent { authorities: Self::default(), damaged: true };
         };
-        let mut damaged = stored.len() > 2 * MAX_GENERATIONS;
+        let mut damaged = stored.len() > 2 * MAX_CAS;
         let mut usable: Vec<Authority> = Vec::new();
-        for value in stored.into_iter().take(2 * MAX_GENERATIONS) {
-            match Stored::authority(value) {
+        for value in stored.into_iter().take(2 * MAX_CAS) {
+            match StoredAuthority::parse(value) {
                 Some(authority) if usable.iter().all(|u| u.facts().id != authority.facts().id) => {
                     usable.push(authority);
                 }
@@ -53,68 +53,66 @@ impl Authorities {
         }
         let mut authorities = Self(usable);
         authorities.sort();
-        Found { authorities, damaged }
+        CaSecretContent { authorities, damaged }
     }
 
-    /// Puts them into the Secret that was read.
-    pub(super) fn store(&self, secret: &mut Secret) -> Result<(), IssueError> {
-        let stored: Vec<Stored> = self.0.iter().map(Stored::of).collect();
+    /// Writes the CAs into the Secret that was read.
+    pub(super) fn store(&self, secret: &mut CaSecret) -> Result<(), IssueError> {
+        let stored: Vec<StoredAuthority> = self.0.iter().map(StoredAuthority::of).collect();
         let json = serde_json::to_vec_pretty(&stored).map_err(|_| IssueError::Stored)?;
         secret.set(KEY, STANDARD.encode(json));
         Ok(())
     }
 
-    /// The facts that the plan goes by, with what this process has `observed` of each.
-    pub(super) fn generations(
-        &self,
-        observed: impl Fn(Fingerprint) -> Observed,
-    ) -> Vec<Generation> {
+    /// The facts that the rotation needs, with what this process has `observed` of each CA.
+    pub(super) fn facts(&self, observed: impl Fn(Fingerprint) -> Observed) -> Vec<CaFacts> {
         let facts = self.0.iter().map(Authority::facts);
-        facts.map(|facts| Generation { observed: observed(facts.id), ..facts.clone() }).collect()
+        facts.map(|facts| CaFacts { observed: observed(facts.id), ..facts.clone() }).collect()
     }
 
-    /// The certificates, newest first: what most verifiers try first.
+    /// The certificates, newest first, which most verifiers try first.
     pub(super) fn certificates(&self) -> Vec<rustls_pki_types::CertificateDer<'static>> {
         self.0.iter().rev().map(|authority| authority.certificate().clone()).collect()
     }
 
-    /// One of them.
+    /// Finds a CA.
     pub(super) fn find(&self, id: Fingerprint) -> Option<&Authority> {
         self.0.iter().find(|authority| authority.facts().id == id)
     }
 
-    /// Adds a new one. The first is active at once: nothing is served that it would replace.
+    /// Adds a new CA. The first one is active at once, because it replaces nothing.
     pub(super) fn add(&mut self, mut authority: Authority, now: Timestamp) {
         match self.0.last() {
             None => authority.activate(now),
-            // Replicas' clocks differ, but the order in which CAs were added must stay.
+            // The order of addition must stay, even where the clocks of replicas differ.
             Some(last) => authority.add_after(last.facts().added),
         }
         self.0.push(authority);
     }
 
-    /// Takes back what the Secret has lost: copies of those of `remembered` that `ids` names.
+    /// Restores CAs that the Secret has lost: copies those of `remembered` whose ids are in `ids`.
     pub(super) fn restore(
         &mut self,
         remembered: &Self,
         ids: &[Fingerprint],
     ) -> Result<(), IssueError> {
         for authority in remembered.0.iter().filter(|a| ids.contains(&a.facts().id)) {
-            let Stored { certificate, key, added, active } = Stored::of(authority);
+            let StoredAuthority { certificate, key, added, active } =
+                StoredAuthority::of(authority);
             self.0.push(Authority::from_pem(&certificate, &key, added, active)?);
         }
         self.sort();
         Ok(())
     }
 
-    /// Leaves of it are served from `now` on.
+    /// Records that leaves of a CA are served from `now` on.
     pub(super) fn activate(&mut self, id: Fingerprint, now: Timestamp) {
         for authority in self.0.iter_mut().filter(|authority| authority.facts().id == id) {
             authority.activate(now);
         }
     }
 
-    /// Removes one.
+    /// Removes a CA.
     pub(super) fn drop(&mut self, id: Fingerprint) {
         self.0.retain(|authority| authority.facts().id != id);
     }
@@ -124,9 +122,9 @@ impl Authorities {
     }
 }
 
-/// One entry of the list. No `Debug`: it holds a key.
+/// One entry of the JSON list. Has no `Debug`, because it holds a key.
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct StoredAuthority {
     /// PEM.
     certificate: String,
     /// PKCS#8 PEM.
@@ -136,7 +134,7 @@ struct Stored {
     active: Option<Timestamp>,
 }
 
-impl Stored {
+impl StoredAuthority {
     fn of(authority: &Authority) -> Self {
         Self {
             certificate: inject::bundle([authority.certificate()]),
@@ -146,7 +144,7 @@ impl Stored {
         }
     }
 
-    fn authority(value: serde_json::Value) -> Option<Authority> {
+    fn parse(value: serde_json::Value) -> Option<Authority> {
         let Self { certificate, key, added, active } = serde_json::from_value(value).ok()?;
         Authority::from_pem(&certificate, &key, added, active).ok()
     }
@@ -164,7 +162,7 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
-    fn secret(value: Option<&str>) -> Secret {
+    fn secret(value: Option<&str>) -> CaSecret {
         let mut object = json!({
             "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
             "metadata": {"name": "ca-overlap-ca", "resourceVersion": "5", "labels": {"a": "b"}},
@@ -185,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_found_again_and_the_rest_of_the_secret_stays() {
+    fn stored_cas_are_read_again_and_the_rest_of_the_secret_stays() {
         let authorities = two();
         let mut secret = secret(Some("[]"));
         authorities.store(&mut secret).unwrap();
@@ -198,11 +196,11 @@ mod tests {
         let found = Authorities::of(&secret);
         assert!(!found.damaged);
         assert_eq!(
-            found.authorities.generations(|_| Observed::default()),
-            authorities.generations(|_| Observed::default())
+            found.authorities.facts(|_| Observed::default()),
+            authorities.facts(|_| Observed::default())
         );
-        let facts = found.authorities.generations(|_| Observed::default());
-        assert_eq!(facts.iter().map(|g| g.active).collect::<Vec<_>>(), [Some(at(0)), None]);
+        let facts = found.authorities.facts(|_| Observed::default());
+        assert_eq!(facts.iter().map(|ca| ca.active).collect::<Vec<_>>(), [Some(at(0)), None]);
         assert_eq!(found.authorities.certificates()[0], authorities.0[1].certificate().clone());
     }
 
@@ -215,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_is_left_out_and_the_rest_is_used() {
+    fn damaged_entries_are_left_out_and_the_others_are_used() {
         let authorities = two();
         let mut good = secret(None);
         authorities.store(&mut good).unwrap();
@@ -233,38 +231,38 @@ mod tests {
         list.push(list[1].clone());
         let found = Authorities::of(&secret(Some(&serde_json::to_string(&list).unwrap())));
         assert!(found.damaged);
-        assert_eq!(found.authorities.generations(|_| Observed::default()).len(), 1);
+        assert_eq!(found.authorities.facts(|_| Observed::default()).len(), 1);
     }
 
     #[test]
-    fn what_was_lost_is_restored_in_its_place() {
+    fn a_lost_ca_is_restored_in_its_place() {
         let remembered = two();
-        let facts = remembered.generations(|_| Observed::default());
+        let facts = remembered.facts(|_| Observed::default());
         let mut secret = secret(None);
         remembered.store(&mut secret).unwrap();
         let mut found = Authorities::of(&secret).authorities;
         found.drop(facts[0].id);
         found.restore(&remembered, &[facts[0].id]).unwrap();
-        assert_eq!(found.generations(|_| Observed::default()), facts);
+        assert_eq!(found.facts(|_| Observed::default()), facts);
         found.restore(&remembered, &[]).unwrap();
-        assert_eq!(found.generations(|_| Observed::default()), facts);
+        assert_eq!(found.facts(|_| Observed::default()), facts);
     }
 
     #[test]
-    fn a_clock_that_is_behind_does_not_change_the_order() {
+    fn a_slow_clock_does_not_change_the_order() {
         let mut authorities = two();
         let late = Authority::generate(at(-500), Duration::from_secs(86_400)).unwrap();
         let id = late.facts().id;
         authorities.add(late, at(-500));
         let mut secret = secret(None);
         authorities.store(&mut secret).unwrap();
-        let found = Authorities::of(&secret).authorities.generations(|_| Observed::default());
+        let found = Authorities::of(&secret).authorities.facts(|_| Observed::default());
         assert_eq!(found.last().unwrap().id, id);
         assert!(found.last().unwrap().active.is_none());
     }
 
     #[test]
-    fn debug_texts_hold_no_key() {
+    fn debug_texts_contain_no_key() {
         let authorities = two();
         let text = format!("{authorities:?}");
         assert!(!text.contains("PRIVATE") && !text.contains("key"), "{text}");

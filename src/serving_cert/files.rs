@@ -1,8 +1,8 @@
-//! `--tls-cert`, `--tls-key` and `--client-ca`: files that others renew.
+//! Serves the files of `--tls-cert`, `--tls-key` and `--client-ca`, which others renew.
 //!
-//! They are polled by content. The kubelet renews a mounted Secret by renaming a symbolic link, of
-//! which a watch on the file itself hears nothing; and a mount without change costs a read of a
-//! few kilobytes.
+//! Compares their content at an interval. The kubelet renews a mounted Secret by renaming a
+//! symbolic link, which a watch on the file itself does not notice. Reading a few kilobytes is
+//! cheap.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{self, SHA256};
+use aws_lc_rs::digest::{self, SHA256, SHA256_OUTPUT_LEN};
 use jiff::Timestamp;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -20,9 +20,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::metrics::CertificateMetrics;
 use crate::server::tls::{Publisher, ServingCert, TlsError, roots};
 
-/// The files, and how often to look at them.
+/// The files, and the interval at which they are read.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub struct CertificateFiles {
     /// `--tls-cert`: PEM, the leaf first.
     pub cert: PathBuf,
     /// `--tls-key`: PEM, PKCS#8, SEC1 or PKCS#1.
@@ -33,38 +33,39 @@ pub struct Files {
     pub interval: Duration,
 }
 
-impl Files {
-    /// Reads, checks and publishes the files, and returns what keeps them published.
+impl CertificateFiles {
+    /// Reads, checks and publishes the files. The returned [`Reloader`] publishes their changes.
     ///
-    /// Fails where they cannot be served now: at start that is for the operator to see.
+    /// Fails if they cannot be served, so that the process does not start with them.
     pub fn publish(
         self,
         now: Timestamp,
         publisher: Publisher,
         metrics: CertificateMetrics,
     ) -> Result<Reloader, FilesError> {
-        let content = Content::of(&self);
+        let content = FileContents::of(&self);
         let digest = content.digest();
         let first = content.parse(&self, now)?;
         let mut reloader =
-            Reloader { files: self, publisher, metrics, published: digest, complained_about: None };
+            Reloader { files: self, publisher, metrics, published: digest, refused: None };
         reloader.send(first);
         Ok(reloader)
     }
 }
 
-/// Keeps the published configuration in step with the files.
+/// Publishes the files again when they change.
 #[derive(Debug)]
 pub struct Reloader {
-    files: Files,
+    files: CertificateFiles,
     publisher: Publisher,
     metrics: CertificateMetrics,
-    published: Digest,
-    complained_about: Option<Digest>,
+    published: [u8; SHA256_OUTPUT_LEN],
+    /// The content that could not be served and was logged.
+    refused: Option<[u8; SHA256_OUTPUT_LEN]>,
 }
 
 impl Reloader {
-    /// Looks at the files for ever: each `--tls-reload-interval`, and when notified.
+    /// Reads the files at each `--tls-reload-interval`, and when notified. Never returns.
     pub async fn run(mut self, force: Arc<Notify>) -> std::convert::Infallible {
         let mut ticks = interval(self.files.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -77,30 +78,30 @@ impl Reloader {
         }
     }
 
-    /// Publishes the files if their content has changed and can be served; what is served stays
-    /// otherwise. Says whether anything was published.
+    /// Publishes the files if their content has changed and can be served. Otherwise the served
+    /// certificate stays. Returns whether it published.
     pub fn poll(&mut self, now: Timestamp) -> bool {
-        let content = Content::of(&self.files);
+        let content = FileContents::of(&self.files);
         let digest = content.digest();
         if digest == self.published {
-            if self.complained_about.take().is_some() {
-                tracing::info!("the serving certificate's files are as served again");
+            if self.refused.take().is_some() {
+                tracing::info!("the files contain the served certificate again");
             }
             return false;
         }
         match content.parse(&self.files, now) {
             Ok(cert) => {
                 tracing::info!(not_after = %cert.not_after(), "serving a new certificate");
-                self.complained_about = None;
+                self.refused = None;
                 self.published = digest;
                 self.send(cert);
                 true
             }
             Err(error) => {
                 self.metrics.refresh_failed();
-                // Once for each content: the metric counts the polls.
-                if self.complained_about.replace(digest) != Some(digest) {
-                    tracing::error!(%error, "the certificate served so far stays");
+                // Logged once for each content. The metric counts every attempt.
+                if self.refused.replace(digest) != Some(digest) {
+                    tracing::error!(%error, "cannot serve the new certificate files, the previous certificate stays in service");
                 }
                 false
             }
@@ -113,7 +114,7 @@ impl Reloader {
     }
 }
 
-/// The client CAs of `path`, each fit to be a trust anchor.
+/// Reads the client CAs from `path`. Each must be usable as a trust anchor.
 pub(super) fn client_cas(path: &Path) -> Result<Vec<CertificateDer<'static>>, FilesError> {
     let cas = certificates(read(path)).and_then(|cas| Ok(roots(&cas).map(|_| cas)?));
     cas.map_err(|problem| problem.of(CLIENT_CA, path))
@@ -127,17 +128,17 @@ const CLIENT_CA: &str = "--client-ca";
 #[derive(Debug, thiserror::Error)]
 #[error("{flags} {path}: {problem}")]
 pub struct FilesError {
-    /// The flags that named it.
+    /// The flags that name the file.
     flags: &'static str,
     path: PathBuf,
-    problem: Problem,
+    problem: FileProblem,
 }
 
 #[derive(Debug, thiserror::Error)]
-enum Problem {
+enum FileProblem {
     #[error("no {0} found: expected PEM")]
     Empty(&'static str),
-    #[error("the PEM is broken")]
+    #[error("the PEM is malformed")]
     Pem,
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
@@ -145,24 +146,21 @@ enum Problem {
     Unfit(#[from] TlsError),
 }
 
-impl Problem {
+impl FileProblem {
     fn of(self, flags: &'static str, path: &Path) -> FilesError {
         FilesError { flags, path: path.into(), problem: self }
     }
 }
 
-/// What the files hold at one moment. No `Debug`: one of them is a key.
-struct Content {
+/// The content of the files at one time. Has no `Debug`, because one of them is a key.
+struct FileContents {
     cert: io::Result<Vec<u8>>,
     key: io::Result<Vec<u8>>,
     client_ca: Option<io::Result<Vec<u8>>>,
 }
 
-/// SHA-256 over what was read, so that no copy of a key is kept for comparison.
-type Digest = [u8; digest::SHA256_OUTPUT_LEN];
-
-impl Content {
-    fn of(files: &Files) -> Self {
+impl FileContents {
+    fn of(files: &CertificateFiles) -> Self {
         Self {
             cert: read(&files.cert),
             key: read(&files.key),
@@ -170,11 +168,12 @@ impl Content {
         }
     }
 
-    fn digest(&self) -> Digest {
+    /// A SHA-256 of all files. It is kept for comparison instead of a copy of the key.
+    fn digest(&self) -> [u8; SHA256_OUTPUT_LEN] {
         let mut context = digest::Context::new(&SHA256);
         for file in [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()] {
-            // A byte says what follows; the length keeps one file's end from being the next
-            // one's beginning.
+            // The first byte is the kind of entry. The length keeps bytes that move from one file
+            // to the next from giving the same digest.
             match file {
                 None => context.update(&[0]),
                 Some(Err(_)) => context.update(&[1]),
@@ -185,12 +184,12 @@ impl Content {
                 }
             }
         }
-        let mut digest = Digest::default();
+        let mut digest = [0; SHA256_OUTPUT_LEN];
         digest.copy_from_slice(context.finish().as_ref());
         digest
     }
 
-    fn parse(self, files: &Files, now: Timestamp) -> Result<ServingCert, FilesError> {
+    fn parse(self, files: &CertificateFiles, now: Timestamp) -> Result<ServingCert, FilesError> {
         let chain = certificates(self.cert).map_err(|p| p.of(TLS_CERT, &files.cert))?;
         let key = private_key(self.key).map_err(|p| p.of(TLS_KEY, &files.key))?;
         let client_cas = match (&files.client_ca, self.client_ca) {
@@ -207,12 +206,12 @@ impl Content {
                 TlsError::Mismatch => ("--tls-cert and --tls-key", &files.key),
                 _ => (TLS_CERT, &files.cert),
             };
-            Problem::Unfit(error).of(flags, path)
+            FileProblem::Unfit(error).of(flags, path)
         })
     }
 }
 
-/// The most that is read of a file: a hundred times what a long chain needs.
+/// The largest file that is read, in bytes: a hundred times the size of a long chain.
 const MAX_FILE: u64 = 1 << 20;
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -224,19 +223,19 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn certificates(bytes: io::Result<Vec<u8>>) -> Result<Vec<CertificateDer<'static>>, Problem> {
+fn certificates(bytes: io::Result<Vec<u8>>) -> Result<Vec<CertificateDer<'static>>, FileProblem> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes?).collect();
-    let certificates = certificates.map_err(|_| Problem::Pem)?;
+    let certificates = certificates.map_err(|_| FileProblem::Pem)?;
     if certificates.is_empty() {
-        return Err(Problem::Empty("certificate"));
+        return Err(FileProblem::Empty("certificate"));
     }
     Ok(certificates)
 }
 
-fn private_key(bytes: io::Result<Vec<u8>>) -> Result<PrivateKeyDer<'static>, Problem> {
+fn private_key(bytes: io::Result<Vec<u8>>) -> Result<PrivateKeyDer<'static>, FileProblem> {
     match PrivateKeyDer::pem_slice_iter(&bytes?).next() {
         Some(Ok(key)) => Ok(key),
-        Some(Err(_)) => Err(Problem::Pem),
-        None => Err(Problem::Empty("private key")),
+        Some(Err(_)) => Err(FileProblem::Pem),
+        None => Err(FileProblem::Empty("private key")),
     }
 }

@@ -1,4 +1,4 @@
-//! The caBundle: what the API server trusts when it calls us.
+//! The caBundle: the CAs that the API server trusts when it calls the webhook.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use serde_json::{Value, json};
 
-use super::api::WebhookConfiguration;
+use super::objects::WebhookConfiguration;
 use crate::names;
 use crate::server::tls::{provider, roots};
 use crate::x509::pem::encode_certificate;
 
-/// The certificates as PEM, in their order.
+/// Encodes the certificates as PEM, in the given order.
 pub fn bundle<'a>(cas: impl IntoIterator<Item = &'a CertificateDer<'static>>) -> String {
     let mut pem = Vec::new();
     for ca in cas {
@@ -26,8 +26,8 @@ pub fn bundle<'a>(cas: impl IntoIterator<Item = &'a CertificateDer<'static>>) ->
     String::from_utf8_lossy(&pem).into_owned()
 }
 
-/// The certificates of a `clientConfig.caBundle`, base64 of PEM as JSON carries it. What cannot
-/// be read is left out, as the API server does.
+/// Reads the certificates of a `clientConfig.caBundle`, which is base64 of PEM. Leaves out what is
+/// not readable, as the API server does.
 pub fn certificates(ca_bundle: &str) -> Vec<CertificateDer<'static>> {
     let pem = STANDARD.decode(ca_bundle).unwrap_or_default();
     CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok).take(MAX_BUNDLE).collect()
@@ -41,11 +41,11 @@ pub(super) fn verifies(
     now: Timestamp,
 ) -> bool {
     let verify = || {
-        // One at a time: an unfit certificate in the bundle must not hide the others.
-        let fit: Vec<_> =
+        // Each is checked alone: an unusable certificate must not hide the others.
+        let usable: Vec<_> =
             cas.iter().filter(|ca| roots(&[(*ca).clone()]).is_ok()).cloned().collect();
         let verifier =
-            WebPkiServerVerifier::builder_with_provider(roots(&fit).ok()?, provider()).build();
+            WebPkiServerVerifier::builder_with_provider(roots(&usable).ok()?, provider()).build();
         let name = ServerName::try_from(dns_name).ok()?;
         let now = Duration::from_secs(u64::try_from(now.as_second()).ok()?);
         let now = UnixTime::since_unix_epoch(now);
@@ -55,10 +55,10 @@ pub(super) fn verifies(
     verify().is_some()
 }
 
-/// The patch that makes `cas` the caBundle of our webhook, or `None` where they are already.
+/// The patch that sets the caBundle of our webhook to `cas`, or `None` if it needs no change.
 ///
-/// It names the `resourceVersion` that was read: another writer in between makes it fail with a
-/// conflict instead of hitting another webhook's entry.
+/// It contains the `resourceVersion` that was read. So a write in between causes a conflict, and
+/// the patch never changes the entry of another webhook.
 pub(super) fn patch(
     read: &WebhookConfiguration,
     cas: &[CertificateDer<'static>],
@@ -74,12 +74,12 @@ pub(super) fn patch(
     ])))
 }
 
-/// The configuration has no webhook of our name.
+/// The configuration has no webhook with our name.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("it has no webhook named {}: apply the manifests", names::WEBHOOK)]
 pub(super) struct NoSuchWebhook;
 
-/// More certificates than this are not ours.
+/// The most certificates of a caBundle that are read. We never write so many.
 const MAX_BUNDLE: usize = 64;
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_of_two_verifies_the_leaves_of_both_and_of_no_third() {
+    fn a_bundle_of_two_cas_verifies_only_their_leaves() {
         let [one, two, three] = [0, 1, 2].map(|_| authority());
         let text = STANDARD.encode(bundle([one.certificate(), two.certificate()]));
         let cas = certificates(&text);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_difference_is_patched_and_only_in_our_webhook() {
+    fn only_a_different_bundle_is_patched_and_only_in_our_webhook() {
         let one = authority();
         let cas = [one.certificate().clone()];
         let read = |ours: Value| -> WebhookConfiguration {

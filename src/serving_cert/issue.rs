@@ -1,4 +1,4 @@
-//! Our own CA and its leaves. Keys are P-256; none is ever printed.
+//! Makes our own CAs and their leaves. All keys are P-256, and none is printed.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,23 +14,23 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
-use super::plan::{Generation, Observed};
+use super::rotation::{CaFacts, Observed};
 use crate::server::tls::validity;
 use crate::x509::certs::Fingerprint;
 
-/// A CA of ours, able to sign.
+/// One of our CAs, with its key.
 pub(super) struct Authority {
     certificate: CertificateDer<'static>,
     key: KeyPair,
     subject: String,
-    facts: Generation,
+    facts: CaFacts,
 }
 
 impl Authority {
-    /// A new one, valid from five minutes before `now` (clocks differ) until `lifetime` after it.
+    /// Makes a new CA. It is valid from five minutes before `now`, because clocks differ, until
+    /// `lifetime` after it.
     ///
-    /// Subject and key id are its own: a verifier that finds several CAs in a caBundle can tell
-    /// them apart.
+    /// Its subject and key id are unique, so that a verifier can distinguish the CAs of a caBundle.
     pub(super) fn generate(now: Timestamp, lifetime: Duration) -> Result<Self, IssueError> {
         let key = KeyPair::generate()?;
         let public = digest::digest(&digest::SHA256, &key.subject_public_key_info());
@@ -45,7 +45,7 @@ impl Authority {
         Self::from_parts(certificate.into(), key, now, None)
     }
 
-    /// One that was stored; fails where the two do not belong together or it is no CA.
+    /// Reads a stored CA. Fails if the key does not belong to it, or if it is not a CA.
     pub(super) fn from_pem(
         certificate: &str,
         key: &str,
@@ -76,17 +76,18 @@ impl Authority {
         };
         let id = Fingerprint::of(&certificate);
         let facts =
-            Generation { id, not_before, not_after, added, active, observed: Observed::default() };
+            CaFacts { id, not_before, not_after, added, active, observed: Observed::default() };
         Ok(Self { certificate, key, subject, facts })
     }
 
-    /// A leaf with a new key for `dns_names`, that lives for `lifetime`, or as long as its CA.
+    /// Issues a leaf with a new key for `dns_names`. It expires after `lifetime`, but not after its
+    /// CA.
     pub(super) fn issue(
         &self,
         dns_names: &[String],
         now: Timestamp,
         lifetime: Duration,
-    ) -> Result<Leaf, IssueError> {
+    ) -> Result<ServingLeaf, IssueError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(dns_names)?;
         params.distinguished_name = common_name("ca-overlap webhook");
@@ -104,7 +105,7 @@ impl Authority {
         ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let certificate = params.signed_by(&key, &Issuer::new(ca, &self.key))?;
         let not_after = Timestamp::from_second(to).map_err(|_| IssueError::Lifetime)?;
-        Ok(Leaf {
+        Ok(ServingLeaf {
             issuer: self.facts.id,
             certificate: certificate.into(),
             key: PrivateKeyDer::Pkcs8(key.serialize_der().into()),
@@ -113,28 +114,28 @@ impl Authority {
         })
     }
 
-    /// What the plan goes by; what was observed is not known here.
-    pub(super) fn facts(&self) -> &Generation {
+    /// The facts that [`super::rotation`] needs, except for what was observed.
+    pub(super) fn facts(&self) -> &CaFacts {
         &self.facts
     }
 
-    /// Leaves of it are served from `now` on.
+    /// Records that its leaves are served from `now` on.
     pub(super) fn activate(&mut self, now: Timestamp) {
         self.facts.active = Some(now);
     }
 
-    /// It was added after one that was added at `last`, whatever the clock says.
+    /// Moves the time of its addition behind `last`, when the previous CA was added.
     pub(super) fn add_after(&mut self, last: Timestamp) {
         let next = last.checked_add(SignedDuration::from_millis(1)).unwrap_or(last);
         self.facts.added = self.facts.added.max(next);
     }
 
-    /// Its certificate, DER.
+    /// Its certificate, as DER.
     pub(super) fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 
-    /// Its key, PKCS#8 PEM; for the Secret alone.
+    /// Its key, as PKCS#8 PEM. Only the Secret may hold it.
     pub(super) fn key_pem(&self) -> String {
         self.key.serialize_pem()
     }
@@ -146,22 +147,23 @@ impl fmt::Debug for Authority {
     }
 }
 
-/// A serving certificate of ours.
-pub(super) struct Leaf {
+/// A serving certificate that one of our CAs issued.
+pub(super) struct ServingLeaf {
     /// The CA that issued it.
     pub(super) issuer: Fingerprint,
     /// DER.
     pub(super) certificate: CertificateDer<'static>,
     /// PKCS#8.
     pub(super) key: PrivateKeyDer<'static>,
-    /// When.
+    /// When it was issued.
     pub(super) issued: Timestamp,
     /// When it expires.
     pub(super) not_after: Timestamp,
 }
 
-impl Leaf {
-    /// Whether two thirds of its life are over, or the clock went back to before it was issued.
+impl ServingLeaf {
+    /// Whether two thirds of its lifetime have passed, or the clock was set back to before its
+    /// issue.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         let life = self.not_after.duration_since(self.issued).as_millis();
         let age = now.duration_since(self.issued).as_millis();
@@ -169,28 +171,28 @@ impl Leaf {
     }
 }
 
-impl fmt::Debug for Leaf {
+impl fmt::Debug for ServingLeaf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Leaf").field("not_after", &self.not_after).finish_non_exhaustive()
+        f.debug_struct("ServingLeaf").field("not_after", &self.not_after).finish_non_exhaustive()
     }
 }
 
-/// Why a certificate could not be made, or a stored one not be used.
+/// Why a certificate cannot be issued, or a stored CA cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(super) enum IssueError {
-    /// The lifetime ends beyond what a certificate can say.
+    /// The certificate would expire after the year 9999.
     #[error("the lifetime is too long for a certificate")]
     Lifetime,
-    /// The library refused.
+    /// The library refused the parameters.
     #[error("cannot issue a certificate: {0}")]
     Refused(#[from] rcgen::Error),
-    /// What was stored is no CA with its key.
+    /// The stored certificate and key are not a CA with its key.
     #[error("the stored CA and its key are not usable")]
     Stored,
 }
 
-/// Seconds by which certificates are backdated: clocks differ between nodes.
+/// How far certificates are backdated, in seconds, because the clocks of nodes differ.
 const BACKDATED: i64 = 300;
 
 fn common_name(name: &str) -> DistinguishedName {
@@ -203,7 +205,7 @@ fn whole(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
-/// Sets both ends, Unix times; X.509 itself ends in the year 9999.
+/// Sets the validity, in Unix times. X.509 allows none after the year 9999.
 fn limit(params: &mut CertificateParams, from: i64, to: i64) -> Result<(), IssueError> {
     let time = |unix| ASN1Time::from_timestamp(unix).map_err(|_| IssueError::Lifetime);
     params.not_before = time(from)?.to_datetime();
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn two_generations_share_neither_subject_nor_key_id() {
+    fn two_cas_share_neither_subject_nor_key_id() {
         let [one, two] = [0, 1].map(|_| Authority::generate(now(), YEAR).unwrap());
         let [a, b] = [&one, &two].map(|ca| X509Certificate::from_der(&ca.certificate).unwrap().1);
         assert_ne!(a.subject(), b.subject());

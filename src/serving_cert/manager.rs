@@ -1,7 +1,7 @@
-//! `--self-managed`: keeps Secret, caBundle and serving certificate in step.
+//! Runs `--self-managed`: keeps Secret, caBundle and serving certificate consistent.
 //!
-//! Each round reads both objects anew, does what [`super::plan`] says, and publishes a leaf. A
-//! round that fails at any point leaves a state that the next one goes on from.
+//! Each round reads both objects, takes the steps of [`super::rotation`], and publishes a leaf.
+//! After a failure at any point the next round continues from the stored state.
 
 mod secret;
 
@@ -16,71 +16,70 @@ use rustls_pki_types::CertificateDer;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, sleep_until};
 
-use super::Repeated;
-use super::api::{ApiError, Cluster, WebhookConfiguration};
+use super::LogLimiter;
 use super::authority::Authorities;
 use super::files::{FilesError, client_cas};
 use super::inject::{self, NoSuchWebhook};
-use super::issue::{IssueError, Leaf};
+use super::issue::{IssueError, ServingLeaf};
 use super::metrics::CertificateMetrics;
-use super::plan::{self, Generation, Observed, Step, plan};
+use super::objects::{ApiError, ObjectClient, WebhookConfiguration};
+use super::rotation::{CaFacts, Observed, RotationStep, RotationTiming, next_step};
 use crate::kubernetes::call::CallError;
 use crate::names;
 use crate::server::tls::{Publisher, ServingCert, TlsError};
 use crate::x509::certs::Fingerprint;
 
-/// What the manager goes by.
+/// The configuration of the manager.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    /// The names of the serving certificate; the first is what the API server asks for.
+pub(crate) struct ManagerConfig {
+    /// The DNS names of the serving certificate. The API server calls the first one.
     pub(crate) dns_names: Vec<String>,
     /// `--ca-lifetime`.
     pub(crate) ca_lifetime: Duration,
-    /// What goes by other lengths of time.
-    pub(crate) plan: plan::Settings,
+    /// The other times.
+    pub(crate) timing: RotationTiming,
     /// `--client-ca`.
     pub(crate) client_ca: Option<PathBuf>,
-    /// `--tls-reload-interval`: how often to look at it.
+    /// `--tls-reload-interval`: how often the client CA is read.
     pub(crate) reload_interval: Duration,
 }
 
-/// Keeps Secret, caBundle and serving certificate in step; see [`Manager::run`].
+/// Keeps Secret, caBundle and serving certificate consistent. See [`Manager::run`].
 pub(crate) struct Manager {
-    cluster: Cluster,
-    settings: Settings,
+    objects: ObjectClient,
+    config: ManagerConfig,
     publisher: Publisher,
     trusted: watch::Sender<bool>,
     metrics: CertificateMetrics,
-    /// The last good state of the Secret, for the time it is damaged or gone.
+    /// The last good state of the Secret, used while the Secret is damaged or missing.
     authorities: Authorities,
-    /// Since when each CA was found in the caBundle, without a break.
+    /// Since when each CA has been in the caBundle, at every look.
     seen: BTreeMap<Fingerprint, Instant>,
-    /// Since when each CA was found to be active.
+    /// Since when each CA is known to be active.
     active: BTreeMap<Fingerprint, Instant>,
-    /// When a rotation was asked for that has not been answered yet.
+    /// When a rotation was requested that has not begun yet.
     forced: Option<Timestamp>,
-    leaf: Option<Leaf>,
+    leaf: Option<ServingLeaf>,
     client_cas: Option<Vec<CertificateDer<'static>>>,
-    trouble: Repeated,
-    client_ca_trouble: Repeated,
+    failure_log: LogLimiter,
+    client_ca_log: LogLimiter,
 }
 
 impl Manager {
-    /// Fails where `--client-ca` cannot be used: at start that is for the operator to see.
+    /// Fails if `--client-ca` cannot be used, so that the process does not start with it.
     ///
-    /// What is returned beside it says whether the caBundle that was last read verifies the leaf
-    /// that is served.
+    /// The returned receiver says whether the caBundle, as last read, verifies the served leaf.
     pub(crate) fn new(
-        cluster: Cluster,
-        settings: Settings,
+        objects: ObjectClient,
+        config: ManagerConfig,
         publisher: Publisher,
         metrics: CertificateMetrics,
     ) -> Result<(Self, watch::Receiver<bool>), FilesError> {
-        let client_cas = settings.client_ca.as_deref().map(client_cas).transpose()?;
+        let client_cas = config.client_ca.as_deref().map(client_cas).transpose()?;
         let (trusted, receiver) = watch::channel(false);
         let manager = Self {
-            cluster,
-            settings,
+            objects,
+            config,
             publisher,
             trusted,
             metrics,
@@ -90,29 +89,33 @@ impl Manager {
             forced: None,
             leaf: None,
             client_cas,
-            trouble: Repeated::default(),
-            client_ca_trouble: Repeated::default(),
+            failure_log: LogLimiter::default(),
+            client_ca_log: LogLimiter::default(),
         };
         Ok((manager, receiver))
     }
 
-    /// Rounds for ever: each `--reconcile-interval`, sooner while something fails.
+    /// Runs a round at each `--reconcile-interval`, and earlier after a failure. Never returns.
     ///
-    /// A notification forces a rotation: a round at once, which adds a CA unless one is on its way.
+    /// A notification forces a rotation: a round starts at once, and adds a CA unless a rotation is
+    /// already in progress.
     pub(crate) async fn run(mut self, force: Arc<Notify>) -> Infallible {
         let mut failures = 0;
         loop {
             let pause = match self.round().await {
                 Ok(()) => {
                     failures = 0;
-                    if self.trouble.clear() {
-                        tracing::info!("Secret, caBundle and serving certificate are in step");
+                    if self.failure_log.clear() {
+                        tracing::info!(
+                            "Secret, caBundle and serving certificate are consistent again"
+                        );
                     }
-                    self.settings.plan.reconcile_interval
+                    self.config.timing.reconcile_interval
                 }
                 Err(error) => {
-                    // Renewals are looked at between tries, so these must not be rarer than rounds.
-                    let pause = backoff(failures).min(self.settings.plan.reconcile_interval);
+                    // Renewals are checked after each attempt, so an attempt is due at least as
+                    // often as a round.
+                    let pause = backoff(failures).min(self.config.timing.reconcile_interval);
                     failures = failures.saturating_add(1);
                     self.report(&error);
                     self.renew_from_memory();
@@ -126,25 +129,25 @@ impl Manager {
         }
     }
 
-    /// Waits for the next round, with an eye on the client CA.
+    /// Waits for the next round. Meanwhile reads the client CA at its interval.
     async fn pause(&mut self, pause: Duration) {
         let end = tokio::time::Instant::now() + pause;
-        while self.settings.client_ca.is_some()
-            && tokio::time::Instant::now() + self.settings.reload_interval < end
+        while self.config.client_ca.is_some()
+            && tokio::time::Instant::now() + self.config.reload_interval < end
         {
-            sleep(self.settings.reload_interval).await;
+            sleep(self.config.reload_interval).await;
             self.reread_client_ca();
         }
         sleep_until(end).await;
     }
 
-    /// One round, with as many readings as conflicts with other replicas ask for.
+    /// Runs one round. Reads the objects again after a conflict with another replica.
     async fn round(&mut self) -> Result<(), RoundError> {
         self.reread_client_ca();
-        for _ in 0..MAX_READINGS {
+        for _ in 0..MAX_ATTEMPTS {
             match self.attempt().await {
-                Ok(Progress::Done) => return Ok(()),
-                Ok(Progress::Again)
+                Ok(AttemptResult::Done) => return Ok(()),
+                Ok(AttemptResult::Again)
                 | Err(RoundError::Api(ApiError { error: CallError::Conflict, .. })) => {}
                 Err(error) => return Err(error),
             }
@@ -152,40 +155,40 @@ impl Manager {
         Err(RoundError::Contended)
     }
 
-    async fn attempt(&mut self) -> Result<Progress, RoundError> {
-        // In this order: a CA that is added once the Secret was read changes the caBundle later
-        // still, so writing what we read here then conflicts. It must never take that CA out.
-        let read = self.cluster.webhook().await?;
-        let mut secret = self.cluster.secret().await?;
+    async fn attempt(&mut self) -> Result<AttemptResult, RoundError> {
+        // The caBundle is read first. A CA that another replica adds after we read the Secret
+        // enters the caBundle later still, so our write conflicts. It must never remove that CA.
+        let read = self.objects.webhook().await?;
+        let mut secret = self.objects.secret().await?;
         self.observe(&read, Timestamp::now());
         let (authorities, serve) = self.settle_secret(&mut secret).await?;
         self.remember(authorities);
 
         let injected = self.settle_bundle(read).await;
         let now = Timestamp::now();
-        // The caBundle may have become what a change was waiting for.
+        // The new caBundle may allow the next step.
         if let Ok(true) = injected
-            && self.next(&self.authorities, now) != Step::Serve(serve)
+            && self.next(&self.authorities, now) != RotationStep::Serve(serve)
         {
-            return Ok(Progress::Again);
+            return Ok(AttemptResult::Again);
         }
         self.serve(serve, now)?;
-        injected.map(|_| Progress::Done)
+        injected.map(|_| AttemptResult::Done)
     }
 
-    /// Injects the caBundle if it differs; says whether it did.
+    /// Writes the caBundle if it differs. Returns whether it did.
     async fn settle_bundle(&mut self, read: WebhookConfiguration) -> Result<bool, RoundError> {
-        let name = self.cluster.webhook_name().to_owned();
+        let name = self.objects.webhook_name().to_owned();
         let patch = inject::patch(&read, &self.authorities.certificates())
             .map_err(|error| RoundError::Webhook { name, error })?;
         let Some(patch) = patch else { return Ok(false) };
-        let stored = self.cluster.patch_webhook(&patch).await?;
-        tracing::info!(object = self.cluster.webhook_name(), "the caBundle was written");
+        let stored = self.objects.patch_webhook(&patch).await?;
+        tracing::info!(object = self.objects.webhook_name(), "updated the caBundle");
         self.observe(&stored, Timestamp::now());
         Ok(true)
     }
 
-    /// Notes which CAs the caBundle holds, and whether it verifies what is served.
+    /// Records which CAs the caBundle holds, and whether it verifies the served leaf.
     fn observe(&mut self, read: &WebhookConfiguration, now: Timestamp) {
         let bundle = read.ca_bundle(names::WEBHOOK).map_or("", |(_, bundle)| bundle);
         let cas = inject::certificates(bundle);
@@ -199,23 +202,26 @@ impl Manager {
     }
 
     fn verify(&self, cas: &[CertificateDer<'static>], now: Timestamp) {
-        let (Some(leaf), Some(name)) = (&self.leaf, self.settings.dns_names.first()) else {
+        let (Some(leaf), Some(name)) = (&self.leaf, self.config.dns_names.first()) else {
             return;
         };
         let verified = inject::verifies(cas, &leaf.certificate, name, now);
         self.metrics.bundle_verified(verified);
         if self.trusted.send_replace(verified) != verified {
-            tracing::info!(verified, "whether the caBundle verifies the serving certificate");
+            tracing::info!(
+                verified,
+                "checked whether the caBundle verifies the serving certificate"
+            );
         }
     }
 
-    /// Publishes a leaf of `issuer`, a new one if need be.
+    /// Serves a leaf of `issuer`. Issues a new one if the current one is due or of another CA.
     fn serve(&mut self, issuer: Fingerprint, now: Timestamp) -> Result<(), RoundError> {
         let current = self.leaf.as_ref().is_some_and(|l| l.issuer == issuer && !l.is_due(now));
         if !current {
             let authority = self.authorities.find(issuer).ok_or(RoundError::Unsettled)?;
             let leaf =
-                authority.issue(&self.settings.dns_names, now, self.settings.plan.leaf_lifetime);
+                authority.issue(&self.config.dns_names, now, self.config.timing.leaf_lifetime);
             let leaf = leaf.inspect_err(|_| self.metrics.refresh_failed())?;
             tracing::info!(not_after = %leaf.not_after, "serving a new certificate");
             self.leaf = Some(leaf);
@@ -244,7 +250,7 @@ impl Manager {
         Ok(())
     }
 
-    /// While the API server is away or the Secret is gone: the CA that is being served goes on.
+    /// Renews the leaf by its current CA while the API server or the Secret is not available.
     fn renew_from_memory(&mut self) {
         let now = Timestamp::now();
         if let Some(issuer) = self.leaf.as_ref().filter(|l| l.is_due(now)).map(|l| l.issuer)
@@ -254,12 +260,12 @@ impl Manager {
         }
     }
 
-    /// A changed client CA publishes a whole new configuration; a broken one changes nothing.
+    /// Publishes a new configuration if the client CA has changed. An unusable one changes nothing.
     fn reread_client_ca(&mut self) {
-        let Some(path) = &self.settings.client_ca else { return };
+        let Some(path) = &self.config.client_ca else { return };
         match client_cas(path) {
             Ok(cas) => {
-                self.client_ca_trouble.clear();
+                self.client_ca_log.clear();
                 if self.client_cas.as_ref() != Some(&cas) {
                     self.client_cas = Some(cas);
                     if let Err(error) = self.publish() {
@@ -268,23 +274,23 @@ impl Manager {
                 }
             }
             Err(error) => {
-                if self.client_ca_trouble.is_news(&error.to_string(), Instant::now()) {
-                    tracing::error!(%error, "the client CA read before stays");
+                if self.client_ca_log.should_log(&error.to_string(), Instant::now()) {
+                    tracing::error!(%error, "cannot use the new client CA, the previous one stays in use");
                 }
             }
         }
     }
 
-    fn next(&self, authorities: &Authorities, now: Timestamp) -> Step {
-        plan(&self.generations(authorities), now, &self.settings.plan)
+    fn next(&self, authorities: &Authorities, now: Timestamp) -> RotationStep {
+        next_step(&self.facts(authorities), now, &self.config.timing)
     }
 
-    fn generations(&self, authorities: &Authorities) -> Vec<Generation> {
+    fn facts(&self, authorities: &Authorities) -> Vec<CaFacts> {
         let now = Instant::now();
         let since = |times: &BTreeMap<Fingerprint, Instant>, id| {
             times.get(&id).map(|since| now.duration_since(*since))
         };
-        authorities.generations(|id| Observed {
+        authorities.facts(|id| Observed {
             trusted: since(&self.seen, id),
             active: since(&self.active, id),
         })
@@ -292,39 +298,42 @@ impl Manager {
 
     fn report(&mut self, error: &RoundError) {
         let message = error.to_string();
-        if self.trouble.is_news(&message, Instant::now()) {
-            tracing::warn!(error = message, "self-managed certificates: will be tried again");
+        if self.failure_log.should_log(&message, Instant::now()) {
+            tracing::warn!(
+                error = message,
+                "cannot update the self-managed certificates, trying again"
+            );
         }
     }
 }
 
-/// How a reading of both objects ended.
-enum Progress {
+/// The result of one attempt.
+enum AttemptResult {
     Done,
     Again,
 }
 
-/// What kept a round from being finished.
+/// Why a round failed.
 #[derive(Debug, thiserror::Error)]
 enum RoundError {
     #[error(transparent)]
     Api(#[from] ApiError),
-    #[error("other replicas write at the same time: reading again")]
+    #[error("other replicas write the same objects: reading them again")]
     Contended,
     #[error(transparent)]
     Issue(#[from] IssueError),
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("the CAs in the Secret do not come to rest")]
+    #[error("the CAs in the Secret need too many changes in one round")]
     Unsettled,
     #[error("{name}: {error}")]
     Webhook { name: String, error: NoSuchWebhook },
 }
 
-/// Readings in one round.
-const MAX_READINGS: usize = 8;
+/// The most attempts in one round.
+const MAX_ATTEMPTS: usize = 8;
 
-/// 1 s, doubled each time, at most 30 s.
+/// The pause after a number of failures: 1 s, doubled each time, at most 30 s.
 fn backoff(failures: u32) -> Duration {
     Duration::from_secs((1 << failures.min(5)).min(30))
 }
@@ -334,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn backing_off_is_between_one_second_and_thirty() {
+    fn the_backoff_is_between_one_and_thirty_seconds() {
         let pauses: Vec<u64> = (0..8).map(|n| backoff(n).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30]);
     }

@@ -1,4 +1,4 @@
-//! What the source of the serving certificate counts.
+//! Metrics of the serving certificate.
 
 use std::sync::atomic::AtomicI64;
 
@@ -9,7 +9,8 @@ use strum::{IntoStaticStr, VariantNames};
 
 use crate::metrics::Counters;
 
-/// Counts renewals, and says until when. Clones count together; the default is in no registry.
+/// Counts renewals and shows expiry times. Clones share their values; the default is not
+/// registered.
 #[derive(Clone, Debug)]
 pub struct CertificateMetrics {
     not_after: Gauge<i64, AtomicI64>,
@@ -19,51 +20,51 @@ pub struct CertificateMetrics {
 }
 
 impl CertificateMetrics {
-    /// Registers the families in `registry`, whose prefix is `ca_overlap`.
+    /// Registers the metrics in `registry`, whose prefix is `ca_overlap`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register_with_unit(
             "serving_certificate_not_after",
-            "When the certificate that is served expires, as a Unix time; 0 while there is none",
+            "Expiry of the serving certificate, as a Unix time; 0 while there is none",
             Unit::Seconds,
             metrics.not_after.clone(),
         );
         registry.register_with_unit(
             "signing_ca_not_after",
-            "When our own CA, of which we serve, expires, as a Unix time; 0 with mounted certificates",
+            "Expiry of our CA that issued the serving certificate, as a Unix time; 0 with mounted certificates",
             Unit::Seconds,
             metrics.signing_ca_not_after.clone(),
         );
         metrics.refreshes.register(
             registry,
             "serving_certificate_refreshes",
-            "Attempts to renew or re-read the serving certificate, by result",
+            "Attempts to renew or reload the serving certificate, by result",
         );
         registry.register(
             "ca_bundle_verified",
-            "1 if the caBundle, as last read back, verifies the certificate that is served",
+            "1 if the caBundle, as last read, verifies the serving certificate",
             metrics.bundle_verified.clone(),
         );
         metrics
     }
 
-    /// A serving certificate was renewed or re-read, and expires then.
+    /// Counts a new serving certificate, and records its expiry.
     pub(super) fn refreshed(&self, not_after: Timestamp) {
-        self.refreshes.inc(Refresh::Ok);
+        self.refreshes.inc(RefreshResult::Ok);
         self.not_after.set(not_after.as_second());
     }
 
-    /// That failed: the one at hand stays.
+    /// Counts a failed renewal. The previous certificate stays in service.
     pub(super) fn refresh_failed(&self) {
-        self.refreshes.inc(Refresh::Failed);
+        self.refreshes.inc(RefreshResult::Failed);
     }
 
-    /// The CA that we issue the serving certificate by expires then.
+    /// Records the expiry of the CA that issued the serving certificate.
     pub(super) fn signing_ca(&self, not_after: Timestamp) {
         self.signing_ca_not_after.set(not_after.as_second());
     }
 
-    /// Whether the caBundle, as last read from the API server, verifies the served certificate.
+    /// Records whether the caBundle, as last read, verifies the serving certificate.
     pub(super) fn bundle_verified(&self, verified: bool) {
         self.bundle_verified.set(i64::from(verified));
     }
@@ -74,7 +75,7 @@ impl Default for CertificateMetrics {
         Self {
             not_after: Gauge::default(),
             signing_ca_not_after: Gauge::default(),
-            refreshes: Counters::new("result", Refresh::VARIANTS),
+            refreshes: Counters::new("result", RefreshResult::VARIANTS),
             bundle_verified: Gauge::default(),
         }
     }
@@ -82,7 +83,7 @@ impl Default for CertificateMetrics {
 
 #[derive(IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
-enum Refresh {
+enum RefreshResult {
     Ok,
     Failed,
 }
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_stand_under_their_names() {
+    fn every_value_has_its_metric_name() {
         let mut registry = crate::metrics::registry();
         let metrics = CertificateMetrics::register(&mut registry);
         metrics.refreshed(Timestamp::from_second(2_000_000_000).unwrap());

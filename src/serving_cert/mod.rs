@@ -1,25 +1,25 @@
-//! Where the server's own certificate comes from: files, or an authority of our own.
+//! The serving certificate of the webhook, from files or from our own CA.
 
-pub(crate) mod api;
 mod authority;
 pub mod files;
 pub mod inject;
 mod issue;
 pub(crate) mod manager;
 pub mod metrics;
-pub(crate) mod plan;
+pub(crate) mod objects;
+pub(crate) mod rotation;
 
 use std::time::{Duration, Instant};
 
-/// Says the same thing once a minute instead of at every attempt.
+/// Limits a repeated log message to one a minute.
 #[derive(Debug, Default)]
-pub(crate) struct Repeated {
+pub(crate) struct LogLimiter {
     last: Option<(String, Instant)>,
 }
 
-impl Repeated {
-    /// Whether `message` is news at `now`: another one than before, or a minute old.
-    pub(crate) fn is_news(&mut self, message: &str, now: Instant) -> bool {
+impl LogLimiter {
+    /// Whether to log `message` at `now`: it differs from the last one, or that is a minute old.
+    pub(crate) fn should_log(&mut self, message: &str, now: Instant) -> bool {
         let known = self
             .last
             .as_ref()
@@ -30,13 +30,13 @@ impl Repeated {
         !known
     }
 
-    /// The trouble is over; says whether there was any.
+    /// Forgets the last message. Returns whether there was one.
     pub(crate) fn clear(&mut self) -> bool {
         self.last.take().is_some()
     }
 }
 
-/// How long a message stays known.
+/// How long the same message is not logged again.
 const QUIET: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
@@ -44,13 +44,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_is_what_changed_or_a_minute_old() {
-        let mut repeated = Repeated::default();
+    fn a_message_is_logged_when_it_changes_and_after_a_minute() {
+        let mut repeated = LogLimiter::default();
         let start = Instant::now();
-        assert!(repeated.is_news("a", start));
-        assert!(!repeated.is_news("a", start + Duration::from_secs(59)));
-        assert!(repeated.is_news("a", start + Duration::from_secs(60)));
-        assert!(repeated.is_news("b", start + Duration::from_secs(61)));
+        assert!(repeated.should_log("a", start));
+        assert!(!repeated.should_log("a", start + Duration::from_secs(59)));
+        assert!(repeated.should_log("a", start + Duration::from_secs(60)));
+        assert!(repeated.should_log("b", start + Duration::from_secs(61)));
         assert!(repeated.clear());
         assert!(!repeated.clear());
     }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::support::server::{Client, GENEROUS, SHORT, TestServer, serving, within};
 use ca_overlap::metrics;
 use ca_overlap::server::accept::{Limits, Server, Transport, bind};
-use ca_overlap::server::admin::{self, Admin, Readiness, Ready as _};
+use ca_overlap::server::admin::{self, Admin, Ready as _, WebhookReadiness};
 use ca_overlap::server::metrics::ServerMetrics;
 use devtools::certs::{self, Identity, LEAF, Spec};
 
@@ -265,7 +265,7 @@ async fn a_draining_server_accepts_connections_and_asks_clients_to_close() {
 async fn readiness_says_what_is_missing() {
     let server = TestServer::without_certificate(GENEROUS).await;
     let (trusted, receiver) = watch::channel(false);
-    let readiness = Readiness {
+    let readiness = WebhookReadiness {
         address: server.address,
         published: server.published.clone(),
         trusted: Some(receiver),
@@ -298,7 +298,7 @@ async fn readiness_says_what_is_missing() {
 async fn readiness_requires_a_handshake_with_the_real_port() {
     let server = TestServer::start(GENEROUS).await;
     let other = TestServer::start(GENEROUS).await;
-    let mut readiness = Readiness {
+    let mut readiness = WebhookReadiness {
         address: server.address,
         published: server.published.clone(),
         trusted: None,
@@ -313,7 +313,7 @@ async fn readiness_requires_a_handshake_with_the_real_port() {
 #[tokio::test]
 async fn metrics_are_open_metrics_text() {
     let server = TestServer::start(GENEROUS).await;
-    let readiness = Readiness {
+    let readiness = WebhookReadiness {
         address: server.address,
         published: server.published.clone(),
         trusted: None,
@@ -327,7 +327,7 @@ async fn metrics_are_open_metrics_text() {
 }
 
 /// An admin listener on a free port; its task ends with the test's runtime.
-async fn admin_port(readiness: Readiness, server: &TestServer) -> std::net::SocketAddr {
+async fn admin_port(readiness: WebhookReadiness, server: &TestServer) -> std::net::SocketAddr {
     let mut registry = metrics::registry();
     ServerMetrics::register(&mut registry);
     let server = Server {

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 use ca_overlap::server::tls::{self, Published};
-use ca_overlap::serving_cert::files::{Files, Reloader};
+use ca_overlap::serving_cert::files::{CertificateFiles, Reloader};
 use ca_overlap::serving_cert::metrics::CertificateMetrics;
 use devtools::certs::{self, Identity, LEAF, Spec};
 
@@ -129,7 +129,7 @@ fn a_changed_client_ca_publishes_a_new_configuration() {
     let mount = Mount::new();
     mount.write(&certs::ca_named("ca").leaf("127.0.0.1"));
     fs::write(mount.path("ca.crt"), certs::ca_named("clients").pem).unwrap();
-    let files = Files { client_ca: Some(mount.path("ca.crt")), ..mount.files() };
+    let files = CertificateFiles { client_ca: Some(mount.path("ca.crt")), ..mount.files() };
     let (sender, published) = tls::channel();
     let mut reloader = files.publish(now(), sender, CertificateMetrics::default()).unwrap();
     let before = published.borrow().clone().unwrap();
@@ -292,8 +292,8 @@ impl Mount {
         fs::rename(self.path("..data_tmp"), self.path("..data")).unwrap();
     }
 
-    fn files(&self) -> Files {
-        Files {
+    fn files(&self) -> CertificateFiles {
+        CertificateFiles {
             cert: self.path("tls.crt"),
             key: self.path("tls.key"),
             client_ca: None,

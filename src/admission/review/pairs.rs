@@ -1,7 +1,7 @@
-//! The leaf pairs of a review, for a Secret that is staged or about to be.
+//! Reads the pairs of a review, for a Secret that is staged or may become so.
 //!
-//! A second reading of the body, so that the first one, which every request costs, skips all
-//! private keys. Here too they are borrowed as text, and never decoded.
+//! This parses the body a second time, so that the first parse, which every request needs, skips
+//! all private keys. Here they are borrowed as text, and never decoded.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::{Request, Text};
+use super::{AdmissionRequest, Text};
 use crate::names;
 use crate::overlap::staged::TlsPair;
 use crate::x509::pem::decoded_len;
@@ -17,18 +17,19 @@ use crate::x509::pem::decoded_len;
 /// The pairs of both objects.
 #[derive(Default)]
 pub struct Pairs<'a> {
-    object: Data<'a>,
-    old: Data<'a>,
+    object: PairsData<'a>,
+    old: PairsData<'a>,
 }
 
-impl<'a> Request<'a> {
-    /// Reads the pairs; none where a value of theirs is no string, which no API server sends.
+impl<'a> AdmissionRequest<'a> {
+    /// Reads the pairs. They are empty if a value is not a string, which no API server sends.
     pub fn pairs(&self) -> Pairs<'a> {
-        let review: Option<Review<'a>> = super::parse(self.body).ok();
+        let review: Option<PairsReview<'a>> = super::parse(self.body).ok();
         let Some(request) = review.and_then(|review| review.request) else {
             return Pairs::default();
         };
-        let data = |object: Option<Object<'a>>| object.and_then(|o| o.data).unwrap_or_default();
+        let data =
+            |object: Option<PairsObject<'a>>| object.and_then(|o| o.data).unwrap_or_default();
         Pairs { object: data(request.object), old: data(request.old_object) }
     }
 }
@@ -54,7 +55,7 @@ impl Pairs<'_> {
         self.object.pair(names::PENDING_TLS_CRT, names::PENDING_TLS_KEY)
     }
 
-    /// Whether the incoming object has values that staged mode knows nothing of.
+    /// Whether the incoming object has values beside `ca.crt` and the pairs.
     pub fn has_other_keys(&self) -> bool {
         self.object.has_others
     }
@@ -66,34 +67,34 @@ impl Pairs<'_> {
 }
 
 #[derive(Deserialize)]
-struct Review<'a> {
+struct PairsReview<'a> {
     #[serde(borrow, default)]
-    request: Option<Objects<'a>>,
+    request: Option<PairsRequest<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Objects<'a> {
+struct PairsRequest<'a> {
     #[serde(borrow, default)]
-    object: Option<Object<'a>>,
+    object: Option<PairsObject<'a>>,
     #[serde(borrow, default)]
-    old_object: Option<Object<'a>>,
+    old_object: Option<PairsObject<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Object<'a> {
+struct PairsObject<'a> {
     #[serde(borrow, default)]
-    data: Option<Data<'a>>,
+    data: Option<PairsData<'a>>,
 }
 
-/// The values of the pairs, and whether there are others.
+/// The `data` map: the values of the pairs, and whether there are other keys.
 #[derive(Default)]
-struct Data<'a> {
+struct PairsData<'a> {
     values: Vec<(&'static str, Cow<'a, str>)>,
     has_others: bool,
 }
 
-impl Data<'_> {
+impl PairsData<'_> {
     fn pair(&self, crt: &str, key: &str) -> TlsPair<'_> {
         let value = |name: &str| {
             self.values.iter().rev().find(|(key, _)| *key == name).map(|(_, text)| text.as_ref())
@@ -106,18 +107,18 @@ impl Data<'_> {
 const KEYS: [&str; 4] =
     [names::TLS_CRT, names::TLS_KEY, names::PENDING_TLS_CRT, names::PENDING_TLS_KEY];
 
-impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for PairsData<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct DataVisitor;
-        impl<'de> Visitor<'de> for DataVisitor {
-            type Value = Data<'de>;
+        struct PairsDataVisitor;
+        impl<'de> Visitor<'de> for PairsDataVisitor {
+            type Value = PairsData<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map of base64 strings")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut data = Data::default();
+                let mut data = PairsData::default();
                 while let Some(Text(key)) = map.next_key()? {
                     if let Some(key) = KEYS.into_iter().find(|known| *known == key) {
                         let value = map.next_value::<Option<Text<'de>>>()?;
@@ -130,6 +131,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
                 Ok(data)
             }
         }
-        deserializer.deserialize_map(DataVisitor)
+        deserializer.deserialize_map(PairsDataVisitor)
     }
 }

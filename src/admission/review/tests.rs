@@ -8,13 +8,13 @@ fn review(request: &str) -> String {
     )
 }
 
-fn secret(json: &str) -> Secret<'_> {
-    let Ok(secret) = serde_json::from_str(json) else { panic!("{json} is no Secret") };
+fn secret(json: &str) -> ReviewedSecret<'_> {
+    let Ok(secret) = serde_json::from_str(json) else { panic!("{json} is not a Secret") };
     secret
 }
 
 #[test]
-fn what_is_no_review_is_refused_by_kind() {
+fn each_kind_of_malformed_review_has_its_error() {
     let cases = [
         ("", ReadReviewError::Malformed),
         ("[]", ReadReviewError::WrongKind),
@@ -37,7 +37,7 @@ fn what_is_no_review_is_refused_by_kind() {
 }
 
 #[test]
-fn unknown_fields_nulls_and_missing_maps_are_no_obstacle() {
+fn unknown_fields_nulls_and_missing_maps_are_accepted() {
     let text = review(
         r#"{"uid":"u","future":{"a":[1]},"kind":null,"namespace":null,"options":null,"userInfo":null,
             "object":{"metadata":{"labels":null,"annotations":null,"managedFields":[{}]},"data":null,"stringData":{"x":"y"}},
@@ -51,7 +51,7 @@ fn unknown_fields_nulls_and_missing_maps_are_no_obstacle() {
 }
 
 #[test]
-fn only_what_concerns_us_is_kept_and_everything_is_measured() {
+fn only_our_annotations_are_kept_and_all_are_measured() {
     let secret = secret(
         r#"{"metadata":{"annotations":{"a":"12345","ca-overlap.dev/keep":"2","b\n":"\u00e9\\","ca-overlap.dev/x":""}}}"#,
     );
@@ -72,20 +72,20 @@ fn values_under_other_keys_are_never_read() {
 }
 
 #[test]
-fn the_data_size_is_that_of_the_decoded_values() {
+fn the_data_size_is_the_sum_of_the_decoded_values() {
     for sizes in [[0, 1, 2], [3, 4, 5], [100, 1001, 4096]] {
         let [a, b, c] = sizes.map(|n| BASE64_STANDARD.encode(vec![7_u8; n]));
         let text = format!(r#"{{"data":{{"ca.crt":"{a}","x":"{b}","tls.crt":"{c}"}}}}"#);
         assert_eq!(secret(&text).data_size(), sizes.iter().sum::<usize>());
     }
-    // Without padding, as no API server sends it.
+    // Without padding, which no API server sends.
     for (value, size) in [("Q", 0), ("QQ", 1), ("QUI", 2), ("QUJDQ", 3), ("QUJDQUI", 5)] {
         assert_eq!(secret(&format!(r#"{{"data":{{"x":"{value}"}}}}"#)).data_size(), size);
     }
 }
 
 #[test]
-fn fresh_objects_are_told_from_edited_ones() {
+fn fresh_objects_are_distinguished_from_edited_ones() {
     let with = |uid: &str, carried: bool| {
         let annotations = if carried { r#""ca-overlap.dev/carried":"[]""# } else { "" };
         format!(
@@ -101,18 +101,18 @@ fn fresh_objects_are_told_from_edited_ones() {
         (with("1", false), with("1", true), "UpdateOptions", true, "its annotations replaced"),
         (with("", false), with("", false), "UpdateOptions", true, "no uid at all"),
         (exported.clone(), exported, "UpdateOptions", true, "from no API server"),
-        (with("", false), with("1", true), "PatchOptions", false, "says that it is a PATCH"),
+        (with("", false), with("1", true), "PatchOptions", false, "the options say PATCH"),
     ];
     for (object, old, kind, wholesale, why) in cases {
         let text = review(&format!(
             r#"{{"uid":"u","options":{{"kind":"{kind}"}},"object":{object},"oldObject":{old}}}"#
         ));
-        assert_eq!(read(text.as_bytes()).ok().unwrap().is_wholesale(), wholesale, "{why}");
+        assert_eq!(read(text.as_bytes()).ok().unwrap().is_fresh_object(), wholesale, "{why}");
     }
 }
 
 #[test]
-fn people_are_told_from_programs() {
+fn people_are_distinguished_from_programs() {
     for (user, person) in
         [("kubernetes-admin", true), ("system:serviceaccount:a:b", false), ("", false)]
     {

@@ -82,7 +82,7 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!((&*objects.namespace, &*objects.secret), ("n", "ca-overlap-ca"));
     assert_eq!(settings.dns_names[0], "ca-overlap-webhook.n.svc");
     assert_eq!(settings.ca_lifetime, DAY * 365);
-    assert_eq!(settings.plan.leaf_lifetime, DAY * 7);
+    assert_eq!(settings.timing.leaf_lifetime, DAY * 7);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use json_patch::{Patch, PatchOperation};
 use serde_json::{Map, Value, json};
 
-use crate::admission::respond::{Answer, Verdict};
-use crate::admission::review::Request;
+use crate::admission::respond::{AdmissionDecision, Answer};
+use crate::admission::review::AdmissionRequest;
 use crate::names;
 use crate::overlap::Case;
 use crate::overlap::record::{Entry, Record};
@@ -20,7 +20,7 @@ use crate::x509::certs::{Bundle, Certificate};
 /// A decision and the Secret before and after it.
 pub(super) struct Explanation {
     who: String,
-    verdict: Verdict,
+    decision: AdmissionDecision,
     warnings: Vec<String>,
     operations: Vec<(String, String)>,
     incoming: VisibleParts,
@@ -31,7 +31,7 @@ pub(super) struct Explanation {
 
 impl Explanation {
     pub(super) fn new(
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         answer: &Answer,
         incoming: &Value,
         now: Timestamp,
@@ -52,7 +52,7 @@ impl Explanation {
                 printable(request.namespace.as_deref().unwrap_or("-")),
                 printable(request.name.as_deref().unwrap_or("-"))
             ),
-            verdict: answer.verdict,
+            decision: answer.decision,
             warnings: answer.warnings.iter().map(ToString::to_string).collect(),
             operations: operations.map(|op| (text(&op["op"]), text(&op["path"]))).collect(),
             incoming: VisibleParts::of(incoming),
@@ -65,7 +65,7 @@ impl Explanation {
     pub(super) fn to_text(&self) -> String {
         let mut out = String::new();
         let _ = writeln!(out, "Secret    {}", self.who);
-        let _ = writeln!(out, "Decision  {}: {}", self.verdict.as_str(), explain(self.verdict));
+        let _ = writeln!(out, "Decision  {}: {}", self.decision.as_str(), explain(self.decision));
         self.write_certificates(&mut out);
         let title = if self.operations.is_empty() {
             "\nPatch     none: stored as written"
@@ -119,8 +119,8 @@ impl Explanation {
             })
         };
         json!({
-            "decision": self.verdict.as_str(),
-            "explanation": explain(self.verdict),
+            "decision": self.decision.as_str(),
+            "explanation": explain(self.decision),
             "ca.crt": self.stored.ca_crt,
             "certificates": self.stored.certificates().unwrap_or_default().iter().map(describe).collect::<Vec<_>>(),
             "labels": self.stored.labels,
@@ -214,9 +214,9 @@ fn without_keys(text: &str) -> String {
     shown
 }
 
-fn explain(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Decided(case) => match case {
+fn explain(decision: AdmissionDecision) -> &'static str {
+    match decision {
+        AdmissionDecision::Case(case) => match case {
             Case::FirstContact => {
                 "no record yet and no new CA; the CAs that the write removes are carried"
             }
@@ -229,7 +229,7 @@ fn explain(verdict: Verdict) -> &'static str {
             Case::TrustStore => "more than 64 certificates are a trust store; data is left alone",
             Case::Unchanged => "ca.crt is not changed; only carried CAs that are over are removed",
         },
-        Verdict::Left(reason) => data_left_alone(reason),
-        Verdict::Skipped(_) => "not a Secret that the webhook changes; stored as written",
+        AdmissionDecision::Exempt(reason) => data_left_alone(reason),
+        AdmissionDecision::Skipped(_) => "not a Secret that the webhook changes; stored as written",
     }
 }

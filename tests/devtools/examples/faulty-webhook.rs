@@ -18,17 +18,17 @@ use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
 use ca_overlap::admission::handler::{Admission, router};
-use ca_overlap::admission::heartbeat::Heartbeat;
+use ca_overlap::admission::keeper_lease::KeeperLease;
 use ca_overlap::admission::metrics::AdmissionMetrics;
 use ca_overlap::admission::respond::Installation;
 use ca_overlap::metrics;
 use ca_overlap::overlap::settings::Defaults;
 use ca_overlap::server::accept::{Limits, Server, Transport};
-use ca_overlap::server::admin::{self, Admin, Readiness};
-use ca_overlap::server::drain::{Connection, Drain, Signals};
+use ca_overlap::server::admin::{self, Admin, WebhookReadiness};
+use ca_overlap::server::drain::{CountedConnection, Drain, Signals};
 use ca_overlap::server::metrics::ServerMetrics;
 use ca_overlap::server::tls::{self, Published};
-use ca_overlap::serving_cert::files::Files;
+use ca_overlap::serving_cert::files::CertificateFiles;
 use ca_overlap::serving_cert::metrics::CertificateMetrics;
 use clap::{Parser, ValueEnum};
 use http::Request;
@@ -101,13 +101,18 @@ async fn run(args: Args) -> anyhow::Result<()> {
 
     let (sender, published) = tls::channel();
     let interval = args.tls_reload_interval;
-    let files = Files { cert: args.tls_cert, key: args.tls_key, client_ca: None, interval };
+    let files =
+        CertificateFiles { cert: args.tls_cert, key: args.tls_key, client_ca: None, interval };
     let reloader = files.publish(Timestamp::now(), sender, CertificateMetrics::default())?;
     tokio::spawn(reloader.run(Arc::default()));
 
     let drain = Drain::default();
-    let ready =
-        Readiness { address, published: published.clone(), trusted: None, drain: drain.clone() };
+    let ready = WebhookReadiness {
+        address,
+        published: published.clone(),
+        trusted: None,
+        drain: drain.clone(),
+    };
     tokio::spawn(admin_server(ready).run(admin));
     let webhook = Webhook { fault: args.fault, published, drain: drain.clone() };
     tokio::spawn(webhook.accept(listener));
@@ -132,7 +137,7 @@ impl Webhook {
         let max_body = if self.fault == Fault::Body2mb { 2_097_152 } else { 8 << 20 };
         let router = router(Arc::new(Admission {
             installation: Installation::new(Defaults::default(), "ca-overlap"),
-            keeper: Heartbeat::ignored(),
+            keeper: KeeperLease::not_watched(),
             max_body,
             body_timeout: Duration::from_secs(10),
             metrics: AdmissionMetrics::default(),
@@ -143,7 +148,7 @@ impl Webhook {
         }
     }
 
-    async fn serve(self, stream: TcpStream, router: Router, held: Connection) {
+    async fn serve(self, stream: TcpStream, router: Router, held: CountedConnection) {
         drop(stream.set_nodelay(true));
         let mut published = self.published.clone();
         let Some(current) = published.borrow_and_update().clone() else { return };
@@ -188,7 +193,7 @@ impl Webhook {
     }
 }
 
-fn admin_server(readiness: Readiness) -> Server {
+fn admin_server(readiness: WebhookReadiness) -> Server {
     let limits = Limits {
         max_connections: 64,
         handshake_timeout: Duration::from_secs(10),

@@ -12,7 +12,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use base64::prelude::*;
 use ca_overlap::admission::handler::{Admission, router};
-use ca_overlap::admission::heartbeat::Heartbeat;
+use ca_overlap::admission::keeper_lease::KeeperLease;
 use ca_overlap::admission::metrics::AdmissionMetrics;
 use ca_overlap::admission::respond::Installation;
 use ca_overlap::overlap::settings::Defaults;
@@ -152,7 +152,7 @@ async fn record(cluster: &Cluster, recorded: Recorded) {
     let hour = Duration::from_secs(3600);
     let admission = Admission {
         installation: Installation::new(Defaults::default(), "ca-overlap"),
-        keeper: Heartbeat::ignored(),
+        keeper: KeeperLease::not_watched(),
         max_body: 8 * 1024 * 1024,
         body_timeout: hour,
         metrics: AdmissionMetrics::default(),

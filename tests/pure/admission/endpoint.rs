@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use base64::prelude::*;
 use ca_overlap::admission::handler::{Admission, router};
-use ca_overlap::admission::heartbeat::Heartbeat;
+use ca_overlap::admission::keeper_lease::KeeperLease;
 use ca_overlap::admission::metrics::AdmissionMetrics;
 use ca_overlap::admission::respond::Installation;
 use ca_overlap::overlap::settings::Defaults;
@@ -21,7 +21,7 @@ pub const MAX_BODY: usize = 8 * 1024 * 1024;
 pub fn admission(defaults: Defaults) -> Arc<Admission> {
     Arc::new(Admission {
         installation: Installation::new(defaults, "ca-overlap"),
-        keeper: Heartbeat::ignored(),
+        keeper: KeeperLease::not_watched(),
         max_body: MAX_BODY,
         body_timeout: Duration::from_secs(10),
         metrics: AdmissionMetrics::default(),

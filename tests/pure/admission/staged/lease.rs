@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use base64::prelude::*;
 use ca_overlap::admission::handler::{Admission, router};
-use ca_overlap::admission::heartbeat::Heartbeat;
+use ca_overlap::admission::keeper_lease::KeeperLease;
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::Value;
@@ -17,7 +17,7 @@ use super::super::endpoint::{self, review};
 use super::secret::{TlsSecret, fresh, leaf};
 
 /// The endpoint's answer to a rotation.
-async fn answer(keeper: watch::Receiver<Heartbeat>) -> Value {
+async fn answer(keeper: watch::Receiver<KeeperLease>) -> Value {
     let usual = endpoint::admission(ca_overlap::overlap::settings::Defaults::default());
     let admission = Admission {
         installation: usual.installation.clone(),
@@ -38,10 +38,10 @@ async fn answer(keeper: watch::Receiver<Heartbeat>) -> Value {
 #[tokio::test]
 async fn the_watch_of_the_lease_decides_whether_a_pair_waits() {
     let now = Instant::now();
-    let (sender, receiver) = watch::channel(Heartbeat::Awaited(now));
+    let (sender, receiver) = watch::channel(KeeperLease::AwaitedUntil(now));
     let text = answer(receiver.clone()).await.to_string();
     assert!(text.contains("Lease") && !text.contains("\"staged\""), "{text}");
-    sender.send_replace(Heartbeat::Until(now + Duration::from_secs(3600)));
+    sender.send_replace(KeeperLease::ValidUntil(now + Duration::from_secs(3600)));
     let mut answer = answer(receiver).await;
     assert_eq!(answer["response"]["auditAnnotations"]["staged"], "begun");
     let patch = answer["response"]["patch"].take();

@@ -305,7 +305,7 @@ fn when_ca_crt_is_removed_the_waiting_pair_goes_into_service() {
 fn a_secret_that_becomes_immutable_keeps_no_waiting_key() {
     let mut secret = TlsSecret::staged();
     let answer = secret.patch(|object| object["immutable"] = true.into());
-    assert_eq!(answer.verdict.as_str(), "immutable");
+    assert_eq!(answer.decision.as_str(), "immutable");
     assert_eq!((secret.served(), secret.stage()), (Some(6), None));
 }
 

@@ -1,4 +1,4 @@
-//! A stream that says when its peer has begun to speak.
+//! A stream that notifies when its peer sends the first byte.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,19 +8,20 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
-/// Wraps `io`; what is returned beside it is notified once, at the first byte that is read.
-pub(super) fn watched<I>(io: I) -> (Opening<I>, Arc<Notify>) {
-    let spoken = Arc::new(Notify::new());
-    (Opening { io, spoken: Some(spoken.clone()) }, spoken)
-}
-
-/// See [`watched`].
-pub(super) struct Opening<I> {
+/// Wraps a stream, and notifies once, when the first byte is read.
+pub(super) struct FirstByteStream<I> {
     io: I,
-    spoken: Option<Arc<Notify>>,
+    first_byte: Option<Arc<Notify>>,
 }
 
-impl<I: AsyncRead + Unpin> AsyncRead for Opening<I> {
+impl<I> FirstByteStream<I> {
+    /// Wraps `io`. `first_byte` is notified.
+    pub(super) fn new(io: I, first_byte: Arc<Notify>) -> Self {
+        Self { io, first_byte: Some(first_byte) }
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for FirstByteStream<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -29,15 +30,15 @@ impl<I: AsyncRead + Unpin> AsyncRead for Opening<I> {
         let before = buf.filled().len();
         let poll = Pin::new(&mut self.io).poll_read(cx, buf);
         if buf.filled().len() > before
-            && let Some(spoken) = self.spoken.take()
+            && let Some(first_byte) = self.first_byte.take()
         {
-            spoken.notify_one();
+            first_byte.notify_one();
         }
         poll
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Opening<I> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for FirstByteStream<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

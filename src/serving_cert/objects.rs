@@ -1,8 +1,8 @@
-//! The two objects of the cluster that `--self-managed` touches, and nothing else: get and update
-//! of one Secret, get and patch of one `MutatingWebhookConfiguration`.
+//! Reads and writes the two objects of `--self-managed`: gets and updates one Secret, gets and
+//! patches one `MutatingWebhookConfiguration`.
 //!
-//! Requests are made and answers read here, since the client library logs a body that it cannot
-//! read, and its types print keys.
+//! Builds the requests and parses the answers itself, because the client library logs a body that
+//! it cannot parse, and its types print keys.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,8 @@ use crate::kubernetes::call::{CallError, call};
 
 /// The names of the two objects.
 #[derive(Clone, Debug)]
-pub(crate) struct Objects {
-    /// Of the Secret.
+pub(crate) struct ObjectNames {
+    /// The namespace of the Secret.
     pub(crate) namespace: String,
     /// `--ca-secret`.
     pub(crate) secret: String,
@@ -25,24 +25,24 @@ pub(crate) struct Objects {
     pub(crate) webhook_config: String,
 }
 
-/// A client, and the two objects.
+/// A client for the two objects.
 #[derive(Clone)]
-pub(crate) struct Cluster {
+pub(crate) struct ObjectClient {
     client: Client,
-    secret: Object,
-    webhook: Object,
+    secret: ObjectPath,
+    webhook: ObjectPath,
 }
 
-impl Cluster {
-    pub(crate) fn new(client: Client, objects: &Objects) -> Self {
-        let Objects { namespace, secret, webhook_config } = objects;
+impl ObjectClient {
+    pub(crate) fn new(client: Client, objects: &ObjectNames) -> Self {
+        let ObjectNames { namespace, secret, webhook_config } = objects;
         Self {
             client,
-            secret: Object {
+            secret: ObjectPath {
                 name: format!("Secret {namespace}/{secret}"),
                 path: format!("/api/v1/namespaces/{namespace}/secrets/{secret}"),
             },
-            webhook: Object {
+            webhook: ObjectPath {
                 name: format!("MutatingWebhookConfiguration {webhook_config}"),
                 path: format!(
                     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/{webhook_config}"
@@ -52,21 +52,21 @@ impl Cluster {
     }
 
     /// Reads the Secret.
-    pub(super) async fn secret(&self) -> Result<Secret, ApiError> {
-        self.send(GET, &self.secret, &Nothing {}).await
+    pub(super) async fn secret(&self) -> Result<CaSecret, ApiError> {
+        self.send(GET, &self.secret, &EmptyBody {}).await
     }
 
-    /// Writes what was read and changed; a conflict where another was faster.
-    pub(super) async fn replace_secret(&self, secret: &Secret) -> Result<(), ApiError> {
-        self.send(UPDATE, &self.secret, secret).await.map(|_: Nothing| ())
+    /// Replaces the Secret. Conflicts if another writer changed it since it was read.
+    pub(super) async fn replace_secret(&self, secret: &CaSecret) -> Result<(), ApiError> {
+        self.send(UPDATE, &self.secret, secret).await.map(|_: EmptyBody| ())
     }
 
     /// Reads the `MutatingWebhookConfiguration`.
     pub(super) async fn webhook(&self) -> Result<WebhookConfiguration, ApiError> {
-        self.send(GET, &self.webhook, &Nothing {}).await
+        self.send(GET, &self.webhook, &EmptyBody {}).await
     }
 
-    /// Patches it, and returns what the API server has stored.
+    /// Patches the `MutatingWebhookConfiguration`, and returns what the API server stored.
     pub(super) async fn patch_webhook(
         &self,
         patch: &Value,
@@ -74,12 +74,12 @@ impl Cluster {
         self.send(PATCH, &self.webhook, patch).await
     }
 
-    /// The name that messages call the `MutatingWebhookConfiguration` by.
+    /// The name of the `MutatingWebhookConfiguration` in messages.
     pub(super) fn webhook_name(&self) -> &str {
         &self.webhook.name
     }
 
-    /// The name that messages call the Secret by.
+    /// The name of the Secret in messages.
     pub(super) fn secret_name(&self) -> &str {
         &self.secret.name
     }
@@ -87,7 +87,7 @@ impl Cluster {
     async fn send<T: DeserializeOwned>(
         &self,
         (verb, method, content_type): (&'static str, Method, &'static str),
-        object: &Object,
+        object: &ObjectPath,
         body: &impl Serialize,
     ) -> Result<T, ApiError> {
         let fail = |error| ApiError { verb, object: object.name.clone(), error };
@@ -95,13 +95,13 @@ impl Cluster {
         let body = if method == Method::GET {
             Vec::new()
         } else {
-            serde_json::to_vec(body).map_err(|_| failed("it cannot be encoded"))?
+            serde_json::to_vec(body).map_err(|_| failed("the request cannot be encoded"))?
         };
         let request = Request::builder().method(method).uri(&object.path);
         let request = request.header(header::CONTENT_TYPE, content_type).body(body);
         let request = request.map_err(|_| failed("the name is not valid: check the flags"))?;
         let answer = call(self.client.request_text(request)).await.map_err(fail)?;
-        // serde's error would quote the content.
+        // The error of serde would quote the content.
         serde_json::from_str(&answer).map_err(|_| failed("the answer is not readable"))
     }
 }
@@ -110,50 +110,51 @@ const GET: (&str, Method, &str) = ("get", Method::GET, "application/json");
 const UPDATE: (&str, Method, &str) = ("update", Method::PUT, "application/json");
 const PATCH: (&str, Method, &str) = ("patch", Method::PATCH, "application/json-patch+json");
 
+/// One object: its name in messages and its path in the API.
 #[derive(Clone)]
-struct Object {
+struct ObjectPath {
     name: String,
     path: String,
 }
 
-/// A Secret with all that it holds, so that an update changes nothing else. No `Debug`.
+/// The CA Secret with all of its fields, so that an update keeps the others. Has no `Debug`.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Secret {
+pub(crate) struct CaSecret {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     data: Option<BTreeMap<String, String>>,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
-impl Secret {
-    /// The value of `key`, still in base64.
+impl CaSecret {
+    /// The value of `key`, as base64.
     pub(crate) fn value(&self, key: &str) -> Option<&str> {
         self.data.as_ref()?.get(key).map(String::as_str)
     }
 
-    /// Sets the value of `key`, in base64.
+    /// Sets the value of `key`, which is base64.
     pub(crate) fn set(&mut self, key: &str, value: String) {
         self.data.get_or_insert_default().insert(key.to_owned(), value);
     }
 }
 
-/// What we need of a `MutatingWebhookConfiguration`.
+/// The part of a `MutatingWebhookConfiguration` that is read.
 #[derive(Debug, Deserialize)]
 pub(crate) struct WebhookConfiguration {
-    metadata: Metadata,
+    metadata: WebhookMetadata,
     #[serde(default)]
     webhooks: Vec<Webhook>,
 }
 
 impl WebhookConfiguration {
-    /// Where the webhook `name` stands in the list, and its caBundle, empty if it has none.
+    /// The index of the webhook `name` in the list, and its caBundle, which may be empty.
     pub(crate) fn ca_bundle(&self, name: &str) -> Option<(usize, &str)> {
         let at = self.webhooks.iter().position(|webhook| webhook.name == name)?;
         let webhook = self.webhooks.get(at)?;
         Some((at, webhook.client_config.ca_bundle.as_deref().unwrap_or_default()))
     }
 
-    /// The version that was read.
+    /// The `resourceVersion` that was read.
     pub(crate) fn resource_version(&self) -> &str {
         &self.metadata.resource_version
     }
@@ -161,7 +162,7 @@ impl WebhookConfiguration {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Metadata {
+struct WebhookMetadata {
     #[serde(default)]
     resource_version: String,
 }
@@ -170,27 +171,27 @@ struct Metadata {
 #[serde(rename_all = "camelCase")]
 struct Webhook {
     name: String,
-    client_config: ClientConfig,
+    client_config: WebhookClientConfig,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ClientConfig {
+struct WebhookClientConfig {
     #[serde(default)]
     ca_bundle: Option<String>,
 }
 
-/// The body of a request that needs none, and what is needed of the answer to a write.
+/// An empty request body, or an answer of which nothing is read.
 #[derive(Serialize, Deserialize)]
-struct Nothing {}
+struct EmptyBody {}
 
-/// Why a call has failed, with what to do.
+/// A failed call: what failed, why, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {verb} {object}: {error}: {}", advice(.error))]
 pub(super) struct ApiError {
-    /// As RBAC names it.
+    /// The verb, as RBAC names it.
     verb: &'static str,
-    /// Kind and name.
+    /// The kind and the name of the object.
     object: String,
     pub(super) error: CallError,
 }
@@ -198,8 +199,8 @@ pub(super) struct ApiError {
 fn advice(error: &CallError) -> &'static str {
     match error {
         CallError::Conflict => "reading it again",
-        CallError::Denied(_) => "grant what the manifests grant to our ServiceAccount",
-        CallError::Gone => "apply the manifests, which hold it",
+        CallError::Denied(_) => "grant our ServiceAccount the rights that the manifests grant",
+        CallError::Gone => "apply the manifests, which create it",
         CallError::Failed(_) | CallError::NotLeading => "trying again",
     }
 }

@@ -1,26 +1,26 @@
-//! Who may ask for what, and when (DESIGN §4.5).
+//! Checks who asks, and with which write (DESIGN §4.5).
 
-use super::review::Secret;
+use super::review::ReviewedSecret;
 use crate::names;
 use crate::overlap::Warning;
 use crate::overlap::ask::Ask;
 
-/// What the annotation `ca-overlap.dev/ask` of one write comes to.
-pub(super) enum Asked {
-    /// There is none, or one that was not seen when it was written. Only the writer of this very
-    /// request is known, so what stood there before is removed without a word.
+/// The result of checking the annotation `ca-overlap.dev/ask` of one write.
+pub(super) enum AskOutcome {
+    /// There is no ask, or it was stored earlier, while the webhook did not see it. Its writer is
+    /// not known then, so it is removed without a warning.
     Nothing,
     /// The keeper asks.
-    For(Ask),
-    /// It is removed, and nothing else is done.
+    Asked(Ask),
+    /// The ask is removed and not carried out.
     Refused(Warning),
 }
 
-impl Asked {
+impl AskOutcome {
     /// Reads the ask that `user` brings with this write.
     pub(super) fn read(
-        object: &Secret<'_>,
-        old: &Secret<'_>,
+        object: &ReviewedSecret<'_>,
+        old: &ReviewedSecret<'_>,
         user: &str,
         keeper_user: &str,
     ) -> Self {
@@ -31,26 +31,26 @@ impl Asked {
         if user != keeper_user {
             return Self::Refused(Warning::AskNotAllowed);
         }
-        // The keeper writes no data: whoever does may not speak for it.
+        // The keeper never writes data, so this write is not the keeper's own.
         if object.ca_crt() != old.ca_crt() || object.tls_crt() != old.tls_crt() {
             return Self::Refused(Warning::AskRefused);
         }
-        Ask::parse(text).map_or(Self::Refused(Warning::AskUnreadable), Self::For)
+        Ask::parse(text).map_or(Self::Refused(Warning::AskUnreadable), Self::Asked)
     }
 
-    /// What is asked for.
+    /// The ask, if it may be carried out.
     pub(super) fn ask(&self) -> Option<&Ask> {
         match self {
-            Self::For(ask) => Some(ask),
+            Self::Asked(ask) => Some(ask),
             Self::Nothing | Self::Refused(_) => None,
         }
     }
 
-    /// Why nothing is done.
+    /// Why the ask is refused.
     pub(super) fn warning(&self) -> Option<Warning> {
         match self {
             Self::Refused(warning) => Some(*warning),
-            Self::Nothing | Self::For(_) => None,
+            Self::Nothing | Self::Asked(_) => None,
         }
     }
 }
