@@ -6,7 +6,7 @@ use std::path::Path;
 
 const PURE: &str = "kube:: k8s_openapi tokio std::fs std::io std::net std::env std::process tracing \
     prometheus clap anyhow SystemTime Instant ::now() :?}";
-/// A room, the rooms that it may use, and what must not stand in it (nobody waits for what is spawned).
+/// A room, the rooms that it may use, and words that must not occur in it (a spawned task has no owner).
 const ROOMS: &[(&str, &str, &str)] = &[
     ("names", "", PURE),
     ("log", "", ""),

@@ -1,4 +1,4 @@
-//! Help, completions and man pages: what people see of the command line.
+//! Help, completions and man pages.
 
 #[path = "../man/pages.rs"]
 mod pages;
@@ -94,7 +94,7 @@ fn completions_of_every_shell_know_every_command() {
         for command in commands() {
             assert!(script.contains(&command), "{shell}: {command}");
         }
-        // The scripts for these two complete no values.
+        // clap's scripts for these two shells complete no values.
         let knows_values = !["elvish", "powershell"].contains(&shell);
         assert_eq!(script.contains("leaf-not-chained"), knows_values, "{shell}");
     }
@@ -179,7 +179,7 @@ fn each_command_has_a_man_page_that_renders() {
     }
 }
 
-/// What mandoc would warn of: trailing blanks, unknown macros, lines that start with a bare quote.
+/// Fails on what mandoc warns of: trailing blanks, unknown macros, lines that start with a quote.
 fn assert_is_clean(path: &Path, source: &str) {
     const MACROS: [&str; 12] =
         ["TH", "SH", "SS", "TP", "IP", "PP", "RS", "RE", "nf", "fi", "br", "ie"];
@@ -195,7 +195,7 @@ fn assert_is_clean(path: &Path, source: &str) {
     assert!(source.is_ascii(), "{}", path.display());
 }
 
-/// The page as people read it, without any warning; `None` where there is no groff.
+/// The page as groff renders it, without a warning. `None` if groff is missing.
 fn rendered(path: &Path) -> Option<String> {
     let output =
         Command::new("groff").args(["-man", "-Tutf8", "-ww", "-P-cbou"]).arg(path).output().ok()?;

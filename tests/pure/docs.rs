@@ -1,4 +1,4 @@
-//! What the documents say of files, keys and commands is so.
+//! The documents name files, keys and commands that exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -31,7 +31,7 @@ fn every_link_leads_somewhere() {
     assert!(links > 30, "the links are read: {links}");
 }
 
-/// How a headline is linked to.
+/// The anchor of a heading.
 fn anchor(line: &str) -> Option<String> {
     let title = line.strip_prefix('#')?.trim_start_matches('#').trim();
     let kept = title.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
@@ -55,7 +55,7 @@ fn every_documented_key_exists_and_every_key_is_documented() {
     assert!(names::KEYS.iter().all(|key| seen.contains(*key)), "undocumented: {seen:?}");
 }
 
-/// On Namespaces and workloads; and the bare prefix, as in `ca-overlap.dev/*`.
+/// The keys on Namespaces and workloads, and the bare prefix, as in `ca-overlap.dev/*`.
 const OTHER_KEYS: [&str; 3] = ["", "metrics", "allow-restart"];
 
 #[test]
@@ -67,7 +67,7 @@ fn every_command_that_is_shown_exists() {
         for rest in text.split("ca-overlap ").skip(1) {
             let mut words = rest.split_whitespace();
             let command = words.next().unwrap_or_default().trim_end_matches('`');
-            // In running text the name is followed by any word; a command has arguments.
+            // In prose any word may follow the name, but no flag.
             if known.contains(&command) {
                 seen.insert(command.to_owned());
             } else {
@@ -117,7 +117,7 @@ fn each_generator_has_its_page_with_the_same_three_questions() {
     assert!(pages >= 20, "{pages}");
 }
 
-/// Those of the root that people read first, and all below `docs/`.
+/// The main pages of the root, and all pages below `docs/`.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut paths =
         ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name)).to_vec();

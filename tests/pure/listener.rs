@@ -1,7 +1,5 @@
 //! The listener over real sockets: HTTP/1.1 over TLS, limits, rotation and drain.
 
-// Clippy's exception for tests does not reach their helper functions.
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,13 +73,13 @@ async fn a_stalled_handshake_is_closed() {
 #[tokio::test]
 async fn a_slow_first_request_is_closed_and_a_silent_connection_is_kept() {
     let server = TestServer::start(Limits { request_timeout: SHORT, ..GENEROUS }).await;
-    // What a client has dialled ahead: closed under it, its next call would fail.
+    // If an idle connection of a client's pool were closed, the client's next call would fail.
     let mut ahead = server.client().await;
     let mut trickling = server.client().await;
     trickling.send(b"GET / HTTP/1.1\r\nHo").await.unwrap();
     trickling.closed().await;
     assert_eq!(ahead.get("/").await.unwrap().status, 200);
-    // Between requests the timer of the first one is over.
+    // The timer of the first request ends with it, so a later pause closes nothing.
     let mut another = server.client().await;
     another.send(b"GET").await.unwrap();
     another.closed().await;
@@ -122,7 +120,7 @@ async fn silent_connections_make_room_for_a_client_that_sends_a_request() {
     let server = TestServer::start(limits).await;
     let mut busy = server.client().await;
     assert_eq!(busy.get("/").await.unwrap().status, 200);
-    // Some that do not even begin a handshake, some that end it and say nothing.
+    // Some begin no handshake, and some complete it and send nothing.
     let mut silent = Vec::new();
     for _ in 0..20 {
         silent.push(TcpStream::connect(server.address).await.unwrap());
@@ -130,7 +128,11 @@ async fn silent_connections_make_room_for_a_client_that_sends_a_request() {
     let mut quiet = Vec::new();
     for _ in 0..8 {
         quiet.push(within(server.client()).await);
-        assert_eq!(busy.get("/").await.unwrap().status, 200, "who has asked keeps its place");
+        assert_eq!(
+            busy.get("/").await.unwrap().status,
+            200,
+            "a client that has sent a request keeps its connection"
+        );
     }
     assert_eq!(within(server.client()).await.get("/").await.unwrap().status, 200);
     assert!(server.drain.connections() <= 4);
@@ -144,7 +146,7 @@ async fn without_a_certificate_clients_wait_for_one() {
         let server = server.clone();
         async move { server.client().await.get("/").await.unwrap().status }
     });
-    // Once the kernel has the connection, the server could take it.
+    // The kernel has accepted this connection, so the server could take it.
     drop(TcpStream::connect(server.address).await.unwrap());
     assert_eq!(server.drain.connections(), 0);
     server.rotate();
@@ -234,7 +236,7 @@ async fn an_answer_arrives_even_if_the_body_is_not_read() {
     let head =
         format!("POST /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
     client.send(head.as_bytes()).await.unwrap();
-    // The server may stop reading; the answer is what counts.
+    // The server may stop reading, so a write error does not matter.
     drop(within(client.send(&body)).await);
     assert_eq!(within(client.answer()).await.unwrap().status, 413);
 }

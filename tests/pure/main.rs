@@ -1,4 +1,4 @@
-//! What needs no API server: the pure parts, sockets on loopback, and the commands as users run them.
+//! Tests without an API server: the pure parts, sockets on loopback, and the commands as users run them.
 #![allow(unreachable_pub, reason = "one crate of many modules")]
 #![allow(
     clippy::unwrap_used,

@@ -1,6 +1,4 @@
-//! Certificates from files: what is published, what is refused, and what stays.
-
-// Clippy's exception for tests does not reach their helper functions.
+//! Certificates from files: which are published, and which are refused.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -106,7 +104,7 @@ fn files_that_vanish_and_come_back_change_nothing() {
     fs::remove_file(mount.path("tls.key")).unwrap();
     assert!(!reloader.poll(now()));
     mount.write(&one);
-    assert!(!reloader.poll(now()), "it is what is served");
+    assert!(!reloader.poll(now()), "this pair is served already");
     assert_eq!(leaf(&published), *one.der);
 }
 
@@ -156,7 +154,7 @@ fn a_broken_swap_is_ignored_and_the_next_good_one_is_served() {
     torn.key = ca.leaf("127.0.0.1").key;
     mount.swap("..2", &torn);
     assert!(!reloader.poll(now()), "the key of another");
-    // The mount as it is while a volume is being taken away.
+    // The link is missing while a volume is being removed.
     fs::remove_file(mount.path("..data")).unwrap();
     assert!(!reloader.poll(now()), "nothing");
     assert_eq!(leaf(&published), *one.der);
@@ -177,7 +175,7 @@ fn during_a_write_in_place_one_of_the_two_pairs_is_served() {
             let whole = if file == "tls.crt" { two.pem.clone() } else { two.key.clone() };
             for written in (0..whole.len()).step_by(7) {
                 fs::write(mount.path(file), &whole[..written]).unwrap();
-                // The line break after the last line is all that a complete file may lack.
+                // A complete file may lack only its final newline.
                 if reloader.poll(now()) {
                     assert!(file == order[1] && whole[written..].trim().is_empty());
                 }
@@ -221,7 +219,7 @@ fn keys_of_every_kind_and_encoding_are_served() {
         assert_eq!(leaf(&published), *pair.der, "{kind}");
         assert_eq!(shake_hands(&published, &ca).as_deref(), Some(&*pair.der), "{kind}");
     }
-    // What openssl writes before a P-256 key, and a key that nobody can read without a password.
+    // openssl writes parameters before a P-256 key. An encrypted key is refused.
     let mount = Mount::new();
     mount.write(&p256);
     let parameters =
@@ -318,7 +316,7 @@ fn leaf(published: &Published) -> Vec<u8> {
     published.borrow().as_ref().unwrap().leaf().to_vec()
 }
 
-/// The certificate that a client of `ca` accepts, both sides in memory.
+/// The certificate that a client of `ca` accepts in a handshake in memory.
 fn shake_hands(published: &Published, ca: &Identity) -> Option<Vec<u8>> {
     let config = published.borrow().as_ref()?.config().clone();
     let mut server = rustls::ServerConnection::new(config).ok()?;

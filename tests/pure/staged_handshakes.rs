@@ -1,9 +1,8 @@
-//! The promise of staged mode, with real TLS: three Secrets rotate together, their peers pick the
-//! files up at different times, and no handshake between any two of them ever fails.
+//! The promise of staged mode, with real TLS: three Secrets rotate together, their peers reload the
+//! files at different times, and no handshake between any two of them fails.
 //!
-//! A model in ticks, without a cluster: the writes go through the real decision, the handshakes
-//! are real, and a keeper promotes when the trust has been everywhere for as long as the slowest
-//! peer takes.
+//! A simulation in ticks. The writes go through the real decision, the handshakes are real, and the
+//! keeper promotes when the slowest peer has had time to reload the trust.
 
 use std::sync::{Arc, LazyLock};
 
@@ -28,7 +27,7 @@ use devtools::reviews;
 
 /// How many Secrets rotate together, each with one peer that mounts it.
 const GROUP: usize = 3;
-/// How many ticks a peer needs at most to pick up a write; so long the keeper waits, too.
+/// The most ticks that a peer takes to reload a write, and that the keeper waits.
 const SETTLE: usize = 6;
 /// When each rotation begins.
 const ROTATIONS: [usize; 2] = [1, 40];
@@ -61,16 +60,16 @@ fn fresh(generation: usize, secret: usize) -> Value {
 /// A Secret, and the peer that mounts it.
 struct Peer {
     secret: Value,
-    /// What the peer has picked up.
+    /// The files that the peer has loaded.
     files: Value,
-    /// When it looks again.
+    /// The ticks at which it reloads.
     due: Vec<usize>,
 }
 
-struct Model {
+struct Simulation {
     installation: Installation,
     peers: Vec<Peer>,
-    /// Where delays and orders come from.
+    /// The random numbers of delays and orders.
     numbers: std::vec::IntoIter<usize>,
     last_write: usize,
     promoting: bool,
@@ -78,7 +77,7 @@ struct Model {
     failures: Vec<String>,
 }
 
-impl Model {
+impl Simulation {
     fn new(mode: Mode, numbers: Vec<usize>) -> Self {
         let defaults = Defaults { mode, ..Defaults::default() };
         let peers = (0..GROUP).map(|secret| {
@@ -114,14 +113,14 @@ impl Model {
                 let marked = &self.peers[secret].secret["data"]["pending.tls.crt"];
                 self.staged += usize::from(marked.is_string());
             }
-            // The keeper of a group knows its members: it waits until all of them were written.
+            // The keeper knows the members of a group, and waits until all are written.
             let begun = ROTATIONS.iter().rfind(|begin| **begin <= now);
             let is_rotating = begun.is_some_and(|begin| {
                 writes.iter().any(|(at, ..)| *at > now && *at < begin + SETTLE)
             });
-            self.keep(now, is_rotating);
-            if self.pick_up(now) {
-                self.everyone_meets(now).await;
+            self.promote_when_settled(now, is_rotating);
+            if self.reload(now) {
+                self.all_shake_hands(now).await;
             }
         }
         self
@@ -144,9 +143,9 @@ impl Model {
         self.last_write = now;
     }
 
-    /// The keeper: promotes the group, one Secret in a tick and in any order, when the last write of
-    /// trust is as old as the slowest peer needs.
-    fn keep(&mut self, now: usize, is_rotating: bool) {
+    /// The keeper promotes the group, one Secret a tick in any order, once the slowest peer has had
+    /// time to reload the last write.
+    fn promote_when_settled(&mut self, now: usize, is_rotating: bool) {
         let waits = |peer: &Peer| peer.secret["data"]["pending.tls.crt"].is_string();
         let mut waiting: Vec<_> = (0..GROUP).filter(|s| waits(&self.peers[*s])).collect();
         let is_time = !is_rotating && now > self.last_write + SETTLE;
@@ -162,8 +161,8 @@ impl Model {
         self.write(now, secret, object, "system:serviceaccount:ca-overlap:ca-overlap-keeper");
     }
 
-    /// Whether anybody holds other files than before.
-    fn pick_up(&mut self, now: usize) -> bool {
+    /// Reloads the files that are due; says whether any have changed.
+    fn reload(&mut self, now: usize) -> bool {
         let mut changed = false;
         for peer in &mut self.peers {
             if peer.due.contains(&now) {
@@ -174,7 +173,7 @@ impl Model {
         changed
     }
 
-    async fn everyone_meets(&mut self, now: usize) {
+    async fn all_shake_hands(&mut self, now: usize) {
         for client in 0..GROUP {
             for server in (0..GROUP).filter(|server| *server != client) {
                 if !shake(&self.peers[client].files, &self.peers[server].files).await {
@@ -185,7 +184,7 @@ impl Model {
     }
 }
 
-/// As the API server keeps it.
+/// The object as the API server stores it.
 fn stored(mut object: Value) -> Value {
     object["metadata"]["uid"] = "1".into();
     object
@@ -225,10 +224,10 @@ async fn shake(client: &Value, server: &Value) -> bool {
     near.is_ok() && far.is_ok()
 }
 
-/// What becomes of a history.
-fn simulate(mode: Mode, numbers: Vec<usize>) -> Model {
+/// Runs a history.
+fn simulate(mode: Mode, numbers: Vec<usize>) -> Simulation {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(Model::new(mode, numbers).run())
+    runtime.block_on(Simulation::new(mode, numbers).run())
 }
 
 proptest! {
@@ -238,12 +237,12 @@ proptest! {
 
     #[test]
     fn with_staging_no_handshake_fails(numbers in vec(0..60_usize, 40)) {
-        let model = simulate(Mode::Staged, numbers);
-        prop_assert_eq!(model.failures, Vec::<String>::new());
-        prop_assert_eq!(model.staged, GROUP * ROTATIONS.len(), "every rotation was staged");
-        for (secret, peer) in model.peers.iter().enumerate() {
+        let simulation = simulate(Mode::Staged, numbers);
+        prop_assert_eq!(simulation.failures, Vec::<String>::new());
+        prop_assert_eq!(simulation.staged, GROUP * ROTATIONS.len(), "every rotation was staged");
+        for (secret, peer) in simulation.peers.iter().enumerate() {
             let last = fresh(ROTATIONS.len(), secret);
-            prop_assert_eq!(&peer.files["tls.crt"], &last["data"]["tls.crt"], "and has ended");
+            prop_assert_eq!(&peer.files["tls.crt"], &last["data"]["tls.crt"], "the stage has ended");
             prop_assert!(peer.files.get("pending.tls.key").is_none());
         }
     }
@@ -251,9 +250,9 @@ proptest! {
 
 #[test]
 fn without_staging_some_handshakes_fail() {
-    // The negative control: the first peer is quick, the others are slow.
+    // The negative control: the first peer reloads fast, the others slowly.
     let numbers = [vec![0; 2 * GROUP], vec![0, 5, 5]].concat();
-    let model = simulate(Mode::Bundle, numbers.clone());
-    assert!(!model.failures.is_empty());
+    let simulation = simulate(Mode::Bundle, numbers.clone());
+    assert!(!simulation.failures.is_empty());
     assert_eq!(simulate(Mode::Staged, numbers).failures, Vec::<String>::new());
 }

@@ -1,4 +1,4 @@
-//! The laws, and what must break them.
+//! The laws, and faults that must break them.
 
 use ca_overlap::names;
 use ca_overlap::overlap::staged::KeeperHealth;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::system::{CAS, Fault, LEAFS_OF_EACH, SETTLE, System, fresh, issuer, set_ca, set_pair};
 use crate::support::property::config;
 
-/// What happens.
+/// An event of a history.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     /// The generator writes a CA and a leaf of it.
@@ -19,18 +19,18 @@ enum Event {
         leaf: usize,
         how: How,
     },
-    /// It writes another leaf of the same CA, or
+    /// The generator writes another leaf of the same CA.
     Leaf(usize),
-    /// a CA before its leaf.
+    /// The generator writes a CA without a leaf of it.
     Ca(usize),
-    /// It writes again what it wrote last.
+    /// The generator repeats its last write.
     Again,
-    /// A person.
+    /// A person distrusts one more CA.
     Distrust(usize),
     Window(Option<u8>),
     Keep(u8),
     Mode(&'static str),
-    /// The clock is set, or time passes, in seconds.
+    /// The clock moves by so many seconds, also back.
     Clock(i64),
     Webhook(bool),
     Keeper(bool),
@@ -40,7 +40,7 @@ enum Event {
 enum How {
     /// A fresh object by PUT.
     Put,
-    /// An apply, or a PATCH of all values.
+    /// An apply or a PATCH of all values.
     Patch,
     /// DELETE and CREATE.
     Anew,
@@ -69,25 +69,25 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// A system, and what its generator and its people want.
+/// The system, and what its generator and its users intend.
 struct History {
     system: System,
-    /// What the generator wrote last.
+    /// The last CA and leaf of the generator.
     ca: usize,
     leaf: usize,
-    /// The pairs that it may mean; more than one where nobody could tell.
-    meant: Vec<usize>,
-    /// What was ever distrusted.
+    /// The pairs that it may intend: more than one where a write is ambiguous.
+    intended: Vec<usize>,
+    /// All CAs that were ever distrusted.
     distrusted: Vec<usize>,
-    /// Whether the generator wrote a CA without a leaf of it, and nobody could help: the webhook was
-    /// down, or the leaf's CA was not there.
+    /// Whether the generator wrote a CA without a leaf of it while the webhook could not carry the
+    /// leaf's CA: it was down, or that CA was not stored.
     is_missed: bool,
 }
 
 impl History {
     fn new(fault: Fault) -> Self {
         let system = System::new(fault);
-        Self { system, ca: 0, leaf: 0, meant: vec![0], distrusted: Vec::new(), is_missed: false }
+        Self { system, ca: 0, leaf: 0, intended: vec![0], distrusted: Vec::new(), is_missed: false }
     }
 
     fn happens(&mut self, event: Event) -> TestCaseResult {
@@ -97,23 +97,23 @@ impl History {
             Event::Rotate { leaf, how } => self.rotate(leaf, how, pairs),
             Event::Leaf(which) => {
                 let leaf = self.ca * LEAFS_OF_EACH + which;
-                self.mean(leaf, pairs, false);
+                self.intend(leaf, pairs, false);
                 self.system.edit(|object| set_pair(object, leaf));
             }
             Event::Ca(ca) => {
-                // It leaves the leaf alone, and could mean either.
+                // The write leaves the leaf alone, so the held and the waiting pair may be intended.
                 self.ca = ca;
                 self.is_missed |= !system.is_webhook_up;
-                self.meant.extend(pairs.0.into_iter().chain(pairs.1));
+                self.intended.extend(pairs.0.into_iter().chain(pairs.1));
                 system.edit(|object| set_ca(object, ca));
             }
             Event::Again => {
                 let (ca, leaf) = (self.ca, self.leaf);
-                self.mean(leaf, pairs, true);
-                // Its leaf may be of a CA that has gone since.
+                self.intend(leaf, pairs, true);
+                // The CA of its leaf may be gone by now.
                 let is_there = self.system.cas().contains(&issuer(leaf));
-                let is_helped = self.system.is_webhook_up && is_there;
-                self.is_missed |= issuer(leaf) != ca && !is_helped;
+                let is_carried = self.system.is_webhook_up && is_there;
+                self.is_missed |= issuer(leaf) != ca && !is_carried;
                 let mut object = fresh(leaf);
                 set_ca(&mut object, ca);
                 self.system.write(object);
@@ -133,16 +133,16 @@ impl History {
             }
             Event::Clock(seconds) => {
                 system.now += SignedDuration::from_secs(seconds);
-                system.keep();
+                system.reconcile();
             }
             Event::Webhook(is_up) => {
                 system.is_webhook_up = is_up;
-                system.keep();
+                system.reconcile();
             }
             Event::Keeper(true) if !system.is_keeper_up => system.start_keeper(),
             Event::Keeper(is_up) => {
                 system.is_keeper_up = is_up;
-                system.heard = if is_up { KeeperHealth::Alive } else { KeeperHealth::Lost };
+                system.health = if is_up { KeeperHealth::Alive } else { KeeperHealth::Lost };
             }
         }
         Ok(())
@@ -150,7 +150,7 @@ impl History {
 
     fn rotate(&mut self, leaf: usize, how: How, pairs: (Option<usize>, Option<usize>)) {
         self.ca = issuer(leaf);
-        self.mean(leaf, pairs, how == How::Put);
+        self.intend(leaf, pairs, how == How::Put);
         let ca = self.ca;
         match how {
             How::Put => self.system.write(fresh(leaf)),
@@ -160,13 +160,13 @@ impl History {
             }),
             How::Anew => {
                 self.system.create(fresh(leaf));
-                self.system.keep();
+                self.system.reconcile();
             }
         }
     }
 
-    /// To write the pair in service may mean to leave it alone.
-    fn mean(
+    /// Notes which pair a write intends. Writing the pair in service may mean to leave it alone.
+    fn intend(
         &mut self,
         leaf: usize,
         (served, waiting): (Option<usize>, Option<usize>),
@@ -174,10 +174,10 @@ impl History {
     ) {
         self.leaf = leaf;
         self.is_missed &= issuer(leaf) != self.ca;
-        self.meant = vec![leaf];
-        // One that was missed may have brought the held pair back: then it looks untouched.
+        self.intended = vec![leaf];
+        // A missed write may have brought the held pair back, which then looks untouched.
         if !fresh && (served == Some(leaf) || !self.system.is_webhook_up) {
-            self.meant.extend(waiting);
+            self.intended.extend(waiting);
         }
     }
 
@@ -192,9 +192,9 @@ impl History {
         let served = served.ok_or_else(|| TestCaseError::fail("no leaf"))?;
         let cas = system.cas();
         prop_assert!(
-            self.meant.iter().any(|leaf| served == *leaf || waiting == Some(*leaf)),
-            "a pair is lost: {served} serves, {waiting:?} waits, one of {:?} is meant",
-            self.meant
+            self.intended.iter().any(|leaf| served == *leaf || waiting == Some(*leaf)),
+            "a pair is lost: {served} serves, {waiting:?} waits, one of {:?} is intended",
+            self.intended
         );
         let issued = issuer(served);
         prop_assert!(
@@ -246,7 +246,7 @@ impl History {
         Ok(())
     }
 
-    /// The generator writes the same again: a write that the API server drops.
+    /// The generator repeats its write, which the API server must drop as a no-op.
     fn again_is_no_change(&mut self) -> TestCaseResult {
         let system = &mut self.system;
         let is_at_work = system.is_webhook_up && system.is_keeper_up;
@@ -255,7 +255,7 @@ impl History {
         }
         let before = system.stored.clone();
         self.happens(Event::Again)?;
-        // It may cut what is over by now, or say again what was cancelled; from then on nothing.
+        // The first repetition may cut what is over by now, or stage again what was cancelled.
         let once = self.system.stored.clone();
         self.happens(Event::Again)?;
         prop_assert_eq!(&self.system.stored, &once, "from {}", before);
@@ -288,7 +288,7 @@ proptest! {
 
 #[test]
 fn each_broken_rule_is_detected() {
-    for (fault, seen_as) in [
+    for (fault, message) in [
         (Fault::NeverRetires, "has ended at"),
         (Fault::NeverPromotes, "a leaf waits since"),
         (Fault::CarriesNothing, "does not verify"),
@@ -306,14 +306,14 @@ fn each_broken_rule_is_detected() {
         let rng = proptest::test_runner::TestRng::deterministic_rng(config.rng_algorithm);
         let mut runner = TestRunner::new_with_rng(config, rng);
         let found = std::cell::Cell::new(false);
-        // Another law may notice first: it goes on until the one that is meant does.
+        // Another law may fail first, so the run goes on until the expected one fails.
         let outcome = runner.run(&vec(event(), 1..24), |events| match check(fault, &events) {
-            Err(TestCaseError::Fail(why)) if why.message().contains(seen_as) => {
+            Err(TestCaseError::Fail(why)) if why.message().contains(message) => {
                 found.set(true);
                 Err(TestCaseError::fail(why.message().to_owned()))
             }
             _ => Ok(()),
         });
-        assert!(outcome.is_err() && found.get(), "{fault:?} is not seen as {seen_as:?}");
+        assert!(outcome.is_err() && found.get(), "{fault:?} is not detected as {message:?}");
     }
 }

@@ -1,6 +1,5 @@
-//! Webhook and keeper together, over random histories of one Secret: writes, deadlines, crashes of
-//! either, clocks that are set. Their pure parts are driven as the programs drive them; nothing here
-//! waits.
+//! The webhook and the keeper together, over random histories of one Secret: writes, deadlines,
+//! outages of either, clock changes. Their pure parts run on a virtual clock.
 
 mod laws;
 mod system;

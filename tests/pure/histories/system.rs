@@ -1,4 +1,4 @@
-//! One Secret, a webhook that answers for its writes, and a keeper that looks at it after each.
+//! One Secret, a webhook that reviews its writes, and a keeper that reconciles it after each.
 
 use devtools::certs::{self, Identity};
 use devtools::reviews;
@@ -27,17 +27,17 @@ static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
 pub const LEAFS_OF_EACH: usize = 3;
 pub const SETTLE: Duration = Duration::from_secs(120);
 /// More asks in a row are a loop.
-const PATIENCE: usize = 8;
+const MAX_ASKS: usize = 8;
 
 const KEEPER: &str = "system:serviceaccount:ca-overlap:ca-overlap-keeper";
 const GENERATOR: &str = "system:serviceaccount:gateway:certgen";
 
-/// Which CA issued a leaf.
+/// The CA that issued a leaf.
 pub fn issuer(leaf: usize) -> usize {
     leaf / LEAFS_OF_EACH
 }
 
-/// A rule that is broken on purpose, so that the laws are seen to notice.
+/// A fault that is injected to show that the laws detect it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     None,
@@ -47,11 +47,11 @@ pub enum Fault {
     NeverPromotes,
     /// The webhook appends nothing.
     CarriesNothing,
-    /// The webhook does not see what is distrusted.
+    /// The webhook ignores distrust.
     TrustsAll,
-    /// Another pair waits than the one that was written.
+    /// The waiting pair gets the key of the pair in service.
     MixesKeys,
-    /// A pair that waits goes with the next write.
+    /// The next write drops the waiting pair.
     ForgetsPairs,
     /// The ask stays on the Secret.
     LeavesAsks,
@@ -62,12 +62,12 @@ pub struct System {
     pub now: Timestamp,
     pub is_webhook_up: bool,
     pub is_keeper_up: bool,
-    /// What the webhook has heard of the keeper.
-    pub heard: staged::KeeperHealth,
+    /// The keeper's health as the webhook sees it.
+    pub health: staged::KeeperHealth,
     fault: Fault,
-    /// What the keeper remembers.
+    /// The keeper's memory.
     memory: Option<Remembered>,
-    /// How often an object was created.
+    /// How many objects were created; the number is the uid.
     objects: usize,
     installation: Installation,
 }
@@ -76,7 +76,7 @@ fn encoded(text: &str) -> Value {
     BASE64_STANDARD.encode(text).into()
 }
 
-/// Certificate and key of a leaf; the key says whose it is.
+/// Sets the certificate and the key of a leaf; the key names its leaf.
 pub fn set_pair(object: &mut Value, leaf: usize) {
     object["data"]["tls.crt"] = encoded(&LEAFS[leaf]);
     object["data"]["tls.key"] = encoded(&format!("key of leaf {leaf}"));
@@ -86,7 +86,7 @@ pub fn set_ca(object: &mut Value, ca: usize) {
     object["data"]["ca.crt"] = encoded(&CAS[ca].pem);
 }
 
-/// As a generator makes it that knows nothing of us.
+/// The object that a generator writes, without our labels and annotations.
 pub fn fresh(leaf: usize) -> Value {
     let mut object = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
@@ -98,7 +98,7 @@ pub fn fresh(leaf: usize) -> Value {
 }
 
 impl System {
-    /// Leaf 0, mode `staged`, both programs at work.
+    /// Leaf 0, mode `staged`, webhook and keeper up.
     pub fn new(fault: Fault) -> Self {
         let mut installation = Installation::new(Defaults::default(), "ca-overlap");
         installation.settle = SETTLE;
@@ -107,7 +107,7 @@ impl System {
             now: certs::now(),
             is_webhook_up: true,
             is_keeper_up: true,
-            heard: staged::KeeperHealth::Alive,
+            health: staged::KeeperHealth::Alive,
             fault,
             memory: None,
             objects: 0,
@@ -116,59 +116,59 @@ impl System {
         let mut first = fresh(0);
         first["metadata"]["labels"] = json!({names::MODE: "staged"});
         system.create(first);
-        system.keep();
+        system.reconcile();
         system
     }
 
-    /// A new object under the name; nobody reviews a CREATE.
+    /// Creates a new object under the name, without a review.
     pub fn create(&mut self, object: Value) {
         self.objects += 1;
         self.store(object);
     }
 
-    /// A write of a program.
+    /// A write by the generator.
     pub fn write(&mut self, object: Value) {
         self.write_as(object, GENERATOR);
-        self.keep();
+        self.reconcile();
     }
 
-    /// A write that is made of what is stored.
+    /// A write that edits the stored object.
     pub fn edit(&mut self, edit: impl FnOnce(&mut Value)) {
         let mut object = self.stored.clone();
         edit(&mut object);
         self.write(object);
     }
 
-    /// The keeper starts, and knows only what it sees.
+    /// Starts the keeper, with an empty memory.
     pub fn start_keeper(&mut self) {
         self.is_keeper_up = true;
-        self.heard = staged::KeeperHealth::Alive;
+        self.health = staged::KeeperHealth::Alive;
         self.memory = None;
-        self.keep();
+        self.reconcile();
     }
 
-    /// The keeper looks until there is nothing to do, as after each event of its watch.
-    pub fn keep(&mut self) {
+    /// The keeper reconciles until nothing is due, as after each event of its watch.
+    pub fn reconcile(&mut self) {
         if !self.is_keeper_up {
             return;
         }
-        for _ in 0..PATIENCE {
+        for _ in 0..MAX_ASKS {
             let before = self.stored.clone();
-            // An ask that was not seen would be tried again when the webhook is back.
-            if !self.look() || !self.is_webhook_up {
+            // An ask that the webhook misses is repeated when it is back.
+            if !self.reconcile_once() || !self.is_webhook_up {
                 return;
             }
             if self.stored == before && self.fault == Fault::None {
                 let asks = self.view().annotation(names::ASK).is_some();
-                assert!(!asks, "an ask that a webhook has seen and left");
-                // Refused: it would be tried again later.
+                assert!(!asks, "the webhook left an ask");
+                // The ask was refused, and would be repeated later.
                 return;
             }
         }
     }
 
-    /// As `keeper::reconcile` goes about it. Whether it has asked.
-    fn look(&mut self) -> bool {
+    /// One step in the order of `keeper::reconcile`; says whether it has asked.
+    fn reconcile_once(&mut self) -> bool {
         let secret = self.view();
         let rules = Rules { defaults: Defaults::default(), settle: SETTLE };
         let plan = self.memory.as_ref().and_then(|m| m.compare(&secret, &rules, &[], self.now));
@@ -178,7 +178,7 @@ impl System {
             let before = self.carried();
             self.ask(&json!(ask.to_annotation(next)));
             if self.is_webhook_up && self.carried() == before {
-                // Refused, and it would be again by the same rules: so it is from now on.
+                // The same rules would refuse it again, so the memory begins with what is stored.
                 self.memory = None;
             }
             self.remember();
@@ -198,7 +198,7 @@ impl System {
         true
     }
 
-    /// What is watched is remembered, unless the webhook has missed something of it.
+    /// Remembers the Secret if it is watched and the webhook has missed nothing of it.
     fn remember(&mut self) {
         let secret = self.view();
         let rules = Rules { defaults: Defaults::default(), settle: SETTLE };
@@ -240,7 +240,7 @@ impl System {
         let review = reviews::update(&old, object, user);
         let body = serde_json::to_vec(&review).unwrap();
         let request = review::read(&body).ok().unwrap();
-        let answer = respond(&request, &self.installation, self.heard, self.now);
+        let answer = respond(&request, &self.installation, self.health, self.now);
         if let Some(patch) = &answer.patch {
             json_patch::patch(object, patch).expect("the patch applies");
         }
@@ -264,7 +264,7 @@ impl System {
         }
     }
 
-    /// As the API server keeps it.
+    /// Stores the object as the API server does.
     fn store(&mut self, mut object: Value) {
         object["metadata"]["uid"] = self.objects.to_string().into();
         object["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
@@ -292,7 +292,7 @@ impl System {
         blocks.map(|block| CAS.iter().position(|ca| block == ca.pem).expect("a known CA")).collect()
     }
 
-    /// What the record says of each CA that is there: when it began, and its end.
+    /// The stored CAs in the record, each with its `since` and `until`.
     pub fn carried(&self) -> Vec<(usize, Timestamp, Option<Timestamp>)> {
         let record: Value =
             self.annotation(names::CARRIED).map_or(json!([]), |t| serde_json::from_str(t).unwrap());
@@ -307,12 +307,12 @@ impl System {
         entries.filter(|(ca, ..)| cas.contains(ca)).collect()
     }
 
-    /// The leaf in service; `Err` where the key is not its own.
+    /// The leaf in service. Fails if the key is not its own.
     pub fn served(&self) -> Result<Option<usize>, String> {
         self.leaf_under("tls.crt", "tls.key")
     }
 
-    /// The leaf that waits.
+    /// The waiting leaf.
     pub fn waiting(&self) -> Result<Option<usize>, String> {
         self.leaf_under(names::PENDING_TLS_CRT, names::PENDING_TLS_KEY)
     }

@@ -1,4 +1,4 @@
-//! What is due, and when: the pure part, on real certificates.
+//! What is due, and when, on real certificates.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const START: &str = "2026-03-01T10:00:00Z";
 const UNTIL: &str = "2026-03-02T10:00:00Z";
 
 /// CA2 is the generator's own, CA1 is carried for a day; the leaf is CA2's.
-struct Scene {
+struct Fixture {
     old: Identity,
     new: Identity,
     labels: BTreeMap<String, String>,
@@ -32,7 +32,7 @@ struct Scene {
     is_token: bool,
 }
 
-impl Scene {
+impl Fixture {
     fn new() -> Self {
         Self::of(certs::ca_named("CA1"), certs::ca_named("CA2"))
     }
@@ -91,8 +91,8 @@ fn time(text: &str) -> Timestamp {
 
 #[test]
 fn a_carried_ca_is_retired_at_its_deadline_and_not_before() {
-    let scene = Scene::new();
-    let before = scene.at("2026-03-02T09:59:59Z");
+    let fixture = Fixture::new();
+    let before = fixture.at("2026-03-02T09:59:59Z");
     assert_eq!(before.due, None);
     let next = before.next.unwrap();
     assert_eq!((next.at, next.what), (time(UNTIL), Planned::Retire));
@@ -102,180 +102,180 @@ fn a_carried_ca_is_retired_at_its_deadline_and_not_before() {
         before.certificates.iter().map(|k: &BundleCertificate| k.issued_leaf).collect();
     assert_eq!(issued, [true, false]);
 
-    let on = scene.at(UNTIL);
-    assert_eq!(on.due, Some(Due::Retire(vec![fingerprint(&scene.old)])));
+    let on = fixture.at(UNTIL);
+    assert_eq!(on.due, Some(Due::Retire(vec![fingerprint(&fixture.old)])));
     assert!(on.problems.is_empty() && on.next.is_none());
 }
 
 #[test]
 fn a_shorter_window_counts_from_the_beginning() {
-    let scene = Scene::new().annotate(names::WINDOW, "1h");
-    assert_eq!(scene.at(START).next.unwrap().at, time("2026-03-01T11:00:00Z"));
-    assert!(matches!(scene.at("2026-03-01T11:00:00Z").due, Some(Due::Retire(_))));
+    let fixture = Fixture::new().annotate(names::WINDOW, "1h");
+    assert_eq!(fixture.at(START).next.unwrap().at, time("2026-03-01T11:00:00Z"));
+    assert!(matches!(fixture.at("2026-03-01T11:00:00Z").due, Some(Due::Retire(_))));
 }
 
 #[test]
 fn expiry_and_distrust_end_an_overlap_before_its_deadline() {
-    let expired = Scene::of(
+    let expired = Fixture::of(
         Spec { subject: "CA1", not_after: (2021, 1, 1), ..CA }.self_signed(),
         certs::ca_named("CA2"),
     );
     assert!(matches!(expired.at(START).due, Some(Due::Retire(_))));
 
-    let scene = Scene::new();
-    let which = fingerprint(&scene.old).to_string();
-    let distrusted = scene.annotate(names::DISTRUST, which);
+    let fixture = Fixture::new();
+    let which = fingerprint(&fixture.old).to_string();
+    let distrusted = fixture.annotate(names::DISTRUST, which);
     assert!(matches!(distrusted.at(START).due, Some(Due::Retire(_))));
 }
 
 #[test]
 fn a_ca_that_the_leaf_needs_stays_and_is_reported_unless_distrusted() {
-    let scene = Scene::new().leaf_of_the_old();
-    let old = fingerprint(&scene.old);
-    let blocked = scene.at(UNTIL);
+    let fixture = Fixture::new().leaf_of_the_old();
+    let old = fingerprint(&fixture.old);
+    let blocked = fixture.at(UNTIL);
     assert_eq!(blocked.due, None);
     assert_eq!(blocked.problems, [Problem::RetireBlocked(old)]);
-    assert!(scene.at(START).problems.is_empty());
+    assert!(fixture.at(START).problems.is_empty());
 
-    let distrusted = scene.annotate(names::DISTRUST, old.to_string());
+    let distrusted = fixture.annotate(names::DISTRUST, old.to_string());
     assert_eq!(distrusted.at(START).due, Some(Due::Retire(vec![old])));
 }
 
 #[test]
 fn the_keeper_asks_nothing_where_data_cannot_change() {
-    let mut off = Scene::new();
+    let mut off = Fixture::new();
     off.labels.insert(names::MODE.into(), "off".into());
-    let mut immutable = Scene::new();
+    let mut immutable = Fixture::new();
     immutable.is_immutable = true;
-    let mut token = Scene::new();
+    let mut token = Fixture::new();
     token.is_token = true;
-    let mut foreign = Scene::new();
+    let mut foreign = Fixture::new();
     foreign.keys = vec!["old-ca.crt"];
-    let mut strimzi = Scene::new();
+    let mut strimzi = Fixture::new();
     strimzi.labels.insert("strimzi.io/kind".into(), "Kafka".into());
-    let mut own_anchor = Scene::new();
+    let mut own_anchor = Fixture::new();
     own_anchor.tls_crt.clone_from(&own_anchor.ca_crt);
-    for scene in [off, immutable, token, foreign, strimzi, own_anchor] {
-        let outlook = scene.at("2026-04-01T00:00:00Z");
+    for fixture in [off, immutable, token, foreign, strimzi, own_anchor] {
+        let outlook = fixture.at("2026-04-01T00:00:00Z");
         assert!(outlook.due.is_none() && outlook.problems.is_empty() && outlook.next.is_none());
-        assert!(scene.at(START).next.is_none());
+        assert!(fixture.at(START).next.is_none());
     }
-    // A CA key beside a leaf is no signer's Secret.
-    let mut beside = Scene::new();
+    // A Secret with a CA key beside a leaf is not a signer.
+    let mut beside = Fixture::new();
     beside.keys = vec!["ca.key"];
     assert!(matches!(beside.at("2026-04-01T00:00:00Z").due, Some(Due::Retire(_))));
 }
 
 #[test]
 fn an_ask_that_is_still_stored_was_missed_or_is_withdrawn() {
-    let scene = Scene::new().annotate(names::ASK, "retire #1");
-    let due = scene.at(UNTIL);
+    let fixture = Fixture::new().annotate(names::ASK, "retire #1");
+    let due = fixture.at(UNTIL);
     assert!(matches!(due.due, Some(Due::Retire(_))));
     assert_eq!(due.problems, [Problem::AskNotSeen]);
-    let early = scene.at(START);
+    let early = fixture.at(START);
     assert_eq!(early.due, Some(Due::Withdraw));
     assert!(early.problems.is_empty());
 }
 
 #[test]
 fn problems_are_named() {
-    let scene = Scene::new();
-    let own = fingerprint(&scene.new);
-    let scene = scene
+    let fixture = Fixture::new();
+    let own = fingerprint(&fixture.new);
+    let fixture = fixture
         .annotate(names::CARRIED, "nonsense")
         .annotate(names::KEEP, "many")
         .annotate(names::STAGED, "{}")
         .annotate(names::DISTRUST, own.to_string());
-    let problems = scene.at(UNTIL).problems;
+    let problems = fixture.at(UNTIL).problems;
     let found: Vec<&str> = problems.iter().map(Problem::name).collect();
     let wanted = ["record_unreadable", "setting_unreadable", "own_distrusted", "stage_unreadable"];
     assert_eq!(found, wanted);
 
-    // Valid from 2020 to 2090.
-    let late = Scene::new().at("2089-12-28T00:00:00Z");
+    // The certificates expire in 2090.
+    let late = Fixture::new().at("2089-12-28T00:00:00Z");
     let found: Vec<&str> = late.problems.iter().map(Problem::name).collect();
     assert_eq!(found, ["own_expiring", "leaf_expiring"]);
 }
 
 #[test]
 fn a_running_keeper_reports_what_expires() {
-    // Valid from 2020 to 2090: a week before its end.
-    let scene = Scene::new();
-    let quiet = scene.at("2026-04-01T00:00:00Z");
+    // The certificates expire in 2090, and are reported a week before.
+    let fixture = Fixture::new();
+    let quiet = fixture.at("2026-04-01T00:00:00Z");
     let check = quiet.check.unwrap();
     assert!(check > time("2089-12-20T00:00:00Z"), "{check}");
     let names =
         |outlook: Outlook| -> Vec<&str> { outlook.problems.iter().map(Problem::name).collect() };
-    let before = scene.at(&(check - jiff::SignedDuration::from_secs(1)).to_string());
+    let before = fixture.at(&(check - jiff::SignedDuration::from_secs(1)).to_string());
     assert_eq!(before.check, Some(check));
     assert_eq!(names(before), Vec::<&str>::new());
-    let at = scene.at(&check.to_string());
+    let at = fixture.at(&check.to_string());
     assert_ne!(at.check, Some(check), "it comes to an end");
     assert_eq!(names(at), ["own_expiring", "leaf_expiring"]);
 
-    // A stage that nobody promotes.
-    let scene = staged();
-    let check = scene.at("2026-03-01T10:01:00Z").check.unwrap();
+    // A stage that is never promoted.
+    let fixture = staged();
+    let check = fixture.at("2026-03-01T10:01:00Z").check.unwrap();
     assert_eq!(check, time("2026-03-01T11:00:00Z"));
 }
 
 #[test]
 fn a_typo_in_restart_is_a_problem() {
-    let scene = Scene::new().annotate(names::RESTART, "deployment/app,deploymnt/app, pod/x");
-    assert_eq!(scene.at(START).problems, [Problem::RestartUnreadable(2)]);
-    let scene = Scene::new().annotate(names::RESTART, "deployment/app");
-    assert!(scene.at(START).problems.is_empty());
+    let fixture = Fixture::new().annotate(names::RESTART, "deployment/app,deploymnt/app, pod/x");
+    assert_eq!(fixture.at(START).problems, [Problem::RestartUnreadable(2)]);
+    let fixture = Fixture::new().annotate(names::RESTART, "deployment/app");
+    assert!(fixture.at(START).problems.is_empty());
     let many: Vec<String> = (0..18).map(|number| format!("deployment/a{number}")).collect();
-    let scene = Scene::new().annotate(names::RESTART, many.join(","));
-    assert_eq!(scene.at(START).problems, [Problem::RestartUnreadable(2)]);
+    let fixture = Fixture::new().annotate(names::RESTART, many.join(","));
+    assert_eq!(fixture.at(START).problems, [Problem::RestartUnreadable(2)]);
 }
 
 #[test]
 fn a_trust_store_and_garbage_are_left_alone() {
-    let mut scene = Scene::new();
-    scene.ca_crt = "-----BEGIN CERTIFICATE-----\n".repeat(1000);
-    let outlook = scene.at(UNTIL);
+    let mut fixture = Fixture::new();
+    fixture.ca_crt = "-----BEGIN CERTIFICATE-----\n".repeat(1000);
+    let outlook = fixture.at(UNTIL);
     assert!(outlook.due.is_none() && outlook.certificates.is_empty());
-    scene.ca_crt = "nothing".into();
-    assert!(scene.at(UNTIL).due.is_none());
+    fixture.ca_crt = "nothing".into();
+    assert!(fixture.at(UNTIL).due.is_none());
 }
 
-/// The trust of both is there, the old pair serves, the new one waits.
-fn staged() -> Scene {
-    let mut scene = Scene::new().leaf_of_the_old();
-    let pending = scene.new.leaf("envoy").pem;
+/// Both CAs are in `ca.crt`, the old pair is in service, the new one waits.
+fn staged() -> Fixture {
+    let mut fixture = Fixture::new().leaf_of_the_old();
+    let pending = fixture.new.leaf("envoy").pem;
     let stage = Stage {
         since: time(START),
-        held: Fingerprint::of(scene.tls_crt.as_bytes()),
+        held: Fingerprint::of(fixture.tls_crt.as_bytes()),
         pending: Fingerprint::of(pending.as_bytes()),
         moved: 0,
     };
-    scene.pending = Some(pending);
-    scene.labels.insert(names::PHASE.into(), "staged".into());
-    scene.annotate(names::STAGED, stage.to_annotation())
+    fixture.pending = Some(pending);
+    fixture.labels.insert(names::PHASE.into(), "staged".into());
+    fixture.annotate(names::STAGED, stage.to_annotation())
 }
 
 #[test]
 fn a_stage_is_promoted_when_it_has_settled() {
-    let scene = staged();
-    let early = scene.at("2026-03-01T10:01:59Z");
+    let fixture = staged();
+    let early = fixture.at("2026-03-01T10:01:59Z");
     assert_eq!(early.due, None);
     let next = early.next.unwrap();
     assert_eq!((next.at, next.what), (time("2026-03-01T10:02:00Z"), Planned::Promote));
-    assert_eq!(early.stage.unwrap().anchors, [fingerprint(&scene.new)]);
+    assert_eq!(early.stage.unwrap().anchors, [fingerprint(&fixture.new)]);
 
-    let pending = Fingerprint::of(scene.pending.as_deref().unwrap().as_bytes());
-    let settled = scene.at("2026-03-01T10:02:00Z");
+    let pending = Fingerprint::of(fixture.pending.as_deref().unwrap().as_bytes());
+    let settled = fixture.at("2026-03-01T10:02:00Z");
     assert_eq!(settled.due, Some(Due::Promote(pending)));
     assert!(settled.problems.is_empty());
-    let overdue = scene.at("2026-03-01T11:00:00Z");
+    let overdue = fixture.at("2026-03-01T11:00:00Z");
     assert_eq!(overdue.problems, [Problem::StageOverdue]);
 }
 
 #[test]
 fn a_group_wait_ends_before_the_held_leaf_expires() {
-    let scene = staged();
-    let staged = scene.at(START).stage.unwrap();
+    let fixture = staged();
+    let staged = fixture.at(START).stage.unwrap();
     let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };
     let written = time("2026-03-01T10:05:00Z");
     assert_eq!(staged.ready_after(written, &rules), time("2026-03-01T10:07:00Z"));

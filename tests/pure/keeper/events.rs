@@ -1,4 +1,4 @@
-//! What is said of a change: what the Secret shows, whoever wrote it.
+//! The Events about a change of a Secret, whoever wrote it.
 
 use std::time::Duration;
 
@@ -70,7 +70,7 @@ fn an_event_says_why_a_carried_ca_went() {
     assert_eq!(reasons(&said), [Reason::Retired]);
     let fingerprint = one.sha256();
     assert!(said[0].1.contains(&fingerprint) && said[0].1.ends_with("its overlap has ended"));
-    // Before its time: the generator has ended it.
+    // Before its deadline: the generator has ended the overlap.
     let said = news(Some(&overlap), &retired, SINCE);
     assert!(reasons(&said) == [Reason::Retired] && said[0].1.contains("the generator ended"));
     // A later rotation.
@@ -84,7 +84,7 @@ fn an_event_says_why_a_carried_ca_went() {
     distrust[names::DISTRUST] = json!(fingerprint);
     let gone = secret(&[&two], &leaf, &distrust, None);
     assert_eq!(reasons(&news(Some(&overlap), &gone, UNTIL)), [Reason::Distrusted]);
-    // The generator's own from now on.
+    // The carried CA becomes the generator's own.
     let own = secret(&[&two, &one], &leaf, &carrying(&[], None), None);
     assert!(news(Some(&overlap), &own, UNTIL).is_empty());
 }

@@ -1,6 +1,6 @@
-//! What a real API server cannot be made to do: conflicts, overload, silence, watches that end. The
-//! keeper runs as it is, beside a store in memory whose answers are scripted and whose writes go
-//! through the webhook's own code. The clock is virtual.
+//! Faults that a real API server does not produce on demand: conflicts, overload, no answer, watches
+//! that end. The real keeper runs against a store in memory. Its answers are scripted, and its
+//! writes go through the webhook's own code. The clock is virtual.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -36,26 +36,26 @@ use devtools::certs::{self, bundle};
 use devtools::reviews;
 use devtools::secrets::tls_secret;
 
-/// How the store answers a PATCH of a Secret instead of doing it.
+/// What a PATCH of a Secret meets instead of a plain success.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Status(u16),
-    /// Never.
+    /// The write is not done, and no answer comes.
     Silence,
-    /// It is done, but the answer is lost.
+    /// The write is done, and no answer comes.
     Lost,
 }
 
 #[derive(Default)]
 struct Store {
-    /// By path.
+    /// All objects by path.
     objects: BTreeMap<String, Value>,
     version: u64,
     watchers: Vec<(String, UnboundedSender<Result<String, Infallible>>)>,
     faults: VecDeque<Fault>,
-    /// Status with which watches of Secrets are refused, for so many times.
+    /// The statuses with which the next watches of Secrets are refused.
     refused_watches: VecDeque<u16>,
-    /// When each PATCH of a Secret came.
+    /// The time of each PATCH of a Secret.
     patches: Vec<Instant>,
     reads: usize,
     lists: usize,
@@ -63,7 +63,7 @@ struct Store {
     events: Vec<String>,
 }
 
-/// An API server with the webhook, and one keeper that leads.
+/// An API server with the webhook, and one keeper that is the leader.
 struct FakeApiServer {
     store: Arc<Mutex<Store>>,
     client: Client,
@@ -116,8 +116,8 @@ impl Store {
         Response::new(Body::from_stream(receiver))
     }
 
-    /// As the API server says that it has forgotten the version, and ends all watches of Secrets.
-    fn forget(&mut self) {
+    /// Ends all watches of Secrets with 410: the resource version is too old.
+    fn expire_watches(&mut self) {
         let gone = json!({"type": "ERROR", "object": {
             "kind": "Status", "code": 410, "reason": "Expired", "message": "too old",
         }});
@@ -143,7 +143,7 @@ impl Store {
     }
 }
 
-/// What the webhook makes of the keeper's write.
+/// Applies the webhook's patch to the keeper's write.
 fn reviewed(object: &mut Value, old: &Value) {
     let user = format!("system:serviceaccount:ca-overlap:{}", names::KEEPER_SERVICE_ACCOUNT);
     let review = reviews::update(old, object, &user);
@@ -204,7 +204,7 @@ async fn answer(store: Arc<Mutex<Store>>, request: Request<kube::client::Body>) 
 }
 
 impl FakeApiServer {
-    /// With these faults of the first writes.
+    /// The first writes meet these faults.
     fn start(faults: &[Fault]) -> Self {
         let store = Arc::new(Mutex::new(Store {
             faults: faults.iter().copied().collect(),
@@ -221,7 +221,7 @@ impl FakeApiServer {
     }
 
     /// Starts the keeper.
-    fn keep(&mut self) {
+    fn start_keeper(&mut self) {
         let settings = ElectionConfig {
             namespace: "n".into(),
             lease: "keeper".into(),
@@ -243,8 +243,8 @@ impl FakeApiServer {
         self.tasks.spawn(election.run(self.stop.subscribe()));
     }
 
-    /// A Secret in which a carried CA has been over for long. Gives what its generator wrote.
-    fn due(&self, name: &str) -> String {
+    /// Adds a Secret with a carried CA that is over. Gives the `ca.crt` of its generator.
+    fn add_due_secret(&self, name: &str) -> String {
         let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
         let mut object = tls_secret(name, &bundle(&[&new, &old]), &new.leaf("envoy"));
         let record = json!([{"sha256": old.sha256(), "since": "2026-01-01T00:00:00Z"}]);
@@ -266,7 +266,7 @@ impl FakeApiServer {
         is_own && secret["metadata"]["annotations"][names::ASK].is_null()
     }
 
-    /// Waits, on the virtual clock, at most for two hours of it; gives how long it took.
+    /// Waits up to two hours of virtual time; gives the time since the start.
     async fn retired(&self, name: &str, own: &str) -> Duration {
         while !self.is_retired(name, own) {
             assert!(self.begin.elapsed() < Duration::from_secs(7200), "{name} is never retired");
@@ -285,8 +285,8 @@ impl FakeApiServer {
 #[tokio::test(start_paused = true)]
 async fn after_a_conflict_the_keeper_reads_again_and_retries_at_once() {
     let mut api = FakeApiServer::start(&[Fault::Status(409), Fault::Status(409)]);
-    let own = api.due("envoy");
-    api.keep();
+    let own = api.add_due_secret("envoy");
+    api.start_keeper();
     api.retired("envoy", &own).await;
     let pauses = api.pauses();
     assert!(pauses.len() == 2 && pauses.iter().all(|pause| *pause < 1.0), "{pauses:?}");
@@ -298,8 +298,8 @@ async fn the_keeper_backs_off_from_a_failing_api_server() {
     let codes = [429, 500, 503, 504, 500];
     let faults: Vec<Fault> = codes.into_iter().map(Fault::Status).collect();
     let mut api = FakeApiServer::start(&faults);
-    let own = api.due("envoy");
-    api.keep();
+    let own = api.add_due_secret("envoy");
+    api.start_keeper();
     api.retired("envoy", &own).await;
     let pauses: Vec<f64> = api.pauses().iter().map(|pause| pause.floor()).collect();
     assert_eq!(pauses, [1.0, 2.0, 4.0, 8.0, 15.0]);
@@ -308,24 +308,24 @@ async fn the_keeper_backs_off_from_a_failing_api_server() {
 #[tokio::test(start_paused = true)]
 async fn a_request_without_an_answer_times_out() {
     let mut api = FakeApiServer::start(&[Fault::Silence]);
-    let own = api.due("envoy");
-    let other = api.due("other");
-    api.keep();
+    let own = api.add_due_secret("envoy");
+    let other = api.add_due_secret("other");
+    api.start_keeper();
     api.retired("envoy", &own).await;
     api.retired("other", &other).await;
-    // Three writes: one was lost, and nobody else waited for it.
+    // Three writes: one got no answer, and the other Secret did not wait for it.
     let store = api.store.lock().unwrap();
     let [first, second, third] = store.patches[..] else { panic!("{:?}", store.patches) };
     assert!(second - first < Duration::from_secs(1), "the other one");
-    let patience = (third - first).as_secs_f64();
-    assert!((10.0..13.0).contains(&patience), "{patience}");
+    let timeout = (third - first).as_secs_f64();
+    assert!((10.0..13.0).contains(&timeout), "{timeout}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_write_whose_answer_is_lost_is_not_repeated() {
     let mut api = FakeApiServer::start(&[Fault::Lost]);
-    let own = api.due("envoy");
-    api.keep();
+    let own = api.add_due_secret("envoy");
+    api.start_keeper();
     api.retired("envoy", &own).await;
     sleep(Duration::from_secs(600)).await;
     assert_eq!(api.store.lock().unwrap().patches.len(), 1);
@@ -335,21 +335,21 @@ async fn a_write_whose_answer_is_lost_is_not_repeated() {
 async fn a_forbidden_write_is_reported_once_and_delays_no_other_secret() {
     let forbidden = vec![Fault::Status(403); 60];
     let mut api = FakeApiServer::start(&forbidden);
-    let own = api.due("envoy");
-    api.keep();
+    let own = api.add_due_secret("envoy");
+    api.start_keeper();
     sleep(Duration::from_secs(3600)).await;
     let tries = api.store.lock().unwrap().patches.len();
-    // Some ten minutes at four a minute, and then every five.
+    // Four a minute for about ten minutes, then one every five minutes.
     assert!((40..=56).contains(&tries), "{tries} in an hour");
     assert!(!api.is_retired("envoy", &own));
     let said = api.store.lock().unwrap().events.clone();
     assert!(said.iter().filter(|reason| *reason == "AskFailed").count() <= 1, "{said:?}");
-    // The right is granted.
+    // Now the right is granted.
     api.store.lock().unwrap().faults.clear();
-    let other = api.due("other");
+    let other = api.add_due_secret("other");
     let granted = Instant::now();
     api.retired("other", &other).await;
-    assert!(granted.elapsed() < Duration::from_secs(5), "nothing is behind the one that waits");
+    assert!(granted.elapsed() < Duration::from_secs(5), "the forbidden Secret delays no other");
     api.retired("envoy", &own).await;
     assert!(granted.elapsed() <= Duration::from_secs(301));
 }
@@ -357,20 +357,20 @@ async fn a_forbidden_write_is_reported_once_and_delays_no_other_secret() {
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_ends_is_restarted_and_misses_nothing() {
     let mut api = FakeApiServer::start(&[]);
-    let first = api.due("first");
-    api.keep();
+    let first = api.add_due_secret("first");
+    api.start_keeper();
     api.retired("first", &first).await;
     let lists = api.store.lock().unwrap().lists;
-    // The API server forgets, refuses for a while, and what comes meanwhile no watch will show.
+    // The watch ends, new ones are refused for a while, and a Secret is added meanwhile.
     api.store.lock().unwrap().refused_watches.extend([410, 500, 403, 429]);
-    api.store.lock().unwrap().forget();
-    let missed = api.due("missed");
+    api.store.lock().unwrap().expire_watches();
+    let missed = api.add_due_secret("missed");
     let gone = Instant::now();
     api.retired("missed", &missed).await;
     assert!(api.store.lock().unwrap().lists > lists, "it was listed");
     assert!(gone.elapsed() < Duration::from_secs(120), "{:?}", gone.elapsed());
-    // And the new watch shows what comes later.
-    let later = api.due("later");
+    // The new watch shows later Secrets.
+    let later = api.add_due_secret("later");
     let come = Instant::now();
     api.retired("later", &later).await;
     assert!(come.elapsed() < Duration::from_secs(5), "{:?}", come.elapsed());

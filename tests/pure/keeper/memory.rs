@@ -1,4 +1,4 @@
-//! What is remembered, and what is found to be lost: the pure part of a repair.
+//! The keeper's memory, and the repair that follows from comparing a Secret with it.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ fn compare_with(
     Remembered::of(before).unwrap().compare(after, &rules(), distrusted, now)
 }
 
-/// To be carried from now on.
+/// To be carried with a new date.
 fn anew(ca: &Identity) -> [Repaired; 1] {
     [ca.der.to_vec().into()]
 }
@@ -87,7 +87,7 @@ fn a_write_that_the_webhook_has_seen_needs_no_repair() {
     let third = secret("u", &[&three, &two], &carried(&two), Some("bundle"));
     assert_eq!(compare(&first, &second), None);
     assert_eq!(compare(&second, &third), None);
-    // Two rotations, of which the watch has shown the last alone.
+    // Two rotations, of which the watch showed only the last.
     assert_eq!(compare(&first, &third), None);
     // Retired, re-applied, unchanged.
     let retired = secret("u", &[&two], &json!({names::CARRIED: RECORD}), Some("bundle"));
@@ -121,7 +121,7 @@ fn a_recreated_secret_gets_its_settings_and_its_overlap_back() {
     let restored: Vec<_> = plan.annotations.into_iter().collect();
     assert_eq!(restored, [(names::KEEP, "2".to_owned())], "what is set anew counts");
 
-    // The restored settings count at once.
+    // The restored settings apply at once.
     let distrust = json!({names::DISTRUST: old.sha256()});
     let before = secret("u", &[&old], &distrust, Some("bundle"));
     let plan = compare(&before, &secret("v", &[&new], &json!({}), None)).unwrap();
@@ -158,10 +158,10 @@ fn where_the_webhook_leaves_data_alone_no_certificate_is_asked_for() {
         let plan = compare(&before, &after(change.clone())).unwrap();
         assert_eq!((plan.certificates.len(), plan.annotations.len()), (0, 1), "{change}");
     }
-    // At tokens it does not even look.
+    // Service account tokens are not compared at all.
     let token = after(json!({"type": "kubernetes.io/service-account-token"}));
     assert_eq!(compare(&before, &token), None);
-    // The mode that comes back says that this signer's Secret is bundled.
+    // With the restored mode bundle even a signer's Secret is bundled.
     let bundle = secret("u", &[&old], &json!({}), Some("bundle"));
     let signer = after(json!({"data": {"tls.crt": null, "ca.key": ""}}));
     assert_eq!(compare(&bundle, &signer).unwrap().certificates, anew(&old));
@@ -173,7 +173,7 @@ fn a_put_that_wiped_our_keys_is_repaired_and_a_person_who_removed_them_is_obeyed
     let mut settings = carried(&old);
     settings[names::KEEP] = json!("2");
     let before = secret("u", &[&new, &old], &settings, Some("bundle"));
-    // PUT by a generator, unseen: what was carried has gone, too.
+    // A missed PUT by a generator: the carried CA is gone, too.
     let wiped = compare(&before, &secret("u", &[&new], &json!({}), None)).unwrap();
     assert_eq!(wiped.certificates, as_before(&old), "its dates go on");
     assert_eq!(wiped.mode.as_deref(), Some("bundle"));
@@ -191,8 +191,8 @@ fn a_put_that_wiped_settings_without_a_record_brings_back_no_distrusted_ca() {
     assert_eq!(plan.certificates, []);
     assert_eq!(plan.mode.as_deref(), Some("bundle"));
     assert_eq!(plan.annotations[names::DISTRUST], stolen.sha256());
-    // A PATCH: the record stands, and what a person has taken away is not set again. It was
-    // distrusted when it was last seen, so it is not brought back either.
+    // A PATCH keeps the record, so a removed setting is not restored. The CA was distrusted when
+    // it was last seen, so it is not brought back.
     let mut listed = distrust;
     listed[names::CARRIED] = json!(RECORD);
     let before = secret("u", &[&stolen], &listed, Some("bundle"));
@@ -234,13 +234,13 @@ fn a_ca_that_lost_its_record_is_carried_again_with_its_dates() {
     let [old, new, newer] = ["CA1", "CA2", "CA3"].map(certs::ca_named);
     let before = secret("u", &[&new, &old], &carried(&old), Some("bundle"));
     for uid in ["u", "v"] {
-        // The same bytes, and those with a line more.
+        // The same object, and a recreated one.
         let after = secret(uid, &[&new, &old], &json!({}), Some("bundle"));
         assert_eq!(compare(&before, &after).unwrap().certificates, as_before(&old), "{uid}");
         let done = secret(uid, &[&new, &old], &carried(&old), Some("bundle"));
         assert_eq!(compare(&before, &done), None, "{uid}");
     }
-    // A generator that begins with another one bundles by itself.
+    // The generator's new bundle contains the old CA, which is thus its own.
     let own = secret("u", &[&newer, &old], &json!({}), Some("bundle"));
     assert_eq!(compare(&before, &own).unwrap().certificates, anew(&new));
 }
@@ -295,11 +295,11 @@ async fn memory_is_bounded_in_size_number_and_time() {
     assert!(memory.lose(&key(0), Instant::now()).is_some());
     assert!(memory.get(&key(1), Instant::now()).is_some());
     tokio::time::advance(Duration::from_secs(1)).await;
-    // Whether or not anybody looks.
+    // Entries expire even if they are not looked up.
     assert!(memory.get(&key(1), Instant::now()).is_none());
     assert!(memory.lose(&key(0), Instant::now()).is_none());
     assert_eq!(memory.len(), 255);
-    // Those who have gone since find room.
+    // Now there is room for another deleted Secret.
     memory.remember(&key(300), &seen);
     assert!(memory.lose(&key(300), Instant::now()).is_some());
     memory.remember(&key(300), &seen);
@@ -373,11 +373,11 @@ async fn a_secret_that_only_lost_its_labels_stays_in_memory() {
     assert_eq!(memory.expire(Instant::now()), [recreated]);
     assert!(memory.get(&wiped, Instant::now()).is_some());
     assert_eq!(memory.namespace_uid(&wiped), Some("first"));
-    // Its namespace is one in which something is: the next one in it need not ask again.
+    // The uid of its namespace is known, so the next Secret in it does not ask for it.
     let other = Key::new("n", "other");
     assert_eq!(memory.remember(&other, &seen("w")), None);
     assert_eq!(memory.namespace_uid(&other), Some("first"));
-    // And who deletes it now has as long as anybody.
+    // A later deletion starts the usual time.
     assert!(memory.lose(&wiped, Instant::now()).is_some());
     tokio::time::advance(Duration::from_secs(601)).await;
     assert_eq!(memory.expire(Instant::now()), [wiped]);
@@ -392,14 +392,14 @@ async fn a_namespace_is_read_again_once_all_its_secrets_are_gone() {
     memory.remember(&tls, &seen);
     memory.set_namespace_uid("n", Some("first"));
     memory.lose(&tls, Instant::now());
-    // Another tenant's, maybe: what is known of the earlier one says nothing of it.
+    // The namespace may have been recreated, so the known uid is not used.
     assert_eq!(memory.remember(&other, &seen), Some(Key::new("", "n")));
     assert_eq!(memory.namespace_uid(&other), None);
     assert_eq!(memory.namespace_uid(&tls), Some("first"));
     memory.set_namespace_uid("n", Some("second"));
     assert!(memory.get(&tls, Instant::now()).is_none());
     assert_eq!(memory.namespace_uid(&other), Some("second"));
-    // One that changes does not ask again.
+    // A change of a known Secret does not ask again.
     assert_eq!(memory.remember(&other, &seen), None);
     assert_eq!(memory.namespace_uid(&other), Some("second"));
 }

@@ -1,6 +1,6 @@
-//! The keeper: its decisions, and what it does where the API server fails.
+//! The keeper: its decisions, and its reaction to a failing API server.
 
-mod choice;
+mod action;
 mod due;
 mod events;
 mod faults;

@@ -1,4 +1,4 @@
-//! What the docs say that `simulate` prints is what it prints: `make figures` writes it anew.
+//! The docs show what `simulate` prints; `make figures` updates them.
 
 use std::fs;
 use std::path::Path;
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::{ALL, Strategies, simulate};
 
-/// Between these `docs/modes.md` shows what the program prints.
+/// The output stands between these in `docs/modes.md`.
 const BEGIN: &str = "```\n$ ca-overlap simulate --svg docs/figures/simulate.svg\n";
 const END: &str = "```\n";
-/// Strategies, as the README's short table names them.
+/// The strategies, and their names in the README's table.
 const IN_SHORT: [(&str, &str); 4] = [
     ("none", "without ca-overlap"),
     ("bundle", "webhook alone"),
@@ -48,8 +48,7 @@ fn the_readme_sums_up_what_the_program_prints() {
     }
 }
 
-/// The share of a class's handshakes that failed, with one digit and rounded down, as the table has
-/// it.
+/// The share of a class's handshakes that failed, with one decimal and rounded down.
 fn share(class: &Value) -> String {
     let [failures, handshakes] = ["failures", "handshakes"].map(|key| class[key].as_u64().unwrap());
     let tenths = failures * 1000 / handshakes;

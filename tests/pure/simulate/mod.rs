@@ -12,7 +12,7 @@ use crate::support::command::CommandOutput;
 
 fn simulate(arguments: &[&str]) -> CommandOutput {
     let mut command = Command::new(crate::support::binary::path());
-    // Flags of whoever runs the tests must not count.
+    // Settings in the environment of the tests must not change the result.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("CA_OVERLAP_") {
             command.env_remove(name);
@@ -38,14 +38,14 @@ impl Strategies {
     }
 }
 
-/// Failed handshakes, and the longest outage of a pair in seconds, of some classes of pairs.
-fn trouble(strategy: &Value, classes: &[&str]) -> (u64, f64) {
+/// The failed handshakes of these classes of pairs, and the longest outage of a pair in seconds.
+fn failures_and_outage(strategy: &Value, classes: &[&str]) -> (u64, f64) {
     let of = |class: &&str| &strategy[*class];
     let failures = classes.iter().map(of).map(|class| class["failures"].as_u64().unwrap());
     let outages = classes.iter().map(of).map(|c| c["longestOutageSeconds"].as_f64().unwrap());
     (failures.sum(), outages.fold(0.0, f64::max))
 }
 
-/// The pairs that both reload their files.
+/// The classes of pairs in which both sides reload their files.
 const RELOAD: [&str; 2] = ["mutual", "oneWay"];
 const ALL: [&str; 3] = ["mutual", "oneWay", "neverReloads"];

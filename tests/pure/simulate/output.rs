@@ -1,8 +1,8 @@
-//! What is printed and drawn.
+//! The printed table and the picture.
 
 use std::fs;
 
-use super::{ALL, Strategies, simulate, trouble};
+use super::{ALL, Strategies, failures_and_outage, simulate};
 
 const SMALL: [&str; 4] = ["--rotations", "1", "--tick", "10s"];
 
@@ -28,7 +28,7 @@ fn the_same_seed_gives_the_same_bytes_and_another_one_does_not() {
 fn the_table_fits_100_columns_and_agrees_with_the_json() {
     let ended = simulate(&SMALL);
     assert_eq!(ended.code, 0, "{ended:?}");
-    // On a busy machine it takes long enough to be told of.
+    // A run that takes long, as on a busy machine, reports its progress.
     assert!(ended.stderr.lines().all(|line| line.starts_with("simulating: ")), "{}", ended.stderr);
     let shown = &ended.stdout;
     assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
@@ -47,9 +47,9 @@ fn the_table_fits_100_columns_and_agrees_with_the_json() {
         let sum: u64 =
             ALL.iter().map(|class| strategy[class]["handshakes"].as_u64().unwrap()).sum();
         assert_eq!(strategy["handshakes"], sum);
-        assert_eq!(strategy["failures"], trouble(strategy, &ALL).0);
+        assert_eq!(strategy["failures"], failures_and_outage(strategy, &ALL).0);
     }
-    // One rotation after two minutes, and twenty more: six handshakes every ten seconds.
+    // A rotation after two minutes, and twenty minutes more: six handshakes every ten seconds.
     assert_eq!(strategies.named("none")["handshakes"], 22 * 6 * 6);
 }
 
@@ -76,7 +76,7 @@ fn the_picture_is_self_contained_and_follows_the_colour_scheme() {
         assert!(!svg.contains(foreign), "{foreign}");
     }
     assert_eq!(svg.matches("http").count(), 1, "the namespace alone");
-    // One lane for each strategy; both colours without us, none with everything.
+    // One lane for each strategy: both colours without ca-overlap, none with all its parts.
     let lanes: Vec<&str> = svg.split("<tspan class=\"name\">").skip(1).collect();
     let colours =
         |lane: &str| ["reload", "never"].map(|c| lane.contains(&format!("class=\"{c}\" d=\"M52 ")));

@@ -1,4 +1,4 @@
-//! What a look leads to, and when a group lets a leaf go into service: the pure part.
+//! The next action for a Secret, and when a group lets a leaf go into service.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ fn look(secret: &SecretView, now: &str) -> Outlook {
     outlook(&secret.view(), &RULES(), now.parse().unwrap())
 }
 
-fn choice(secret: &Value, now: &str) -> Action {
+fn action(secret: &Value, now: &str) -> Action {
     let secret = view(secret);
     next_action(&secret.view(), &look(&secret, now), now.parse().unwrap())
 }
@@ -98,9 +98,9 @@ fn is_ready(secret: &Value, other: &Value, now: &str) -> bool {
 
 const RESTART: &str = "deployment/a";
 
-/// The trust that a look wants the pods restarted for.
+/// The trust that the pods have to be restarted for.
 fn trust(secret: &Value) -> String {
-    match choice(secret, SETTLED) {
+    match action(secret, SETTLED) {
         Action::Restart(wanted) => wanted.trust,
         other => panic!("{other:?}"),
     }
@@ -110,17 +110,17 @@ fn trust(secret: &Value) -> String {
 fn a_retirement_comes_before_a_restart_and_a_restart_before_a_promotion() {
     let group = Group::new();
     let plain = group.secret("a", true, &json!({}));
-    assert_eq!(choice(&plain, WRITTEN), Action::Nothing);
-    assert!(matches!(choice(&plain, SETTLED), Action::Ask(Due::Promote(_))));
+    assert_eq!(action(&plain, WRITTEN), Action::Nothing);
+    assert!(matches!(action(&plain, SETTLED), Action::Ask(Due::Promote(_))));
     let mut restarted = group.secret("a", true, &json!({names::RESTART: RESTART}));
     let trust = trust(&restarted);
-    assert!(matches!(choice(&restarted, WRITTEN), Action::Restart(_)));
+    assert!(matches!(action(&restarted, WRITTEN), Action::Restart(_)));
     restarted["metadata"]["annotations"][names::RESTARTED] = trust.into();
-    assert!(matches!(choice(&restarted, SETTLED), Action::Ask(Due::Promote(_))));
+    assert!(matches!(action(&restarted, SETTLED), Action::Ask(Due::Promote(_))));
     let over = json!({names::RESTART: RESTART, names::WINDOW: "1m"});
     let over = group.secret("a", false, &over);
-    assert!(matches!(choice(&over, SETTLED), Action::Ask(Due::Retire(_))));
-    assert!(matches!(choice(&over, WRITTEN), Action::Restart(_)));
+    assert!(matches!(action(&over, SETTLED), Action::Ask(Due::Retire(_))));
+    assert!(matches!(action(&over, WRITTEN), Action::Restart(_)));
 }
 
 #[test]
@@ -145,16 +145,16 @@ fn a_leaf_waits_until_all_pods_of_the_group_are_restarted_for_its_ca() {
     assert!(is_ready(&secret, &other, SETTLED), "done");
     assert!(!is_ready(&secret, &other, WRITTEN), "but not for long enough");
 
-    // It was promoted first: its pods have the trust, and are restarted for their own leaf now.
+    // The other Secret was promoted first: its pods trust the CA, and now restart for their leaf.
     let mut promoted = group.secret("b", false, &json!({names::RESTART: RESTART}));
     let final_trust = trust(&promoted);
     assert_ne!(final_trust, staged_trust);
     note(&mut promoted, &staged_trust);
     assert!(is_ready(&secret, &promoted, SETTLED), "no further wait");
-    assert!(matches!(choice(&promoted, SETTLED), Action::Restart(w) if w.is_for_leaf));
+    assert!(matches!(action(&promoted, SETTLED), Action::Restart(w) if w.is_for_leaf));
     note(&mut promoted, &progress(true).to_annotation(&final_trust));
-    assert!(is_ready(&secret, &promoted, SETTLED), "nor while that is under way");
-    // It was promoted, or bundled, before its pods were restarted for the CA.
+    assert!(is_ready(&secret, &promoted, SETTLED), "that restart does not delay either");
+    // The other Secret was promoted or bundled before its pods were restarted for the CA.
     note(&mut promoted, &progress(false).to_annotation(&staged_trust));
     assert!(!is_ready(&secret, &promoted, SETTLED));
     note(&mut promoted, &progress(false).to_annotation(&final_trust));
@@ -171,11 +171,11 @@ fn a_group_waits_for_its_bundled_secrets_too() {
     assert!(!is_ready(&secret, &bundled, SETTLED), "its pods know the old CA only");
     bundled["metadata"]["annotations"][names::RESTARTED] = trust.into();
     assert!(is_ready(&secret, &bundled, SETTLED));
-    // One that the keeper does not see is never restarted.
+    // The keeper does not watch it any more, so its pods are never restarted.
     bundled["metadata"]["annotations"][names::RESTARTED] = "before".into();
     bundled["metadata"]["labels"] = json!({});
     assert!(is_ready(&secret, &bundled, SETTLED));
-    // Nobody is waited for when the held leaf is about to expire.
+    // When the held leaf is about to expire, the group is not waited for.
     let outlook = look(&view(&secret), SETTLED);
     let staged = outlook.stage.unwrap();
     bundled["metadata"]["labels"] = json!({names::PHASE: "overlap"});
