@@ -1,4 +1,4 @@
-//! Negative controls: each oracle says no to what it is there to find.
+//! Negative controls: each oracle rejects the faults that it has to find.
 
 use base64::prelude::*;
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use super::oracle::pool::AUTHORITIES;
 use super::oracle::{certificate, pem, review, x509};
 use ca_overlap::x509::certs::Certificate;
 
-/// A rotation from the second authority of the pool, which carries the first, to the third.
+/// A rotation from the second CA of the pool, which carries the first, to the third.
 fn rotation() -> Value {
     let carried =
         json!([{"sha256": x509::sha256(&AUTHORITIES[0]), "since": "2026-01-01T00:00:00Z"}]);
@@ -35,7 +35,7 @@ fn rotation() -> Value {
     })
 }
 
-/// A write that leaves `ca.crt` alone and distrusts what is carried.
+/// A write that leaves `ca.crt` alone and distrusts the carried CA.
 fn distrust() -> Value {
     let mut review = rotation();
     let mut object = review["request"]["oldObject"].clone();
@@ -54,7 +54,7 @@ fn now() -> Timestamp {
     Timestamp::from_second(review::NOW).unwrap()
 }
 
-/// The true answer, taken apart.
+/// The correct answer, and its patch.
 fn answer(review: &Value) -> (Value, Vec<Value>) {
     let bytes = review::admit(review.to_string().as_bytes(), now()).unwrap();
     let answer: Value = serde_json::from_slice(&bytes).unwrap();
@@ -62,9 +62,9 @@ fn answer(review: &Value) -> (Value, Vec<Value>) {
     (answer, serde_json::from_slice(&patch).unwrap())
 }
 
-/// What the judge says of an answer with this patch.
+/// Judges an answer with this patch.
 fn with_patch(review: &Value, patch: &Value) -> Result<(), String> {
-    // The envelope is the same for all.
+    // All answers have the same envelope.
     let (mut answer, _) = answer(&rotation());
     answer["response"]["patch"] = BASE64_STANDARD.encode(patch.to_string()).into();
     judge(&review["request"], answer.to_string().as_bytes(), now()).map(|_| ())

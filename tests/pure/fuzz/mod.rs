@@ -1,5 +1,5 @@
-//! The seeds of the fuzz targets, judged by the oracles of `tests/fuzz` on every run of the test
-//! suite, and the proof that those oracles say no where something is wrong.
+//! The seeds of the fuzz targets, judged by the oracles of `tests/fuzz` in every run of the test
+//! suite, and negative controls for those oracles.
 
 #![allow(clippy::similar_names, reason = "a patch has paths, and what expires is expired")]
 

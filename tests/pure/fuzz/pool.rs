@@ -1,5 +1,5 @@
-//! How the certificates of `tests/fuzz/pool` are made: Ed25519 keys from fixed seeds, whose
-//! signatures are deterministic, so that the files can be made again and compared.
+//! Generates the certificates of `tests/fuzz/pool`. Ed25519 keys from fixed seeds have deterministic
+//! signatures, so the files can be generated again and compared.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,7 +12,7 @@ use rustls_pki_types::PrivatePkcs8KeyDer;
 
 use super::oracle::x509;
 
-struct Made {
+struct Generated {
     name: &'static str,
     params: CertificateParams,
     key: KeyPair,
@@ -43,7 +43,7 @@ impl Recipe {
         params.distinguished_name.push(DnType::CommonName, self.subject);
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(self.expires.0, self.expires.1, self.expires.2);
-        // The name makes it: certificates of one key and subject differ in it.
+        // The serial number comes from the name, so certificates of one key and subject differ.
         params.serial_number = Some(SerialNumber::from_slice(&self.name.as_bytes()[..3]));
         params.use_authority_key_identifier_extension = self.key_ids;
         match (self.is_ca, self.key_ids) {
@@ -60,17 +60,17 @@ impl Recipe {
         params
     }
 
-    fn self_signed(self) -> Made {
+    fn self_signed(self) -> Generated {
         let (params, key) = (self.params(), key(self.key));
         let der = params.self_signed(&key).unwrap().der().to_vec();
-        Made { name: self.name, params, key, der }
+        Generated { name: self.name, params, key, der }
     }
 
-    fn signed_by(self, issuer: &Made) -> Made {
+    fn signed_by(self, issuer: &Generated) -> Generated {
         let (params, key) = (self.params(), key(self.key));
         let issuer = Issuer::from_params(&issuer.params, &issuer.key);
         let der = params.signed_by(&key, &issuer).unwrap().der().to_vec();
-        Made { name: self.name, params, key, der }
+        Generated { name: self.name, params, key, der }
     }
 }
 
@@ -81,8 +81,8 @@ fn key(seed: u8) -> KeyPair {
     KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der), &PKCS_ED25519).unwrap()
 }
 
-/// The authorities and the leafs, in the order that the fuzz inputs count them by: append only.
-fn make() -> (Vec<Made>, Vec<Made>) {
+/// The CAs and the leafs. Fuzz inputs refer to them by index, so new ones are added at the end.
+fn generate() -> (Vec<Generated>, Vec<Generated>) {
     const NAME: &str = "Legacy CA";
     let a = Recipe::authority("a", NAME, 1);
     let a = Recipe { name: "a, with key ids", ..a }.self_signed();
@@ -114,7 +114,7 @@ fn make() -> (Vec<Made>, Vec<Made>) {
     (authorities, leafs)
 }
 
-fn text(made: &[Made]) -> String {
+fn text(made: &[Generated]) -> String {
     let mut text = String::new();
     for made in made {
         write!(text, "# {}\n{}", made.name, x509::canonical(&made.der)).unwrap();
@@ -122,11 +122,11 @@ fn text(made: &[Made]) -> String {
     text
 }
 
-/// With `CA_OVERLAP_RECORD` the files are written, else compared.
+/// Compares the files, or writes them if `CA_OVERLAP_RECORD` is set.
 #[test]
 fn the_committed_pool_equals_the_generated_one() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/pool");
-    let (authorities, leafs) = make();
+    let (authorities, leafs) = generate();
     for (file, made) in [("authorities.pem", authorities), ("leafs.pem", leafs)] {
         let path = directory.join(file);
         if std::env::var_os("CA_OVERLAP_RECORD").is_some() {

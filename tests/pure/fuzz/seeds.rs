@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::oracle::certificate::Readers;
 use super::oracle::{certificate, pem, record, review, secrets, settings};
 
-/// The seeds of a target, with the reviews of a real API server for the one that reads reviews.
+/// The seeds of a target. The target `review` also gets the reviews of a real API server.
 fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut directories = vec![root.join("tests/fuzz/corpus").join(target)];

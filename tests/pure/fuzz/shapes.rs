@@ -3,7 +3,7 @@
 use super::oracle::review;
 use crate::admission::shapes as hostile;
 
-/// At a size that an API server takes, and at one where no value leaves room.
+/// At 100 kB, and at 1 MiB, where no value leaves room.
 #[test]
 fn every_hostile_shape_is_judged() {
     for (name, generate) in hostile::cases() {

@@ -1,4 +1,4 @@
-//! For each rule a Secret that triggers it, and one like it that does not.
+//! For each rule a Secret that triggers it, and a similar one that does not.
 
 use ca_overlap::tools::inspect::Rule;
 use serde_json::Value;
@@ -10,10 +10,10 @@ use devtools::certs::{Identity, Spec};
 
 pub struct Example {
     pub rule: Rule,
-    /// What fires is this rule and those of `also`, no other.
+    /// This rule and those of `also` fire, and no other.
     pub fires: Value,
     pub also: &'static [Rule],
-    /// Nothing fires.
+    /// No rule fires.
     pub sound: Value,
 }
 
@@ -261,7 +261,7 @@ fn staged() -> Vec<Example> {
     ]
 }
 
-/// A stage that is in time: first-certificate-only readers are what remains.
+/// A stage that is not overdue: only the rule about readers of the first certificate fires.
 pub fn in_time() -> Value {
     let mut overdue = staged().remove(0).fires;
     let annotation = &mut overdue["metadata"]["annotations"]["ca-overlap.dev/staged"];

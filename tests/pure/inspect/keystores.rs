@@ -19,7 +19,7 @@ fn with_store(key: &str, store: &str, more: &str) -> Value {
     secret(&[("ca.crt", &ca_crt), (key, &file(store))])
 }
 
-/// Secrets with a truststore that lacks something, each with one that lacks nothing.
+/// Pairs of Secrets: a truststore that lacks a CA, and one that lacks none.
 pub fn pairs() -> Vec<(Value, Value)> {
     let other = ca("Root 2");
     let in_clear = [("truststore.jks", "truststore.jks"), ("trust.PFX", "plain.p12")];
@@ -27,17 +27,17 @@ pub fn pairs() -> Vec<(Value, Value)> {
         .into_iter()
         .map(|(key, store)| (with_store(key, store, &other.pem), with_store(key, store, "")))
         .collect();
-    // What is encrypted cannot be compared: it is told by who wrote what when …
+    // An encrypted truststore cannot be compared. It is stale if ca.crt was written later …
     let encrypted = || with_store("truststore.p12", "truststore.p12", &other.pem);
     pairs.push((written(encrypted(), "2026-01-01"), written(encrypted(), "2026-02-02")));
-    // … and by whether somebody else added to ca.crt.
+    // … or if ca-overlap added to ca.crt.
     let entry = json!([{"sha256": other.sha256(), "since": "2026-02-01T00:00:00Z"}]);
     let carrying = annotated(encrypted(), "carried", &entry.to_string());
     pairs.push((carrying, encrypted()));
     pairs
 }
 
-/// `ca.crt` was written on 1 February, the truststore on `day`.
+/// Says that `ca.crt` was written on 1 February and the truststore on `day`.
 fn written(mut secret: Value, day: &str) -> Value {
     let entry = |key: &str, day: &str| {
         let fields = json!({"f:data": {".": {}, format!("f:{key}"): {}}});
@@ -51,7 +51,7 @@ fn written(mut secret: Value, day: &str) -> Value {
 
 #[test]
 fn a_keystore_is_compared_with_the_leaf() {
-    // The file holds the CA alone, as a keystore that was made before the leaf would.
+    // The file holds only the CA, like a keystore that is older than the leaf.
     let store = file("truststore.jks");
     let root = ca("Root 1");
     let leaf = LEAF.signed_by(&root);

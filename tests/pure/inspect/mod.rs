@@ -1,5 +1,5 @@
-//! `ca-overlap inspect` as a user runs it: every rule of lint by an example that triggers it and one
-//! that does not, and every form of input.
+//! `ca-overlap inspect` as a user runs it: each lint rule with an example that triggers it and one
+//! that does not, and each form of input.
 
 mod examples;
 mod inputs;
@@ -16,7 +16,7 @@ use serde_json::Value;
 /// The time of all examples.
 const NOW: &str = "2026-03-01T10:00:00Z";
 
-/// Runs `ca-overlap inspect` in `dir`. What people see fits 100 columns, and holds no private key.
+/// Runs `ca-overlap inspect` in `dir`. Fails if text exceeds 100 columns or shows a private key.
 fn inspect(dir: &Path, arguments: &[&str]) -> CommandOutput {
     let output = Command::new(crate::support::binary::path())
         .args(["inspect", "--at", NOW])
@@ -35,10 +35,10 @@ fn inspect(dir: &Path, arguments: &[&str]) -> CommandOutput {
     ended
 }
 
-/// Stands in the private keys of all examples.
+/// The content of the private keys of all examples.
 const CANARY: &str = "Q0FOQVJZCANARY";
 
-/// The rules that fire on a Secret, in the order in which they are shown. The exit code says so, too.
+/// The rules that fire on a Secret, in their order. Fails if text, JSON and exit code disagree.
 fn rules(secret: &Value) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("secret.json"), secret.to_string()).unwrap();

@@ -6,11 +6,11 @@ use serde_json::{Map, Value, json};
 
 use super::CANARY;
 
-/// A CA that is sound.
+/// A sound CA.
 pub const CA: Spec<'_> =
     Spec { subject: "Root", not_before: (2025, 1, 1), not_after: (2035, 1, 1), ..certs::CA };
 
-/// A leaf that is sound.
+/// A sound leaf.
 pub const LEAF: Spec<'_> = Spec {
     names: &["leaf.gateway.svc"],
     not_before: (2026, 1, 1),
@@ -18,12 +18,12 @@ pub const LEAF: Spec<'_> = Spec {
     ..certs::LEAF
 };
 
-/// A CA of this name, sound.
+/// A sound CA of this name.
 pub fn ca(subject: &str) -> Identity {
     Spec { subject, ..CA }.self_signed()
 }
 
-/// A Secret with these values (given decoded), and a private key that must never be shown.
+/// A Secret with these decoded values, and a private key that must never be shown.
 pub fn secret(data: &[(&str, &[u8])]) -> Value {
     let encoded =
         data.iter().map(|(key, value)| ((*key).to_owned(), json!(BASE64_STANDARD.encode(value))));
@@ -33,19 +33,19 @@ pub fn secret(data: &[(&str, &[u8])]) -> Value {
            "metadata": {"name": "envoy", "namespace": "gateway", "labels": {}, "annotations": {}}})
 }
 
-/// A Secret with the PEM of these.
+/// A Secret with the PEM of these certificates.
 pub fn tls(ca_crt: &[&Identity], tls_crt: &[&Identity]) -> Value {
     let pem = |all: &[&Identity]| all.iter().map(|made| made.pem.as_str()).collect::<String>();
     secret(&[("ca.crt", pem(ca_crt).as_bytes()), ("tls.crt", pem(tls_crt).as_bytes())])
 }
 
-/// The same with an annotation.
+/// The Secret with this annotation.
 pub fn annotated(mut secret: Value, key: &str, value: &str) -> Value {
     secret["metadata"]["annotations"][format!("ca-overlap.dev/{key}")] = value.into();
     secret
 }
 
-/// The same with a record by which `carried` is carried, until `until` if that is given.
+/// The Secret with a record that carries `carried`, until `until` if given.
 pub fn carrying(mut secret: Value, carried: &Identity, until: Option<&str>) -> Value {
     let mut entry = json!({"sha256": carried.sha256(), "since": "2026-02-01T00:00:00Z"});
     if let Some(until) = until {

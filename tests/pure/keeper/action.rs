@@ -73,13 +73,13 @@ fn view(secret: &Value) -> SecretView {
     serde_json::from_value(secret.clone()).unwrap()
 }
 
-fn look(secret: &SecretView, now: &str) -> Outlook {
+fn outlook_at(secret: &SecretView, now: &str) -> Outlook {
     outlook(&secret.view(), &RULES(), now.parse().unwrap())
 }
 
 fn action(secret: &Value, now: &str) -> Action {
     let secret = view(secret);
-    next_action(&secret.view(), &look(&secret, now), now.parse().unwrap())
+    next_action(&secret.view(), &outlook_at(&secret, now), now.parse().unwrap())
 }
 
 /// Whether the group lets `secret` be promoted beside `other`.
@@ -176,7 +176,7 @@ fn a_group_waits_for_its_bundled_secrets_too() {
     bundled["metadata"]["labels"] = json!({});
     assert!(is_ready(&secret, &bundled, SETTLED));
     // When the held leaf is about to expire, the group is not waited for.
-    let outlook = look(&view(&secret), SETTLED);
+    let outlook = outlook_at(&view(&secret), SETTLED);
     let staged = outlook.stage.unwrap();
     bundled["metadata"]["labels"] = json!({names::PHASE: "overlap"});
     let (secret, bundled) = (view(&secret), view(&bundled));

@@ -1,4 +1,4 @@
-//! The Helm chart renders what the kustomizations render, and its schema keeps wrong values out.
+//! The Helm chart renders the same as the kustomizations, and its schema refuses wrong values.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::kustomization::{Manifests, id, manifests_directory, parse, text};
 use crate::support::helm::{self, chart, said};
 
-/// What a user passes to render each kustomization: the values file of `examples/`.
+/// The values file of `examples/` that renders each kustomization.
 const PAIRS: [(&str, Option<&str>); 7] = [
     ("manifests/base", None),
     ("manifests/overlays/kind", Some("kind")),

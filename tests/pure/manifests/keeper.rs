@@ -1,17 +1,15 @@
 //! The keeper beside the webhook: `components/keeper` and `overlays/keeper`.
 
-use std::fs;
-use std::process::Command;
-
 use ca_overlap::names;
 use serde_json::{Value, json};
 
-use super::kustomization::{Manifests, has_key, id, manifests_directory, text};
+use super::kustomization::{Manifests, has_key, id, text};
+use super::program_knows_every_flag_and_variable;
 
 const OVERLAY: &str = "overlays/keeper";
 const NAME: &str = names::KEEPER_SERVICE_ACCOUNT;
 
-/// The overlay without what the base has; that is there unchanged.
+/// The objects that the overlay adds to the base, whose own objects are unchanged.
 fn component() -> Option<Manifests> {
     let mut overlay = Manifests::rendered(OVERLAY)?;
     for (id, object) in Manifests::base().by_id() {
@@ -86,19 +84,6 @@ fn the_keeper_has_only_the_listed_rights() {
 }
 
 #[test]
-fn every_rule_of_the_keeper_has_its_reason_beside_it() {
-    let path = manifests_directory().join("components/keeper/rbac.yaml");
-    let rbac = fs::read_to_string(path).expect("rbac.yaml");
-    let lines: Vec<&str> = rbac.lines().collect();
-    let rules: Vec<usize> =
-        (0..lines.len()).filter(|&line| lines[line].trim_start().starts_with("- apiG")).collect();
-    assert_eq!(rules.len(), 6);
-    for rule in rules {
-        assert!(lines[rule - 1].trim_start().starts_with('#'), "no reason above line {}", rule + 1);
-    }
-}
-
-#[test]
 fn the_staged_overlay_adds_a_flag_and_the_right_to_watch_the_lease() {
     let Some(mut staged) = Manifests::rendered("overlays/staged") else { return };
     let Some(keeper) = Manifests::rendered(OVERLAY) else { return };
@@ -161,24 +146,8 @@ fn the_keepers_pod_is_as_restricted_as_the_webhooks() {
 #[test]
 fn the_program_knows_every_flag_and_variable_of_the_keepers_pod() {
     let Some(component) = component() else { return };
-    let help = Command::new(env!("CARGO_BIN_EXE_ca-overlap"))
-        .args(["keeper", "--help"])
-        .output()
-        .expect("the program");
-    let help = String::from_utf8(help.stdout).expect("UTF-8");
-    let help: Vec<&str> = help.split_whitespace().collect();
-    let help = format!("{} ", help.join(" "));
-    let args = component.args();
-    assert_eq!(args[0], "keeper");
-    assert!(args.contains(&"--admin-listen=0.0.0.0:8082"));
-    for flag in &args[1..] {
-        let name = flag.split('=').next().unwrap_or(flag);
-        assert!(help.contains(&format!(" {name} ")), "{name}");
-    }
-    for variable in component.container()["env"].as_array().expect("env") {
-        let name = format!("[env: {}=", text(&variable["name"]));
-        assert!(help.contains(&name), "{name}");
-    }
+    program_knows_every_flag_and_variable(&component, "keeper");
+    assert!(component.args().contains(&"--admin-listen=0.0.0.0:8082"));
     let identity = |variable: &Value| variable["name"] == "CA_OVERLAP_IDENTITY";
     let variables = component.container()["env"].as_array().expect("env").clone();
     let of_pod = json!({"fieldRef": {"fieldPath": "metadata.name"}});

@@ -1,4 +1,4 @@
-//! Reading manifests: the base from its files, the overlays through kubectl.
+//! Reads manifests: the base from its files, the overlays through kubectl.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::support::skip::skip;
 
 /// The objects of one kustomization.
 pub(crate) struct Manifests {
-    /// Where they are, relative to `manifests/`.
+    /// The path relative to `manifests/`.
     pub(crate) name: String,
     /// In the order of the files, or of kustomize.
     pub(crate) objects: Vec<Value>,
@@ -32,13 +32,13 @@ impl Manifests {
         Self { name: "base".to_owned(), objects }
     }
 
-    /// An overlay as kubectl renders it; none where there is no kubectl.
+    /// An overlay as kubectl renders it. `None` without a kubectl.
     pub(crate) fn rendered(overlay: &str) -> Option<Self> {
         Self::built(&format!("manifests/{overlay}"))
             .map(|built| Self { name: overlay.to_owned(), ..built })
     }
 
-    /// Any kustomization of this repository as kubectl renders it; none where there is no kubectl.
+    /// Any kustomization of this repository as kubectl renders it. `None` without a kubectl.
     pub(crate) fn built(path: &str) -> Option<Self> {
         let kubectl = kubectl()?;
         let output = Command::new(&kubectl)
@@ -53,7 +53,7 @@ impl Manifests {
         Some(Self { name: path.to_owned(), objects: parse(path, &yaml) })
     }
 
-    /// The base, and the overlays where they can be rendered.
+    /// The base, and the overlays if there is a kubectl.
     pub(crate) fn all() -> Vec<Self> {
         let overlays = ["overlays/kind", "overlays/opt-in", "overlays/cert-manager"];
         let mut all = vec![Self::base()];
@@ -110,7 +110,7 @@ impl Manifests {
         self.container()["args"].as_array().expect("args").iter().map(text).collect()
     }
 
-    /// All objects, sorted: kustomize has an order of its own.
+    /// All objects, sorted by kind and name, because kustomize orders them differently.
     pub(crate) fn by_id(&self) -> Vec<(String, &Value)> {
         let mut objects: Vec<_> = self.objects.iter().map(|object| (id(object), object)).collect();
         objects.sort_by(|a, b| a.0.cmp(&b.0));
@@ -128,12 +128,12 @@ pub(crate) fn parse(source: &str, yaml: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(yaml).unwrap_or_else(|error| panic!("{source}: {error}"))
 }
 
-/// The string that a value must be.
+/// The string in a value. Fails if it is none.
 pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("not a string: {value}"))
 }
 
-/// What to call an object in a message.
+/// The name of an object in messages.
 pub(crate) fn id(object: &Value) -> String {
     format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]))
 }

@@ -1,7 +1,7 @@
-//! The manifests agree with the constants in the code, and with what the design promises.
+//! The manifests agree with the constants in the code and with the design.
 //!
-//! The base is read from its files. The overlays are rendered by `kubectl kustomize`; without a
-//! kubectl those tests say so, and in CI (`CI=true`) they fail.
+//! The base is read from its files. `kubectl kustomize` renders the overlays; without a kubectl
+//! those tests are skipped, and fail in CI (`CI=true`).
 
 mod chart;
 mod keeper;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use self::kustomization::{Manifests, has_key, id, manifests_directory, text};
 
-/// The longest that a drain can take, in seconds: 90 s of idle connections and a margin.
+/// The longest time that a drain can take, in seconds: 90 s for idle connections, and a margin.
 const DRAIN_TIMEOUT_SECONDS: u64 = 110;
 
 // The registration
@@ -87,7 +87,7 @@ fn the_match_conditions_compare_with_our_names() {
     );
 }
 
-// What must not be in the manifests
+// Contents that the manifests must not have
 
 #[test]
 fn no_manifest_names_a_ca_bundle_or_the_data_of_a_secret() {
@@ -178,14 +178,17 @@ fn both_bindings_bind_only_our_service_account() {
 }
 
 #[test]
-fn every_rule_has_its_reason_beside_it() {
-    let rbac = fs::read_to_string(manifests_directory().join("base/rbac.yaml")).expect("rbac.yaml");
-    let lines: Vec<&str> = rbac.lines().collect();
-    let rules: Vec<usize> =
-        (0..lines.len()).filter(|&line| lines[line].trim_start().starts_with("- apiG")).collect();
-    assert_eq!(rules.len(), 2);
-    for rule in rules {
-        assert!(lines[rule - 1].trim_start().starts_with('#'), "no reason above line {}", rule + 1);
+fn every_rbac_rule_has_its_reason_above_it() {
+    for (file, count) in [("base/rbac.yaml", 2), ("components/keeper/rbac.yaml", 6)] {
+        let rbac = fs::read_to_string(manifests_directory().join(file)).expect(file);
+        let lines: Vec<&str> = rbac.lines().collect();
+        let is_rule = |&line: &usize| lines[line].trim_start().starts_with("- apiG");
+        let rules: Vec<usize> = (0..lines.len()).filter(is_rule).collect();
+        assert_eq!(rules.len(), count, "{file}");
+        for rule in rules {
+            let has_reason = lines[rule - 1].trim_start().starts_with('#');
+            assert!(has_reason, "{file}: no reason above line {}", rule + 1);
+        }
     }
 }
 
@@ -310,25 +313,29 @@ fn all_ports_lead_to_the_listeners() {
 
 #[test]
 fn the_program_knows_every_flag_and_variable_of_the_pod() {
+    for manifests in Manifests::all() {
+        program_knows_every_flag_and_variable(&manifests, "webhook");
+    }
+}
+
+/// Fails if a flag or variable of the Deployment is not in the help of this command.
+fn program_knows_every_flag_and_variable(manifests: &Manifests, command: &str) {
     let help = Command::new(crate::support::binary::path())
-        .args(["webhook", "--help"])
+        .args([command, "--help"])
         .output()
         .expect("the program");
     let help = String::from_utf8(help.stdout).expect("UTF-8");
     // Lines are wrapped anywhere.
-    let help: Vec<&str> = help.split_whitespace().collect();
-    let help = format!("{} ", help.join(" "));
-    for manifests in Manifests::all() {
-        let args = manifests.args();
-        assert_eq!(args[0], "webhook");
-        for flag in &args[1..] {
-            let name = flag.split('=').next().unwrap_or(flag);
-            assert!(help.contains(&format!(" {name} ")), "{name}");
-        }
-        for variable in manifests.container()["env"].as_array().expect("env") {
-            let name = format!("[env: {}=", text(&variable["name"]));
-            assert!(help.contains(&name), "{name}");
-        }
+    let help = format!("{} ", help.split_whitespace().collect::<Vec<_>>().join(" "));
+    let args = manifests.args();
+    assert_eq!(args[0], command);
+    for flag in &args[1..] {
+        let name = flag.split('=').next().unwrap_or(flag);
+        assert!(help.contains(&format!(" {name} ")), "{name}");
+    }
+    for variable in manifests.container()["env"].as_array().expect("env") {
+        let name = format!("[env: {}=", text(&variable["name"]));
+        assert!(help.contains(&name), "{name}");
     }
 }
 
@@ -339,7 +346,7 @@ fn the_network_policy_allows_only_our_two_ports_in_and_the_api_server_out() {
     assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
     assert_eq!(policy["ingress"][0], json!({ "ports": [{ "port": 8443, "protocol": "TCP" }] }));
     assert_eq!(policy["ingress"][1]["ports"], json!([{ "port": 8081, "protocol": "TCP" }]));
-    assert!(policy["ingress"][1]["from"].is_array(), "the admin port is not for everybody");
+    assert!(policy["ingress"][1]["from"].is_array(), "the admin port is restricted");
     assert!(policy["ingress"].get(2).is_none());
     assert_eq!(
         policy["egress"],
