@@ -1,6 +1,7 @@
 #!/bin/sh
 # Packs the static program into an image: `image.sh docker` with the Dockerfile and BuildKit,
-# `image.sh tar` into an archive without a container engine. Run by `make image` and `make image-tar`.
+# `image.sh tar` into an archive without a container engine. Run by `make image` and `make
+# image-tar`.
 #
 # Environment:
 #   IMAGE           NAME:TAG of the image

@@ -43,8 +43,8 @@ notes() {
     echo "$text"
 }
 
-# Packs the program of one platform. The archive has no times, owners or names, so the same files give
-# the same bytes.
+# Packs the program of one platform. The archive has no times, owners or names, so the same files
+# give the same bytes.
 archive() {
     root=$(mktemp -d)
     trap 'rm -rf "$root"' EXIT

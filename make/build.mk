@@ -1,8 +1,8 @@
 ##@ To build
 
 # The static program links glibc 2.36 or newer, which supports packed relocations: see
-# docs/performance.md. With --target the flags do not apply to build scripts. The path remapping keeps
-# paths of this machine out of the program.
+# docs/performance.md. With --target the flags do not apply to build scripts. The path remapping
+# keeps paths of this machine out of the program.
 STATIC := $(TARGET)/static/ca-overlap
 STATIC_TRIPLE := $(shell uname -m)-unknown-linux-gnu
 STATIC_DIR := $(TARGET)/$(STATIC_TRIPLE)/release

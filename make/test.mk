@@ -129,8 +129,8 @@ node-tools: need-rust need-go
 	@mkdir -p $(NODE)/tools
 	CGO_ENABLED=0 go -C tests/cluster build -trimpath -ldflags='-s -w' -o "$(abspath $(NODE))/tools/" ./...
 
-# The commit that `node-test-full` upgrades from: the last tag, or the previous commit that changed the
-# program.
+# The commit that `node-test-full` upgrades from: the last tag, or the previous commit that changed
+# the program.
 EARLIER ?= $(shell git describe --tags --abbrev=0 HEAD^ 2>/dev/null || \
 	git log --first-parent --skip=1 -n 1 --format=%H -- src Cargo.lock)
 
