@@ -122,5 +122,9 @@ async fn an_ask_from_anyone_else_is_removed_with_a_warning() {
         (setup.shown(&answer).as_str(), answer.annotation("ca-overlap.dev/ask")),
         ("CA2", None)
     );
-    assert!(answer.warnings.iter().any(|w| w.contains("keeper alone")), "{:?}", answer.warnings);
+    assert!(
+        answer.warnings.iter().any(|w| w.contains("only ca-overlap's keeper")),
+        "{:?}",
+        answer.warnings
+    );
 }
