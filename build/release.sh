@@ -57,7 +57,7 @@ archive() {
     made "${name}_linux_$ARCH.tar.gz"
 }
 
-# The programs out of the archives, for the image.
+# Unpacks the programs from the archives, for the image.
 unpack() {
     for arch in $ARCHES; do
         mkdir -p "$DIST/.programs/$arch"

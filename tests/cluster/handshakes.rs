@@ -23,8 +23,8 @@ async fn handshakes_fail_only_where_the_mode_cannot_prevent_it() {
     eprintln!("{without}{bundled}{staged}");
 }
 
-/// The control: the same peers and the same generator, where the namespace has opted out. Both
-/// directions fail, and go on to fail where nothing is read again.
+/// The control: the same peers and generator in a namespace that has opted out. Peers refuse old
+/// and new leaves, and those that do not reload keep refusing.
 async fn without(cluster: &Cluster) -> String {
     let peers = Peers::start(cluster, "peers-without", &json!({names::MODE: "off"})).await;
     let log = Log::rotate(&peers).await;
@@ -243,7 +243,7 @@ impl Log {
     }
 }
 
-/// The Deployment of a pod.
+/// The name of a pod's Deployment.
 fn of(pod: &str) -> &str {
     pod.rsplitn(3, '-').last().unwrap_or_default()
 }

@@ -69,11 +69,11 @@ pub struct Count {
     /// The direction that a bundle covers: a leaf of the old CA is shown to a peer with new files.
     pub old_leaf_accepted: usize,
     pub old_leaf_refused: usize,
-    /// The other one: a leaf of the new CA is shown to who has the old files.
+    /// The other direction: a leaf of the new CA is shown to a peer with old files.
     pub new_leaf_refused: usize,
-    /// Refused for any other reason.
+    /// The number of other refusals.
     pub otherwise_refused: usize,
-    /// No connection, or it broke.
+    /// The number of missing or broken connections.
     pub unreachable: usize,
 }
 

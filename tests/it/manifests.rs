@@ -110,7 +110,7 @@ async fn the_pod_passes_the_standard_that_its_namespace_enforces() {
     assert!(error.contains("allowPrivilegeEscalation"), "{error}");
 }
 
-/// What `make control-plane` fetched.
+/// The file with the CRDs of another project, which `make control-plane` downloads.
 fn foreign_crds(test: &str, of: &str) -> Option<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/control-plane/crds");
     let entries = std::fs::read_dir(&directory).into_iter().flatten();

@@ -362,7 +362,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Fails if it has ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }

@@ -41,7 +41,7 @@ func (files Files) equal(other Files) bool {
 type Material struct {
 	pair  tls.Certificate
 	roots *x509.CertPool
-	// The key ids of the roots, and of the pair's issuer.
+	// The key ids of the roots and of the leaf's issuer.
 	trust  []string
 	issuer string
 	name   string

@@ -14,7 +14,7 @@ import (
 type Record struct {
 	Time time.Time `json:"time"`
 	Pod  string    `json:"pod"`
-	// dial, accept, files, start, end.
+	// One of dial, accept, files, start, end.
 	Kind string `json:"kind"`
 	// The dialling peer and the dialled one. In an `accept`, From is the name in the client's
 	// certificate.

@@ -113,7 +113,7 @@ func (r *Review) Check(uid string, answer []byte) error {
 
 const uidMark = "@uid@"
 
-// data is what a generator such as certgen writes.
+// data makes the data of a Secret, as a generator such as certgen writes it.
 func data(authority *Authority, ballast int) (map[string]any, error) {
 	leaf, err := authority.Leaf()
 	if err != nil {

@@ -157,7 +157,7 @@ async fn a_put_keeps_settings_and_a_patch_can_remove_them() {
     assert!(answer.annotation("ca-overlap.dev/carried").unwrap().contains("until"));
     let answer = setup.annotate(json!({"ca-overlap.dev/keep": null})).await;
     assert_eq!(answer.annotation("ca-overlap.dev/keep"), None);
-    // Nobody can remove or forge our own state.
+    // A writer cannot remove or forge our own state.
     let record = answer.annotation("ca-overlap.dev/carried").unwrap().to_owned();
     for forged in [json!(null), json!("[]"), json!("nonsense")] {
         let answer = setup.annotate(json!({"ca-overlap.dev/carried": forged})).await;

@@ -187,7 +187,7 @@ async fn restored_settings_conflict_with_no_other_field_manager() {
         (repaired.annotation(names::KEEP), repaired.annotation(names::GROUP)),
         (Some("2"), Some("g"))
     );
-    assert_eq!(managers(&repaired), Vec::<String>::new(), "nobody manages our keys");
+    assert_eq!(managers(&repaired), Vec::<String>::new(), "our keys have no manager");
     let event = setup.event(&rotation, "Repaired").await;
     let note = event["note"].as_str().unwrap();
     let carried = devtools::certs::sha256(&rotation.generation[0].der);
