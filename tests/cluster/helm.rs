@@ -6,7 +6,7 @@ use crate::cluster::{Cluster, eventually};
 use crate::load::Load;
 use crate::readme::commands;
 use crate::rollouts::replaced;
-use crate::uninstall::left;
+use crate::uninstall::leftovers;
 
 #[tokio::test]
 #[ignore = "needs a cluster: make node-test"]
@@ -46,8 +46,8 @@ async fn the_chart_installs_upgrades_under_load_and_uninstalls() {
     shell(&cluster, &format!("helm uninstall ca-overlap --namespace {namespace}")).await;
     end_pods(&cluster).await;
     cluster.kubectl(&format!("delete namespace {namespace} --timeout=200s")).await;
-    let left = left(&cluster).await;
-    assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+    let leftovers = leftovers(&cluster).await;
+    assert!(leftovers.is_empty(), "left behind:\n{}", leftovers.join("\n"));
 }
 
 async fn upgrade(cluster: &Cluster, values: &str) {

@@ -38,8 +38,8 @@ async fn an_uninstall_takes_effect_at_once_and_leaves_readable_bundles() {
     .await;
 
     cluster.kubectl("delete -k tests/cluster/manifests --ignore-not-found --timeout=200s").await;
-    let left = left(&cluster).await;
-    assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
+    let leftovers = leftovers(&cluster).await;
+    assert!(leftovers.is_empty(), "left behind:\n{}", leftovers.join("\n"));
     let stored = secrets.get("before").await.ok();
     assert_eq!(stored.pem("ca.crt"), bundle(&[two, one]), "the bundle is unchanged");
     assert_eq!(key_ids(&stored.pem("ca.crt")).len(), 2, "the bundle is readable");
@@ -58,7 +58,7 @@ async fn put(secrets: &Secrets, name: &str, ca: &Identity) {
 }
 
 /// All objects in the cluster, of any kind, that have the product's name in theirs.
-pub async fn left(cluster: &Cluster) -> Vec<String> {
+pub async fn leftovers(cluster: &Cluster) -> Vec<String> {
     let kinds = cluster.kubectl("api-resources --verbs=list -o name").await;
     // Events expire by themselves.
     let kinds: Vec<_> = kinds.lines().filter(|kind| !kind.starts_with("events")).collect();

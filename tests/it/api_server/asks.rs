@@ -82,7 +82,7 @@ async fn an_unforced_apply_never_conflicts_after_a_repair_or_a_retirement() {
     apply(&setup, "CA2").await.ok();
     let der = BASE64_STANDARD.encode(&setup.ca("CA1").der);
     let answer = ask(&keeper, &format!("repair {der} #1")).await.ok();
-    assert_eq!(setup.shown(&answer), "CA2 CA1*");
+    assert_eq!(setup.bundle(&answer), "CA2 CA1*");
     assert_eq!(
         (answer.annotation("ca-overlap.dev/ask"), owners(&answer)),
         (None, vec!["helm".into()])
@@ -90,7 +90,7 @@ async fn an_unforced_apply_never_conflicts_after_a_repair_or_a_retirement() {
     assert!(answer.annotation("ca-overlap.dev/carried").unwrap().contains("until"));
     // A re-apply, then a rotation.
     for (bundle, expected) in [("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")] {
-        assert_eq!(setup.shown(&apply(&setup, bundle).await.ok()), expected);
+        assert_eq!(setup.bundle(&apply(&setup, bundle).await.ok()), expected);
     }
     // The window of CA2 ends a second after the rotation. Earlier asks change nothing.
     setup.annotate(json!({"ca-overlap.dev/window": "1s"})).await;
@@ -98,16 +98,16 @@ async fn an_unforced_apply_never_conflicts_after_a_repair_or_a_retirement() {
     let answer = loop {
         let answer = ask(&keeper, &format!("retire #{number}")).await.ok();
         assert_eq!(answer.annotation("ca-overlap.dev/ask"), None);
-        if setup.shown(&answer) != "CA3 CA2*" {
+        if setup.bundle(&answer) != "CA3 CA2*" {
             break answer;
         }
         number += 1;
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     };
-    assert_eq!((setup.shown(&answer).as_str(), owners(&answer)), ("CA3", vec!["helm".into()]));
+    assert_eq!((setup.bundle(&answer).as_str(), owners(&answer)), ("CA3", vec!["helm".into()]));
     setup.annotate(json!({"ca-overlap.dev/window": null})).await;
-    assert_eq!(setup.shown(&apply(&setup, "CA4").await.ok()), "CA4 CA3*");
-    assert_eq!(setup.shown(&apply(&setup, "CA4").await.ok()), "CA4 CA3*");
+    assert_eq!(setup.bundle(&apply(&setup, "CA4").await.ok()), "CA4 CA3*");
+    assert_eq!(setup.bundle(&apply(&setup, "CA4").await.ok()), "CA4 CA3*");
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn an_ask_from_anyone_else_is_removed_with_a_warning() {
     let answer = ask(&setup.secrets, &format!("repair {der}")).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(
-        (setup.shown(&answer).as_str(), answer.annotation("ca-overlap.dev/ask")),
+        (setup.bundle(&answer).as_str(), answer.annotation("ca-overlap.dev/ask")),
         ("CA2", None)
     );
     assert!(

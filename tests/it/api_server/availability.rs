@@ -23,20 +23,20 @@ async fn writes_pass_while_the_webhook_is_down_and_are_bundled_once_it_is_back()
     let setup = Setup::new(cluster.namespace("down").await);
     setup.create("CA1", None).await;
     setup.put("CA2").await;
-    assert_eq!(setup.shows().await, "CA2", "failurePolicy: Ignore");
+    assert_eq!(setup.stored().await, "CA2", "failurePolicy: Ignore");
     cluster.start_webhook("first", cluster.port_443(), &[]).await.unwrap();
     setup.put("CA3").await;
-    assert_eq!(setup.shows().await, "CA3 CA2*");
+    assert_eq!(setup.stored().await, "CA3 CA2*");
     // Dropping the webhook stops it.
     *cluster.webhook.lock().await = None;
     setup.put("CA4").await;
-    assert_eq!(setup.shows().await, "CA4", "the fresh object has removed the record");
+    assert_eq!(setup.stored().await, "CA4", "the fresh object has removed the record");
     // A new process uses the webhook CA of the previous one.
     let before = ca_bundle(&cluster).await;
     cluster.start_webhook("second", cluster.port_443(), &[]).await.unwrap();
     assert_eq!(ca_bundle(&cluster).await, before);
     setup.put("CA1").await;
-    assert_eq!(setup.shows().await, "CA1 CA4*");
+    assert_eq!(setup.stored().await, "CA1 CA4*");
 }
 
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn replicas_that_start_together_agree_on_one_ca() {
     let bundles = ["CA2", "CA3", "CA4", "CA1"];
     for (bundle, before) in bundles.iter().zip(["CA1", "CA2", "CA3", "CA4"]) {
         setup.put(bundle).await;
-        assert_eq!(setup.shows().await, format!("{bundle} {before}*"));
+        assert_eq!(setup.stored().await, format!("{bundle} {before}*"));
     }
     drop(replicas);
 }

@@ -38,7 +38,7 @@ async fn no_output_contains_the_canary_key() {
     broken["metadata"]["annotations"] = json!({"ca-overlap.dev/keep": "nine"});
     answers.push(setup.secrets.put(NAME, &broken).await.ok());
     assert!(answers.iter().any(|answer| !answer.warnings.is_empty()));
-    assert_eq!(setup.shown(&answers[2]), "CA3 CA2*", "the webhook has acted");
+    assert_eq!(setup.bundle(&answers[2]), "CA3 CA2*", "the webhook has acted");
 
     for answer in &answers {
         free_of_canary(&answer.warnings.concat());

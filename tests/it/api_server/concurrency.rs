@@ -42,7 +42,7 @@ async fn sixteen_writers_with_conflict_retries_all_succeed() {
         conflicts += writer.unwrap();
     }
     assert!(conflicts > 0, "the test needs at least one conflict");
-    let shown = setup.shows().await;
+    let shown = setup.stored().await;
     assert_eq!(shown.split(' ').count(), 2, "{shown}");
     assert!(shown.ends_with('*'), "{shown}");
 }
@@ -63,5 +63,5 @@ async fn unconditional_writers_all_succeed_too() {
     for writer in futures::future::join_all(writers).await {
         writer.unwrap();
     }
-    assert_eq!(setup.shows().await.split(' ').count(), 2);
+    assert_eq!(setup.stored().await.split(' ').count(), 2);
 }

@@ -33,7 +33,7 @@ async fn an_immutable_secret_is_refused_by_the_api_server_alone() {
     let mut fixed = setup.fresh("CA2", &setup.leaf("CA2"));
     fixed["immutable"] = true.into();
     setup.secrets.put(NAME, &fixed).await.ok();
-    assert_eq!(setup.shows().await, "CA2");
+    assert_eq!(setup.stored().await, "CA2");
 }
 
 #[tokio::test]
@@ -96,14 +96,14 @@ async fn the_label_off_on_a_secret_protects_its_data_and_survives_a_put() {
     for bundle in ["CA2", "CA3"] {
         let answer = setup.put(bundle).await;
         assert_eq!(
-            (setup.shown(&answer).as_str(), answer.label("ca-overlap.dev/mode")),
+            (setup.bundle(&answer).as_str(), answer.label("ca-overlap.dev/mode")),
             (bundle, Some("off"))
         );
     }
     let on = json!({"metadata": {"labels": {"ca-overlap.dev/mode": null}}});
     setup.secrets.patch(NAME, MERGE, "", &on).await.ok();
     setup.put("CA4").await;
-    assert_eq!(setup.shows().await, "CA4 CA3*");
+    assert_eq!(setup.stored().await, "CA4 CA3*");
 }
 
 #[tokio::test]
@@ -117,7 +117,7 @@ async fn the_webhook_is_not_called_for_our_namespace_or_one_with_the_label_off()
         let setup = Setup::new(secrets);
         setup.create("CA1", None).await;
         setup.put("CA2").await;
-        assert_eq!(setup.shows().await, "CA2", "{}", setup.secrets.namespace);
+        assert_eq!(setup.stored().await, "CA2", "{}", setup.secrets.namespace);
     }
 }
 

@@ -21,14 +21,14 @@ async fn a_secret_near_one_mebibyte_is_bundled_if_there_is_room() {
     setup.create("CA1", None).await;
     // First there is ample room, then exactly enough, then one byte too little.
     let answer = setup.secrets.put(NAME, &with_blob("CA2", 10_000)).await.ok();
-    assert_eq!(setup.shown(&answer), "CA2 CA1*");
+    assert_eq!(setup.bundle(&answer), "CA2 CA1*");
     let needed = setup.pem("CA2").len();
     let answer = setup.secrets.put(NAME, &with_blob("CA3", needed)).await.ok();
-    assert_eq!(setup.shown(&answer), "CA3 CA2*");
+    assert_eq!(setup.bundle(&answer), "CA3 CA2*");
     // The length of signatures varies, so one CA may fit and the other may not.
     let needed = setup.pem("CA3").len().min(setup.pem("CA2").len());
     let answer = setup.secrets.put(NAME, &with_blob("CA4", needed - 1)).await.ok();
-    assert_eq!(setup.shown(&answer), "CA4");
+    assert_eq!(setup.bundle(&answer), "CA4");
     assert!(answer.warnings.iter().any(|w| w.contains("no room")), "{:?}", answer.warnings);
 }
 

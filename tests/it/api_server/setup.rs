@@ -77,12 +77,12 @@ impl Setup {
     }
 
     /// The stored bundle in the notation of the table.
-    pub async fn shows(&self) -> String {
-        self.shown(&self.secrets.get(NAME).await.ok())
+    pub async fn stored(&self) -> String {
+        self.bundle(&self.secrets.get(NAME).await.ok())
     }
 
     /// The bundle of an answer in the notation of the table.
-    pub fn shown(&self, answer: &Answer) -> String {
+    pub fn bundle(&self, answer: &Answer) -> String {
         let carried = answer.annotation("ca-overlap.dev/carried").unwrap_or("[]").to_owned();
         let phase = answer.label("ca-overlap.dev/phase");
         assert_eq!(phase, (carried != "[]").then_some("overlap"), "the phase fits the record");

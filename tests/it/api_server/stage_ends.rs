@@ -140,7 +140,7 @@ impl Staged {
 }
 
 /// Asserts that one complete pair is left, and no state of a stage.
-fn is_over(answer: &Answer, served: &Identity, what: &str) {
+fn assert_ended(answer: &Answer, served: &Identity, what: &str) {
     assert_eq!(pairs(answer), values(served, None), "{what}");
     assert_eq!(answer.annotation("ca-overlap.dev/staged"), None, "{what}");
     assert_ne!(answer.label("ca-overlap.dev/phase"), Some("staged"), "{what}");
@@ -164,7 +164,7 @@ async fn every_end_of_a_stage_leaves_a_complete_pair_and_no_waiting_key() {
             End::Mode.happens(&it).await;
         }
         let stored = it.setup.secrets.get(NAME).await.ok();
-        is_over(&stored, end.served(&it, true), &format!("{end:?}, seen"));
+        assert_ended(&stored, end.served(&it, true), &format!("{end:?}, seen"));
         if end == End::Promoted {
             assert_eq!(owners_of(&stored, "f:tls.crt"), [Value::from("helm")]);
         }
@@ -212,7 +212,7 @@ async fn check_missed(end: End, it: &Staged) {
         assert_eq!(pairs(&stored), values(&it.old, Some(&it.new)), "{what}");
         return;
     }
-    is_over(&stored, end.served(it, false), &what);
+    assert_ended(&stored, end.served(it, false), &what);
     let again = it.touch().await;
     assert_eq!(pairs(&again), pairs(&stored), "{what}: another write changes nothing");
 }

@@ -109,7 +109,7 @@ async fn a_staged_rotation_is_promoted_without_a_conflict_and_ends_with_the_leas
     let promote = format!("promote {} #1", sha256(new.pem.as_bytes()));
     let answer = ask(&keeper, &promote).await.ok();
     assert_eq!(pairs(&answer), values(&new, None));
-    assert_eq!(setup.shown(&answer), "CA2 CA1*");
+    assert_eq!(setup.bundle(&answer), "CA2 CA1*");
     for key in ["f:ca.crt", "f:tls.crt", "f:tls.key"] {
         assert_eq!(owners_of(&answer, key), [Value::from("helm")], "{key}");
     }
@@ -134,7 +134,7 @@ async fn a_staged_rotation_is_promoted_without_a_conflict_and_ends_with_the_leas
     };
     assert_eq!(pairs(&answer), values(&next, None));
     assert_eq!(answer.annotation("ca-overlap.dev/staged"), None);
-    assert_eq!(setup.shown(&answer), "CA3 CA2*");
+    assert_eq!(setup.bundle(&answer), "CA3 CA2*");
     let key = new.key.lines().nth(1).unwrap();
     let log = cluster.webhook.lock().await.as_ref().unwrap().log().to_owned();
     assert!(!std::fs::read_to_string(log).unwrap().contains(key), "no key in the log");

@@ -16,7 +16,7 @@ async fn row(test: &str, keep: Option<&str>, steps: &[(&str, &str)]) -> Option<S
     }
     for (bundle, expected) in rest {
         setup.put(bundle).await;
-        assert_eq!(setup.shows().await, *expected, "{test}: after {bundle}");
+        assert_eq!(setup.stored().await, *expected, "{test}: after {bundle}");
     }
     Some(setup)
 }
@@ -82,14 +82,14 @@ async fn the_leaf_determines_the_active_ca() {
     let setup = Setup::new(cluster.namespace("active").await);
     setup.create("X CA2", Some("CA2")).await;
     setup.put("X CA3").await;
-    assert_eq!(setup.shows().await, "X CA3 CA2*");
+    assert_eq!(setup.stored().await, "X CA3 CA2*");
     // The CA is rotated while the leaf of CA1 stays in service.
     let setup = Setup::new(cluster.namespace("served-leaf").await);
     setup.create("CA1", None).await;
     setup.put_ca_only(&setup.pem("CA2")).await;
-    assert_eq!(setup.shows().await, "CA2 CA1*");
+    assert_eq!(setup.stored().await, "CA2 CA1*");
     setup.put("CA3").await;
-    assert_eq!(setup.shows().await, "CA3 CA1*");
+    assert_eq!(setup.stored().await, "CA3 CA1*");
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn a_carried_ca_in_another_encoding_stays_carried() {
     setup.put("CA2").await;
     let echo = format!("# exported\n{}", setup.pem("CA2 CA1"));
     let answer = setup.put_ca_only(&echo).await;
-    assert_eq!((answer.pem("ca.crt"), setup.shown(&answer)), (echo, "CA2 CA1*".into()));
+    assert_eq!((answer.pem("ca.crt"), setup.bundle(&answer)), (echo, "CA2 CA1*".into()));
     let setup = Setup::new(cluster.namespace("encodings").await);
     setup.create("CA1", None).await;
     let crlf = setup.pem("CA1").replace('\n', "\r\n");
@@ -133,12 +133,12 @@ async fn distrust_takes_effect_with_its_own_write_and_lasts() {
     };
     let fingerprint = sha256(&setup.ca("CA1").der);
     setup.annotate(json!({"ca-overlap.dev/distrust": fingerprint})).await;
-    assert_eq!(setup.shows().await, "CA2");
+    assert_eq!(setup.stored().await, "CA2");
     // A fresh object gets the annotation back. CA1 is kept only while the generator writes it.
     setup.put("CA1").await;
-    assert_eq!(setup.shows().await, "CA1 CA2*", "the generator's own bytes are never dropped");
+    assert_eq!(setup.stored().await, "CA1 CA2*", "the generator's own bytes are never dropped");
     setup.put("CA2").await;
-    assert_eq!(setup.shows().await, "CA2", "a distrusted CA is not carried");
+    assert_eq!(setup.stored().await, "CA2", "a distrusted CA is not carried");
     let stored = setup.secrets.get(NAME).await.ok();
     assert_eq!(stored.annotation("ca-overlap.dev/distrust"), Some(fingerprint.as_str()));
 }
@@ -152,7 +152,7 @@ async fn an_unreadable_bundle_passes_with_a_warning() {
     assert_eq!(answer.pem("ca.crt"), "garbage");
     assert!(answer.warnings.iter().any(|w| w.contains("no readable certificate")));
     let answer = setup.put_ca_only(&setup.pem("CA3")).await;
-    assert_eq!(setup.shown(&answer), "CA3");
+    assert_eq!(setup.bundle(&answer), "CA3");
     assert!(answer.warnings.iter().any(|w| w.contains("previous ca.crt")));
 }
 
@@ -169,5 +169,5 @@ async fn ca_crt_can_be_removed_and_added_again() {
     assert_eq!(answer.annotation("ca-overlap.dev/carried"), None);
     assert_eq!(answer.label("ca-overlap.dev/phase"), None);
     setup.put("CA3").await;
-    assert_eq!(setup.shows().await, "CA3");
+    assert_eq!(setup.stored().await, "CA3");
 }

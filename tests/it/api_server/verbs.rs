@@ -32,12 +32,12 @@ async fn patches_of_every_kind_are_bundled() {
                 json!({"data": {"ca.crt": value}})
             };
             setup.secrets.patch(NAME, kind, "", &patch).await.ok();
-            assert_eq!(setup.shows().await, expected, "{kind}");
+            assert_eq!(setup.stored().await, expected, "{kind}");
         }
         let string_data = json!({"stringData": {"ca.crt": setup.pem("CA4")}});
         if kind != JSON_PATCH {
             setup.secrets.patch(NAME, kind, "", &string_data).await.ok();
-            assert_eq!(setup.shows().await, "CA4 CA3*", "stringData by {kind}");
+            assert_eq!(setup.stored().await, "CA4 CA3*", "stringData by {kind}");
         }
     }
 }
@@ -53,7 +53,7 @@ async fn string_data_by_put_is_bundled() {
         "stringData": {"ca.crt": setup.pem("CA2"), "tls.crt": leaf.pem, "tls.key": leaf.key},
     });
     setup.secrets.put(NAME, &secret).await.ok();
-    assert_eq!(setup.shows().await, "CA2 CA1*");
+    assert_eq!(setup.stored().await, "CA2 CA1*");
 }
 
 fn applied(setup: &Setup, bundle: &str) -> Value {
@@ -70,10 +70,10 @@ async fn server_side_apply_never_conflicts_with_the_webhook() {
     let Some(cluster) = cluster("apply").await else { return };
     let setup = Setup::new(cluster.namespace("apply").await);
     setup.secrets.apply(NAME, "helm", false, &applied(&setup, "CA1")).await.ok();
-    assert_eq!(setup.shows().await, "CA1", "the webhook is not called for a create");
+    assert_eq!(setup.stored().await, "CA1", "the webhook is not called for a create");
     for (bundle, expected) in [("CA2", "CA2 CA1*"), ("CA2", "CA2 CA1*"), ("CA3", "CA3 CA2*")] {
         setup.secrets.apply(NAME, "helm", false, &applied(&setup, bundle)).await.ok();
-        assert_eq!(setup.shows().await, expected);
+        assert_eq!(setup.stored().await, expected);
     }
     let stored = setup.secrets.get(NAME).await.ok();
     let managers = stored.body["metadata"]["managedFields"].as_array().unwrap().clone();
@@ -108,7 +108,7 @@ async fn kubectl_apply_with_last_applied_is_bundled_and_idempotent() {
         let manifest = applied(&setup, bundle).to_string();
         let arguments = ["apply", "-n", &namespace, "-f", "-"];
         cluster.plane.kubectl(&arguments, manifest.as_bytes()).await.unwrap();
-        assert_eq!(setup.shows().await, expected);
+        assert_eq!(setup.stored().await, expected);
     }
     // `kubectl annotate key-` removes a setting, because it sends a PATCH.
     for arguments in [["annotate", "ca-overlap.dev/keep=2"], ["annotate", "ca-overlap.dev/keep-"]] {
@@ -121,7 +121,7 @@ async fn kubectl_apply_with_last_applied_is_bundled_and_idempotent() {
     }
     let stored = setup.secrets.get(NAME).await.ok();
     assert_eq!(stored.annotation("ca-overlap.dev/keep"), None);
-    assert_eq!(setup.shown(&stored), "CA3 CA2*");
+    assert_eq!(setup.bundle(&stored), "CA3 CA2*");
 }
 
 #[tokio::test]
@@ -131,7 +131,7 @@ async fn a_dry_run_shows_what_the_real_write_stores() {
     let before = setup.secrets.get(NAME).await.ok();
     let fresh = setup.fresh("CA2", &setup.leaf("CA2"));
     let dry = setup.secrets.put_with(NAME, "dryRun=All", &fresh).await.ok();
-    assert_eq!(setup.shown(&dry), "CA2 CA1*");
+    assert_eq!(setup.bundle(&dry), "CA2 CA1*");
     assert_eq!(setup.secrets.get(NAME).await.resource_version(), before.resource_version());
     let real = setup.secrets.put(NAME, &fresh).await.ok();
     assert_eq!(real.body["data"], dry.body["data"]);

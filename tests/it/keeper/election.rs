@@ -28,13 +28,13 @@ async fn the_standby_finishes_after_the_leader_is_killed() {
         keepers.into_iter().partition(|keeper| keeper.identity == leader);
     assert!(!survivor[0].is_leader().await, "two leaders");
     eventually("a first retirement", async || {
-        let over = futures::future::join_all(rotations.iter().map(Rotation::is_over)).await;
-        over.iter().any(Option::is_some).then_some(())
+        let retired = futures::future::join_all(rotations.iter().map(Rotation::retired)).await;
+        retired.iter().any(Option::is_some).then_some(())
     })
     .await;
     killed[0].process.signal("KILL");
     for rotation in &rotations {
-        rotation.over().await;
+        rotation.wait_until_retired().await;
         assert_eq!(rotation.data_managers().await, ["helm"]);
     }
     survivor[0].leads(true).await;
@@ -60,7 +60,7 @@ async fn a_leader_that_cannot_renew_its_lease_stops_by_its_own_clock() {
     let record = rotated.annotation(names::CARRIED).unwrap();
     let record: Value = serde_json::from_str(record).unwrap();
     past(record[0]["until"].as_str().unwrap()).await;
-    assert!(rotation.is_over().await.is_none());
+    assert!(rotation.retired().await.is_none());
     assert!(keeper.asks("retire", "done").await < 1.0);
 
     let role = {
@@ -69,7 +69,7 @@ async fn a_leader_that_cannot_renew_its_lease_stops_by_its_own_clock() {
         current
     };
     setup.cluster.plane.json("PUT", ROLE, &role).await.unwrap();
-    rotation.over().await;
+    rotation.wait_until_retired().await;
     assert!(keeper.is_leader().await);
 }
 
@@ -86,7 +86,7 @@ async fn leadership_pauses_while_the_api_server_is_away() {
     // Its connections do not fail, they are only silent: it must stop by its own clock.
     keeper.leads(false).await;
     signal(api_server, "CONT");
-    rotation.over().await;
+    rotation.wait_until_retired().await;
     assert!(keeper.is_leader().await);
 }
 

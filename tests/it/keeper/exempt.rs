@@ -32,7 +32,7 @@ async fn the_keeper_asks_nothing_of_exempt_secrets() {
     // The control retires later. By then the keeper has processed the other Secrets.
     let mut control = Rotation::begin(&secrets, "control", json!({names::WINDOW: "4s"})).await;
     control.rotate().await;
-    control.over().await;
+    control.wait_until_retired().await;
     for (rotation, before) in left {
         let stored = rotation.stored().await;
         assert_eq!(stored.resource_version(), before.resource_version(), "{}", rotation.name);

@@ -38,7 +38,7 @@ enum Task {
 }
 
 /// The result of a history.
-struct Ended {
+struct HistoryResult {
     task: Task,
     is_killed: bool,
     /// The number of requests that the leader made.
@@ -59,16 +59,16 @@ async fn after_a_crash_at_any_request_the_standby_finishes_and_repeats_nothing()
     // Each task once without a crash.
     let tasks = [Task::Retire, Task::Repair, Task::Restart, Task::Stage];
     let whole = futures::stream::iter(tasks).map(|task| history(setup, task, usize::MAX));
-    let whole: Vec<Ended> = whole.buffered(AT_ONCE).collect().await;
+    let whole: Vec<HistoryResult> = whole.buffered(AT_ONCE).collect().await;
     let cases = whole.iter().flat_map(|it| (1..=it.requests).map(|last| (it.task, last)));
     let killed = futures::stream::iter(cases).map(|(task, last)| history(setup, task, last));
-    let killed: Vec<Ended> = killed.buffer_unordered(AT_ONCE).collect().await;
+    let killed: Vec<HistoryResult> = killed.buffer_unordered(AT_ONCE).collect().await;
 
     let mut said = String::new();
     for whole in &whole {
         let (task, changes) = (whole.task, &whole.changes);
         assert!(!whole.is_killed && !changes.is_empty());
-        let runs: Vec<&Ended> = killed.iter().filter(|it| it.task == task).collect();
+        let runs: Vec<&HistoryResult> = killed.iter().filter(|it| it.task == task).collect();
         for run in &runs {
             assert_eq!(run.changes, *changes, "{task:?}, killed after {}", run.requests - 1);
         }
@@ -99,13 +99,13 @@ async fn allow_any_lease(setup: &Setup) {
 }
 
 /// Runs a task with a leader that is killed at its request `last`, and a standby.
-async fn history(setup: &Setup, task: Task, last: usize) -> Ended {
+async fn history(setup: &Setup, task: Task, last: usize) -> HistoryResult {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
-    let lane = format!("{task:?}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)).to_lowercase();
+    let lease_name = format!("{task:?}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)).to_lowercase();
     let mut rotation = task.prepare(setup).await;
-    let (mut leader, mortal) = keeper(setup, &rotation, &lane, "a", last).await;
+    let (mut leader, leader_proxy) = keeper(setup, &rotation, &lease_name, "a", last).await;
     leader.leads(true).await;
-    let (standby, immortal) = keeper(setup, &rotation, &lane, "b", usize::MAX).await;
+    let (standby, standby_proxy) = keeper(setup, &rotation, &lease_name, "b", usize::MAX).await;
     if task == Task::Repair {
         for keeper in [&leader, &standby] {
             eventually("the uid of the namespace", async || {
@@ -114,12 +114,12 @@ async fn history(setup: &Setup, task: Task, last: usize) -> Ended {
             .await;
         }
     }
-    mortal.arm();
-    immortal.arm();
+    leader_proxy.arm();
+    standby_proxy.arm();
     task.begin(&mut rotation).await;
     let mut is_killed = false;
-    let stored = eventually(&format!("the end of {lane}, {last}"), async || {
-        if mortal.is_over() && !is_killed {
+    let stored = eventually(&format!("the end of {lease_name}, {last}"), async || {
+        if leader_proxy.has_stopped() && !is_killed {
             leader.process.signal("KILL");
             is_killed = true;
         }
@@ -127,17 +127,17 @@ async fn history(setup: &Setup, task: Task, last: usize) -> Ended {
     })
     .await;
     task.check(setup, &rotation, &stored).await;
-    let changes = [mortal.changes(), immortal.changes()].concat();
+    let changes = [leader_proxy.changes(), standby_proxy.changes()].concat();
     let of_namespace = format!("/namespaces/{}/", rotation.secrets.namespace);
     let changes = changes.iter().map(|path| path.split(&of_namespace).nth(1).unwrap().to_owned());
-    Ended { task, is_killed, requests: mortal.seen(), changes: changes.collect() }
+    HistoryResult { task, is_killed, requests: leader_proxy.seen(), changes: changes.collect() }
 }
 
 /// Starts a keeper behind a proxy and waits until it is ready.
 async fn keeper(
     setup: &Setup,
     rotation: &Rotation,
-    lane: &str,
+    lease_name: &str,
     replica: &str,
     last: usize,
 ) -> (Keeper, Proxy) {
@@ -147,10 +147,10 @@ async fn keeper(
     let mut kubeconfig: Value = serde_json::from_slice(&content).unwrap();
     let server = format!("http://{}", proxy.address);
     kubeconfig["clusters"][0]["cluster"]["server"] = json!(server);
-    let identity = format!("{lane}-{replica}");
+    let identity = format!("{lease_name}-{replica}");
     let file = format!("{identity}.kubeconfig");
     let file = plane.scratch().write(&file, kubeconfig.to_string()).unwrap();
-    let arguments = ["--lease", lane, "--settle", "1s"];
+    let arguments = ["--lease", lease_name, "--settle", "1s"];
     let mut keeper = setup.keeper_with(&file, &identity, &arguments);
     keeper.ready().await;
     (keeper, proxy)
@@ -248,8 +248,8 @@ fn workload<'a>(setup: &'a Setup, rotation: &'a Rotation, name: &'a str) -> Work
 
 /// Runs a separate keeper until it has noted the current trust.
 async fn note_current_trust(setup: &Setup, rotation: &Rotation) {
-    let lane = format!("note-{}", rotation.secrets.namespace);
-    let (keeper, _proxy) = keeper(setup, rotation, &lane, "a", usize::MAX).await;
+    let lease_name = format!("note-{}", rotation.secrets.namespace);
+    let (keeper, _proxy) = keeper(setup, rotation, &lease_name, "a", usize::MAX).await;
     eventually("a note of the current trust", async || {
         rotation.stored().await.annotation(names::RESTARTED).map(drop)
     })

@@ -36,7 +36,7 @@ struct Shared {
     last: usize,
     /// The changes of Secrets and workloads that were forwarded.
     changes: Mutex<Vec<String>>,
-    is_over: watch::Sender<bool>,
+    has_stopped: watch::Sender<bool>,
 }
 
 impl Proxy {
@@ -57,7 +57,7 @@ impl Proxy {
             seen: AtomicUsize::new(0),
             last,
             changes: Mutex::default(),
-            is_over: watch::Sender::new(false),
+            has_stopped: watch::Sender::new(false),
         });
         let accepting = shared.clone();
         let task = tokio::spawn(async move {
@@ -79,8 +79,8 @@ impl Proxy {
     }
 
     /// Whether the request `last` has arrived. From then on nothing is forwarded.
-    pub fn is_over(&self) -> bool {
-        *self.shared.is_over.borrow()
+    pub fn has_stopped(&self) -> bool {
+        *self.shared.has_stopped.borrow()
     }
 
     /// The path of each change that was forwarded.
@@ -92,13 +92,13 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
-        self.shared.is_over.send_replace(true);
+        self.shared.has_stopped.send_replace(true);
     }
 }
 
 impl Shared {
     async fn serve(self: Arc<Self>, mut near: TcpStream) {
-        let mut is_over = self.is_over.subscribe();
+        let mut has_stopped = self.has_stopped.subscribe();
         let exchange = async {
             let far = TcpStream::connect(self.upstream).await?;
             let name = ServerName::from(self.upstream.ip());
@@ -114,7 +114,7 @@ impl Shared {
         // Broken connections are expected.
         tokio::select! {
             _ = exchange => {}
-            _ = is_over.wait_for(|is_over| *is_over) => {}
+            _ = has_stopped.wait_for(|has_stopped| *has_stopped) => {}
         }
     }
 
@@ -134,7 +134,7 @@ impl Shared {
             let mut body = vec![0; length(&head)];
             from.read_exact(&mut body).await?;
             if !self.may_pass(head.lines().next().unwrap_or_default()) {
-                self.is_over.send_replace(true);
+                self.has_stopped.send_replace(true);
                 return Ok(());
             }
             to.write_all(self.narrow(&head).as_bytes()).await?;

@@ -30,11 +30,11 @@ async fn carried_cas_retire_on_time_without_a_conflict() {
         assert_eq!(rotated.label(names::PHASE), Some("overlap"));
         let deadline = until(&rotated);
         let before = rotated.pem("tls.key");
-        let over = rotation.over().await;
+        let retired_secret = rotation.wait_until_retired().await;
         assert!(jiff::Timestamp::now() >= deadline.parse().unwrap(), "before its deadline");
-        assert_eq!(over.pem("tls.key"), before);
-        assert_eq!(over.annotation(names::ASK), None);
-        assert_eq!(over.annotation(names::KEEP), Some("3"), "a person's settings stay");
+        assert_eq!(retired_secret.pem("tls.key"), before);
+        assert_eq!(retired_secret.annotation(names::ASK), None);
+        assert_eq!(retired_secret.annotation(names::KEEP), Some("3"), "a person's settings stay");
     }
     // All rotations were unforced applies, and no other manager owns any data.
     assert_eq!(rotation.data_managers().await, ["helm"]);
@@ -75,13 +75,13 @@ async fn a_ca_that_the_leaf_needs_is_reported_and_retires_with_the_leaf() {
         (sum(&metrics, "ca_overlap_keeper_problems", &label) > 0.0).then_some(())
     })
     .await;
-    assert!(rotation.is_over().await.is_none());
+    assert!(rotation.retired().await.is_none());
     assert!(keeper.asks("retire", "done").await < 1.0);
 
     let leaf = rotation.generation[1].leaf("envoy");
     let ca = &rotation.generation[1].pem;
     secrets.apply("envoy", "helm", false, &tls_secret("envoy", ca, &leaf)).await.ok();
-    rotation.over().await;
+    rotation.wait_until_retired().await;
 }
 
 #[tokio::test]
@@ -104,13 +104,13 @@ async fn the_keeper_repeats_an_ask_until_the_webhook_is_back() {
     .await;
     let still = rotation.stored().await;
     assert_eq!(still.resource_version(), unseen.resource_version(), "a try writes nothing");
-    assert!(rotation.is_over().await.is_none(), "the ask has no effect yet");
+    assert!(rotation.retired().await.is_none(), "the ask has no effect yet");
     let event = setup.event(&rotation, "AskFailed").await;
     assert_eq!(event["type"], "Warning");
 
     setup.start_webhook().await;
-    let over = rotation.over().await;
-    assert_eq!(over.annotation(names::ASK), None);
+    let retired_secret = rotation.wait_until_retired().await;
+    assert_eq!(retired_secret.annotation(names::ASK), None);
     assert_eq!(rotation.data_managers().await, ["helm"]);
 
     // The keeper withdraws an ask that an earlier keeper left behind.

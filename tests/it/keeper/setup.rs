@@ -202,16 +202,16 @@ impl Rotation {
         self.secrets.get(&self.name).await.ok()
     }
 
-    pub async fn is_over(&self) -> Option<Answer> {
+    pub async fn retired(&self) -> Option<Answer> {
         let stored = self.stored().await;
         let own = &self.generation.last().unwrap().pem;
         (stored.pem("ca.crt") == *own).then_some(stored)
     }
 
     /// Waits until `ca.crt` holds only the generator's own bytes.
-    pub async fn over(&self) -> Answer {
+    pub async fn wait_until_retired(&self) -> Answer {
         let what = format!("only the generator's bytes in {}", self.name);
-        let answer = eventually(&what, async || self.is_over().await).await;
+        let answer = eventually(&what, async || self.retired().await).await;
         assert_eq!(answer.label(names::PHASE), None);
         assert_eq!(answer.annotation(names::CARRIED), Some("[]"));
         answer

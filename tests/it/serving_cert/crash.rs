@@ -20,22 +20,22 @@ async fn a_rotation_completes_after_a_crash_at_any_step() {
     let Some(mut setup) = Setup::start("crash", 1, &arguments).await else { return };
     let listen = setup.replicas[0].listen();
     let mut writer = Writer::new(setup.cluster.namespace("crash").await).await;
-    let first = setup.served(&Value::Null).await;
-    setup.can_rotate(Duration::from_secs(2)).await;
+    let first = setup.wait_until_served(&Value::Null).await;
+    setup.wait_until_rotatable(Duration::from_secs(2)).await;
 
     // Crash while the new CA is in the Secret, but not in the caBundle.
     let (count, bundle) = (setup.authorities().await.len(), setup.ca_bundle().await);
     assert_eq!((count, bundle.len()), (1, 1));
-    setup.force();
+    setup.force_rotation();
     wait_for("a second CA", async || (setup.authorities().await.len() == 2).then_some(())).await;
     setup.kill().await;
     setup.patch_registration("clientConfig/caBundle", &encoded(&bundle)).await;
     setup.restart(listen).await;
-    let second = setup.served(&first).await;
+    let second = setup.wait_until_served(&first).await;
     wait_for("a write that passes", async || writer.write().await.ok()).await;
 
     // Crash while the new CA is in the caBundle, but has not settled.
-    setup.force();
+    setup.force_rotation();
     wait_for("the caBundle to hold the new CA", async || {
         let newest = setup.authorities().await.last().cloned().unwrap_or_default();
         let added = newest["certificate"] != second["certificate"];
@@ -45,13 +45,13 @@ async fn a_rotation_completes_after_a_crash_at_any_step() {
     .await;
     setup.kill().await;
     setup.restart(listen).await;
-    let third = setup.served(&second).await;
+    let third = setup.wait_until_served(&second).await;
     wait_for("a write that passes", async || writer.write().await.ok()).await;
 
     // Crash while the new CA is active; its leaf may be served already.
     wait_for("fewer than 3 CAs", async || (setup.authorities().await.len() < 3).then_some(()))
         .await;
-    setup.force();
+    setup.force_rotation();
     wait_for("the new CA to be active", async || {
         let newest = setup.authorities().await.last().cloned().unwrap_or_default();
         let added = newest["certificate"] != third["certificate"];
@@ -60,7 +60,7 @@ async fn a_rotation_completes_after_a_crash_at_any_step() {
     .await;
     setup.kill().await;
     setup.restart(listen).await;
-    let fourth = setup.served(&third).await;
+    let fourth = setup.wait_until_served(&third).await;
     wait_for("a write that passes", async || writer.write().await.ok()).await;
 
     // Crash while an old CA is removed from the Secret, but still in the caBundle.

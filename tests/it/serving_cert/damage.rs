@@ -19,10 +19,10 @@ const ARGUMENTS: [&str; 4] = [
 #[tokio::test]
 async fn a_damaged_ca_secret_is_restored_and_rejects_no_write() {
     let Some(mut setup) = Setup::start("damaged", 2, &ARGUMENTS).await else { return };
-    setup.can_rotate(Duration::from_millis(500)).await;
+    setup.wait_until_rotatable(Duration::from_millis(500)).await;
     let first = setup.authorities().await[0].clone();
-    setup.force();
-    setup.served(&first).await;
+    setup.force_rotation();
+    setup.wait_until_served(&first).await;
     let good = setup.authorities().await;
     assert_eq!(good.len(), 2);
     let bundle = setup.ca_bundle().await;

@@ -17,11 +17,11 @@ async fn forced_rotations_and_renewals_reject_no_write() {
     ];
     let Some(mut setup) = Setup::start("load", 2, &arguments).await else { return };
     let writers = Writers::start(&setup.cluster, 3).await;
-    let mut newest = setup.served(&Value::Null).await;
-    setup.can_rotate(Duration::from_secs(1)).await;
+    let mut newest = setup.wait_until_served(&Value::Null).await;
+    setup.wait_until_rotatable(Duration::from_secs(1)).await;
     for rotation in 1..=3 {
-        setup.force();
-        newest = setup.served(&newest).await;
+        setup.force_rotation();
+        newest = setup.wait_until_served(&newest).await;
         let cas = setup.authorities().await.len();
         assert!(cas <= 1 + rotation, "{cas} CAs after {rotation} rotations");
     }

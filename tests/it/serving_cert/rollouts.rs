@@ -23,18 +23,18 @@ async fn rollouts_and_rotations_reject_no_write() {
     ];
     let Some(mut setup) = Setup::start("rollouts", 2, &arguments).await else { return };
     let writers = Writers::start(&setup.cluster, 3).await;
-    let mut newest = setup.served(&Value::Null).await;
+    let mut newest = setup.wait_until_served(&Value::Null).await;
     for round in 0..rounds() {
         for _ in 0..setup.replicas.len() {
             setup.replace_oldest(&format!("round-{round}")).await;
         }
-        setup.can_rotate(Duration::from_secs(1)).await;
+        setup.wait_until_rotatable(Duration::from_secs(1)).await;
         wait_for("room for one more CA", async || {
             (setup.authorities().await.len() < 4).then_some(())
         })
         .await;
-        setup.force();
-        newest = setup.served(&newest).await;
+        setup.force_rotation();
+        newest = setup.wait_until_served(&newest).await;
         eprintln!("round {}: both replicas replaced, CA rotated", round + 1);
     }
     let written = writers.finish().await;

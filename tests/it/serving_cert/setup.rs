@@ -56,7 +56,7 @@ impl Setup {
     }
 
     /// Forces one rotation: sends several signals to each replica.
-    pub fn force(&mut self) {
+    pub fn force_rotation(&mut self) {
         for replica in &mut self.replicas {
             replica.process().signal("HUP");
             replica.process().signal("HUP");
@@ -64,7 +64,7 @@ impl Setup {
     }
 
     /// Waits until every replica serves a leaf of the newest CA, and returns that CA.
-    pub async fn served(&self, before: &Value) -> Value {
+    pub async fn wait_until_served(&self, before: &Value) -> Value {
         wait_for("a leaf of the newest CA on each replica", async || {
             let newest = self.authorities().await.last().cloned().unwrap_or_default();
             if newest["certificate"] == before["certificate"] {
@@ -81,7 +81,7 @@ impl Setup {
     }
 
     /// Waits until the newest CA is old enough for a signal to start another rotation.
-    pub async fn can_rotate(&self, trust_settle: Duration) {
+    pub async fn wait_until_rotatable(&self, trust_settle: Duration) {
         wait_for("the age of the newest CA", async || {
             let newest = self.authorities().await.last().cloned().unwrap_or_default();
             let added: Timestamp = newest["added"].as_str()?.parse().ok()?;

@@ -1,7 +1,7 @@
 //! Servers that request client certificates: the CAs that they accept, and sessions that clients
 //! with a certificate resume.
 
-use super::run::{Ended, Watching, look, run};
+use super::run::{Ended, Watching, probe_once, run};
 use super::servers::{Files, NAME, Server, go, nginx, s_server};
 use devtools::certs::{self, bundle};
 
@@ -69,11 +69,11 @@ fn probe_shows_the_client_cas_that_openssl_accepts() {
     let clients = clients(&files);
     let arguments = ["-Verify", "2", "-verify_return_error", "-CAfile", &clients.cas];
     let Some(server) = s_server("openssl, client CAs", &files, 0, &arguments) else { return };
-    expect_refused(&look(&server, &files, &[]), &server);
-    expect(&look(&server, &files, &clients.arguments()), 0, UNCHANGED);
+    expect_refused(&probe_once(&server, &files, &[]), &server);
+    expect(&probe_once(&server, &files, &clients.arguments()), 0, UNCHANGED);
     // A client of another CA is refused because of its certificate.
     let [cert, key] = files.client(&certs::ca_named("Somebody else"));
-    let ended = look(&server, &files, &["--cert", &cert, "--key", &key]);
+    let ended = probe_once(&server, &files, &["--cert", &cert, "--key", &key]);
     assert_eq!(ended.verdicts(1), [None, None]);
     for version in ended.json()["versions"].as_array().unwrap() {
         let error = version["error"].as_str().unwrap();
@@ -90,7 +90,7 @@ fn probe_shows_the_client_cas_that_nginx_accepts() {
         ssl_certificate_key @/$ssl_server_name.pem;
         ssl_client_certificate @/clients.pem; ssl_verify_client on;";
     let Some(server) = nginx("nginx, client CAs", &files, ssl) else { return };
-    let ended = look(&server, &files, &[]);
+    let ended = probe_once(&server, &files, &[]);
     assert_eq!(ended.code, 0, "{ended:?}");
     expect_asked(&ended, false);
     // Clients with a certificate resume after a rotation.
@@ -106,7 +106,7 @@ fn probe_finds_the_fault_in_go_with_client_certificates() {
     for (changes, code, verdict) in [("certificate", 1, RESUMES), ("keys", 0, ROTATES)] {
         let arguments = ["-changes", changes, "-client-ca", &clients.cas];
         let Some(mut server) = go("Go, client CAs", &files, &arguments) else { return };
-        expect_refused(&look(&server, &files, &[]), &server);
+        expect_refused(&probe_once(&server, &files, &[]), &server);
         let watching = Watching::start(&server, &files, &clients.arguments());
         files.rotate();
         server.signal("HUP");

@@ -1,6 +1,6 @@
 //! Session resumption across a certificate rotation.
 
-use super::run::{Ended, Watching, look};
+use super::run::{Ended, Watching, probe_once};
 use super::servers::{Files, Server, go, nginx, s_server, webhook};
 
 const ROTATES: &str = "rotates tickets";
@@ -146,7 +146,7 @@ fn the_webhook_is_sound() {
 fn go_without_tickets_does_not_resume() {
     let files = Files::new();
     let Some(server) = go("Go, no tickets", &files, &["-no-tickets"]) else { return };
-    let ended = look(&server, &files, &[]);
+    let ended = probe_once(&server, &files, &[]);
     assert_eq!(ended.verdicts(0), [Some(NONE.to_owned()), Some(NONE.to_owned())]);
 }
 
@@ -168,7 +168,7 @@ fn openssl_without_tickets_or_cache_does_not_resume() {
     let files = Files::new();
     let arguments = ["-no_ticket", "-no_cache", "-num_tickets", "0"];
     let Some(server) = s_server("openssl, none", &files, 0, &arguments) else { return };
-    let ended = look(&server, &files, &["--watch"]);
+    let ended = probe_once(&server, &files, &["--watch"]);
     assert_eq!(ended.verdicts(0), [Some(NONE.to_owned()), Some(NONE.to_owned())]);
     assert!(!ended.stderr.contains("rotate"), "asks for a rotation: {}", ended.stderr);
     for version in ended.json()["versions"].as_array().unwrap() {
@@ -180,14 +180,14 @@ fn openssl_without_tickets_or_cache_does_not_resume() {
 fn an_unchanged_certificate_is_reported() {
     let files = Files::new();
     let Some(server) = s_server("openssl, unchanged", &files, 0, &[]) else { return };
-    let ended = look(&server, &files, &[]);
+    let ended = probe_once(&server, &files, &[]);
     let unchanged = || Some(UNCHANGED.to_owned());
     assert_eq!(ended.verdicts(0), [unchanged(), unchanged()]);
     // s_server sends two tickets in TLS 1.3.
     assert_eq!(ended.json()["versions"][1]["given"], 2);
-    assert_eq!(look(&server, &files, &["--tls", "1.2"]).verdicts(0), [unchanged(), None]);
-    assert_eq!(look(&server, &files, &["--tls", "1.3"]).verdicts(0), [None, unchanged()]);
+    assert_eq!(probe_once(&server, &files, &["--tls", "1.2"]).verdicts(0), [unchanged(), None]);
+    assert_eq!(probe_once(&server, &files, &["--tls", "1.3"]).verdicts(0), [None, unchanged()]);
     // The probe watches until its timeout.
-    let ended = look(&server, &files, &["--watch", "--timeout", "100ms"]);
+    let ended = probe_once(&server, &files, &["--watch", "--timeout", "100ms"]);
     assert_eq!(ended.verdicts(0), [unchanged(), unchanged()]);
 }

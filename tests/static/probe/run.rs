@@ -63,7 +63,7 @@ pub(crate) fn run(arguments: &[&str]) -> Ended {
 }
 
 /// Probes a server once, with its CA as the trust anchor.
-pub(crate) fn look(server: &Server, files: &Files, arguments: &[&str]) -> Ended {
+pub(crate) fn probe_once(server: &Server, files: &Files, arguments: &[&str]) -> Ended {
     let (target, ca) = (server.target(), files.ca());
     let known = [target.as_str(), "--server-name", NAME, "--ca-file", &ca, "-o", "json"];
     run(&[&known, arguments].concat())

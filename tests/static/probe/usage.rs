@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use devtools::control_plane::ServiceProxy;
 
-use super::run::{Watching, command, look, run};
+use super::run::{Watching, command, probe_once, run};
 use super::servers::{Files, NAME, go};
 use devtools::certs;
 
@@ -89,7 +89,7 @@ fn trust_comes_from_the_flags_or_from_the_system() {
     assert!(none.stderr.contains("--ca-file"), "{none:?}");
 
     // The certificate must also have the requested name.
-    let ended = look(&server, &files, &["--tls", "1.3"]);
+    let ended = probe_once(&server, &files, &["--tls", "1.3"]);
     assert_eq!(ended.verdicts(0), [None, unchanged()]);
     let ended = run(&[&target, "--ca-file", &files.ca(), "-o", "json"]);
     assert_eq!(ended.verdicts(1), [None, None], "no certificate for 127.0.0.1");
@@ -121,10 +121,10 @@ fn an_untrusted_new_certificate_is_reported() {
 fn a_missing_tls_version_is_no_failure_if_another_is_offered() {
     let files = Files::new();
     let Some(server) = go("TLS 1.2", &files, &["-max-version", "1.2"]) else { return };
-    let ended = look(&server, &files, &[]);
+    let ended = probe_once(&server, &files, &[]);
     assert_eq!(ended.verdicts(0), [Some(UNCHANGED.to_owned()), None]);
     assert_eq!(ended.json()["versions"][1]["offered"], false);
-    let ended = look(&server, &files, &["--tls", "1.3"]);
+    let ended = probe_once(&server, &files, &["--tls", "1.3"]);
     assert_eq!(ended.verdicts(1), [None, None]);
     assert!(ended.stdout.contains("does not offer TLS 1.3"), "{ended:?}");
 }
