@@ -58,7 +58,7 @@ impl Cluster {
             .args(["-ec", line])
             .env("PATH", path)
             .env("KUBECONFIG", &self.kubeconfig)
-            .envs(helm_program::nowhere())
+            .envs(helm_program::clean_environment())
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Builds the fuzz targets and runs each for a while: run.sh SECONDS [TARGET...]
 #
-# What a run finds to be new stays below $CARGO_TARGET_DIR/fuzz/found, so that the next run goes on
-# where this one ended. Fails on a crash, a hang (10 s for one input), more than 2 GiB of memory, a
-# failed oracle, and where a target executed nothing.
+# New inputs stay below $CARGO_TARGET_DIR/fuzz/found, where the next run continues. Fails on a
+# crash, a hang (10 s for one input), more than 2 GiB of memory, a failed oracle, and a target that
+# executed nothing.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -12,15 +12,15 @@ case $target in /*) ;; *) target=$PWD/$target ;; esac
 cargo_fuzz=${CARGO_FUZZ:-cargo-fuzz}
 all="review secrets pem record settings certificate"
 
-# So that a short run on a machine like this one does the same again; by default another one each time.
+# A fixed seed makes a short run repeatable on the same kind of machine. 0 means a random seed.
 seed=${CA_OVERLAP_FUZZ_SEED:-0}
 
 seconds=$1
 shift
 targets=${*:-$all}
 
-# The library forbids unsafe code, so there is nothing for a sanitizer to see, and without one twice
-# as many inputs are run. CA_OVERLAP_SANITIZER=address builds with it.
+# The library forbids unsafe code, so a sanitizer would find nothing, and without one twice as many
+# inputs run. CA_OVERLAP_SANITIZER=address builds with it.
 sanitizer=${CA_OVERLAP_SANITIZER:-none}
 built=$target/fuzz/$sanitizer
 found=$target/fuzz/found
@@ -65,7 +65,7 @@ for name in $targets; do
     while kill -0 "$run" 2>/dev/null; do
         sleep 1
         seen=$((seen + 1))
-        # A line a minute: a long run is seen to be alive.
+        # One line a minute shows that a long run is alive.
         [ $((seen % 60)) != 0 ] || grep -a '^#' "$log" | tail -n 1 | cut -c 1-100
     done
     if ! wait "$run"; then

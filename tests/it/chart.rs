@@ -92,7 +92,7 @@ fn run(plane: &ControlPlane, helm: &Path, subcommand: &str, arguments: &[&str]) 
     }
     command.args(["--namespace", names::NAMESPACE]).args(arguments);
     let output = command.env("KUBECONFIG", plane.admin_kubeconfig()).output().expect("helm");
-    assert!(output.status.success(), "helm {subcommand}: {}", helm::said(&output));
+    assert!(output.status.success(), "helm {subcommand}: {}", helm::printed(&output));
 }
 
 /// Writes a CA into the CA Secret and the caBundle, as the webhook does at its start. Returns the

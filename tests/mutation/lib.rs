@@ -1,9 +1,9 @@
-//! Certificates, the decision and the admission endpoint alone, with their tests, as one crate: one
-//! compilation and one link for each mutant. `run.sh` puts it together.
+//! Certificates, the decision and the admission endpoint with their tests as one crate, so that a
+//! mutant costs one compilation and one link. `run.sh` assembles it.
 #![cfg_attr(test, allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![allow(missing_docs)]
 
-// The tests name the crate that they test.
+// The tests refer to the crate by its name.
 #[cfg(test)]
 extern crate self as ca_overlap;
 

@@ -1,14 +1,14 @@
 #!/bin/sh
 # Changes the decision and the admission endpoint in one small place at a time, and runs their
-# tests each time: a change that no test notices is a rule that no test guards. Run by
-# `make mutants`; see docs/mutation-testing.md, whose list of survivors it reads.
+# tests each time. A change that fails no test shows a rule that is not tested. Run by
+# `make mutants`; reads the list of survivors in docs/mutation-testing.md.
 #
 #   run.sh [option of cargo-mutants…]      such as -f src/x509/pem.rs
 #
-# The bar of caught mutants is for whole runs only.
+# The bar of caught mutants applies to whole runs only.
 #
-# The modules and their tests are put together as a crate of their own, below target/mutation: to
-# build and run all of the program for each change would take ten times as long.
+# The modules and their tests are assembled as a crate below target/mutation, because building and
+# testing the whole program for each change would take ten times as long.
 set -eu
 
 BAR=95
@@ -23,12 +23,12 @@ main() {
     mkdir -p "$work"
     bar=0
     [ $# -gt 0 ] || { bar=$BAR && set -- -f 'src/x509/**' -f 'src/overlap/**' -f 'src/admission/**'; }
-    put_together
+    assemble
     mutate "$@"
     judge
 }
 
-put_together() {
+assemble() {
     rm -rf "$tree"
     mkdir -p "$tree/src" "$tree/tests" "$tree/benches"
     (cd "$root/src" && cp -R overlap admission x509 metrics.rs names.rs "$tree/src")
@@ -36,15 +36,15 @@ put_together() {
     cp "$root"/benches/*.rs "$tree/benches"
     cp "$root/Cargo.lock" "$tree"
     cat "$here/lib.rs" >"$tree/src/lib.rs"
-    # The same dependencies and profiles, so that nothing of them is built twice; no targets.
+    # The same dependencies and profiles, so that no dependency is built twice; no targets.
     awk '/^\[/ { skip = /^\[\[/ || /^\[(lib|workspace)\]/ } !skip' "$root/Cargo.toml" >"$tree/Cargo.toml"
     printf '\n[lib]\nname = "ca_overlap"\ndoctest = false\n\n[workspace]\n' >>"$tree/Cargo.toml"
-    # The lock file holds more than is left; what is left stays as it is.
+    # Removes unused packages from the lock file, and keeps the versions of the others.
     cargo update --quiet --workspace --offline --manifest-path "$tree/Cargo.toml"
 }
 
-# Few random histories, the same each time, and no search for a smaller one: one that fails is
-# enough. A change may make a loop without an end, so time and memory are bounded.
+# Few random histories from a fixed seed, and no shrinking: one failure is enough. A change may
+# cause an endless loop, so time and memory are limited.
 mutate() {
     (
         ulimit -v 8388608
@@ -62,7 +62,7 @@ judge() {
     tenths=$(((caught + timeout) * 1000 / viable))
     survivors "$out/missed.txt" >"$work/survivors"
     sed -n 's/\\|/|/g; s/^| `\(src\/[^`]*\)`.*/\1/p' "$explained" | sort >"$work/explained"
-    # As often as they are listed: two changes may have one name.
+    # A line of the list explains one survivor, because two changes may have the same name.
     comm -23 "$work/survivors" "$work/explained" >"$work/unexplained"
 
     printf '\n%s mutants: %s unviable, %s viable; of these %s caught, %s by timeout, %s missed: ' \
@@ -85,7 +85,7 @@ lines() {
     wc -l <"$out/$1.txt" | tr -d ' '
 }
 
-# Without line and column, which move.
+# Removes line and column, which change.
 survivors() {
     sed 's/^\([^:]*\):[0-9]*:[0-9]*: /\1: /' "$1" | sort
 }

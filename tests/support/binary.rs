@@ -1,9 +1,9 @@
-//! Which build of the program the tests start.
+//! The build of the program that the tests start.
 
 use std::path::PathBuf;
 
-/// What cargo built for this test, or the program that `CA_OVERLAP_TEST_PROGRAM` names
-/// (`make test-static`: the one that is shipped). Absolute, since tests change directories.
+/// The program that `CA_OVERLAP_TEST_PROGRAM` names (`make test-static`: the shipped one), else the
+/// one that cargo built. Absolute, because some tests change the working directory.
 pub(crate) fn path() -> PathBuf {
     let Some(given) = std::env::var_os("CA_OVERLAP_TEST_PROGRAM") else {
         return env!("CARGO_BIN_EXE_ca-overlap").into();

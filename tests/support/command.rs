@@ -1,4 +1,4 @@
-//! The program as a user runs it against a cluster.
+//! Runs the program as a user does against a cluster.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -23,7 +23,7 @@ impl From<Output> for CommandOutput {
 }
 
 impl CommandOutput {
-    /// Standard output, if the exit code is `code`.
+    /// Standard output. Fails if the exit code is not `code`.
     #[track_caller]
     pub fn with_code(&self, code: i32) -> &str {
         assert_eq!(self.code, code, "{}{}", self.stdout, self.stderr);
@@ -38,14 +38,14 @@ impl CommandOutput {
     }
 }
 
-/// `ca-overlap`, with this kubeconfig.
+/// `ca-overlap` with this kubeconfig.
 pub fn command(kubeconfig: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ca-overlap"));
     command.args(arguments).env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
     command
 }
 
-/// Runs it to its end. What people see fits 100 columns, and holds no private key.
+/// Runs it to its end. Fails if text exceeds 100 columns or shows a private key.
 pub fn run(kubeconfig: &Path, arguments: &[&str]) -> CommandOutput {
     let ended = CommandOutput::from(command(kubeconfig, arguments).output().unwrap());
     let wide = ended.stdout.lines().find(|line| line.chars().count() > 100);

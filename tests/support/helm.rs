@@ -6,7 +6,7 @@ use std::{env, fs};
 
 use super::skip::skip;
 
-/// A helm, or `None` after a loud word: the test is skipped. Fails where `CI=true`.
+/// The helm to use. Without one skips the test; fails in CI (`CI=true`).
 pub fn find() -> Option<PathBuf> {
     let named = env::var_os("CA_OVERLAP_TEST_HELM").map(PathBuf::from);
     let found = named.or_else(newest_built);
@@ -25,15 +25,15 @@ fn newest_built() -> Option<PathBuf> {
     directories.map(|path| path.join("helm")).filter(|path| path.is_file()).max()
 }
 
-/// A command of helm, without the settings and caches of whoever runs the tests.
+/// A command of helm without the user's settings and caches.
 pub fn command(helm: &Path, subcommand: &str) -> Command {
     let mut command = Command::new(helm);
-    command.arg(subcommand).envs(nowhere()).env_remove("KUBECONFIG");
+    command.arg(subcommand).envs(clean_environment()).env_remove("KUBECONFIG");
     command
 }
 
 /// An environment in which helm has neither settings nor caches.
-pub fn nowhere() -> [(&'static str, PathBuf); 3] {
+pub fn clean_environment() -> [(&'static str, PathBuf); 3] {
     ["HELM_CONFIG_HOME", "HELM_CACHE_HOME", "HELM_DATA_HOME"]
         .map(|name| (name, Path::new(env!("CARGO_TARGET_TMPDIR")).join("helm")))
 }
@@ -43,8 +43,8 @@ pub fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/chart")
 }
 
-/// All that a command printed.
-pub fn said(output: &Output) -> String {
+/// Standard output and standard error of a command.
+pub fn printed(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     text(&output.stdout) + &text(&output.stderr)
 }

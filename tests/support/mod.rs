@@ -1,9 +1,9 @@
-//! What the tests on a real API server share.
+//! Helpers of all test programs.
 //!
-//! Two kinds of control plane. One is *shared*: the webhook is installed, each test has a namespace
-//! of its own, and nobody stops or reconfigures anything. The others are *exclusive*: a test takes
-//! one from a pool, does with it what it likes, and the next test gets it reset. All end with the
-//! process, whatever ends it (`control_plane::supervise`).
+//! There are two kinds of control plane. One is *shared*: the webhook is installed, each test has a
+//! namespace of its own, and no test stops or reconfigures anything. The others are *exclusive*: a
+//! test takes one from a pool and may change all of it; the next test gets it reset. All end with
+//! the process, however it ends (`control_plane::supervise`).
 
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part of it")]
 #![allow(
@@ -39,10 +39,10 @@ pub use skip::skip;
 
 /// The manifests that the tests install.
 pub const OVERLAY: &str = "kind";
-/// The label that names the test on its namespace.
+/// The label on a namespace that names its test.
 const TEST_LABEL: &str = "ca-overlap-test";
 
-/// The binaries, or `None` after a loud word: the test is skipped. Fails where `CI=true`.
+/// The binaries of a control plane. Without them skips the test; fails in CI (`CI=true`).
 pub fn assets(test: &str) -> Option<Assets> {
     match Assets::find(None) {
         Ok(assets) => Some(assets),
@@ -50,13 +50,13 @@ pub fn assets(test: &str) -> Option<Assets> {
     }
 }
 
-/// How many control planes of tests there are at most, the shared one among them.
+/// The most control planes at one time, including the shared one.
 const AT_ONCE: usize = 4;
 
 /// A control plane for one test alone; the next test gets it, reset, when this is dropped.
 #[derive(Debug)]
 pub struct Plane {
-    /// Taken on drop alone.
+    /// `None` only while it is dropped.
     running: Option<ControlPlane>,
     is_pooled: bool,
     _permit: SemaphorePermit<'static>,
@@ -66,7 +66,7 @@ static PERMITS: Semaphore = Semaphore::const_new(AT_ONCE);
 static IDLE: std::sync::Mutex<Vec<ControlPlane>> = std::sync::Mutex::new(Vec::new());
 
 impl Plane {
-    /// An API server as it comes, with RBAC.
+    /// An API server with RBAC and nothing installed.
     pub async fn exclusive(test: &str) -> Option<Self> {
         let assets = assets(test)?;
         let permit = PERMITS.acquire().await.unwrap();
@@ -81,7 +81,7 @@ impl Plane {
         Some(Self { running: Some(plane), is_pooled: true, _permit: permit })
     }
 
-    /// One with options, which no other test gets.
+    /// A control plane with options. It does not return to the pool.
     pub async fn with(options: Options) -> Self {
         let permit = PERMITS.acquire().await.unwrap();
         let plane = ControlPlane::start(options).await.unwrap();
@@ -109,15 +109,15 @@ impl Drop for Plane {
 // Fields are dropped in this order: programs end before another test gets the control plane.
 #[derive(Debug)]
 pub struct Cluster {
-    /// The webhook, unless a test took it away.
+    /// The webhook, unless a test has stopped it.
     pub webhook: Mutex<Option<Webhook>>,
     /// The Service's loopback ClusterIP.
     pub service: Ipv4Addr,
     pub plane: Plane,
 }
 
-/// The cluster that all tests share. Tests that stop the webhook, or that count its calls while
-/// others write, have one of their own: [`Cluster::start`].
+/// The cluster that the tests share. A test that stops the webhook, or counts its calls, starts one
+/// of its own: [`Cluster::start`].
 pub async fn cluster(test: &str) -> Option<&'static Cluster> {
     static CLUSTER: OnceCell<Option<Cluster>> = OnceCell::const_new();
     let start = || Cluster::start("the shared cluster", &[]);
@@ -126,20 +126,20 @@ pub async fn cluster(test: &str) -> Option<&'static Cluster> {
 }
 
 impl Cluster {
-    /// One of the pool, with the overlay, the webhook with more `arguments`, and its registration
-    /// in force.
+    /// A cluster of the pool, with the overlay and with the webhook, run with more `arguments`, whose
+    /// registration is in force.
     pub async fn start(test: &str, arguments: &[&str]) -> Option<Self> {
         let cluster = Self::without_webhook(test).await?;
         cluster.start_webhook("webhook", cluster.port_443(), arguments).await.unwrap();
         Some(cluster)
     }
 
-    /// The same with nothing behind the Service yet.
+    /// The same with no webhook behind the Service.
     pub async fn without_webhook(test: &str) -> Option<Self> {
         Self::on(Plane::exclusive(test).await?, test, OVERLAY).await
     }
 
-    /// The same with another overlay, on any control plane.
+    /// The same on this control plane, with this overlay.
     pub async fn on(plane: Plane, test: &str, overlay: &str) -> Option<Self> {
         let service = plane.next_cluster_ip().unwrap();
         if let Err(e) = can_listen(SocketAddr::from((service, 443))) {
@@ -150,7 +150,7 @@ impl Cluster {
         Some(Self { plane, service, webhook: Mutex::new(None) })
     }
 
-    /// Where the API server sends reviews.
+    /// The address to which the API server sends reviews.
     pub fn port_443(&self) -> SocketAddr {
         (self.service, 443).into()
     }
@@ -172,7 +172,8 @@ impl Cluster {
         Ok(())
     }
 
-    /// Starts one more webhook process; does not wait. Its admin port is 8081 beside `listen`.
+    /// Starts one more webhook process and does not wait for it. Its admin port is 8081 on the same
+    /// address.
     pub async fn replica(
         &self,
         name: &str,
@@ -197,7 +198,7 @@ impl Cluster {
             let name = format!("replica-{number}");
             webhooks.push(self.replica(&name, listen, arguments).await.unwrap());
         }
-        // Listening before they are ready: readiness may depend on being reached.
+        // The spreader starts first, because readiness may depend on being reached.
         let backends = webhooks.iter().map(Webhook::listen).collect();
         let proxy = ServiceProxy::start(self.port_443(), backends).await.unwrap();
         for webhook in &mut webhooks {
@@ -223,8 +224,8 @@ impl Cluster {
     }
 }
 
-/// A fresh namespace in `plane`. It stays: without a controller manager nothing would empty it,
-/// and the control plane goes anyway.
+/// A fresh namespace in `plane`. It is not deleted, because without a controller manager nothing
+/// would empty it.
 pub async fn namespace(plane: &ControlPlane, test: &str, labels: &serde_json::Value) -> Secrets {
     static NUMBER: AtomicU32 = AtomicU32::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -240,7 +241,7 @@ pub async fn namespace(plane: &ControlPlane, test: &str, labels: &serde_json::Va
     Secrets::new(plane.client().await.unwrap(), name)
 }
 
-/// A helper program: an example of devtools, which `cargo test --workspace` builds.
+/// A helper program: an example of devtools, built by `cargo test --workspace`.
 pub fn example(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_ca-overlap")).with_file_name("examples").join(name);
     assert!(path.exists(), "no {}: run cargo build -p devtools --examples", path.display());
@@ -252,8 +253,8 @@ pub fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests")
 }
 
-/// The value of one sample in the text format of Prometheus: `sample` is the name with its labels
-/// as printed. Absent is 0.
+/// The value of one sample in the text format of Prometheus, 0 if absent. `sample` is the name with
+/// its labels as printed.
 pub fn sample(metrics: &str, sample: &str) -> f64 {
     metrics
         .lines()
@@ -262,7 +263,7 @@ pub fn sample(metrics: &str, sample: &str) -> f64 {
         .map_or(0.0, |(_, value)| value.parse().unwrap())
 }
 
-/// The sum over all samples of a family that carry all of `labels` (such as `decision="x"`).
+/// The sum over all samples of a family that have all of `labels` (such as `decision="x"`).
 pub fn sum(metrics: &str, family: &str, labels: &[&str]) -> f64 {
     metrics
         .lines()

@@ -1,4 +1,4 @@
-//! The real binary with mounted certificates, on free ports; ended when dropped.
+//! The real program with certificates from files, on free ports. It is killed when dropped.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -74,7 +74,7 @@ impl Program {
         command
     }
 
-    /// With mounted files, ready.
+    /// Starts it with certificate files.
     pub(crate) async fn start(arguments: &[&str]) -> Self {
         let files = Files::new();
         let (cert, key) = (files.cert(), files.key());
@@ -83,12 +83,12 @@ impl Program {
         Self::spawn_by(Self::command(), files, &arguments, &[]).await
     }
 
-    /// With any arguments and environment; its ports are known when this returns.
+    /// Starts it with any arguments and environment. Its ports are known when this returns.
     pub(crate) async fn spawn(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         Self::spawn_by(Self::command(), Files::new(), arguments, environment).await
     }
 
-    /// By a command of the caller's, to which everything is added after the program's name.
+    /// Starts it by the caller's command, to which the arguments are added.
     pub(crate) async fn spawn_by(
         mut command: Command,
         files: Files,
@@ -104,8 +104,8 @@ impl Program {
             .spawn()
             .unwrap();
         let (log, lines) = follow(child.stderr.take().unwrap());
-        let nowhere = ([127, 0, 0, 1], 0).into();
-        let mut program = Self { child, files, log, lines, listen: nowhere, admin: nowhere };
+        let unknown = ([127, 0, 0, 1], 0).into();
+        let mut program = Self { child, files, log, lines, listen: unknown, admin: unknown };
         let text = program.wait_for_log("\"listening\"").await;
         let line = text.lines().find(|line| line.contains("\"listening\"")).unwrap();
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -117,7 +117,7 @@ impl Program {
         program
     }
 
-    /// Its own resident memory, without pages of files, in KiB (`RssAnon` of proc(5)).
+    /// Its resident memory without file pages, in KiB (`RssAnon` of proc(5)).
     pub(crate) fn anonymous(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).unwrap();
@@ -144,7 +144,7 @@ impl Program {
         text
     }
 
-    /// Waits until the log holds `text`, and gives the log.
+    /// Waits until the log contains `text`, and gives the log.
     pub(crate) async fn wait_for_log(&mut self, text: &str) -> String {
         let log = self.log.clone();
         let holds = |_: &usize| log.lock().unwrap().contains(text);
@@ -165,7 +165,7 @@ impl Program {
         self.child.wait().unwrap()
     }
 
-    /// Ends it and gives its whole log.
+    /// Kills it and gives its whole log.
     pub(crate) async fn stop(mut self) -> String {
         self.signal("KILL");
         self.ended().await;
@@ -180,7 +180,7 @@ impl Drop for Program {
     }
 }
 
-/// Runs a command that fails at once: its exit code and what it says.
+/// Runs a command that fails at once. Gives its exit code and its standard error.
 pub(crate) fn fails(arguments: &[&str]) -> (i32, String) {
     let output = Program::command().args(arguments).output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())

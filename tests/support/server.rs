@@ -24,7 +24,7 @@ use ca_overlap::server::tls::{self, Published, Publisher, ServingCert};
 
 use devtools::certs::{self, Identity};
 
-/// Limits that no test reaches by accident.
+/// Limits that a test reaches only on purpose.
 pub(crate) const GENEROUS: Limits = Limits {
     max_connections: 64,
     handshake_timeout: HOUR,
@@ -33,10 +33,10 @@ pub(crate) const GENEROUS: Limits = Limits {
 };
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Short enough to be waited for.
+/// A timeout that a test waits for.
 pub(crate) const SHORT: Duration = Duration::from_millis(50);
 
-/// A TLS server with its own CA; stopped when dropped.
+/// A TLS server with its own CA. It stops when dropped.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
     pub(crate) ca: Identity,
@@ -48,7 +48,7 @@ pub(crate) struct TestServer {
 }
 
 impl TestServer {
-    /// Serves a first leaf.
+    /// Starts it with a leaf.
     pub(crate) async fn start(limits: Limits) -> Self {
         let server = Self::without_certificate(limits).await;
         server.rotate();
@@ -98,7 +98,7 @@ impl TestServer {
         self.connect_with(&Arc::new(config)).await
     }
 
-    /// With a configuration, hence a session cache, that outlives the connection.
+    /// Connects with a configuration, and thus a session cache, that outlives the connection.
     pub(crate) async fn connect_with(
         &self,
         config: &Arc<ClientConfig>,
@@ -108,7 +108,7 @@ impl TestServer {
         Ok(Client(TlsConnector::from(config.clone()).connect(name, tcp).await?))
     }
 
-    /// A client of today.
+    /// Connects a client with all TLS versions.
     pub(crate) async fn client(&self) -> Client<TlsStream<TcpStream>> {
         self.connect(self.ca.client(rustls::ALL_VERSIONS)).await.unwrap()
     }
@@ -120,7 +120,7 @@ impl Drop for TestServer {
     }
 }
 
-/// What a server needs to show `leaf`.
+/// The configuration of a server that shows `leaf`.
 pub(crate) fn serving(
     leaf: &Identity,
     client_cas: Option<&[CertificateDer<'static>]>,
@@ -129,7 +129,7 @@ pub(crate) fn serving(
     Arc::new(ServingCert::new(chain, leaf.key_der(), client_cas).unwrap())
 }
 
-/// What the server serves.
+/// The routes of the server.
 fn router() -> Router {
     Router::new()
         .route("/", get(|| async { "hello" }))
@@ -138,7 +138,7 @@ fn router() -> Router {
         .route("/refuse", post(|| async { StatusCode::PAYLOAD_TOO_LARGE }))
 }
 
-/// A handler with a fault.
+/// A handler that panics.
 fn broken() -> &'static str {
     std::panic::panic_any("what a request holds")
 }
@@ -150,7 +150,7 @@ pub(crate) struct Client<S>(pub(crate) S);
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// In lower case, with the status line.
+    /// The status line and the headers in lower case.
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
@@ -187,16 +187,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Ok(Answer { status, head, body })
     }
 
-    /// Waits until the server closes the connection; fails if it says anything before.
+    /// Waits until the server closes the connection. Fails if it sends anything before.
     pub(crate) async fn closed(&mut self) {
         let mut rest = Vec::new();
-        // A reset is an end, too.
+        // A reset also closes the connection.
         drop(within(self.0.read_to_end(&mut rest)).await);
-        assert!(rest.is_empty(), "the server said {} bytes before it closed", rest.len());
+        assert!(rest.is_empty(), "the server sent {} bytes before it closed", rest.len());
     }
 }
 
-/// Fails a test that would hang.
+/// Fails if this takes longer than a minute.
 pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), what).await.expect("it hangs")
 }

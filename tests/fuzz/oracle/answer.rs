@@ -1,5 +1,5 @@
-//! The judge of an answer. It sees the body and the answer as bytes and nothing of the product but
-//! the format of a window.
+//! Judges an answer by the bytes of the request and of the answer. Of the product it uses only the
+//! format of a window.
 
 use std::collections::BTreeSet;
 
@@ -18,18 +18,18 @@ pub const MAX_ANNOTATIONS: usize = 256 * 1024;
 const MAX_WARNING: usize = 120;
 const OURS: &str = "ca-overlap.dev/";
 
-/// What came of a request that is answered rightly.
+/// The result of a correct answer.
 pub struct Judged {
     /// The object as the API server stores it.
     pub stored: Value,
     /// The value of the audit annotation `decision`.
     pub decision: String,
-    /// How many certificates `ca.crt` lost and gained by the patch.
+    /// How many certificates the patch removes from `ca.crt` and adds to it.
     pub cut: usize,
     pub appended: usize,
 }
 
-/// A private key that must not be in any answer.
+/// A private key, which no answer may contain.
 pub const CANARY: &str = "Q0FOQVJZLW9mLWEtcHJpdmF0ZS1rZXk=";
 
 /// Judges the answer to `request`.
@@ -121,7 +121,7 @@ fn only_our_paths(request: &Value, patch: &Value) -> Checked {
 const ANNOTATIONS: &[&str] =
     &["carried", "staged", "keep", "window", "distrust", "restart", "group", "restarted", "ask"];
 
-/// Whether a pair waits in this object, or is said to.
+/// Whether the label or the annotation says that a pair waits in this object.
 fn is_marked(secret: &Value) -> bool {
     let metadata = &secret["metadata"];
     metadata["annotations"]["ca-overlap.dev/staged"].is_string()
@@ -150,20 +150,20 @@ fn within_limits(before: &Value, after: &Value) -> Checked {
     Ok(())
 }
 
-/// What the API server's limit counts: keys and values together, in bytes.
+/// The bytes of keys and values, which the API server limits.
 pub fn annotation_bytes(object: &Value) -> usize {
     let annotations = object["metadata"]["annotations"].as_object().into_iter().flatten();
     annotations.map(|(key, value)| key.len() + value.as_str().unwrap_or_default().len()).sum()
 }
 
-/// The size of canonical base64.
+/// The decoded size of canonical base64.
 fn decoded_len(value: &Value) -> usize {
     let text = value.as_str().unwrap_or_default();
     let padding = text.bytes().rev().take(2).filter(|byte| *byte == b'=').count();
     (text.len() / 4 * 3).saturating_sub(padding)
 }
 
-/// Judges what became of `ca.crt`; says how many certificates were appended and cut.
+/// Judges the change of `ca.crt`. Gives how many certificates were appended and cut.
 fn anchors(request: &Value, after: &Value, now: Timestamp) -> Checked<(usize, usize)> {
     let text = |secret: &Value| secret["data"]["ca.crt"].clone();
     let (object, old) = (&request["object"], &request["oldObject"]);
@@ -202,13 +202,13 @@ fn only_appends(
     let (had, has) = (x509::certificates(stored), x509::undisputed(incoming));
     for (index, der) in appended.iter().enumerate() {
         rule!(!appended[..index].contains(der) && !has.contains(der), "one is appended twice");
-        // Other readers may lose sight of what stands behind broken text.
+        // Other readers may not find blocks after malformed text.
         rule!(had.contains(der) || pem::well_formed(stored).is_none(), "one was not stored");
         let expires = x509::not_after(der).unwrap_or(i64::MAX);
         rule!(expires > now.as_second(), "one is expired");
         rule!(!settings.distrusts(der), "one is distrusted");
     }
-    // Chains of the pool have three certificates at most; a circle counts as one, too.
+    // How many certificates a chain has is not checked here: a cycle counts as one chain.
     rule!(settings.keep > 0, "something is appended and nothing is to be kept");
     if pem::well_formed(incoming).is_some() {
         let whole = [incoming, tail].concat();
@@ -245,7 +245,7 @@ fn only_cuts(
         rule!(first.is_none_or(|first| first.der != block.der), "the first certificate is cut");
         let entry = record.iter().find(|entry| entry.sha256 == x509::sha256(&block.der));
         let entry = entry.ok_or("a certificate is cut that is not carried")?;
-        // What x509-parser does not read the product may: then only it knows when that expires.
+        // The product may read a certificate, and its expiry, that x509-parser does not.
         let may_be_over = x509::not_after(&block.der).is_none();
         let is_over = may_be_over || entry.is_over(&block.der, settings, now);
         rule!(is_over, "one is cut that is not over");
@@ -256,7 +256,7 @@ fn only_cuts(
     Ok(cut)
 }
 
-/// A record that was written stands for certificates that are there, never for the first.
+/// A written record names stored certificates, and never the first.
 fn record_is_true(request: &Value, after: &Value) -> Checked {
     let carried =
         |secret: &Value| secret["metadata"]["annotations"]["ca-overlap.dev/carried"].clone();
@@ -284,7 +284,7 @@ fn record_is_true(request: &Value, after: &Value) -> Checked {
     Ok(())
 }
 
-/// Whether anything carried has to go at the next write that leaves `ca.crt` alone.
+/// Whether the next write that leaves `ca.crt` alone has to cut a carried certificate.
 pub fn has_over(secret: &Value, now: Timestamp) -> bool {
     let settings = Settings::of(secret);
     let ca_crt = decode(&secret["data"]["ca.crt"]).unwrap_or_default();
@@ -295,7 +295,7 @@ pub fn has_over(secret: &Value, now: Timestamp) -> bool {
     })
 }
 
-/// What a person set, as it will stand.
+/// The settings of a Secret.
 struct Settings<'a> {
     mode: &'a str,
     keep: u8,
@@ -326,7 +326,7 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// An entry of the record, read without the product.
+/// An entry of the record, read without the product's code.
 struct Entry {
     sha256: String,
     since: Timestamp,
@@ -354,8 +354,8 @@ impl Entry {
     }
 }
 
-/// Base64 as it is read in JSON: standard, white space ignored (Go ignores line ends only, and an
-/// API server encodes anew what it sends).
+/// Decodes standard base64 and ignores white space. (Go ignores only line breaks, but an API server
+/// encodes again what it sends.)
 fn decode(value: &Value) -> Option<Vec<u8>> {
     let compact: Vec<u8> =
         value.as_str()?.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();

@@ -1,10 +1,8 @@
-//! Certificates: ours against x509-parser.
+//! Compares our reader of certificates with x509-parser.
 //!
-//! What x509-parser reads in full must be read here, with the same fields; save what only it reads,
-//! because it looks at hardly any tag: there, what webpki takes for a trust anchor must be read
-//! here. What x509-parser refuses may still be read here: TLS libraries skip what they need not understand, so an odd extension or an
-//! unknown kind of key must not make a certificate invisible. Such a one still has to be of the
-//! outer shape of a certificate.
+//! Where both read a certificate, the fields must be equal. One that only x509-parser reads, which
+//! hardly checks tags, must not be a trust anchor for webpki. One that only we read is accepted: TLS
+//! libraries skip extensions and keys that they do not know, so these must not hide a certificate.
 
 use ca_overlap::x509::certs::{Certificate, Fingerprint};
 use x509_parser::asn1_rs::Any;
@@ -15,7 +13,7 @@ use x509_parser::prelude::FromDer;
 use super::rule::Checked;
 use super::x509;
 
-/// Who reads it.
+/// Which of the two read a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {
     None,
@@ -23,7 +21,7 @@ pub enum Readers {
     OursAlone,
 }
 
-/// What the decision looks at.
+/// The fields that the decision uses.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fields {
     pub subject: Vec<u8>,
@@ -62,16 +60,16 @@ pub fn fields(certificate: &Certificate) -> Fields {
     }
 }
 
-/// Whether the key is a bit string: x509-parser also takes a tag of another class, and webpki does
-/// not look at the key of an anchor.
+/// Whether the key is a bit string. x509-parser also accepts a tag of another class, and webpki does
+/// not read the key of an anchor.
 fn has_key(certificate: &X509Certificate<'_>) -> bool {
     let Ok((_, info)) = Any::from_der(certificate.public_key().raw) else { return false };
     let Ok((key, _)) = Any::from_der(info.data) else { return false };
     key.first() == Some(&0x03)
 }
 
-/// Compares with what x509-parser found. Where it finds an extension twice, or finds it broken,
-/// no field is right or wrong.
+/// Compares the fields with those of x509-parser. An extension that it finds twice or malformed is
+/// not compared.
 pub fn same(ours: &Fields, theirs: &X509Certificate<'_>) -> Checked {
     rule!(is_name(&ours.subject, theirs.subject().as_raw()), "another subject");
     rule!(is_name(&ours.issuer, theirs.issuer().as_raw()), "another issuer");
@@ -99,13 +97,13 @@ pub fn same(ours: &Fields, theirs: &X509Certificate<'_>) -> Checked {
     Ok(())
 }
 
-/// x509-parser ends a name at the first part that it cannot read: only a whole one can be compared.
+/// x509-parser ends a name at the first part that it cannot read, so only a whole one is compared.
 fn is_name(ours: &[u8], theirs: &[u8]) -> bool {
     let is_whole = Any::from_der(theirs).is_ok_and(|(rest, _)| rest.is_empty());
     ours == theirs || (!is_whole && ours.starts_with(theirs))
 }
 
-/// What an extension says, and whether that is beyond doubt: it is there at most once, and whole.
+/// The value of an extension, and whether it is certain: it occurs at most once and is well-formed.
 fn extension<T>(
     certificate: &X509Certificate<'_>,
     oid: &str,

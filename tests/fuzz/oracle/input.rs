@@ -1,7 +1,7 @@
-//! A fuzzer's bytes as a stream of choices. Where they end every choice is 0, so any bytes are an
-//! input, and a longer input only adds to a shorter one.
+//! A fuzzer's bytes as a stream of choices. Past the end every choice is 0, so any bytes are a valid
+//! input, and a longer input extends a shorter one.
 
-/// The bytes that are left.
+/// The remaining bytes.
 pub struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -19,7 +19,7 @@ impl<'a> Input<'a> {
         *first
     }
 
-    /// One of `count` choices.
+    /// A number below `count`.
     pub fn pick(&mut self, count: usize) -> usize {
         usize::from(self.byte()) % count.max(1)
     }

@@ -1,8 +1,8 @@
-//! What must hold for any input, as plain functions: the fuzz targets call them with what the
-//! fuzzer made, and the test suite (`tests/pure/fuzz`) with the committed seeds, on stable Rust.
+//! The properties that hold for any input, as functions. The fuzz targets call them with generated
+//! inputs, and the test suite (`tests/pure/fuzz`) with the committed seeds, on stable Rust.
 //!
-//! A check returns what is wrong instead of panicking, so that tests can show that it would be
-//! found: an oracle that never says no proves nothing.
+//! A check returns the fault instead of panicking, so that negative controls can show that it
+//! detects faults.
 
 #[macro_use]
 mod rule;

@@ -1,4 +1,4 @@
-//! The scanner of PEM: laws for any bytes, and agreement with others on well-formed text.
+//! The PEM scanner: laws for any bytes, and agreement with another reader on well-formed text.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -64,8 +64,8 @@ fn agree(text: &[u8], strict: &[Strict<'_>], blocks: &[pem::Block<'_>]) -> Check
     Ok(())
 }
 
-/// The blocks of text that no reader can see differently: exact boundaries, nothing but canonical
-/// base64 between them, no boundary anywhere else. `None` for any other text.
+/// The blocks of a text that all readers read alike: exact boundaries, only canonical base64 between
+/// them, no other boundary. `None` for any other text.
 pub fn well_formed(text: &[u8]) -> Option<Vec<Strict<'_>>> {
     let mut blocks = Vec::new();
     let mut open: Option<(&[u8], usize, Vec<u8>)> = None;

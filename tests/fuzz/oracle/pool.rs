@@ -1,10 +1,10 @@
-//! The certificates that histories are made of; `tests/pure/fuzz/pool.rs` says how they are made.
+//! The certificates of the histories. `tests/pure/fuzz/pool.rs` generates them.
 
 use std::sync::LazyLock;
 
 use super::x509;
 
-/// Roots of one name with and without key ids, a renewal, expired ones, a chain, a circle.
+/// Roots of one name with and without key ids, a renewal, expired ones, a chain, a cycle.
 pub static AUTHORITIES: LazyLock<Vec<Vec<u8>>> =
     LazyLock::new(|| x509::certificates(include_bytes!("../pool/authorities.pem")));
 

@@ -1,11 +1,11 @@
-//! The record: what is read is written so that it reads the same, within bounds.
+//! The record: a printed record reads back the same, and its size is bounded.
 
 use ca_overlap::overlap::record::Record;
 
 use super::rule::Checked;
 
-/// What one entry takes at most: 64 digits, two dates with nanoseconds and years of up to five
-/// digits with a sign, names and punctuation.
+/// The most bytes of an entry: 64 digits, two dates with nanoseconds and years of up to five digits
+/// with a sign, names and punctuation.
 const MAX_ENTRY: usize = 200;
 
 pub fn check(bytes: &[u8]) -> Checked {

@@ -1,4 +1,4 @@
-//! A review and its answer, and what becomes of the same write when it is repeated.
+//! A review, its answer, and the result of repeating the same write.
 
 use ca_overlap::admission::handler::render;
 use ca_overlap::admission::respond::{Installation, respond};
@@ -11,10 +11,10 @@ use serde_json::Value;
 use super::answer::{self, Judged};
 use super::rule::Checked;
 
-/// The time of all reviews that do not say another: between the dates of the pool.
+/// The default time of the reviews, between the dates of the pool.
 pub const NOW: i64 = 1_772_359_200;
 
-/// Any bytes as the body of a request.
+/// Checks any bytes as the body of a request.
 pub fn check(body: &[u8]) -> Checked<Option<Judged>> {
     let now = Timestamp::from_second(NOW).map_err(|e| e.to_string())?;
     let Some(first) = admit(body, now) else { return Ok(None) };
@@ -25,11 +25,11 @@ pub fn check(body: &[u8]) -> Checked<Option<Judged>> {
         return Ok(None);
     };
     applies(&parsed, &first)?;
-    // What a body says twice, it now says once: so an API server would send it.
+    // An API server sends no duplicate keys, so the parsed body is checked again without them.
     check_value(&parsed, now).map(Some)
 }
 
-/// A review, asked once and then repeated in the two ways that generators and controllers do.
+/// Checks a review, and its repetition as generators and controllers repeat a write.
 pub fn check_value(review: &Value, now: Timestamp) -> Checked<Judged> {
     let body = review.to_string().into_bytes();
     let first = admit(&body, now).ok_or("the normalised review is refused")?;
@@ -41,12 +41,12 @@ pub fn check_value(review: &Value, now: Timestamp) -> Checked<Judged> {
     Ok(judged)
 }
 
-/// Decisions that depend on the kind of write, or on what the Secret was before: repeated as an
-/// update of the result, the write is another one.
+/// Decisions that depend on the kind of write or on the earlier Secret, so that a repetition is a
+/// different write.
 const SKIPPED: [&str; 4] =
     ["immutable", "not_a_secret_update", "own_namespace", "service_account_token"];
 
-/// What the product answers; `None` where it refuses the body.
+/// The product's answer. `None` if it refuses the body.
 pub fn admit(body: &[u8], now: Timestamp) -> Option<Vec<u8>> {
     let request = review::read(body).ok()?;
     let installation = Installation::new(Defaults::default(), "ca-overlap");
@@ -54,7 +54,7 @@ pub fn admit(body: &[u8], now: Timestamp) -> Option<Vec<u8>> {
     Some(render(&request.uid, &answer))
 }
 
-/// Whatever a body repeats: its patch applies to the object as an API server reads it.
+/// Fails if the patch does not apply to the object as an API server reads it.
 fn applies(review: &Value, answer: &[u8]) -> Checked {
     use base64::Engine;
     let answer: Value = serde_json::from_slice(answer).map_err(|e| e.to_string())?;
@@ -65,8 +65,8 @@ fn applies(review: &Value, answer: &[u8]) -> Checked {
     json_patch::patch(&mut object, &patch).map_err(|e| format!("does not apply: {e}"))
 }
 
-/// Whether a setting that counted for this write is not on the stored Secret, because annotations have
-/// no room for it: a warning says so, and the next write is decided without it.
+/// Whether a setting that applied to this write is not stored because the annotations have no room.
+/// The next write is then decided without it.
 fn loses_a_setting(request: &Value, stored: &Value) -> bool {
     ["keep", "window", "distrust"].iter().any(|name| {
         let key = format!("ca-overlap.dev/{name}");
@@ -80,8 +80,8 @@ fn loses_a_setting(request: &Value, stored: &Value) -> bool {
     })
 }
 
-/// Deciding again changes nothing, save that what is over is cut by the next write that leaves
-/// `ca.crt` alone, and that a write which holds what was just cut brings it back.
+/// Deciding again changes nothing, with two exceptions: the next write that leaves `ca.crt` alone cuts
+/// what is over, and a write that contains a certificate that was just cut brings it back.
 fn repeated(review: &Value, first: &Judged, now: Timestamp) -> Checked {
     let over = answer::has_over(&first.stored, now);
     let again = |old: &Value, new: &Value| -> Checked<Judged> {
@@ -104,8 +104,8 @@ fn repeated(review: &Value, first: &Judged, now: Timestamp) -> Checked {
     }
     let (was, is) = (&first.stored, &written_back.stored);
     rule!(was == is, "written back, the result is another: {was} and then {is}");
-    // A stored Secret has a uid, and the API server lets no other one pass: where that differs, the
-    // repetition would be the first write that looks like one of the stored object.
+    // The API server refuses a write with another uid than the stored one, so such a repetition
+    // is not possible.
     let uid = |object: &str| &review["request"][object]["metadata"]["uid"];
     let is_possible = uid("object").is_null() || uid("object") == uid("oldObject");
     if first.cut == 0 && is_possible && !loses_a_setting(&review["request"], &first.stored) {

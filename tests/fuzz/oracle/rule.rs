@@ -1,4 +1,4 @@
-/// What is wrong, for people.
+/// The fault, as text.
 pub type Checked<T = ()> = Result<T, String>;
 
 /// Returns from the function with the message, unless the rule holds.

@@ -1,5 +1,5 @@
-//! Histories of one Secret, made from a pool of real certificates and from garbage: a fuzzer
-//! that changes bytes would hardly ever write a second certificate, let alone rotate one.
+//! Histories of one Secret, made from a pool of real certificates and from garbage. A fuzzer that
+//! only changes bytes would hardly ever write a valid certificate.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use super::{review, x509};
 
 const MAX_WRITES: usize = 6;
 
-/// Plays the history that `bytes` choose; says which decisions were reached.
+/// Runs the history that `bytes` describe. Gives the decisions that it reached.
 pub fn check(bytes: &[u8]) -> Checked<BTreeSet<String>> {
     let mut input = Input::new(bytes);
     let mut now = Timestamp::from_second(review::NOW).map_err(|e| e.to_string())?;
@@ -97,7 +97,7 @@ fn secret(input: &mut Input<'_>, stored: Option<&Value>) -> Value {
     secret
 }
 
-/// An absent value where there is none to set.
+/// Sets a value, or removes it if it is null.
 fn set(map: &mut Value, key: &str, value: Value) {
     match (map.as_object_mut(), value) {
         (Some(map), Value::Null) => _ = map.remove(key),
@@ -128,7 +128,7 @@ fn bundle(input: &mut Input<'_>) -> Vec<u8> {
         1 => text.extend(input.raw(64)),
         2 => text.extend(b"-----BEGIN CERTIFICATE-----\nQUJD\n"),
         3 => text.splice(0..0, b"\xef\xbb\xbf".iter().copied()).for_each(drop),
-        // A trust store, and one that nearly is.
+        // A trust store, or almost one.
         4 => text = text.repeat(input.of(&[2, 33, 64, 65, 129])),
         _ => {}
     }
@@ -153,7 +153,7 @@ fn block(input: &mut Input<'_>) -> Vec<u8> {
     }
 }
 
-/// A certificate with one byte changed: mostly still one, of nobody.
+/// A certificate with one byte changed, mostly still readable.
 fn changed(input: &mut Input<'_>, der: &[u8]) -> Vec<u8> {
     let mut der = der.to_vec();
     let place = (input.pick(256) * 256 + input.pick(256)) % der.len();
@@ -166,13 +166,13 @@ fn leaf(input: &mut Input<'_>) -> Vec<u8> {
     match input.pick(8) {
         0 => input.raw(32).to_vec(),
         1 => [x509::canonical(der).into(), block(input)].concat(),
-        // A signer: the leaf is the anchor.
+        // A signer's Secret: the leaf is the CA.
         2 => x509::canonical(&AUTHORITIES[input.pick(2)]).into(),
         _ => x509::canonical(der).into(),
     }
 }
 
-/// Shapes that are rare: other types, missing maps, signers, foreign systems, full Secrets.
+/// Rare shapes: other types, missing maps, signers, foreign systems, full Secrets.
 fn odd_shape(input: &mut Input<'_>, secret: &mut Value) {
     match input.pick(12) {
         0 => secret["type"] = "kubernetes.io/service-account-token".into(),
@@ -184,7 +184,7 @@ fn odd_shape(input: &mut Input<'_>, secret: &mut Value) {
         6 => secret["metadata"]["annotations"] = Value::Null,
         7 => _ = secret.as_object_mut().map(|map| map.remove("metadata")),
         8 => _ = secret.as_object_mut().map(|map| map.remove("data")),
-        // Rare, because a megabyte takes its time.
+        // Rare, because a megabyte is slow.
         9 if input.pick(8) == 1 => {
             // Room for nothing, for one certificate, or for some of them.
             let left = input.of(&[0, 300, 700, 2000, 5000]);
@@ -219,7 +219,7 @@ fn annotate(input: &mut Input<'_>, secret: &mut Value) {
     }
 }
 
-/// Makes a map of what is none.
+/// The value as a map. Replaces any other value by an empty map.
 fn object(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = json!({});

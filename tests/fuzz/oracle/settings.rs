@@ -1,4 +1,4 @@
-//! The settings: total, deterministic, and what is understood survives being printed.
+//! The settings: any text is read, always alike, and a printed value reads back the same.
 
 use ca_overlap::overlap::settings::{Defaults, RawSettings, Settings};
 

@@ -1,4 +1,5 @@
-//! Certificates as other libraries see them: PEM by rustls-pki-types, dates by x509-parser, anchors by webpki.
+//! Certificates as other libraries read them: PEM by rustls-pki-types, dates by x509-parser, trust
+//! anchors by webpki.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -12,9 +13,8 @@ pub fn certificates(text: &[u8]) -> Vec<Vec<u8>> {
     CertificateDer::pem_slice_iter(text).flatten().map(|der| der.to_vec()).collect()
 }
 
-/// Those that any reader finds. rustls-pki-types passes over a boundary that begins a block inside of
-/// another, and finds one that does not begin its line, where for Go and for us nothing is a
-/// certificate.
+/// The certificates that all readers find. rustls-pki-types skips a BEGIN line inside a block, and
+/// accepts a boundary in the middle of a line; Go and the product do not.
 pub fn undisputed(text: &[u8]) -> Vec<Vec<u8>> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";
@@ -34,18 +34,18 @@ pub fn sha256(der: &[u8]) -> String {
     digest.as_ref().iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// When it expires, in seconds since the Unix epoch.
+/// The expiry, in seconds since the Unix epoch.
 pub fn not_after(der: &[u8]) -> Option<i64> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     Some(certificate.validity().not_after.timestamp())
 }
 
-/// Whether webpki, which rustls verifies with, takes it for a trust anchor.
+/// Whether webpki, the verifier of rustls, accepts it as a trust anchor.
 pub fn is_anchor(der: &[u8]) -> bool {
     RootCertStore::empty().add(CertificateDer::from(der)).is_ok()
 }
 
-/// PEM in `columns`.
+/// PEM with lines of `columns`.
 pub fn pem(label: &str, der: &[u8], columns: usize, line_end: &str) -> String {
     let encoded = BASE64_STANDARD.encode(der);
     let mut pem = format!("-----BEGIN {label}-----{line_end}");
@@ -56,7 +56,7 @@ pub fn pem(label: &str, der: &[u8], columns: usize, line_end: &str) -> String {
     pem + &format!("-----END {label}-----{line_end}")
 }
 
-/// As RFC 7468 §3 wants it written.
+/// PEM as RFC 7468 §3 recommends it.
 pub fn canonical(der: &[u8]) -> String {
     pem("CERTIFICATE", der, 64, "\n")
 }

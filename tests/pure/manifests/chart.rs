@@ -8,7 +8,7 @@ use ca_overlap::names;
 use serde_json::{Value, json};
 
 use super::kustomization::{Manifests, id, manifests_directory, parse, text};
-use crate::support::helm::{self, chart, said};
+use crate::support::helm::{self, chart, printed};
 
 /// The values file of `examples/` that renders each kustomization.
 const PAIRS: [(&str, Option<&str>); 7] = [
@@ -75,9 +75,9 @@ fn helm_lints_the_chart_without_a_warning() {
             lint.arg("--values").arg(example_path(example));
         }
         let output = lint.output().expect("helm");
-        let said = said(&output);
-        assert!(output.status.success(), "{example:?}: {said}");
-        assert!(!said.contains("[WARNING]") && !said.contains("[ERROR]"), "{example:?}: {said}");
+        let text = printed(&output);
+        assert!(output.status.success(), "{example:?}: {text}");
+        assert!(!text.contains("[WARNING]") && !text.contains("[ERROR]"), "{example:?}: {text}");
     }
 }
 
@@ -234,10 +234,14 @@ fn wrong_values_are_refused_with_their_name() {
     ] {
         let output = helm.template(names::NAMESPACE, &["--set", values]);
         assert!(!output.status.success(), "{values} was accepted");
-        assert!(said(&output).contains(says), "{values}: {}", said(&output));
+        assert!(printed(&output).contains(says), "{values}: {}", printed(&output));
     }
     let output = helm.template("kube-system", &[]);
-    assert!(!output.status.success() && said(&output).contains("kube-system"), "{}", said(&output));
+    assert!(
+        !output.status.success() && printed(&output).contains("kube-system"),
+        "{}",
+        printed(&output)
+    );
 }
 
 struct Helm(PathBuf);
@@ -263,7 +267,7 @@ impl Helm {
 
     fn render_in(&self, namespace: &str, arguments: &[&str]) -> Manifests {
         let output = self.template(namespace, arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        assert!(output.status.success(), "{arguments:?}: {}", printed(&output));
         let yaml = String::from_utf8(output.stdout).expect("UTF-8");
         let mut objects = parse("chart", &yaml);
         objects.retain(|object| !object.is_null());
