@@ -9,7 +9,7 @@ use ca_overlap::overlap::settings::Defaults;
 use ca_overlap::overlap::staged::KeeperHealth;
 use jiff::Timestamp;
 
-/// What the handler does with a body, without the clock, the metrics and the log line.
+/// Answers a body as the handler does, without the clock, the metrics and the log line.
 #[inline(never)]
 pub(crate) fn admit(body: &[u8]) -> Result<Vec<u8>, ReadReviewError> {
     let request = review::read(body)?;
@@ -21,5 +21,5 @@ pub(crate) fn admit(body: &[u8]) -> Result<Vec<u8>, ReadReviewError> {
 static INSTALLATION: LazyLock<Installation> =
     LazyLock::new(|| Installation::new(Defaults::default(), "ca-overlap"));
 
-/// 2030-01-01T00:00:00Z; the certificates of all cases are valid then.
+/// 2030-01-01T00:00:00Z, when the certificates of all cases are valid.
 const NOW: Timestamp = Timestamp::constant(1_893_456_000, 0);

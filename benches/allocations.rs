@@ -1,7 +1,7 @@
-//! What the hot path takes from the allocator: `make instructions`. A program of its own, because
-//! an allocator that counts costs instructions.
+//! Counts the allocations of the hot path: `make instructions`. It is a program of its own, because
+//! a counting allocator costs instructions.
 
-#![allow(clippy::expect_used, reason = "a measurement that cannot go on says why")]
+#![allow(clippy::expect_used, reason = "a failed measurement panics with its reason")]
 
 mod admit;
 
@@ -15,7 +15,7 @@ fn main() {
         std::process::exit(64);
     };
     let body = std::fs::read(file).expect("FILE can be read");
-    // What is made once and stays.
+    // The first answer makes what is made once.
     drop(black_box(admit(&body)));
     let counted = allocation_counter::measure(|| drop(black_box(admit(black_box(&body)))));
     println!("{} {}", counted.count_total, counted.bytes_max);

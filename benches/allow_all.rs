@@ -1,8 +1,7 @@
-//! The ceiling of our stack, for `make bench`: hyper on tokio-rustls with the TLS configuration and
-//! the size limit of the product, which reads a review, takes the uid out of it and allows.
+//! The fastest server on our stack, for `make bench`: hyper on tokio-rustls with the product's TLS
+//! configuration and size limit. It reads the uid of a review and allows the request.
 //!
-//! No timers, no connection limit, no metrics, no log, no router: whatever a webhook does beyond
-//! this costs something.
+//! It has no timers, connection limit, metrics, log or router.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -38,7 +37,7 @@ struct Args {
     tls_key: PathBuf,
 }
 
-/// Everything else is skipped by the parser.
+/// The parser skips all other fields.
 #[derive(Deserialize)]
 struct Review<'a> {
     #[serde(borrow)]
@@ -64,7 +63,7 @@ struct Allowed<'a> {
     allowed: bool,
 }
 
-/// The runtime is that of the product: several threads, as many as `TOKIO_WORKER_THREADS` says.
+/// Uses the product's runtime: several threads, or as many as `TOKIO_WORKER_THREADS` says.
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
@@ -98,7 +97,7 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor) {
             if let Ok(stream) = acceptor.accept(stream).await {
                 let service =
                     service_fn(async |request| Ok::<_, Infallible>(answer(request).await));
-                // How a connection ends is of no interest here.
+                // An error of a connection does not matter here.
                 drop(http1::Builder::new().serve_connection(TokioIo::new(stream), service).await);
             }
         });

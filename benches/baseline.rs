@@ -1,49 +1,48 @@
-//! What the hot path costs as of the last change that was accepted: `benches/instructions.json`,
-//! one line for each case.
+//! The accepted cost of the hot path: `benches/instructions.json`, one line for each case.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-/// How much more or fewer instructions count as the same, in percent.
+/// A change of instructions within this counts as none, in percent.
 const MARGIN: f64 = 3.0;
-/// The same where something else was counted with: another compiler, C library or CPU.
+/// The same with another compiler, C library or CPU.
 const WIDE_MARGIN: f64 = 10.0;
 
-/// All that a run counts.
+/// The counts of a run.
 #[derive(Deserialize)]
 pub(crate) struct Baseline {
     pub(crate) environment: Environment,
     pub(crate) cases: BTreeMap<String, Figures>,
 }
 
-/// What counts depend on besides the code.
+/// The environment, on which counts also depend.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Environment {
     /// As `rustc --version` says.
     pub(crate) rustc: String,
-    /// The C library and its version: the allocator, and copying.
+    /// The C library and its version: allocation and copying are in it.
     pub(crate) libc: String,
-    /// The CPU that valgrind shows: the architecture, and the extensions that libraries look for.
+    /// The CPU that valgrind emulates: the architecture, and extensions that libraries use.
     pub(crate) cpu: String,
 }
 
-/// What one answer costs.
+/// The cost of one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Figures {
     pub(crate) instructions: u64,
     pub(crate) allocations: u64,
-    /// The most bytes that it holds at a time.
+    /// The most bytes allocated at one time.
     pub(crate) peak_bytes: u64,
 }
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// Each makes the gate fail.
+    /// Each fails the gate.
     pub(crate) failures: Vec<String>,
-    /// What a person should know.
+    /// Each is printed and fails nothing.
     pub(crate) notes: Vec<String>,
 }
 
@@ -68,7 +67,7 @@ impl Baseline {
         text + "  }\n}\n"
     }
 
-    /// Compares what was measured with this.
+    /// Compares a measurement with this baseline.
     pub(crate) fn compare(
         &self,
         environment: &Environment,
@@ -124,7 +123,7 @@ impl Figures {
         if percent > margin {
             findings.failures.push(words);
         } else if percent < -margin {
-            findings.notes.push(format!("{words}: accept it, so that it stays"));
+            findings.notes.push(format!("{words}: accept the new baseline"));
         }
         for (what, accepted, measured) in [
             ("allocations", accepted.allocations, self.allocations),

@@ -1,8 +1,8 @@
 //! Counts the instructions of the hot path with callgrind, and its allocations.
 //!
 //! The count for one answer is the difference between two runs that answer the same review N and
-//! 2N times, over N: start-up, and what is made once, cancel. Callgrind lays out the memory of the
-//! program itself and shows it a CPU of its own, so that two runs give the same number.
+//! 2N times, divided by N, so that start-up cancels out. Callgrind emulates memory layout and CPU,
+//! so two runs give the same number.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,11 +12,11 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// Ends a run that would never end, as work that grows with the square of its size would not.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// The longest run: work that grows with the square of its size would not end.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The programs to count, in a directory of their own: even the length of a program's path shifts
-/// memory, and with it the odd instruction.
+/// Copies of the programs in a fixed place: even the length of a program's path shifts memory and
+/// changes a few instructions.
 pub(crate) struct Counter {
     directory: TempDir,
     valgrind: String,
@@ -37,7 +37,7 @@ impl Counter {
         Ok(Self { directory, valgrind: valgrind.display().to_string() })
     }
 
-    /// Puts a body where the programs find it.
+    /// Writes a body to a file for the programs.
     pub(crate) fn put(&self, file: &str, body: &[u8]) -> Result<()> {
         Ok(std::fs::write(self.path(file), body)?)
     }
@@ -51,7 +51,7 @@ impl Counter {
         Ok((twice - once + count / 2) / count)
     }
 
-    /// Instructions of a whole run that does `work` so often.
+    /// Instructions of a whole run that does `work` `count` times.
     pub(crate) async fn instructions(&self, work: &str, file: &str, count: u64) -> Result<u64> {
         let profile = format!("{work}-{file}-{count}.callgrind");
         let option = format!("--callgrind-out-file={profile}");
@@ -66,7 +66,7 @@ impl Counter {
         total.and_then(|total| total.trim().parse().ok()).context("callgrind wrote no total")
     }
 
-    /// Allocations of one answer, and the most bytes that it holds at a time.
+    /// Allocations of one answer, and the most bytes allocated at one time.
     pub(crate) async fn allocations(&self, file: &str) -> Result<(u64, u64)> {
         let output = self.run("./allocations", &[file]).await?;
         let (count, peak) = output.trim().split_once(' ').context("two numbers")?;
@@ -87,12 +87,12 @@ impl Counter {
     async fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.directory.path());
-        // The environment stands on the stack, and its size shifts what is above.
+        // The environment is on the stack, where its size shifts all other memory.
         command.env_clear().stdin(Stdio::null()).kill_on_drop(true);
         let words = || format!("{program} {}", arguments.join(" "));
-        let output = match tokio::time::timeout(PATIENCE, command.output()).await {
+        let output = match tokio::time::timeout(TIMEOUT, command.output()).await {
             Ok(output) => output.with_context(|| format!("cannot run {}", words()))?,
-            Err(_) => bail!("{} does not end: stopped after {PATIENCE:?}", words()),
+            Err(_) => bail!("{} does not end: stopped after {TIMEOUT:?}", words()),
         };
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{}: {}\n{errors}", words(), output.status);

@@ -1,10 +1,10 @@
-//! The reviews that are counted, one for each way through the hot path that matters. They are the
-//! same in every run: fixed certificates (`benches/data`), nothing random, no clock.
+//! The counted reviews, one for each important path through the hot path. They are the same in every
+//! run: fixed certificates (`benches/data`), no randomness, no clock.
 //!
-//! The certificates were made with `openssl` as generators make them: P-256, all CAs under one
+//! The certificates are made with `openssl` as generators make them: P-256, all CAs with the same
 //! name. `bare_*` have no key identifiers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a case that cannot be made says why")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken case panics with its reason")]
 
 use std::fmt::Write as _;
 
@@ -12,15 +12,15 @@ use base64::prelude::*;
 use ca_overlap::x509::certs::Fingerprint;
 use serde_json::{Value, json};
 
-/// A body, and what has to come of it.
+/// A body and the expected answer.
 pub(crate) struct Case {
-    /// As in the baseline.
+    /// The name in the baseline.
     pub(crate) name: &'static str,
-    /// What the API server sends.
+    /// The body that the API server sends.
     pub(crate) body: Vec<u8>,
-    /// The decision that is to be answered; `None` where the body is refused.
+    /// The expected decision. `None` if the body is refused.
     pub(crate) decision: Option<&'static str>,
-    /// Whether a patch is to be answered.
+    /// Whether a patch is expected.
     pub(crate) patches: bool,
 }
 
@@ -72,20 +72,19 @@ fn case(name: &'static str, decision: &'static str, patches: bool, review: &Valu
     Case { name, body: review.to_string().into_bytes(), decision: Some(decision), patches }
 }
 
-/// A rotation on top of another one: CA2 takes the place of CA1, which is carried, and CA3 that
-/// of CA2. Two are kept.
+/// A rotation from CA2, which carries CA1, to CA3, with keep 2.
 fn keep_two() -> Value {
     let new = tls_secret(CA[2], LEAF[2]);
     padded(8 * KB, &carrying(CA[1], CA[0], 1), &new)
 }
 
-/// Without key identifiers the outgoing leaf could be from either CA: the signature decides.
+/// Without key identifiers only the signature shows which CA issued the stored leaf.
 fn signature() -> Value {
     let [old, new] = [0, 1].map(|which| tls_secret(BARE_CA[which], BARE_LEAF[which]));
     padded(8 * KB, &old, &new)
 }
 
-/// 342 CAs on either side: a trust store, not a rotation.
+/// 342 CAs on each side: a trust store, not a rotation.
 fn trust_store() -> Value {
     let mut numbers = 0..;
     let mut store = || {
@@ -95,7 +94,7 @@ fn trust_store() -> Value {
     padded(538 * KB, &store(), &store())
 }
 
-/// The first CA with another signature, which nobody checks here.
+/// The first CA with another signature, which is not checked here.
 fn variant(number: u32) -> String {
     let base64: String = CA[0].lines().filter(|line| !line.starts_with('-')).collect();
     let mut der = BASE64_STANDARD.decode(base64).unwrap();
@@ -108,7 +107,7 @@ fn variant(number: u32) -> String {
     pem + "-----END CERTIFICATE-----\n"
 }
 
-/// What is written as `ca.crt` holds no certificate.
+/// The written `ca.crt` has no certificate.
 fn garbage_ca() -> Value {
     let text: Vec<_> =
         (0..2100_u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
@@ -117,7 +116,7 @@ fn garbage_ca() -> Value {
     padded(8 * KB, &tls_secret(CA[0], LEAF[0]), &new)
 }
 
-/// A body that ends early: read to its end before it is refused.
+/// A truncated body: it is read to its end before it is refused.
 fn cut_short() -> Case {
     let mut body =
         padded(8 * KB, &tls_secret(CA[0], LEAF[0]), &tls_secret(CA[1], LEAF[1])).to_string();
@@ -137,7 +136,7 @@ fn tls_secret(ca_crt: &str, tls_crt: &str) -> Value {
     )
 }
 
-/// A Secret with CAs alone.
+/// A Secret with only CAs.
 fn anchors(ca_crt: &str) -> Value {
     secret("Opaque", &json!({"ca.crt": BASE64_STANDARD.encode(ca_crt)}))
 }
@@ -150,7 +149,7 @@ fn passwords() -> Value {
     )
 }
 
-/// What an earlier rotation left: `own` from the generator, `carried` from us.
+/// The result of an earlier rotation: `own` by the generator, `carried` by us.
 fn carrying(own: &str, carried: &str, leaf: usize) -> Value {
     let mut secret = tls_secret(&format!("{own}{carried}"), LEAF[leaf]);
     let base64: String = carried.lines().filter(|line| !line.starts_with('-')).collect();
@@ -170,13 +169,13 @@ fn secret(type_: &str, data: &Value) -> Value {
     })
 }
 
-/// With a large value that nobody looks at.
+/// The Secret with a large value that is not read.
 fn large(mut secret: Value, blob: usize) -> Value {
     secret["data"]["blob"] = BASE64_STANDARD.encode("b".repeat(blob)).into();
     secret
 }
 
-/// A review of `size` bytes: both objects get an annotation that is not ours.
+/// A review of `size` bytes: an annotation that is not ours pads both objects.
 fn padded(size: usize, old: &Value, new: &Value) -> Value {
     let with = |secret: &Value, padding: usize| {
         let mut secret = secret.clone();

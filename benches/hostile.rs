@@ -1,9 +1,8 @@
-//! Hostile reviews of any size: what a webhook must answer in time linear in the size of the body.
+//! Hostile reviews of any size, which a webhook must answer in time linear in the size of the body.
 //!
-//! Pure functions of the size: the instruction counts of `benches/` compare one size with twice
-//! that size, and `tests/pure/admission/hostile.rs` checks what is answered. Certificates are built from
-//! their DER parts, because only so they can be as large, deep or alike as needed; their
-//! signatures do not verify.
+//! `make linear` compares the instruction counts of one size and of twice that size, and
+//! `tests/pure/admission/hostile.rs` checks the answers. Certificates are built from their DER parts,
+//! so that they can be as large, deep or alike as needed. Their signatures do not verify.
 
 use std::fmt::Write as _;
 
@@ -11,7 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ca_overlap::x509::certs::Fingerprint;
 
-/// Makes the body of a request of about so many bytes.
+/// Generates the body of a request of about so many bytes.
 pub type Generate = fn(usize) -> Vec<u8>;
 
 /// Every shape, by its name.
@@ -123,14 +122,14 @@ pub fn cases() -> Vec<(&'static str, Generate)> {
             stored(
                 &root(1).pem(),
                 "",
-                &format!(r#""ca-overlap.dev/carried":"[{}]","#, strangers(n / 110)),
+                &format!(r#""ca-overlap.dev/carried":"[{}]","#, absent_entries(n / 110)),
             )
         }),
         ("a full record, and white space", |n| {
             let all: Vec<_> = (1..=60).map(root).collect();
             let bundle: String = all.iter().map(Cert::pem).collect();
             let space = " ".repeat(n.saturating_sub(90_000));
-            let record = format!("{space}[{},{}]", strangers(450), entries(&all[1..]));
+            let record = format!("{space}[{},{}]", absent_entries(450), entries(&all[1..]));
             stored(&bundle, "", &format!(r#""ca-overlap.dev/carried":"{record}","#))
         }),
         ("a long list of distrust", |n| {
@@ -162,7 +161,7 @@ fn review(uid: &str, old: &str, new: &str) -> Vec<u8> {
     .into()
 }
 
-/// `annotations` ends with a comma where there are any.
+/// `annotations` ends with a comma unless it is empty.
 fn secret(annotations: &str, ca: &str, leaf: &str) -> String {
     let annotations = annotations.trim_end_matches(',');
     let (ca, leaf) = (BASE64_STANDARD.encode(ca), BASE64_STANDARD.encode(leaf));
@@ -175,12 +174,12 @@ fn old_secret() -> String {
     secret("", &root(1).pem(), "")
 }
 
-/// A rotation from one root to this.
+/// A rotation from one root to this bundle.
 fn incoming(ca: &str) -> Vec<u8> {
     review("u", &old_secret(), &secret("", ca, ""))
 }
 
-/// A rotation from this to one root.
+/// A rotation from this bundle to one root.
 fn stored(ca: &str, leaf: &str, annotations: &str) -> Vec<u8> {
     review("u", &secret(annotations, ca, leaf), &secret("", &root(1000).pem(), ""))
 }
@@ -222,12 +221,12 @@ fn ca_crt(base64: &str) -> String {
     format!(r#""ca.crt":"{base64}""#)
 }
 
-/// A record of `count` certificates that are nowhere.
-fn strangers(count: usize) -> String {
+/// The entries of `count` certificates that are not stored.
+fn absent_entries(count: usize) -> String {
     (0..count).map(|i| entry(&format!("{i:064x}"))).collect::<Vec<_>>().join(",")
 }
 
-/// The record of these certificates.
+/// The entries of these certificates.
 fn entries(certificates: &[Cert]) -> String {
     let fingerprint = |c: &Cert| Fingerprint::of(&c.der()).to_string();
     certificates.iter().map(|c| entry(&fingerprint(c))).collect::<Vec<_>>().join(",")
@@ -244,7 +243,7 @@ fn nested(open: &str, core: &str, close: &str, n: usize) -> String {
     format!("{}{core}{}", open.repeat(levels), close.repeat(levels))
 }
 
-/// As many items as fill `n` bytes, of about `each` bytes.
+/// Items of about `each` bytes that together fill `n` bytes.
 fn repeat(n: usize, each: usize, item: impl Fn(usize, &mut String) -> std::fmt::Result) -> String {
     let mut out = String::with_capacity(n + 2 * each);
     for index in 0..n / each {
@@ -254,7 +253,7 @@ fn repeat(n: usize, each: usize, item: impl Fn(usize, &mut String) -> std::fmt::
     out
 }
 
-/// `text` again and again, so that its base64 fills `n` bytes.
+/// `text` repeated so that its base64 fills `n` bytes.
 fn fill(text: &str, n: usize) -> String {
     text.repeat(base64_part(n) / text.len())
 }
@@ -263,35 +262,35 @@ fn flood(label: &str, n: usize) -> String {
     fill(&format!("-----BEGIN {label}-----\nQQ==\n-----END {label}-----\n"), n)
 }
 
-/// How many bytes become `n` in base64.
+/// How many bytes have `n` bytes of base64.
 fn base64_part(n: usize) -> usize {
     n / 4 * 3
 }
 
-/// How many bytes of DER become `n` bytes of a review, as PEM within base64.
+/// How many bytes of DER have `n` bytes in a review, as PEM within base64.
 fn base64_twice(n: usize) -> usize {
     n * 55 / 100
 }
 
 // Certificates.
 
-/// The parts of a certificate that differ here.
+/// The parts in which the certificates differ.
 struct Cert {
     serial: u64,
     issuer: Vec<u8>,
     subject: Vec<u8>,
     key_ids: KeyIds,
-    /// Encoded; put before the usual ones.
+    /// Encoded extensions, put before the usual ones.
     extensions: Vec<u8>,
 }
 
 enum KeyIds {
     None,
-    /// An authority key id and no subject key id: any of them may have issued any other.
+    /// An authority key id and no subject key id: any such CA may have issued any other.
     AuthorityOnly,
 }
 
-/// A root as its look-alikes: one name, no key ids.
+/// A root with the same name as all others, without key ids.
 fn root(serial: u64) -> Cert {
     let name = name("Legacy CA");
     Cert {
@@ -303,7 +302,7 @@ fn root(serial: u64) -> Cert {
     }
 }
 
-/// A root of about `size` bytes. What tells it from others stands at its end.
+/// A root of about `size` bytes. It differs from the others only at its end.
 fn padded(serial: u64, size: usize) -> Cert {
     let extensions = extension(&[42, 3, 4], &vec![0; size.saturating_sub(400)]);
     Cert { extensions, ..root(serial) }
@@ -339,8 +338,8 @@ impl Cert {
             tlv(0xa3, &tlv(0x30, &extensions)),
         ]
         .concat();
-        // Two integers, as an ECDSA signature is; the serial number makes it, and so the
-        // certificate, unique at its very end.
+        // An ECDSA signature is two integers. The serial number in the second makes the
+        // certificate unique at its end.
         let mut scalar = vec![1; 32];
         scalar[24..].copy_from_slice(&self.serial.to_be_bytes());
         let signature = tlv(0x30, &[tlv(2, &[1; 32]), tlv(2, &scalar)].concat());
@@ -349,7 +348,7 @@ impl Cert {
     }
 }
 
-/// The base point of P-256 (SEC 2, §2.4.2): a key that a verifier accepts and has to work with.
+/// The base point of P-256 (SEC 2, §2.4.2), a valid key, so that a verifier computes with it.
 fn public_key() -> Vec<u8> {
     const X: u128 = 0x6b17_d1f2_e12c_4247_f8bc_e6e5_63a4_40f2;
     const X_LOW: u128 = 0x7703_7d81_2deb_33a0_f4a1_3945_d898_c296;
@@ -372,12 +371,12 @@ fn name_of(value: &[u8]) -> Vec<u8> {
     tlv(0x31, &tlv(0x30, &[tlv(6, &[85, 4, 3]), value.to_vec()].concat()))
 }
 
-/// A name whose value is nested as deep as it is long. Built from within, so that the headers,
-/// written backwards, cost no copy each.
+/// A name whose value is nested `levels` deep.
 fn deep_name(levels: usize) -> Vec<u8> {
     name_of(&nested_der(levels))
 }
 
+/// Sequences nested `levels` deep. Written backwards, so that a header costs no copy of its content.
 fn nested_der(levels: usize) -> Vec<u8> {
     let mut backwards: Vec<u8> = Vec::new();
     for _ in 0..levels {

@@ -1,10 +1,10 @@
-//! The hot path alone, to be counted: `make instructions`. It depends on nothing but its
-//! arguments: no randomness, no configuration, and a clock only where it is asked for the time.
+//! The hot path as a program whose instructions are counted: `make instructions`. It depends only on
+//! its arguments. Only `time` reads the clock.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a measurement that cannot go on says why"
+    reason = "a failed measurement panics with its reason"
 )]
 
 mod admit;
@@ -15,10 +15,10 @@ use std::time::Instant;
 use admit::admit;
 
 const USAGE: &str = "usage:
-  hot-path answer FILE COUNT     answer the review in FILE so often
-  hot-path quadratic FILE COUNT  the same with work that grows with the square of its size
-  hot-path time FILE             milliseconds that one answer takes, the best of five
-  hot-path cpu                   what this program sees of the CPU";
+  hot-path answer FILE COUNT     answer the review in FILE COUNT times
+  hot-path quadratic FILE COUNT  do work that grows with the square of the size of FILE
+  hot-path time FILE             print the milliseconds of one answer, the best of five
+  hot-path cpu                   print the CPU that this program sees";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -48,7 +48,7 @@ fn read(file: &str) -> Vec<u8> {
     std::fs::read(file).expect("FILE can be read")
 }
 
-/// The negative control: for every hundredth byte, how many before it are not larger.
+/// The negative control: compares every hundredth byte with all bytes before it.
 fn quadratic(body: &[u8]) -> usize {
     let not_larger = |end: usize| body[..end].iter().filter(|byte| **byte <= body[end]).count();
     (0..body.len()).step_by(100).map(not_larger).sum()
@@ -63,8 +63,8 @@ fn milliseconds(body: &[u8]) -> f64 {
     (0..5).map(|_| once()).fold(f64::INFINITY, f64::min)
 }
 
-/// The architecture, and the extensions by which libraries choose between their implementations.
-/// Under valgrind it is the CPU that valgrind shows.
+/// The architecture, and the extensions by which libraries choose their implementation. Under
+/// valgrind it is the emulated CPU.
 #[cfg(target_arch = "x86_64")]
 fn cpu() -> String {
     let known = [

@@ -1,5 +1,5 @@
-//! What the hot path costs, counted: `make instructions`, `make instructions-accept` and
-//! `make linear`. How to read it stands in docs/performance.md.
+//! Counts the instructions of the hot path: `make instructions`, `make instructions-accept` and
+//! `make linear`. docs/performance.md explains the output.
 
 mod admit;
 mod baseline;
@@ -104,12 +104,12 @@ async fn measure(
     Ok(measured)
 }
 
-/// Enough that the allocator has settled.
+/// Enough for the allocator to reach a steady state.
 fn repetitions(bytes: usize) -> u64 {
     if bytes < 100_000 { 20 } else { 5 }
 }
 
-/// Whether a case goes the way that it is there for.
+/// Fails if a case does not take its path.
 fn check(case: &Case) -> Result<()> {
     let answer = admit::admit(&case.body).ok();
     let answer = answer.map(|answer| String::from_utf8_lossy(&answer).into_owned());
@@ -139,15 +139,15 @@ async fn environment(counter: &Counter) -> Result<Environment> {
 
 /// The smaller of the two sizes that are compared.
 const SIZE: usize = 256 * 1024;
-/// Nothing the API server sends is larger; the limit of the webhook is 8 MiB.
+/// The API server sends nothing larger; the webhook's limit is 8 MiB.
 const FULL_SIZE: usize = 7 * 1024 * 1024;
-/// The size for work that is known to grow too fast.
+/// The size for the negative control.
 const CONTROL_SIZE: usize = 64 * 1024;
-/// What twice the size may cost. Bodies are not exactly of the size asked for: a larger one may
-/// cost as much more as it is larger, and a tenth.
+/// The most that twice the size may cost. It is above 2 because bodies have not exactly the
+/// requested size.
 const MAX_RATIO: f64 = 2.4;
 
-/// Checks that twice as large a hostile body costs at most about twice as much.
+/// Checks that a hostile body of twice the size costs at most about twice as much.
 async fn linear(programs: &Path) -> Result<()> {
     let counter = Counter::new(programs)?;
     counter.put("empty", b"")?;
@@ -174,11 +174,11 @@ async fn linear(programs: &Path) -> Result<()> {
         "more than {MAX_RATIO} times the instructions for twice the size: {}",
         too_fast.join("; ")
     );
-    println!("all at most {MAX_RATIO}: linear (times are of this machine, and no gate)");
+    println!("all at most {MAX_RATIO}: linear (the times are informative)");
     Ok(())
 }
 
-/// Work that grows with the square of its size must be found, or the check is void.
+/// The negative control: quadratic work must be detected, or the check is void.
 async fn control(counter: &Counter, start_up: u64) -> Result<()> {
     let (smaller, larger) = (vec![b'x'; CONTROL_SIZE], vec![b'x'; 2 * CONTROL_SIZE]);
     let (.., ratio) = ratio(counter, start_up, "quadratic", &smaller, &larger).await?;
@@ -189,8 +189,7 @@ async fn control(counter: &Counter, start_up: u64) -> Result<()> {
     Ok(())
 }
 
-/// The instructions for either body, and how many times as many one of exactly twice the size of
-/// the smaller one costs.
+/// The instructions for each body, and their ratio, scaled to exactly twice the size.
 #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
 async fn ratio(
     counter: &Counter,

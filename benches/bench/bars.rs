@@ -7,7 +7,7 @@ pub struct Bar {
     pub case: String,
     pub limit: String,
     pub measured: String,
-    /// `None` where it was not measured.
+    /// `None` if it was not measured.
     pub met: Option<bool>,
 }
 
@@ -35,7 +35,7 @@ impl Bar {
         let mut bar = Self::at_most(case, limit, "", spread.map(|s| s.median));
         if let Some(Spread { median, low, high }) = spread {
             bar.measured = format!("{median:.3} ({low:.3} to {high:.3})");
-            // By the end of the interval that is nearest to failure.
+            // The end of the interval that is nearest to failure has to meet the limit.
             bar.met = Some(high <= limit);
         }
         bar
@@ -142,8 +142,8 @@ fn rest(results: &Results) -> Vec<Bar> {
     ]
 }
 
-/// The worst growth of CPU from one hostile body to the next of its kind, twice as large. Below
-/// 2 ms the clock is too coarse to tell.
+/// The worst growth of CPU from one hostile body to one of twice the size. Below 2 ms the clock is
+/// too coarse.
 fn growth(results: &Results) -> Option<f64> {
     let pairs = results.hostile.windows(2).filter(|pair| pair[0].what == pair[1].what);
     pairs.filter(|p| p[0].millis >= 2.0).map(|p| p[1].millis / p[0].millis).reduce(f64::max)

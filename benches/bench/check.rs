@@ -1,4 +1,4 @@
-//! Whether an answer is right: what the object becomes by its patch, not how the patch is written.
+//! Checks answers by the patched object, not by how the patch is written.
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::prelude::*;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::reviews::{CARRIED, Outcome, PHASE, Review};
 
-/// Checks one answer in full. `allows_all`: the server never patches.
+/// Checks one answer in full. With `allows_all` the server never patches.
 pub fn answer(review: &Review, body: &[u8], allows_all: bool) -> Result<()> {
     let answer: Value = serde_json::from_slice(body).context("the answer is not JSON")?;
     let response = &answer["response"];
@@ -25,7 +25,7 @@ pub fn answer(review: &Review, body: &[u8], allows_all: bool) -> Result<()> {
     let mut patched = review.object.clone();
     json_patch::patch(&mut patched, &patch).context("the patch does not apply")?;
     let found = without_dates(&mut patched)?;
-    ensure!(patched == expected(review), "the object becomes another than expected");
+    ensure!(patched == expected(review), "the patched object is not the expected one");
     let now = Timestamp::now();
     for since in found {
         let age = now.duration_since(since);
@@ -34,7 +34,7 @@ pub fn answer(review: &Review, body: &[u8], allows_all: bool) -> Result<()> {
     Ok(())
 }
 
-/// The object as it must become, with the record's dates taken out.
+/// The expected object, without the dates of the record.
 fn expected(review: &Review) -> Value {
     let mut object = review.object.clone();
     match &review.outcome {
@@ -49,7 +49,7 @@ fn expected(review: &Review) -> Value {
     object
 }
 
-/// Replaces the record by its content without the dates, and returns these.
+/// Removes the dates from the record, and returns them.
 fn without_dates(object: &mut Value) -> Result<Vec<Timestamp>> {
     let record = &mut object["metadata"]["annotations"][CARRIED];
     let Some(text) = record.as_str() else { bail!("no record") };

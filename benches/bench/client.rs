@@ -1,5 +1,5 @@
-//! One connection: HTTP/1.1 over TLS by hand, because the client shares a machine with the server
-//! and must cost as little as possible.
+//! One connection: hand-written HTTP/1.1 over TLS, because the client runs on the server's machine
+//! and must cost little.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -16,14 +16,14 @@ use tokio_rustls::client::TlsStream;
 use crate::check;
 use crate::reviews::Review;
 
-/// Where requests go, and which answers were checked already.
+/// The server, and the answers that are already checked.
 pub struct Target {
     pub address: SocketAddr,
     pub name: ServerName<'static>,
     pub client: Arc<ClientConfig>,
     /// The server never patches.
     pub allows_all: bool,
-    /// By the review's place: the body that was checked in full last.
+    /// The last body that was checked in full, by the index of the review.
     accepted: RefCell<Vec<Vec<u8>>>,
 }
 
@@ -33,8 +33,8 @@ impl Target {
         Self { address, name, client, allows_all, accepted: RefCell::default() }
     }
 
-    /// Every answer is checked: byte by byte against one that was checked in full. One that
-    /// differs, as when the record's second has passed, is checked in full itself.
+    /// Compares every answer byte by byte with one that was checked in full. One that differs, for
+    /// example in the second of the record, is checked in full.
     fn check(&self, review: &Review, body: &[u8]) -> Result<()> {
         let mut accepted = self.accepted.borrow_mut();
         if accepted.len() <= review.index {
@@ -55,7 +55,7 @@ pub struct Connection {
     buffer: Vec<u8>,
 }
 
-/// The head of an answer, as far as it matters.
+/// The needed parts of the head of an answer.
 struct Head {
     status: u16,
     end: usize,
@@ -118,7 +118,7 @@ impl Connection {
         Ok((head.status, &self.buffer))
     }
 
-    /// Says goodbye, so that the server closes its side too.
+    /// Shuts the connection down, so that the server closes it too.
     pub async fn close(mut self) -> Result<()> {
         Ok(self.stream.shutdown().await?)
     }
@@ -130,7 +130,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Leaves in the buffer the content of the chunks that start at `from`.
+    /// Replaces the buffer by the content of the chunks that start at `from`.
     fn unchunk(&mut self, from: usize) -> Result<()> {
         let (mut body, mut at) = (Vec::new(), from);
         loop {

@@ -12,7 +12,7 @@ use crate::session::Session;
 const MIB: usize = 1024 * 1024;
 
 impl Session<'_> {
-    /// CPU for hostile bodies, ours; each in two sizes, to see how it grows.
+    /// The CPU time of our program for hostile bodies, each in two sizes, to show its growth.
     pub async fn hostile(&mut self) -> Result<()> {
         const TIMES: u32 = 50;
         let Some(ours) = self.subjects.iter().find(|subject| subject.name == OURS) else {
@@ -38,11 +38,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Instructions per request by callgrind, the whole of the server: twice as many requests
-    /// less once as many.
+    /// Instructions per request of the whole server by callgrind: the difference between 2N and N
+    /// requests.
     pub async fn instructions(&mut self) -> Result<()> {
         const REQUESTS: u64 = 500;
-        if !profile::is_there(&mut self.results) {
+        if !profile::has_valgrind(&mut self.results) {
             return Ok(());
         }
         let subjects: Vec<_> =
@@ -68,7 +68,7 @@ impl Session<'_> {
     }
 }
 
-/// Bodies that try to make us work, in half the size and the whole.
+/// Bodies that are costly to answer, each in half and in full size.
 fn hostile_bodies() -> Vec<(String, Vec<u8>)> {
     let review = |object: &str, old: &str| {
         format!(

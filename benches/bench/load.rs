@@ -13,7 +13,7 @@ use tokio::task::yield_now;
 use crate::client::{Connection, Target};
 use crate::reviews::Review;
 
-/// What to send, and where.
+/// The requests to send, and their target.
 #[derive(Clone, Copy)]
 pub struct Load<'a> {
     pub target: &'a Target,
@@ -21,14 +21,14 @@ pub struct Load<'a> {
     pub connections: usize,
 }
 
-/// When a loop ends: at the later of the two.
+/// The end of a loop: the later of the two.
 #[derive(Clone, Copy)]
 pub struct Until {
     pub duration: Duration,
     pub requests: u64,
 }
 
-/// What came of an open loop.
+/// The result of an open loop.
 #[derive(Default)]
 pub struct Latencies {
     /// From the scheduled time to the end of the answer, in microseconds, sorted.
@@ -53,7 +53,7 @@ impl Load<'_> {
         let (done, end) = (Cell::new(0), Instant::now() + until.duration);
         let workers = connections.iter_mut().map(async |connection| {
             while done.get() < until.requests || Instant::now() < end {
-                // Counted before, so that no more than the requests asked for are sent.
+                // Counted before it is sent, so that no request is sent beyond the limit.
                 done.set(done.get() + 1);
                 connection.call(self.target, self.review).await?;
             }
@@ -79,8 +79,8 @@ impl Load<'_> {
         Ok(done.get())
     }
 
-    /// `rate` requests a second by a schedule, whatever becomes of those before: one that finds
-    /// every connection busy waits, and its latency counts from its scheduled time.
+    /// Sends `rate` requests a second by a schedule. A request waits while all connections are busy,
+    /// and its latency counts from its scheduled time.
     pub async fn open(
         &self,
         connections: &mut [Connection],
@@ -98,10 +98,10 @@ impl Load<'_> {
                 wait_until(due).await;
                 lateness.borrow_mut().push(micros_since(due));
                 schedule.queue.borrow_mut().push_back(due);
-                schedule.news.notify_one();
+                schedule.arrived.notify_one();
             }
             schedule.over.set(true);
-            schedule.news.notify_waiters();
+            schedule.arrived.notify_waiters();
         };
         let workers = connections.iter_mut().map(async |connection| {
             while let Some(due) = schedule.next().await {
@@ -124,7 +124,7 @@ impl Load<'_> {
 #[derive(Default)]
 struct Schedule {
     queue: RefCell<VecDeque<Instant>>,
-    news: Notify,
+    arrived: Notify,
     over: Cell<bool>,
 }
 
@@ -132,21 +132,21 @@ impl Schedule {
     /// The next one due; `None` after the last.
     async fn next(&self) -> Option<Instant> {
         loop {
-            // Asked for before looking, so that no news is missed in between.
-            let news = self.news.notified();
+            // Registered before the queue is read, so that no notification is missed.
+            let notified = self.arrived.notified();
             if let Some(due) = self.queue.borrow_mut().pop_front() {
                 return Some(due);
             }
             if self.over.get() {
                 return None;
             }
-            news.await;
+            notified.await;
         }
     }
 }
 
-/// Sleeps roughly, then spins: the timers of the runtime know milliseconds only, and the client
-/// has a core for itself.
+/// Sleeps until shortly before, then spins: the timers of the runtime have a resolution of
+/// milliseconds, and the client has a core of its own.
 async fn wait_until(due: Instant) {
     const ROUGHLY: Duration = Duration::from_millis(2);
     let left = due.saturating_duration_since(Instant::now());
@@ -162,7 +162,7 @@ fn micros_since(due: Instant) -> u32 {
     u32::try_from(due.elapsed().as_micros()).unwrap_or(u32::MAX)
 }
 
-/// Waits for all; the first error ends it. Only those are polled that have something to do.
+/// Waits for all, or for the first error. Polls only the workers that are ready.
 async fn all<F: Future<Output = Result<()>>>(workers: impl Iterator<Item = F>) -> Result<()> {
     workers.collect::<FuturesUnordered<_>>().try_collect().await
 }

@@ -1,5 +1,4 @@
-//! Measures the webhook beside others: `make bench`. What the figures mean and how runs are
-//! compared stands in docs/performance.md.
+//! Compares the webhook with others: `make bench`. docs/performance.md explains the figures.
 //!
 //! ```text
 //! main ──► session (who, in which order) ──► load (closed, open, churn) ──► client ──► check
@@ -13,7 +12,7 @@
     clippy::cast_sign_loss,
     reason = "figures of a measurement, far from the limits of their types"
 )]
-#![allow(unreachable_pub, reason = "says what the other modules of this program use")]
+#![allow(unreachable_pub, reason = "marks what other modules use")]
 
 mod bars;
 mod check;
@@ -44,7 +43,7 @@ use self::reviews::Reviews;
 use self::server::{Kind, Subject, existing, pin_client};
 use self::session::{Plan, Session};
 
-/// Measures the webhook beside others
+/// Compares the webhook with others
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -104,7 +103,7 @@ async fn main() -> Result<()> {
         Action::Run(run) => {
             let (mut ended, mut stopped) =
                 (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-            // Whichever way it ends, the servers are dropped, and so ended.
+            // Every branch drops the servers, which ends them.
             tokio::select! {
                 outcome = run.run() => outcome,
                 _ = ended.recv() => bail!("terminated"),
@@ -137,10 +136,10 @@ impl Run {
         let outcome = self.phases(&mut session).await;
         let mut results = session.results;
         if let Err(error) = &outcome {
-            results.not_measured.push(format!("whatever came after {error:#}"));
+            results.not_measured.push(format!("everything after this error: {error:#}"));
         }
         results.machine.load.1 = load_average();
-        // What was found stays, whatever stopped it.
+        // The results so far are written even after an error.
         self.write(&results)?;
         outcome
     }
@@ -264,8 +263,7 @@ fn load_average() -> f64 {
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or_default()
 }
 
-/// Puts a session into the documents: the part of docs/performance.md between the marks, and the
-/// picture.
+/// Writes a session into docs/performance.md, between the marks, and its picture.
 fn publish(file: &Path) -> Result<()> {
     const DOCUMENT: &str = "docs/performance.md";
     const MARKS: [&str; 2] =

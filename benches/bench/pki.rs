@@ -1,4 +1,4 @@
-//! The server's own certificate, and the CAs and leafs inside of the reviews.
+//! The server's own certificate, and the CAs and leafs in the reviews.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ impl Authority {
         Ok(Self { params, key, pem })
     }
 
-    /// A leaf for 127.0.0.1, with the identifier of the issuer's key or without.
+    /// A leaf for 127.0.0.1, with or without the identifier of the issuer's key.
     pub fn leaf(&self, with_key_id: bool) -> Result<Pair> {
         let mut leaf = self.params.clone();
         leaf.is_ca = IsCa::ExplicitNoCa;
@@ -58,7 +58,7 @@ impl Authority {
     }
 }
 
-/// What the servers serve, in files, and a client that trusts it.
+/// The files of a serving certificate, and a client that trusts it.
 pub struct Serving {
     directory: tempfile::TempDir,
     pub client: Arc<ClientConfig>,
@@ -87,8 +87,8 @@ impl Serving {
     }
 }
 
-/// A client as the API server is one: it offers X25519MLKEM768 first, AES-128 before AES-256 (as
-/// Go's client does on a CPU with AES), HTTP/1.1 alone, and never resumes a session.
+/// A client like the API server: it offers X25519MLKEM768 first, AES-128 before AES-256 (as Go's
+/// client does on a CPU with AES), only HTTP/1.1, and resumes no session.
 pub fn client(ca: &str) -> Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca.as_bytes()) {

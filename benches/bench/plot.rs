@@ -1,5 +1,5 @@
-//! The results as a picture: one panel for each scenario, bars from zero on a scale of its own, so
-//! that lengths compare as the figures do.
+//! The results as a picture: one panel for each scenario, with its own scale. Bars begin at zero, so
+//! that their lengths are in proportion.
 
 use std::fmt::Write as _;
 
@@ -47,7 +47,7 @@ const STYLE: &str = "
   }
 ";
 
-/// The picture; only scenarios that were measured.
+/// The picture of the measured scenarios.
 pub fn svg(results: &Results) -> String {
     let panels: Vec<_> = PANELS
         .iter()
@@ -123,7 +123,7 @@ fn panel(out: &mut String, results: &Results, id: &str, title: &str, (x, y): (f6
     );
 }
 
-/// With two or three digits that mean something.
+/// A time with two or three significant digits.
 fn time(micros: f64) -> String {
     match micros {
         m if m < 9.95 => format!("{m:.1} µs"),

@@ -1,4 +1,4 @@
-//! Where the instructions of a request go, by callgrind: the whole of a server, with symbols.
+//! Attributes the instructions of a request to parts of the server, by callgrind and symbols.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::reviews::Review;
 use crate::server::{Kind, Subject};
 use crate::session::Session;
 
-/// What a server is asked under callgrind.
+/// The requests to a server under callgrind.
 #[derive(Clone, Copy)]
 pub struct Asked<'a> {
     pub review: &'a Review,
@@ -23,8 +23,8 @@ pub struct Asked<'a> {
     pub anew: bool,
 }
 
-/// Functions by what they are there for: the first part counts that has the beginning of a name.
-/// What is inlined counts where it is inlined.
+/// The parts, each with prefixes of its functions. A function belongs to the first part with a
+/// matching prefix. Inlined code counts for its caller.
 const PARTS: [(&str, &[&str]); 9] = [
     (KEYS, &["curve25519", "ecp_", "__ecp", "sha3", "bn_", "bignum_", "mlkem", "Keccak"]),
     (TLS, &["rustls::", "tokio_rustls", "_aesni", "rs::", "gcm_", "sha256", "AWS_LC"]),
@@ -43,7 +43,7 @@ const KEYS: &str = "key exchange and signature";
 const TLS: &str = "the rest of TLS";
 
 impl Session<'_> {
-    /// A table of parts for ours and for the allow-all server, as markdown.
+    /// A markdown table of the parts for our program and for the allow-all server.
     pub async fn profile(&mut self) -> Result<String> {
         const REQUESTS: u64 = 500;
         let asked = [
@@ -83,7 +83,7 @@ fn table(columns: &[(String, Vec<u64>)]) -> String {
     report::table(&header, parts.chain([all]))
 }
 
-/// Runs a server under callgrind for so many requests, and gives the file that it leaves.
+/// Runs a server under callgrind for so many requests, and gives the profile.
 pub async fn callgrind(
     subject: &Subject,
     serving: &Serving,
@@ -111,16 +111,16 @@ pub async fn callgrind(
     Ok(out)
 }
 
-/// Whether there is valgrind; says in the results that there is none.
-pub fn is_there(results: &mut Results) -> bool {
-    let is_there = Command::new("valgrind").arg("--version").output().is_ok();
-    if !is_there {
+/// Whether valgrind is installed. If not, notes it in the results.
+pub fn has_valgrind(results: &mut Results) -> bool {
+    let is_installed = Command::new("valgrind").arg("--version").output().is_ok();
+    if !is_installed {
         results.not_measured.push("instructions: valgrind is missing".into());
     }
-    is_there
+    is_installed
 }
 
-/// What callgrind has counted for each function, by name.
+/// The instructions of each function, by name.
 fn annotated(out: &Path) -> Result<Vec<(String, u64)>> {
     let output = Command::new("callgrind_annotate").arg("--threshold=100").arg(out).output()?;
     ensure!(output.status.success(), "callgrind_annotate: {}", output.status);
@@ -146,7 +146,7 @@ fn by_part(functions: &[(String, u64)]) -> BTreeMap<&'static str, u64> {
 
 fn part(name: &str) -> &'static str {
     let name = name.trim_start_matches(['<', '&', '*']).trim_start_matches("mut ");
-    // Functions in C have the library's version before their name.
+    // C functions of aws-lc have the library's version before their name.
     let in_c = name.strip_prefix("aws_lc_").map(|name| name.trim_start_matches(is_version));
     let name = in_c.unwrap_or(name);
     let has = |beginnings: &[&str]| beginnings.iter().any(|b| name.starts_with(b));
@@ -158,7 +158,7 @@ fn is_version(c: char) -> bool {
     c.is_ascii_digit() || c == '_'
 }
 
-/// The total that callgrind has counted.
+/// The total of a profile.
 pub fn collected(file: &Path) -> Result<u64> {
     let text = std::fs::read_to_string(file)?;
     let total = |line: &str| {

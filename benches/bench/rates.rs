@@ -1,4 +1,4 @@
-//! Open loops: where a program stops to keep up, and how long requests take below that.
+//! Open loops: the highest rate that a program keeps up with, and the latencies below it.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::load::{Latencies, Load, Until};
 use crate::results::{Knee, Latency};
 use crate::session::{POOL, Session};
 
-/// A rate is kept up with if this part of it is achieved, and no later than that.
+/// A program keeps up with a rate if it achieves this share of it, with this p99 in microseconds.
 const ACHIEVED: f64 = 0.97;
 const WITHIN: u32 = 5_000;
 /// Halvings of the range in which the knee lies.
@@ -31,7 +31,7 @@ impl Session<'_> {
             for _ in 0..HALVINGS {
                 let rate = f64::midpoint(low, high);
                 let mut keeps_up = false;
-                // Once more where it fails: a neighbour on the machine must not decide.
+                // A failure is repeated once, because other load on the machine may have caused it.
                 for _ in 0..2 {
                     let open = load.open(&mut connections, rate, self.plan.step).await?;
                     let p99 = quantile(&open.micros, 0.99);
@@ -66,7 +66,7 @@ impl Session<'_> {
                 let review = &self.reviews.bundle_8k;
                 let load = Load { target: &server.target, review, connections };
                 let mut connections = load.dial().await?;
-                // Each connection has been used before the schedule begins.
+                // Each connection is used before the schedule begins.
                 let until = Until { duration: Duration::ZERO, requests: 1_000 };
                 load.closed(&mut connections, until).await?;
                 let open = load.open(&mut connections, rate, self.plan.open).await;

@@ -10,7 +10,7 @@ use crate::results::{
 /// The programs in the order of columns.
 const COLUMNS: [&str; 4] = [OURS, ALLOW_ALL, STDLIB, CONTROLLER_RUNTIME];
 
-/// Everything, as it stands in `docs/performance.md`.
+/// The whole report, as in `docs/performance.md`.
 pub fn markdown(results: &Results) -> String {
     let mut text = head(results);
     let sections = [
@@ -204,7 +204,7 @@ fn hostile_table(results: &Results) -> String {
     table(&["body", "bytes", "status", "CPU ms"], rows)
 }
 
-/// A table; nothing where it has no rows.
+/// A table, or nothing if it has no rows.
 pub fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let rows: Vec<String> = rows.map(|row| format!("| {} |\n", row.join(" | "))).collect();
     if rows.is_empty() {
@@ -222,7 +222,7 @@ fn ratio_text(spread: Spread) -> String {
     format!("{:.2} ({:.2}–{:.2})", spread.median, spread.low, spread.high)
 }
 
-/// With three digits that mean something.
+/// A number with three significant digits.
 fn short(micros: f64) -> String {
     match micros {
         m if m < 9.95 => format!("{m:.1}"),

@@ -1,10 +1,10 @@
-//! What a session found, as it goes to the JSON file, and what is computed from it.
+//! The results of a session as in the JSON file, and the figures computed from them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::server::Memory;
 
-/// The names of the programs, as tables call them.
+/// The names of the programs in tables.
 pub const OURS: &str = "ca-overlap";
 pub const AGAIN: &str = "ca-overlap again";
 pub const ALLOW_ALL: &str = "allow-all";
@@ -17,13 +17,13 @@ pub struct Results {
     /// `full`, `quick` or `measure`.
     pub mode: String,
     pub machine: Machine,
-    /// What was measured, in the order of the even rounds.
+    /// The measured programs, in the order of the even rounds.
     pub programs: Vec<Program>,
     pub scenarios: Vec<Scenario>,
-    /// Every single measurement of CPU.
+    /// Every measurement of CPU.
     pub cells: Vec<Cell>,
     pub memory: Vec<MemoryOf>,
-    /// Memory after ever more calls, ours.
+    /// Our program's memory after more and more calls.
     pub flat: Vec<(u64, Memory)>,
     pub starts: Vec<Starts>,
     pub knees: Vec<Knee>,
@@ -143,13 +143,13 @@ impl Cell {
 }
 
 impl Spread {
-    /// The median with its 95 % interval by order statistics (binomial; exact whatever the
-    /// distribution). Fewer than 6 values have none: then least and greatest.
+    /// The median with its 95 % interval by order statistics (binomial, exact for any distribution).
+    /// For fewer than 6 values there is none, and the least and the greatest are given.
     pub fn of(values: Vec<f64>) -> Option<Self> {
         Self::with_tail(values, 0.025)
     }
 
-    /// The same with this probability that the median lies below, and as much that above.
+    /// The same with this probability for the median to lie below the interval, and above it.
     fn with_tail(mut values: Vec<f64>, limit: f64) -> Option<Self> {
         values.sort_unstable_by(f64::total_cmp);
         let count = values.len();
@@ -195,9 +195,9 @@ impl Results {
             .collect()
     }
 
-    /// Why nothing of this session counts, if so: the same program must not differ from itself.
-    /// With 5 % for all scenarios together: one of eleven is outside of its own 95 % in every third
-    /// session by chance alone.
+    /// Why this session is void, if it is: the same program differs from itself. The 5 % are for all
+    /// scenarios together, because one of eleven is outside its own 95 % by chance in a third of all
+    /// sessions.
     pub fn void(&self) -> Vec<String> {
         let tail = 0.025 / self.scenarios.len().max(1) as f64;
         self.scenarios
@@ -244,7 +244,8 @@ mod tests {
             cpu_ms,
             elapsed_ms: 1.0,
         };
-        let scenario = Scenario { id: "s".into(), title: "scene".into(), size: 1, connections: 1 };
+        let scenario =
+            Scenario { id: "s".into(), title: "a scenario".into(), size: 1, connections: 1 };
         let session = |again: [u64; 12]| Results {
             scenarios: vec![scenario.clone()],
             cells: (0..12)

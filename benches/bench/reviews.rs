@@ -1,5 +1,4 @@
-//! The reviews that are sent, in the order of fields that the API server writes, and what must
-//! become of each.
+//! The reviews, with fields in the order of the API server, and the expected outcome of each.
 
 use std::fmt::Write as _;
 
@@ -13,9 +12,9 @@ use crate::pki::Authority;
 pub const CARRIED: &str = "ca-overlap.dev/carried";
 pub const PHASE: &str = "ca-overlap.dev/phase";
 
-/// A request as it goes over the wire, and what its answer must say.
+/// A request as sent, and its expected outcome.
 pub struct Review {
-    /// Its place among all reviews.
+    /// The index among all reviews.
     pub index: usize,
     pub uid: String,
     /// Head and body.
@@ -27,9 +26,9 @@ pub struct Review {
     pub outcome: Outcome,
 }
 
-/// What a webhook must make of a review.
+/// The expected outcome of a review.
 pub enum Outcome {
-    /// Nothing: no patch.
+    /// No patch.
     Untouched,
     /// This `ca.crt`, in which the certificate with this fingerprint is carried.
     Bundled { ca_crt: String, carried: String },
@@ -52,7 +51,7 @@ pub struct Reviews {
 
 impl Reviews {
     pub fn new() -> Result<Self> {
-        // Of one name, as generators do it.
+        // Both CAs have the same name, as generators write them.
         let (old, new) = (Authority::new("Legacy CA")?, Authority::new("Legacy CA")?);
         let leafs = (old.leaf(true)?.certificate, new.leaf(true)?.certificate);
         let anonymous = (old.leaf(false)?.certificate, new.leaf(false)?.certificate);
@@ -178,7 +177,7 @@ fn fingerprint(pem: &str) -> String {
     })
 }
 
-/// Bytes without a pattern, always the same (xorshift).
+/// Bytes without a pattern, the same in every run (xorshift).
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     (0..length)

@@ -1,4 +1,4 @@
-//! The programs under measurement, and what the kernel says about them.
+//! The measured programs, and their CPU time and memory.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
@@ -19,7 +19,7 @@ pub const CORES: [&str; 2] = ["0", "1"];
 /// A program to compare.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// As tables call it.
+    /// The name in tables.
     pub name: &'static str,
     pub program: PathBuf,
     pub kind: Kind,
@@ -43,7 +43,7 @@ pub struct Memory {
     pub rss_anon: u64,
 }
 
-/// A running server; ended when dropped.
+/// A running server. It is killed when dropped.
 pub struct Server {
     pub target: Target,
     child: Child,
@@ -62,7 +62,7 @@ impl Subject {
 
     /// Starts it under another command, which takes the program as its next arguments.
     pub fn start_under(&self, serving: &Serving, wrapper: &[&str]) -> Result<Server> {
-        // Free a moment ago; nothing else here takes ports.
+        // The port was free a moment ago, and nothing else here takes ports.
         let address: SocketAddr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log = File::create(serving.path().join(format!("{}.log", address.port())))?;
         let mut command = Command::new(wrapper[0]);
@@ -98,7 +98,7 @@ impl Subject {
 }
 
 impl Server {
-    /// Dials until somebody listens.
+    /// Dials until the server listens.
     pub async fn dial(&mut self) -> Result<Connection> {
         let began = Instant::now();
         loop {
@@ -111,7 +111,7 @@ impl Server {
             if began.elapsed() > Duration::from_secs(60) {
                 bail!("the server does not listen after a minute");
             }
-            // Spins: a timer would round the time to the first answer up to milliseconds.
+            // It spins, because a timer would round the time to the first answer up to milliseconds.
             tokio::task::yield_now().await;
         }
     }
@@ -131,7 +131,7 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until it has ended by itself, and gives whether it did so in time.
+    /// Waits for it to exit; says whether it did so in time.
     pub async fn ended(&mut self, limit: Duration) -> Result<bool> {
         let began = Instant::now();
         while began.elapsed() < limit {
@@ -181,7 +181,7 @@ pub fn pin_client() -> Result<()> {
     Ok(())
 }
 
-/// Where a program is, or what to do so that it is there.
+/// The absolute path of a program. The error says how to build it.
 pub fn existing(path: &Path) -> Result<PathBuf> {
     path.canonicalize().with_context(|| format!("{}: run make bench-programs", path.display()))
 }

@@ -22,13 +22,13 @@ pub struct Plan {
     /// One rate of the search for the knee.
     pub step: Duration,
     pub starts: usize,
-    /// After how many calls memory is looked at, ours.
+    /// The numbers of calls after which our program's memory is read.
     pub flat: &'static [u64],
-    /// All scenarios, and not only those that bars are most about.
+    /// All scenarios, not only the main ones.
     pub all: bool,
 }
 
-/// What all phases need.
+/// The state of all phases.
 pub struct Session<'a> {
     pub plan: Plan,
     pub subjects: &'a [Subject],
@@ -49,11 +49,11 @@ struct Case<'a> {
     main: bool,
 }
 
-/// The first so many requests of a process.
+/// How many requests count as the first of a process.
 const FIRST_REQUESTS: u64 = 100;
-/// The API server keeps as many.
+/// The API server keeps 25 connections.
 pub const POOL: usize = 25;
-/// Four reviews of megabytes at a time.
+/// The number of connections for reviews of megabytes.
 const FEW: usize = 4;
 
 fn cases(reviews: &Reviews) -> Vec<Case<'_>> {
@@ -86,7 +86,7 @@ fn cases(reviews: &Reviews) -> Vec<Case<'_>> {
 }
 
 impl<'a> Session<'a> {
-    /// CPU per request of every program in every scenario; before, whether they agree.
+    /// CPU per request of every program in every scenario, after a check that all agree.
     pub async fn compare(&mut self) -> Result<()> {
         let mut servers = Vec::new();
         for subject in self.subjects {
@@ -102,7 +102,7 @@ impl<'a> Session<'a> {
         for round in 0..self.plan.rounds {
             let began = Instant::now();
             for case in &cases {
-                // A B B A: what drifts touches both sides.
+                // The order alternates, so that drift affects all programs alike.
                 let mut order: Vec<_> = servers.iter().collect();
                 if round % 2 == 1 {
                     order.reverse();
@@ -119,7 +119,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Every review once, checked in full; gives what TLS negotiated.
+    /// Sends every review once and checks the answer in full. Gives what TLS negotiated.
     async fn agree(&self, server: &mut Server) -> Result<String> {
         let mut connection = server.dial().await?;
         for review in self.reviews.all() {
@@ -131,7 +131,7 @@ impl<'a> Session<'a> {
         Ok(connection.negotiated())
     }
 
-    /// What the log line of level info costs, ours.
+    /// The cost of our program's log line of level info.
     pub async fn log_line(&mut self) -> Result<()> {
         let Some(quiet) = self.subjects.iter().find(|subject| subject.name == OURS) else {
             return Ok(());
@@ -169,7 +169,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Memory after ever more calls, ours.
+    /// Our program's memory after more and more calls.
     pub async fn flat(&mut self) -> Result<()> {
         let Some(ours) = self.subjects.iter().find(|subject| subject.name == OURS) else {
             return Ok(());
@@ -235,7 +235,7 @@ impl Case<'_> {
         })
     }
 
-    /// One cell: all of the work of its requests and no other.
+    /// Measures one cell, which contains all the work of its requests and no other work.
     async fn measure(&self, server: &Server, cell: Duration) -> Result<Measured> {
         let (review, connections) = (self.review, self.connections);
         let load = Load { target: &server.target, review, connections };

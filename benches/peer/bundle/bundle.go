@@ -1,7 +1,7 @@
-// Package bundle is what both webhooks do: the new CA first, then the previous one.
+// Package bundle is the decision of both webhooks: the new CA first, then the previous one.
 //
-// It has the core of ca-overlap's rules and none of its settings, guards, retirements and rollbacks:
-// whatever it leaves out makes it faster.
+// It has the core of ca-overlap's rules, without settings, guards, retirements and rollbacks. What
+// it leaves out makes it faster.
 package bundle
 
 import (
@@ -25,7 +25,7 @@ const (
 // maxOwn is how many certificates make a trust store, which is no rotation.
 const maxOwn = 64
 
-// Result is what becomes of a write that changes ca.crt.
+// Result is the change to a write that changes ca.crt.
 type Result struct {
 	// CACert is the bundle to store; nil if the written one stays.
 	CACert []byte
@@ -38,7 +38,7 @@ type entry struct {
 	Since  time.Time `json:"since"`
 }
 
-// Decide says what is to be stored; nil if nothing changes. The arguments are ca.crt as stored and
+// Decide returns what is to be stored, or nil if nothing changes. The arguments are ca.crt as stored and
 // as written, and the stored tls.crt, all decoded.
 func Decide(stored, incoming, leaf []byte, now time.Time) *Result {
 	if len(stored) == 0 || len(incoming) == 0 || bytes.Equal(stored, incoming) {

@@ -77,7 +77,7 @@ func main() {
 func mutate(w http.ResponseWriter, r *http.Request) {
 	var body bytes.Buffer
 	if r.ContentLength > 0 && r.ContentLength <= maxBody {
-		// ReadFrom wants bytes.MinRead more than there will be, else it doubles the buffer.
+		// Without bytes.MinRead spare bytes ReadFrom would double the buffer.
 		body.Grow(int(r.ContentLength) + bytes.MinRead)
 	}
 	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
