@@ -1,4 +1,4 @@
-//! What `probe` prints.
+//! The output of `probe`.
 
 use std::fmt::Write as _;
 
@@ -14,13 +14,13 @@ use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
 use crate::tools::text::{counted, day, short, subject};
 use crate::x509::certs::Certificate;
 
-/// All that was found out.
+/// The results for all TLS versions.
 pub(super) struct ProbeReport<'a> {
     endpoint: &'a Endpoint,
     name: &'a ServerName<'static>,
     watched: bool,
-    /// What the server wants of clients.
-    asked: Option<CertificateRequest>,
+    /// The server's request for a client certificate.
+    request: Option<CertificateRequest>,
     sent: bool,
     versions: Vec<(TlsVersion, Result<Observer<'a>, ObserverError>)>,
 }
@@ -32,11 +32,11 @@ impl<'a> ProbeReport<'a> {
         watched: bool,
         versions: Vec<(TlsVersion, Result<Observer<'a>, ObserverError>)>,
     ) -> Self {
-        let (asked, sent) = (settings.certificate.request(), settings.certificate.is_given());
-        Self { endpoint, name: &settings.name, watched, asked, sent, versions }
+        let (request, sent) = (settings.certificate.request(), settings.certificate.is_given());
+        Self { endpoint, name: &settings.name, watched, request, sent, versions }
     }
 
-    /// Whether there was no fault, and nothing failed.
+    /// Whether no fault was found and nothing failed.
     pub(super) fn is_fine(&self) -> bool {
         let is_any = self.observers().next().is_some();
         is_any
@@ -46,7 +46,7 @@ impl<'a> ProbeReport<'a> {
             })
     }
 
-    /// Where nothing came of it: why.
+    /// The errors, if no version could be observed.
     pub(super) fn failures(&self) -> Vec<String> {
         if self.observers().next().is_some() {
             return Vec::new();
@@ -57,7 +57,7 @@ impl<'a> ProbeReport<'a> {
         failures
     }
 
-    /// The worst of all.
+    /// The worst verdict of all versions.
     fn verdict(&self) -> Option<ProbeVerdict> {
         self.observers().map(Observer::verdict).max()
     }
@@ -67,7 +67,7 @@ impl<'a> ProbeReport<'a> {
     }
 }
 
-/// A version that a server does not offer is no failure, as long as it offers another.
+/// Whether the server does not offer the version. That is no failure if it offers another one.
 fn is_not_offered(error: &ObserverError) -> bool {
     matches!(error, ObserverError::Connection(ConnectionError::Version(..)))
 }
@@ -80,7 +80,11 @@ fn is_fine(observer: &Observer<'_>) -> bool {
 
 pub(super) fn to_text(report: &ProbeReport<'_>) -> String {
     if report.observers().next().is_none() {
-        return report.asked.as_ref().map(|asked| clients(asked, report.sent)).unwrap_or_default();
+        return report
+            .request
+            .as_ref()
+            .map(|request| clients(request, report.sent))
+            .unwrap_or_default();
     }
     let mut table = Table::new(vec![
         Column { head: "TLS", max_width: 3 },
@@ -97,7 +101,7 @@ pub(super) fn to_text(report: &ProbeReport<'_>) -> String {
             Ok(observer) => row(*version, observer),
             Err(error) => failed_row(*version, error),
         };
-        // What goes for both is said once.
+        // A note for both versions is printed once, below the second row.
         let (own, later) = notes[at..].split_at_mut(1);
         for note in own.iter().flatten().filter(|note| !later.iter().flatten().any(|l| l == *note))
         {
@@ -107,9 +111,9 @@ pub(super) fn to_text(report: &ProbeReport<'_>) -> String {
     }
     let mut out = table.render();
     out.push('\n');
-    match &report.asked {
-        None => out.push_str("Client certificates: not asked for.\n"),
-        Some(asked) => out.push_str(&clients(asked, report.sent)),
+    match &report.request {
+        None => out.push_str("Client certificate: not requested.\n"),
+        Some(request) => out.push_str(&clients(request, report.sent)),
     }
     out
 }
@@ -144,7 +148,7 @@ fn failed_row(version: TlsVersion, error: &ObserverError) -> Row {
     Row::new(vec![vec![version.to_string()], verdict, dash(), dash(), dash(), dash()])
 }
 
-/// What a person should know besides.
+/// The notes below the row of a version.
 fn notes(
     version: TlsVersion,
     result: &Result<Observer<'_>, ObserverError>,
@@ -158,18 +162,18 @@ fn notes(
     };
     notes.extend(explained(version, observer, report.watched).map(str::to_owned));
     if observer.old.len() > 1 {
-        let text = "Several certificates were served at first, so several servers answer here. \
-                    Probe each by itself, or wait until all are alike.";
+        let text = "The server showed several certificates at first, so several servers answer at this \
+                    address. Probe each of them, or wait until all show the same certificate.";
         notes.push(text.to_owned());
     }
     if let Some((_, Err(why))) = &observer.new {
         notes.push(format!(
-            "PROBLEM: the new certificate is not trusted: {why}. A client that resumes would not \
-             have noticed."
+            "PROBLEM: the new certificate is not trusted: {why}. A client that resumes does not \
+             notice it."
         ));
     }
     if observer.new.is_some() && !observer.evidence().rotated {
-        notes.push("A new certificate was seen beside the old one.".to_owned());
+        notes.push("The server shows both the old and a new certificate.".to_owned());
     }
     if let Some(failed) = &observer.failed {
         notes.push(format!("FAILED: {failed} ({} connections failed)", observer.failures));
@@ -177,42 +181,42 @@ fn notes(
     notes
 }
 
-/// What the verdict means, where that is not plain.
+/// What the verdict means and what to do, where this is not obvious.
 fn explained(version: TlsVersion, observer: &Observer<'_>, watched: bool) -> Option<&'static str> {
     let evidence = observer.evidence();
     Some(match observer.verdict() {
         ProbeVerdict::ResumesAcrossRotation => {
-            "Clients from before the rotation resume, and are not shown the new certificate. Change \
-             the ticket keys, and empty the session cache, together with the certificate."
+            "Clients from before the rotation resume and do not see the new certificate. Change the \
+             ticket keys and empty the session cache together with the certificate."
         }
         ProbeVerdict::NoResumption if evidence.before.resumed > 0 => {
-            "It resumed at first, and no longer did so when the certificate changed: its tickets live \
-             shorter than --interval, or go at times of their own."
+            "It resumed at first, but not any more just before the certificate changed: its tickets \
+             expire within --interval, or it changes its ticket keys at other times."
         }
         ProbeVerdict::NoResumption if observer.given > 0 => {
-            "What it gives to resume with is not taken back: several servers without common ticket \
-             keys answer here, or sessions are not kept."
+            "It does not accept its own tickets or sessions: several servers without common ticket \
+             keys answer at this address, or it does not keep sessions."
         }
-        ProbeVerdict::NoResumption if version == TlsVersion::Tls13 => "It gives no tickets.",
-        ProbeVerdict::NoResumption => "It gives neither tickets nor session IDs.",
+        ProbeVerdict::NoResumption if version == TlsVersion::Tls13 => "It sends no tickets.",
+        ProbeVerdict::NoResumption => "It sends neither tickets nor session IDs.",
         ProbeVerdict::CertificateUnchanged if !watched => {
-            "It resumes. Rotate its certificate while --watch runs to see what becomes of sessions \
-             from before."
+            "It resumes. Run --watch and rotate its certificate to see whether sessions from before \
+             still resume."
         }
         ProbeVerdict::CertificateUnchanged | ProbeVerdict::RotatesTickets => return None,
     })
 }
 
-/// What the server wants of clients.
-fn clients(asked: &CertificateRequest, sent: bool) -> String {
+/// The text about the server's request for a client certificate.
+fn clients(request: &CertificateRequest, sent: bool) -> String {
     let sent = if sent { "one was sent" } else { "none was sent (--cert, --key)" };
-    let mut text = format!("Client certificates: asked for, {sent}.\n");
-    if asked.authorities.is_empty() {
-        text.push_str("The server does not say which CAs it accepts.\n");
+    let mut text = format!("Client certificate: requested, {sent}.\n");
+    if request.authorities.is_empty() {
+        text.push_str("The server does not name the CAs that it accepts.\n");
     } else {
-        text.push_str("The server says that it accepts those of these CAs:\n");
+        text.push_str("The server accepts client certificates of these CAs:\n");
     }
-    for name in &asked.authorities {
+    for name in &request.authorities {
         for (at, part) in wrapped(name, WIDTH - 4).into_iter().enumerate() {
             let _ = writeln!(text, "  {}{part}", if at > 0 { "  " } else { "" });
         }
@@ -258,9 +262,9 @@ pub(super) fn to_json(report: &ProbeReport<'_>) -> Value {
         "verdict": report.verdict().map(|verdict| verdict.to_string()),
         "versions": report.versions.iter().map(version).collect::<Vec<_>>(),
         "clientCertificate": {
-            "requested": report.asked.is_some(),
-            "sent": report.asked.is_some() && report.sent,
-            "authorities": report.asked.as_ref().map_or(&[][..], |asked| &asked.authorities),
+            "requested": report.request.is_some(),
+            "sent": report.request.is_some() && report.sent,
+            "authorities": report.request.as_ref().map_or(&[][..], |request| &request.authorities),
         },
     })
 }

@@ -135,7 +135,7 @@ impl ServerCertVerifier for AcceptAnyCertificate {
 #[derive(Debug)]
 pub(super) struct ClientCertificate {
     pair: Option<Arc<CertifiedKey>>,
-    asked: Mutex<Option<CertificateRequest>>,
+    request: Mutex<Option<CertificateRequest>>,
 }
 
 /// A server's request for a client certificate (RFC 8446 §4.3.2).
@@ -149,7 +149,7 @@ pub(super) struct CertificateRequest {
 impl ClientCertificate {
     /// No client certificate.
     pub(super) fn none() -> Self {
-        Self { pair: None, asked: Mutex::default() }
+        Self { pair: None, request: Mutex::default() }
     }
 
     /// Reads a certificate and its private key from PEM files.
@@ -174,7 +174,7 @@ impl ClientCertificate {
         let pair = CertifiedKey::new(chain, loaded);
         let mismatch = "the private key does not belong to the certificate of --cert";
         pair.keys_match().map_err(|_| ToolError::failed("--key", mismatch))?;
-        Ok(Self { pair: Some(Arc::new(pair)), asked: Mutex::default() })
+        Ok(Self { pair: Some(Arc::new(pair)), request: Mutex::default() })
     }
 
     /// Whether there is a certificate to send.
@@ -184,7 +184,7 @@ impl ClientCertificate {
 
     /// The request of the last full handshake that had one.
     pub(super) fn request(&self) -> Option<CertificateRequest> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.request.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -195,8 +195,8 @@ impl ResolvesClientCert for ClientCertificate {
         _: &[SignatureScheme],
     ) -> Option<Arc<CertifiedKey>> {
         let authorities = root_hint_subjects.iter().map(|name| distinguished_name(name)).collect();
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        *asked = Some(CertificateRequest { authorities });
+        let mut request = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        *request = Some(CertificateRequest { authorities });
         self.pair.clone()
     }
 

@@ -1,5 +1,5 @@
-//! The API server, as far as Secrets are concerned: each write is a review, which the webhook's own
-//! code answers, and what is stored afterwards has a version.
+//! A simulated API server for Secrets. The webhook's own code reviews each write, and each write
+//! that changes the Secret gives it a new resourceVersion.
 
 use std::time::Duration;
 
@@ -20,26 +20,26 @@ use crate::overlap::staged::KeeperHealth;
 
 /// The virtual time begins on 1 January 2026, UTC; in seconds since the Unix epoch.
 pub(super) const EPOCH: u64 = 1_767_225_600;
-/// Who writes the certificates.
+/// The field manager and ServiceAccount of the generator.
 const GENERATOR: &str = "certgen";
-/// All Secrets rotate together.
+/// The group of all Secrets: they rotate together.
 const GROUP: &str = "mesh";
 
 /// The date of a virtual time.
 pub(super) fn timestamp(at: Millis) -> Timestamp {
     let at = EPOCH * 1000 + at;
-    // Beyond the year 9999 nothing is simulated.
+    // No simulation reaches the year 9999, so the fallback is never used.
     i64::try_from(at).ok().and_then(|at| Timestamp::from_millisecond(at).ok()).unwrap_or_default()
 }
 
 /// All Secrets, under one strategy.
 pub(super) struct ApiServer {
-    /// The webhook; none where it is not installed.
+    /// The webhook, and whether the keeper runs; `None` if the webhook is not installed.
     webhook: Option<(Installation, KeeperHealth)>,
     secrets: Vec<Value>,
 }
 
-/// Who writes.
+/// Who writes a Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writer {
     Generator,
@@ -64,7 +64,7 @@ impl Writer {
 }
 
 impl ApiServer {
-    /// With the Secrets of the first generation, which nobody reviews: they are created.
+    /// Creates the Secrets of the first generation. The webhook does not review a CREATE.
     pub(super) fn new(
         strategy: Strategy,
         defaults: Defaults,
@@ -89,7 +89,8 @@ impl ApiServer {
         }
     }
 
-    /// The generator replaces it by a fresh object that knows nothing of labels and annotations.
+    /// The generator replaces a Secret by a fresh object without labels and annotations. Returns
+    /// whether the stored Secret changed.
     pub(super) fn generate(
         &mut self,
         secret: usize,
@@ -99,7 +100,7 @@ impl ApiServer {
         self.write(secret, fresh(secret, data), Writer::Generator, now)
     }
 
-    /// The keeper patches annotations; `None` removes one.
+    /// The keeper patches annotations; `None` removes one. Returns whether the stored Secret changed.
     pub(super) fn annotate(
         &mut self,
         secret: usize,
@@ -140,8 +141,8 @@ impl ApiServer {
         self.secrets.len()
     }
 
-    /// Reviews a write and stores what comes of it. False if that is what is stored already: then
-    /// the API server drops it.
+    /// Reviews a write and stores the result. Returns `false` if nothing changes: an API server drops
+    /// such a write.
     fn write(
         &mut self,
         secret: usize,
@@ -188,7 +189,7 @@ fn fresh(secret: usize, data: &Value) -> Value {
     })
 }
 
-/// What an operator has put on a Secret for a strategy.
+/// The annotations that an operator sets for a strategy.
 fn settings(strategy: Strategy, secret: usize) -> Value {
     let mut annotations = Map::new();
     if strategy.is_staged() {
@@ -205,7 +206,7 @@ fn settings_label(strategy: Strategy) -> Value {
     if strategy.is_staged() { json!({names::MODE: "staged"}) } else { json!({}) }
 }
 
-/// As the API server sends it to the webhook.
+/// The admission review that the API server sends to the webhook.
 fn review_of(object: &Value, stored: &Value, writer: Writer, secret: usize) -> Value {
     json!({
         "apiVersion": "admission.k8s.io/v1",
@@ -226,7 +227,7 @@ fn review_of(object: &Value, stored: &Value, writer: Writer, secret: usize) -> V
     })
 }
 
-/// Notes who has written last, and when: in whole seconds, as the API server does.
+/// Records the writer and the time in the managed fields, in whole seconds as the API server does.
 fn manage(object: &mut Value, writer: Writer, now: Millis) {
     let mut fields = match object["metadata"]["managedFields"].take() {
         Value::Array(fields) => fields,

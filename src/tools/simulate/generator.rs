@@ -1,5 +1,5 @@
-//! The certificates of a legacy generator: with each rotation a new CA, and for each Secret a new
-//! leaf.
+//! The certificates of a simulated generator: each rotation has a new CA, and a new leaf for each
+//! Secret.
 
 use base64::prelude::*;
 use rcgen::{
@@ -12,24 +12,25 @@ use crate::names;
 
 /// The namespace of all Secrets.
 pub(super) const NAMESPACE: &str = "mesh";
-/// Certificates are valid from and until 1 January of these years: nothing expires meanwhile.
+/// Certificates are valid from 1 January of the first year to 1 January of the second, so none
+/// expires during a simulation.
 const VALID: [i32; 2] = [2020, 2050];
 
-/// What the generator calls a Secret.
+/// The name of a Secret.
 pub(super) fn secret_name(secret: usize) -> String {
     format!("server-{}", secret + 1)
 }
 
-/// The name in the leaf of a Secret.
+/// The DNS name in the leaf of a Secret.
 pub(super) fn dns_name(secret: usize) -> String {
     format!("{}.{NAMESPACE}.svc", secret_name(secret))
 }
 
-/// The data of each Secret, as written in one rotation: `ca.crt`, `tls.crt`, `tls.key`.
+/// The data of each Secret in one rotation: `ca.crt`, `tls.crt` and `tls.key`.
 pub(super) fn generation(secrets: usize) -> Result<Vec<Value>, rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
-    // The same with each rotation, as most generators have it.
+    // The same subject in each rotation, as most generators do.
     params.distinguished_name.push(DnType::CommonName, "Legacy CA");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];

@@ -1,4 +1,4 @@
-//! Real TLS 1.3 handshakes in memory: bytes go from one connection's buffer to the other's.
+//! Real TLS 1.3 handshakes in memory: bytes are copied from one connection to the other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use rustls::{
 
 use crate::tools::error::ToolError;
 
-/// The files of a mounted Secret, PEM, and the name in its leaf.
+/// The PEM files of a mounted Secret, and the DNS name in its leaf.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct PeerFiles {
     pub(super) name: String,
@@ -28,41 +28,40 @@ pub(super) struct PeerFiles {
     pub(super) key: Vec<u8>,
 }
 
-/// Files that some peer has read; equal ones have the same id.
+/// Identifies the files that a peer has read. Equal files have the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FilesId(usize);
 
-/// A handshake that failed for another reason than an unknown CA: the simulation itself is wrong.
+/// A handshake that failed for another reason than an untrusted certificate: a bug in the simulation.
 #[derive(Debug, thiserror::Error)]
-#[error("a handshake with {name} failed for no reason of trust: {source}")]
+#[error("a handshake with {name} failed, and not because of trust: {source}")]
 pub(super) struct HandshakeError {
     name: String,
     source: rustls::Error,
 }
 
 impl From<HandshakeError> for ToolError {
-    fn from(broken: HandshakeError) -> Self {
-        Self::Failed(broken.to_string())
+    fn from(error: HandshakeError) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 
-/// All peers' TLS: one client and one server for each set of files, made once as a process does
-/// that has read them.
+/// The TLS configurations of all peers: a client and two servers for each set of files, built once.
 pub(super) struct Tls {
     clock: Arc<Clock>,
     provider: Arc<CryptoProvider>,
     ids: HashMap<PeerFiles, FilesId>,
-    ends: Vec<TlsConfigs>,
-    /// What came of the first handshake between two sets of files.
+    configs: Vec<TlsConfigs>,
+    /// The result of the first handshake between two sets of files.
     known: HashMap<(FilesId, FilesId, Authentication), bool>,
 }
 
-/// Who shows a certificate.
+/// Which sides show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Authentication {
-    /// Both.
+    /// Both sides.
     Mutual,
-    /// The server alone.
+    /// The server only.
     OneWay,
 }
 
@@ -70,13 +69,13 @@ struct TlsConfigs {
     name: String,
     server_name: ServerName<'static>,
     client: Arc<ClientConfig>,
-    /// Asks clients for certificates.
+    /// Requires client certificates.
     mutual: Arc<ServerConfig>,
-    /// Does not.
+    /// Requests no client certificate.
     one_way: Arc<ServerConfig>,
 }
 
-/// The virtual time, for the dates of certificates.
+/// The virtual clock against which certificates are checked.
 #[derive(Debug, Default)]
 struct Clock(AtomicU64);
 
@@ -89,8 +88,8 @@ impl TimeProvider for Clock {
 
 impl Tls {
     pub(super) fn new() -> Self {
-        // What a handshake costs is mostly the key exchange and the signatures; the latter are the
-        // point here, so the former is the cheapest one.
+        // A handshake spends its time on key exchange and signatures. The signatures matter here, so
+        // the key exchange is the cheapest one.
         let provider = CryptoProvider {
             kx_groups: vec![aws_lc_rs::kx_group::X25519],
             cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
@@ -100,7 +99,7 @@ impl Tls {
             clock: Arc::default(),
             provider: Arc::new(provider),
             ids: HashMap::new(),
-            ends: Vec::new(),
+            configs: Vec::new(),
             known: HashMap::new(),
         }
     }
@@ -110,20 +109,20 @@ impl Tls {
         self.clock.0.store(seconds, Ordering::Relaxed);
     }
 
-    /// Reads files as a process that starts with them.
+    /// Builds the TLS configurations for these files, as a process does at its start.
     pub(super) fn read(&mut self, files: PeerFiles) -> Result<FilesId, HandshakeError> {
         if let Some(id) = self.ids.get(&files) {
             return Ok(*id);
         }
-        let broken = |source| HandshakeError { name: files.name.clone(), source };
-        self.ends.push(self.end(&files).map_err(broken)?);
-        let id = FilesId(self.ends.len() - 1);
+        let error = |source| HandshakeError { name: files.name.clone(), source };
+        self.configs.push(self.tls_configs(&files).map_err(error)?);
+        let id = FilesId(self.configs.len() - 1);
         self.ids.insert(files, id);
         Ok(id)
     }
 
-    /// Whether two peers with these files come to terms: by a handshake, once for each two.
-    pub(super) fn fit(
+    /// Whether two peers with these files can connect. Does one handshake and remembers the result.
+    pub(super) fn connects(
         &mut self,
         client: FilesId,
         server: FilesId,
@@ -132,27 +131,27 @@ impl Tls {
         if let Some(known) = self.known.get(&(client, server, authentication)) {
             return Ok(*known);
         }
-        let fit = self.shake(client, server, authentication)?;
-        self.known.insert((client, server, authentication), fit);
-        Ok(fit)
+        let connects = self.handshake(client, server, authentication)?;
+        self.known.insert((client, server, authentication), connects);
+        Ok(connects)
     }
 
-    /// Does a handshake. False if either side refuses the other's certificate.
-    pub(super) fn shake(
+    /// Does a handshake. Returns `false` if either side refuses the other's certificate.
+    pub(super) fn handshake(
         &self,
         client: FilesId,
         server: FilesId,
         authentication: Authentication,
     ) -> Result<bool, HandshakeError> {
-        let [client, server] = [client, server].map(|id| &self.ends[id.0]);
-        match shake(client, server, authentication) {
+        let [client, server] = [client, server].map(|id| &self.configs[id.0]);
+        match handshake(client, server, authentication) {
             Ok(()) => Ok(true),
             Err(rustls::Error::InvalidCertificate(_)) => Ok(false),
             Err(source) => Err(HandshakeError { name: server.name.clone(), source }),
         }
     }
 
-    fn end(&self, files: &PeerFiles) -> Result<TlsConfigs, rustls::Error> {
+    fn tls_configs(&self, files: &PeerFiles) -> Result<TlsConfigs, rustls::Error> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates(&files.ca)? {
             roots.add(certificate)?;
@@ -165,7 +164,7 @@ impl Tls {
             .with_protocol_versions(&[&TLS13])?
             .with_root_certificates(Arc::clone(&roots))
             .with_client_auth_cert(chain.clone(), key.clone_key())?;
-        // A session that is resumed would show no certificate.
+        // A resumed session shows no certificate.
         client.resumption = Resumption::disabled();
         let verifier =
             WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&self.provider)).build();
@@ -200,8 +199,9 @@ fn unreadable() -> rustls::Error {
     rustls::Error::General("unreadable PEM".to_owned())
 }
 
-/// Until both sides are through; in TLS 1.3 a client is before its own certificate was checked.
-fn shake(
+/// Runs a handshake until neither side has anything to send. The end of the client's handshake is
+/// not enough: in TLS 1.3 the server checks the client's certificate after it.
+fn handshake(
     client: &TlsConfigs,
     server: &TlsConfigs,
     authentication: Authentication,
@@ -223,7 +223,7 @@ fn shake(
     }
 }
 
-/// Moves what one side has to say to the other, and lets that act. False if there was nothing.
+/// Copies the bytes of one side to the other and processes them. Returns `false` if there were none.
 fn pass<A: SideData, B: SideData>(
     from: &mut ConnectionCommon<A>,
     to: &mut ConnectionCommon<B>,
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_decide_by_their_own_ca_crt() {
+    fn each_side_decides_by_its_own_ca_crt() {
         let (old, new) = (generation(2).unwrap(), generation(2).unwrap());
         let mut tls = Tls::new();
         tls.set_time(1_767_225_600);
@@ -282,12 +282,20 @@ mod tests {
             (held, bundled, true, true),
             (bundled, held, true, true),
         ] {
-            for (authentication, fit) in
+            for (authentication, connects) in
                 [(Authentication::Mutual, mutual), (Authentication::OneWay, one_way)]
             {
                 let what = format!("{client:?} {server:?} {authentication:?}");
-                assert_eq!(tls.fit(client, server, authentication).unwrap(), fit, "{what}");
-                assert_eq!(tls.shake(client, server, authentication).unwrap(), fit, "{what}");
+                assert_eq!(
+                    tls.connects(client, server, authentication).unwrap(),
+                    connects,
+                    "{what}"
+                );
+                assert_eq!(
+                    tls.handshake(client, server, authentication).unwrap(),
+                    connects,
+                    "{what}"
+                );
             }
         }
     }
@@ -303,7 +311,7 @@ mod tests {
             (2055, 2_682_288_000, false),
         ] {
             tls.set_time(seconds);
-            assert_eq!(tls.shake(peer, peer, Authentication::Mutual).unwrap(), valid, "{year}");
+            assert_eq!(tls.handshake(peer, peer, Authentication::Mutual).unwrap(), valid, "{year}");
         }
     }
 }

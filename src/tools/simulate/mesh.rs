@@ -1,58 +1,58 @@
-//! Who can talk to whom, at every moment, and for how long not.
+//! Tracks which peers can connect to each other, and how long outages last.
 
 use super::ToolError;
 use super::handshake::{Authentication, FilesId, Tls};
 use super::schedule::{Millis, PeerPair, Schedule};
 
-/// Pairs that tell different stories.
+/// The number of classes of pairs. Their results are reported separately.
 pub(super) const CLASSES: usize = 3;
-/// Both re-read their files, and both show certificates.
+/// Both reload their files, and both show certificates.
 pub(super) const MUTUAL: usize = 0;
-/// Both re-read their files, and the server alone shows a certificate.
+/// Both reload their files, and only the server shows a certificate.
 pub(super) const ONE_WAY: usize = 1;
-/// At least one reads its files only when it starts.
+/// At least one of the two reads its files only when it starts.
 pub(super) const NEVER: usize = 2;
 
-/// What has happened to the pairs of one class.
+/// The results of all pairs of one class.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PairClass {
-    /// How many pairs there are.
+    /// The number of pairs.
     pub(super) pairs: usize,
-    /// How often one of them was drawn for a handshake.
+    /// The number of handshakes.
     pub(super) handshakes: usize,
-    /// How many of these failed,
+    /// The number of failed handshakes.
     pub(super) failures: usize,
-    /// the first one when,
+    /// The time of the first failure.
     pub(super) first: Option<Millis>,
-    /// and the last one.
+    /// The time of the last failure.
     pub(super) last: Option<Millis>,
-    /// The longest time during which one pair could not talk, whether it tried or not.
+    /// The longest time during which one pair could not connect, whether it tried or not.
     pub(super) longest_outage: Millis,
-    /// How many pairs cannot talk when everything is over.
+    /// How many pairs cannot connect at the end.
     pub(super) left: usize,
 }
 
-/// How many pairs of each class cannot talk, from a moment on.
+/// How many pairs of each class cannot connect from a time on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OutageSample {
     pub(super) at: Millis,
     pub(super) failing: [usize; CLASSES],
 }
 
-/// All peers and the files that they have read.
+/// All peers, and the files that each has read.
 pub(super) struct Mesh<'a> {
     schedule: &'a Schedule,
     holds: Vec<FilesId>,
-    /// Since when a pair cannot talk.
+    /// For each pair, since when it cannot connect.
     since: Vec<Option<Millis>>,
     classes: [PairClass; CLASSES],
-    /// How many pairs cannot talk now.
+    /// How many pairs of each class cannot connect now.
     failing: [usize; CLASSES],
     samples: Vec<OutageSample>,
 }
 
 impl<'a> Mesh<'a> {
-    /// All can talk.
+    /// All pairs can connect.
     pub(super) fn new(schedule: &'a Schedule, holds: Vec<FilesId>) -> Self {
         let mut mesh = Self {
             schedule,
@@ -68,7 +68,7 @@ impl<'a> Mesh<'a> {
         mesh
     }
 
-    /// A peer has read its files anew.
+    /// A peer has read its files.
     pub(super) fn read(
         &mut self,
         peer: usize,
@@ -82,8 +82,8 @@ impl<'a> Mesh<'a> {
         for index in self.schedule.pairs_of(peer) {
             let pair = &self.schedule.pairs[index];
             let (client, server) = (self.holds[pair.client], self.holds[pair.server]);
-            let fit = tls.fit(client, server, pair.authentication)?;
-            self.note(index, fit, now);
+            let connects = tls.connects(client, server, pair.authentication)?;
+            self.note(index, connects, now);
         }
         if self.samples.last().is_none_or(|last| last.failing != self.failing) {
             self.samples.push(OutageSample { at: now, failing: self.failing });
@@ -91,15 +91,15 @@ impl<'a> Mesh<'a> {
         Ok(())
     }
 
-    /// A pair was drawn for a handshake.
+    /// A pair does a handshake.
     pub(super) fn meet(&mut self, pair: usize, now: Millis, tls: &Tls) -> Result<(), ToolError> {
         let pair = &self.schedule.pairs[pair];
-        let fit =
-            tls.shake(self.holds[pair.client], self.holds[pair.server], pair.authentication)?;
+        let connects =
+            tls.handshake(self.holds[pair.client], self.holds[pair.server], pair.authentication)?;
         let class = self.class(pair);
         let class = &mut self.classes[class];
         class.handshakes += 1;
-        if !fit {
+        if !connects {
             class.failures += 1;
             class.first.get_or_insert(now);
             class.last = Some(now);
@@ -107,7 +107,7 @@ impl<'a> Mesh<'a> {
         Ok(())
     }
 
-    /// Everything is over.
+    /// Ends the simulation: counts the outages that last until the end.
     pub(super) fn end(mut self, now: Millis) -> ([PairClass; CLASSES], Vec<OutageSample>) {
         for (pair, since) in self.schedule.pairs.iter().zip(&self.since) {
             if let Some(since) = since {
@@ -128,10 +128,10 @@ impl<'a> Mesh<'a> {
         }
     }
 
-    fn note(&mut self, pair: usize, fit: bool, now: Millis) {
+    fn note(&mut self, pair: usize, connects: bool, now: Millis) {
         let class = self.class(&self.schedule.pairs[pair]);
         let since = &mut self.since[pair];
-        match (*since, fit) {
+        match (*since, connects) {
             (None, false) => {
                 *since = Some(now);
                 self.failing[class] += 1;
@@ -147,12 +147,12 @@ impl<'a> Mesh<'a> {
 }
 
 impl PairClass {
-    /// Whether all could always talk.
+    /// Whether no pair ever failed.
     pub(super) fn is_clean(&self) -> bool {
         self.failures == 0 && self.longest_outage == 0
     }
 
-    /// All together.
+    /// The sum of several classes.
     pub(super) fn of_all(classes: &[Self]) -> Self {
         classes.iter().fold(Self::default(), |all, class| Self {
             pairs: all.pairs + class.pairs,

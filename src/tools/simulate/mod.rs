@@ -1,12 +1,12 @@
-//! `ca-overlap simulate`: what CA rotations do to peers that talk mutual TLS, without us and with
-//! each of the ways that this program has.
+//! `ca-overlap simulate`: simulates CA rotations and their effect on TLS peers, without ca-overlap
+//! and with each of its modes.
 //!
 //! ```text
-//! plan (from the seed) ──► world (events in virtual time) ──► report (table, JSON), svg
-//!                            │            │           │
-//!                         cluster       keep        mesh ──► handshake (real TLS)
-//!                    respond, as the   due, asks,   who can talk
-//!                     webhook does     restarts     to whom
+//! schedule (from the seed) ──► simulation (events in virtual time) ──► report (table, JSON), svg
+//!                                │              │             │
+//!                            api_server    keeper_loop      mesh ──► handshake (real TLS)
+//!                         (calls respond,  (due, asks,  (which peers
+//!                         as webhooks do)   restarts)    can connect)
 //! ```
 
 mod api_server;
@@ -39,41 +39,41 @@ use super::output::Output;
 use super::progress_line;
 use crate::overlap::settings::{Keep, Window};
 
-/// Show what CA rotations do to peers that talk mutual TLS
+/// Simulate CA rotations and count the TLS handshakes that fail
 ///
-/// Plays the same rotations four times in virtual time: without ca-overlap, with bundling, in staged
-/// mode, and in staged mode with restarts. Peers have their own copies of ca.crt, tls.crt and tls.key,
-/// which follow the Secret as kubelets let them. Handshakes are real TLS 1.3, and what is stored is
-/// decided by the code of the webhook and the keeper. The same seed gives the same result, to the
+/// Runs the same rotations four times in virtual time: without ca-overlap, with bundling, in staged
+/// mode, and in staged mode with restarts. Each peer has its own copies of ca.crt, tls.crt and
+/// tls.key, which a kubelet updates with a delay. Handshakes are real TLS 1.3, and the code of the
+/// webhook and the keeper decides what is stored. The same flags give the same output, byte for
 /// byte.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SimulateArgs {
-    /// How many peers
+    /// Number of peers
     #[arg(long, value_name = "N", env = "CA_OVERLAP_PEERS", default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=1000))]
     peers: u16,
 
-    /// How many Secrets, which the peers mount in turn
+    /// Number of Secrets; peer 1 mounts the first, peer 2 the second, and so on in turn
     #[arg(long, value_name = "N", env = "CA_OVERLAP_SECRETS", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     secrets: u16,
 
-    /// How many of 100 peers read their files only when they start
+    /// Percentage of peers that read their files only when they start
     #[arg(long, value_name = "PERCENT", env = "CA_OVERLAP_NEVER_RELOAD", default_value_t = 25, value_parser = clap::value_parser!(u16).range(0..=100))]
     never_reload: u16,
 
-    /// How many of 100 pairs talk mutual TLS; in the others the server alone shows a certificate
+    /// Percentage of pairs that use mutual TLS; in the others only the server has a certificate
     #[arg(long, value_name = "PERCENT", env = "CA_OVERLAP_MUTUAL", default_value_t = 50, value_parser = clap::value_parser!(u16).range(0..=100))]
     mutual: u16,
 
-    /// How many rotations
+    /// Number of rotations
     #[arg(long, value_name = "N", env = "CA_OVERLAP_ROTATIONS", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     rotations: u16,
 
-    /// From one rotation to the next
+    /// Time from one rotation to the next
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_INTERVAL", default_value = "20m", value_parser = parse_duration)]
     interval: Duration,
 
-    /// Where all that is random comes from
+    /// Seed of the random numbers
     #[arg(long, value_name = "NUMBER", env = "CA_OVERLAP_SEED", default_value_t = 1)]
     seed: u64,
 
@@ -87,26 +87,26 @@ pub(crate) struct SimulateArgs {
 
 #[derive(Clone, Debug, Args)]
 struct FilesArgs {
-    /// How long a written Secret takes to the files of a peer
+    /// How long it takes until the files of a peer follow its Secret
     #[arg(long, value_name = "WHICH", env = "CA_OVERLAP_DELAY", value_enum, default_value_t = Delay::Kubelet)]
     delay: Delay,
 
-    /// A kubelet's syncFrequency: a pod is synced again after 1 to 1.5 times as long
+    /// The kubelet's syncFrequency: it syncs a pod again after 1 to 1.5 times this time
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_SYNC_PERIOD", default_value = "60s", value_parser = parse_duration)]
     sync_period: Duration,
 
-    /// How old a Secret in a kubelet's cache may be
+    /// The maximum age of a Secret in the kubelet's cache
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_CACHE_TTL", default_value = "15s", value_parser = parse_duration)]
     cache_ttl: Duration,
 
-    /// The longest that a pod takes to start; a rollout starts a quarter of the pods at a time
+    /// The longest time that a pod takes to start; a rollout restarts a quarter of the pods at a time
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_STARTUP", default_value = "30s", value_parser = parse_duration)]
     startup: Duration,
 }
 
 #[derive(Clone, Debug, Args)]
 struct OverlapArgs {
-    /// How long the keeper lets files spread before it puts a new leaf into service
+    /// The keeper's --settle: how long it waits before it promotes a new leaf
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_SETTLE", default_value = "120s", value_parser = parse_duration)]
     settle: Duration,
 
@@ -114,26 +114,26 @@ struct OverlapArgs {
     #[arg(long, value_name = "N", env = "CA_OVERLAP_KEEP", default_value = "1", value_parser = Keep::from_str)]
     keep: Keep,
 
-    /// How long to carry them, such as 24h; none: until the next rotation
+    /// How long to carry them, such as 24h; none means until the next rotation
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_WINDOW", default_value = "none", value_parser = Window::from_str)]
     window: Window,
 }
 
 #[derive(Clone, Debug, Args)]
 struct OutputArgs {
-    /// Handshakes begin so often
+    /// Time between two rounds of handshakes
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_TICK", default_value = "5s", value_parser = parse_duration)]
     tick: Duration,
 
-    /// How many random pairs do a handshake at each tick [default: half of the peers, at most 6]
+    /// Number of random pairs that do a handshake in each round [default: half of the peers, at most 6]
     #[arg(long, value_name = "N", env = "CA_OVERLAP_MEETINGS", value_parser = clap::value_parser!(u16).range(1..=1000))]
     meetings: Option<u16>,
 
-    /// Draws the failures over time, too
+    /// Also draw the failures over time, as an SVG picture
     #[arg(long, value_name = "FILE", env = "CA_OVERLAP_SVG")]
     svg: Option<PathBuf>,
 
-    /// What to print
+    /// Output format
     #[arg(short, long, value_parser = Output::one_of(&[Output::Text, Output::Json]), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
     output: Output,
 }
@@ -142,22 +142,22 @@ const EXAMPLES: &str = "Examples:
   ca-overlap simulate
   ca-overlap simulate --svg rotations.svg
   ca-overlap simulate --peers 100 --rotations 5 --seed 7 -o json
-  ca-overlap simulate --settle 30s                          # too short: what does it cost?
+  ca-overlap simulate --settle 30s                          # too short: see what it costs
   ca-overlap simulate --delay slowest --cache-ttl 60s --settle 180s
 
-Exit code: 0 if staged mode did what it promises: no failure among peers that reload, and none at
-all with restarts; 1 if there was one, or if something failed; 64 if the command line is wrong.";
+Exit code: 0 if no handshake failed between peers that reload in staged mode, and none at all with
+restarts; 1 if one did, or if something failed; 64 if the command line is wrong.";
 
-/// What is done about a rotation.
+/// How ca-overlap handles the rotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Strategy {
-    /// Nothing.
+    /// ca-overlap is not installed.
     None,
-    /// The webhook.
+    /// The webhook bundles the CAs.
     Bundle,
-    /// Webhook and keeper.
+    /// Webhook and keeper stage each rotation.
     Staged,
-    /// The same, and the keeper restarts what cannot reload.
+    /// As `Staged`, and the keeper restarts pods that do not reload.
     StagedRestart,
 }
 
@@ -178,22 +178,22 @@ impl Strategy {
     }
 }
 
-/// What must not happen.
+/// The error of a bug in the simulation.
 fn inconsistent(what: &str) -> ToolError {
     ToolError::failed("the simulation contradicts itself", what)
 }
 
 impl SimulateArgs {
-    /// Simulates, prints, draws.
+    /// Runs the simulation, prints the report and draws the picture.
     pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
         let scenario = self.scenario()?;
         let OutputArgs { svg, output, .. } = self.output;
-        let seen = Arc::new(SimulationProgress::new(&scenario));
-        let watched = Arc::clone(&seen);
+        let progress = Arc::new(SimulationProgress::new(&scenario));
+        let watched = Arc::clone(&progress);
         let work = tokio::task::spawn_blocking(move || simulate(Schedule::of(scenario), &watched));
-        let report = progress_line::during(|| seen.told(), work).await;
-        let gone = |_| inconsistent("it has ended early");
-        let report = report.map_err(gone)??;
+        let report = progress_line::during(|| progress.text(), work).await;
+        let early = |_| inconsistent("its thread ended early");
+        let report = report.map_err(early)??;
         if let Some(path) = svg {
             std::fs::write(&path, svg::draw(&report)).map_err(|error| {
                 ToolError::failed(format!("cannot write {}", path.display()), error)
@@ -203,7 +203,7 @@ impl SimulateArgs {
         Ok(if report.is_as_promised() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Checks what clap cannot.
+    /// Builds the scenario. Checks what clap cannot check.
     fn scenario(&self) -> Result<Scenario, ToolError> {
         let Self { peers, secrets, never_reload, mutual, rotations, interval, seed, .. } = self;
         let FilesArgs { delay, sync_period, cache_ttl, startup } = &self.files;
@@ -233,10 +233,10 @@ impl SimulateArgs {
             seed: *seed,
         };
         let handshakes = scenario.end() / scenario.tick * meetings as u64;
-        if handshakes > MOST {
+        if handshakes > MAX_HANDSHAKES {
             let problem = format!(
-                "this would be {handshakes} handshakes for each strategy, and {MOST} are allowed: \
-                 make it longer, or set fewer --meetings"
+                "must be longer, or --meetings fewer: this makes {handshakes} handshakes for each \
+                 strategy, and {MAX_HANDSHAKES} are allowed"
             );
             return Err(ToolError::usage("--tick", problem));
         }
@@ -247,10 +247,10 @@ impl SimulateArgs {
 const SECOND: Millis = 1_000;
 const MINUTE: Millis = 60_000;
 const DAY: Millis = 86_400_000;
-/// Handshakes at once, unless told otherwise.
+/// The default number of pairs in each round.
 const MEETINGS: usize = 6;
-/// Handshakes for each strategy: some minutes of work.
-const MOST: u64 = 1_000_000;
+/// The limit for each strategy: that many take some minutes.
+const MAX_HANDSHAKES: u64 = 1_000_000;
 
 fn time(
     flag: &'static str,
@@ -266,7 +266,7 @@ fn time(
     Err(ToolError::usage(flag, format!("must be from {least} to {most}")))
 }
 
-/// How far it is.
+/// The progress of the simulation, for the progress line.
 struct SimulationProgress {
     end: Millis,
     done: AtomicU64,
@@ -277,7 +277,7 @@ impl SimulationProgress {
         Self { end: scenario.end(), done: AtomicU64::new(0) }
     }
 
-    fn told(&self) -> String {
+    fn text(&self) -> String {
         let done = self.done.load(Ordering::Relaxed);
         let all = Strategy::ALL.len();
         let index = usize::try_from(done / self.end.max(1)).unwrap_or(all).min(all - 1);
@@ -286,8 +286,11 @@ impl SimulationProgress {
     }
 }
 
-/// All strategies, one after another, with the same certificates.
-fn simulate(schedule: Schedule, seen: &SimulationProgress) -> Result<SimulationReport, ToolError> {
+/// Simulates all strategies in turn, with the same certificates.
+fn simulate(
+    schedule: Schedule,
+    progress: &SimulationProgress,
+) -> Result<SimulationReport, ToolError> {
     let scenario = &schedule.scenario;
     let generations = (0..=scenario.rotations)
         .map(|_| generator::generation(scenario.secrets))
@@ -296,8 +299,8 @@ fn simulate(schedule: Schedule, seen: &SimulationProgress) -> Result<SimulationR
     let mut tls = Tls::new();
     let mut results: Vec<StrategyResult> = Vec::new();
     for (index, strategy) in Strategy::ALL.into_iter().enumerate() {
-        let before = index as u64 * seen.end;
-        let tell = |at| seen.done.store(before + at, Ordering::Relaxed);
+        let before = index as u64 * progress.end;
+        let tell = |at| progress.done.store(before + at, Ordering::Relaxed);
         let simulation = Simulation::new(strategy, &schedule, &generations, &mut tls)?;
         results.push(simulation.run(&tell)?);
     }

@@ -1,12 +1,12 @@
-//! Numbers that depend on the seed alone: the same on every machine.
+//! Random numbers that depend only on the seed, so that they are the same on every machine.
 
-/// `SplitMix64`. Not for secrets.
+/// The generator `SplitMix64`. Not for cryptography.
 #[derive(Clone, Debug)]
 pub(super) struct Random(u64);
 
 impl Random {
-    /// A stream of its own for each topic and index, so that what is drawn for one peer does not
-    /// depend on what has happened to another.
+    /// An own stream for each topic and index, so that the numbers for one peer do not depend on
+    /// events of another.
     pub(super) fn of(seed: u64, topic: &str, index: u64) -> Self {
         let mut state = Self(seed);
         for part in topic.bytes().map(u64::from).chain([index]) {
@@ -15,7 +15,7 @@ impl Random {
         state
     }
 
-    /// A stream of this stream for each peer.
+    /// An own stream for each peer.
     pub(super) fn of_peer(&mut self, peer: usize) -> Self {
         Self::of(self.next(), "peer", peer as u64)
     }
@@ -27,7 +27,7 @@ impl Random {
         u64::try_from(product >> 64).unwrap_or_default()
     }
 
-    /// The same for indexes.
+    /// An index below `limit`; 0 if that is 0.
     pub(super) fn index(&mut self, limit: usize) -> usize {
         usize::try_from(self.below(limit as u64)).unwrap_or_default()
     }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_are_fixed_differ_and_stay_in_range() {
+    fn streams_are_reproducible_different_and_in_range() {
         let draw = |seed, topic, index| {
             let mut random = Random::of(seed, topic, index);
             (0..8).map(|_| random.below(1000)).collect::<Vec<_>>()
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn the_generator_is_the_published_one() {
+    fn the_numbers_are_those_of_the_published_generator() {
         let mut random = Random(1_234_567);
         let expected = [6_457_827_717_110_365_317_u64, 3_203_168_211_198_807_973];
         assert_eq!([random.next(), random.next()], expected);

@@ -1,4 +1,4 @@
-//! What is said about the result.
+//! The output of `simulate`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -12,20 +12,20 @@ use super::simulation::StrategyResult;
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
 use crate::tools::text::counted;
 
-/// Everything that has happened.
+/// The results of all strategies.
 #[derive(Clone, Debug)]
 pub(super) struct SimulationReport {
     pub(super) schedule: Schedule,
     pub(super) results: Vec<StrategyResult>,
 }
 
-/// The classes of pairs, as people and programs read them.
+/// The names of the classes of pairs: in the table and in JSON.
 const NAMES: [(&str, &str); CLASSES] =
     [("mutual TLS", "mutual"), ("one-way TLS", "oneWay"), ("never reloads", "neverReloads")];
 
 impl SimulationReport {
-    /// Whether staged mode keeps its word: no failure among peers that reload, and none at all with
-    /// restarts.
+    /// Whether staged mode keeps its promise: no failure between peers that reload, and none at all
+    /// with restarts.
     pub(super) fn is_as_promised(&self) -> bool {
         self.results.iter().all(|result| match result.strategy {
             Strategy::None | Strategy::Bundle => true,
@@ -49,7 +49,7 @@ impl SimulationReport {
         out
     }
 
-    /// What was simulated, in two lines.
+    /// The scenario, in two lines.
     pub(super) fn head(&self) -> [String; 2] {
         let scenario = &self.schedule.scenario;
         let delay = match scenario.delay {
@@ -111,13 +111,14 @@ impl SimulationReport {
         let scenario = &self.schedule.scenario;
         let is_left = self.results.iter().flat_map(|c| &c.classes).any(|class| class.left > 0);
         let mut notes = vec![
-            "Mutual, one-way: pairs that both re-read their files; in one-way TLS the server alone \
-             shows a certificate. Never reloads: one of the pair reads its files only when it starts. \
-             An outage is how long one pair could not talk, whether it tried or not."
+            "Mutual TLS, one-way TLS: both peers of the pair reload their files; in one-way TLS only \
+             the server shows a certificate. Never reloads: a peer of the pair reads its files only \
+             when it starts. An outage is the time during which a pair could not connect, whether it \
+             tried or not."
                 .to_owned(),
         ];
         if is_left {
-            notes.push("+: not over at the end.".to_owned());
+            notes.push("+: the outage lasts until the end.".to_owned());
         }
         if scenario.longest_delay() > millis(scenario.settle) {
             notes.push(format!(
@@ -174,7 +175,7 @@ fn class(class: &PairClass) -> Value {
     })
 }
 
-/// Whole seconds as whole numbers.
+/// A time in seconds; whole seconds are integers.
 fn seconds(millis: Millis) -> Value {
     match millis % 1000 {
         0 => json!(millis / 1000),
@@ -193,7 +194,7 @@ fn failed(class: &PairClass) -> String {
     format!("{} ({})", class.failures, percent(class.failures, class.handshakes))
 }
 
-/// With one digit, rounded down: what is not all is not 100 %.
+/// A percentage with one decimal, rounded down: only all of them are 100 %.
 fn percent(part: usize, whole: usize) -> String {
     let tenths = 1000 * part / whole.max(1);
     format!("{}.{} %", tenths / 10, tenths % 10)
@@ -207,7 +208,7 @@ fn outage(class: &PairClass) -> String {
     }
 }
 
-/// A length of time in minutes and seconds, the latter as a whole: `45s`, `20m`, `1m 45s`.
+/// A duration in minutes and whole seconds: `45s`, `20m`, `1m 45s`.
 pub(super) fn span(millis: Millis) -> String {
     let seconds = (millis + 500) / 1000;
     match (seconds / 60, seconds % 60) {

@@ -1,5 +1,5 @@
-//! What happens whichever strategy is in force: who mounts what, when the generator writes, and when
-//! each kubelet looks. All of it follows from the seed.
+//! The events that are the same for every strategy: which peer mounts which Secret, when the generator
+//! writes, and when each kubelet syncs. All follow from the seed.
 
 use std::time::Duration;
 
@@ -10,67 +10,67 @@ use super::handshake::Authentication;
 use super::random::Random;
 use crate::overlap::settings::{Keep, Window};
 
-/// Virtual time: milliseconds since the begin.
+/// Virtual time, in milliseconds since the start.
 pub(super) type Millis = u64;
 
-/// What is simulated.
+/// The parameters of a simulation.
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
     pub(super) peers: usize,
     pub(super) secrets: usize,
     pub(super) rotations: usize,
-    /// From one rotation to the next.
+    /// The time from one rotation to the next.
     pub(super) interval: Millis,
-    /// How long the keeper waits.
+    /// The keeper's `--settle`.
     pub(super) settle: Duration,
     pub(super) delay: Delay,
     pub(super) sync_period: Millis,
     pub(super) cache_ttl: Millis,
-    /// How many of 100 pairs both show certificates.
+    /// The percentage of pairs with mutual TLS.
     pub(super) mutual: u64,
-    /// How many peers read their files at their start only.
+    /// How many peers read their files only when they start.
     pub(super) never_reload: usize,
-    /// The longest that a pod takes to start.
+    /// The longest time that a pod takes to start.
     pub(super) startup: Millis,
     pub(super) keep: Keep,
     pub(super) window: Window,
-    /// Handshakes begin so often,
+    /// The time between two rounds of handshakes.
     pub(super) tick: Millis,
-    /// and so many at once.
+    /// The number of handshakes in each round.
     pub(super) meetings: usize,
     pub(super) seed: u64,
 }
 
-/// How long a written Secret takes to the files of a peer.
+/// How long it takes until the files of a peer follow its Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Delay {
-    /// Each pod is synced every 1 to 1.5 sync periods, and reads a cache up to its TTL old
+    /// The kubelet syncs each pod every 1 to 1.5 sync periods, from a cache that is up to its TTL old
     Kubelet,
-    /// Anything up to the longest that a kubelet takes, all equally likely
+    /// Between 0 and the longest delay of a kubelet, all values equally likely
     Uniform,
-    /// Always the longest that a kubelet takes
+    /// Always the longest delay of a kubelet
     Slowest,
 }
 
-/// Everything is calm for so long, so that a picture has a before.
+/// The time before the first rotation, so that a picture shows the state before it.
 const LEAD: Millis = 2 * 60_000;
-/// A generator writes its Secrets one after another, each after a pause of up to so long.
+/// The longest pause of a generator between the writes of two Secrets.
 const WRITE_PAUSE: Millis = 2_000;
 
 impl Scenario {
-    /// The longest that a written Secret takes to a peer's files: kubelets sync a pod again after
-    /// one to one and a half periods.
+    /// The longest time until a peer's files follow a written Secret. A kubelet syncs a pod again
+    /// after 1 to 1.5 periods.
     pub(super) fn longest_delay(&self) -> Millis {
         self.sync_period + self.sync_period / 2 + self.cache_ttl
     }
 
-    /// When everything is over.
+    /// When the simulation ends.
     pub(super) fn end(&self) -> Millis {
         LEAD + self.rotations as u64 * self.interval
     }
 
-    /// When the rotations begin.
+    /// When each rotation starts.
     pub(super) fn starts(&self) -> impl Iterator<Item = Millis> {
         (0..self.rotations as u64).map(|rotation| LEAD + rotation * self.interval)
     }
@@ -81,13 +81,13 @@ impl Scenario {
 pub(super) struct Peer {
     /// The Secret that it mounts.
     pub(super) secret: usize,
-    /// Whether it re-reads its files when they change.
+    /// Whether it reloads its files when they change.
     pub(super) reloads: bool,
-    /// When its kubelet writes its files anew.
+    /// When its kubelet syncs its files.
     syncs: Vec<Sync>,
 }
 
-/// Two peers that talk.
+/// Two peers that connect to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PeerPair {
     pub(super) client: usize,
@@ -95,34 +95,34 @@ pub(super) struct PeerPair {
     pub(super) authentication: Authentication,
 }
 
-/// Files are written.
+/// A kubelet writes the files of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sync {
     pub(super) at: Millis,
-    /// They hold what the Secret was at this time: kubelets read a cache.
+    /// The files hold the Secret as of this time, because kubelets read a cache.
     pub(super) as_of: Millis,
 }
 
-/// What follows from the seed.
+/// The events that follow from the seed.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     pub(super) scenario: Scenario,
     pub(super) peers: Vec<Peer>,
-    /// Any two peers.
+    /// All pairs of peers.
     pub(super) pairs: Vec<PeerPair>,
-    /// For each rotation when each Secret is written.
+    /// For each rotation, when each Secret is written.
     pub(super) writes: Vec<Vec<Millis>>,
 }
 
 impl Schedule {
     pub(super) fn of(scenario: Scenario) -> Self {
-        let stubborn = stubborn(&scenario);
-        let peer = |(index, stubborn): (usize, bool)| Peer {
+        let never_reloads = never_reloads(&scenario);
+        let peer = |(index, never_reloads): (usize, bool)| Peer {
             secret: index % scenario.secrets,
-            reloads: !stubborn,
+            reloads: !never_reloads,
             syncs: syncs(&scenario, index),
         };
-        let peers = stubborn.into_iter().enumerate().map(peer).collect();
+        let peers = never_reloads.into_iter().enumerate().map(peer).collect();
         let writes = scenario.starts().enumerate().map(|(rotation, start)| {
             let mut random = Random::of(scenario.seed, "writes", rotation as u64);
             let pauses = (0..scenario.secrets).map(|_| random.below(WRITE_PAUSE));
@@ -131,8 +131,8 @@ impl Schedule {
         Self { writes: writes.collect(), pairs: pairs(&scenario), peers, scenario }
     }
 
-    /// The indexes of the pairs of one peer: they stand in the order of the higher peer, then of
-    /// the lower one.
+    /// The indexes of the pairs of one peer. Pairs are sorted by the higher peer, then by the lower
+    /// one.
     pub(super) fn pairs_of(&self, peer: usize) -> impl Iterator<Item = usize> + use<> {
         let others = (0..self.peers.len()).filter(move |other| *other != peer);
         others.map(move |other| {
@@ -141,7 +141,7 @@ impl Schedule {
         })
     }
 
-    /// When a peer's files show what was written at `written`.
+    /// The sync that brings a write at `written` to a peer's files.
     pub(super) fn arrival(&self, peer: usize, written: Millis) -> Sync {
         let Scenario { seed, .. } = self.scenario;
         let longest = self.scenario.longest_delay();
@@ -150,7 +150,7 @@ impl Schedule {
             Delay::Kubelet => {
                 let syncs = &self.peers[peer].syncs;
                 let first = syncs.iter().find(|sync| sync.as_of >= written);
-                // After the last one everything is over.
+                // The simulation ends before the fallback.
                 first.copied().unwrap_or_else(|| after(longest))
             }
             Delay::Uniform => {
@@ -161,32 +161,32 @@ impl Schedule {
         }
     }
 
-    /// How long a pod of a peer takes to start the next time.
+    /// How long the pod of a peer takes to start in a rollout.
     pub(super) fn startup(&self, peer: usize, rollout: usize) -> Millis {
         let mut random = Random::of(self.scenario.seed, "startup", rollout as u64).of_peer(peer);
         let longest = self.scenario.startup;
         longest / 4 + random.below(longest - longest / 4 + 1)
     }
 
-    /// The pairs, by index, that meet at a tick.
+    /// The indexes of the pairs that do a handshake in a round.
     pub(super) fn meetings(&self, tick: u64) -> impl Iterator<Item = usize> {
         let mut random = Random::of(self.scenario.seed, "meetings", tick);
         (0..self.scenario.meetings).map(move |_| random.index(self.pairs.len()))
     }
 }
 
-/// Who never reloads: as many as wanted, drawn at random.
-fn stubborn(scenario: &Scenario) -> Vec<bool> {
-    let mut stubborn: Vec<bool> =
+/// For each peer, whether it never reloads. Draws as many as the scenario says.
+fn never_reloads(scenario: &Scenario) -> Vec<bool> {
+    let mut never_reloads: Vec<bool> =
         (0..scenario.peers).map(|index| index < scenario.never_reload).collect();
     let mut random = Random::of(scenario.seed, "stubborn", 0);
-    for last in (1..stubborn.len()).rev() {
-        stubborn.swap(last, random.index(last + 1));
+    for last in (1..never_reloads.len()).rev() {
+        never_reloads.swap(last, random.index(last + 1));
     }
-    stubborn
+    never_reloads
 }
 
-/// Any two peers; which of them is the client is drawn, and whether it shows a certificate.
+/// All pairs of peers. Draws which of the two is the client and whether it shows a certificate.
 fn pairs(scenario: &Scenario) -> Vec<PeerPair> {
     let mut random = Random::of(scenario.seed, "pairs", 0);
     let two = (0..scenario.peers).flat_map(|higher| (0..higher).map(move |lower| (lower, higher)));
@@ -203,14 +203,14 @@ fn pairs(scenario: &Scenario) -> Vec<PeerPair> {
     .collect()
 }
 
-/// A kubelet's turns for one pod, until everything is over.
+/// The syncs of one pod, until the end of the simulation.
 fn syncs(scenario: &Scenario, peer: usize) -> Vec<Sync> {
     let Scenario { sync_period, cache_ttl, seed, .. } = *scenario;
     let mut random = Random::of(seed, "syncs", peer as u64);
     let mut at = random.below(sync_period + 1);
     let mut syncs: Vec<Sync> = Vec::new();
     while at <= scenario.end() {
-        // A cache does not go back in time.
+        // A cache never returns an older state than before.
         let before = syncs.last().map_or(0, |sync| sync.as_of);
         let as_of = at.saturating_sub(random.below(cache_ttl + 1)).max(before);
         syncs.push(Sync { at, as_of });
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_is_later_than_the_longest_delay_and_some_nearly_are() {
+    fn files_follow_within_the_longest_delay_and_some_take_nearly_as_long() {
         let mut worst = 0;
         for seed in 0..200 {
             let schedule = Schedule::of(scenario(Delay::Kubelet, seed));
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_delays_are_what_they_are_called() {
+    fn uniform_delays_cover_the_range_and_slowest_is_the_longest() {
         let schedule = Schedule::of(scenario(Delay::Slowest, 1));
         assert_eq!(schedule.arrival(0, 1_000), Sync { at: 106_000, as_of: 106_000 });
         let schedule = Schedule::of(scenario(Delay::Uniform, 1));
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plan_follows_from_the_seed() {
+    fn a_schedule_follows_from_the_seed() {
         let [first, again, other] = [1, 1, 2]
             .map(|seed| format!("{:?}", Schedule::of(scenario(Delay::Kubelet, seed)).peers));
         assert_eq!(first, again);

@@ -1,4 +1,4 @@
-//! One strategy from begin to end: events in virtual time, one after another.
+//! Simulates one strategy: handles events in the order of their virtual time.
 
 mod keeper_loop;
 
@@ -15,12 +15,12 @@ use super::{Strategy, ToolError};
 use crate::overlap::outlook::Rules;
 use crate::overlap::settings::Defaults;
 
-/// What came of a strategy.
+/// The result of one strategy.
 #[derive(Clone, Debug)]
 pub(super) struct StrategyResult {
     pub(super) strategy: Strategy,
     pub(super) classes: [PairClass; CLASSES],
-    /// How many pairs could not talk, over time.
+    /// How many pairs could not connect, over time.
     pub(super) samples: Vec<OutageSample>,
     /// When a waiting leaf went into service.
     pub(super) promotions: Vec<Millis>,
@@ -29,42 +29,42 @@ pub(super) struct StrategyResult {
 }
 
 impl StrategyResult {
-    /// All pairs.
+    /// The results of all pairs.
     pub(super) fn all(&self) -> PairClass {
         PairClass::of_all(&self.classes)
     }
 
-    /// The pairs that both re-read their files.
+    /// The results of the pairs in which both peers reload their files.
     pub(super) fn reloading(&self) -> PairClass {
         PairClass::of_all(&self.classes[..NEVER])
     }
 }
 
-/// Something that happens.
+/// An event in virtual time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
     /// The generator writes a Secret.
     Write { rotation: usize, secret: usize },
-    /// A kubelet writes a peer's files, as the Secret was at a time.
+    /// A kubelet writes a peer's files with the Secret as of a time.
     Sync { peer: usize, as_of: Millis },
-    /// The keeper looks at a Secret.
-    Look { secret: usize },
-    /// A pod starts, and reads its Secret as it is.
+    /// The keeper reconciles a Secret.
+    Reconcile { secret: usize },
+    /// A pod starts and reads its Secret.
     Start { peer: usize },
-    /// Some peers meet.
+    /// Some pairs do a handshake.
     Tick(u64),
 }
 
-/// Everything under one strategy.
+/// The state of a simulation.
 pub(super) struct Simulation<'a> {
     pub(super) schedule: &'a Schedule,
     generations: &'a [Vec<Value>],
     tls: &'a mut Tls,
     pub(super) api: ApiServer,
     mesh: Mesh<'a>,
-    /// What each Secret was, from a time on.
+    /// The versions of each Secret, with the time from which each is stored.
     versions: Vec<Vec<(Millis, FilesId)>>,
-    /// The version of its Secret that a peer has.
+    /// For each peer, the version of its Secret that it has read.
     at_version: Vec<usize>,
     pub(super) rules: Rules,
     keeper: Option<Vec<KeeperState>>,
@@ -118,35 +118,35 @@ impl<'a> Simulation<'a> {
         let schedule = self.schedule;
         for (rotation, writes) in schedule.writes.iter().enumerate() {
             for (secret, at) in writes.iter().enumerate() {
-                self.at(*at, Event::Write { rotation, secret });
+                self.schedule_event(*at, Event::Write { rotation, secret });
             }
         }
         for secret in 0..self.api.len() {
-            self.look_at(secret, 0);
+            self.reconcile_at(secret, 0);
         }
-        self.at(schedule.scenario.tick, Event::Tick(1));
+        self.schedule_event(schedule.scenario.tick, Event::Tick(1));
     }
 
-    /// Runs to the end. `seen` is told how far it is.
-    pub(super) fn run(mut self, seen: &dyn Fn(Millis)) -> Result<StrategyResult, ToolError> {
+    /// Runs to the end. Calls `progress` with the virtual time of each event.
+    pub(super) fn run(mut self, progress: &dyn Fn(Millis)) -> Result<StrategyResult, ToolError> {
         let end = self.schedule.scenario.end();
         while let Some(((at, _), event)) = self.queue.pop_first().filter(|((at, _), _)| *at <= end)
         {
             self.now = at;
             self.tls.set_time(EPOCH + at / 1000);
-            seen(at);
-            self.happens(event)?;
+            progress(at);
+            self.handle(event)?;
         }
         let (classes, samples) = self.mesh.end(end);
         Ok(StrategyResult { classes, samples, ..self.result })
     }
 
-    pub(super) fn at(&mut self, at: Millis, event: Event) {
+    pub(super) fn schedule_event(&mut self, at: Millis, event: Event) {
         self.events += 1;
         self.queue.insert((at, self.events), event);
     }
 
-    fn happens(&mut self, event: Event) -> Result<(), ToolError> {
+    fn handle(&mut self, event: Event) -> Result<(), ToolError> {
         match event {
             Event::Write { rotation, secret } => {
                 let data = &self.generations[rotation + 1][secret];
@@ -156,30 +156,30 @@ impl<'a> Simulation<'a> {
             Event::Sync { peer, as_of } => {
                 let versions = &self.versions[self.schedule.peers[peer].secret];
                 let newer = versions.iter().rposition(|(at, _)| *at <= as_of).unwrap_or_default();
-                self.reads(peer, newer)
+                self.read_files(peer, newer)
             }
-            Event::Look { secret } => self.look(secret),
+            Event::Reconcile { secret } => self.reconcile(secret),
             Event::Start { peer } => {
                 self.result.restarts.push(self.now);
-                self.reads(peer, self.versions[self.schedule.peers[peer].secret].len() - 1)
+                self.read_files(peer, self.versions[self.schedule.peers[peer].secret].len() - 1)
             }
             Event::Tick(number) => {
                 let schedule = self.schedule;
                 for pair in schedule.meetings(number) {
                     self.mesh.meet(pair, self.now, self.tls)?;
                 }
-                self.at(schedule.scenario.tick * (number + 1), Event::Tick(number + 1));
+                self.schedule_event(schedule.scenario.tick * (number + 1), Event::Tick(number + 1));
                 Ok(())
             }
         }
     }
 
-    /// A Secret was written: its files are on their way to whoever reloads.
+    /// A Secret was written: schedules the syncs of the peers that reload.
     pub(super) fn written(&mut self, secret: usize, is_changed: bool) -> Result<(), ToolError> {
         if !is_changed {
             return Ok(());
         }
-        self.look_soon(secret);
+        self.reconcile_soon(secret);
         let files = self.tls.read(self.api.files(secret))?;
         if self.versions[secret].last().is_some_and(|(_, last)| *last == files) {
             return Ok(());
@@ -191,7 +191,7 @@ impl<'a> Simulation<'a> {
             schedule.peers.iter().enumerate().filter(mounts).filter(|(_, p)| p.reloads)
         {
             let sync = schedule.arrival(index, self.now);
-            self.at(sync.at, Event::Sync { peer: index, as_of: sync.as_of });
+            self.schedule_event(sync.at, Event::Sync { peer: index, as_of: sync.as_of });
         }
         Ok(())
     }
@@ -200,8 +200,8 @@ impl<'a> Simulation<'a> {
         self.result.promotions.push(self.now);
     }
 
-    /// A peer has a version of its files in memory. It never goes back.
-    fn reads(&mut self, peer: usize, version: usize) -> Result<(), ToolError> {
+    /// A peer reads a version of its files. It never returns to an older one.
+    fn read_files(&mut self, peer: usize, version: usize) -> Result<(), ToolError> {
         let version = version.max(self.at_version[peer]);
         self.at_version[peer] = version;
         let (_, files) = self.versions[self.schedule.peers[peer].secret][version];

@@ -1,4 +1,4 @@
-//! The picture: for each strategy a lane with the share of pairs that cannot talk, over time.
+//! The picture: for each strategy, the share of pairs that cannot connect, over time.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::schedule::{Millis, Scenario};
 use super::simulation::StrategyResult;
 use crate::tools::text::counted;
 
-/// Sizes and places, in pixels.
+/// Sizes and positions, in pixels.
 const WIDTH: u64 = 960;
 const LEFT: u64 = 52;
 const RIGHT: u64 = 16;
@@ -18,8 +18,8 @@ const LABEL: u64 = 24;
 const PLOT: u64 = 56;
 const BOTTOM: u64 = 66;
 
-/// Colours of light and of dark surroundings; the background is drawn, because a page may differ
-/// from what its reader's system prefers.
+/// Light and dark colours. The background is drawn, because the page may not follow the colour
+/// scheme of the reader's system.
 const STYLE: &str = "\
 text{font-family:sans-serif;font-size:13px;fill:#1f2328}
 .title{font-size:17px;font-weight:bold}.name{font-weight:bold}.small{font-size:12px;fill:#59636e}
@@ -30,7 +30,7 @@ text{font-family:sans-serif;font-size:13px;fill:#1f2328}
 .reload{fill:#ff7b72}.never{fill:#9e6a03}.promoted{fill:#58a6ff}.restart{stroke:#3fb950}}
 ";
 
-/// Draws it.
+/// Draws the picture.
 pub(super) fn draw(report: &SimulationReport) -> String {
     let scenario = &report.schedule.scenario;
     let height = TOP + LANE * report.results.len() as u64 + BOTTOM;
@@ -56,7 +56,7 @@ pub(super) fn draw(report: &SimulationReport) -> String {
     svg
 }
 
-/// For those who do not see it.
+/// The description for screen readers.
 fn told(report: &SimulationReport) -> String {
     let told =
         |result: &StrategyResult| format!("{}: {}.", result.strategy.name(), summary(result));
@@ -94,7 +94,7 @@ fn lane(svg: &mut String, scenario: &Scenario, result: &StrategyResult, top: u64
     text(svg, "small", LEFT - 6, top + 10, "end", "100 %");
     text(svg, "small", LEFT - 6, bottom, "end", "0");
     let shares = Shares::of(scenario, result);
-    // The lower area first: those that reload, which every strategy should spare.
+    // The higher area first; the area of peers that reload covers its lower part.
     area(svg, "never", bottom, &shares.all);
     area(svg, "reload", bottom, &shares.reload);
     for start in scenario.starts() {
@@ -114,7 +114,7 @@ fn lane(svg: &mut String, scenario: &Scenario, result: &StrategyResult, top: u64
     for x in columns(&result.restarts) {
         let _ = writeln!(svg, "<path class=\"restart\" d=\"M{x} {}v6\"/>", bottom + 2);
     }
-    // Those that go into service together are one mark.
+    // Promotions at nearly the same time are one mark.
     let mut promotions = columns(&result.promotions);
     promotions.dedup_by(|next, kept| *next < *kept + 8);
     for x in promotions {
@@ -122,7 +122,7 @@ fn lane(svg: &mut String, scenario: &Scenario, result: &StrategyResult, top: u64
     }
 }
 
-/// How wide a lane is: one share for each pixel.
+/// The width of a plot: one column for each pixel.
 fn columns() -> u64 {
     WIDTH - LEFT - RIGHT
 }
@@ -131,17 +131,17 @@ fn place(scenario: &Scenario, at: Millis) -> u64 {
     LEFT + at * columns() / scenario.end().max(1)
 }
 
-/// The shares of pairs that cannot talk, in pixels of height; the worst of each column.
+/// The share of pairs that cannot connect, as a height in pixels: the maximum of each column.
 struct Shares {
     reload: Vec<u64>,
-    /// The others on top of them.
+    /// All pairs: those that never reload on top.
     all: Vec<u64>,
 }
 
 impl Shares {
     fn of(scenario: &Scenario, result: &StrategyResult) -> Self {
         let pairs: usize = result.classes.iter().map(|class| class.pairs).sum();
-        // Rounded up: what fails is seen.
+        // Rounded up, so that a single failure is visible.
         let height = |failing: usize| (PLOT * failing as u64).div_ceil(pairs.max(1) as u64);
         let columns = usize::try_from(columns()).unwrap_or_default();
         let mut shares = Self { reload: vec![0; columns], all: vec![0; columns] };
@@ -162,7 +162,7 @@ impl Shares {
     }
 }
 
-/// Steps above a base line; nothing where all is well.
+/// An area above the base line, in steps. Draws nothing if all heights are 0.
 fn area(svg: &mut String, class: &str, bottom: u64, heights: &[u64]) {
     if heights.iter().all(|height| *height == 0) {
         return;
@@ -178,7 +178,7 @@ fn area(svg: &mut String, class: &str, bottom: u64, heights: &[u64]) {
     let _ = writeln!(svg, "<path class=\"{class}\" d=\"{path}H{}V{bottom}z\"/>", LEFT + columns());
 }
 
-/// Ticks at round times, about ten of them.
+/// The time axis, with about ten ticks at round times.
 fn axis(svg: &mut String, scenario: &Scenario, y: u64) {
     const STEPS: [u64; 9] = [1, 2, 5, 10, 20, 60, 120, 360, 1440];
     let minutes = scenario.end() / 60_000;

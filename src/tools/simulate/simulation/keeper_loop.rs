@@ -1,4 +1,4 @@
-//! The keeper: what its own code finds due, at the pace of its controller, by asks.
+//! The simulated keeper: its own code finds what is due and asks the webhook.
 
 use std::collections::BTreeMap;
 
@@ -18,36 +18,36 @@ use crate::overlap::restart::{
     NextCall, PendingRestart, RestartOutcome, RestartPass, WorkloadState,
 };
 
-/// A watch tells of a write so soon, and a look follows a deadline so late.
+/// How long after a write or a deadline the keeper reconciles.
 const SOON: Millis = 1_000;
-/// A rollout starts a quarter of its pods at a time.
+/// In how many batches a rollout restarts its pods.
 const BATCHES: usize = 4;
 
-/// What is known of one Secret beside what stands on it.
+/// The keeper's state for one Secret.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeeperState {
-    /// When it is looked at next.
+    /// When it is reconciled next.
     next: Option<Millis>,
-    /// The workload of its pods that do not reload.
+    /// The workload whose pods do not reload.
     workload: WorkloadState,
-    /// When the last rollout of that is complete.
+    /// When the last rollout of the workload is complete.
     complete: Millis,
-    /// How many there were.
+    /// How many rollouts there were.
     rollouts: usize,
 }
 
 impl Simulation<'_> {
-    /// Something has changed.
-    pub(super) fn look_soon(&mut self, secret: usize) {
-        self.look_at(secret, self.now + SOON);
+    /// Reconciles a Secret after a change.
+    pub(super) fn reconcile_soon(&mut self, secret: usize) {
+        self.reconcile_at(secret, self.now + SOON);
     }
 
-    /// Looks at a Secret at this time, unless that happens earlier.
-    pub(super) fn look_at(&mut self, secret: usize, at: Millis) {
+    /// Reconciles a Secret at this time, unless an earlier time is set.
+    pub(super) fn reconcile_at(&mut self, secret: usize, at: Millis) {
         let Some(state) = self.keeper.as_mut().map(|all| &mut all[secret]) else { return };
         if state.next.is_none_or(|next| at < next) {
             state.next = Some(at);
-            self.at(at, Event::Look { secret });
+            self.schedule_event(at, Event::Reconcile { secret });
         }
     }
 
@@ -55,8 +55,8 @@ impl Simulation<'_> {
         self.keeper.as_mut().map(|all| &mut all[secret])
     }
 
-    /// One look of the keeper.
-    pub(super) fn look(&mut self, secret: usize) -> Result<(), ToolError> {
+    /// Reconciles a Secret.
+    pub(super) fn reconcile(&mut self, secret: usize) -> Result<(), ToolError> {
         let now = self.now;
         let Some(state) = self.state(secret) else { return Ok(()) };
         if state.next != Some(now) {
@@ -84,7 +84,7 @@ impl Simulation<'_> {
             Action::Ask(Due::Withdraw) => drop(self.ask(secret, &view, None)?),
             Action::Nothing => {
                 if let Some(next) = outlook.next {
-                    self.look_at(secret, millis(next.at) + SOON);
+                    self.reconcile_at(secret, millis(next.at) + SOON);
                 }
             }
         }
@@ -95,13 +95,13 @@ impl Simulation<'_> {
         (0..self.api.len()).map(|secret| self.api.view(secret)).collect()
     }
 
-    /// Later, and the longer it has waited the later.
+    /// Reconciles again after a pause that grows with the time waited.
     fn wait(&mut self, secret: usize, since: Timestamp) {
         let pause = pause(since, timestamp(self.now)).as_millis();
-        self.look_at(secret, self.now + Millis::try_from(pause).unwrap_or(Millis::MAX));
+        self.reconcile_at(secret, self.now + Millis::try_from(pause).unwrap_or(Millis::MAX));
     }
 
-    /// False if the webhook has not done it.
+    /// Asks the webhook. Returns whether the stored Secret changed.
     fn ask(
         &mut self,
         secret: usize,
@@ -115,7 +115,7 @@ impl Simulation<'_> {
         Ok(is_changed)
     }
 
-    /// Goes on with a restart, by the calls that the pass says.
+    /// Continues a restart: makes the calls that the pass returns.
     fn restart(&mut self, secret: usize, wanted: PendingRestart) -> Result<(), ToolError> {
         let (now, rules) = (self.now, self.rules);
         let (mut pass, mut next) = RestartPass::begin(wanted, &rules, timestamp(now));
@@ -155,7 +155,7 @@ impl Simulation<'_> {
         })
     }
 
-    /// Restarts all pods of a Secret that do not reload, some at a time.
+    /// Restarts the pods of a Secret that do not reload, in batches.
     fn roll_out(&mut self, secret: usize, annotations: BTreeMap<String, Option<String>>) {
         let (schedule, now) = (self.schedule, self.now);
         let Some(state) = self.state(secret) else { return };
@@ -176,12 +176,12 @@ impl Simulation<'_> {
         }
         state.complete = complete;
         for (at, peer) in starts {
-            self.at(at, Event::Start { peer });
+            self.schedule_event(at, Event::Start { peer });
         }
     }
 }
 
-/// The virtual time of a date.
+/// The virtual time of a timestamp.
 fn millis(date: Timestamp) -> Millis {
     let since = date.as_millisecond().saturating_sub_unsigned(EPOCH * 1000);
     Millis::try_from(since).unwrap_or_default()
