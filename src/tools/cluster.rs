@@ -70,8 +70,8 @@ impl ScopeArgs {
 }
 
 impl ScopedClient {
-    /// Calls `each` with every Secret in scope and returns what could not be read. A Secret can come
-    /// twice. Shows progress when it takes long.
+    /// Calls `each` with every Secret in scope and returns what could not be read. A Secret can
+    /// come twice. Shows progress when it takes long.
     pub(crate) async fn read_secrets(
         &self,
         selector: Option<&str>,

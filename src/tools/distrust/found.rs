@@ -22,8 +22,8 @@ pub(super) struct FoundCa {
     pub(super) leaf_needs_it: bool,
 }
 
-/// Whether `ca.crt` holds one of `wanted`, in any block that a reader may take for a certificate, or
-/// a pending ask of the keeper would bring one back.
+/// Whether `ca.crt` holds one of `wanted`, in any block that a reader may take for a certificate,
+/// or a pending ask of the keeper would bring one back.
 pub(super) fn holds(secret: &SecretView, wanted: &[Fingerprint]) -> bool {
     let held = fingerprints(secret).chain(asked_back(secret));
     held.into_iter().any(|fingerprint| wanted.contains(&fingerprint))

@@ -35,9 +35,9 @@ const AT_ONCE: usize = 8;
 /// Remove a compromised CA from every Secret that carries it
 ///
 /// Finds each Secret whose ca.crt holds the CA, and adds the CA's fingerprint to the annotation
-/// ca-overlap.dev/distrust. If the webhook carries the CA there, it drops the CA in the same request
-/// and never carries it again. If the generator wrote the CA, only the generator can replace it: the
-/// command lists these Secrets.
+/// ca-overlap.dev/distrust. If the webhook carries the CA there, it drops the CA in the same
+/// request and never carries it again. If the generator wrote the CA, only the generator can
+/// replace it: the command lists these Secrets.
 ///
 /// Run it with --dry-run first: the API server and the webhook then answer as they answer the real
 /// request, and nothing is stored.

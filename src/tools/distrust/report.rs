@@ -157,14 +157,15 @@ fn hints(report: &DistrustReport) -> Vec<(String, &'static str)> {
     hint(
         report.count(is_leaf_refused),
         "The leaf needs it",
-        "Readers of the new ca.crt refuse the leaf, because no other CA in it issued the leaf. Make \
-         the generator issue a new leaf now, and restart processes that do not reload their files.",
+        "Readers of the new ca.crt refuse the leaf, because no other CA in it issued the leaf. \
+         Make the generator issue a new leaf now, and restart processes that do not reload their \
+         files.",
     );
     hint(
         report.count(|outcome| outcome.result == RemovalResult::StillCarried),
         "Still carried",
-        "The webhook did not act. Is it running (kubectl -n ca-overlap get pods), and registered for \
-         this Secret? Then run this command again. If the keeper runs, it asks the webhook \
+        "The webhook did not act. Is it running (kubectl -n ca-overlap get pods), and registered \
+         for this Secret? Then run this command again. If the keeper runs, it asks the webhook \
          until the CA is gone.",
     );
     hint(

@@ -35,8 +35,8 @@ use super::server_args::ServerArgs;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InspectArgs {
-    /// A file, - for standard input, or a Secret of the cluster as NAMESPACE/NAME. A file of that path
-    /// is preferred
+    /// A file, - for standard input, or a Secret of the cluster as NAMESPACE/NAME. A file of that
+    /// path is preferred
     #[arg(value_name = "FILE|NAMESPACE/NAME")]
     pub(crate) what: String,
 

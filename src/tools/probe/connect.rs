@@ -151,8 +151,8 @@ impl Client {
     pub(super) fn new(settings: &ClientOptions, version: TlsVersion) -> Result<Self, Error> {
         let ClientOptions { endpoint, name, certificate, alpn, limit } = settings.clone();
         let versions = if version == TlsVersion::Tls12 { &[&TLS12] } else { &[&TLS13] };
-        // rustls resumes only with the same verifier and client certificate as in the first handshake,
-        // so both are made once.
+        // rustls resumes only with the same verifier and client certificate as in the first
+        // handshake, so both are made once.
         let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)?
             .dangerous()

@@ -37,10 +37,10 @@ use super::progress_line;
 /// A server that gets a new certificate but keeps its ticket keys or its session cache lets clients
 /// resume old sessions. Some of these clients do not see the new certificate for days.
 ///
-/// The probe connects, keeps the tickets or sessions that the server gives it, and resumes with them
-/// while it looks at the certificate that new connections get. With --watch it continues until that
-/// certificate changes, and then resumes with the tickets or sessions from before. It sends nothing
-/// but handshakes.
+/// The probe connects, keeps the tickets or sessions that the server gives it, and resumes with
+/// them while it looks at the certificate that new connections get. With --watch it continues until
+/// that certificate changes, and then resumes with the tickets or sessions from before. It sends
+/// nothing but handshakes.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ProbeArgs {
@@ -154,8 +154,8 @@ impl ProbeArgs {
         Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Runs `work` until it ends, until the timeout or until Ctrl-C. The report shows what was found
-    /// by then.
+    /// Runs `work` until it ends, until the timeout or until Ctrl-C. The report shows what was
+    /// found by then.
     async fn until_enough(&self, work: impl Future) {
         let limited = async {
             match self.times.timeout {

@@ -8,8 +8,8 @@
 //!                        then resume with the sessions from before
 //! ```
 //!
-//! The sessions must be from before the rotation. So a session that came with another certificate, or
-//! on a resumed connection, is not kept.
+//! The sessions must be from before the rotation. So a session that came with another certificate,
+//! or on a resumed connection, is not kept.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -130,8 +130,8 @@ impl<'a> Observer<'a> {
         self.evidence.rotated || self.verdict() == ProbeVerdict::NoResumption
     }
 
-    /// Checks repeatedly until the verdict is final. A server that does not answer may be restarting,
-    /// so it is tried again.
+    /// Checks repeatedly until the verdict is final. A server that does not answer may be
+    /// restarting, so it is tried again.
     pub(super) async fn watch(&mut self, pace: Pace) {
         while !self.is_final() {
             sleep(pace.interval).await;
@@ -191,7 +191,8 @@ impl<'a> Observer<'a> {
             // A session that was used is gone, even if the connection failed.
             let Ok(resumed) = self.resume(session).await else { continue };
             let is_old = !resumed.resumed && self.old.contains(&self.leaf(&resumed)?);
-            // An old server that still runs may resume. Then new connections get its certificate too.
+            // An old server that still runs may resume. Then new connections get its certificate
+            // too.
             if is_old || (resumed.resumed && !self.all_new(AFTERWARDS, Duration::ZERO).await?) {
                 return Ok(false);
             }

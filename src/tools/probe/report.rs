@@ -162,8 +162,8 @@ fn notes(
     };
     notes.extend(explained(version, observer, report.watched).map(str::to_owned));
     if observer.old.len() > 1 {
-        let text = "The server showed several certificates at first, so several servers answer at this \
-                    address. Probe each of them, or wait until all show the same certificate.";
+        let text = "The server showed several certificates at first, so several servers answer at \
+                    this address. Probe each of them, or wait until all show the same certificate.";
         notes.push(text.to_owned());
     }
     if let Some((_, Err(why))) = &observer.new {
@@ -186,12 +186,12 @@ fn explained(version: TlsVersion, observer: &Observer<'_>, watched: bool) -> Opt
     let evidence = observer.evidence();
     Some(match observer.verdict() {
         ProbeVerdict::ResumesAcrossRotation => {
-            "Clients from before the rotation resume and do not see the new certificate. Change the \
-             ticket keys and empty the session cache together with the certificate."
+            "Clients from before the rotation resume and do not see the new certificate. Change \
+             the ticket keys and empty the session cache together with the certificate."
         }
         ProbeVerdict::NoResumption if evidence.before.resumed > 0 => {
-            "It resumed at first, but not any more just before the certificate changed: its tickets \
-             expire within --interval, or it changes its ticket keys at other times."
+            "It resumed at first, but not any more just before the certificate changed: its \
+             tickets expire within --interval, or it changes its ticket keys at other times."
         }
         ProbeVerdict::NoResumption if observer.given > 0 => {
             "It does not accept its own tickets or sessions: several servers without common ticket \
@@ -200,8 +200,8 @@ fn explained(version: TlsVersion, observer: &Observer<'_>, watched: bool) -> Opt
         ProbeVerdict::NoResumption if version == TlsVersion::Tls13 => "It sends no tickets.",
         ProbeVerdict::NoResumption => "It sends neither tickets nor session IDs.",
         ProbeVerdict::CertificateUnchanged if !watched => {
-            "It resumes. Run --watch and rotate its certificate to see whether sessions from before \
-             still resume."
+            "It resumes. Run --watch and rotate its certificate to see whether sessions from \
+             before still resume."
         }
         ProbeVerdict::CertificateUnchanged | ProbeVerdict::RotatesTickets => return None,
     })

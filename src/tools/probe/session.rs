@@ -7,8 +7,8 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
-/// A session or ticket that may resume. It is used once: RFC 8446 (appendix C.4) asks clients not to
-/// reuse tickets, and servers with a session cache may forget a session that was used.
+/// A session or ticket that may resume. It is used once: RFC 8446 (appendix C.4) asks clients not
+/// to reuse tickets, and servers with a session cache may forget a session that was used.
 pub(super) enum Session {
     /// A session ID, a ticket (RFC 5077), or both.
     Tls12(Box<Tls12ClientSessionValue>),

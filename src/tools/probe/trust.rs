@@ -57,8 +57,8 @@ impl Trust {
         Ok(Self(Some(verifier.build().map_err(|error| error.to_string())?)))
     }
 
-    /// Checks whether a client that trusts these CAs accepts `chain`, the leaf first. The error says
-    /// why not.
+    /// Checks whether a client that trusts these CAs accepts `chain`, leaf first. Returns the
+    /// reason if not.
     pub(super) fn check(
         &self,
         chain: &[CertificateDer<'_>],
@@ -82,7 +82,7 @@ impl Trust {
     }
 }
 
-/// Accepts any certificate during the handshake, so that an untrusted one can be compared and shown.
+/// Accepts any certificate during the handshake, so that an untrusted one can be shown too.
 /// [`Trust::check`] verifies it afterwards. The signature is checked here, so the server must hold
 /// the private key. The probe sends no data.
 #[derive(Debug)]

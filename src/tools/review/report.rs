@@ -1,5 +1,5 @@
-//! The output of `review`. Shows only what the webhook itself reads, so no other value of the Secret
-//! and no private key.
+//! The output of `review`. Shows only what the webhook itself reads, so no other value of the
+//! Secret and no private key.
 
 use std::fmt::Write as _;
 

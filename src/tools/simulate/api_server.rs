@@ -100,7 +100,8 @@ impl ApiServer {
         self.write(secret, fresh(secret, data), Writer::Generator, now)
     }
 
-    /// The keeper patches annotations; `None` removes one. Returns whether the stored Secret changed.
+    /// The keeper patches annotations; `None` removes one. Returns whether the stored Secret
+    /// changed.
     pub(super) fn annotate(
         &mut self,
         secret: usize,
@@ -141,8 +142,8 @@ impl ApiServer {
         self.secrets.len()
     }
 
-    /// Reviews a write and stores the result. Returns `false` if nothing changes: an API server drops
-    /// such a write.
+    /// Reviews a write and stores the result. Returns `false` if nothing changes: an API server
+    /// drops such a write.
     fn write(
         &mut self,
         secret: usize,

@@ -32,7 +32,7 @@ pub(super) struct PeerFiles {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct FilesId(usize);
 
-/// A handshake that failed for another reason than an untrusted certificate: a bug in the simulation.
+/// A handshake that failed for another reason than trust: a bug in the simulation.
 #[derive(Debug, thiserror::Error)]
 #[error("a handshake with {name} failed, and not because of trust: {source}")]
 pub(super) struct HandshakeError {
@@ -88,8 +88,8 @@ impl TimeProvider for Clock {
 
 impl Tls {
     pub(super) fn new() -> Self {
-        // A handshake spends its time on key exchange and signatures. The signatures matter here, so
-        // the key exchange is the cheapest one.
+        // A handshake spends its time on key exchange and signatures. The signatures matter here,
+        // so the key exchange is the cheapest one.
         let provider = CryptoProvider {
             kx_groups: vec![aws_lc_rs::kx_group::X25519],
             cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
@@ -223,7 +223,7 @@ fn handshake(
     }
 }
 
-/// Copies the bytes of one side to the other and processes them. Returns `false` if there were none.
+/// Copies the bytes of one side to the other and processes them. Returns `false` if there are none.
 fn pass<A: SideData, B: SideData>(
     from: &mut ConnectionCommon<A>,
     to: &mut ConnectionCommon<B>,

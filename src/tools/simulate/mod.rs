@@ -99,7 +99,8 @@ struct FilesArgs {
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_CACHE_TTL", default_value = "15s", value_parser = parse_duration)]
     cache_ttl: Duration,
 
-    /// The longest time that a pod takes to start; a rollout restarts a quarter of the pods at a time
+    /// The longest time that a pod takes to start; a rollout restarts a quarter of the pods at a
+    /// time
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_STARTUP", default_value = "30s", value_parser = parse_duration)]
     startup: Duration,
 }
@@ -125,7 +126,8 @@ struct OutputArgs {
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_TICK", default_value = "5s", value_parser = parse_duration)]
     tick: Duration,
 
-    /// Number of random pairs that do a handshake in each round [default: half of the peers, at most 6]
+    /// Number of random pairs that do a handshake in each round [default: half of the peers, at
+    /// most 6]
     #[arg(long, value_name = "N", env = "CA_OVERLAP_MEETINGS", value_parser = clap::value_parser!(u16).range(1..=1000))]
     meetings: Option<u16>,
 

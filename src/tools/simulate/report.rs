@@ -111,10 +111,10 @@ impl SimulationReport {
         let scenario = &self.schedule.scenario;
         let is_left = self.results.iter().flat_map(|c| &c.classes).any(|class| class.left > 0);
         let mut notes = vec![
-            "Mutual TLS, one-way TLS: both peers of the pair reload their files; in one-way TLS only \
-             the server shows a certificate. Never reloads: a peer of the pair reads its files only \
-             when it starts. An outage is the time during which a pair could not connect, whether it \
-             tried or not."
+            "Mutual TLS, one-way TLS: both peers of the pair reload their files; in one-way TLS \
+             only the server shows a certificate. Never reloads: a peer of the pair reads its \
+             files only when it starts. An outage is the time during which a pair could not \
+             connect, whether it tried or not."
                 .to_owned(),
         ];
         if is_left {
@@ -122,8 +122,8 @@ impl SimulationReport {
         }
         if scenario.longest_delay() > millis(scenario.settle) {
             notes.push(format!(
-                "Files can take {}, longer than --settle {}: a new leaf goes into service before all \
-                 peers trust it.",
+                "Files can take {}, longer than --settle {}: a new leaf goes into service before \
+                 all peers trust it.",
                 span(scenario.longest_delay()),
                 span(millis(scenario.settle)),
             ));

@@ -1,5 +1,5 @@
-//! The events that are the same for every strategy: which peer mounts which Secret, when the generator
-//! writes, and when each kubelet syncs. All follow from the seed.
+//! The events that are the same for every strategy: which peer mounts which Secret, when the
+//! generator writes, and when each kubelet syncs. All follow from the seed.
 
 use std::time::Duration;
 
@@ -45,7 +45,8 @@ pub(super) struct Scenario {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Delay {
-    /// The kubelet syncs each pod every 1 to 1.5 sync periods, from a cache that is up to its TTL old
+    /// The kubelet syncs each pod every 1 to 1.5 sync periods, from a cache that is up to its TTL
+    /// old
     Kubelet,
     /// Between 0 and the longest delay of a kubelet, all values equally likely
     Uniform,

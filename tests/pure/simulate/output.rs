@@ -115,7 +115,10 @@ fn wrong_flag_values_are_refused_by_name() {
         (&["--keep", "9"], "--keep"),
         (&["--window", "soon"], "--window"),
         (&["--meetings", "0"], "--meetings"),
-        (&["--interval", "1d", "--rotations", "100", "--tick", "1s"], "--tick: this would be "),
+        (
+            &["--interval", "1d", "--rotations", "100", "--tick", "1s"],
+            "--tick: must be longer, or --meetings fewer: ",
+        ),
         (&["-o", "yaml"], "--output"),
         (&["all"], "unexpected argument"),
     ] {

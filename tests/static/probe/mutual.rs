@@ -124,13 +124,13 @@ fn the_table_shows_the_accepted_client_cas() {
     let known = [target.as_str(), "--server-name", NAME, "--ca-file", &ca];
     let ended = run(&known);
     assert_eq!(ended.code, 1, "{ended:?}");
-    let expected = "Client certificates: asked for, none was sent (--cert, --key).
-The server says that it accepts those of these CAs:
+    let expected = "Client certificate: requested, none was sent (--cert, --key).
+The server accepts client certificates of these CAs:
   CN=Mesh CA 2026
   CN=Mesh CA 2025
 ";
     assert!(ended.stdout.contains(expected), "{}", ended.stdout);
     let ended = run(&[&known[..], &clients.arguments()].concat());
     assert_eq!(ended.code, 0, "{ended:?}");
-    assert!(ended.stdout.contains("asked for, one was sent"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("requested, one was sent"), "{}", ended.stdout);
 }

@@ -31,8 +31,8 @@ pub(super) fn check(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
     findings.extend(in_signer(facts));
     if object.size > MAX_DATA / 10 * 9 {
         let text = format!(
-            "The values have {} bytes together, and a Secret may have {MAX_DATA}: a previous CA may \
-             not fit.",
+            "The values have {} bytes together, and a Secret may have {MAX_DATA}: a previous CA \
+             may not fit.",
             object.size
         );
         findings.push(Finding::new(Rule::NearSizeLimit, text));
@@ -47,20 +47,20 @@ fn blocks(key: &str, text: &[u8]) -> Vec<Finding> {
         let label = printable(&String::from_utf8_lossy(block.label));
         if block.label.ends_with(b"PRIVATE KEY") {
             let text = format!(
-                "Block {number} of {key} is a private key ({label}), and every client gets {key}: remove the \
-                 key, and replace it and every certificate that was issued with it."
+                "Block {number} of {key} is a private key ({label}), and every client gets {key}: \
+                 remove the key, and replace it and every certificate that was issued with it."
             );
             findings.push(Finding::new(Rule::PrivateKeyInBundle, text));
         } else if !block.is_certificate() {
             let text = format!(
-                "Block {number} of {key} is labelled {label}, not CERTIFICATE: some readers skip it, \
-                 others refuse the whole file."
+                "Block {number} of {key} is labelled {label}, not CERTIFICATE: some readers skip \
+                 it, others refuse the whole file."
             );
             findings.push(Finding::new(Rule::UnreadableBlock, text));
         } else if block.contents().and_then(Certificate::from_der).is_none() {
             let text = format!(
-                "Block {number} of {key} is not a readable certificate (truncated, with headers, or not \
-                 X.509): some readers skip it, others refuse the whole file."
+                "Block {number} of {key} is not a readable certificate (truncated, with headers, \
+                 or not X.509): some readers skip it, others refuse the whole file."
             );
             findings.push(Finding::new(Rule::UnreadableBlock, text));
         }
@@ -101,8 +101,8 @@ fn no_ca(facts: &Facts<'_>) -> Option<Finding> {
         return None;
     }
     let text = format!(
-        "In ca.crt, {} may not sign certificates (basic constraints, key usage). Readers refuse the \
-         leaves of such a CA; only some readers trust a self-signed leaf.",
+        "In ca.crt, {} may not sign certificates (basic constraints, key usage). Readers refuse \
+         the leaves of such a CA; only some readers trust a self-signed leaf.",
         numbered(&which)
     );
     Some(Finding::new(Rule::NotACa, text).about(which.iter().map(|&index| &certificates[index])))
@@ -138,8 +138,9 @@ fn namesakes_finding(indexes: &[usize], certificates: &[Certificate]) -> Finding
         "They have no key ids to distinguish them"
     };
     let text = format!(
-        "In ca.crt, {} have the subject {} and different keys. Readers that choose the issuer by name \
-         only take the wrong one. {ids}. Make the generator put a number or date into the subject.",
+        "In ca.crt, {} have the subject {} and different keys. Readers that choose the issuer by \
+         name only take the wrong one. {ids}. Make the generator put a number or date into the \
+         subject.",
         numbered(indexes),
         subject(&certificates[indexes[0]])
     );
@@ -161,9 +162,9 @@ fn reused_serials(facts: &Facts<'_>) -> Vec<Finding> {
     let reused = by_serial.into_iter().filter(|(_, which)| which.len() > 1);
     let finding = |((_, serial), which): ((&[u8], Vec<u8>), Vec<&Certificate>)| {
         let text = format!(
-            "{} certificates have the same issuer name and the serial number {}. Firefox and other NSS \
-             clients refuse them (SEC_ERROR_REUSED_ISSUER_AND_SERIAL). Make the generator use random \
-             serial numbers.",
+            "{} certificates have the same issuer name and the serial number {}. Firefox and other \
+             NSS clients refuse them (SEC_ERROR_REUSED_ISSUER_AND_SERIAL). Make the generator use \
+             random serial numbers.",
             which.len(),
             hexadecimal(&serial)
         );
@@ -183,8 +184,8 @@ fn in_signer(facts: &Facts<'_>) -> Option<Finding> {
     if !is_signer || facts.ca.certificates().len() < 2 {
         return None;
     }
-    let text = "This is the signing Secret of a CA, and its ca.crt holds more than one certificate. \
-                Readers of such Secrets take either the first or the last one as the root that they \
-                distribute: keep only the certificate that belongs to the key.";
+    let text = "This is the signing Secret of a CA, and its ca.crt holds more than one \
+                certificate. Readers of such Secrets take either the first or the last one as the \
+                root that they distribute: keep only the certificate that belongs to the key.";
     Some(Finding::new(Rule::BundleInSigner, text).about(facts.ca.certificates()))
 }

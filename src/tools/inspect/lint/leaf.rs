@@ -33,8 +33,8 @@ fn not_chained(key: &str, chain: &Bundle, ca: &Bundle) -> Option<Finding> {
     }
     let why = why_not(chain.certificates(), ca.certificates())?;
     let text = format!(
-        "The leaf in {key} does not verify against ca.crt: {why}. Readers of this ca.crt refuse the leaf; \
-         make the generator issue both together."
+        "The leaf in {key} does not verify against ca.crt: {why}. Readers of this ca.crt refuse \
+         the leaf; make the generator issue both together."
     );
     Some(Finding::new(Rule::LeafNotChained, text).about([leaf]))
 }
@@ -88,7 +88,7 @@ fn dates(key: &str, leaf: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
         Finding::new(Rule::LeafExpired, text)
     } else if begin.is_some_and(|begin| begin > facts.now.as_second()) {
         let text = format!(
-            "The leaf in {key} is not valid before {}: a clock is wrong, or it was issued in advance.",
+            "The leaf in {key} is not valid before {}: a clock is wrong, or it was issued early.",
             day(begin.unwrap_or_default())
         );
         Finding::new(Rule::LeafNotYetValid, text)
@@ -180,8 +180,8 @@ fn without_names(leaf: &Certificate) -> Option<Finding> {
     if leaf.is_ca() || !subject_alternative_names(leaf)?.is_empty() {
         return None;
     }
-    let text = "The leaf has no subject alternative name. Go, and so the API server, ignores the common \
-                name: clients that check the server's name refuse the leaf.";
+    let text = "The leaf has no subject alternative name. Go, and so the API server, ignores the \
+                common name: clients that check the server's name refuse the leaf.";
     Some(Finding::new(Rule::LeafWithoutNames, text).about([leaf]))
 }
 
@@ -196,8 +196,8 @@ fn root_differs(facts: &Facts<'_>) -> Option<Finding> {
             embedded.is_some() && facts.ca.certificates().iter().any(|ca| key(ca) == embedded)
         }
     })?;
-    let text = "tls.crt contains a root that has the key of a CA in ca.crt but is another certificate. \
-                Readers that compare the certificate itself, as Java does, refuse the chain: remove \
-                the root from tls.crt, or add the same certificate to ca.crt.";
+    let text = "tls.crt contains a root that has the key of a CA in ca.crt but is another \
+                certificate. Readers that compare the certificate itself, as Java does, refuse the \
+                chain: remove the root from tls.crt, or add the same certificate to ca.crt.";
     Some(Finding::new(Rule::RootInChainDiffers, text).about([embedded]))
 }

@@ -1,7 +1,7 @@
 //! The rule for keystores and truststores: they must hold what the PEM files hold.
 //!
-//! A Java keystore holds its certificates unencrypted, so they are compared. PKCS#12 usually encrypts
-//! them with a password, which we do not have; then the times of the writes are compared.
+//! A Java keystore holds its certificates unencrypted, so they are compared. PKCS#12 usually
+//! encrypts them with a password, which we do not have; then the times of the writes are compared.
 
 use memchr::memmem;
 
