@@ -17,7 +17,7 @@ help: ## Show this list
 		/^[a-z-]+:.*## / { printf "  %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: need-rust ## Show a CA rotation on a real API server, with and without the webhook
+demo: need-rust ## Play a CA rotation on a real API server: without ca-overlap, with the webhook, with all of it
 	@sh tests/control-plane/build.sh demo
 	cargo build --locked --workspace --bin ca-overlap --example legacy-certgen --example demo
 	$(TARGET)/debug/examples/demo

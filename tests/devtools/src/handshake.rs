@@ -13,7 +13,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 const PIPE: usize = 16 * 1024;
 
 /// The files of a mounted Secret, as a process read them at one time.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Files {
     /// The name in its certificate.
     pub name: String,
@@ -25,10 +25,19 @@ pub struct Files {
     pub key: Vec<u8>,
 }
 
+/// Which peers show a certificate.
+#[derive(Clone, Copy, Debug)]
+pub enum Tls {
+    /// The client and the server.
+    Mutual,
+    /// Only the server.
+    OneWay,
+}
+
 /// How many of a number of handshakes succeeded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// How many succeeded.
+    /// How many both peers finished.
     pub succeeded: usize,
     /// How many were tried.
     pub tried: usize,
@@ -39,73 +48,45 @@ impl Tally {
     pub fn all(self) -> bool {
         self.tried > 0 && self.succeeded == self.tried
     }
-
-    /// Whether none succeeded, and there was at least one.
-    pub fn none(self) -> bool {
-        self.tried > 0 && self.succeeded == 0
-    }
 }
 
-/// Lets each of `verifiers` check the certificate of each of `presenters`: once as a TLS client and
-/// once as a server that requires client certificates, the two halves of mutual TLS.
-pub async fn meet(verifiers: &[Files], presenters: &[Files]) -> anyhow::Result<Tally> {
+/// Makes a handshake of each of `clients` with each of `servers`.
+pub async fn meet(tls: Tls, clients: &[Files], servers: &[Files]) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
-    for verifier in verifiers {
-        for presenter in presenters {
-            for accepted in [
-                client_accepts(verifier, presenter).await?,
-                server_accepts(verifier, presenter).await?,
-            ] {
-                tally.tried += 1;
-                tally.succeeded += usize::from(accepted);
-            }
+    for client in clients {
+        for server in servers {
+            tally.tried += 1;
+            tally.succeeded += usize::from(shake(tls, client, server).await?);
         }
     }
     Ok(tally)
 }
 
-async fn client_accepts(verifier: &Files, presenter: &Files) -> anyhow::Result<bool> {
-    let (chain, key) = presenter.pair()?;
-    let server = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .with_context(|| presenter.unusable())?;
-    let client =
-        ClientConfig::builder().with_root_certificates(verifier.roots()?).with_no_client_auth();
-    let (client_side, _) = shake(client, server, &presenter.name).await;
-    Ok(client_side)
-}
-
-/// The client trusts the CA of the server, so only the check of the client's certificate can fail.
-async fn server_accepts(verifier: &Files, presenter: &Files) -> anyhow::Result<bool> {
-    let roots = verifier.roots()?;
-    let demand = WebPkiClientVerifier::builder(Arc::new(roots.clone()))
-        .build()
-        .with_context(|| verifier.unusable())?;
-    let (chain, key) = verifier.pair()?;
-    let server = ServerConfig::builder()
-        .with_client_cert_verifier(demand)
-        .with_single_cert(chain, key)
-        .with_context(|| verifier.unusable())?;
-    let (chain, key) = presenter.pair()?;
-    let client = ClientConfig::builder()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .with_context(|| presenter.unusable())?;
-    let (_, server_side) = shake(client, server, &verifier.name).await;
-    Ok(server_side)
-}
-
-/// Whether the client and the server finished the handshake. In TLS 1.3 a client finishes before
-/// the server checks its certificate.
-async fn shake(client: ClientConfig, server: ServerConfig, name: &str) -> (bool, bool) {
+/// Whether both peers finish the handshake. In TLS 1.3 a client finishes before the server checks
+/// its certificate.
+async fn shake(tls: Tls, client: &Files, server: &Files) -> anyhow::Result<bool> {
+    let acceptor = ServerConfig::builder();
+    let connector = ClientConfig::builder().with_root_certificates(client.roots()?);
+    let (acceptor, connector) = match tls {
+        Tls::Mutual => {
+            let demand = WebPkiClientVerifier::builder(Arc::new(server.roots()?)).build();
+            let demand = demand.with_context(|| server.unusable())?;
+            let (chain, key) = client.pair()?;
+            let connector = connector.with_client_auth_cert(chain, key);
+            let connector = connector.with_context(|| client.unusable())?;
+            (acceptor.with_client_cert_verifier(demand), connector)
+        }
+        Tls::OneWay => (acceptor.with_no_client_auth(), connector.with_no_client_auth()),
+    };
+    let (chain, key) = server.pair()?;
+    let acceptor = acceptor.with_single_cert(chain, key).with_context(|| server.unusable())?;
+    let name = ServerName::try_from(server.name.clone()).with_context(|| server.unusable())?;
     let (near, far) = tokio::io::duplex(PIPE);
-    let Ok(name) = ServerName::try_from(name.to_owned()) else { return (false, false) };
-    let (client, server) = tokio::join!(
-        TlsConnector::from(Arc::new(client)).connect(name, near),
-        TlsAcceptor::from(Arc::new(server)).accept(far),
+    let (near, far) = tokio::join!(
+        TlsConnector::from(Arc::new(connector)).connect(name, near),
+        TlsAcceptor::from(Arc::new(acceptor)).accept(far),
     );
-    (client.is_ok(), server.is_ok())
+    Ok(near.is_ok() && far.is_ok())
 }
 
 impl Files {
@@ -152,18 +133,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn trust_decides_the_handshake_in_both_roles() {
+    async fn a_handshake_succeeds_if_each_peer_trusts_what_the_other_shows() {
         let (old, new) = (certs::ca(), certs::ca());
         let before = peer("a", &[&old]);
         let after = peer("b", &[&new, &old]);
         let bare = peer("c", &[&new]);
-        let one = |verifier: &Files, presenter: &Files| {
-            let (verifier, presenter) = (vec![verifier.clone()], vec![presenter.clone()]);
-            async move { meet(&verifier, &presenter).await.unwrap() }
+        let succeeds = async |tls, client: &Files, server: &Files| {
+            meet(tls, &[client.clone()], &[server.clone()]).await.unwrap().all()
         };
-        assert_eq!(one(&after, &before).await, Tally { succeeded: 2, tried: 2 });
-        assert!(one(&before, &after).await.none());
-        assert!(one(&bare, &before).await.none());
-        assert!(one(&bare, &bare).await.all());
+        assert!(succeeds(Tls::OneWay, &after, &before).await);
+        assert!(!succeeds(Tls::OneWay, &before, &after).await);
+        assert!(!succeeds(Tls::Mutual, &after, &before).await, "the server refuses the client");
+        assert!(!succeeds(Tls::Mutual, &before, &after).await, "the client refuses the server");
+        assert!(!succeeds(Tls::OneWay, &bare, &before).await);
+        assert!(succeeds(Tls::Mutual, &bare, &after).await);
+        assert!(succeeds(Tls::Mutual, &after, &bare).await);
     }
 }

@@ -1,15 +1,15 @@
-//! `make demo`: a real API server, a legacy generator, and the incident that `ca-overlap` is for —
-//! first without it, then with it.
+//! `make demo`: one CA rotation on a real API server, in three parts: without ca-overlap, with the
+//! webhook alone, and with the keeper and staged mode.
 //!
 //! ```text
-//! story (what happens, what must come out) ──► world (API server, webhook, generator)
-//!        │                                        │ Secrets
-//!        └──► handshake (real TLS) ◄──────────────┘ ──► view
+//! rotation (the stages, the table) ──► setup (API server, generator, webhook, keeper)
+//!        │                               │ Secrets
+//!        └──► handshake (real TLS) ◄─────┘ ──► printer
 //! ```
 
-mod story;
-mod view;
-mod world;
+mod printer;
+mod rotation;
+mod setup;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,15 +17,16 @@ use std::process::ExitCode;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use view::View;
-use world::World;
+use printer::Printer;
+use setup::Setup;
 
-/// Play a CA rotation on a real API server, first without the webhook and then with it
+/// Play a CA rotation on a real API server: without ca-overlap, with the webhook, with all of it
 ///
-/// Starts etcd and an API server on loopback, lets a generator loose that knows nothing of overlaps,
-/// and shows by real TLS handshakes who refuses whom.
+/// Starts etcd and an API server on loopback, runs a certificate generator that does not know
+/// ca-overlap, and makes real TLS handshakes between peers with new files and peers with old ones.
 ///
-/// Exit code: 0 if all was as promised; 1 if something was not, or failed; 130 after Ctrl-C.
+/// Exit code: 0 if no handshake fails with the keeper and staged mode; 1 if one does, or if the demo
+/// itself fails; 130 after Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "demo", max_term_width = 100)]
 struct Args {
@@ -45,10 +46,21 @@ struct Args {
     /// Registers the webhook by URL even where a Service with a loopback ClusterIP works.
     #[arg(long, env = "CA_OVERLAP_BY_URL")]
     by_url: bool,
+    /// Plays the third part without the keeper: the demo then has to fail.
+    #[arg(long, env = "CA_OVERLAP_NO_KEEPER")]
+    no_keeper: bool,
     /// Leaves everything running at the end, for a look around, until Ctrl-C.
     #[arg(long, env = "CA_OVERLAP_KEEP_RUNNING")]
     keep_running: bool,
 }
+
+const INTRODUCTION: &str = "\
+One CA rotation, played three times: without ca-overlap, with its webhook alone,
+and with webhook, keeper and staged mode. API server, Secrets, generator and TLS
+handshakes are real. A peer mounts a Secret: it trusts the CAs in ca.crt and
+shows the certificate in tls.crt, its leaf. As with kubelets, new files reach
+some peers earlier than others.
+";
 
 /// As shells have it: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -61,42 +73,35 @@ async fn main() -> ExitCode {
     })
 }
 
-/// Whatever was started is gone when this returns.
+/// Everything that was started is gone when this returns.
 async fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    let view = View::of_standard_output();
+    let printer = Printer::of_standard_output();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     // A future that is dropped drops what it started: processes and directory.
     tokio::select! {
-        differences = play(args, view) => {
-            return Ok(if differences? == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        kept = play(args, printer) => {
+            return Ok(if kept? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    view.head("Interrupted: stopping everything that was started.");
+    printer.head("Interrupted: stopping everything that was started.");
     Ok(INTERRUPTED.into())
 }
 
-/// Gives the number of things that were not as promised.
-async fn play(args: &Args, view: View) -> anyhow::Result<usize> {
-    view.line("A rotation of a CA, first without ca-overlap and then with it.");
-    view.line("Everything is real: API server, Secrets, generator, registration, TLS handshakes.");
-    view.line("");
-    let mut world = World::start(args, view).await?;
-    let differences = story::tell(&mut world, view).await;
-    let kept = matches!(differences, Ok(0));
-    if let Some(log) = world.webhook_log_tail().filter(|_| !kept) {
-        view.head("The last lines of the webhook's log");
-        view.line(&log);
-    }
+/// Tells whether the promise was kept.
+async fn play(args: &Args, printer: Printer) -> anyhow::Result<bool> {
+    printer.line(INTRODUCTION);
+    let mut setup = Setup::start(args, printer).await?;
+    let kept = rotation::play_all(&mut setup, printer, !args.no_keeper).await;
     if args.keep_running {
-        view.head("Still running; Ctrl-C ends it. Look around with");
-        view.line(&format!("    export KUBECONFIG={}", world.kubeconfig().display()));
-        view.line(&format!("    {} get secrets -A", world.kubectl().display()));
+        printer.head("Still running; Ctrl-C ends it. Look around with");
+        printer.line(&format!("    export KUBECONFIG={}", setup.kubeconfig().display()));
+        printer.line(&format!("    {} get secrets -A", setup.kubectl().display()));
         std::future::pending::<()>().await;
     }
-    differences
+    kept
 }
 
 impl Args {

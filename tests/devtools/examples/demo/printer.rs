@@ -1,23 +1,24 @@
-//! What the demo prints: at most 100 columns, colour only on a terminal.
+//! What the demo prints: at most 80 columns, colour only on a terminal.
 
 use std::io::{IsTerminal, Write};
 
+use devtools::handshake::Tally;
+
 /// Standard output, with or without colour.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct View {
+pub(super) struct Printer {
     colour: bool,
 }
 
-/// A meaning that has a colour.
+/// What a colour means.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Tone {
     Good,
     Bad,
-    Dim,
     Bold,
 }
 
-impl View {
+impl Printer {
     /// Colour for a terminal, unless <https://no-color.org> forbids it.
     pub(super) fn of_standard_output() -> Self {
         let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -25,7 +26,7 @@ impl View {
     }
 
     /// A line. Output that nobody reads (a closed pipe) is no reason to fail.
-    #[allow(clippy::unused_self, reason = "every output goes through the view")]
+    #[allow(clippy::unused_self, reason = "every output goes through the printer")]
     pub(super) fn line(self, text: &str) {
         let _ = writeln!(std::io::stdout(), "{text}");
     }
@@ -36,9 +37,12 @@ impl View {
         self.line(&self.paint(Tone::Bold, text));
     }
 
-    /// A step of the preparations that took its time.
-    pub(super) fn done(self, what: &str) {
-        self.line(&format!("  {} {what}", self.paint(Tone::Good, "✓")));
+    /// A cell of the table.
+    pub(super) fn paint_cell(self, cell: Option<Tally>, width: usize) -> String {
+        let Some(tally) = cell else { return format!("{:<width$}", "–") };
+        let (mark, tone) = if tally.all() { ("✓", Tone::Good) } else { ("✗", Tone::Bad) };
+        let text = format!("{mark} {} of {}", tally.succeeded, tally.tried);
+        self.paint(tone, &format!("{text:<width$}"))
     }
 
     pub(super) fn paint(self, tone: Tone, text: &str) -> String {
@@ -48,7 +52,6 @@ impl View {
         let code = match tone {
             Tone::Good => "32",
             Tone::Bad => "31",
-            Tone::Dim => "2",
             Tone::Bold => "1",
         };
         format!("\x1b[{code}m{text}\x1b[0m")
