@@ -54,7 +54,7 @@ fn ctrl_c_stops_everything() {
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     // All programs run then.
-    assert!(lines.any(|line| line.contains("The keeper gives all files")));
+    assert!(lines.any(|line| line.contains("The keeper waits for --settle")));
     assert!(!running_in(scratch.path()).is_empty());
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());

@@ -83,7 +83,8 @@ const LEGEND: &str = "
 Each of three clients calls each of three servers. In mutual TLS both peers show
 a certificate, in one-way TLS the server alone.
 –: there is no such stage, because the new leaf came with the new CA.
-The third column holds for files that arrive within --settle.
+The third column holds for peers that get new files within --settle and reload
+them; docs/modes.md says what the others need.
 ";
 
 /// `None`: the stage does not exist, because no file changed in it.
@@ -135,7 +136,7 @@ async fn play(
         }
     }
     if !manifests.is_empty() {
-        printer.line("Applying the manifests, starting each program as its ServiceAccount ...");
+        printer.line("Applying the manifests, starting each program with its ServiceAccount ...");
         setup.install(manifests, is_staged, has_keeper).await?;
     }
     setup.namespace(namespace).await?;
@@ -165,7 +166,7 @@ async fn play(
     rotation.stage(2, "In a cluster this takes a minute or two.", &[]).await?;
     let is_held_back = secrets.iter().any(|secret| secret.waiting.is_some());
     if is_held_back {
-        printer.line("  The keeper gives all files the time to arrive (--settle) ...");
+        printer.line("  The keeper waits for --settle, so that the files arrive everywhere ...");
         setup.all_promoted(namespace).await?;
     }
     let held = rotation.next_moment(&setup.secrets(namespace).await?);
@@ -247,8 +248,8 @@ impl Row {
         };
         match self.client.cmp(&self.server) {
             Ordering::Equal => format!("{tls}: all peers call each other"),
-            Ordering::Greater => format!("{tls}: new files call old files"),
-            Ordering::Less => format!("{tls}: old files call new files"),
+            Ordering::Greater => format!("{tls}: client new, server old"),
+            Ordering::Less => format!("{tls}: client old, server new"),
         }
     }
 }
