@@ -101,6 +101,12 @@ impl<'a> Comparison<'a> {
             warnings.push(Warning::DistrustedOwn);
         }
         let chosen = selection.indexes;
+        let is_left_out =
+            |i: &usize| !self.has_ended(*i) && self.is_usable(*i) && !chosen.contains(i);
+        let is_limited_by_keep = self.carries() && !warnings.contains(&Warning::DataFull);
+        if case == Case::Rotation && is_limited_by_keep && active.iter().any(is_left_out) {
+            warnings.push(Warning::KeepTooSmall);
+        }
         let starts_anew = |index| is_turning_point(case) && active.contains(&index);
         let appended = chosen.iter().map(|&index| match self.carried[index] {
             Some(entry) if !starts_anew(index) => entry,
@@ -117,15 +123,19 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// The stored certificates that issued the outgoing chain. If none did, the first own one.
+    /// The stored certificates that issued the outgoing chain. If none did, the own ones whose
+    /// place a new certificate takes, as when a member of a trust list is replaced. If there are
+    /// none of these either, the first own one.
     fn active(&self) -> Vec<usize> {
         let outgoing = chain(self.write.stored.tls_crt);
         let issuers =
             self.issuers.of_chain(&outgoing, self.stored.certificates(), &self.introduced());
-        if issuers.is_empty() {
-            return self.own().take(1).collect();
+        if !issuers.is_empty() {
+            return issuers;
         }
-        issuers
+        let is_replaced = |&i: &usize| !self.is_incoming[i] && self.places.get(i) == Some(&None);
+        let replaced: Vec<_> = self.own().filter(is_replaced).collect();
+        if replaced.is_empty() { self.own().take(1).collect() } else { replaced }
     }
 
     fn case(&self, active: &[usize]) -> Case {
@@ -162,7 +172,7 @@ impl<'a> Comparison<'a> {
         }
         let separator = usize::from(!text.ends_with(b"\n"));
         let capacity = Capacity {
-            chains: if self.write.may_change_data { self.write.settings.keep.count() } else { 0 },
+            chains: if self.carries() { self.write.settings.keep.count() } else { 0 },
             bytes: self.write.room.saturating_sub(separator),
         };
         let stored = self.stored.certificates();
@@ -218,6 +228,11 @@ impl<'a> Comparison<'a> {
     fn new_entry(&self, index: usize) -> Entry {
         let fingerprint = self.stored.certificates()[index].fingerprint();
         Entry::starting(fingerprint, self.write.now, self.write.settings.window.length())
+    }
+
+    /// Whether anything may be carried.
+    fn carries(&self) -> bool {
+        self.write.may_change_data && self.write.settings.keep.count() > 0
     }
 
     fn introduces(&self) -> bool {

@@ -28,6 +28,8 @@ pub enum Warning {
     DistrustedOwn,
     /// The incoming `ca.crt` holds no readable certificate.
     IncomingUnreadable,
+    /// More CAs were replaced at once than `keep` allows to carry.
+    KeepTooSmall,
     /// The setting `keep` does not parse.
     KeepUnreadable,
     /// The label `mode` does not parse.
@@ -100,6 +102,9 @@ impl fmt::Display for Warning {
             }
             Self::IncomingUnreadable => {
                 "ca-overlap: ca.crt holds no readable certificate: it is stored as written, without a previous CA"
+            }
+            Self::KeepTooSmall => {
+                "ca-overlap: more CAs were replaced at once than are kept; raise the annotation ca-overlap.dev/keep to keep all"
             }
             Self::KeepUnreadable => {
                 "ca-overlap.dev/keep: expected a number from 0 to 8; the default is used"

@@ -73,6 +73,30 @@ fn the_active_ca_is_carried_not_the_first() {
 }
 
 #[test]
+fn without_a_leaf_the_replaced_member_of_a_trust_list_is_carried() {
+    row(secret("X CA2"), "X CA3", "X CA3 CA2*", Case::Rotation);
+    row(secret("X CA2 CA1*"), "X CA3", "X CA3 CA2*", Case::Rotation);
+    row(secret("CA2 X").recorded(), "CA3 X", "CA3 X CA2*", Case::Rotation);
+    // A member that is added or removed takes no place.
+    row(secret("X CA2").recorded(), "X CA2 CA3", "X CA2 CA3", Case::Same);
+    row(secret("X CA2 CA3").recorded(), "X CA2", "X CA2", Case::Retirement);
+}
+
+#[test]
+fn members_that_are_replaced_at_once_are_carried_as_far_as_keep_allows() {
+    let mut one = secret("X CA1 CA2");
+    let warnings = one.write("X CA3 CA4").warnings;
+    assert_eq!((one.shows().as_str(), warnings), ("X CA3 CA4 CA1*", vec![Warning::KeepTooSmall]));
+    let mut two = secret("X CA1 CA2");
+    two.keep = "2";
+    let warnings = two.write("X CA3 CA4").warnings;
+    assert_eq!((two.shows().as_str(), warnings), ("X CA3 CA4 CA1* CA2*", vec![]));
+    let mut none = secret("X CA1 CA2");
+    none.keep = "0";
+    assert_eq!(none.write("X CA3 CA4").warnings, vec![]);
+}
+
+#[test]
 fn a_carried_ca_that_is_over_is_not_carried_again() {
     let mut secret = secret("CA2 CA1*");
     secret.window = "23h";
