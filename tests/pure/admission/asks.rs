@@ -86,7 +86,7 @@ async fn only_the_keeper_may_ask() {
         "",
     ] {
         let outcome = admit(&asking(&stored, user, &repair(&[&old]))).await;
-        only_removed(&outcome, &stored, "keeper alone");
+        only_removed(&outcome, &stored, "only ca-overlap's keeper");
     }
 }
 
@@ -151,7 +151,7 @@ async fn a_repair_restores_settings_and_they_apply_at_once() {
     assert_eq!((outcome.label("mode"), outcome.annotation("ask")), (Some("bundle"), None));
     // Only the keeper may do so.
     let outcome = admit(&asking(&stored, "kubernetes-admin", &text)).await;
-    only_removed(&outcome, &stored, "keeper alone");
+    only_removed(&outcome, &stored, "only ca-overlap's keeper");
 }
 
 #[tokio::test]
@@ -191,13 +191,17 @@ async fn an_ask_does_not_change_a_secret_that_is_left_alone() {
     for stored in [off, signer, foreign, immutable] {
         for text in [repair(&[&old]), "retire".into()] {
             let outcome = admit(&asking(&stored, KEEPER, &text)).await;
-            only_removed(&outcome, &stored, "cannot be done");
+            only_removed(&outcome, &stored, "not possible in this write");
         }
     }
     // There is no waiting pair to promote.
     let stored = secret(&new.pem);
     let promote = format!("promote {}", old.sha256());
-    only_removed(&admit(&asking(&stored, KEEPER, &promote)).await, &stored, "cannot be done");
+    only_removed(
+        &admit(&asking(&stored, KEEPER, &promote)).await,
+        &stored,
+        "not possible in this write",
+    );
 }
 
 #[tokio::test]
@@ -209,7 +213,7 @@ async fn an_ask_in_a_write_of_data_is_refused_and_the_write_is_decided() {
     let outcome = admit(&write).await;
     assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
     assert_eq!(outcome.annotation("ask"), None);
-    assert!(outcome.warnings()[0].contains("cannot be done"));
+    assert!(outcome.warnings()[0].contains("not possible in this write"));
 }
 
 #[tokio::test]
@@ -219,7 +223,7 @@ async fn without_room_for_the_record_nothing_is_repaired_and_the_record_stays() 
     stored["metadata"]["annotations"]["big"] = "x".repeat(262_144 - 3 - 24 - 10).into();
     let outcome = admit(&asking(&stored, KEEPER, &repair(&[&old]))).await;
     assert_eq!(outcome.stored, stored);
-    assert!(outcome.warnings().iter().any(|w| w.contains("not every CA")));
+    assert!(outcome.warnings().iter().any(|w| w.contains("a CA was not carried")));
 }
 
 #[tokio::test]
