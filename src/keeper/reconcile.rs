@@ -90,7 +90,7 @@ impl From<CallError> for ReconcileError {
 /// A step of a restart.
 pub(crate) struct RestartReport {
     /// The result for each workload that was checked.
-    pub(crate) steps: Vec<(String, RestartOutcome)>,
+    pub(crate) outcomes: Vec<(String, RestartOutcome)>,
     /// The Secret as stored now.
     pub(crate) after: SecretView,
 }

@@ -75,8 +75,8 @@ impl Controller {
 
     pub(super) fn restarting(&mut self, key: &Key, restarting: &RestartReport) {
         self.retries.forget(key);
-        for (workload, step) in &restarting.steps {
-            let (result, reason, text) = match step {
+        for (workload, outcome) in &restarting.outcomes {
+            let (result, reason, text) = match outcome {
                 RestartOutcome::Complete => {
                     (RestartResult::Done, Reason::Restarted, "its rollout is complete")
                 }

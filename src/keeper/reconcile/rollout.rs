@@ -41,9 +41,9 @@ impl Reconciler {
                     let change =
                         AnnotationChange { annotation: names::RESTARTED, value, is_dry_run: false };
                     let after = self.secrets.change(key, &secret, change).await?;
-                    let steps = pass.into_outcomes();
+                    let outcomes = pass.into_outcomes();
                     return Ok(ReconcileOutcome::Restarting(Box::new(RestartReport {
-                        steps,
+                        outcomes,
                         after,
                     })));
                 }
@@ -103,6 +103,6 @@ mod tests {
         let (outcome, ()) =
             tokio::join!(reconciler.reconcile(&key, ReconcileInput::default()), server);
         let ReconcileOutcome::Restarting(restarting) = outcome else { panic!("another outcome") };
-        assert_eq!(restarting.steps, [("deployment/a".to_owned(), MISSING)]);
+        assert_eq!(restarting.outcomes, [("deployment/a".to_owned(), MISSING)]);
     }
 }
