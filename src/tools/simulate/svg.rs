@@ -41,7 +41,7 @@ pub(super) fn draw(report: &SimulationReport) -> String {
     let [first, second] = report.head();
     let title = "Peers that cannot talk while a CA rotates";
     let _ = writeln!(svg, "<title id=\"title\">{title}</title>");
-    let _ = writeln!(svg, "<desc id=\"text\">{first} {second} {}</desc>", told(report));
+    let _ = writeln!(svg, "<desc id=\"text\">{first} {second} {}</desc>", description(report));
     let _ = writeln!(svg, "<style>{STYLE}</style>");
     let _ = writeln!(svg, "<rect class=\"ground\" width=\"{WIDTH}\" height=\"{height}\"/>");
     text(&mut svg, "title", LEFT, 26, "start", title);
@@ -57,10 +57,10 @@ pub(super) fn draw(report: &SimulationReport) -> String {
 }
 
 /// The description for screen readers.
-fn told(report: &SimulationReport) -> String {
-    let told =
+fn description(report: &SimulationReport) -> String {
+    let line =
         |result: &StrategyResult| format!("{}: {}.", result.strategy.name(), summary(result));
-    report.results.iter().map(told).collect::<Vec<_>>().join(" ")
+    report.results.iter().map(line).collect::<Vec<_>>().join(" ")
 }
 
 fn summary(result: &StrategyResult) -> String {
