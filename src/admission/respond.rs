@@ -113,8 +113,8 @@ pub fn respond(
     update.answer(installation, now)
 }
 
-/// Leaves the data of an immutable Secret alone. Removes an ask, because one that
-/// stays tells the keeper that no webhook answered, and restores settings that the keeper asks for.
+/// Leaves the data of an immutable Secret alone. Removes an ask, because one that stays tells the
+/// keeper that no webhook answered, and restores settings that the keeper asks for.
 fn immutable(object: &ReviewedSecret<'_>, ask_outcome: &AskOutcome) -> Answer {
     let mut answer = Answer::without_change(AdmissionDecision::Skipped(SkipReason::Immutable));
     if object.annotation(names::ASK).is_none() {
@@ -417,13 +417,13 @@ impl Update<'_> {
         }
         let old = old.filter(|value| value.len() <= names::MAX_RESTORED)?;
         let is_wiped = new.is_none() && self.is_fresh_object;
-        (is_wiped || (new != Some(old) && self.is_keepers_alone(key))).then_some(old)
+        (is_wiped || (new != Some(old) && self.only_keeper_may_change(key))).then_some(old)
     }
 
     /// Whether this writer must not change an annotation. Only the keeper changes the progress of a
     /// restart while there is something to restart. Many controllers replace all annotations at
     /// each write; the keeper would have to write the progress again each time.
-    fn is_keepers_alone(&self, key: &str) -> bool {
+    fn only_keeper_may_change(&self, key: &str) -> bool {
         key == names::RESTARTED
             && self.object.annotation(names::RESTART).is_some()
             && self.request.user() != self.keeper_user

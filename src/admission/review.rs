@@ -93,10 +93,10 @@ pub struct AdmissionRequest<'a> {
     /// The writer.
     #[serde(borrow, default)]
     pub user_info: Option<UserInfo<'a>>,
-    /// The Secret as the writer wants it.
+    /// The incoming Secret.
     #[serde(borrow, default)]
     pub object: Option<ReviewedSecret<'a>>,
-    /// The Secret as it is.
+    /// The stored Secret.
     #[serde(borrow, default)]
     pub old_object: Option<ReviewedSecret<'a>>,
     /// The whole body, which [`Self::pairs`] parses again.
@@ -105,8 +105,8 @@ pub struct AdmissionRequest<'a> {
 }
 
 impl AdmissionRequest<'_> {
-    /// Whether the writer set the object, or all of its annotations, without reading the stored
-    /// one, as generators do that are not aware of us. What is missing was then not removed on
+    /// Whether the object is fresh: the writer made it without the stored one, as generators do
+    /// that are not aware of us, or replaced all annotations. What it lacks was not removed on
     /// purpose.
     ///
     /// The kind of the options cannot show this: the API server reviews a PATCH with

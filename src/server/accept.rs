@@ -118,8 +118,7 @@ impl Server {
                 }
             };
             let Ok(slot) = slot else {
-                // The semaphore is never closed. If it were, the listener would accept nothing
-                // more.
+                // The semaphore is never closed. This case accepts nothing more.
                 return std::future::pending().await;
             };
             let (open, evictable) = (OpenConnection::new(&server, slot), evictions.add());

@@ -103,11 +103,11 @@ fn fresh_objects_are_distinguished_from_edited_ones() {
         (exported.clone(), exported, "UpdateOptions", true, "from no API server"),
         (with("", false), with("1", true), "PatchOptions", false, "the options say PATCH"),
     ];
-    for (object, old, kind, wholesale, why) in cases {
+    for (object, old, kind, is_fresh, why) in cases {
         let text = review(&format!(
             r#"{{"uid":"u","options":{{"kind":"{kind}"}},"object":{object},"oldObject":{old}}}"#
         ));
-        assert_eq!(read(text.as_bytes()).ok().unwrap().is_fresh_object(), wholesale, "{why}");
+        assert_eq!(read(text.as_bytes()).ok().unwrap().is_fresh_object(), is_fresh, "{why}");
     }
 }
 
