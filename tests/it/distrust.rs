@@ -231,7 +231,7 @@ fn a_usage_error_exits_64_and_a_failure_exits_1() {
     let usage: [(&[&str], &str); 4] = [
         (&["distrust", "no-such-file.pem"], "FINGERPRINT|FILE: no-such-file.pem is neither"),
         (&["distrust", &fingerprint, "-A", "a/b"], "--all-namespaces: does not go with names"),
-        (&["distrust", &fingerprint, "a/b/c"], "SECRET: a/b/c is no name"),
+        (&["distrust", &fingerprint, "a/b/c"], "SECRET: a/b/c is not the name of a Secret"),
         (&["distrust"], "required arguments were not provided"),
     ];
     for (arguments, expected) in usage {
