@@ -5,8 +5,7 @@
 //! their Secrets at once: GET for the `resourceVersion`, then PUT of a fresh object. It knows
 //! nothing of overlaps, annotations or ca-overlap, and does not use its library.
 //!
-//! It keeps each generation in `--state`, so that it can write the latest or the previous one
-//! again. It uses the cluster of `KUBECONFIG`.
+//! It keeps the HMAC key in `--state`. It uses the cluster of `KUBECONFIG`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,24 +34,15 @@ struct Args {
     /// The namespace of the Secrets.
     #[arg(long)]
     namespace: String,
-    /// A directory for the generations that were made so far.
+    /// A directory for the HMAC key.
     #[arg(long)]
     state: PathBuf,
-    /// Writes the latest generation again instead of a new one.
-    #[arg(long, conflicts_with = "rollback")]
-    again: bool,
-    /// Writes the generation before the latest, which becomes the latest.
-    #[arg(long)]
-    rollback: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run(&Args::parse()).await {
-        Ok(number) => {
-            println!("wrote generation {number}");
-            ExitCode::SUCCESS
-        }
+        Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("legacy-certgen: {e:#}");
             ExitCode::FAILURE
@@ -60,39 +50,13 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Returns the number of the generation that was written.
-async fn run(args: &Args) -> anyhow::Result<u32> {
-    let latest = latest(&args.state)?;
-    let number = if args.rollback {
-        latest
-            .checked_sub(1)
-            .filter(|n| *n > 0)
-            .context("--rollback: there is no older generation")?
-    } else if args.again {
-        Some(latest).filter(|n| *n > 0).context("--again: there is no generation yet")?
-    } else {
-        latest + 1
-    };
-    let file = args.state.join(format!("generation-{number}.json"));
-    if !args.again && !args.rollback {
-        std::fs::create_dir_all(&args.state).context("--state: create the directory")?;
-        std::fs::write(&file, generate(&args.state, &args.namespace)?.to_string())?;
-    }
-    let objects: Vec<Value> = serde_json::from_slice(&std::fs::read(&file)?)?;
+async fn run(args: &Args) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&args.state).context("--state: create the directory")?;
     let client = kube::Client::try_default().await?;
-    for object in objects {
+    for object in generate(&args.state, &args.namespace)? {
         overwrite(&Api::namespaced(client.clone(), &args.namespace), object).await?;
     }
-    std::fs::write(args.state.join("latest"), number.to_string())?;
-    Ok(number)
-}
-
-/// The number of the latest generation; 0 before the first run.
-fn latest(state: &Path) -> anyhow::Result<u32> {
-    match std::fs::read_to_string(state.join("latest")) {
-        Ok(text) => text.parse().context("--state: the file latest does not hold a number"),
-        Err(_) => Ok(0),
-    }
+    Ok(())
 }
 
 /// PUTs the object as it is. Everything else on the Secret is lost.
@@ -111,8 +75,8 @@ async fn overwrite(api: &Api<Secret>, object: Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes the Secrets of a new generation, as a JSON list.
-fn generate(state: &Path, namespace: &str) -> anyhow::Result<Value> {
+/// Makes the Secrets of a new generation.
+fn generate(state: &Path, namespace: &str) -> anyhow::Result<Vec<Value>> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name.push(DnType::CommonName, "envoy-gateway");
@@ -133,7 +97,7 @@ fn generate(state: &Path, namespace: &str) -> anyhow::Result<Value> {
         objects.push(object(service, "kubernetes.io/tls", &data));
     }
     objects.push(object(HMAC_SECRET, "Opaque", &json!({"hmac-secret": hmac(state)?})));
-    Ok(Value::Array(objects))
+    Ok(objects)
 }
 
 fn leaf(

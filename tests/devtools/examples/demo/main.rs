@@ -59,7 +59,7 @@ One CA rotation, played three times: without ca-overlap, with its webhook alone,
 and with webhook, keeper and staged mode. API server, Secrets, generator and TLS
 handshakes are real. A peer mounts a Secret: it trusts the CAs in ca.crt and
 shows the certificate in tls.crt, its leaf. As with kubelets, new files reach
-some peers earlier than others.
+some peers earlier than others. (kept) marks a CA that ca-overlap put there.
 ";
 
 /// As shells have it: 128 + SIGINT.

@@ -81,7 +81,8 @@ const ROWS: [Row; 9] = [
 
 const LEGEND: &str = "
 Each of three clients calls each of three servers. In mutual TLS both peers show
-a certificate, in one-way TLS the server alone.
+a certificate, in one-way TLS the server alone. With the webhook alone, a peer
+with old files still refuses a new leaf; staged mode holds the new leaf back.
 –: there is no such stage, because the new leaf came with the new CA.
 The third column holds for peers that get new files within --settle and reload
 them; docs/modes.md says what the others need.
