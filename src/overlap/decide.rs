@@ -104,7 +104,9 @@ impl<'a> Comparison<'a> {
         let is_left_out =
             |i: &usize| !self.has_ended(*i) && self.is_usable(*i) && !chosen.contains(i);
         let is_limited_by_keep = self.carries() && !warnings.contains(&Warning::DataFull);
-        if case == Case::Rotation && is_limited_by_keep && active.iter().any(is_left_out) {
+        let replaced: Vec<_> = self.replaced().collect();
+        let loses_one = replaced.len() > 1 && replaced.iter().any(is_left_out);
+        if case == Case::Rotation && is_limited_by_keep && loses_one {
             warnings.push(Warning::KeepTooSmall);
         }
         let starts_anew = |index| is_turning_point(case) && active.contains(&index);
@@ -133,9 +135,13 @@ impl<'a> Comparison<'a> {
         if !issuers.is_empty() {
             return issuers;
         }
-        let is_replaced = |&i: &usize| !self.is_incoming[i] && self.places.get(i) == Some(&None);
-        let replaced: Vec<_> = self.own().filter(is_replaced).collect();
+        let replaced: Vec<_> = self.replaced().collect();
         if replaced.is_empty() { self.own().take(1).collect() } else { replaced }
+    }
+
+    /// The own certificates whose place in the file a new certificate takes.
+    fn replaced(&self) -> impl Iterator<Item = usize> {
+        self.own().filter(|&i| !self.is_incoming[i] && self.places.get(i) == Some(&None))
     }
 
     fn case(&self, active: &[usize]) -> Case {
