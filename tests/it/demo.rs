@@ -1,5 +1,5 @@
-//! The demo shows one rotation in three parts, fails when the promise is not kept, and leaves nothing
-//! behind.
+//! The demo shows one rotation in three parts, fails when a handshake of the third part fails, and
+//! leaves nothing behind.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -33,7 +33,8 @@ fn no_handshake_fails_with_the_keeper_and_staged_mode() {
     assert_nothing_left(scratch.path());
 }
 
-/// By URL, as where port 443 cannot be used. Without a keeper nothing is staged, and the demo says so.
+/// The negative control: without a keeper nothing is staged. It also registers the webhook by URL,
+/// as the demo does where it cannot listen on port 443.
 #[test]
 fn it_fails_without_a_keeper() {
     let flags = ["--by-url", "--no-keeper"];

@@ -25,8 +25,8 @@ use setup::Setup;
 /// Starts etcd and an API server on loopback, runs a certificate generator that does not know
 /// ca-overlap, and makes real TLS handshakes between peers with new files and peers with old ones.
 ///
-/// Exit code: 0 if no handshake fails with the keeper and staged mode; 1 if one does, or if the demo
-/// itself fails; 130 after Ctrl-C.
+/// Exit code: 0 if no handshake fails with the keeper and staged mode; 1 if one does, or on an
+/// error; 130 after Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "demo", max_term_width = 100)]
 struct Args {

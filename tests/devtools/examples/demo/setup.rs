@@ -1,4 +1,5 @@
-//! What runs: an API server, the generator, and the programs of ca-overlap under their manifests.
+//! Starts what the demo needs: an API server, the generator, and the webhook and the keeper with
+//! their manifests.
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,7 +23,7 @@ use crate::printer::Printer;
 
 /// The Secrets that the generator writes and that peers mount.
 pub(super) const SECRETS: [&str; 3] = ["envoy", "envoy-gateway", "envoy-rate-limit"];
-/// `--settle` of keeper and webhook. The peers of the demo take less time to get their files.
+/// `--settle` of the keeper and the webhook.
 pub(super) const SETTLE: &str = "6s";
 const GENERATOR_ACCOUNT: &str = "certgen";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -76,8 +77,8 @@ impl Setup {
         Ok(Self { keeper: None, webhook: None, plane, addresses, manifests, program, generator })
     }
 
-    /// Applies the manifests in `directory`, and starts the webhook behind its registration; the
-    /// webhook of the part before ends.
+    /// Applies the manifests in `directory`, and starts the webhook and, if asked for, the keeper.
+    /// Stops the webhook of the previous part.
     pub(super) async fn install(
         &mut self,
         directory: &str,
@@ -97,9 +98,7 @@ impl Setup {
             arguments.extend(["--staged".into(), "--settle".into(), SETTLE.into()]);
         }
         if let Some((_, serving)) = by_url {
-            let files =
-                [("--tls-cert", &serving.certificate), ("--tls-key", &serving.key)].into_iter();
-            for (flag, pem) in files {
+            for (flag, pem) in [("--tls-cert", &serving.certificate), ("--tls-key", &serving.key)] {
                 let file = self.plane.scratch().write(&format!("webhook{flag}"), pem)?;
                 arguments.extend([flag.into(), file.display().to_string()]);
             }
@@ -117,7 +116,7 @@ impl Setup {
         Ok(self.plane.registration_in_force().await?)
     }
 
-    /// The real program, as its `ServiceAccount`.
+    /// Starts the real program with its `ServiceAccount`.
     async fn start_keeper(&self) -> anyhow::Result<Supervised> {
         let (namespace, account) = (names::NAMESPACE, names::KEEPER_SERVICE_ACCOUNT);
         let kubeconfig = self.plane.service_account_kubeconfig(namespace, account).await?;
@@ -134,14 +133,15 @@ impl Setup {
         )?)
     }
 
-    /// A namespace with a generator that may write Secrets in it.
+    /// Creates a namespace, and a `ServiceAccount` of the generator that may write its Secrets.
     pub(super) async fn namespace(&self, namespace: &str) -> anyhow::Result<()> {
-        // Not the ClusterRole `edit`: it is put together by a controller that does not run here.
+        // Not the ClusterRole `edit`: the controller that fills it does not run here.
         let group = "rbac.authorization.k8s.io";
+        let (version, account) = (format!("{group}/v1"), GENERATOR_ACCOUNT);
         let role = json!({
-            "apiVersion": format!("{group}/v1"),
+            "apiVersion": version,
             "kind": "Role",
-            "metadata": {"name": GENERATOR_ACCOUNT},
+            "metadata": {"name": account},
             "rules": [{
                 "apiGroups": [""],
                 "resources": ["secrets"],
@@ -149,18 +149,18 @@ impl Setup {
             }],
         });
         let binding = json!({
-            "apiVersion": format!("{group}/v1"),
+            "apiVersion": version,
             "kind": "RoleBinding",
-            "metadata": {"name": GENERATOR_ACCOUNT},
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": GENERATOR_ACCOUNT},
-            "subjects": [{"kind": "ServiceAccount", "name": GENERATOR_ACCOUNT, "namespace": namespace}],
+            "metadata": {"name": account},
+            "roleRef": {"apiGroup": group, "kind": "Role", "name": account},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
         });
         let named = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
         let core = format!("/api/v1/namespaces/{namespace}");
-        let rbac = format!("/apis/{group}/v1/namespaces/{namespace}");
+        let rbac = format!("/apis/{version}/namespaces/{namespace}");
         for (path, object) in [
             ("/api/v1/namespaces".into(), named("Namespace", namespace)),
-            (format!("{core}/serviceaccounts"), named("ServiceAccount", GENERATOR_ACCOUNT)),
+            (format!("{core}/serviceaccounts"), named("ServiceAccount", account)),
             (format!("{rbac}/roles"), role),
             (format!("{rbac}/rolebindings"), binding),
         ] {
@@ -169,7 +169,7 @@ impl Setup {
         Ok(())
     }
 
-    /// Runs the generator: a new CA, a new leaf for each Secret.
+    /// Runs the generator: it writes a new CA, and a new leaf into each Secret.
     pub(super) async fn generate(&self, namespace: &str) -> anyhow::Result<()> {
         let kubeconfig =
             self.plane.service_account_kubeconfig(namespace, GENERATOR_ACCOUNT).await?;
@@ -200,8 +200,8 @@ impl Setup {
         Ok(commands.map(|command| format!("kubectl {command}")))
     }
 
-    /// Waits until the webhook knows that a keeper runs: before, it bundles. The dry run of a
-    /// rotation tells.
+    /// Waits until the webhook knows that a keeper runs. Before that it bundles. Tries it with dry
+    /// runs of a rotation.
     pub(super) async fn staging_in_force(&self, namespace: &str) -> anyhow::Result<()> {
         let new = serving(&[])?;
         let encode = |pem: &str| BASE64_STANDARD.encode(pem);
@@ -217,7 +217,7 @@ impl Setup {
             },
         });
         let path = format!("{}?dryRun=All", path(namespace, SECRETS[0]));
-        self.wait_for("a webhook that stages", async || {
+        self.wait_for("webhook that stages", async || {
             let answer = self.plane.json("PUT", &path, &rotated).await?;
             Ok(answer["data"][names::PENDING_TLS_CRT].is_string())
         })
@@ -226,7 +226,7 @@ impl Setup {
 
     /// Waits until the keeper has put all waiting leaves into service.
     pub(super) async fn all_promoted(&self, namespace: &str) -> anyhow::Result<()> {
-        self.wait_for("a keeper that promotes all leaves", async || {
+        self.wait_for("keeper that promotes all leaves", async || {
             Ok(self.secrets(namespace).await?.iter().all(|secret| secret.waiting.is_none()))
         })
         .await
@@ -240,7 +240,7 @@ impl Setup {
         let begin = Instant::now();
         while !is_there().await? {
             if begin.elapsed() > PATIENCE {
-                bail!("waited {PATIENCE:?} in vain for {what}\n{}", self.logs());
+                bail!("no {what} after {PATIENCE:?}\n{}", self.logs());
             }
             tokio::time::sleep(POLL).await;
         }
