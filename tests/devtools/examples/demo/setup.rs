@@ -155,7 +155,10 @@ impl Setup {
             "roleRef": {"apiGroup": group, "kind": "Role", "name": account},
             "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
         });
-        let named = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name}});
+        let named = |kind: &str, name: &str| {
+            let metadata = json!({"name": name});
+            json!({"apiVersion": "v1", "kind": kind, "metadata": metadata})
+        };
         let core = format!("/api/v1/namespaces/{namespace}");
         let rbac = format!("/apis/{version}/namespaces/{namespace}");
         for (path, object) in [
