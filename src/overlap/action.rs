@@ -1,4 +1,4 @@
-//! What the keeper does about a Secret that it has read. Pure.
+//! Chooses what the keeper does about a Secret that it has read. This module is pure.
 
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use crate::x509::certs::Fingerprint;
 /// What the keeper does about a Secret now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Restart workloads that have not loaded its trust, or its leaf, yet.
+    /// Restart workloads that have not loaded the Secret's trust, or its leaf, yet.
     Restart(PendingRestart),
-    /// Ask the webhook to act. A promotion also waits for the group ([`is_group_ready`]).
+    /// Ask the webhook to act. Before it asks to promote, the keeper also checks the group
+    /// ([`is_group_ready`]).
     Ask(Due),
     /// Nothing is due.
     Nothing,
@@ -23,14 +24,15 @@ pub enum Action {
 /// The shortest and the longest pause between two checks of something that the keeper waits for.
 const POLLS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(30)];
 
-/// How long to pause before the next check, when waiting since `since`: a tenth of the wait so far.
+/// The pause before the next check of something that the keeper has waited for since `since`: a
+/// tenth of that wait, within [`POLLS`].
 pub(crate) fn pause(since: Timestamp, now: Timestamp) -> Duration {
     let [shortest, longest] = POLLS;
     (restart::age(since, now) / 10).clamp(shortest, longest)
 }
 
-/// Chooses the next action. A retirement comes first, then a restart, then a promotion; a promotion
-/// that cannot wait any longer comes before a restart.
+/// Chooses the next action. An ask to retire comes first, then a restart, then any other ask. A
+/// promotion that cannot wait any longer comes before a restart.
 pub fn next_action(secret: &PublicSecret<'_>, outlook: &Outlook, now: Timestamp) -> Action {
     let is_urgent = outlook.stage.as_ref().is_some_and(|staged| staged.latest <= now);
     if !is_urgent
@@ -42,9 +44,9 @@ pub fn next_action(secret: &PublicSecret<'_>, outlook: &Outlook, now: Timestamp)
     outlook.due.clone().map_or(Action::Nothing, Action::Ask)
 }
 
-/// Whether a promotion may go ahead: every other Secret of the group that holds a `ca.crt` trusts
-/// the new CA, has done so for the settle time, and its restarts are done. True, too, when the
-/// promotion cannot wait any longer.
+/// Whether the waiting pair may be promoted. Every other Secret of the group that has a `ca.crt`
+/// must hold the new CA and need no restart, and only the keeper may have written it during the
+/// settle time. A promotion that cannot wait any longer needs none of this.
 pub fn is_group_ready(
     secret: &PublicSecret<'_>,
     staged: &StageOutlook,
@@ -57,7 +59,7 @@ pub fn is_group_ready(
         || group.iter().filter(is_other).all(|member| is_ready(member, staged, rules, now))
 }
 
-/// Whether the readers of another Secret of the group trust the new leaf.
+/// Whether the readers of `member`, another Secret of the group, trust the new leaf.
 fn is_ready(
     member: &PublicSecret<'_>,
     staged: &StageOutlook,
@@ -74,8 +76,8 @@ fn is_ready(
         && !lacks_restart(member, &outlook)
 }
 
-/// Whether pods that cannot reload have not loaded the trust of their Secret yet. False for a
-/// Secret that the keeper does not watch, because the keeper would not restart its pods.
+/// Whether pods that cannot reload still lack the trust of this Secret. The answer is no for a
+/// Secret that the keeper does not watch, because the keeper does not restart its pods.
 fn lacks_restart(member: &PublicSecret<'_>, outlook: &Outlook) -> bool {
     let is_watched = [names::PHASE, names::MODE].iter().any(|l| member.labels.contains_key(*l));
     let wanted = restart::pending_restart(member, outlook).filter(|_| is_watched);

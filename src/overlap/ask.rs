@@ -1,5 +1,5 @@
 //! An ask: the annotation `ca-overlap.dev/ask`, by which the keeper tells the webhook what to do
-//! (DESIGN §4.5).
+//! (docs/design.md, "Asks").
 //!
 //! A client that writes a field of `data` becomes its field manager, and the generator's next apply
 //! would conflict. An admission patch does not change field managers. So the keeper never writes
@@ -30,14 +30,14 @@ pub enum Ask {
     Retire,
     /// Put the waiting pair into service, if this is the SHA-256 of its decoded `pending.tls.crt`.
     Promote(Fingerprint),
-    /// Bring back what a write dropped that the webhook did not see.
+    /// Bring back what was dropped by a write that the webhook did not see.
     Repair(Repair),
 }
 
 /// The certificates and settings that a `repair` brings back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Repair {
-    /// The certificates to carry, where usable; at most [`MAX_REPAIRED`].
+    /// The certificates to carry if they are usable; at most [`MAX_REPAIRED`].
     pub certificates: Vec<Repaired>,
     /// Settings, by key ([`names::SETTINGS`] or [`names::MODE`]). They replace the current values.
     /// If the keeper wrote them itself, it would be their field manager, and the API server would
@@ -88,8 +88,9 @@ impl From<Vec<Repaired>> for Repair {
     }
 }
 
-/// Reads `<name>:<base64 of its value>` into the key and, if it is valid, the value. `None` for any
-/// other word. A certificate has colons only in its dates, so it does not look like a setting.
+/// Reads a word `<name>:<base64 of its value>`. Returns the key and, if it is valid, the value.
+/// Returns `None` for any other word. A certificate has colons only in its dates, so it does not
+/// look like a setting.
 fn setting(word: &str) -> Option<(&'static str, Option<String>)> {
     let (name, value) = word.split_once(':')?;
     let mut keys = names::SETTINGS.into_iter().chain([names::MODE]);
@@ -116,7 +117,7 @@ const ROOM_FOR_WORDS: usize = 32;
 pub struct Repaired {
     /// The certificate.
     pub der: Vec<u8>,
-    /// Its entry in the record that was lost.
+    /// Its entry in the lost record, if the keeper remembers it.
     pub entry: Option<Entry>,
 }
 
@@ -158,7 +159,7 @@ impl From<Vec<u8>> for Repaired {
 pub struct ParseAskError;
 
 impl Ask {
-    /// Reads the annotation. Ignores a last word that begins with `#`, the nonce.
+    /// Reads the annotation's value. Ignores the nonce: a last word that begins with `#`.
     pub fn parse(text: &str) -> Result<Self, ParseAskError> {
         if text.len() > MAX_ASK {
             return Err(ParseAskError);
@@ -182,7 +183,7 @@ impl Ask {
         self.into()
     }
 
-    /// The settings to bring back, even on a Secret whose data is exempt.
+    /// The settings to bring back. They come back on an exempt Secret too.
     pub fn settings(&self) -> &[(&'static str, String)] {
         match self {
             Self::Repair(repair) => &repair.settings,
@@ -208,7 +209,7 @@ impl fmt::Display for Ask {
     }
 }
 
-/// The arguments of the ask, each after a space.
+/// Writes the arguments of the ask, each after a space.
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (key, value) in &self.settings {
@@ -219,7 +220,7 @@ impl fmt::Display for Repair {
     }
 }
 
-/// A nonce that makes the next ask differ from `current`, the one on the Secret.
+/// A nonce that makes the next ask differ from `current`, the ask that is on the Secret now.
 pub fn nonce(current: Option<&str>) -> u64 {
     let last = current.and_then(|text| text.rsplit_once('#')?.1.parse::<u64>().ok());
     last.map_or(1, |last| last.wrapping_add(1))

@@ -1,9 +1,9 @@
 //! The decision: which previous CAs stay in `ca.crt` beside the incoming CA, and for how long.
 //!
-//! Pure: no clock, no I/O, no Kubernetes client. The time is an argument. Start with [`decide()`],
-//! the core; `retire` does the same for writes that leave `ca.crt` alone. [`ask`] holds what the
-//! keeper can ask for, [`outlook`] what is due for a Secret and when, [`action`] and [`restart`]
-//! what the keeper then does.
+//! This module is pure: it uses no clock, no I/O and no Kubernetes client. The time is an argument.
+//! Start with [`decide()`]; it calls `retire` for a write that leaves `ca.crt` alone. [`staged`]
+//! decides whether a new leaf waits. [`ask`] defines what the keeper can ask for. [`outlook`] finds
+//! what is due for a Secret, and when. [`action`] and [`restart`] choose what the keeper then does.
 
 pub mod action;
 pub mod ask;
@@ -25,13 +25,14 @@ pub use decide::decide;
 pub use warning::Warning;
 pub use write::{Case, Contents, Decision, RecordAfter, Write};
 
-/// The most own certificates of one `ca.crt`. One with more is a trust store, and is left alone.
+/// The most own certificates that a `ca.crt` may have. A `ca.crt` with more is a trust store, and
+/// is left alone.
 pub const MAX_OWN: usize = 64;
 
 /// The most certificate blocks of an incoming `ca.crt` that are decoded: [`MAX_OWN`] own ones, and
 /// as many carried ones that the generator writes back.
 const MAX_BLOCKS: usize = 2 * MAX_OWN;
 
-/// The most certificate blocks of a stored `ca.crt` that are decoded. It can hold certificates that
-/// we appended to [`MAX_BLOCKS`].
+/// The most certificate blocks of a stored `ca.crt` that are decoded. It can hold [`MAX_BLOCKS`]
+/// that a writer brought, and certificates that we appended to them.
 pub(crate) const MAX_STORED_BLOCKS: usize = MAX_BLOCKS + MAX_OWN;

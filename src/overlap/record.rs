@@ -1,5 +1,5 @@
 //! The record: the annotation `ca-overlap.dev/carried`, which lists the carried certificates
-//! (DESIGN §4.2).
+//! (docs/design.md, "The record").
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// `start + length`. `None`, which means no deadline, if the sum is out of range.
+/// `start + length`; `None` if the sum is out of range. Then there is no deadline.
 fn after(start: Timestamp, length: Duration) -> Option<Timestamp> {
     start.checked_add(SignedDuration::try_from(length).ok()?).ok()
 }

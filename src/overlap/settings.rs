@@ -1,4 +1,5 @@
-//! Settings: what a person sets on a Secret (DESIGN §4.3), and the defaults that flags give.
+//! Settings: what a person sets on a Secret (docs/settings.md), and the defaults that flags set.
+//! [`Settings::read`] uses the default where the Secret has no setting.
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,11 +33,12 @@ impl Default for Defaults {
 pub struct Settings {
     /// What to do on a rotation.
     pub mode: Mode,
-    /// Whether the Secret itself sets the mode `bundle`, so that a signing Secret is not exempt.
+    /// Whether the Secret itself sets the mode `bundle`. Then it is not exempt, even if it belongs
+    /// to a signer.
     pub explicit_bundle: bool,
     /// How many previous CAs to carry.
     pub keep: Keep,
-    /// How long to carry.
+    /// How long previous CAs are carried.
     pub window: Window,
     /// Certificates that are never carried.
     pub distrust: Vec<Fingerprint>,
@@ -99,9 +101,9 @@ fn parse_or<T: FromStr>(
 pub enum Mode {
     /// The previous CA stays beside the new one.
     Bundle,
-    /// Data never changes.
+    /// ca-overlap never changes the data.
     Off,
-    /// As `Bundle`, and the new leaf waits until its peers trust the new CA.
+    /// Like `Bundle`, and the new leaf waits until its peers trust the new CA.
     Staged,
 }
 

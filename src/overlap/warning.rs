@@ -10,7 +10,7 @@ use strum::{IntoStaticStr, VariantNames};
 #[cfg_attr(test, derive(strum::VariantArray))]
 #[strum(serialize_all = "snake_case")]
 pub enum Warning {
-    /// A person's write dropped a certificate that is carried all the same.
+    /// A person's write dropped a certificate, but it is still carried.
     AddedBack,
     /// The annotations have no room for the record or for a setting.
     AnnotationsFull,
@@ -28,7 +28,7 @@ pub enum Warning {
     DistrustedOwn,
     /// The incoming `ca.crt` holds no readable certificate.
     IncomingUnreadable,
-    /// More CAs were replaced at once than `keep` allows to carry.
+    /// One write replaced more CAs than `keep` allows ca-overlap to carry.
     KeepTooSmall,
     /// The setting `keep` does not parse.
     KeepUnreadable,

@@ -1,4 +1,4 @@
-//! The workloads in a Secret's annotation `restart` (DESIGN §4.3).
+//! The workloads in a Secret's annotation `restart` (docs/settings.md).
 
 use std::fmt;
 

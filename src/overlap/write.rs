@@ -1,9 +1,9 @@
 //! One write of a Secret, and the decision about it: the types that all decisions share.
 //!
-//! Terms, as in the design: *incoming* certificates are in the `ca.crt` that is written, *stored*
-//! ones in the `ca.crt` before the write. Of the stored ones, *carried* are those that we added and
-//! *own* those that the generator wrote. *Active* are the stored ones that issued the outgoing
-//! leaf.
+//! The terms are those of the glossary in docs/design.md. *Incoming* certificates are in the
+//! `ca.crt` that is written, and *stored* ones are in the `ca.crt` before the write. A stored
+//! certificate is *carried* if we appended it, and *own* if the generator wrote it. The *active*
+//! ones issued the outgoing leaf: the leaf in the stored `tls.crt`.
 
 use jiff::Timestamp;
 use strum::{IntoStaticStr, VariantNames};
@@ -115,8 +115,9 @@ impl Decision {
     }
 }
 
-/// For each stored certificate its entry in the record, if it is carried. An entry for the first
-/// certificate does not count, because a bundle always begins with an own certificate.
+/// The entry in the record of each stored certificate; `None` for one that is not carried. An entry
+/// for the first certificate does not count, because a bundle always begins with an own
+/// certificate.
 pub(crate) fn carried_entries(stored: &Bundle, record: Option<&Record>) -> Vec<Option<Entry>> {
     let record = record.filter(|record| !record.is_empty());
     let entry = |(index, certificate): (usize, &Certificate)| {
