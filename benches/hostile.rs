@@ -100,8 +100,8 @@ pub fn cases() -> Vec<(&'static str, Generate)> {
         }),
         ("look-alike authorities", |n| {
             let cas: String = (1..=60).map(|i| padded(i, base64_twice(n) / 76).pem()).collect();
-            let leafs: String = (61..=76).map(|i| padded(i, base64_twice(n) / 76).pem()).collect();
-            stored(&cas, &leafs, r#""ca-overlap.dev/keep":"8","#)
+            let leaves: String = (61..=76).map(|i| padded(i, base64_twice(n) / 76).pem()).collect();
+            stored(&cas, &leaves, r#""ca-overlap.dev/keep":"8","#)
         }),
         ("authorities that issue each other", |n| {
             let ring =
@@ -146,8 +146,8 @@ pub fn cases() -> Vec<(&'static str, Generate)> {
             retired(&format!(r#""ca-overlap.dev/window":"{}","#, "1ns ".repeat(n / 4)))
         }),
         ("a flood of leaf certificates", |n| {
-            let leafs = flood("CERTIFICATE", n / 2);
-            review("u", &secret("", &root(1).pem(), &leafs), &secret("", &root(2).pem(), &leafs))
+            let leaves = flood("CERTIFICATE", n / 2);
+            review("u", &secret("", &root(1).pem(), &leaves), &secret("", &root(2).pem(), &leaves))
         }),
     ]
 }

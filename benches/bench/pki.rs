@@ -1,4 +1,4 @@
-//! The server's own certificate, and the CAs and leafs in the reviews.
+//! The server's own certificate, and the CAs and leaves in the reviews.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-/// A CA that can issue leafs.
+/// A CA that can issue leaves.
 pub struct Authority {
     params: CertificateParams,
     key: KeyPair,

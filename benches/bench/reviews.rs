@@ -53,12 +53,12 @@ impl Reviews {
     pub fn new() -> Result<Self> {
         // Both CAs have the same name, as generators write them.
         let (old, new) = (Authority::new("Legacy CA")?, Authority::new("Legacy CA")?);
-        let leafs = (old.leaf(true)?.certificate, new.leaf(true)?.certificate);
+        let leaves = (old.leaf(true)?.certificate, new.leaf(true)?.certificate);
         let anonymous = (old.leaf(false)?.certificate, new.leaf(false)?.certificate);
         let trust = |ca: &Authority| Data::new(&ca.pem, None);
         let (small_old, small_new) = (trust(&old), trust(&new));
         let tls = |ca: &Authority, leaf: &String| Data::new(&ca.pem, Some(leaf));
-        let (tls_old, tls_new) = (tls(&old, &leafs.0), tls(&new, &leafs.1));
+        let (tls_old, tls_new) = (tls(&old, &leaves.0), tls(&new, &leaves.1));
         let (anon_old, anon_new) = (tls(&old, &anonymous.0), tls(&new, &anonymous.1));
         let large = |data: &Data| data.clone().with("keystore.p12", &noise(1_036_000));
         let (large_old, large_new) = (large(&tls_old), large(&tls_new));

@@ -9,7 +9,7 @@ use crate::kubernetes::key::Key;
 /// Tasks, at most one for each key.
 #[derive(Debug)]
 pub(super) struct Tasks<T> {
-    tasks: JoinSet<T>,
+    set: JoinSet<T>,
     keys: HashMap<Id, Key>,
     /// Whether the object of a task has changed since the task was started.
     changed: HashMap<Key, bool>,
@@ -29,7 +29,7 @@ pub(super) struct EndedTask<T> {
 impl<T: Send + 'static> Tasks<T> {
     /// How many run.
     pub(super) fn len(&self) -> usize {
-        self.tasks.len()
+        self.set.len()
     }
 
     /// Notes a change if a task runs for `key`. Returns whether one does.
@@ -39,14 +39,14 @@ impl<T: Send + 'static> Tasks<T> {
 
     /// Starts a task for `key`.
     pub(super) fn start(&mut self, key: &Key, task: impl Future<Output = T> + Send + 'static) {
-        let id = self.tasks.spawn(task).id();
+        let id = self.set.spawn(task).id();
         self.keys.insert(id, key.clone());
         self.changed.insert(key.clone(), false);
     }
 
     /// Waits for a task to end; `None` if none runs. It is cancel safe.
     pub(super) async fn next(&mut self) -> Option<EndedTask<T>> {
-        let ended = self.tasks.join_next_with_id().await?;
+        let ended = self.set.join_next_with_id().await?;
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
         let key = self.keys.remove(&id)?;
         let is_changed = self.changed.remove(&key) == Some(true);
@@ -55,18 +55,18 @@ impl<T: Send + 'static> Tasks<T> {
 
     /// Aborts all tasks; [`Self::next`] still returns each of them.
     pub(super) fn abort(&mut self) {
-        self.tasks.abort_all();
+        self.set.abort_all();
     }
 
     /// Aborts all tasks, and waits until they have ended.
     pub(super) async fn shutdown(&mut self) {
-        self.tasks.shutdown().await;
+        self.set.shutdown().await;
     }
 }
 
 impl<T: 'static> Default for Tasks<T> {
     fn default() -> Self {
-        Self { tasks: JoinSet::new(), keys: HashMap::new(), changed: HashMap::new() }
+        Self { set: JoinSet::new(), keys: HashMap::new(), changed: HashMap::new() }
     }
 }
 

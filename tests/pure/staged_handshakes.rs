@@ -38,21 +38,21 @@ const END: usize = 80;
 static GENERATIONS: LazyLock<Vec<(Identity, Vec<Identity>)>> = LazyLock::new(|| {
     let generation = || {
         let ca = certs::ca();
-        let leafs = (0..GROUP).map(|_| ca.leaf("peer")).collect();
-        (ca, leafs)
+        let leaves = (0..GROUP).map(|_| ca.leaf("peer")).collect();
+        (ca, leaves)
     };
     (0..=ROTATIONS.len()).map(|_| generation()).collect()
 });
 
 /// The object that the generator writes for a Secret of the group.
 fn fresh(generation: usize, secret: usize) -> Value {
-    let (ca, leafs) = &GENERATIONS[generation];
+    let (ca, leaves) = &GENERATIONS[generation];
     json!({
         "metadata": {"name": "peer", "namespace": "n", "managedFields": [{}]},
         "data": {
             "ca.crt": BASE64_STANDARD.encode(&ca.pem),
-            "tls.crt": BASE64_STANDARD.encode(&leafs[secret].pem),
-            "tls.key": BASE64_STANDARD.encode(&leafs[secret].key),
+            "tls.crt": BASE64_STANDARD.encode(&leaves[secret].pem),
+            "tls.key": BASE64_STANDARD.encode(&leaves[secret].key),
         },
     })
 }

@@ -47,7 +47,7 @@ pub enum Rule {
     NearSizeLimit,
     /// The generator writes a distrusted CA
     DistrustedCa,
-    /// A carried CA is over, but the leaf needs it
+    /// A carried CA has ended, but the leaf needs it
     RetireBlocked,
     /// The record of carried CAs does not parse
     RecordUnreadable,

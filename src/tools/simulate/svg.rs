@@ -196,7 +196,7 @@ fn legend(svg: &mut String, y: u64) {
         ("reload", "v-10h10v10z", "both peers reload their files"),
         ("never", "v-10h10v10z", "one never reloads until restarted"),
         ("rotation", "m4 1v-12", "the generator rotates"),
-        ("promoted", "m5 -9l-4 7h8z", "new leafs go into service"),
+        ("promoted", "m5 -9l-4 7h8z", "new leaves go into service"),
         ("restart", "m5 -1v-8", "a pod restarts"),
     ];
     let mut x = LEFT;

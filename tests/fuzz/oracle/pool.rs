@@ -8,6 +8,6 @@ use super::x509;
 pub static AUTHORITIES: LazyLock<Vec<Vec<u8>>> =
     LazyLock::new(|| x509::certificates(include_bytes!("../pool/authorities.pem")));
 
-/// Leafs of some of them.
+/// Leaves of some of them.
 pub static LEAFS: LazyLock<Vec<Vec<u8>>> =
     LazyLock::new(|| x509::certificates(include_bytes!("../pool/leafs.pem")));

@@ -64,7 +64,7 @@ async fn a_retire_by_the_keeper_cuts_what_is_over() {
     assert_eq!((outcome.ca_crt(), outcome.annotation("carried")), (new.pem.clone(), Some("[]")));
     assert_eq!((outcome.annotation("ask"), outcome.label("phase")), (None, None));
     assert_eq!(outcome.response["auditAnnotations"]["asked"], "retire");
-    // If nothing is over, only the ask is removed.
+    // If nothing has ended, only the ask is removed.
     let stored = carrying(&new, &old);
     let outcome = admit(&asking(&stored, KEEPER, "retire #2")).await;
     assert_eq!(outcome.stored, stored);

@@ -1,4 +1,4 @@
-//! Edge cases of the decision: leafs, distrust, deadlines, exact bytes, guards.
+//! Edge cases of the decision: leaves, distrust, deadlines, exact bytes, guards.
 
 use ca_overlap::overlap::record::Record;
 use ca_overlap::overlap::{Case, RecordAfter, Warning};
@@ -360,8 +360,8 @@ fn many_look_alike_cas_are_decided_within_the_budget() {
     let mut secret = secret("CA1");
     secret.ca_crt =
         Some(look_alikes.iter().map(|one| one.pem.as_str()).collect::<String>().into_bytes());
-    let leafs: String = (0..16).map(|_| certs::leaf(&look_alikes[63], false).pem).collect();
-    secret.tls_crt = Some(leafs.into_bytes());
+    let leaves: String = (0..16).map(|_| certs::leaf(&look_alikes[63], false).pem).collect();
+    secret.tls_crt = Some(leaves.into_bytes());
     let decision = secret.write("CA2");
     assert_eq!((decision.case, decision.appended), (Case::Rotation, 1));
 }

@@ -11,12 +11,12 @@ fn look_alikes(count: usize, key_ids: bool) -> Vec<Identity> {
     (0..count).map(|_| Spec { key_ids, ..CA }.self_signed()).collect()
 }
 
-/// The index in `stored` of the CA that a rotation carries while these leafs are served.
-fn carried(stored: &[Identity], leafs: &[Identity]) -> Option<usize> {
+/// The index in `stored` of the CA that a rotation carries while these leaves are served.
+fn carried(stored: &[Identity], leaves: &[Identity]) -> Option<usize> {
     let mut secret = TestSecret::new();
     let text =
         |all: &[Identity]| all.iter().map(|one| one.pem.as_str()).collect::<String>().into_bytes();
-    (secret.ca_crt, secret.tls_crt) = (Some(text(stored)), Some(text(leafs)));
+    (secret.ca_crt, secret.tls_crt) = (Some(text(stored)), Some(text(leaves)));
     let result = secret.write("CA2").ca_crt.unwrap();
     let tail = String::from_utf8(result).unwrap().split_off(secret.pem("CA2").len());
     stored.iter().position(|ca| ca.pem == tail)
@@ -26,8 +26,8 @@ fn carried(stored: &[Identity], leafs: &[Identity]) -> Option<usize> {
 fn where_key_ids_identify_the_issuer_no_signature_is_checked() {
     let (stored, foreign) = (look_alikes(64, true), certs::ca());
     // If all 64 were tried for the first leaf, the budget would be spent before the second.
-    let leafs = [certs::leaf(&foreign, true), certs::leaf(&stored[63], true)];
-    assert_eq!(carried(&stored, &leafs), Some(63));
+    let leaves = [certs::leaf(&foreign, true), certs::leaf(&stored[63], true)];
+    assert_eq!(carried(&stored, &leaves), Some(63));
 }
 
 #[test]
@@ -36,8 +36,8 @@ fn a_decision_checks_at_most_64_signatures() {
     let unknown = || certs::leaf(&foreign, false);
     assert_eq!(carried(&stored, &[unknown(), certs::leaf(&stored[31], false)]), Some(31));
     // Past the budget no issuer is found, so the first CA counts as the active one.
-    let leafs = [unknown(), unknown(), certs::leaf(&stored[1], false)];
-    assert_eq!(carried(&stored, &leafs), Some(0));
+    let leaves = [unknown(), unknown(), certs::leaf(&stored[1], false)];
+    assert_eq!(carried(&stored, &leaves), Some(0));
 }
 
 #[test]

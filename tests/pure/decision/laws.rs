@@ -217,7 +217,7 @@ fn deciding_again_changes_nothing(
     now: Timestamp,
     settings: &Settings,
 ) -> Result<(), TestCaseError> {
-    // An echo that is over stays as written and is cut by the next write that leaves ca.crt alone:
+    // An echo that has ended stays as written and is cut by the next write that leaves ca.crt alone:
     // only there the same write has two outcomes.
     let window = settings.window.length();
     let stored = bundle(after.ca_crt.as_deref().unwrap());

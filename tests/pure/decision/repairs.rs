@@ -102,7 +102,7 @@ fn carried_certificates_count_toward_keep() {
     repaired(none, "CA2", "CA3", &incomplete);
     repaired(secret("CA3"), "Int1 Root1", "CA3 Int1* Root1*", &[]);
     repaired(secret("CA3 Int1*"), "Root1", "CA3 Int1* Root1*", &[]);
-    // A certificate that is over makes room.
+    // A certificate that has ended makes room.
     let mut over = secret("CA3 CA2*");
     over.window = "23h";
     repaired(over, "CA1", "CA3 CA1*", &[]);
@@ -413,7 +413,7 @@ fn all_carried_are_recorded(secret: &TestSecret) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// After an ask every carried certificate that is over is gone, unless the Secret's leaf needs it.
+/// After an ask every carried certificate that has ended is gone, unless the Secret's leaf needs it.
 fn nothing_over_stays(secret: &TestSecret) -> Result<(), TestCaseError> {
     let settings = secret.settings();
     let leaf = Bundle::parse(secret.tls_crt.as_ref().unwrap(), 10).unwrap();
@@ -425,7 +425,7 @@ fn nothing_over_stays(secret: &TestSecret) -> Result<(), TestCaseError> {
         let issued = certificate.subject_key_id() == leaf.certificates()[0].authority_key_id();
         let over = certificate.is_expired(secret.now)
             || entry.is_past_deadline(secret.now, settings.window.length());
-        prop_assert!(issued || !over, "nothing stays that is over");
+        prop_assert!(issued || !over, "nothing stays that has ended");
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ fn keep_two_carries_two() {
 }
 
 #[test]
-fn a_rollback_carries_the_ca_whose_leafs_are_in_use() {
+fn a_rollback_carries_the_ca_whose_leaves_are_in_use() {
     row(secret("CA2 CA1*"), "CA1", "CA1 CA2*", Case::Rollback);
 }
 

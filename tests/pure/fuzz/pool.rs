@@ -81,7 +81,7 @@ fn key(seed: u8) -> KeyPair {
     KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(der), &PKCS_ED25519).unwrap()
 }
 
-/// The CAs and the leafs. Fuzz inputs refer to them by index, so new ones are added at the end.
+/// The CAs and the leaves. Fuzz inputs refer to them by index, so new ones are added at the end.
 fn generate() -> (Vec<Generated>, Vec<Generated>) {
     const NAME: &str = "Legacy CA";
     let a = Recipe::authority("a", NAME, 1);
@@ -101,7 +101,7 @@ fn generate() -> (Vec<Generated>, Vec<Generated>) {
         .signed_by(&intermediate);
     let b_by_a = Recipe::authority("cross: the key of b, by a", NAME, 2).signed_by(&a);
     let a_by_b = Recipe::authority("other cross: the key of a, by b", NAME, 1).signed_by(&b);
-    let leafs = vec![
+    let leaves = vec![
         Recipe::leaf("leaf of a", 20).signed_by(&a),
         Recipe::leaf("leaf of b", 21).signed_by(&b),
         Recipe { key_ids: false, ..Recipe::leaf("leaf of c, without key ids", 22) }.signed_by(&c),
@@ -111,7 +111,7 @@ fn generate() -> (Vec<Generated>, Vec<Generated>) {
     ];
     let authorities =
         vec![a, b, c, d, renewed, expired, soon, root, intermediate, second, b_by_a, a_by_b];
-    (authorities, leafs)
+    (authorities, leaves)
 }
 
 fn text(made: &[Generated]) -> String {
@@ -126,8 +126,8 @@ fn text(made: &[Generated]) -> String {
 #[test]
 fn the_committed_pool_equals_the_generated_one() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/pool");
-    let (authorities, leafs) = generate();
-    for (file, made) in [("authorities.pem", authorities), ("leafs.pem", leafs)] {
+    let (authorities, leaves) = generate();
+    for (file, made) in [("authorities.pem", authorities), ("leafs.pem", leaves)] {
         let path = directory.join(file);
         if std::env::var_os("CA_OVERLAP_RECORD").is_some() {
             std::fs::write(&path, text(&made)).unwrap();

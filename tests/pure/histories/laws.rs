@@ -255,7 +255,7 @@ impl History {
         }
         let before = system.stored.clone();
         self.happens(Event::Again)?;
-        // The first repetition may cut what is over by now, or stage again what was cancelled.
+        // The first repetition may cut what has ended by now, or stage again what was cancelled.
         let once = self.system.stored.clone();
         self.happens(Event::Again)?;
         prop_assert_eq!(&self.system.stored, &once, "from {}", before);

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 /// Four roots of one subject, as legacy generators make them.
 pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..4).map(|_| certs::ca()).collect());
-/// Three leafs of each.
+/// Three leaves of each.
 static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
     CAS.iter().flat_map(|ca| (0..LEAFS_OF_EACH).map(|_| certs::leaf(ca, true).pem)).collect()
 });

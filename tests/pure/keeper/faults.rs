@@ -243,7 +243,7 @@ impl FakeApiServer {
         self.tasks.spawn(election.run(self.stop.subscribe()));
     }
 
-    /// Adds a Secret with a carried CA that is over. Gives the `ca.crt` of its generator.
+    /// Adds a Secret with a carried CA that has ended. Returns the `ca.crt` of its generator.
     fn add_due_secret(&self, name: &str) -> String {
         let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
         let mut object = tls_secret(name, &bundle(&[&new, &old]), &new.leaf("envoy"));

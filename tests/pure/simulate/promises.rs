@@ -36,7 +36,7 @@ fn holds(seed: u64, more: &[&str]) {
     assert!(failures_and_outage(bundle, &ALL).0 <= failures, "{what}");
     assert_eq!(failures_and_outage(staged, &RELOAD), (0, 0.0), "{what}");
     assert_eq!(failures_and_outage(restart, &ALL), (0, 0.0), "{what}");
-    // Success proves something only if the leafs did change.
+    // Success proves something only if the leaves did change.
     for strategy in [staged, restart] {
         let promotions = strategy["promotionsAtSeconds"].as_array().unwrap();
         assert_eq!(promotions.len(), 2 * 3, "each Secret in each rotation: {what}");
@@ -57,7 +57,7 @@ fn the_promises_hold_for_another_hundred_seeds() {
 
 #[test]
 fn the_promises_hold_with_slow_restarts_and_other_delays() {
-    // Restarts for the new CA take longer than files, so leafs have to wait for them.
+    // Restarts for the new CA take longer than files, so leaves have to wait for them.
     let slow = ["--startup", "140s", "--never-reload", "60", "--interval", "40m"];
     (0..8).for_each(|seed| holds(seed, &slow));
     (0..4).for_each(|seed| holds(seed, &["--delay", "uniform", "--never-reload", "50"]));
@@ -78,7 +78,7 @@ fn a_settle_time_that_is_too_short_breaks_the_promise() {
 
 #[test]
 fn a_window_that_ends_before_pods_are_restarted_breaks_the_promise() {
-    // The keeper retires the previous CA while pods still show its leafs.
+    // The keeper retires the previous CA while pods still show its leaves.
     let ended = simulate(&["--window", "5m", "--rotations", "1", "-o", "json"]);
     assert_eq!(ended.code, 1, "{ended:?}");
     let strategies = Strategies::of(&ended);

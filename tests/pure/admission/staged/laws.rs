@@ -70,7 +70,7 @@ struct History {
     secret: TlsSecret,
     /// The CA that the generator wrote last.
     ca: usize,
-    /// The leafs that it may intend: two where a write is ambiguous.
+    /// The leaves that it may intend: two where a write is ambiguous.
     intended: Vec<usize>,
     distrusted: Vec<usize>,
     begun: usize,

@@ -105,7 +105,7 @@ fn a_pair_that_is_dropped_makes_room_for_the_bundle() {
 }
 
 #[test]
-fn a_pair_is_not_staged_unless_both_leafs_verify() {
+fn a_pair_is_not_staged_unless_both_leaves_verify() {
     let unkept = |w: &mut TlsSecret, _: &mut Value| annotate(&mut w.stored, "keep", "0");
     assert_eq!(refused(unkept), [Warning::StagedUnverified]);
     let strange = |_: &mut TlsSecret, object: &mut Value| object["data"]["ca.crt"] = bundle(&[4]);

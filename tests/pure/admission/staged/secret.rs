@@ -16,15 +16,15 @@ use serde_json::{Value, json};
 
 /// Five roots of one subject, as legacy generators make them.
 pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..5).map(|_| certs::ca()).collect());
-/// Three leafs of each, one that expires soon, and one that renews the first of CA 2 with the same
+/// Three leaves of each, one that expires soon, and one that renews the first of CA 2 with the same
 /// key. A leaf is identified by its index.
 pub static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let spec = || Spec { subject: "leaf", is_ca: false, ..CA };
-    let mut leafs: Vec<_> =
+    let mut leaves: Vec<_> =
         CAS.iter().flat_map(|ca| (0..3).map(move |_| certs::leaf(ca, true))).collect();
-    leafs.push(Spec { not_after: (2026, 3, 2), ..spec() }.signed_by(&CAS[1]));
-    leafs.push(spec().signed_by_with(&CAS[2], &leafs[leaf(2)].key));
-    leafs.into_iter().map(|one| one.pem).collect()
+    leaves.push(Spec { not_after: (2026, 3, 2), ..spec() }.signed_by(&CAS[1]));
+    leaves.push(spec().signed_by_with(&CAS[2], &leaves[leaf(2)].key));
+    leaves.into_iter().map(|one| one.pem).collect()
 });
 /// The leaf of CA 1 that expires within a day.
 pub const SHORT: usize = 15;
