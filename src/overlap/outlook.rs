@@ -1,7 +1,7 @@
-//! The outlook of one Secret: what is due, and when (DESIGN §8).
+//! The outlook of one Secret: what is due, and when (docs/design.md, "The keeper").
 //!
-//! Pure: no clock, no I/O. [`overlap::decide()`] says whether a carried certificate goes. The
-//! webhook acts by the same function, so keeper and webhook cannot disagree.
+//! This module is pure: it uses no clock and no I/O. [`overlap::decide()`] says whether a carried
+//! certificate goes. The webhook calls the same function, so keeper and webhook cannot disagree.
 
 mod problem;
 
@@ -43,7 +43,7 @@ pub struct PublicSecret<'a> {
     pub is_immutable: bool,
     /// Whether it is a `ServiceAccount` token ([`exempt::is_token`]).
     pub is_token: bool,
-    /// The last write by another client than the keeper, if known.
+    /// When a client other than the keeper last wrote the Secret, if known.
     pub written: Option<Timestamp>,
 }
 
@@ -95,9 +95,9 @@ pub struct Outlook {
     pub leaf: Option<ServedLeaf>,
     /// The staged rotation, if one is in flight.
     pub stage: Option<StageOutlook>,
-    /// What to ask the webhook now.
+    /// What the keeper asks for now.
     pub due: Option<Due>,
-    /// The next change that depends on the clock alone.
+    /// The next change that comes by the clock alone.
     pub next: Option<Upcoming>,
     /// The next time at which the clock alone can bring a new problem.
     pub check: Option<Timestamp>,
@@ -112,7 +112,7 @@ pub struct BundleCertificate {
     pub certificate: Certificate,
     /// Its entry in the record if it is carried; `None` if it is own.
     pub carried: Option<Entry>,
-    /// When a carried one ends: the earlier of its deadline and its expiry.
+    /// When it ends, if it is carried: at the earlier of its deadline and its expiry.
     pub ends: Option<Timestamp>,
     /// Whether it issued a certificate of the chain in `tls.crt`.
     pub issued_leaf: bool,
@@ -132,19 +132,20 @@ pub struct ServedLeaf {
 pub struct StageOutlook {
     /// The annotation that the webhook keeps.
     pub stage: Stage,
-    /// The CAs in `ca.crt` that issued the waiting leaf's chain. Peers must trust them first.
+    /// The CAs in `ca.crt` that issued the waiting leaf or its chain. Peers must trust them before
+    /// the promotion.
     pub anchors: Vec<Fingerprint>,
-    /// The earliest promotion, judged by this Secret alone.
+    /// The earliest time of the promotion, judged by this Secret alone.
     pub ready: Timestamp,
-    /// The latest promotion, even if peers do not trust the new CA yet.
+    /// The latest time of the promotion. Then it no longer matters whether peers trust the new CA.
     pub latest: Timestamp,
 }
 
-/// What the keeper has to ask, or to withdraw.
+/// What the keeper has to ask for, or to withdraw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// Promote the `pending.tls.crt` with this SHA-256: the stage has settled, judged by this
-    /// Secret alone.
+    /// Promote the waiting pair whose `pending.tls.crt` has this SHA-256. The settle time has
+    /// passed, judged by this Secret alone, or the held leaf expires soon.
     Promote(Fingerprint),
     /// Retire these carried certificates: they have ended.
     Retire(Vec<Fingerprint>),
@@ -152,7 +153,7 @@ pub enum Due {
     Withdraw,
 }
 
-/// A change that comes when its time is reached.
+/// A change that comes at a known time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upcoming {
     /// Its time.
@@ -224,7 +225,7 @@ impl StageOutlook {
         later(self.stage.since, OVERDUE.max(rules.settle * 10))
     }
 
-    /// The earliest promotion if the last Secret of its group was written at `written`.
+    /// The earliest time of the promotion, if the group was last written at `written`.
     pub fn ready_after(&self, written: Timestamp, rules: &Rules) -> Timestamp {
         self.ready.max(later(written, rules.settle)).min(self.latest)
     }
@@ -232,14 +233,14 @@ impl StageOutlook {
 
 /// The age at which a stage becomes a problem: this, or ten times `--settle` if that is longer.
 const OVERDUE: Duration = Duration::from_secs(3600);
-/// How long before the expiry of the held leaf a stage ends at the latest: this, or five times
-/// `--settle` if that is longer.
+/// How much of the held leaf's life must be left when a stage ends: this, or five times `--settle`
+/// if that is longer.
 const RESERVE: Duration = Duration::from_secs(12 * 3600);
-/// The last seconds of a certificate's life in which it counts as expiring soon: these, or a fifth
-/// of its life if that is shorter.
+/// A certificate expires soon when this many seconds of its life are left, or a fifth of its life
+/// if that is shorter.
 const SOON: i64 = 7 * 86_400;
 
-/// A parsed Secret: all that does not depend on the time.
+/// A parsed Secret: everything that does not depend on the time.
 struct ParsedSecret<'a> {
     secret: &'a PublicSecret<'a>,
     settings: Settings,
@@ -412,14 +413,15 @@ fn certificates(
     certificates.iter().zip(entries).enumerate().map(member).collect()
 }
 
-/// When a certificate expires. `None`, which means never, beyond the year 9999.
+/// When a certificate expires; `None` beyond the year 9999, which counts as never.
 fn expiry(certificate: &Certificate) -> Option<Timestamp> {
     Timestamp::from_second(certificate.not_after()).ok()
 }
 
 fn expires_soon(certificate: &Certificate, now: Timestamp) -> Option<Timestamp> {
     let left = certificate.not_after().saturating_sub(now.as_second());
-    // `soon` parses the whole certificate, because notBefore is not among the stored fields.
+    // Call `soon` last: it parses the whole certificate, because notBefore is not among the stored
+    // fields.
     let is_soon = left <= SOON && soon(certificate)? <= now;
     is_soon.then(|| expiry(certificate)).flatten()
 }

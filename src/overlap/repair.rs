@@ -1,5 +1,6 @@
-//! The ask `repair` (DESIGN §4.5): carries certificates again that a write dropped while the
-//! webhook did not see it. The keeper remembers them and sends them with the ask.
+//! The ask `repair` (docs/design.md, "Asks"). A write that the webhook did not see has dropped
+//! carried certificates. The keeper remembers them and sends them with the ask, and they are
+//! carried again.
 
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::x509::issuer::{IssuerGraph, Issuers};
 use crate::x509::pem;
 
-/// How long a repaired certificate is carried if no window is set. The time of its replacement is
-/// not known, so it must not stay until the next rotation, which can be years away.
+/// How long a repaired certificate is carried if no window is set. Nobody knows when the generator
+/// replaced it. So it must not stay until the next rotation, which can be years away.
 const DEFAULT_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Appends the usable certificates that `write` asks for to `decision`. `text` is the stored
-/// `ca.crt` and `bundle` its certificates; `stays` has the entry of each that stays carried.
+/// Adds to `decision` the usable certificates that `write` asks for. `text` is the stored `ca.crt`,
+/// and `bundle` holds its certificates. `stays` holds the entry of each one that stays carried.
 pub(super) fn append(
     write: &Write<'_>,
     text: &[u8],
@@ -61,7 +62,8 @@ pub(super) fn append(
     decision.appended = chosen.len();
 }
 
-/// The asked certificates that are not in the bundle, each once, and whether one did not parse.
+/// Reads the certificates of the ask. Returns those that are not in the bundle, each once, and
+/// whether one did not parse.
 fn read(repaired: &[Repaired], bundle: &Bundle) -> (Vec<Certificate>, bool) {
     let mut asked: Vec<Certificate> = Vec::new();
     let mut is_unreadable = false;
@@ -75,9 +77,9 @@ fn read(repaired: &[Repaired], bundle: &Bundle) -> (Vec<Certificate>, bool) {
     (asked, is_unreadable)
 }
 
-/// `stays`, plus the entries of certificates that are still in `ca.crt` but no longer in the
-/// record. Without an entry they would count as own and never go. The first certificate always is
-/// own.
+/// Returns `stays`, and adds the entries of certificates that are still in `ca.crt` but no longer
+/// in the record. Without an entry they would count as own and never go. The first certificate is
+/// always own, so it gets no entry.
 fn adopted(write: &Write<'_>, bundle: &Bundle, stays: &[Option<Entry>]) -> Vec<Option<Entry>> {
     let mut entries = stays.to_vec();
     if !write.may_change_data {
@@ -97,7 +99,7 @@ fn adopted(write: &Write<'_>, bundle: &Bundle, stays: &[Option<Entry>]) -> Vec<O
 fn remembered(write: &Write<'_>, fingerprint: Fingerprint) -> Option<Entry> {
     let mut entries = write.repair.iter().filter_map(|repaired| repaired.entry);
     let entry = entries.find(|entry| entry.sha256 == fingerprint)?;
-    // The keeper's clock may be ahead: `since` is never later than now.
+    // The keeper's clock may be ahead, so `since` is limited to now.
     let fresh = Entry::starting(fingerprint, write.now, None);
     Some(Entry { since: entry.since.min(fresh.since), ..entry })
 }
@@ -109,8 +111,9 @@ fn known(write: &Write<'_>, certificate: &Certificate) -> Option<Entry> {
     listed.or_else(|| remembered(write, fingerprint))
 }
 
-/// Selects which certificates from index `stays.len()` on are appended. Those that are carried
-/// already count first: the asked ones get the rest of `keep` and of the free bytes.
+/// Selects which certificates of the ask are appended. In `stored` they follow those of the bundle,
+/// from index `stays.len()` on. The certificates that stay carried count first, and those of the
+/// ask get the rest of `keep` and of the free bytes.
 fn select(
     write: &Write<'_>,
     text_len: usize,
@@ -140,14 +143,16 @@ fn select(
         Capacity { chains: write.settings.keep.count(), bytes: bytes.saturating_add(carried) };
     let mut selection = select::select(&candidates, &available, capacity);
     selection.indexes.retain(|&index| index >= stays.len());
-    // After `keep` was lowered, the selection need not hold, and count, all carried certificates.
+    // If `keep` was lowered, the selection may lack certificates that stay carried. It has then not
+    // counted their bytes, so check the free bytes again.
     if selection.indexes.iter().copied().map(size).sum::<usize>() > bytes {
         selection.indexes.clear();
     }
     selection.indexes
 }
 
-/// Whether a certificate must not be carried: expired, distrusted, or past a known deadline.
+/// Whether a certificate must not be carried, because it is expired, distrusted, or past a known
+/// deadline.
 fn has_ended(write: &Write<'_>, certificate: &Certificate) -> bool {
     match known(write, certificate) {
         Some(entry) => write::has_ended(certificate, &entry, write),

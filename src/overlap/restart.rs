@@ -1,9 +1,11 @@
-//! Restarts of workloads that cannot reload their CA (DESIGN §8.3). The Secret names the workloads.
-//! They restart once per change of trust, one after another.
+//! Decides when to restart the workloads that cannot reload their CA (docs/design.md, "The
+//! keeper"). The Secret names them. They restart once per change of trust. Each waits for the
+//! rollout of the one before it, for at most ten minutes.
 //!
-//! Pure: `RestartPass` returns the next call, and its caller makes it. The progress is stored on
-//! the Secret. So the next leader continues from there, and an operator that reverts our annotation
-//! gets an Event instead of an endless loop.
+//! This module is pure: `RestartPass` returns the next call, and `keeper/reconcile/rollout.rs`
+//! makes it. The progress is stored on the Secret, so the next leader continues from there. If an
+//! operator reverts our annotation, an Event reports it, and the keeper does not restart the
+//! workload again and again.
 
 mod progress;
 
@@ -18,7 +20,8 @@ use crate::overlap::outlook::{self, Due, Outlook, PublicSecret, Rules};
 use crate::overlap::workload::{Workload, parse_list};
 use crate::x509::certs::Fingerprint;
 
-/// The longest wait for a rollout, or for a paused workload. Then it is left to its owner.
+/// The longest wait for a rollout, or for a paused workload. After that, the workload is left to
+/// its owner.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The shortest time between two restarts of a workload, however often its Secrets change.
 const INTERVAL: Duration = Duration::from_secs(590);
@@ -38,16 +41,17 @@ pub struct PendingRestart {
     pub(crate) workloads: Vec<Workload>,
     /// Its progress, if it has begun.
     pub progress: Option<RestartProgress>,
-    /// Whether this trust is the first one seen: it is only noted, and nothing restarts.
+    /// Whether the Secret has no recorded trust yet, and carries nothing. The trust is then only
+    /// noted, and nothing restarts.
     pub is_first_sight: bool,
     /// Whether the pods already trust these CAs, because they restarted while the leaf waited. Only
     /// the leaf is new to them.
     pub is_for_leaf: bool,
     /// The Secret's name.
     secret: String,
-    /// The prefix of the pod template annotations for the whole group.
+    /// The key prefix of the pod template annotations for the whole group.
     scope: String,
-    /// The pod template annotation for this Secret.
+    /// The key of the pod template annotation for this Secret.
     mark: String,
 }
 
@@ -101,14 +105,14 @@ fn trust(outlook: &Outlook, is_staged: bool) -> String {
     hex([own, distrust, state.to_owned()].join("\n").as_bytes(), 16)
 }
 
-/// The prefix of the pod template annotations for all Secrets of a group, or for one without a
-/// group.
+/// The key prefix of the pod template annotations for the Secrets of a group, or for a Secret
+/// without a group.
 fn scope(secret: &PublicSecret<'_>) -> String {
     let of_group = secret.group().map(|group| hex(format!("group {group}").as_bytes(), 4));
     format!("{}.{}.", names::RESTARTED_FOR, of_group.unwrap_or_else(|| of_secret(secret)))
 }
 
-/// The pod template annotation for this Secret.
+/// The key of the pod template annotation for this Secret.
 fn mark(secret: &PublicSecret<'_>) -> String {
     scope(secret) + &of_secret(secret)
 }
@@ -127,7 +131,7 @@ fn hex(bytes: &[u8], count: usize) -> String {
 pub(crate) struct WorkloadState {
     /// The `resourceVersion` that was read. A change applies to this version only.
     pub(crate) version: Option<String>,
-    /// The annotations [`names::RESTARTED_FOR`] of the pod template.
+    /// The pod template's annotations whose keys begin with [`names::RESTARTED_FOR`].
     pub(crate) restarted_for: BTreeMap<String, String>,
     /// When the keeper last restarted it.
     pub(crate) restarted_at: Option<Timestamp>,
@@ -162,11 +166,12 @@ impl WorkloadState {
 /// The outcome for one workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RestartOutcome {
-    /// Its pod template has just been changed.
+    /// Its pod template has been changed for this trust. From now on the keeper follows its
+    /// rollout.
     Started,
     /// Its rollout is complete.
     Complete,
-    /// Its rollout, its owner or its group must be waited for.
+    /// The keeper waits for its rollout, for its owner or for its group.
     Waiting,
     /// It must not be restarted, or does not exist. Holds the reason.
     NotAllowed(&'static str),
@@ -208,7 +213,7 @@ pub(crate) struct RestartPass<'a> {
     index: usize,
     /// When its rollout started, if it has.
     followed: Option<Timestamp>,
-    /// When waiting for its start began, if it has.
+    /// When the keeper began to wait until its rollout may start, if it has.
     awaited: Option<Timestamp>,
     state: WorkloadState,
     outcomes: Vec<(String, RestartOutcome)>,
@@ -298,7 +303,7 @@ impl<'a> RestartPass<'a> {
         let (followed, awaited) = (self.followed.take(), self.awaited.take());
         let is_waiting = outcome == RestartOutcome::Waiting;
         let outcome = match followed.or(awaited).filter(|_| is_waiting) {
-            // The order matters, so later workloads wait, too, until the wait is too long.
+            // The order matters, so the later workloads wait too, until the wait is too long.
             Some(since) if followed.is_some() || !is_too_long(since, self.now) => {
                 return NextCall::Wait(since);
             }
@@ -330,8 +335,8 @@ impl PendingRestart {
         Some((self.workloads.iter().position(is_last)?, progress))
     }
 
-    /// The outcome that makes a change of the workload needless or too early; `None` if it may
-    /// change.
+    /// The outcome if the pod template must not be changed now, because it is changed already or
+    /// because it is too early. `None` if it may be changed.
     fn obstacle(&self, state: &WorkloadState, now: Timestamp) -> Option<RestartOutcome> {
         if self.is_done(state) {
             return Some(RestartOutcome::Started);
@@ -345,8 +350,8 @@ impl PendingRestart {
     }
 
     /// The changes of the pod template's annotations: the trust that its new pods load from this
-    /// Secret, and from the other Secrets of `group` that name this workload. Those then need no
-    /// restart of their own. Annotations for Secrets that have left the group are removed.
+    /// Secret, and from the other Secrets of `group` that name this workload. Those Secrets then
+    /// need no restart of their own. Annotations for Secrets that have left the group are removed.
     fn marks(
         &self,
         workload: &Workload,
@@ -366,7 +371,7 @@ impl PendingRestart {
                 change.insert(mark(member), Some(trust(&outlook, outlook.stage.is_some())));
             }
         }
-        // For this Secret the trust that the pass acts on, even if the Secret has changed since.
+        // This Secret gets the trust that the pass acts on, even if it has changed since.
         change.insert(self.mark.clone(), Some(self.trust.clone()));
         change.insert(names::RESTARTED_AT.to_owned(), Some(format!("{now:.0}")));
         change
@@ -378,9 +383,9 @@ impl PendingRestart {
     }
 }
 
-/// Whether Secrets of a group have just changed, or are about to: pods that start between the first
-/// and the last change would have to restart again. `waits` is when waiting for this began, if it
-/// has.
+/// Whether Secrets of a group have just changed, or are about to change. Pods that start between
+/// the first and the last change would have to restart again. `waits` says since when the keeper
+/// has waited for this, if it has; after [`LONGEST_PAUSE`] the answer is no.
 fn is_changing(
     group: &[PublicSecret<'_>],
     rules: &Rules,

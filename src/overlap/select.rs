@@ -1,5 +1,5 @@
-//! Selects which candidates are carried: usable ones, in order, with their chains, within `keep`
-//! and within the free bytes of the Secret.
+//! Selects which candidates are carried. It takes usable ones in order, with their chains, within
+//! `keep` and within the free bytes of the Secret.
 
 use super::warning::Warning;
 use crate::x509::certs::Certificate;
@@ -38,8 +38,9 @@ pub(super) struct Capacity {
 pub(super) struct Selection {
     pub(super) indexes: Vec<usize>,
     pub(super) warnings: Vec<Warning>,
-    /// The first certificate of each chain. Chains cannot be counted by certificates that issued no
-    /// other: cross-signed certificates can issue each other, and a link of a chain can be missing.
+    /// The first certificate of each chain, by which chains are counted. To count the certificates
+    /// that issued no other would be wrong: cross-signed certificates can issue each other, and a
+    /// link of a chain can be missing.
     starts: Vec<usize>,
 }
 
@@ -47,7 +48,7 @@ pub(super) struct Selection {
 pub(super) struct StoredCertificates<'a> {
     pub(super) stored: &'a [Certificate],
     pub(super) issuers: IssuerGraph<'a>,
-    /// Whether it can be carried, deadlines aside.
+    /// Whether it can be carried, if deadlines do not count.
     pub(super) is_usable: Vec<bool>,
     /// Whether it was carried and has ended.
     pub(super) has_ended: Vec<bool>,
@@ -71,10 +72,10 @@ pub(super) fn select(
     if capacity.chains == 0 {
         return Selection::default();
     }
-    // If all candidates together make few enough chains, take all, whatever their order. One by one
-    // they can make more chains in between, where a later candidate's chain joins two earlier ones.
-    // The limit would then cut a selection short that another order allows, and a repeated write
-    // would change the bundle.
+    // If all candidates together make no more chains than allowed, take them all, whatever their
+    // order. Taken one by one, they can make too many chains for a while, until the chain of a
+    // later candidate joins two earlier ones. The limit would then leave out what another order
+    // lets in, and a repeated write would change the bundle.
     let all = take(candidates, available, Capacity { chains: usize::MAX, ..capacity });
     if all.starts.len() <= capacity.chains { all } else { take(candidates, available, capacity) }
 }
@@ -93,8 +94,8 @@ fn take(
         if !available.fits(first, candidate) || chosen.indexes.contains(&first) {
             continue;
         }
-        // Follow only links that the result holds: the next write sees no others, and must count
-        // the same chains.
+        // Follow only links whose certificates the result holds. The next write sees no others, and
+        // it must count the same chains.
         let passes = |i: usize| available.stays[i] || available.fits(i, candidate);
         let chain = available.issuers.chain_of(first, passes);
         let stands = |start: &usize| !chain.contains(start);

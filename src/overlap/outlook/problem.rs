@@ -39,7 +39,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// The label value in metrics. Two problems can share one.
+    /// The label value in metrics. Two kinds of problem can share one.
     pub fn name(&self) -> &'static str {
         self.into()
     }

@@ -17,7 +17,7 @@ pub struct RestartProgress {
 }
 
 impl RestartProgress {
-    /// Whether the annotation holds progress after the trust, even if that does not parse.
+    /// Whether progress follows the trust in the annotation, even if the progress does not parse.
     pub fn is_noted(text: &str) -> bool {
         text.split_ascii_whitespace().nth(1).is_some()
     }

@@ -1,4 +1,4 @@
-//! A leaf with its chain, and its private key, as text.
+//! A pair as text: a leaf with its chain, and its private key.
 
 use base64::prelude::*;
 
