@@ -1,4 +1,5 @@
-//! Backoff: when a failed reconcile is tried again, and whether to report it.
+//! Backoff: computes when a failed reconcile is tried again, and whether to report it. The
+//! controller's queue does the waiting.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,7 +17,8 @@ pub(super) enum RetryCause {
     NotSeen,
     /// The webhook saw an ask and changed nothing.
     Refused {
-        /// It had just become due by the keeper's clock; the webhook's clock may be slow.
+        /// Whether it had only just become due by the keeper's clock. The webhook's clock may be
+        /// slow.
         is_by_clock: bool,
     },
 }
@@ -43,9 +45,9 @@ struct RetryState {
     cause: RetryCause,
     count: u32,
     is_reported: bool,
-    /// It is tried often, to notice soon that the webhook is back.
+    /// Whether it is tried often, to notice soon that the webhook is back.
     is_probe: bool,
-    /// The version that was refused.
+    /// The version of the Secret that was refused.
     version: String,
 }
 
@@ -60,9 +62,10 @@ const LONG_PAUSE: Duration = Duration::from_secs(300);
 const UNSEEN: Duration = Duration::from_secs(600);
 /// How many unseen asks are repeated often, as probes; the others wait for them.
 const PROBES: usize = 4;
-/// After this many tries a probe waits [`UNSEEN`] itself, and another ask may become a probe.
+/// After this many tries a probe pauses for [`UNSEEN`] too, and another ask may become a probe.
 const STALE_PROBE: u32 = 10;
-/// How many refusals by clock are not reported, because two clocks always differ a little.
+/// How many refusals right after a deadline are not reported, because two clocks always differ a
+/// little.
 const BY_CLOCK: u32 = 3;
 /// The first pause after a refusal.
 const REFUSED: Duration = Duration::from_secs(60);
@@ -88,8 +91,8 @@ impl Retries {
         self.waiting.remove(key);
     }
 
-    /// Ends the backoff of a refused ask if the version is another one, or if `version` is `None`:
-    /// something else has become due.
+    /// Ends the backoff of a refused ask if the Secret now has another version. If `version` is
+    /// `None`, something else has become due, and the backoff ends too.
     pub(super) fn changed(&mut self, key: &Key, version: Option<&str>) {
         let is_over = |state: &RetryState| {
             matches!(state.cause, RetryCause::Refused { .. })

@@ -53,7 +53,7 @@ pub struct Controller {
     /// Namespaces whose uid is to be read. Standbys read it too, because it has to be known
     /// before the namespace is deleted.
     namespace_queue: Queue<Instant>,
-    /// Keys in backoff. A watch event does not shorten their wait.
+    /// Keys in backoff. A watch event does not shorten their wait, except after a refusal.
     retries: Retries,
     tasks: Tasks<ReconcileOutcome>,
     /// What each list has shown so far, until it is complete.
@@ -105,7 +105,8 @@ impl Controller {
         loop {
             let leads = leadership.may_act();
             if led && !leads {
-                // A running task may end in a write. The next leader does the work again.
+                // Abort the tasks, because each may end in a write. The next leader does the work
+                // again.
                 self.tasks.abort();
             }
             led = leads;
@@ -125,7 +126,7 @@ impl Controller {
         self.metrics.leads(false);
     }
 
-    /// When to check the clocks again.
+    /// When the loop wakes up, if nothing wakes it earlier.
     fn next_wake(&self, leads_until: Option<Instant>) -> Instant {
         let now = Instant::now();
         let is_full = self.tasks.len() >= MAX_CONCURRENT;
@@ -285,7 +286,8 @@ impl Controller {
         if Selector::ALL.into_iter().any(|selector| tracked.is_selected(selector)) {
             self.watched.insert(&key, tracked);
         } else if is_damaged {
-            // It has lost its labels too, so only the queue and the backoff lead to its repair.
+            // It has lost its labels too. No watch shows it any more, so only the queue leads to
+            // its repair.
             self.memory.found(&key, secret);
             self.deadlines.remove(&key);
             self.watched.remove(&key);
@@ -327,8 +329,8 @@ impl Controller {
         self.count_remembered();
     }
 
-    /// Publishes Events about what has changed. Only the leader does, and not for what the first
-    /// lists show.
+    /// Publishes Events about what has changed. Only the leader publishes them, and not about
+    /// Secrets that the first lists show.
     fn publish_events(
         &self,
         key: &Key,

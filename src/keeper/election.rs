@@ -34,7 +34,7 @@ pub struct ElectionConfig {
 }
 
 impl ElectionConfig {
-    /// How long before its end the Lease is renewed: after a third of its duration.
+    /// How long before its end the Lease is renewed: two thirds of its duration.
     fn renewed_before_end(&self) -> Duration {
         self.duration.mul_f64(2.0 / 3.0)
     }
@@ -54,7 +54,7 @@ pub struct Leadership(watch::Receiver<LeaseState>);
 struct LeaseState {
     /// Whether `kube-lease-manager` says that this replica leads.
     is_claimed: bool,
-    /// Until when the replica may act by the last renewal that was read back.
+    /// Until when the replica may act, by the last renewal that was read back.
     confirmed_until: Option<Instant>,
 }
 
@@ -197,7 +197,7 @@ impl Election {
         }
     }
 
-    /// Until when a stored Lease lets us act.
+    /// Until when this replica may act, by the stored Lease.
     fn confirmed_until(&self, lease: &Lease) -> Option<Instant> {
         let spec = lease.spec.as_ref()?;
         let is_ours = spec.holder_identity.as_deref() == Some(self.config.identity.as_str());

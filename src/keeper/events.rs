@@ -25,7 +25,7 @@ pub enum Reason {
     Overlapping,
     /// The waiting pair is now in service.
     Promoted,
-    /// What an unseen write had dropped is restored.
+    /// The webhook restored what was dropped by a write that it did not see.
     Repaired,
     /// A workload was not restarted, or its rollout is stuck.
     RestartFailed,
@@ -33,7 +33,7 @@ pub enum Reason {
     Restarted,
     /// A carried CA was removed.
     Retired,
-    /// The overlap of a carried CA has ended, but the leaf still needs the CA.
+    /// A carried CA has ended, but stays, because the Secret's own leaf needs it.
     RetireBlocked,
     /// A waiting pair was dropped without a promotion.
     StageEnded,
@@ -126,7 +126,7 @@ impl Events {
 const MAX_QUEUED: usize = 256;
 /// How many Events may be published at once.
 const BURST: u32 = 100;
-/// After a burst, one Event may be published in this time. It also limits the memory of the
+/// After a burst, one Event may be published per interval. This also limits the memory of the
 /// recorder, which keeps each Event for six minutes.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// The API server accepts notes of up to 1024 bytes (events.k8s.io/v1); our texts are ASCII.
@@ -168,7 +168,7 @@ async fn publish(
     }
 }
 
-/// A token bucket: a burst of [`BURST`], then one token an [`INTERVAL`].
+/// A token bucket: a burst of [`BURST`] tokens, then one token per [`INTERVAL`].
 struct TokenBucket {
     tokens: u32,
     filled: Instant,

@@ -1,8 +1,10 @@
-//! The keeper's memory: the last known state of Secrets, to repair what a write drops while the
-//! webhook is down, and what DELETE and CREATE drop (DESIGN §8.4).
+//! The keeper's memory: the last known state of Secrets (docs/design.md, "The keeper"). Repairs
+//! need it, because CAs and settings can be dropped by a write while the webhook is down, or by a
+//! DELETE and a CREATE.
 //!
-//! It takes in only what this keeper's own watches have shown, and only public values. To find what
-//! is missing it calls the webhook's own decision: what would it have carried for this write?
+//! It holds only public values, and only what this keeper itself has read from the API server. To
+//! find what is missing, it calls the webhook's own decision, which says what the webhook would
+//! have carried.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -30,7 +32,7 @@ const MAX_ALL: usize = 32 << 20;
 const LOST_FOR: Duration = Duration::from_secs(600);
 /// How many such names it polls at a time.
 const MAX_LOST: usize = 256;
-/// The limits of the pause between two polls, which grows with the time since the Secret has gone.
+/// The limits of the pause between two polls. The pause is as long as the Secret has been gone.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -227,8 +229,7 @@ impl Remembered {
     }
 }
 
-/// The settings of a Secret once those of the plan are set again, and whether the webhook would
-/// then change its data.
+/// The settings that a Secret has after the plan, and whether the webhook may then change its data.
 fn restored(view: &PublicSecret<'_>, plan: &RepairPlan, rules: &Rules) -> (Settings, bool) {
     let mut labels = view.labels.clone();
     labels.extend(plan.mode.clone().map(|mode| (names::MODE.to_owned(), mode)));
@@ -276,7 +277,8 @@ impl Memory {
     /// Remembers a Secret as it is. Returns the namespace if its uid is still to be read.
     pub fn remember(&mut self, key: &Key, secret: &SecretView) -> Option<Key> {
         let is_new = !self.namespaces.contains_key(key.namespace());
-        // First, because forgetting the earlier state may remove the namespace's entry.
+        // Count the new state first, because forgetting the earlier one may remove the namespace's
+        // entry.
         let entry = self.namespaces.entry(key.namespace().to_owned()).or_default();
         entry.secrets += 1;
         let namespace = entry.uid.clone();
@@ -344,7 +346,7 @@ impl Memory {
                 return None;
             }
             self.lost.insert(key.clone(), now);
-            // The namespace may be going too, so the next Secret in it has its uid read again.
+            // The namespace may be deleted too, so its uid is read again for the next Secret in it.
             self.leave(key.namespace());
         }
         let age = self.lost.get(key).map_or(Duration::ZERO, |since| now - *since);
@@ -352,12 +354,12 @@ impl Memory {
             self.forget(key);
             return None;
         }
-        // A Secret that is created again mostly is so within seconds, so the first polls are dense.
-        // After the deletion of a whole namespace the growing pauses limit the calls.
+        // Most Secrets that are created again appear within seconds, so the first pauses are short.
+        // If a whole namespace is deleted, the growing pauses limit the calls.
         Some(now + age.clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
     }
 
-    /// Notes that a Secret is still there, without its labels. Its state is then remembered until
+    /// Notes that a Secret still exists but has lost its labels. Its state is then remembered until
     /// the repair, even if the webhook is down for long. A new object of this name does not count.
     pub fn found(&mut self, key: &Key, secret: &SecretView) {
         let Some(kept) = self.secrets.get(key) else { return };

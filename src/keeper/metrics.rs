@@ -29,13 +29,13 @@ pub struct KeeperMetrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum AskKind {
-    /// Remove the CAs whose overlap has ended.
+    /// Remove the carried certificates that have ended.
     Retire,
     /// Put the waiting pair into service.
     Promote,
-    /// Restore what an unseen write has dropped.
+    /// Restore what was dropped by a write that the webhook did not see.
     Repair,
-    /// The keeper removes an ask that is no longer needed.
+    /// Nothing: the keeper removes an ask that is no longer needed.
     Withdraw,
 }
 
@@ -59,7 +59,7 @@ pub enum AskResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum EventResult {
-    /// The rate limit or the queue was exhausted.
+    /// The rate limit was reached, or the queue was full.
     Dropped,
     /// The API server refused it, or did not answer.
     Failed,

@@ -56,7 +56,7 @@ impl MockApi {
         call
     }
 
-    /// Whether no call waits to be taken.
+    /// Whether there is no further call.
     pub(super) fn is_quiet(&mut self) -> bool {
         self.0.try_recv().is_err()
     }

@@ -1,4 +1,4 @@
-//! The keeper: acts on Secrets after the webhook has changed them (DESIGN §8).
+//! The keeper: acts on Secrets after the webhook has changed them (docs/design.md, "The keeper").
 //!
 //! ```text
 //! watches, by label ──► controller ──► reconcile: read, due, ask ──► the webhook, in the same request

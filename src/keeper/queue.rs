@@ -1,11 +1,12 @@
-//! A queue of keys that become due at a time.
+//! A queue of keys, each with the time at which it becomes due.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::kubernetes::key::Key;
 
-/// Keys, each at most once, ordered by time: wall clock for deadlines, monotonic clock for the
-/// rest. A jump of the wall clock is noticed at the next look at the queue.
+/// Keys in the order of their times, each key at most once. Deadlines use the wall clock, and
+/// everything else uses the monotonic clock. The next look at the queue notices a jump of the wall
+/// clock.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     by_time: BTreeSet<(T, Key)>,

@@ -31,7 +31,7 @@ pub struct Reconciler {
     pub restarter: Restarter,
     /// The defaults and the settle time.
     pub rules: Rules,
-    /// Required for each write.
+    /// Whether this replica may act. Each write requires it.
     pub leadership: Leadership,
 }
 
@@ -62,7 +62,7 @@ pub(crate) enum ReconcileOutcome {
     Nothing(Box<SecretView>),
     /// A restart made one step; the Secret says how far it has come.
     Restarting(Box<RestartReport>),
-    /// Something is due but waits for other Secrets or workloads, since this time.
+    /// Something is due, but since this time it has waited for other Secrets or workloads.
     Waiting(Box<SecretView>, Timestamp),
 }
 
@@ -96,8 +96,8 @@ pub(crate) struct RestartReport {
 }
 
 impl Reconciler {
-    /// Reads one Secret, and asks for what is due. A key without a namespace names a namespace; of
-    /// that only the uid is read.
+    /// Reads one Secret, and asks for what is due. A key without a namespace names a namespace.
+    /// Only the uid of that namespace is read.
     pub(crate) async fn reconcile(&self, key: &Key, known: ReconcileInput) -> ReconcileOutcome {
         if key.namespace().is_empty() {
             let found = self.secrets.namespace(key.name()).await;
@@ -110,8 +110,8 @@ impl Reconciler {
             Err(ReconcileError { error: CallError::NotLeading, .. }) => {
                 ReconcileOutcome::NotLeading
             }
-            // `CallError::Gone` may be of another object: only reading the Secret shows whether it
-            // is gone.
+            // `CallError::Gone` may be about another object, such as a workload. Only a read of the
+            // Secret shows whether the Secret is gone.
             Err(failure) => ReconcileOutcome::Failed(failure),
         }
     }

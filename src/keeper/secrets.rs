@@ -41,7 +41,7 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Creates the calls; they write only while `leadership` holds.
+    /// Creates the calls for Secrets. They write only while `leadership` lets this replica act.
     pub fn new(client: Client, leadership: Leadership) -> Self {
         Self { client, leadership }
     }

@@ -1,4 +1,4 @@
-//! What the keeper keeps of each watched Secret: little, so that ten thousand of them fit.
+//! What the keeper tracks of each watched Secret. It is little, so that ten thousand Secrets fit.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -34,7 +34,7 @@ impl Selector {
     }
 }
 
-/// What the keeper keeps of one Secret.
+/// What the keeper tracks of one Secret.
 #[derive(Clone, Debug)]
 pub struct TrackedSecret {
     /// The object's uid.
@@ -57,7 +57,7 @@ enum SecretPhase {
 }
 
 impl TrackedSecret {
-    /// Takes it from a Secret and its outlook.
+    /// Takes what is tracked from a Secret and its outlook.
     pub fn of(secret: &SecretView, outlook: &Outlook) -> Self {
         let carried = outlook.certificates.iter().filter(|known| known.carried.is_some());
         Self {
@@ -116,7 +116,8 @@ impl TrackedSecret {
         let is_there = |f: Fingerprint| {
             outlook.certificates.iter().any(|known| known.certificate.fingerprint() == f)
         };
-        // A carried CA may have become the generator's own: it is still in `ca.crt`.
+        // Report only a CA that is no longer in `ca.crt`. One that is there has become the
+        // generator's own.
         news.extend(
             carried.iter().filter(|(f, _)| !is_there(*f)).map(|gone| self.gone(*gone, now)),
         );
@@ -140,7 +141,7 @@ impl TrackedSecret {
         news
     }
 
-    /// The Event for a carried CA that is gone, by the keeper's ask or by another write.
+    /// The Event for a carried CA that the keeper's ask or another write has removed.
     fn gone(
         &self,
         (gone, ends): (Fingerprint, Option<Timestamp>),
@@ -157,7 +158,7 @@ impl TrackedSecret {
         (Reason::Retired, format!("removed the previous CA {gone} from ca.crt: {why}"))
     }
 
-    /// The Event for a stage that ended, by the keeper's ask or by another write.
+    /// The Event for a stage that the keeper's ask or another write has ended.
     fn end_of_stage(&self, before: &Self, secret: &SecretView) -> Option<(Reason, String)> {
         let pending = before.pending.filter(|_| self.phase != SecretPhase::Staged)?;
         let serves = secret.view().tls_crt.map(Fingerprint::of) == Some(pending);

@@ -28,7 +28,7 @@ pub struct Restarter {
 }
 
 impl Restarter {
-    /// Creates a restarter that writes only while `leadership` holds.
+    /// Creates a restarter. It writes only while `leadership` lets this replica act.
     pub fn new(client: Client, leadership: Leadership) -> Self {
         Self { client, leadership }
     }
@@ -46,7 +46,7 @@ impl Restarter {
         };
         match found {
             Ok(state) => Ok(state.ok_or(MISSING)),
-            // It may never be allowed, so the other workloads do not wait for it.
+            // The call may never be allowed, so the other workloads do not wait for this one.
             Err(CallError::Denied(_)) => Ok(Err(RestartOutcome::Denied)),
             Err(error) => Err(error),
         }

@@ -10,7 +10,8 @@ use crate::keeper::metrics::{AskKind, AskResult, RestartResult};
 use crate::kubernetes::key::Key;
 use crate::overlap::restart::RestartOutcome;
 
-/// The keeper gives up a repair that the webhook did not see so often: about two hours.
+/// After this many asks that the webhook did not see, in about two hours, the keeper gives up a
+/// repair.
 const MAX_UNSEEN_REPAIRS: u32 = 20;
 /// How far the clocks of two machines may differ, in seconds.
 const MAX_CLOCK_SKEW: f64 = 30.0;
@@ -33,7 +34,8 @@ impl Controller {
                     self.events.publish(key, uid.as_deref(), Reason::AskFailed, text);
                 }
                 if kind == AskKind::Repair && retry.before >= MAX_UNSEEN_REPAIRS {
-                    // The webhook is not registered for this Secret: remember it as it is now.
+                    // The webhook seems not to be registered for this Secret, so remember it as it
+                    // is now.
                     self.retries.forget(key);
                     self.remember(key, &after);
                 }
@@ -50,7 +52,8 @@ impl Controller {
                     self.events.publish(key, uid.as_deref(), Reason::AskFailed, text);
                 }
                 if kind == AskKind::Repair {
-                    // By its rules it would refuse again: remember the Secret as it is now.
+                    // By its rules the webhook would refuse again, so remember the Secret as it is
+                    // now.
                     self.retries.forget(key);
                     self.remember(key, &after);
                 }
@@ -122,7 +125,7 @@ impl Controller {
         self.observe(&restarting.after);
     }
 
-    /// The webhook is up: repeats now the asks that it did not see.
+    /// Repeats at once the asks that the webhook did not see, because it is up again.
     fn retry_unseen(&mut self) {
         for key in self.retries.not_seen() {
             self.queue.set(&key, Instant::now());

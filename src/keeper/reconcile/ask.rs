@@ -18,11 +18,11 @@ pub(crate) struct FinishedAsk {
     pub(crate) kind: AskKind,
     /// What the webhook did.
     pub(crate) result: AskResult,
-    /// The certificates that a repair has added.
+    /// The certificates that are carried now and were not carried before.
     pub(crate) carried_again: Vec<Fingerprint>,
     /// The keys of the settings that a repair has restored.
     pub(crate) restored: Vec<&'static str>,
-    /// How long after it was due the webhook answered, in seconds.
+    /// The seconds from when it was due until the webhook answered.
     pub(crate) lateness: Option<f64>,
     /// The Secret as stored now.
     pub(crate) after: SecretView,

@@ -1,4 +1,5 @@
-//! Restarts workloads: makes the calls that one [`RestartPass`] asks for.
+//! Makes the calls of a [`RestartPass`]. [`crate::overlap::restart`] decides which workload
+//! restarts, and what it waits for.
 
 use jiff::Timestamp;
 
