@@ -1,4 +1,4 @@
-//! Checks who asks, and with which write (DESIGN §4.5).
+//! Checks who asks, and with which write (docs/design.md, "Asks").
 
 use super::review::ReviewedSecret;
 use crate::names;

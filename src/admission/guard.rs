@@ -1,4 +1,4 @@
-//! Guards: requests that are answered without any change (DESIGN §5).
+//! Guards: requests that are answered without any change (docs/design.md, "Guards").
 //!
 //! The webhook's `matchConditions` check some of this already. All of it is checked here, because a
 //! configuration can be edited, and because older API servers drop conditions they do not know.

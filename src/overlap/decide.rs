@@ -1,4 +1,5 @@
-//! The decision about a write of `ca.crt`: which stored certificates are carried (DESIGN §4.1).
+//! The decision about a write of `ca.crt`: which stored certificates are carried (docs/design.md,
+//! "Decide").
 //!
 //! [`super::write`] defines the terms.
 
@@ -56,8 +57,8 @@ fn record_as_stored(write: &Write<'_>) -> RecordAfter {
     if write.record.is_some() { RecordAfter::AsStored } else { RecordAfter::Gone }
 }
 
-/// The record of these entries. Where data must not be changed, an existing record is updated but
-/// no new one is written, so that an exempt Secret stays as it is.
+/// The record of these entries. An exempt Secret that has a record gets this one. An exempt Secret
+/// without a record stays as it is.
 fn new_record(write: &Write<'_>, entries: Vec<Entry>) -> RecordAfter {
     if write.record.is_none() && !write.may_change_data {
         return RecordAfter::Gone;
@@ -71,8 +72,8 @@ struct Comparison<'a> {
     incoming: Bundle,
     stored: Bundle,
     carried: Vec<Option<Entry>>,
-    /// For each incoming certificate, its index among the stored ones. Found once, because
-    /// comparing two certificates compares all their bytes.
+    /// For each incoming certificate, its index among the stored ones. It is found once, because a
+    /// comparison reads all bytes of both certificates.
     places: Vec<Option<usize>>,
     /// For each stored certificate, whether it is also incoming.
     is_incoming: Vec<bool>,
@@ -125,9 +126,9 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// The stored certificates that issued the outgoing chain. If none did, the own ones whose
-    /// place a new certificate takes, as when a member of a trust list is replaced. If there are
-    /// none of these either, the first own one.
+    /// The stored certificates that issued the outgoing leaf or its chain. If there are none: the
+    /// own ones whose place a new certificate takes, as when a member of a trust list is replaced.
+    /// If there are none of these either: the first own one.
     fn active(&self) -> Vec<usize> {
         let outgoing = chain(self.write.stored.tls_crt);
         let issuers =
@@ -191,9 +192,9 @@ impl<'a> Comparison<'a> {
         };
         let mut selection = select::select(&candidates, &available, capacity);
         if case == Case::Same {
-            // Stored order instead of candidate order, so that a repeated write gives the same
-            // bytes: once other certificates of the same name are gone, the issuers found for the
-            // leaf and for each other can differ.
+            // Use the stored order, so that a repeated write gives the same bytes. The order of the
+            // candidates can differ then: when certificates of the same name are gone, other
+            // issuers are found for the leaf and for the candidates.
             selection.indexes.sort_unstable();
         }
         selection
@@ -212,7 +213,7 @@ impl<'a> Comparison<'a> {
         self.issuers.of_chain(&leaf, stored, &self.introduced())
     }
 
-    /// The entries of carried certificates that the writer only writes back: they stay carried.
+    /// The entries of carried certificates that the writer only writes back. They stay carried.
     fn echoed(&self, case: Case) -> Vec<Entry> {
         if self.introduces() || case == Case::Rollback {
             return Vec::new();

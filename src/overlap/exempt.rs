@@ -1,5 +1,6 @@
-//! Exempt Secrets: those whose data is never changed (DESIGN §5). One rule for both programs: the
-//! webhook does not change their data, and the keeper does not ask it to.
+//! Exempt Secrets: those whose data a guard leaves unchanged (docs/design.md, "Guards"). Both
+//! programs use this one rule: the webhook does not change the data, and the keeper does not ask
+//! for it.
 
 use strum::{IntoStaticStr, VariantNames};
 
@@ -8,7 +9,7 @@ use crate::names;
 use crate::x509::certs::Certificate;
 use crate::x509::pem::{self, Block};
 
-/// The data keys and labels of a Secret, by which exempt ones are recognised.
+/// The data keys and labels of a Secret, which show whether it is exempt.
 pub trait KeysAndLabels {
     /// Whether the Secret has this data key: one of [`WATCHED_KEYS`], or `tls.crt`.
     fn has_key(&self, key: &str) -> bool;
@@ -46,9 +47,9 @@ pub fn exemption(
     (is_signer && !settings.explicit_bundle).then_some(Exemption::Signer)
 }
 
-/// Whether it holds a CA key and no leaf. Signers read such a Secret: cilium's certgen takes the
-/// last certificate of `ca.crt` as its root, which in a bundle is the old one. OPA's
-/// cert-controller and its users store a CA key *beside* a leaf. They read only the first
+/// Whether the Secret holds a CA key and no leaf. Signers read such a Secret. For example, cilium's
+/// certgen takes the last certificate of `ca.crt` as its root, which in a bundle is the old one.
+/// OPA's cert-controller and its users store a CA key *beside* a leaf. They read only the first
 /// certificate and copy the whole `ca.crt` into caBundles, so an overlap helps there.
 fn holds_signing_key(object: &impl KeysAndLabels) -> bool {
     SIGNING_KEYS.into_iter().any(|key| object.has_key(key)) && !object.has_key(names::TLS_CRT)
@@ -70,10 +71,10 @@ pub fn is_token(type_: Option<&str>) -> bool {
     type_ == Some("kubernetes.io/service-account-token")
 }
 
-/// The data keys, besides `ca.crt` and `tls.crt`, whose presence decides about an exemption.
+/// The data keys, besides `ca.crt` and `tls.crt`, that can make a Secret exempt.
 pub const WATCHED_KEYS: [&str; 4] = ["ca.key", "ca-key.pem", "cakey.pem", "old-ca.crt"];
 
-/// Whether this label of another system decides about an exemption.
+/// Whether this is a label of another system that can make a Secret exempt.
 pub fn is_watched_label(key: &str) -> bool {
     FOREIGN.iter().any(|foreign| match foreign.marker {
         Marker::Label(label) | Marker::LabelValue(label, _) => label == key,

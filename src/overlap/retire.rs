@@ -1,5 +1,5 @@
-//! The decision about a write that does not change `ca.crt` (DESIGN §4.1). It removes the carried
-//! certificates that have ended, so `distrust` and a shorter `window` act at once.
+//! The decision about a write that does not change `ca.crt` (docs/design.md, "Decide"). It removes
+//! the carried certificates that have ended, so `distrust` and a shorter `window` act at once.
 
 use std::iter;
 
@@ -10,7 +10,7 @@ use super::{MAX_STORED_BLOCKS, repair};
 use crate::x509::certs::{Bundle, Certificate};
 use crate::x509::issuer::Issuers;
 
-/// Decides about a write whose `ca.crt` is the stored one, `text`.
+/// Decides about a write that leaves `ca.crt` as it is stored. `text` is that `ca.crt`.
 pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
     let as_stored = if write.record.is_some() { RecordAfter::AsStored } else { RecordAfter::Gone };
     let mut decision = Decision::as_written(Case::Unchanged, as_stored);
@@ -42,7 +42,8 @@ pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
     decision
 }
 
-/// Removes the carried certificates that have ended, and updates the record. Returns which go.
+/// Removes the carried certificates that have ended, and updates the record. Returns for each
+/// certificate whether it goes.
 fn cut(
     write: &Write<'_>,
     text: &[u8],
@@ -67,7 +68,8 @@ fn cut(
     goes
 }
 
-/// Which carried certificates go: those that have ended, unless the Secret's own leaf needs them.
+/// Says for each certificate whether it goes: whether it is carried and has ended, and the Secret's
+/// own leaf does not need it.
 fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Vec<bool> {
     let certificates = bundle.certificates();
     let mut goes: Vec<bool> = certificates
@@ -82,7 +84,8 @@ fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Ve
     let leaf = write::chain(write.incoming.tls_crt);
     let mut anchors = issuers.of_chain(&leaf, certificates, &iter::empty());
     let mut seen = vec![false; certificates.len()];
-    // Go up from the leaf. If all issuers of a certificate would go, they stay, unless distrusted.
+    // Go up from the leaf. If all issuers of a certificate would go, they stay, unless they are
+    // distrusted.
     while !anchors.is_empty() {
         if anchors.iter().all(|&index| goes[index]) {
             for &index in &anchors {

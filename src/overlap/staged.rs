@@ -1,9 +1,9 @@
-//! Staged mode (DESIGN §4.4): the new CA first, the new leaf later.
+//! Staged mode (docs/design.md, "Staged mode"): the new CA first, the new leaf later.
 //!
-//! A rotation bundles `ca.crt` at once. The *held* pair stays in service, and the new pair *waits*
-//! under `pending.*`. When the new CA has reached all peers, the keeper asks to promote the waiting
-//! pair. If anything goes wrong before, the stage ends in an ordinary overlap, with the pair that
-//! the generator intends in service.
+//! At a rotation `ca.crt` is bundled at once. The *held* pair stays in service, and the new pair
+//! *waits* under `pending.*`. When the new CA has reached all peers, the keeper asks to promote the
+//! waiting pair. If anything goes wrong before that, the stage ends early. Then the pair that the
+//! generator intends goes into service, as in mode `bundle`.
 
 mod pair;
 
@@ -29,8 +29,8 @@ use pair::verifies;
 /// because it does not find its pair in service.
 const MAX_MOVES: u8 = 2;
 
-/// The shortest remaining life of a held leaf: this, or ten times the settle time if that is
-/// longer.
+/// A leaf is held only if at least this much of its life is left, or ten times the settle time if
+/// that is longer.
 const MIN_HELD_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The state of a staged rotation: the annotation `ca-overlap.dev/staged`.
@@ -89,7 +89,7 @@ pub struct StagedWrite<'a> {
     pub waiting: TlsPair<'a>,
     /// The incoming `tls.*`.
     pub written: TlsPair<'a>,
-    /// The stored annotation, if there is one, and its content, if it parses.
+    /// The stored annotation: `None` if there is none, and `Some(None)` if it does not parse.
     pub stage: Option<Option<Stage>>,
     /// Whether the mode is `staged` and data may be changed.
     pub is_wanted: bool,
@@ -99,7 +99,8 @@ pub struct StagedWrite<'a> {
     pub keeper: KeeperHealth,
     /// `--settle`: how long the keeper waits before it promotes.
     pub settle: Duration,
-    /// The waiting pair that the keeper asks to promote, by [`Stage::pending`].
+    /// The fingerprint of the waiting pair that the keeper asks to promote, as in
+    /// [`Stage::pending`].
     pub promote: Option<Fingerprint>,
     /// Why this Secret cannot be staged, if there is a reason.
     pub obstacle: Option<Warning>,
@@ -159,7 +160,7 @@ impl<'a> StagedWrite<'a> {
         is_true.then_some(stage)
     }
 
-    /// Decides where no pair waits yet.
+    /// Decides about a write while no pair waits. This is where a stage begins.
     fn begin(&self) -> StagedDecision<'a> {
         let plain = self.plain(self.written, None, None);
         let has_new_leaf = self.served.is_whole()
@@ -177,7 +178,7 @@ impl<'a> StagedWrite<'a> {
             .unwrap_or_else(|warning| plain.with_warning(warning))
     }
 
-    /// Decides where a pair waits.
+    /// Decides about a write while a pair waits.
     fn proceed(&self, stage: &Stage) -> StagedDecision<'a> {
         let intended = self.intended();
         if !self.is_wanted || self.write.incoming.ca_crt.is_none() {
@@ -212,9 +213,9 @@ impl<'a> StagedWrite<'a> {
         held.unwrap_or_else(|warning| self.serve(intended, StageChange::Ended, Some(warning)))
     }
 
-    /// The pair that the generator intends. A write that leaves a value unchanged may not have read
-    /// it. There the waiting pair is intended, which the writer would have found without us. A
-    /// write of half a pair is completed by the same rule.
+    /// The pair that the generator intends. A writer that leaves a value unchanged may never have
+    /// read it. It then intends the waiting value, which it would have found without us. A write of
+    /// half a pair is completed by the same rule.
     fn intended(&self) -> TlsPair<'a> {
         let (written, served, waiting) = (self.written, self.served, self.waiting);
         let is_reapply = self.write.stored.ca_crt == self.write.incoming.ca_crt;
@@ -224,8 +225,8 @@ impl<'a> StagedWrite<'a> {
         match (written.crt == served.crt, written.key == served.key) {
             (true, true) => waiting,
             (true, false) => TlsPair { crt: waiting.crt, ..written },
-            // A renewal can keep the key: that of the held pair, or of the waiting pair that it
-            // does not see.
+            // A renewal can reuse a key: the held one, which the writer sees, or the waiting one,
+            // which it does not see.
             (false, true) if written.crt == waiting.crt => waiting,
             (false, true) if written.has_key_of(waiting) && !written.has_key_of(served) => {
                 TlsPair { key: waiting.key, ..written }
@@ -290,7 +291,7 @@ impl<'a> StagedWrite<'a> {
         })
     }
 
-    /// Checks that a new pair may wait; else returns the reason.
+    /// Checks that a new pair may wait. Returns the reason if it may not.
     fn check_may_wait(&self, waiting: TlsPair<'a>) -> Result<(), Warning> {
         if self.keeper != KeeperHealth::Alive {
             return Err(self.no_keeper());
@@ -321,8 +322,8 @@ impl<'a> StagedWrite<'a> {
     }
 
     /// Ends the stage with `pair` in service. If a waiting pair does not verify any more but the
-    /// held pair does, the held pair stays and the generator must act. A pair that the write itself
-    /// brings goes into service anyway.
+    /// held pair does, the held pair stays, and the generator must issue again. A pair that the
+    /// write itself brings goes into service in any case.
     fn serve(
         &self,
         pair: TlsPair<'a>,
@@ -376,7 +377,7 @@ impl<'a> StagedWrite<'a> {
         Record::new(record.entries().iter().map(restarted).collect())
     }
 
-    /// Decides for an ordinary overlap, with `pair` in service.
+    /// Decides without a stage, as in mode `bundle`, with `pair` in service.
     fn plain(
         &self,
         pair: TlsPair<'a>,

@@ -1,5 +1,5 @@
 //! With `--staged`, the webhook watches the keeper's Lease to know whether a keeper runs
-//! (DESIGN §4.4).
+//! (docs/design.md, "Staged mode").
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
