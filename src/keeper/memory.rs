@@ -24,9 +24,9 @@ use crate::overlap::write::carried_entries;
 use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, RecordAfter, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 
-/// The largest Secret that is remembered, in bytes.
+/// The most bytes that are remembered of one Secret. A Secret with more is not remembered.
 const MAX_ONE: usize = 64 << 10;
-/// The limit for all remembered Secrets together, in bytes.
+/// The most bytes that are remembered of all Secrets together.
 const MAX_ALL: usize = 32 << 20;
 /// How long the keeper polls the name of a Secret that is gone.
 const LOST_FOR: Duration = Duration::from_secs(600);
@@ -103,9 +103,9 @@ impl Remembered {
         self.ca_crt.len() + tls_crt + settings + self.record.as_ref().map_or(0, String::len)
     }
 
-    /// What the Secret has since lost by a write that the webhook missed; `None` if the webhook saw
-    /// the write, or nothing is lost. A `distrusted` CA is never restored, whatever the Secret's own
-    /// settings say.
+    /// What the Secret has lost since then, by a write that the webhook did not see; `None` if the
+    /// webhook saw the write, or if nothing is lost. A `distrusted` CA is never restored, whatever
+    /// the Secret's own settings say.
     pub fn compare(
         &self,
         secret: &SecretView,

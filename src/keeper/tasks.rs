@@ -32,7 +32,7 @@ impl<T: Send + 'static> Tasks<T> {
         self.set.len()
     }
 
-    /// Notes a change if a task runs for `key`. Returns whether one does.
+    /// If a task runs for `key`, notes that its object has changed. Returns whether a task runs.
     pub(super) fn change(&mut self, key: &Key) -> bool {
         self.changed.get_mut(key).map(|is_changed| *is_changed = true).is_some()
     }

@@ -1,6 +1,6 @@
 //! Exempt Secrets: those whose data a guard leaves unchanged (docs/design.md, "Guards"). Both
 //! programs use this one rule: the webhook does not change the data, and the keeper does not ask
-//! for it.
+//! the webhook to change it.
 
 use strum::{IntoStaticStr, VariantNames};
 
@@ -29,8 +29,8 @@ pub enum Exemption {
     Signer,
 }
 
-/// Says whether the Secret is exempt, and why. `settings` are read after labels and annotations are
-/// restored; `ca_crt` and `tls_crt` are the decoded values.
+/// Says whether the Secret is exempt, and why. `settings` must be those of the restored labels and
+/// annotations. `ca_crt` and `tls_crt` are the decoded values.
 pub fn exemption(
     object: &impl KeysAndLabels,
     settings: &Settings,

@@ -21,7 +21,7 @@ pub struct Entry {
     pub sha256: Fingerprint,
     /// When it began to be carried.
     pub since: Timestamp,
-    /// When it ends, if a window was set at `since`.
+    /// When it ends at the latest, if an end was set when it began to be carried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
 }

@@ -68,8 +68,8 @@ fn cut(
     goes
 }
 
-/// Says for each certificate whether it goes: whether it is carried and has ended, and the Secret's
-/// own leaf does not need it.
+/// Says for each certificate whether it goes. Carried ones that have ended go. Of these, one that
+/// the Secret's own leaf needs stays, unless it is distrusted.
 fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Vec<bool> {
     let certificates = bundle.certificates();
     let mut goes: Vec<bool> = certificates

@@ -64,7 +64,7 @@ impl Stage {
     }
 }
 
-/// Whether the keeper is alive. Without it nothing is promoted.
+/// Whether the keeper is alive. Without it no waiting pair is promoted on time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeeperHealth {
     /// Staged mode is not enabled.
@@ -261,7 +261,8 @@ impl<'a> StagedWrite<'a> {
         found.into_iter().map(|index| stored.certificates()[index].clone()).collect()
     }
 
-    /// Holds the stored pair in service while `waiting` waits.
+    /// Holds the stored pair in service while `waiting` waits. Returns the reason if that is not
+    /// possible.
     fn hold(
         &self,
         waiting: TlsPair<'a>,

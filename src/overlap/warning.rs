@@ -14,7 +14,7 @@ pub enum Warning {
     AddedBack,
     /// The annotations have no room for the record or for a setting.
     AnnotationsFull,
-    /// Another client than the keeper wrote an ask.
+    /// A client other than the keeper wrote an ask.
     AskNotAllowed,
     /// The keeper's ask is not possible in this write, or for this Secret.
     AskRefused,

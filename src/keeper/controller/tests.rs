@@ -83,7 +83,7 @@ async fn a_replica_that_loses_the_lease_aborts_its_tasks_and_repeats_them_when_i
     switch.set(true);
     let call = api.expect(&Method::GET, "/api/v1/namespaces/n/secrets/s").await;
     call.answer(&asked());
-    // It makes the write that was aborted.
+    // The new task makes the write that the aborted one did not make.
     let call = api.expect(&Method::PATCH, "/api/v1/namespaces/n/secrets/s").await;
     assert_eq!(call.body["metadata"]["annotations"], json!({names::ASK: null}));
     assert_eq!(call.body["metadata"]["resourceVersion"], "7");

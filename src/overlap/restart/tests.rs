@@ -57,7 +57,8 @@ impl GroupSecret {
     }
 }
 
-/// Restarts `deployment/a` for one Secret. `false` if that was done before.
+/// Restarts `deployment/a` for one Secret. Returns `false` if it has restarted for this trust
+/// before.
 fn restart(state: &mut WorkloadState, group: &[GroupSecret], which: usize, trust: &str) -> bool {
     let pending = group[which].pending(trust);
     if pending.obstacle(state, now()) == Some(RestartOutcome::Started) {
