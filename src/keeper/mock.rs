@@ -69,7 +69,7 @@ impl MockCall {
 
     pub(super) fn refuse(self, status: u16, reason: &str) {
         let body = json!({
-            "kind": "Status", "apiVersion": "v1", "status": "ReconcileError",
+            "kind": "Status", "apiVersion": "v1", "status": "Failure",
             "reason": reason, "code": status, "message": reason,
         });
         self.answer_with(StatusCode::from_u16(status).unwrap(), &body);
