@@ -117,6 +117,8 @@ impl Files {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use crate::certs::{self, Identity};
 
     use super::*;
@@ -139,7 +141,7 @@ mod tests {
         let after = peer("b", &[&new, &old]);
         let bare = peer("c", &[&new]);
         let succeeds = async |tls, client: &Files, server: &Files| {
-            meet(tls, &[client.clone()], &[server.clone()]).await.unwrap().all()
+            meet(tls, slice::from_ref(client), slice::from_ref(server)).await.unwrap().all()
         };
         assert!(succeeds(Tls::OneWay, &after, &before).await);
         assert!(!succeeds(Tls::OneWay, &before, &after).await);
