@@ -39,8 +39,8 @@ pub const RESTARTED: &str = "ca-overlap.dev/restarted";
 pub const RESTARTED_FOR: &str = "ca-overlap.dev/restarted-for";
 /// Annotation on a pod template, written by the keeper: when it restarted the workload.
 pub const RESTARTED_AT: &str = "ca-overlap.dev/restarted-at";
-/// Annotation on a workload, set by people: the keeper may restart it even if its pods use no
-/// Secret of the group.
+/// Annotation on a workload (not on its pod template), set by people: `true` lets any Secret of the
+/// namespace restart it.
 pub const ALLOW_RESTART: &str = "ca-overlap.dev/allow-restart";
 
 /// Annotation, written by the keeper: what it asks the webhook to do in the same request. The

@@ -172,7 +172,8 @@ fn state(it: &impl Resource, template: Option<&PodTemplateSpec>) -> WorkloadStat
     }
 }
 
-/// The Secrets that a pod mounts or takes environment variables from.
+/// The Secrets that a pod mounts or takes environment variables from. Those that only the kubelet
+/// uses, to pull images or to mount storage, are not among them: no process of the pod reads them.
 fn secrets(pod: &PodSpec) -> BTreeSet<String> {
     let volumes = pod.volumes.iter().flatten();
     let by_volume =
@@ -222,7 +223,24 @@ mod tests {
             let found: Vec<String> = secrets(&pod(spec.clone())).into_iter().collect();
             assert_eq!(found, ["envoy"], "{spec}");
         }
-        assert!(secrets(&pod(json!({"containers": []}))).is_empty());
+        // What the kubelet alone uses, and other objects of the same name.
+        let pull = json!([{"name": "envoy"}]);
+        let csi = json!({"driver": "d", "nodePublishSecretRef": {"name": "envoy"}});
+        let others = json!([
+            {"name": "v", "csi": csi}, {"name": "envoy", "configMap": {"name": "envoy"}},
+            {"name": "w", "projected": {"sources": [{"configMap": {"name": "envoy"}}]}},
+        ]);
+        let of_map =
+            json!([{"name": "E", "valueFrom": {"configMapKeyRef": {"name": "envoy", "key": "k"}}}]);
+        let of_map = container(json!({
+            "env": of_map, "envFrom": [{"configMapRef": {"name": "envoy"}}],
+        }));
+        for spec in [
+            json!({"containers": []}),
+            json!({"containers": [of_map], "imagePullSecrets": pull, "volumes": others}),
+        ] {
+            assert!(secrets(&pod(spec.clone())).is_empty(), "{spec}");
+        }
     }
 
     const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/n/deployments/a";

@@ -60,7 +60,7 @@ pub(crate) fn pending_restart(
     secret: &PublicSecret<'_>,
     outlook: &Outlook,
 ) -> Option<PendingRestart> {
-    let (workloads, _) = parse_list(secret.annotation(names::RESTART)?);
+    let workloads = restarts(secret);
     if workloads.is_empty() || outlook.certificates.is_empty() {
         return None;
     }
@@ -87,6 +87,11 @@ pub(crate) fn pending_restart(
         scope: scope(secret),
         mark: mark(secret),
     })
+}
+
+/// The workloads that a Secret names.
+fn restarts(secret: &PublicSecret<'_>) -> Vec<Workload> {
+    secret.annotation(names::RESTART).map(|text| parse_list(text).0).unwrap_or_default()
 }
 
 /// A hash of what pods load when they start: the own CAs, `distrust`, and whether the new leaf
@@ -135,7 +140,7 @@ pub(crate) struct WorkloadState {
     pub(crate) restarted_for: BTreeMap<String, String>,
     /// When the keeper last restarted it.
     pub(crate) restarted_at: Option<Timestamp>,
-    /// Whether it has the annotation [`names::ALLOW_RESTART`].
+    /// Whether it carries the annotation [`names::ALLOW_RESTART`].
     pub(crate) is_marked: bool,
     /// The names of the Secrets that its pods use.
     pub(crate) secrets: BTreeSet<String>,
@@ -157,7 +162,9 @@ impl WorkloadState {
         }
     }
 
-    /// Whether the keeper may restart it for this Secret.
+    /// Whether its owner lets this Secret restart it: the pod template refers to the Secret, or the
+    /// workload carries [`names::ALLOW_RESTART`]. What a Secret says of itself is no consent, because
+    /// anyone who may create Secrets can name a workload.
     fn may_restart_for(&self, secret: &str) -> bool {
         self.is_marked || self.secrets.contains(secret)
     }
@@ -175,8 +182,8 @@ pub(crate) enum RestartOutcome {
     Waiting,
     /// It must not be restarted, or does not exist. Holds the reason.
     NotAllowed(&'static str),
-    /// Its pods use none of the Secrets of the group.
-    Unrelated,
+    /// Neither the workload nor a Secret that its pods use consents.
+    NoConsent,
     /// RBAC or an admission policy denies the change.
     Denied,
     /// Its owner has reverted our annotation.
@@ -281,9 +288,13 @@ impl<'a> RestartPass<'a> {
     /// Takes the Secrets of the group; none if the Secret has no group.
     pub(crate) fn listed(&mut self, group: &[PublicSecret<'_>]) -> NextCall {
         let (pending, state, now) = (&self.pending, &self.state, self.now);
-        let may_restart = |name| state.may_restart_for(name);
-        if !may_restart(&pending.secret) && !group.iter().any(|member| may_restart(member.name)) {
-            return self.done(RestartOutcome::Unrelated);
+        let Some(workload) = pending.workloads.get(self.index) else { return self.next() };
+        // Any Secret can join a group. So a member gives consent only if it names the workload, too.
+        let consents = |member: &PublicSecret<'_>| {
+            restarts(member).contains(workload) && state.may_restart_for(member.name)
+        };
+        if !state.may_restart_for(&pending.secret) && !group.iter().any(consents) {
+            return self.done(RestartOutcome::NoConsent);
         }
         if let Some(outcome) = pending.obstacle(state, now) {
             return self.done(outcome);
@@ -291,7 +302,6 @@ impl<'a> RestartPass<'a> {
         if is_changing(group, self.rules, self.awaited, now) {
             return self.done(RestartOutcome::Waiting);
         }
-        let Some(workload) = pending.workloads.get(self.index) else { return self.next() };
         let marks = pending.marks(workload, group, self.rules, state, now);
         NextCall::Change(workload.clone(), state.version.clone(), marks)
     }
@@ -351,7 +361,8 @@ impl PendingRestart {
 
     /// The changes of the pod template's annotations: the trust that its new pods load from this
     /// Secret, and from the other Secrets of `group` that name this workload. Those Secrets then
-    /// need no restart of their own. Annotations for Secrets that have left the group are removed.
+    /// need no restart of their own. Annotations for Secrets that have left the group are removed,
+    /// and so are those for a group in which these Secrets were before.
     fn marks(
         &self,
         workload: &Workload,
@@ -361,12 +372,15 @@ impl PendingRestart {
         now: Timestamp,
     ) -> BTreeMap<String, Option<String>> {
         let members: Vec<String> = group.iter().map(mark).chain([self.mark.clone()]).collect();
-        let of_group = state.restarted_for.keys().filter(|key| key.starts_with(&self.scope));
-        let left = of_group.filter(|key| !members.contains(key));
+        let is_of = |key: &str, mark: &String| key.rsplit('.').next() == mark.rsplit('.').next();
+        let is_ours = |key: &&String| {
+            key.starts_with(&self.scope) || members.iter().any(|mark| is_of(key, mark))
+        };
+        let all = state.restarted_for.keys().filter(is_ours);
+        let left = all.filter(|key| !members.contains(key));
         let mut change: BTreeMap<_, _> = left.map(|key| (key.clone(), None)).collect();
         for member in group {
-            let (listed, _) = parse_list(member.annotation(names::RESTART).unwrap_or_default());
-            if listed.contains(workload) {
+            if restarts(member).contains(workload) {
                 let outlook = outlook::outlook(member, rules, now);
                 change.insert(mark(member), Some(trust(&outlook, outlook.stage.is_some())));
             }

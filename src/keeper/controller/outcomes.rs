@@ -88,11 +88,12 @@ impl Controller {
                     Reason::RestartFailed,
                     "the API server or an admission policy does not allow it",
                 ),
-                RestartOutcome::Unrelated => (
+                RestartOutcome::NoConsent => (
                     RestartResult::NotAllowed,
                     Reason::RestartFailed,
-                    "its pods refer to no Secret of the group, and it does not carry \
-                     ca-overlap.dev/allow-restart=true",
+                    "not restarted, because it does not consent: its pod template refers neither \
+                     to this Secret nor to one of its group that names the workload, and it does \
+                     not carry the annotation ca-overlap.dev/allow-restart=true",
                 ),
                 RestartOutcome::Paused => (
                     RestartResult::Stuck,

@@ -95,12 +95,14 @@ fn only_secrets_of_the_group_that_name_a_workload_annotate_it() {
     let keys = |state: &WorkloadState| state.restarted_for.keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&state), [names::RESTARTED_AT.to_owned(), mark(&group[0].view())]);
     let left = format!("{}left", scope(&group[0].view()));
+    let of_old_group = format!("{}.old.{}", names::RESTARTED_FOR, of_secret(&group[0].view()));
     let foreign = format!("{}.other.left", names::RESTARTED_FOR);
-    for key in [&left, &foreign] {
+    for key in [&left, &of_old_group, &foreign] {
         state.restarted_for.insert(key.clone(), "T0".to_owned());
     }
     assert!(restart(&mut state, &group, 0, "T2"));
-    assert!(!state.restarted_for.contains_key(&left) && state.restarted_for.contains_key(&foreign));
+    let is_left = |key| state.restarted_for.contains_key(key);
+    assert!(!is_left(&left) && !is_left(&of_old_group) && is_left(&foreign));
 }
 
 #[test]
@@ -206,24 +208,57 @@ fn a_pass_waits_for_a_paused_workload_for_ten_minutes() {
 }
 
 #[test]
-fn a_pass_changes_one_workload_and_only_if_its_pods_use_the_group() {
+fn a_pass_changes_one_workload_and_only_with_consent() {
     let rules = rules();
     let mut pass = pass(&rules, true, 1);
     assert_eq!(pass.found(Ok(WorkloadState::default())), NextCall::List);
     let b = Workload::parse("deployment/b").unwrap();
     assert_eq!(pass.listed(&[]), NextCall::Read(b.clone()), "its pods use no Secret of the group");
     let version = Some("7".to_owned());
-    let secrets = ["of the group".to_owned()].into();
-    let state = WorkloadState { version: version.clone(), secrets, ..WorkloadState::default() };
+    let state = WorkloadState { version: version.clone(), ..mounts("s") };
     assert_eq!(pass.found(Ok(state)), NextCall::List);
-    let other = secret("of the group", "", 60);
-    let NextCall::Change(workload, read, annotations) = pass.listed(&[other.view()]) else {
+    let NextCall::Change(workload, read, annotations) = pass.listed(&[]) else {
         panic!("another call")
     };
     assert_eq!((workload, read, annotations.len()), (b, version, 2));
     let note = format!("T2 deployment/b {:.0} started", now());
     assert_eq!(pass.done(RestartOutcome::Started), NextCall::Note(note));
     let outcomes =
-        [("deployment/a", RestartOutcome::Unrelated), ("deployment/b", RestartOutcome::Started)];
+        [("deployment/a", RestartOutcome::NoConsent), ("deployment/b", RestartOutcome::Started)];
     assert_eq!(pass.into_outcomes(), outcomes.map(|(name, it)| (name.to_owned(), it)));
+}
+
+/// A workload whose pods use this Secret.
+fn mounts(secret: &str) -> WorkloadState {
+    WorkloadState { secrets: [secret.to_owned()].into(), ..WorkloadState::default() }
+}
+
+#[test]
+fn consent_comes_from_the_workload_or_from_a_secret_that_it_uses() {
+    let marked = WorkloadState { is_marked: true, ..WorkloadState::default() };
+    let named = "deployment/b,deployment/a";
+    for (state, members, may_restart) in [
+        (mounts("s"), &[][..], true),
+        (marked, &[], true),
+        (WorkloadState::default(), &[], false),
+        (mounts("other"), &[], false),
+        // A Secret of the group that the pods use and that names the workload itself.
+        (mounts("other"), &[("other", named)], true),
+        // A stranger gives himself the name of the group, or names the workload without being used.
+        (mounts("other"), &[("other", "")], false),
+        (mounts("other"), &[("other", "deployment/b,statefulset/a")], false),
+        (mounts("other"), &[("third", named), ("other", "")], false),
+    ] {
+        let rules = rules();
+        let mut pass = pass(&rules, true, 1);
+        assert_eq!(pass.found(Ok(state.clone())), NextCall::List);
+        let own = [("s", "deployment/a")];
+        let group: Vec<GroupSecret> =
+            own.iter().chain(members).map(|(name, restart)| secret(name, restart, 60)).collect();
+        let views: Vec<PublicSecret<'_>> = group.iter().map(GroupSecret::view).collect();
+        let next = pass.listed(&views);
+        assert_eq!(matches!(next, NextCall::Change(..)), may_restart, "{state:?} {members:?}");
+        let outcomes = [("deployment/a".to_owned(), RestartOutcome::NoConsent)];
+        assert_eq!(pass.into_outcomes(), if may_restart { &[][..] } else { &outcomes });
+    }
 }

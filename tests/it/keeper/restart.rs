@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::setup::{Keeper, Rotation, Setup, eventually};
 use super::workload::Workload;
+use crate::support::sum;
 use devtools::secrets::MERGE;
 
 struct Workloads {
@@ -269,6 +270,44 @@ async fn a_generator_that_repeats_the_restart_setting_causes_no_write() {
 }
 
 #[tokio::test]
+async fn a_secret_that_joins_a_group_restarts_nothing_without_consent() {
+    let test = "a_secret_that_joins_a_group_restarts_nothing_without_consent";
+    let Some(mut it) = Workloads::start(test, "").await else { return };
+    let secrets = it.rotation.secrets.clone();
+    let group = json!({"metadata": {"annotations": {names::GROUP: "g"}}});
+    secrets.patch("envoy", MERGE, "fieldManager=person", &group).await.ok();
+    it.create("deployment/payments", true, json!({})).await;
+    // A user who may create Secrets names the group of a Secret that the pods mount.
+    let annotations = json!({names::RESTART: "deployment/payments", names::GROUP: "g"});
+    let mut stranger = Rotation::begin(&secrets, "stranger", annotations).await;
+    stranger.rotate().await;
+    let event = it.setup.event(&stranger, "RestartFailed").await;
+    let note = event["note"].as_str().unwrap();
+    assert!(note.starts_with("deployment/payments: not restarted"), "{note}");
+    // Nor does a rotation of the Secret that the pods mount: it names no workload.
+    it.rotation.rotate().await;
+    let version = stranger.stored().await.resource_version().to_owned();
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert_eq!(stranger.stored().await.resource_version(), version, "no loop");
+    let refused = async || {
+        let result = ["result=\"not_allowed\""];
+        sum(&it.keeper.metrics().await, "ca_overlap_keeper_restarts_total", &result)
+    };
+    assert!((refused().await - 1.0).abs() < 0.1, "once for each change of trust");
+    assert_eq!(it.generation("deployment/payments").await, 1);
+
+    // With the consent of who may write the workload it is restarted.
+    let allowed = json!({"metadata": {"annotations": {names::ALLOW_RESTART: "true"}}});
+    it.patch("deployment/payments", allowed).await;
+    let before = it.generation("deployment/payments").await;
+    stranger.rotate().await;
+    it.marked("deployment/payments", None).await;
+    it.roll_out("deployment/payments").await;
+    it.setup.event(&stranger, "Restarted").await;
+    assert_eq!(it.generation("deployment/payments").await, before + 1);
+}
+
+#[tokio::test]
 async fn two_secrets_of_a_group_restart_a_shared_workload_once() {
     let test = "two_secrets_of_a_group_restart_a_shared_workload_once";
     let Some(mut it) = Workloads::start(test, "deployment/app").await else { return };
@@ -290,7 +329,7 @@ async fn two_secrets_of_a_group_restart_a_shared_workload_once() {
         .await
     };
     let [first, first_of_other] = [noted("envoy", None).await, noted("other", None).await];
-    // The workload mounts one of the two Secrets. For the other one, the common group is enough.
+    // The workload mounts one of the two Secrets, which names it, too. That is enough for the other.
     it.create("deployment/app", true, json!({})).await;
     it.rotation.rotate().await;
     other.rotate().await;
