@@ -16,7 +16,7 @@ use super::write_plan::{self, WritePlan};
 use crate::names;
 use crate::overlap::ask::Ask;
 use crate::overlap::exempt::{self, Exemption};
-use crate::overlap::record::Record;
+use crate::overlap::record::{ParseRecordError, Record};
 use crate::overlap::settings::{Defaults, Mode, RawSettings, Settings};
 use crate::overlap::staged::{KeeperHealth, Stage, StageChange, StagedWrite};
 use crate::overlap::warning::push_once;
@@ -105,6 +105,7 @@ pub fn respond(
         object,
         old,
         is_fresh_object: request.is_fresh_object(),
+        record: old.annotation(names::CARRIED).map(|text| Record::of_object(text, old.uid())),
         ask_outcome: AskOutcome::read(object, old, request.user(), &installation.keeper_user),
         closes_stage,
         keeper,
@@ -159,6 +160,8 @@ struct Update<'a> {
     object: &'a ReviewedSecret<'a>,
     old: &'a ReviewedSecret<'a>,
     is_fresh_object: bool,
+    /// The stored record, and whether it names the uid of the Secret.
+    record: Option<Result<(Record, bool), ParseRecordError>>,
     ask_outcome: AskOutcome,
     /// Whether this write makes the Secret immutable while a pair waits.
     closes_stage: bool,
@@ -169,8 +172,7 @@ struct Update<'a> {
 impl Update<'_> {
     fn answer(&self, installation: &Installation, now: Timestamp) -> Answer {
         let settings = Settings::read(self.raw_settings(), &installation.defaults);
-        let stored_record = self.old.annotation(names::CARRIED).map(Record::parse);
-        let record = stored_record.as_ref().and_then(|record| record.as_ref().ok());
+        let record = self.record.as_ref().and_then(|record| Some(&record.as_ref().ok()?.0));
         let pairs = write_plan::may_involve_stage(self.object, self.old, &settings, self.keeper)
             .then(|| self.request.pairs());
         let is_settled = pairs.is_none() && self.is_settled(record, &settings);
@@ -180,7 +182,7 @@ impl Update<'_> {
             Values::decode(self.object, self.old)
         };
         let exempt = self.exempt(&settings, (!is_settled).then(|| values.incoming()));
-        let mut warnings = self.warnings(&settings, stored_record.as_ref());
+        let mut warnings = self.warnings(&settings);
         // Settings are restored even where the data is exempt.
         let is_possible = |ask: &&Ask| exempt.is_none() || !ask.settings().is_empty();
         let ask = self.ask_outcome.ask().filter(is_possible);
@@ -198,10 +200,14 @@ impl Update<'_> {
             room: MAX_DATA.saturating_sub(self.object.data_size()),
             repair,
         };
-        let plan = match &pairs {
+        let mut plan = match &pairs {
             None => WritePlan::unstaged(&write),
             Some(pairs) => WritePlan::staged(pairs, self.staging(pairs, &write, ask, installation)),
         };
+        // With a record the next write shows whether its writer dropped our keys.
+        if plan.decision.record == RecordAfter::Gone && self.has_settings() {
+            plan.decision.record = RecordAfter::Set(Record::default());
+        }
         let (WritePlan { decision, change, .. }, patch) = self.patch(plan, &write, &mut warnings);
         let asked = ask
             .filter(|ask| change == Some(StageChange::Promoted) || !matches!(ask, Ask::Promote(_)));
@@ -248,10 +254,10 @@ impl Update<'_> {
     }
 
     /// The warnings that do not depend on the decision.
-    fn warnings<E>(&self, settings: &Settings, record: Option<&Result<Record, E>>) -> Vec<Warning> {
+    fn warnings(&self, settings: &Settings) -> Vec<Warning> {
         let mut warnings = settings.warnings.clone();
         warnings.extend(self.ask_outcome.warning());
-        if record.is_some_and(Result::is_err) {
+        if self.record.as_ref().is_some_and(Result::is_err) {
             warnings.push(Warning::RecordUnreadable);
         }
         let wants_stage = settings.mode == Mode::Staged && self.object.ca_crt().is_some();
@@ -262,8 +268,12 @@ impl Update<'_> {
         if restart.is_some_and(|text| workload::parse_list(text).1 > 0) {
             warnings.push(Warning::RestartUnreadable);
         }
-        if self.loses_a_setting() {
+        if self.lacks_a_setting(|text| text.len() > names::MAX_RESTORED) {
             warnings.push(Warning::SettingTooLong);
+        }
+        // A fresh object lacks all of them, whatever its writer wants.
+        if !self.is_fresh_object && self.lacks_a_setting(|text| text.len() <= names::MAX_RESTORED) {
+            warnings.push(Warning::SettingKept);
         }
         warnings
     }
@@ -281,7 +291,10 @@ impl Update<'_> {
             served: pairs.served(),
             waiting: pairs.waiting(),
             written: pairs.written(),
-            stage: self.old.annotation(names::STAGED).map(|text| Stage::parse(text).ok()),
+            stage: self
+                .old
+                .annotation(names::STAGED)
+                .map(|text| Stage::of_object(text, self.old.uid()).ok().map(|(stage, _)| stage)),
             is_wanted: write.settings.mode == Mode::Staged && write.may_change_data,
             is_fresh_object: self.is_fresh_object,
             keeper: self.keeper,
@@ -340,20 +353,25 @@ impl Update<'_> {
         let decision = &plan.decision;
         let mut patch = PatchBuilder::new(self.object);
         patch.without_annotation(names::ASK);
-        let (carried, is_carrying) = match &decision.record {
-            RecordAfter::Gone => (None, false),
-            RecordAfter::Set(record) if write.record != Some(record) => {
-                (Some(record.to_annotation()), !record.is_empty())
-            }
-            // The stored text, byte for byte: another spelling of the same record would turn every
-            // re-apply into a change.
-            RecordAfter::AsStored | RecordAfter::Set(_) => (
-                self.old.annotation(names::CARRIED).map(str::to_owned),
-                write.record.is_some_and(|record| !record.is_empty()),
-            ),
+        let uid = self.old.uid();
+        let record = match &decision.record {
+            RecordAfter::Gone => None,
+            RecordAfter::Set(record) => Some(record),
+            RecordAfter::AsStored => write.record,
         };
-        patch.annotation(names::CARRIED, carried)?;
-        patch.annotation(names::STAGED, plan.annotation(self.old.annotation(names::STAGED)))?;
+        let is_carrying = record.is_some_and(|record| !record.is_empty());
+        // The stored text, byte for byte, if it says the same: another spelling of the same record
+        // would turn every re-apply into a change.
+        let stored = self.old.annotation(names::CARRIED).filter(|_| record == write.record);
+        let is_complete = matches!(self.record, Some(Ok((_, true))));
+        let carried = stored.filter(|_| is_complete).map(str::to_owned);
+        let carried = carried.or_else(|| Some(record?.to_annotation(uid)));
+        // Where the uid does not fit, the record stays without it.
+        patch.annotation(names::CARRIED, carried).or_else(|full| {
+            stored.map_or(Err(full), |text| patch.annotation(names::CARRIED, Some(text.to_owned())))
+        })?;
+        let stage = plan.annotation(self.old.annotation(names::STAGED), uid);
+        patch.annotation(names::STAGED, stage)?;
         let phase = is_carrying.then_some(names::PHASE_OVERLAP);
         patch.label(names::PHASE, plan.waiting.map_or(phase, |_| Some(names::PHASE_STAGED)));
         plan.write_pairs(&mut patch);
@@ -392,14 +410,31 @@ impl Update<'_> {
         self.restored(key, new, old).or(new)
     }
 
-    /// Whether a fresh object wipes a setting that is too long to be restored.
-    fn loses_a_setting(&self) -> bool {
-        let too_long =
-            |key: &&str| self.old.annotation(key).is_some_and(|v| v.len() > names::MAX_RESTORED);
-        self.is_fresh_object
-            && names::SETTINGS
-                .iter()
-                .any(|key| too_long(key) && self.object.annotation(key).is_none())
+    /// Whether the Secret has a `ca.crt` and one of our settings after this write.
+    fn has_settings(&self) -> bool {
+        let mode = || self.raw_settings().mode;
+        let has_one =
+            || mode().is_some() || names::SETTINGS.iter().any(|k| self.setting(k).is_some());
+        self.object.ca_crt().is_some() && has_one()
+    }
+
+    /// Whether this write may not remove settings, and lacks one with a stored value that `is`.
+    fn lacks_a_setting(&self, is: impl Fn(&str) -> bool) -> bool {
+        let lacks = |new: Option<&str>, old: Option<&str>| new.is_none() && old.is_some_and(&is);
+        let people_set = |key: &&&str| **key != names::RESTARTED;
+        self.keeps_settings()
+            && (lacks(self.object.label(names::MODE), self.old.label(names::MODE))
+                || names::SETTINGS
+                    .iter()
+                    .filter(people_set)
+                    .any(|key| lacks(self.object.annotation(key), self.old.annotation(key))))
+    }
+
+    /// Whether this write removes no settings. A fresh object lacks them because its writer did not
+    /// read them. So may a write that changes `ca.crt`: many controllers read the Secret, then
+    /// replace its data, labels and annotations.
+    fn keeps_settings(&self) -> bool {
+        self.is_fresh_object || self.object.ca_crt() != self.old.ca_crt()
     }
 
     /// The value that replaces the incoming one, if any: the one that the keeper asks to restore,
@@ -416,7 +451,7 @@ impl Update<'_> {
             return Some(value);
         }
         let old = old.filter(|value| value.len() <= names::MAX_RESTORED)?;
-        let is_wiped = new.is_none() && self.is_fresh_object;
+        let is_wiped = new.is_none() && self.keeps_settings();
         (is_wiped || (new != Some(old) && self.only_keeper_may_change(key))).then_some(old)
     }
 

@@ -195,9 +195,11 @@ struct ReviewedMetadata<'a> {
 }
 
 impl<'a> ReviewedSecret<'a> {
-    /// The uid. A fresh object does not have one when it is reviewed.
+    /// The uid. A fresh object does not have one when it is reviewed. One that is far longer than
+    /// those of the API server is not read, because each entry of the record repeats it.
     pub fn uid(&self) -> Option<&str> {
-        self.metadata.as_ref()?.uid.as_deref().filter(|uid| !uid.is_empty())
+        let uid = self.metadata.as_ref()?.uid.as_deref();
+        uid.filter(|uid| !uid.is_empty() && uid.len() <= MAX_UID)
     }
 
     /// The labels that we read, or `None` if the object has no such map.
@@ -251,6 +253,9 @@ impl<'a> ReviewedSecret<'a> {
         self.data.as_ref().map_or(0, |data| data.size)
     }
 }
+
+/// The longest uid that is read, in bytes. The API server's are UUIDs.
+const MAX_UID: usize = 64;
 
 /// A map of strings, of which only the entries that we read are kept.
 #[derive(Default)]

@@ -85,11 +85,12 @@ impl<'a> WritePlan<'a> {
         Self::staged(pairs, StagedWrite { obstacle: Some(Warning::AnnotationsFull), ..staging })
     }
 
-    /// The annotation `staged`. An unchanged stage keeps the stored text, byte for byte.
-    pub(super) fn annotation(&self, stored: Option<&str>) -> Option<String> {
+    /// The annotation `staged` of the Secret with this uid. An unchanged stage that names it keeps
+    /// the stored text, byte for byte.
+    pub(super) fn annotation(&self, stored: Option<&str>, uid: Option<&str>) -> Option<String> {
         let (_, stage) = self.waiting.as_ref()?;
-        let same = stored.filter(|text| Stage::parse(text).as_ref() == Ok(stage));
-        Some(same.map_or_else(|| stage.to_annotation(), str::to_owned))
+        let same = stored.filter(|text| Stage::of_object(text, uid) == Ok((*stage, true)));
+        Some(same.map_or_else(|| stage.to_annotation(uid), str::to_owned))
     }
 
     /// Writes the pairs to `tls.*` and `pending.*`. Never removes `tls.*`; removes `pending.*` if

@@ -1,6 +1,7 @@
 //! The record: the annotation `ca-overlap.dev/carried`, which lists the carried certificates
 //! (docs/design.md, "The record").
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,15 +16,26 @@ pub struct Record {
 }
 
 /// The entry of a carried certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The certificate's fingerprint.
     pub sha256: Fingerprint,
     /// When it began to be carried.
     pub since: Timestamp,
     /// When it ends at the latest, if an end was set when it began to be carried.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+}
+
+/// An entry as the annotation holds it.
+#[derive(Serialize, Deserialize)]
+struct WrittenEntry<'a> {
+    sha256: Fingerprint,
+    since: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
+    /// The uid of the Secret that it was written for. The first edition wrote none.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    uid: Option<Cow<'a, str>>,
 }
 
 /// The error for a record that does not parse. It never quotes the value.
@@ -35,13 +47,27 @@ impl Record {
     /// The most entries that are read: far more than `keep` and chains can produce.
     const MAX_ENTRIES: usize = 512;
 
-    /// Reads the annotation.
+    /// Reads the annotation, with all entries.
     pub fn parse(text: &str) -> Result<Self, ParseRecordError> {
-        let entries: Vec<Entry> = serde_json::from_str(text).map_err(|_| ParseRecordError)?;
-        if entries.len() > Self::MAX_ENTRIES {
+        Self::of_object(text, None).map(|(record, _)| record)
+    }
+
+    /// Reads the annotation of the Secret with this uid. An entry that names another uid came with
+    /// a copy of another Secret, and is left out. Also says whether every entry names this uid, so
+    /// that the annotation needs no change.
+    pub fn of_object(text: &str, uid: Option<&str>) -> Result<(Self, bool), ParseRecordError> {
+        let written: Vec<WrittenEntry<'_>> =
+            serde_json::from_str(text).map_err(|_| ParseRecordError)?;
+        if written.len() > Self::MAX_ENTRIES {
             return Err(ParseRecordError);
         }
-        Ok(Self { entries })
+        let is_complete = uid.is_none() || written.iter().all(|entry| entry.uid.as_deref() == uid);
+        let entries = written
+            .iter()
+            .filter(|entry| is_believed(entry.uid.as_deref(), uid))
+            .map(|&WrittenEntry { sha256, since, until, .. }| Entry { sha256, since, until })
+            .collect();
+        Ok((Self { entries }, is_complete))
     }
 
     /// Makes a record of these entries.
@@ -64,12 +90,24 @@ impl Record {
         self.entries.iter().find(|entry| entry.sha256 == fingerprint)
     }
 
-    /// The annotation's value.
-    pub fn to_annotation(&self) -> String {
+    /// The annotation's value, for the Secret with this uid.
+    pub fn to_annotation(&self, uid: Option<&str>) -> String {
+        let written = |&Entry { sha256, since, until }: &Entry| WrittenEntry {
+            sha256,
+            since,
+            until,
+            uid: uid.map(Cow::Borrowed),
+        };
+        let entries: Vec<_> = self.entries.iter().map(written).collect();
         // Writing strings and dates to memory cannot fail. If it did, "nothing is carried" would be
         // the harmless value.
-        serde_json::to_string(&self.entries).unwrap_or_else(|_| "[]".to_owned())
+        serde_json::to_string(&entries).unwrap_or_else(|_| "[]".to_owned())
     }
+}
+
+/// Whether state that names the uid `written`, if any, is state of the Secret with the uid `of`.
+pub(super) fn is_believed(written: Option<&str>, of: Option<&str>) -> bool {
+    written.is_none() || of.is_none() || written == of
 }
 
 impl Entry {
@@ -131,7 +169,7 @@ mod tests {
         let day = Some(Duration::from_secs(86_400));
         let entry = Entry::starting(fingerprint(), at("2026-03-01T10:00:00.75Z"), day);
         let record = Record::new(vec![entry]);
-        let text = record.to_annotation();
+        let text = record.to_annotation(None);
         assert_eq!(
             text,
             format!(
@@ -140,10 +178,30 @@ mod tests {
             )
         );
         assert_eq!(Record::parse(&text).unwrap(), record);
-        assert_eq!(Record::default().to_annotation(), "[]");
+        assert_eq!(Record::default().to_annotation(None), "[]");
         let open =
             Record::new(vec![Entry::starting(fingerprint(), at("2026-03-01T10:00:00Z"), None)]);
-        assert!(!open.to_annotation().contains("until"));
+        assert!(!open.to_annotation(None).contains("until"));
+    }
+
+    #[test]
+    fn entries_of_another_object_are_left_out_and_entries_without_a_uid_are_completed() {
+        let entry = Entry::starting(fingerprint(), at("2026-03-01T10:00:00Z"), None);
+        let record = Record::new(vec![entry]);
+        let (plain, own) = (record.to_annotation(None), record.to_annotation(Some("1")));
+        assert!(own.ends_with(r#""uid":"1"}]"#), "{own}");
+        let none = Record::default();
+        for (text, uid, expected) in [
+            (&plain, None, (record.clone(), true)),
+            (&plain, Some("1"), (record.clone(), false)),
+            (&own, None, (record.clone(), true)),
+            (&own, Some("1"), (record.clone(), true)),
+            (&own, Some("2"), (none.clone(), false)),
+            (&"[]".to_owned(), Some("2"), (none, true)),
+        ] {
+            assert_eq!(Record::of_object(text, uid), Ok(expected), "{text} of {uid:?}");
+        }
+        assert_eq!(Record::parse(&own), Ok(record));
     }
 
     #[test]

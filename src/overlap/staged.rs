@@ -7,6 +7,7 @@
 
 mod pair;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use strum::{IntoStaticStr, VariantNames};
 
 use super::MAX_STORED_BLOCKS;
 use super::decide as decision;
-use super::record::{Entry, Record};
+use super::record::{self, Entry, Record};
 use super::warning::Warning;
 use super::write::{self, Case, Contents, Decision, RecordAfter, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
@@ -34,7 +35,7 @@ const MAX_MOVES: u8 = 2;
 const MIN_HELD_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The state of a staged rotation: the annotation `ca-overlap.dev/staged`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
     /// When the waiting pair began to wait.
     pub since: Timestamp,
@@ -52,16 +53,43 @@ pub struct Stage {
 pub struct ParseStageError;
 
 impl Stage {
-    /// Reads the annotation.
+    /// Reads the annotation, whatever object it names.
     pub fn parse(text: &str) -> Result<Self, ParseStageError> {
-        serde_json::from_str(text).map_err(|_| ParseStageError)
+        Self::of_object(text, None).map(|(stage, _)| stage)
     }
 
-    /// The annotation's value.
-    pub fn to_annotation(&self) -> String {
-        // Writing strings and dates to memory cannot fail.
-        serde_json::to_string(self).unwrap_or_default()
+    /// Reads the annotation of the Secret with this uid. One that names another uid came with a
+    /// copy of another Secret, and is an error. Also says whether it names this uid, so that it
+    /// needs no change.
+    pub fn of_object(text: &str, uid: Option<&str>) -> Result<(Self, bool), ParseStageError> {
+        let written: WrittenStage<'_> = serde_json::from_str(text).map_err(|_| ParseStageError)?;
+        let WrittenStage { since, held, pending, moved, uid: written } = written;
+        if !record::is_believed(written.as_deref(), uid) {
+            return Err(ParseStageError);
+        }
+        let is_complete = uid.is_none() || written.as_deref() == uid;
+        Ok((Self { since, held, pending, moved }, is_complete))
     }
+
+    /// The annotation's value, for the Secret with this uid.
+    pub fn to_annotation(&self, uid: Option<&str>) -> String {
+        let Self { since, held, pending, moved } = *self;
+        let written = WrittenStage { since, held, pending, moved, uid: uid.map(Cow::Borrowed) };
+        // Writing strings and dates to memory cannot fail.
+        serde_json::to_string(&written).unwrap_or_default()
+    }
+}
+
+/// The state as the annotation holds it.
+#[derive(Serialize, Deserialize)]
+struct WrittenStage<'a> {
+    since: Timestamp,
+    held: Fingerprint,
+    pending: Fingerprint,
+    moved: u8,
+    /// The uid of the Secret that it was written for. The first edition wrote none.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    uid: Option<Cow<'a, str>>,
 }
 
 /// Whether the keeper is alive. Without it no waiting pair is promoted on time.
@@ -428,7 +456,17 @@ mod tests {
             pending: Fingerprint::of(b"pending"),
             moved: 1,
         };
-        assert_eq!(Stage::parse(&stage.to_annotation()), Ok(stage));
+        let (plain, own) = (stage.to_annotation(None), stage.to_annotation(Some("1")));
+        assert_eq!(Stage::parse(&own), Ok(stage));
+        for (text, uid, expected) in [
+            (&plain, None, Ok((stage, true))),
+            (&plain, Some("1"), Ok((stage, false))),
+            (&own, None, Ok((stage, true))),
+            (&own, Some("1"), Ok((stage, true))),
+            (&own, Some("2"), Err(ParseStageError)),
+        ] {
+            assert_eq!(Stage::of_object(text, uid), expected, "{text} of {uid:?}");
+        }
         for text in ["", "{}", "[]", r#"{"since":"2026-03-01T10:00:00Z","moved":1}"#] {
             assert_eq!(Stage::parse(text), Err(ParseStageError), "{text}");
         }

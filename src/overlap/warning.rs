@@ -40,6 +40,8 @@ pub enum Warning {
     RepairIncomplete,
     /// The setting `restart` has a word that names no workload, or too many words.
     RestartUnreadable,
+    /// A write that changes `ca.crt` lacked a setting, perhaps on purpose. It was restored.
+    SettingKept,
     /// A setting is too long to be restored.
     SettingTooLong,
     /// The stored pairs are not those that the stage recorded.
@@ -120,6 +122,9 @@ impl fmt::Display for Warning {
             }
             Self::RestartUnreadable => {
                 "ca-overlap.dev/restart: expected up to 16 of deployment/x, statefulset/x, daemonset/x; other words are ignored"
+            }
+            Self::SettingKept => {
+                "ca-overlap: a write that changes ca.crt removes no setting; remove it by a write that leaves ca.crt as it is"
             }
             Self::SettingTooLong => {
                 "ca-overlap: this write removed a setting of more than 4096 bytes, which is too long to be restored"

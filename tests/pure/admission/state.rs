@@ -33,8 +33,102 @@ async fn a_put_gets_missing_settings_back_and_a_patch_is_obeyed() {
     }
     // The restored window applies to this write.
     assert!(put.annotation("carried").unwrap().contains("until"));
-    let patch = admit(&as_patch(review(&stored, &secret(&new.pem)))).await;
+    let patch = admit(&as_patch(review(&stored, &secret(&old.pem)))).await;
     assert_eq!((patch.label("mode"), patch.annotation("keep")), (None, None));
+    assert!(patch.warnings().is_empty());
+}
+
+/// An object that was made from the stored one: it has its uid and managed fields.
+fn made_from_stored(mut secret: Value, uid: &str) -> Value {
+    secret["metadata"]["uid"] = uid.into();
+    secret["metadata"]["managedFields"] = json!([{}]);
+    secret
+}
+
+#[tokio::test]
+async fn a_write_that_changes_ca_crt_takes_no_setting_away() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let bare = made_from_stored(secret(&old.pem), "1");
+    let distrust = annotate(bare.clone(), "distrust", &old.sha256());
+    for person in [label(bare.clone(), "mode", "off"), distrust] {
+        // The record begins with the write of the person, in every mode.
+        let set = admit(&as_patch(review(&bare, &person))).await;
+        assert_eq!(set.annotation("carried"), Some("[]"));
+        assert_eq!(set.ca_crt(), old.pem);
+        // A controller keeps the uid, and replaces data, labels and annotations.
+        let replaced = made_from_stored(secret(&new.pem), "1");
+        for stored in [&person, &set.stored] {
+            for review in [review(stored, &replaced), as_patch(review(stored, &replaced))] {
+                let rotated = admit(&review).await;
+                assert_eq!(rotated.ca_crt(), new.pem, "nothing is carried");
+                let (labels, annotations) = ("/metadata/labels", "/metadata/annotations");
+                let set = |key: &str| person.pointer(key).and_then(Value::as_str);
+                let mode = set(&format!("{labels}/ca-overlap.dev~1mode"));
+                let distrust = set(&format!("{annotations}/ca-overlap.dev~1distrust"));
+                assert_eq!(
+                    (rotated.label("mode"), rotated.annotation("distrust")),
+                    (mode, distrust)
+                );
+                assert_eq!(rotated.annotation("carried"), Some("[]"));
+                let again = admit(&super::endpoint::review(&rotated.stored, &replaced)).await;
+                for map in [labels, annotations] {
+                    assert_eq!(again.stored.pointer(map), rotated.stored.pointer(map));
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_setting_that_came_back_draws_a_warning_where_it_may_be_removed_on_purpose() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let plain = made_from_stored(secret(&old.pem), "1");
+    let stored = annotate(annotate(plain, "keep", "2"), "carried", "[]");
+    let edited = annotate(made_from_stored(secret(&new.pem), "1"), "carried", "[]");
+    let kept = |outcome: &super::endpoint::Outcome| {
+        outcome.warnings().iter().filter(|w| w.contains("removes no setting")).count()
+    };
+    let outcome = admit(&review(&stored, &edited)).await;
+    assert_eq!((outcome.annotation("keep"), kept(&outcome)), (Some("2"), 1));
+    // The writer of a fresh object did not read the setting.
+    let outcome = admit(&review(&stored, &secret(&new.pem))).await;
+    assert_eq!((outcome.annotation("keep"), kept(&outcome)), (Some("2"), 0));
+    // An edit that leaves `ca.crt` alone removes it.
+    let edited = annotate(made_from_stored(secret(&old.pem), "1"), "carried", "[]");
+    let outcome = admit(&review(&stored, &edited)).await;
+    assert_eq!((outcome.annotation("keep"), kept(&outcome)), (None, 0));
+}
+
+#[tokio::test]
+async fn a_record_names_the_uid_of_its_secret_and_one_of_another_secret_is_not_believed() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let with_uid = |uid: &str| {
+        let mut stored = carrying(&new, &old);
+        stored["metadata"]["uid"] = "1".into();
+        let entry = json!([{"sha256": old.sha256(), "since": "2026-01-01T00:00:00Z", "uid": uid}]);
+        annotate(stored, "carried", &entry.to_string())
+    };
+    // Of the first edition: believed, and completed once.
+    let mut stored = carrying(&new, &old);
+    stored["metadata"]["uid"] = "1".into();
+    let reapply = secret(&new.pem);
+    let completed = admit(&review(&stored, &reapply)).await;
+    assert_eq!(completed.ca_crt(), certs::bundle(&[&new, &old]));
+    assert!(completed.annotation("carried").unwrap().contains(r#""uid":"1"}]"#));
+    let again = admit(&review(&completed.stored, &reapply)).await;
+    assert_eq!(again.annotation("carried"), completed.annotation("carried"));
+    // Our own.
+    let outcome = admit(&review(&with_uid("1"), &reapply)).await;
+    assert_eq!(outcome.stored["metadata"]["annotations"], with_uid("1")["metadata"]["annotations"]);
+    assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]));
+    // Of another Secret: its certificate is an own one, which its generator drops.
+    let outcome = admit(&review(&with_uid("2"), &reapply)).await;
+    assert_eq!((outcome.decision(), outcome.ca_crt()), ("retirement", new.pem.clone()));
+    assert_eq!((outcome.annotation("carried"), outcome.label("phase")), (Some("[]"), None));
+    // A write that leaves `ca.crt` alone drops the record, too.
+    let touched = admit(&as_patch(review(&with_uid("2"), &with_uid("2")))).await;
+    assert_eq!((touched.annotation("carried"), touched.label("phase")), (Some("[]"), None));
+    assert_eq!(touched.ca_crt(), certs::bundle(&[&new, &old]));
 }
 
 #[tokio::test]

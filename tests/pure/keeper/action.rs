@@ -42,7 +42,7 @@ impl Group {
         let since = WRITTEN.parse().unwrap();
         let print = |leaf: &Identity| Fingerprint::of(leaf.pem.as_bytes());
         let (held, pending) = (print(&self.held), print(&self.waiting));
-        let stage = Stage { since, held, pending, moved: 0 }.to_annotation();
+        let stage = Stage { since, held, pending, moved: 0 }.to_annotation(None);
         let sha256 = Fingerprint::of(&self.old.der);
         let record = json!([{"sha256": sha256.to_string(), "since": WRITTEN}]).to_string();
         let served = if is_staged { &self.held } else { &self.waiting };

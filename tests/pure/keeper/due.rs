@@ -252,7 +252,7 @@ fn staged() -> Fixture {
     };
     fixture.pending = Some(pending);
     fixture.labels.insert(names::PHASE.into(), "staged".into());
-    fixture.annotate(names::STAGED, stage.to_annotation())
+    fixture.annotate(names::STAGED, stage.to_annotation(None))
 }
 
 #[test]

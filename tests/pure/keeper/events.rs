@@ -101,7 +101,7 @@ fn a_stage_counts_as_promoted_only_if_the_waiting_leaf_serves() {
     };
     let mut annotations = carrying(&[&one], None);
     let overlap = annotations.clone();
-    annotations[names::STAGED] = json!(stage.to_annotation());
+    annotations[names::STAGED] = json!(stage.to_annotation(None));
     let cas = [&two, &one];
     let staged = secret(&cas, &held, &annotations, Some("staged"));
     assert!(reasons(&news(None, &staged, SINCE)).contains(&Reason::Staged));
