@@ -14,7 +14,7 @@ use crate::overlap::exempt::{KeysAndLabels, is_token};
 pub enum SkipReason {
     /// The Secret is immutable, or becomes so with this write.
     Immutable,
-    /// Not an UPDATE of a core/v1 Secret.
+    /// Neither an UPDATE nor a CREATE of a core/v1 Secret.
     NotASecretUpdate,
     /// The Secret is in our own namespace: the webhook must not depend on itself.
     OwnNamespace,
@@ -29,10 +29,12 @@ pub fn skip(request: &AdmissionRequest<'_>, own_namespace: &str) -> Option<SkipR
         .as_ref()
         .is_some_and(|kind| kind.group.is_empty() && kind.version == "v1" && kind.kind == "Secret");
     let is_main_resource = request.sub_resource.as_deref().unwrap_or_default().is_empty();
-    let (Some(object), Some(old)) = (&request.object, &request.old_object) else {
-        return Some(SkipReason::NotASecretUpdate);
+    let (object, old) = match (&*request.operation, &request.object, &request.old_object) {
+        ("UPDATE", Some(object), Some(old)) => (object, old),
+        ("CREATE", Some(object), None) => (object, object),
+        _ => return Some(SkipReason::NotASecretUpdate),
     };
-    if request.operation != "UPDATE" || !is_secret || !is_main_resource {
+    if !is_secret || !is_main_resource {
         return Some(SkipReason::NotASecretUpdate);
     }
     if request.namespace.as_deref() == Some(own_namespace) {

@@ -1,6 +1,7 @@
 //! Answers admission reviews: read, guard, decide, patch.
 
 mod ask_outcome;
+mod create;
 mod decision;
 pub mod guard;
 pub mod handler;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use json_patch::Patch;
 
 use super::ask_outcome::AskOutcome;
+use super::create;
 pub use super::decision::AdmissionDecision;
 use super::guard::{self, SkipReason};
 use super::patch::{AnnotationsFull, PatchBuilder};
@@ -81,8 +82,16 @@ pub fn respond(
     now: Timestamp,
 ) -> Answer {
     let skip = guard::skip(request, &installation.own_namespace);
-    let (Some(object), Some(old)) = (&request.object, &request.old_object) else {
-        return Answer::without_change(AdmissionDecision::Skipped(SkipReason::NotASecretUpdate));
+    let (object, old) = match (&request.object, &request.old_object) {
+        (Some(object), Some(old)) => (object, old),
+        (Some(object), None) if skip.is_none() || skip == Some(SkipReason::Immutable) => {
+            return create::answer(request, object, skip, installation, keeper, now);
+        }
+        _ => {
+            return Answer::without_change(AdmissionDecision::Skipped(
+                skip.unwrap_or(SkipReason::NotASecretUpdate),
+            ));
+        }
     };
     // After this write nothing can change any more, so the waiting pair goes into service now, and
     // its key leaves `pending.*`.
@@ -205,7 +214,7 @@ impl Update<'_> {
             Some(pairs) => WritePlan::staged(pairs, self.staging(pairs, &write, ask, installation)),
         };
         // With a record the next write shows whether its writer dropped our keys.
-        if plan.decision.record == RecordAfter::Gone && self.has_settings() {
+        if plan.decision.record == RecordAfter::Gone && self.brings_a_setting() {
             plan.decision.record = RecordAfter::Set(Record::default());
         }
         let (WritePlan { decision, change, .. }, patch) = self.patch(plan, &write, &mut warnings);
@@ -410,24 +419,30 @@ impl Update<'_> {
         self.restored(key, new, old).or(new)
     }
 
-    /// Whether the Secret has a `ca.crt` and one of our settings after this write.
-    fn has_settings(&self) -> bool {
-        let mode = || self.raw_settings().mode;
-        let has_one =
-            || mode().is_some() || names::SETTINGS.iter().any(|k| self.setting(k).is_some());
-        self.object.ca_crt().is_some() && has_one()
+    /// Whether this write brings a setting to a Secret with a `ca.crt`, or one came back.
+    fn brings_a_setting(&self) -> bool {
+        let brings = |(key, new, old)| {
+            let after = self.restored(key, new, old).or(new);
+            after.is_some() && (after != old || new.is_none())
+        };
+        self.object.ca_crt().is_some() && self.settings_of_people().any(brings)
     }
 
     /// Whether this write may not remove settings, and lacks one with a stored value that `is`.
     fn lacks_a_setting(&self, is: impl Fn(&str) -> bool) -> bool {
-        let lacks = |new: Option<&str>, old: Option<&str>| new.is_none() && old.is_some_and(&is);
-        let people_set = |key: &&&str| **key != names::RESTARTED;
-        self.keeps_settings()
-            && (lacks(self.object.label(names::MODE), self.old.label(names::MODE))
-                || names::SETTINGS
-                    .iter()
-                    .filter(people_set)
-                    .any(|key| lacks(self.object.annotation(key), self.old.annotation(key))))
+        let lacks =
+            |(_, new, old): (_, Option<&str>, Option<&str>)| new.is_none() && old.is_some_and(&is);
+        self.keeps_settings() && self.settings_of_people().any(lacks)
+    }
+
+    /// The settings that people set: each key, with its incoming and its stored value.
+    fn settings_of_people(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, Option<&str>, Option<&str>)> {
+        let mode = (names::MODE, self.object.label(names::MODE), self.old.label(names::MODE));
+        let keys = names::SETTINGS.into_iter().filter(|key| *key != names::RESTARTED);
+        let values = |key| (key, self.object.annotation(key), self.old.annotation(key));
+        std::iter::once(mode).chain(keys.map(values))
     }
 
     /// Whether this write removes no settings. A fresh object lacks them because its writer did not

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 
 use crate::names;
 use crate::overlap::exempt;
+use crate::overlap::settings::RawSettings;
 use crate::x509::pem::decoded_len;
 
 /// Why a body is not a review. Unlike `serde`'s errors, these quote none of its content.
@@ -69,7 +70,7 @@ pub struct AdmissionRequest<'a> {
     /// The id that the response repeats.
     #[serde(borrow)]
     pub uid: Cow<'a, str>,
-    /// The operation: `UPDATE` is the only one that we change.
+    /// The operation. We change `UPDATE` and `CREATE` only.
     #[serde(borrow, default, deserialize_with = "text_or_null")]
     pub operation: Cow<'a, str>,
     /// The kind of the objects.
@@ -96,7 +97,7 @@ pub struct AdmissionRequest<'a> {
     /// The incoming Secret.
     #[serde(borrow, default)]
     pub object: Option<ReviewedSecret<'a>>,
-    /// The stored Secret.
+    /// The stored Secret; `None` if it is created.
     #[serde(borrow, default)]
     pub old_object: Option<ReviewedSecret<'a>>,
     /// The whole body, which [`Self::pairs`] parses again.
@@ -220,6 +221,16 @@ impl<'a> ReviewedSecret<'a> {
     /// The value of an annotation, if it is one that we read.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations()?.get(key)
+    }
+
+    /// The text of its settings.
+    pub fn raw_settings(&self) -> RawSettings<'_> {
+        RawSettings {
+            mode: self.label(names::MODE),
+            keep: self.annotation(names::KEEP),
+            window: self.annotation(names::WINDOW),
+            distrust: self.annotation(names::DISTRUST),
+        }
     }
 
     /// Whether the object has `metadata`, the parent of labels and annotations.

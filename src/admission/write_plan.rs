@@ -71,6 +71,12 @@ impl<'a> WritePlan<'a> {
         Self { decision, change, served, waiting, staging: Some((pairs, staging)) }
     }
 
+    /// Plans the creation of an object, which is both the stored and the incoming one.
+    pub(super) fn created(pairs: &'a Pairs<'a>, staging: StagedWrite<'a>) -> Self {
+        let StagedDecision { decision, served, waiting, change } = staged::decide_created(&staging);
+        Self { decision, change, served, waiting, staging: Some((pairs, staging)) }
+    }
+
     /// Plans again, for a changed `write`.
     pub(super) fn decide_again(self, write: &Write<'a>) -> Self {
         let Some((pairs, staging)) = self.staging else { return Self::unstaged(write) };

@@ -5,6 +5,7 @@
 //! waiting pair. If anything goes wrong before that, the stage ends early. Then the pair that the
 //! generator intends goes into service, as in mode `bundle`.
 
+mod created;
 mod pair;
 
 use std::borrow::Cow;
@@ -22,6 +23,7 @@ use super::write::{self, Case, Contents, Decision, RecordAfter, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::x509::issuer::Issuers;
 
+pub use created::decide_created;
 pub use pair::TlsPair;
 
 use pair::verifies;

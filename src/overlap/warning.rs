@@ -20,6 +20,8 @@ pub enum Warning {
     AskRefused,
     /// The ask does not parse.
     AskUnreadable,
+    /// A new object brought a waiting pair, which was dropped.
+    CopiedPairDropped,
     /// The Secret's data has no room for all previous CAs.
     DataFull,
     /// The setting `distrust` has an entry that is not a fingerprint.
@@ -92,6 +94,9 @@ impl fmt::Display for Warning {
             }
             Self::AskUnreadable => {
                 "ca-overlap.dev/ask: expected retire, promote or repair; it was removed without effect"
+            }
+            Self::CopiedPairDropped => {
+                "ca-overlap: pending.tls.* came with a copy of a staged Secret and was dropped; tls.* is stored as written"
             }
             Self::DataFull => {
                 "ca-overlap: the Secret has no room (limit 1048576 bytes): not every previous CA was kept in ca.crt"

@@ -76,6 +76,8 @@ pub struct Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Case {
+    /// The Secret is created. The state that it brings is not believed.
+    Created,
     /// There is no record yet, and the write introduces no new certificate.
     FirstContact,
     /// The stored or the incoming Secret has no `ca.crt`.

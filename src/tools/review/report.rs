@@ -217,6 +217,7 @@ fn without_keys(text: &str) -> String {
 fn explain(decision: AdmissionDecision) -> &'static str {
     match decision {
         AdmissionDecision::Case(case) => match case {
+            Case::Created => "a new Secret; state that it brings is dropped, and a record begins",
             Case::FirstContact => {
                 "no record yet and no new CA; the CAs that the write removes are carried"
             }

@@ -2,6 +2,14 @@
 
 use serde_json::{Value, json};
 
+/// The review of the creation of `new` by `user`.
+pub fn create(new: &Value, user: &str) -> Value {
+    let mut review = update(&Value::Null, new, user);
+    review["request"]["operation"] = "CREATE".into();
+    review["request"]["options"]["kind"] = "CreateOptions".into();
+    review
+}
+
 /// The review of a PUT by `user` that replaces the Secret `old` with `new`.
 pub fn update(old: &Value, new: &Value, user: &str) -> Value {
     json!({

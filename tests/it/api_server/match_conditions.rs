@@ -36,7 +36,9 @@ async fn the_api_server_calls_only_for_relevant_changes() {
     let Some(cluster) = Cluster::start("quiet", &[]).await else { return };
     let failed_before = failures(&cluster).await;
     let setup = Setup::new(cluster.namespace("quiet").await);
+    let before = calls(&cluster).await;
     setup.create("CA1", None).await;
+    assert_eq!(calls(&cluster).await, before, "a new Secret that brings nothing of ours");
     let label = |value: &str| json!({"metadata": {"labels": {"app": value}}});
     let other_key = json!({"data": {"other": BASE64_STANDARD.encode("x")}});
     let stored = setup.secrets.get(NAME).await.ok();
@@ -49,9 +51,27 @@ async fn the_api_server_calls_only_for_relevant_changes() {
     setup.put_ca_only(&stored.pem("ca.crt")).await;
     assert_eq!(calls(&cluster).await, before, "none of these changes is relevant");
     let mut expected = before;
+    let ours = [
+        ("/metadata/labels", "ca-overlap.dev/mode", "bundle"),
+        ("/metadata/annotations", "ca-overlap.dev/carried", "[]"),
+        ("/data", "pending.tls.crt", ""),
+        ("/data", "pending.tls.key", ""),
+    ];
+    for (number, (map, key, value)) in ours.into_iter().enumerate() {
+        let mut copy = setup.fresh("CA1", &setup.leaf("CA1"));
+        copy["metadata"] =
+            json!({"name": format!("copy-{number}"), "labels": {}, "annotations": {}});
+        copy.pointer_mut(map).unwrap()[key] = json!(value);
+        let stored = setup.secrets.create(&copy).await.ok();
+        expected += 1;
+        assert_eq!(calls(&cluster).await, expected, "a new Secret with {key}");
+        assert_eq!(stored.annotation("ca-overlap.dev/carried"), Some("[]"));
+        assert!(stored.body["data"].get("pending.tls.key").is_none(), "no key is left");
+    }
     let ca2 = BASE64_STANDARD.encode(setup.pem("CA2"));
     for (patch, why) in [
         (json!({"data": {"ca.crt": ca2}}), "ca.crt changed"),
+        (label("c"), "a phase is stored"),
         (json!({"metadata": {"annotations": {"ca-overlap.dev/keep": "2"}}}), "a setting was added"),
         (
             json!({"metadata": {"annotations": {"ca-overlap.dev/keep": null}}}),

@@ -15,10 +15,9 @@ fn is_untouched(outcome: &Outcome, decision: &str) {
 }
 
 #[tokio::test]
-async fn only_updates_of_core_secrets_are_decided() {
+async fn only_updates_and_creations_of_core_secrets_are_decided() {
     let (old, new) = rotation();
     for (pointer, value) in [
-        ("/request/operation", json!("CREATE")),
         ("/request/operation", json!("DELETE")),
         ("/request/operation", json!("")),
         ("/request/kind/kind", json!("ConfigMap")),

@@ -5,6 +5,7 @@ pub(crate) mod shapes;
 
 mod answers;
 mod asks;
+mod create;
 mod endpoint;
 mod guards;
 mod hostile;

@@ -8,8 +8,8 @@ use super::endpoint::{Outcome, admit};
 
 /// File, decision, number of certificates afterwards, whether there is a patch.
 const EXPECTED: [(&str, &str, usize, bool); 12] = [
-    ("annotate", "unchanged", 2, false),
-    ("annotate-remove", "unchanged", 2, false),
+    ("annotate", "unchanged", 2, true),
+    ("annotate-remove", "unchanged", 2, true),
     ("json-patch", "rollback", 2, true),
     ("kubectl-apply", "rotation", 2, true),
     ("kubectl-edit", "rotation", 2, true),

@@ -136,8 +136,8 @@ async fn a_setting_of_the_writer_overrides_the_stored_one() {
     let ca = certs::ca();
     let stored = annotate(secret(&ca.pem), "keep", "2");
     let outcome = admit(&review(&stored, &annotate(secret(&ca.pem), "keep", ""))).await;
-    assert_eq!(outcome.annotation("keep"), Some(""));
-    assert!(outcome.operations.is_empty());
+    assert_eq!((outcome.annotation("keep"), outcome.annotation("carried")), (Some(""), Some("[]")));
+    assert_eq!(outcome.operations.len(), 1);
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ fn the_registration_is_as_designed() {
             "apiGroups": [""],
             "apiVersions": ["v1"],
             "resources": ["secrets"],
-            "operations": ["UPDATE"],
+            "operations": ["CREATE", "UPDATE"],
             "scope": "Namespaced",
         }])
     );
@@ -82,7 +82,14 @@ fn the_match_conditions_compare_with_our_names() {
     let quoted: BTreeSet<&str> = concerns_us.split('\'').skip(1).step_by(2).collect();
     assert_eq!(
         quoted,
-        BTreeSet::from([names::CA_CRT, names::PREFIX, names::PHASE, "staged"]),
+        BTreeSet::from([
+            "CREATE",
+            names::CA_CRT,
+            names::PENDING_TLS_CRT,
+            names::PENDING_TLS_KEY,
+            names::PREFIX,
+            names::PHASE,
+        ]),
         "every string that the expression compares with"
     );
 }

@@ -3,5 +3,5 @@
 mod laws;
 mod lease;
 mod obstacles;
-mod secret;
+pub(super) mod secret;
 mod table;

@@ -148,6 +148,16 @@ impl TlsSecret {
         answer
     }
 
+    /// A copy, or a restore from a backup, makes the object. A creation has no uid yet.
+    pub fn create(&mut self, mut object: Value) -> Answer {
+        object["metadata"].as_object_mut().unwrap().remove("uid");
+        let body = serde_json::to_vec(&reviews::create(&object, GENERATOR)).unwrap();
+        let request = review::read(&body).ok().unwrap();
+        let answer = respond(&request, &self.installation, self.keeper, self.now);
+        self.store(object, &answer);
+        answer
+    }
+
     /// A PUT that the webhook misses.
     pub fn missed_put(&mut self, cas: &[usize], leaf: usize) {
         self.stored = as_stored(fresh(cas, leaf));
