@@ -72,6 +72,9 @@ pub const PENDING_TLS_CRT: &str = "pending.tls.crt";
 /// Data key of the waiting leaf's private key while a rotation is staged.
 pub const PENDING_TLS_KEY: &str = "pending.tls.key";
 
+/// The data keys of the waiting pair.
+pub const PENDING: [&str; 2] = [PENDING_TLS_CRT, PENDING_TLS_KEY];
+
 /// Default namespace of the installation.
 pub const NAMESPACE: &str = "ca-overlap";
 /// Default name of the webhook's Service.

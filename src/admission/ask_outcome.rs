@@ -10,7 +10,7 @@ pub(super) enum AskOutcome {
     /// There is no ask, or it was stored earlier, while the webhook did not see it. Its writer is
     /// not known then, so it is removed without a warning.
     Nothing,
-    /// The keeper asks.
+    /// The keeper asks, or somebody asks for what everybody may ask for.
     Asked(Ask),
     /// The ask is removed and not carried out.
     Refused(Warning),
@@ -28,14 +28,15 @@ impl AskOutcome {
         if old.annotation(names::ASK) == Some(text) {
             return Self::Nothing;
         }
-        if user != keeper_user {
+        let ask = Ask::parse(text);
+        if user != keeper_user && ask != Ok(Ask::Unstage) {
             return Self::Refused(Warning::AskNotAllowed);
         }
-        // The keeper never writes data, so this write is not the keeper's own.
+        // An ask comes alone: the keeper never writes data, so this write is not the keeper's own.
         if object.ca_crt() != old.ca_crt() || object.tls_crt() != old.tls_crt() {
             return Self::Refused(Warning::AskRefused);
         }
-        Ask::parse(text).map_or(Self::Refused(Warning::AskUnreadable), Self::Asked)
+        ask.map_or(Self::Refused(Warning::AskUnreadable), Self::Asked)
     }
 
     /// The ask, if it may be carried out.

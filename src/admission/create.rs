@@ -63,6 +63,7 @@ pub(super) fn answer(
             keeper,
             settle: installation.settle,
             promote: None,
+            unstage: false,
             obstacle,
         };
         WritePlan::created(&pairs, staging)

@@ -97,7 +97,7 @@ pub fn respond(
     // its key leaves `pending.*`.
     let closes_stage = skip == Some(SkipReason::Immutable)
         && old.immutable != Some(true)
-        && write_plan::is_staged(old);
+        && [object, old].into_iter().any(write_plan::is_staged);
     match skip {
         Some(SkipReason::Immutable) if !closes_stage => {
             let user = request.user();
@@ -192,8 +192,9 @@ impl Update<'_> {
         };
         let exempt = self.exempt(&settings, (!is_settled).then(|| values.incoming()));
         let mut warnings = self.warnings(&settings);
-        // Settings are restored even where the data is exempt.
-        let is_possible = |ask: &&Ask| exempt.is_none() || !ask.settings().is_empty();
+        // Settings are restored, and stages end, even where the data is exempt.
+        let is_possible =
+            |ask: &&Ask| exempt.is_none() || !ask.settings().is_empty() || **ask == Ask::Unstage;
         let ask = self.ask_outcome.ask().filter(is_possible);
         let repair = match ask {
             Some(Ask::Repair(repair)) => repair.certificates.as_slice(),
@@ -218,8 +219,11 @@ impl Update<'_> {
             plan.decision.record = RecordAfter::Set(Record::default());
         }
         let (WritePlan { decision, change, .. }, patch) = self.patch(plan, &write, &mut warnings);
-        let asked = ask
-            .filter(|ask| change == Some(StageChange::Promoted) || !matches!(ask, Ask::Promote(_)));
+        let asked = ask.filter(|ask| match ask {
+            Ask::Promote(_) => change == Some(StageChange::Promoted),
+            Ask::Unstage => matches!(change, Some(StageChange::Promoted | StageChange::Ended)),
+            Ask::Retire | Ask::Repair(_) => true,
+        });
         if asked.is_none() && self.ask_outcome.ask().is_some() {
             warnings.push(Warning::AskRefused);
         }
@@ -312,6 +316,7 @@ impl Update<'_> {
                 Some(Ask::Promote(fingerprint)) => Some(*fingerprint),
                 _ => None,
             },
+            unstage: ask == Some(&Ask::Unstage),
             obstacle: write_plan::obstacle(self.object, self.old, pairs),
         }
     }

@@ -248,7 +248,7 @@ impl<'a> ReviewedSecret<'a> {
         self.data.as_ref()?.tls_crt.as_deref()
     }
 
-    /// Whether there is a value under `key`. Knows only `ca.crt`, `tls.crt` and
+    /// Whether there is a value under `key`. Knows only `ca.crt`, `tls.crt`, [`names::PENDING`] and
     /// [`exempt::WATCHED_KEYS`].
     pub fn has_key(&self, key: &str) -> bool {
         let Some(data) = &self.data else { return false };
@@ -374,7 +374,8 @@ impl<'de> Visitor<'de> for SecretDataVisitor {
                 names::CA_CRT => data.ca_crt = Some(base64_value(&mut map, &mut data.size)?),
                 names::TLS_CRT => data.tls_crt = Some(base64_value(&mut map, &mut data.size)?),
                 other => {
-                    let watched = exempt::WATCHED_KEYS.into_iter().find(|key| *key == other);
+                    let mut watched = names::PENDING.into_iter().chain(exempt::WATCHED_KEYS);
+                    let watched = watched.find(|key| *key == other);
                     data.watched.extend(watched);
                     let value = map.next_value::<&RawValue>()?.get();
                     data.size += decoded_len(value.trim_matches('"'));

@@ -11,10 +11,12 @@ use crate::overlap::staged::{
 };
 use crate::overlap::{self, Decision, Warning, Write};
 
-/// Whether the annotation or the label of this Secret says that a pair waits.
+/// Whether a pair waits in this Secret, or its annotation or label says so. Both can get lost while
+/// the webhook is away, and the data stays.
 pub(super) fn is_staged(secret: &ReviewedSecret<'_>) -> bool {
     secret.annotation(names::STAGED).is_some()
         || secret.label(names::PHASE) == Some(names::PHASE_STAGED)
+        || names::PENDING.into_iter().any(|key| secret.has_key(key))
 }
 
 /// Whether an update may begin, change or end a stage. Only then its private keys are read.
@@ -27,7 +29,7 @@ pub(super) fn may_involve_stage(
     let may_begin = keeper != KeeperHealth::Absent
         && settings.mode == Mode::Staged
         && object.ca_crt() != old.ca_crt();
-    may_begin || is_staged(old) || is_staged(object)
+    may_begin || [object, old].into_iter().any(is_staged)
 }
 
 /// Why this Secret cannot be staged: cert-manager checks its pair, or it has other values that must

@@ -1,5 +1,5 @@
 //! An ask: the annotation `ca-overlap.dev/ask`, by which the keeper tells the webhook what to do
-//! (docs/design.md, "Asks").
+//! (docs/design.md, "Asks"). Anybody may ask for `unstage`.
 //!
 //! A client that writes a field of `data` becomes its field manager, and the generator's next apply
 //! would conflict. An admission patch does not change field managers. So the keeper never writes
@@ -22,7 +22,7 @@ pub const MAX_ASK: usize = 64 * 1024;
 /// The most certificates in one `repair`.
 pub const MAX_REPAIRED: usize = 8;
 
-/// What the keeper asks the webhook to do.
+/// What the webhook is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum Ask {
@@ -32,6 +32,9 @@ pub enum Ask {
     Promote(Fingerprint),
     /// Bring back what was dropped by a write that the webhook did not see.
     Repair(Repair),
+    /// End the stage, with the waiting pair in service. Everybody who may patch the Secret may ask
+    /// for this.
+    Unstage,
 }
 
 /// The certificates and settings that a `repair` brings back.
@@ -155,7 +158,7 @@ impl From<Vec<u8>> for Repaired {
 
 /// The error for an ask that does not parse. It never quotes the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected retire, promote <SHA-256> or repair <base64 DER>…")]
+#[error("expected retire, promote <SHA-256>, repair <base64 DER>… or unstage")]
 pub struct ParseAskError;
 
 impl Ask {
@@ -168,6 +171,7 @@ impl Ask {
         words.pop_if(|word| word.starts_with('#'));
         match *words.as_slice() {
             ["retire"] => Ok(Self::Retire),
+            ["unstage"] => Ok(Self::Unstage),
             ["promote", fingerprint] => {
                 Fingerprint::parse(fingerprint).map(Self::Promote).ok_or(ParseAskError)
             }
@@ -187,7 +191,7 @@ impl Ask {
     pub fn settings(&self) -> &[(&'static str, String)] {
         match self {
             Self::Repair(repair) => &repair.settings,
-            Self::Retire | Self::Promote(_) => &[],
+            Self::Retire | Self::Promote(_) | Self::Unstage => &[],
         }
     }
 
@@ -202,7 +206,7 @@ impl Ask {
 impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Retire => f.write_str(self.name()),
+            Self::Retire | Self::Unstage => f.write_str(self.name()),
             Self::Promote(fingerprint) => write!(f, "{} {fingerprint}", self.name()),
             Self::Repair(repair) => write!(f, "{}{repair}", self.name()),
         }
@@ -303,6 +307,7 @@ mod tests {
         let until = "2026-03-02T10:00:00Z".parse().unwrap();
         let asks = [
             Ask::Retire,
+            Ask::Unstage,
             Ask::Promote(Fingerprint::of(b"x")),
             Ask::Repair(vec![b"a".to_vec().into()].into()),
             Ask::Repair(vec![vec![0; 1000].into(); MAX_REPAIRED].into()),

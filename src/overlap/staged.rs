@@ -6,6 +6,7 @@
 //! generator intends goes into service, as in mode `bundle`.
 
 mod created;
+mod left_over;
 mod pair;
 
 use std::borrow::Cow;
@@ -132,6 +133,8 @@ pub struct StagedWrite<'a> {
     /// The fingerprint of the waiting pair that the keeper asks to promote, as in
     /// [`Stage::pending`].
     pub promote: Option<Fingerprint>,
+    /// Whether somebody asks to end the stage with the waiting pair in service.
+    pub unstage: bool,
     /// Why this Secret cannot be staged, if there is a reason.
     pub obstacle: Option<Warning>,
 }
@@ -171,10 +174,7 @@ pub fn decide<'a>(staging: &StagedWrite<'a>) -> StagedDecision<'a> {
     let is_left_over = staging.stage.is_some() || staging.waiting != TlsPair::default();
     match staging.recorded() {
         Some(stage) => staging.proceed(&stage),
-        // A write passed while the webhook was away: `tls.*` is newer than the waiting pair.
-        None if is_left_over => {
-            staging.plain(staging.written, Some(StageChange::Ended), Some(Warning::StagedBroken))
-        }
+        None if is_left_over => staging.end_left_over(),
         None => staging.begin(),
     }
 }
@@ -214,14 +214,18 @@ impl<'a> StagedWrite<'a> {
         if !self.is_wanted || self.write.incoming.ca_crt.is_none() {
             return self.serve(intended, StageChange::Ended, None);
         }
+        let is_changed = self.write.stored.ca_crt != self.write.incoming.ca_crt;
+        let is_untouched = !is_changed && self.written == self.served;
+        if self.unstage && is_untouched {
+            return self.serve(self.waiting, StageChange::Promoted, None);
+        }
         if matches!(self.keeper, KeeperHealth::Absent | KeeperHealth::Lost) {
             return self.serve(intended, StageChange::Ended, Some(self.no_keeper()));
         }
         if self.must_not_be_held() {
             return self.serve(intended, StageChange::Promoted, None);
         }
-        let is_changed = self.write.stored.ca_crt != self.write.incoming.ca_crt;
-        if self.promote == Some(stage.pending) && !is_changed && self.written == self.served {
+        if self.promote == Some(stage.pending) && is_untouched {
             return self.serve(self.waiting, StageChange::Promoted, None);
         }
         if is_changed && self.is_written_back() {
@@ -248,8 +252,7 @@ impl<'a> StagedWrite<'a> {
     /// half a pair is completed by the same rule.
     fn intended(&self) -> TlsPair<'a> {
         let (written, served, waiting) = (self.written, self.served, self.waiting);
-        let is_reapply = self.write.stored.ca_crt == self.write.incoming.ca_crt;
-        if self.is_fresh_object && !(is_reapply && written == served) {
+        if self.brings_its_pair() {
             return written;
         }
         match (written.crt == served.crt, written.key == served.key) {
@@ -263,6 +266,12 @@ impl<'a> StagedWrite<'a> {
             }
             (false, _) => written,
         }
+    }
+
+    /// Whether the writer sends a pair that it did not read from the Secret.
+    fn brings_its_pair(&self) -> bool {
+        let is_reapply = self.write.stored.ca_crt == self.write.incoming.ca_crt;
+        self.is_fresh_object && !(is_reapply && self.written == self.served)
     }
 
     /// Whether the generator went back to the held pair: it writes a fresh object with that pair,

@@ -14,7 +14,7 @@ pub enum Warning {
     AddedBack,
     /// The annotations have no room for the record or for a setting.
     AnnotationsFull,
-    /// A client other than the keeper wrote an ask.
+    /// A client other than the keeper asks for what only the keeper may ask for.
     AskNotAllowed,
     /// The keeper's ask is not possible in this write, or for this Secret.
     AskRefused,
@@ -87,13 +87,13 @@ impl fmt::Display for Warning {
                 "ca-overlap: the annotations have no room (limit 262144 bytes): some of its state or settings were left out"
             }
             Self::AskNotAllowed => {
-                "ca-overlap.dev/ask: only ca-overlap's keeper may set it; it was removed without effect"
+                "ca-overlap.dev/ask: only ca-overlap's keeper may ask for this; it was removed without effect"
             }
             Self::AskRefused => {
                 "ca-overlap.dev/ask: not possible in this write or for this Secret; it was removed without effect"
             }
             Self::AskUnreadable => {
-                "ca-overlap.dev/ask: expected retire, promote or repair; it was removed without effect"
+                "ca-overlap.dev/ask: expected retire, promote, repair or unstage; it was removed without effect"
             }
             Self::CopiedPairDropped => {
                 "ca-overlap: pending.tls.* came with a copy of a staged Secret and was dropped; tls.* is stored as written"
@@ -135,7 +135,7 @@ impl fmt::Display for Warning {
                 "ca-overlap: this write removed a setting of more than 4096 bytes, which is too long to be restored"
             }
             Self::StagedBroken => {
-                "ca-overlap: the stored leaves are not the recorded ones: the stage has ended; tls.crt is stored as written"
+                "ca-overlap: the stored leaves are not the recorded ones: the stage has ended with the newest valid one in service"
             }
             Self::StagedCertManager => {
                 "ca-overlap.dev/mode=staged: cert-manager would issue a new pair; the CA is bundled instead"

@@ -37,6 +37,13 @@ impl TlsPair<'_> {
         [self.crt, self.key].into_iter().flatten().map(decoded_len).sum()
     }
 
+    /// The first and the last second of the leaf's validity.
+    pub(super) fn validity(&self) -> Option<(i64, i64)> {
+        let chain = write::chain(Some(&self.chain()));
+        let leaf = chain.certificates().first()?;
+        Some((leaf.parsed()?.validity().not_before.timestamp(), leaf.not_after()))
+    }
+
     /// Whether both leaves have the same public key. Private keys are not read.
     pub(super) fn has_key_of(&self, other: TlsPair<'_>) -> bool {
         let key = |pair: &TlsPair<'_>| {
@@ -45,6 +52,16 @@ impl TlsPair<'_> {
             Some(leaf.public_key().raw.to_vec())
         };
         key(self).is_some_and(|mine| key(&other) == Some(mine))
+    }
+}
+
+/// Whether two pairs can both be right, as far as can be told without reading a key: one key has
+/// one public key, and one certificate one key.
+pub(super) fn agree(a: TlsPair<'_>, b: TlsPair<'_>) -> bool {
+    match (a.crt == b.crt, a.key == b.key) {
+        (true, true) | (false, false) => true,
+        (true, false) => false,
+        (false, true) => a.has_key_of(b),
     }
 }
 

@@ -121,11 +121,13 @@ fn only_our_paths(request: &Value, patch: &Value) -> Checked {
 const ANNOTATIONS: &[&str] =
     &["carried", "staged", "keep", "window", "distrust", "restart", "group", "restarted", "ask"];
 
-/// Whether the label or the annotation says that a pair waits in this object.
+/// Whether the label, the annotation or a data key says that a pair waits in this object.
 fn is_marked(secret: &Value) -> bool {
     let metadata = &secret["metadata"];
+    let has_key = |key: &str| secret["data"].get(key).is_some();
     metadata["annotations"]["ca-overlap.dev/staged"].is_string()
         || metadata["labels"]["ca-overlap.dev/phase"] == "staged"
+        || ["pending.tls.crt", "pending.tls.key"].into_iter().any(has_key)
 }
 
 fn is_of_a_pair(path: &str) -> bool {

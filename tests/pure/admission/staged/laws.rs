@@ -2,7 +2,7 @@
 //! clock changes, a Lease that comes and goes.
 
 use ca_overlap::overlap::settings::Mode;
-use ca_overlap::overlap::staged::KeeperHealth;
+use ca_overlap::overlap::staged::{KeeperHealth, Stage};
 use jiff::SignedDuration;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -31,6 +31,8 @@ enum Event {
     Clock(i64),
     Keeper(KeeperHealth),
     Mode(&'static str),
+    /// A writer replaces labels and annotations while the webhook is away.
+    Wipe,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,6 +64,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (-5..40_i64).prop_map(Event::Clock),
         2 => keeper.prop_map(Event::Keeper),
         1 => prop_oneof![Just("staged"), Just("bundle")].prop_map(Event::Mode),
+        1 => Just(Event::Wipe),
     ]
 }
 
@@ -87,7 +90,8 @@ impl History {
     /// Applies an event; says whether the webhook has seen it.
     fn apply(&mut self, event: Event) -> bool {
         let secret = &mut self.secret;
-        let asked = secret.stage().map(|stage| format!("promote {} #9", stage.pending));
+        let stage = secret.annotation("staged").and_then(|text| Stage::parse(text).ok());
+        let asked = stage.map(|stage| format!("promote {} #9", stage.pending));
         match event {
             Event::Write { leaf, how, is_seen } => return self.write(leaf, how, is_seen),
             Event::Promote { is_seen: true } => drop(secret.promote()),
@@ -114,6 +118,13 @@ impl History {
                     |o: &mut Value| o["metadata"]["labels"]["ca-overlap.dev/mode"] = mode.into();
                 drop(secret.patch(set));
             }
+            Event::Wipe => {
+                // Nothing tells any more which pair is newer: the leaves have the same dates.
+                self.intended.extend(secret.waiting());
+                secret.stored["metadata"]["labels"] = json!({});
+                secret.stored["metadata"]["annotations"] = json!({});
+                return false;
+            }
         }
         true
     }
@@ -130,9 +141,13 @@ impl History {
         let (ca, secret) = (self.ca, &mut self.secret);
         let (held, waiting) = (secret.served(), secret.waiting());
         self.intended = vec![leaf];
-        let is_reapply = secret.shows().2 == [ca];
+        let is_reapply = secret.cas().0 == [ca];
+        let is_wiped = waiting.is_some() && secret.annotation("staged").is_none();
         if (how != How::Put || is_reapply) && held == Some(leaf) {
             // This looks like a PATCH that leaves the leaf alone, or like a re-apply.
+            self.intended.extend(waiting);
+        }
+        if is_wiped && !is_seen && how != How::Put {
             self.intended.extend(waiting);
         }
         let edit = |object: &mut Value| match how {

@@ -2,6 +2,7 @@
 
 mod laws;
 mod lease;
+mod left_over;
 mod obstacles;
 pub(super) mod secret;
 mod table;

@@ -158,13 +158,6 @@ fn writes_that_need_no_stage_are_not_staged() {
     secret.stored["metadata"]["labels"] = json!({});
     let answer = secret.patch(|object| set(object, &[2], leaf(2)));
     assert_eq!((answer.warnings.as_slice(), secret.served()), (&[][..], Some(6)));
-    // Without a stage, keys of these names are the user's own.
-    let mut secret = TlsSecret::new(leaf(1));
-    secret.stored["metadata"]["labels"] = json!({});
-    secret.patch(|object| object["data"]["pending.tls.key"] = "eA==".into());
-    let answer = secret.patch(|object| object["data"]["ca.crt"] = bundle(&[2]));
-    assert_eq!(answer.staged, None);
-    assert_eq!(secret.stored["data"]["pending.tls.key"], "eA==");
 }
 
 #[test]

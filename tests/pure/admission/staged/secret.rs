@@ -16,14 +16,16 @@ use serde_json::{Value, json};
 
 /// Five roots of one subject, as legacy generators make them.
 pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..5).map(|_| certs::ca()).collect());
-/// Three leaves of each, one that expires soon, and one that renews the first of CA 2 with the same
-/// key. A leaf is identified by its index.
+/// Three leaves of each, one that expires soon, one that renews the first of CA 2 with the same key,
+/// and two of other dates. A leaf is identified by its index.
 pub static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
     let spec = || Spec { subject: "leaf", is_ca: false, ..CA };
     let mut leaves: Vec<_> =
         CAS.iter().flat_map(|ca| (0..3).map(move |_| certs::leaf(ca, true))).collect();
     leaves.push(Spec { not_after: (2026, 3, 2), ..spec() }.signed_by(&CAS[1]));
     leaves.push(spec().signed_by_with(&CAS[2], &leaves[leaf(2)].key));
+    leaves.push(Spec { not_before: (2026, 2, 1), ..spec() }.signed_by(&CAS[1]));
+    leaves.push(Spec { not_before: (2019, 1, 1), ..spec() }.signed_by(&CAS[2]));
     leaves.into_iter().map(|one| one.pem).collect()
 });
 /// The leaf of CA 1 that expires within a day.
@@ -31,12 +33,16 @@ pub const SHORT: usize = 15;
 
 /// The renewal of the first leaf of CA 2, with the same key.
 pub const RENEWED: usize = 16;
+/// A leaf of CA 1 that is newer than all others.
+pub const NEWER: usize = 17;
+/// A leaf of CA 2 that is older than all others.
+pub const OLDER: usize = 18;
 
 /// The CA that issued a leaf.
 pub fn issuer(leaf: usize) -> usize {
     match leaf {
-        SHORT => 1,
-        RENEWED => 2,
+        SHORT | NEWER => 1,
+        RENEWED | OLDER => 2,
         _ => leaf / 3,
     }
 }

@@ -129,13 +129,13 @@ fn a_leaf_that_no_longer_verifies_is_not_promoted() {
 }
 
 #[test]
-fn a_stage_that_differs_from_its_annotation_ends_with_the_pair_in_service() {
+fn a_stage_that_differs_from_its_annotation_ends_with_the_newer_pair_in_service() {
     type Edit = fn(&mut TlsSecret);
     let edits: [(Edit, usize); 5] = [
-        (|w| set_pair(&mut w.stored, leaf(4)), leaf(4)),
+        (|w| set_pair(&mut w.stored, leaf(1) + 1), leaf(1) + 1),
         (|w| w.stored["data"]["pending.tls.crt"] = w.stored["data"]["tls.crt"].clone(), 3),
         (|w| drop(w.stored["data"].as_object_mut().unwrap().remove("pending.tls.key")), 3),
-        (|w| annotate(&mut w.stored, "staged", "{}"), 3),
+        (|w| annotate(&mut w.stored, "staged", "{}"), 6),
         (
             |w| {
                 drop(
@@ -145,7 +145,7 @@ fn a_stage_that_differs_from_its_annotation_ends_with_the_pair_in_service() {
                         .remove("ca-overlap.dev/staged"),
                 );
             },
-            3,
+            6,
         ),
     ];
     for (edit, served) in edits {
