@@ -39,6 +39,14 @@ pub fn cases() -> Vec<(&'static str, Generate)> {
             let labels = repeat(n, 30, |_, out| write!(out, r#""ca-overlap.dev/mode":"bundle","#));
             metadata(&format!(r#""labels":{{{}}}"#, labels.trim_end_matches(',')))
         }),
+        ("one owner many times", |n| {
+            let owner = r#"{"apiVersion":"secrets.hashicorp.com/v1","uid":"u"},"#;
+            let owners = repeat(n, owner.len(), |_, out| write!(out, "{owner}"));
+            metadata(&format!(r#""ownerReferences":[{}]"#, owners.trim_end_matches(',')))
+        }),
+        ("a long owner", |n| {
+            metadata(&format!(r#""ownerReferences":[{{"apiVersion":"{}"}}]"#, "a/".repeat(n / 2)))
+        }),
         ("escapes in an annotation", |n| {
             annotations(&format!(r#""k":"{}","#, "\\u00e9\\n".repeat(n / 8)))
         }),

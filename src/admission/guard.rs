@@ -6,7 +6,7 @@
 use strum::{IntoStaticStr, VariantNames};
 
 use super::review::{AdmissionRequest, ReviewedSecret};
-use crate::overlap::exempt::{KeysAndLabels, is_token};
+use crate::overlap::exempt::{Markers, OwnerGroups, is_token};
 
 /// Why a guard skips a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
@@ -50,12 +50,20 @@ pub fn skip(request: &AdmissionRequest<'_>, own_namespace: &str) -> Option<SkipR
     None
 }
 
-impl KeysAndLabels for ReviewedSecret<'_> {
+impl Markers for ReviewedSecret<'_> {
     fn has_key(&self, key: &str) -> bool {
         self.has_key(key)
     }
 
     fn label(&self, key: &str) -> Option<&str> {
         self.label(key)
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotation(key)
+    }
+
+    fn owners(&self) -> &OwnerGroups {
+        self.owners()
     }
 }

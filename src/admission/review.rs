@@ -15,7 +15,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::names;
-use crate::overlap::exempt;
+use crate::overlap::exempt::{self, OwnerGroups};
 use crate::overlap::settings::RawSettings;
 use crate::x509::pem::decoded_len;
 
@@ -189,6 +189,8 @@ struct ReviewedMetadata<'a> {
     uid: Option<Text<'a>>,
     #[serde(default)]
     managed_fields: Option<IgnoredAny>,
+    #[serde(default)]
+    owner_references: OwnerGroups,
     #[serde(borrow, default)]
     labels: Option<ReviewedLabels<'a>>,
     #[serde(borrow, default)]
@@ -231,6 +233,11 @@ impl<'a> ReviewedSecret<'a> {
             window: self.annotation(names::WINDOW),
             distrust: self.annotation(names::DISTRUST),
         }
+    }
+
+    /// The owners by which a Secret is exempt.
+    pub fn owners(&self) -> &OwnerGroups {
+        self.metadata.as_ref().map_or(&exempt::NO_OWNERS, |metadata| &metadata.owner_references)
     }
 
     /// Whether the object has `metadata`, the parent of labels and annotations.
@@ -306,7 +313,9 @@ struct ReviewedAnnotations<'a>(Strings<'a>);
 impl<'de: 'a, 'a> Deserialize<'de> for ReviewedAnnotations<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Strings::deserialize(deserializer, |key| {
-            is_ours(key) || key == names::CERT_MANAGER_CERTIFICATE
+            is_ours(key)
+                || key == names::CERT_MANAGER_CERTIFICATE
+                || exempt::is_watched_annotation(key)
         })
         .map(Self)
     }

@@ -16,14 +16,13 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::names;
-use crate::overlap::exempt;
+use crate::overlap::exempt::{self, OwnerGroups};
 use crate::overlap::outlook::PublicSecret;
 
 /// A Secret without private keys. `Debug` shows its namespace and name, never a value.
 #[derive(Clone, Deserialize)]
 pub struct SecretView {
-    #[serde(deserialize_with = "metadata")]
-    metadata: ObjectMeta,
+    metadata: ViewMetadata,
     #[serde(default)]
     immutable: Option<bool>,
     #[serde(default, rename = "type")]
@@ -40,12 +39,13 @@ impl SecretView {
             self.data.as_ref().and_then(|data| get(data).as_deref())
         };
         PublicSecret {
-            name: self.metadata.name.as_deref().unwrap_or_default(),
-            labels: self.metadata.labels.as_ref().unwrap_or(&NONE),
-            annotations: self.metadata.annotations.as_ref().unwrap_or(&NONE),
+            name: self.metadata.object.name.as_deref().unwrap_or_default(),
+            labels: self.metadata.object.labels.as_ref().unwrap_or(&NONE),
+            annotations: self.metadata.object.annotations.as_ref().unwrap_or(&NONE),
             ca_crt: value(|data| &data.ca_crt),
             tls_crt: value(|data| &data.tls_crt),
             pending_tls_crt: value(|data| &data.pending_tls_crt),
+            owners: &self.metadata.owners,
             keys: self.data.as_ref().map_or(&[], |data| data.keys.as_slice()),
             is_immutable: self.immutable == Some(true),
             is_token: exempt::is_token(self.type_.as_deref()),
@@ -55,41 +55,41 @@ impl SecretView {
 
     /// One of our annotations.
     pub fn annotation(&self, key: &str) -> Option<&str> {
-        self.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+        self.metadata.object.annotations.as_ref()?.get(key).map(String::as_str)
     }
 
     /// One of our labels, or a label by which a Secret is exempt.
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.metadata.labels.as_ref()?.get(key).map(String::as_str)
+        self.metadata.object.labels.as_ref()?.get(key).map(String::as_str)
     }
 
     /// The object's uid.
     pub fn object_uid(&self) -> Option<&str> {
-        self.metadata.uid.as_deref()
+        self.metadata.object.uid.as_deref()
     }
 
     /// When the object was created.
     pub fn created(&self) -> Option<Timestamp> {
-        self.metadata.creation_timestamp.as_ref().map(|time| time.0)
+        self.metadata.object.creation_timestamp.as_ref().map(|time| time.0)
     }
 
     /// When a writer other than the keeper last changed it, by the times of its managed fields.
     pub fn written(&self) -> Option<Timestamp> {
-        let fields = self.metadata.managed_fields.iter().flatten();
+        let fields = self.metadata.object.managed_fields.iter().flatten();
         fields.filter_map(|field| field.time.as_ref()).map(|time| time.0).max()
     }
 
     /// The version that was read.
     pub fn resource_version(&self) -> &str {
-        self.metadata.resource_version.as_deref().unwrap_or_default()
+        self.metadata.object.resource_version.as_deref().unwrap_or_default()
     }
 }
 
 impl fmt::Debug for SecretView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecretView")
-            .field("namespace", &self.metadata.namespace)
-            .field("name", &self.metadata.name)
+            .field("namespace", &self.metadata.object.namespace)
+            .field("name", &self.metadata.object.name)
             .finish_non_exhaustive()
     }
 }
@@ -115,11 +115,11 @@ impl Resource for SecretView {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        &self.metadata
+        &self.metadata.object
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+        &mut self.metadata.object
     }
 }
 
@@ -170,12 +170,26 @@ impl<'de> Visitor<'de> for PublicDataVisitor {
     }
 }
 
-/// Reads the metadata that is needed, and only the times of the managed fields.
-fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let found = SecretMetadata::deserialize(deserializer)?;
+/// The metadata that is needed.
+#[derive(Clone, Deserialize)]
+#[serde(from = "SecretMetadata")]
+struct ViewMetadata {
+    /// Of the managed fields it has only the last time.
+    object: ObjectMeta,
+    owners: OwnerGroups,
+}
+
+impl From<SecretMetadata> for ViewMetadata {
+    fn from(found: SecretMetadata) -> Self {
+        let owners = found.owner_references.clone();
+        Self { object: object_meta(found), owners }
+    }
+}
+
+fn object_meta(found: SecretMetadata) -> ObjectMeta {
     let OwnKeys(labels) = found.labels.unwrap_or_default();
     let OwnKeys(annotations) = found.annotations.unwrap_or_default();
-    Ok(ObjectMeta {
+    ObjectMeta {
         name: found.name,
         namespace: found.namespace,
         uid: found.uid,
@@ -196,7 +210,7 @@ fn metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D:
             Some(vec![ManagedFieldsEntry { time: Some(last), ..ManagedFieldsEntry::default() }])
         }),
         ..ObjectMeta::default()
-    })
+    }
 }
 
 #[derive(Deserialize)]
@@ -218,6 +232,8 @@ struct SecretMetadata {
     annotations: Option<OwnKeys<false>>,
     #[serde(default)]
     managed_fields: Option<Vec<ManagedField>>,
+    #[serde(default)]
+    owner_references: OwnerGroups,
 }
 
 #[derive(Deserialize)]
@@ -228,7 +244,7 @@ struct ManagedField {
     time: Option<Time>,
 }
 
-/// The entries of a map whose keys are ours, and the labels by which a Secret is exempt.
+/// The entries of a map whose keys are ours, and those by which a Secret is exempt.
 #[derive(Default)]
 struct OwnKeys<const ARE_LABELS: bool>(BTreeMap<String, String>);
 
@@ -250,7 +266,11 @@ impl<'de, const ARE_LABELS: bool> Visitor<'de> for OwnKeysVisitor<ARE_LABELS> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = BTreeMap::new();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            let is_watched = ARE_LABELS && exempt::is_watched_label(&key);
+            let is_watched = if ARE_LABELS {
+                exempt::is_watched_label(&key)
+            } else {
+                exempt::is_watched_annotation(&key)
+            };
             if is_watched || names::KEYS.contains(&key.as_ref()) {
                 found.insert(key.into_owned(), map.next_value()?);
             } else {
@@ -272,8 +292,9 @@ mod tests {
             r#"{{"apiVersion":"v1","kind":"Secret","metadata":{{"name":"envoy","namespace":"a",
             "uid":"u","resourceVersion":"7","creationTimestamp":"2026-02-01T10:00:00Z","managedFields":[{{"manager":"{CANARY}","time":"2026-03-01T10:00:00Z"}},{{}},
             {{"manager":"ca-overlap-keeper","time":"2026-03-02T10:00:00Z"}}],
+            "ownerReferences":[{{"apiVersion":"secrets.hashicorp.com/v1beta1","name":"{CANARY}"}}],
             "labels":{{"app":"{CANARY}","strimzi.io/kind":"Kafka","ca-overlap.dev/phase":"overlap"}},
-            "annotations":{{"strimzi.io/kind":"{CANARY}","kubectl.kubernetes.io/last-applied-configuration":"{CANARY}",
+            "annotations":{{"strimzi.io/kind":"{CANARY}","secret-data-hash":"1","kubectl.kubernetes.io/last-applied-configuration":"{CANARY}",
             "ca-overlap.dev/keep":"2"}}}},"type":"kubernetes.io/tls","data":{{"ca.crt":"Y2E=",
             "tls.crt":"bGVhZg==","tls.key":"{CANARY}","pending.tls.key":"{CANARY}",
             "ca.key":"{CANARY}","old-ca.crt":null,"other":null}}}}"#
@@ -288,12 +309,13 @@ mod tests {
         assert_eq!(view.ca_crt, Some(&b"ca"[..]));
         assert_eq!(view.tls_crt, Some(&b"leaf"[..]));
         assert_eq!(view.pending_tls_crt, None);
-        assert_eq!(view.labels.len() + view.annotations.len(), 3);
+        assert_eq!(view.labels.len() + view.annotations.len(), 4);
         assert_eq!(
             (secret.label("strimzi.io/kind"), view.keys),
             (Some("Kafka"), &["ca.key", "old-ca.crt"][..])
         );
         assert!(!view.is_token && !view.is_immutable);
+        assert_ne!(view.owners, &exempt::NO_OWNERS);
         assert_eq!(secret.annotation(names::KEEP), Some("2"));
         assert_eq!(secret.label(names::PHASE), Some("overlap"));
         assert_eq!(secret.resource_version(), "7");

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use self::problem::Problem;
 use crate::names;
-use crate::overlap::exempt::{self, KeysAndLabels};
+use crate::overlap::exempt::{self, Markers, OwnerGroups};
 use crate::overlap::record::{Entry, Record};
 use crate::overlap::settings::{Defaults, RawSettings, Settings};
 use crate::overlap::staged::Stage;
@@ -39,6 +39,8 @@ pub struct PublicSecret<'a> {
     pub pending_tls_crt: Option<&'a [u8]>,
     /// Which of [`exempt::WATCHED_KEYS`] it has.
     pub keys: &'a [&'static str],
+    /// The owners by which a Secret is exempt.
+    pub owners: &'a OwnerGroups,
     /// `immutable`: the API server rejects any change of its data.
     pub is_immutable: bool,
     /// Whether it is a `ServiceAccount` token ([`exempt::is_token`]).
@@ -59,13 +61,21 @@ impl<'a> PublicSecret<'a> {
     }
 }
 
-impl KeysAndLabels for PublicSecret<'_> {
+impl Markers for PublicSecret<'_> {
     fn has_key(&self, key: &str) -> bool {
         if key == names::TLS_CRT { self.tls_crt.is_some() } else { self.keys.contains(&key) }
     }
 
     fn label(&self, key: &str) -> Option<&str> {
         self.labels.get(key).map(String::as_str)
+    }
+
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.get(key).map(String::as_str)
+    }
+
+    fn owners(&self) -> &OwnerGroups {
+        self.owners
     }
 }
 

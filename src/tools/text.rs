@@ -60,6 +60,9 @@ pub(crate) fn carried(since: Timestamp, until: Option<&str>) -> String {
 /// Says why the webhook leaves the data of a Secret alone.
 pub(crate) fn data_left_alone(reason: Exemption) -> &'static str {
     match reason {
+        Exemption::ComparingWriter => {
+            "data is left alone: its writer compares it (label mode=bundle overrides)"
+        }
         Exemption::ForeignOverlap => {
             "data is left alone: the Secret's controller keeps previous CAs itself"
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::overlap::exempt::NO_OWNERS;
 use crate::overlap::settings::Defaults;
 
 const TRUSTS: [&str; 2] = ["T1", "T2"];
@@ -36,6 +37,7 @@ impl GroupSecret {
             tls_crt: None,
             pending_tls_crt: None,
             keys: &[],
+            owners: &NO_OWNERS,
             is_immutable: false,
             is_token: false,
             written: Some(self.written),

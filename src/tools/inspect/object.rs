@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use base64::prelude::*;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::names;
-use crate::overlap::exempt::{WATCHED_KEYS, is_token};
+use crate::overlap::exempt::{OwnerGroups, WATCHED_KEYS, is_token};
 use crate::overlap::outlook::PublicSecret;
 use crate::tools::documents::merged;
 use crate::tools::error::ToolError;
@@ -40,6 +41,8 @@ pub(super) struct InspectedObject {
     pub(super) written: BTreeMap<String, Written>,
     /// The keys that decide whether the data is left alone.
     watched: Vec<&'static str>,
+    /// The owners that decide the same.
+    owners: OwnerGroups,
 }
 
 /// Identifies a Secret.
@@ -107,6 +110,7 @@ impl InspectedObject {
             size: data.values().map(|value| decoded_len(value)).sum(),
             written: written(&metadata["managedFields"]),
             watched: WATCHED_KEYS.into_iter().filter(|key| data.contains_key(key)).collect(),
+            owners: OwnerGroups::deserialize(&metadata["ownerReferences"]).unwrap_or_default(),
             source,
         })
     }
@@ -122,6 +126,7 @@ impl InspectedObject {
             tls_crt: self.tls_crt.as_deref(),
             pending_tls_crt: self.pending_tls_crt.as_deref(),
             keys: &self.watched,
+            owners: &self.owners,
             is_immutable: self.is_immutable,
             is_token: is_token(identity.map(|identity| identity.kind.as_str())),
             written: None,

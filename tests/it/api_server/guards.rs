@@ -62,7 +62,7 @@ async fn a_service_account_token_is_left_alone() {
 async fn signing_secrets_are_left_alone() {
     let Some(cluster) = cluster("signers").await else { return };
     let secrets = cluster.namespace("signers").await;
-    for key in ["ca.key", "ca-key.pem", "cakey.pem"] {
+    for key in ["ca.key", "ca-key.pem", "cakey.pem", "issuer.key"] {
         let ca = certs::ca_named("signer");
         let name = format!("signer-{}", key.replace('.', "-"));
         let private = ca.key.clone();

@@ -17,6 +17,11 @@ async fn the_keeper_asks_nothing_of_exempt_secrets() {
     let changes = [
         json!({"data": {"old-ca.crt": ""}}),
         json!({"metadata": {"labels": {"strimzi.io/kind": "Kafka"}}}),
+        json!({"metadata": {"ownerReferences": [{
+            "apiVersion": "secrets.hashicorp.com/v1beta1", "kind": "VaultPKISecret",
+            "name": "envoy", "uid": "5f0c1f4e-7e9c-4d7c-9f55-0c9d2d7c1a11",
+        }]}}),
+        json!({"metadata": {"annotations": {"secret-data-hash": "17"}}}),
         json!({"data": {"tls.crt": "", "ca.key": ""}, "metadata": {"labels": {names::MODE: "off"}}}),
         json!({"immutable": true}),
     ];

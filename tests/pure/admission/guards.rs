@@ -104,6 +104,58 @@ async fn mode_off_stops_only_changes_of_data() {
     assert!(admit(&review(&old, &garbage)).await.warnings().is_empty());
 }
 
+/// A Secret as a writer stores it that compares what is stored with its own bytes.
+fn compared(mark: &str, secret: &Value) -> Value {
+    let mut secret = secret.clone();
+    match mark {
+        "issuer.key" => {
+            let data = secret["data"].as_object_mut().unwrap();
+            data.remove("tls.crt");
+            data.insert(mark.into(), "Q0FOQVJZ".into());
+        }
+        "secret-data-hash" => secret["metadata"]["annotations"][mark] = "17".into(),
+        group => {
+            let owner = json!({"apiVersion": format!("{group}/v1"), "kind": "K", "name": "n"});
+            secret["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1"}, owner]);
+        }
+    }
+    secret
+}
+
+#[tokio::test]
+async fn secrets_whose_writer_compares_its_bytes_are_left_alone_unless_the_mode_is_bundle() {
+    for (mark, decision) in [
+        ("issuer.key", "signer"),
+        ("secrets.hashicorp.com", "comparing_writer"),
+        ("database.arangodb.com", "comparing_writer"),
+        ("secret-data-hash", "comparing_writer"),
+    ] {
+        let (old, new) = (certs::ca(), certs::ca());
+        let (stored, written) =
+            (compared(mark, &secret(&old.pem)), compared(mark, &secret(&new.pem)));
+        let outcome = admit(&review(&stored, &written)).await;
+        is_untouched(&outcome, decision);
+        assert_eq!(outcome.ca_crt(), new.pem, "{mark}");
+        let staged = label(written.clone(), "mode", "staged");
+        assert_eq!(admit(&review(&stored, &staged)).await.ca_crt(), new.pem, "{mark}");
+        let explicit = label(written, "mode", "bundle");
+        let outcome = admit(&review(&stored, &explicit)).await;
+        assert_eq!(outcome.ca_crt(), certs::bundle(&[&new, &old]), "{mark}");
+    }
+}
+
+#[tokio::test]
+async fn a_ca_that_was_carried_before_the_guard_knew_its_writer_goes_with_his_next_write() {
+    let (old, new) = (certs::ca(), certs::ca());
+    let bundled = admit(&review(&secret(&old.pem), &secret(&new.pem))).await;
+    assert_eq!(bundled.ca_crt(), certs::bundle(&[&new, &old]));
+    let mark = "secrets.hashicorp.com";
+    let mut stored = bundled.stored.clone();
+    stored["metadata"]["ownerReferences"] = json!([{"apiVersion": format!("{mark}/v1beta1")}]);
+    let outcome = admit(&review(&stored, &compared(mark, &secret(&new.pem)))).await;
+    assert_eq!((outcome.decision(), outcome.ca_crt()), ("comparing_writer", new.pem));
+}
+
 #[tokio::test]
 async fn systems_with_an_overlap_of_their_own_are_left_alone() {
     let (old, mut new) = rotation();
@@ -111,5 +163,8 @@ async fn systems_with_an_overlap_of_their_own_are_left_alone() {
     is_untouched(&admit(&review(&old, &new)).await, "foreign_overlap");
     let (old, mut new) = rotation();
     new["data"]["old-ca.crt"] = "".into();
+    is_untouched(&admit(&review(&old, &new)).await, "foreign_overlap");
+    let (old, mut new) = rotation();
+    new["metadata"]["ownerReferences"] = json!([{"apiVersion": "psmdb.percona.com/v1"}]);
     is_untouched(&admit(&review(&old, &new)).await, "foreign_overlap");
 }

@@ -86,7 +86,7 @@ async fn values_of_the_wrong_type_are_refused_without_echoing_them() {
 
 /// The decision about each shape of `benches/hostile.rs`, and how many certificates are carried in a
 /// body of 300 kB and in one of 7 MiB, where most values leave no room.
-const EXPECTED: [(&str, &str, usize, usize); 43] = [
+const EXPECTED: [(&str, &str, usize, usize); 45] = [
     ("json arrays in data", "rotation", 1, 0),
     ("json objects in data", "rotation", 1, 0),
     ("json arrays in managed fields", "rotation", 1, 1),
@@ -100,6 +100,8 @@ const EXPECTED: [(&str, &str, usize, usize); 43] = [
     ("many annotations", "rotation", 1, 0),
     ("one annotation many times", "rotation", 1, 0),
     ("one label many times", "rotation", 1, 1),
+    ("one owner many times", "comparing_writer", 0, 0),
+    ("a long owner", "rotation", 1, 1),
     ("escapes in an annotation", "rotation", 1, 0),
     ("a uid of escapes", "rotation", 1, 1),
     ("tiny certificate blocks", "trust_store", 0, 0),

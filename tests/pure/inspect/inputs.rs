@@ -133,6 +133,17 @@ fn a_secret_that_the_webhook_leaves_alone_is_reported() {
             object(&|s| s["metadata"]["labels"] = json!({"strimzi.io/kind": "Kafka"})),
             "previous CAs itself",
         ),
+        (
+            object(&|s| s["metadata"]["annotations"] = json!({"secret-data-hash": "17"})),
+            "its writer compares it",
+        ),
+        (
+            object(&|s| {
+                s["metadata"]["ownerReferences"] =
+                    json!([{"apiVersion": "secrets.hashicorp.com/v1"}]);
+            }),
+            "its writer compares it",
+        ),
         (object(&|s| s["immutable"] = json!(true)), "immutable"),
         (object(&|s| s["metadata"]["namespace"] = json!("ca-overlap")), "own namespace"),
         (object(&|s| s["type"] = json!("kubernetes.io/service-account-token")), "ServiceAccount"),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ca_overlap::names;
+use ca_overlap::overlap::exempt::OwnerGroups;
 use ca_overlap::overlap::outlook::{
     BundleCertificate, Due, Outlook, Planned, Problem, PublicSecret, Rules, outlook,
 };
@@ -28,6 +29,7 @@ struct Fixture {
     tls_crt: String,
     pending: Option<String>,
     keys: Vec<&'static str>,
+    owners: OwnerGroups,
     is_immutable: bool,
     is_token: bool,
 }
@@ -46,6 +48,7 @@ impl Fixture {
             tls_crt: new.leaf("envoy").pem,
             pending: None,
             keys: Vec::new(),
+            owners: OwnerGroups::default(),
             is_immutable: false,
             is_token: false,
             old,
@@ -72,6 +75,7 @@ impl Fixture {
             tls_crt: Some(self.tls_crt.as_bytes()),
             pending_tls_crt: self.pending.as_deref().map(str::as_bytes),
             keys: &self.keys,
+            owners: &self.owners,
             is_immutable: self.is_immutable,
             is_token: self.is_token,
             written: None,
@@ -153,9 +157,13 @@ fn the_keeper_asks_nothing_where_data_cannot_change() {
     foreign.keys = vec!["old-ca.crt"];
     let mut strimzi = Fixture::new();
     strimzi.labels.insert("strimzi.io/kind".into(), "Kafka".into());
+    let mut vault = Fixture::new();
+    let owner = json!([{"apiVersion": "secrets.hashicorp.com/v1beta1", "kind": "VaultPKISecret"}]);
+    vault.owners = serde_json::from_value(owner).unwrap();
+    let cockroach = Fixture::new().annotate("secret-data-hash", "17");
     let mut own_anchor = Fixture::new();
     own_anchor.tls_crt.clone_from(&own_anchor.ca_crt);
-    for fixture in [off, immutable, token, foreign, strimzi, own_anchor] {
+    for fixture in [off, immutable, token, foreign, strimzi, vault, cockroach, own_anchor] {
         let outlook = fixture.at("2026-04-01T00:00:00Z");
         assert!(outlook.due.is_none() && outlook.problems.is_empty() && outlook.next.is_none());
         assert!(fixture.at(START).next.is_none());

@@ -153,6 +153,7 @@ fn where_the_webhook_leaves_data_alone_no_certificate_is_asked_for() {
         json!({"data": {"old-ca.crt": ""}}),
         json!({"data": {"tls.crt": null, "ca.key": ""}}),
         json!({"metadata": {"labels": {"strimzi.io/kind": "Kafka"}}}),
+        json!({"metadata": {"ownerReferences": [{"apiVersion": "secrets.hashicorp.com/v1beta1"}]}}),
         json!({"immutable": true}),
     ] {
         let plan = compare(&before, &after(change.clone())).unwrap();
