@@ -81,6 +81,8 @@ pub const NAMESPACE: &str = "ca-overlap";
 pub const SERVICE: &str = "ca-overlap-webhook";
 /// Default name of the Secret that holds our own CA.
 pub const CA_SECRET: &str = "ca-overlap-ca";
+/// The ConfigMap with the list of distrusted CAs.
+pub const DISTRUSTED_CONFIG_MAP: &str = "ca-overlap-distrusted";
 /// Default name of the `MutatingWebhookConfiguration`.
 pub const WEBHOOK_CONFIGURATION: &str = "ca-overlap";
 /// Name of the webhook in that configuration.

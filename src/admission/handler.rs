@@ -29,8 +29,8 @@ use crate::names;
 /// The state of the handler, shared by all requests.
 #[derive(Debug)]
 pub struct Admission {
-    /// The configuration that holds for every Secret.
-    pub installation: Installation,
+    /// The configuration that holds for every Secret. The list of distrusted CAs in it changes.
+    pub installation: watch::Receiver<Installation>,
     /// The state of the keeper's Lease.
     pub keeper: watch::Receiver<KeeperLease>,
     /// The largest body that is accepted, in bytes. A larger one gets 413.
@@ -112,7 +112,7 @@ fn review(
 ) -> Result<Vec<u8>, ReadReviewError> {
     let request = review::read(body)?;
     let keeper = admission.keeper.borrow().keeper(started);
-    let answer = respond(&request, &admission.installation, keeper, Timestamp::now());
+    let answer = respond(&request, &admission.installation.borrow(), keeper, Timestamp::now());
     let bytes = render(&request.uid, &answer);
     let elapsed = started.elapsed();
     admission.metrics.answered(&answer, elapsed);

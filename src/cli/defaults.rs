@@ -1,11 +1,13 @@
 //! The flags for defaults of settings, which webhook and keeper share and must get alike.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::overlap::settings::{Defaults, Keep, Mode, Window};
 
 /// The settings of Secrets that do not set them.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct DefaultsArgs {
     /// The mode of Secrets without the label ca-overlap.dev/mode: bundle, staged or off
     #[arg(long, value_name = "MODE", env = "CA_OVERLAP_DEFAULT_MODE", default_value = "bundle")]
@@ -18,11 +20,24 @@ pub(super) struct DefaultsArgs {
     /// How long a previous CA is carried, such as 24h; none means until the next rotation
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_WINDOW", default_value = "none")]
     window: Window,
+
+    /// The directory with the list of distrusted CAs; re-read when its content changes
+    ///
+    /// The manifests mount the ConfigMap ca-overlap-distrusted here. Its CAs are never carried, in
+    /// no Secret of the cluster. ca-overlap distrust -A adds to it.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "CA_OVERLAP_DISTRUSTED",
+        help_heading = "Distrusted CAs"
+    )]
+    distrusted: Option<PathBuf>,
 }
 
 impl DefaultsArgs {
-    pub(super) fn defaults(self) -> Defaults {
-        let Self { default_mode, keep, window } = self;
-        Defaults { mode: default_mode, keep, window }
+    /// The defaults, and the directory of `--distrusted`.
+    pub(super) fn defaults(self) -> (Defaults, Option<PathBuf>) {
+        let Self { default_mode, keep, window, distrusted } = self;
+        (Defaults { mode: default_mode, keep, window, ..Defaults::default() }, distrusted)
     }
 }

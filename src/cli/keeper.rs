@@ -124,8 +124,9 @@ impl KeeperArgs {
             identity: identity.map_or_else(|| own_name(host_name().as_deref()), Ok)?,
             duration: lease_duration,
         };
-        let rules = Rules { defaults: defaults.defaults(), settle };
-        Ok(KeeperConfig { admin_listen, election, rules })
+        let (defaults, distrusted) = defaults.defaults();
+        let rules = Rules { defaults, settle };
+        Ok(KeeperConfig { admin_listen, election, rules, distrusted })
     }
 }
 

@@ -332,7 +332,8 @@ impl WebhookArgs {
             }
         };
         let WebhookKeeperArgs { keeper_user, staged, keeper_lease, settle } = keeper;
-        let usual = Installation::new(defaults.defaults(), namespace);
+        let (defaults, distrusted) = defaults.defaults();
+        let usual = Installation::new(defaults, namespace);
         let keeper_user = keeper_user.filter(|user| !user.is_empty());
         let keeper_user = keeper_user.unwrap_or_else(|| usual.keeper_user.clone());
         let (limits, body_timeout, max_body) = limits.validate()?;
@@ -341,6 +342,7 @@ impl WebhookArgs {
             admin_listen,
             source,
             installation: Installation { keeper_user, settle, ..usual },
+            distrusted,
             keeper_lease: staged.then_some(keeper_lease),
             limits,
             body_timeout,

@@ -9,6 +9,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
@@ -34,6 +35,7 @@ use crate::kubernetes::explain::{Audience, explain_watch};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::action::pause;
+use crate::overlap::distrust::DistrustList;
 use crate::overlap::outlook::{self, Problem};
 use crate::overlap::restart;
 
@@ -57,8 +59,10 @@ pub struct Controller {
     retries: Retries,
     tasks: Tasks<ReconcileOutcome>,
     /// What each list has shown so far, until it is complete.
-    lists: [Option<HashSet<Key>>; 2],
+    shown: [Option<HashSet<Key>>; 2],
     complete: watch::Sender<[bool; 2]>,
+    /// The list of distrusted CAs.
+    lists: watch::Receiver<Arc<DistrustList>>,
 }
 
 /// How many tasks run at the same time.
@@ -77,6 +81,7 @@ impl Controller {
         metrics: KeeperMetrics,
     ) -> (Self, watch::Receiver<[bool; 2]>) {
         let (complete, receiver) = watch::channel([false; 2]);
+        let (_, lists) = watch::channel(Arc::clone(&reconciler.rules.defaults.distrusted));
         let controller = Self {
             reconciler,
             events,
@@ -89,10 +94,17 @@ impl Controller {
             namespace_queue: Queue::default(),
             retries: Retries::default(),
             tasks: Tasks::default(),
-            lists: [None, None],
+            shown: [None, None],
             complete,
+            lists,
         };
         (controller, receiver)
+    }
+
+    /// Follows a list of distrusted CAs that changes while the keeper runs.
+    #[must_use]
+    pub fn following(self, lists: watch::Receiver<Arc<DistrustList>>) -> Self {
+        Self { lists, ..self }
     }
 
     /// Runs until `stop` is true.
@@ -119,6 +131,7 @@ impl Controller {
                 () = leadership.changed() => {}
                 Some(ended) = self.tasks.next() => self.ended(ended),
                 Some((selector, event)) = events.next() => self.watch_event(selector, event),
+                Ok(()) = self.lists.changed() => self.distrust(),
                 () = tokio::time::sleep_until(wake) => self.expire(),
             }
         }
@@ -162,10 +175,21 @@ impl Controller {
             let input = ReconcileInput {
                 secret: self.memory.get(&key, now),
                 namespace_uid: self.memory.namespace_uid(&key).map(ToOwned::to_owned),
-                distrusted: self.watched.distrusted(),
+                distrusted: self.memory.distrusted(key.namespace()),
             };
             let target = key.clone();
             self.tasks.start(&key, async move { reconciler.reconcile(&target, input).await });
+        }
+    }
+
+    /// Takes in another list of distrusted CAs. Any Secret may hold one of them.
+    fn distrust(&mut self) {
+        let list = self.lists.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.reconciler.rules.defaults.distrusted, list);
+        self.memory.delist(&before);
+        for key in self.watched.keys().cloned().collect::<Vec<_>>() {
+            self.retries.changed(&key, None);
+            self.schedule(&key);
         }
     }
 
@@ -198,9 +222,9 @@ impl Controller {
 
     fn watch_event(&mut self, selector: Selector, event: watcher::Result<Event<SecretView>>) {
         match event {
-            Ok(Event::Init) => self.lists[selector as usize] = Some(HashSet::new()),
+            Ok(Event::Init) => self.shown[selector as usize] = Some(HashSet::new()),
             Ok(Event::InitApply(secret)) => {
-                if let Some(list) = &mut self.lists[selector as usize] {
+                if let Some(list) = &mut self.shown[selector as usize] {
                     list.insert(Key::of(&secret));
                 }
                 self.observe(&secret);
@@ -221,7 +245,7 @@ impl Controller {
 
     /// Drops the Secrets that a complete list did not show.
     fn list_complete(&mut self, selector: Selector) {
-        let list = self.lists[selector as usize].take().unwrap_or_default();
+        let list = self.shown[selector as usize].take().unwrap_or_default();
         let gone: Vec<Key> =
             self.watched.of(selector).filter(|key| !list.contains(*key)).cloned().collect();
         for key in gone {
@@ -275,8 +299,9 @@ impl Controller {
         if self.retries.is_refused(&key) {
             tracked.add(Problem::AskRefused);
         }
+        self.memory.distrust(&key, outlook.settings.distrust.own());
         let before = self.memory.get(&key, Instant::now());
-        let distrusted = self.watched.distrusted();
+        let distrusted = self.memory.distrusted(key.namespace());
         let is_damaged = before
             .is_some_and(|b| b.compare(secret, &self.reconciler.rules, &distrusted, now).is_some());
         if !is_damaged {

@@ -6,7 +6,7 @@
 //! find what is missing, it calls the webhook's own decision, which says what the webhook would
 //! have carried.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::{MAX_REPAIRED, Repair, Repaired};
+use crate::overlap::distrust::{DistrustList, MAX_LISTED};
 use crate::overlap::outlook::{PublicSecret, Rules, may_change_data, settings};
 use crate::overlap::record::{Entry, Record};
 use crate::overlap::settings::Settings;
@@ -105,7 +106,7 @@ impl Remembered {
 
     /// What the Secret has lost since then, by a write that the webhook did not see; `None` if the
     /// webhook saw the write, or if nothing is lost. A `distrusted` CA is never restored, whatever
-    /// the Secret's own settings say.
+    /// the Secret's own settings say ([`Memory::distrusted`]).
     pub fn compare(
         &self,
         secret: &SecretView,
@@ -132,7 +133,7 @@ impl Remembered {
         }
         let (mut settings, may_change_data) = restored(&view, &plan, rules);
         settings.distrust.extend(fingerprints(self.distrust()));
-        settings.distrust.extend(distrusted);
+        settings.distrust.extend(distrusted.iter().copied());
         if may_change_data {
             plan.certificates = self.lost_certificates(&view, &settings, now);
         }
@@ -258,6 +259,21 @@ pub struct Memory {
     namespaces: HashMap<String, NamespaceEntry>,
     /// The Secrets that are not remembered, because they or all together are too large.
     refused: HashSet<Key>,
+    /// What was once distrusted in the namespaces that hold, or held, a remembered Secret.
+    distrusted: HashMap<String, NamespaceDistrust>,
+    /// What was once distrusted in the whole cluster, and is not on the list any more.
+    delisted: BTreeSet<Fingerprint>,
+}
+
+/// The most fingerprints that are remembered of one namespace, so that no namespace takes the
+/// memory of others.
+const MAX_DISTRUSTED: usize = 256;
+
+#[derive(Debug, Default)]
+struct NamespaceDistrust {
+    fingerprints: BTreeSet<Fingerprint>,
+    /// How many of its Secrets are remembered, gone or not.
+    remembered: usize,
 }
 
 #[derive(Debug)]
@@ -277,6 +293,7 @@ impl Memory {
     /// Remembers a Secret as it is. Returns the namespace if its uid is still to be read.
     pub fn remember(&mut self, key: &Key, secret: &SecretView) -> Option<Key> {
         let is_new = !self.namespaces.contains_key(key.namespace());
+        self.distrusted.entry(key.namespace().to_owned()).or_default().remembered += 1;
         // Count the new state first, because forgetting the earlier one may remove the namespace's
         // entry.
         let entry = self.namespaces.entry(key.namespace().to_owned()).or_default();
@@ -285,16 +302,20 @@ impl Memory {
         self.forget(key);
         let Some(remembered) = Remembered::of(secret) else {
             self.leave(key.namespace());
+            self.release(key.namespace());
             return None;
         };
         let size = remembered.size();
         if size > MAX_ONE || self.bytes + size > MAX_ALL {
             self.leave(key.namespace());
+            self.release(key.namespace());
             self.refused.insert(key.clone());
             return None;
         }
         self.bytes += size;
+        let distrusted: Vec<Fingerprint> = fingerprints(remembered.distrust()).collect();
         self.secrets.insert(key.clone(), MemoryEntry { secret: Arc::new(remembered), namespace });
+        self.distrust(key, &distrusted);
         is_new.then(|| Key::new("", key.namespace()))
     }
 
@@ -389,6 +410,47 @@ impl Memory {
             if !was_lost {
                 self.leave(key.namespace());
             }
+            self.release(key.namespace());
+        }
+    }
+
+    /// Notes what a Secret distrusts. No repair in its namespace brings that back for as long as
+    /// any Secret of the namespace is remembered, also when the Secret that said so is gone. Other
+    /// namespaces may belong to other people, so it says nothing there.
+    pub fn distrust(&mut self, key: &Key, distrusted: &[Fingerprint]) {
+        let Some(known) = self.distrusted.get_mut(key.namespace()) else { return };
+        for fingerprint in distrusted {
+            if known.fingerprints.len() < MAX_DISTRUSTED {
+                known.fingerprints.insert(*fingerprint);
+            }
+        }
+    }
+
+    /// Notes the list of the cluster that another one replaces. No repair brings back what it lists
+    /// for as long as any Secret is remembered.
+    pub fn delist(&mut self, list: &DistrustList) {
+        let room = MAX_LISTED.saturating_sub(self.delisted.len());
+        if !self.is_empty() {
+            self.delisted.extend(list.fingerprints().take(room));
+        }
+    }
+
+    /// What no repair in this namespace brings back, besides the list of the cluster.
+    pub fn distrusted(&self, namespace: &str) -> Vec<Fingerprint> {
+        let known = self.distrusted.get(namespace);
+        let known = known.into_iter().flat_map(|known| &known.fingerprints);
+        known.chain(&self.delisted).copied().collect()
+    }
+
+    /// Forgets what was distrusted in a namespace with its last remembered Secret.
+    fn release(&mut self, namespace: &str) {
+        let Some(known) = self.distrusted.get_mut(namespace) else { return };
+        known.remembered -= 1;
+        if known.remembered == 0 {
+            self.distrusted.remove(namespace);
+        }
+        if self.distrusted.is_empty() {
+            self.delisted.clear();
         }
     }
 

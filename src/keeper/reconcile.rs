@@ -42,7 +42,7 @@ pub(crate) struct ReconcileInput {
     pub(crate) secret: Option<Arc<Remembered>>,
     /// The uid of its namespace at that time.
     pub(crate) namespace_uid: Option<String>,
-    /// The CAs that any watched Secret distrusts; a repair never restores them.
+    /// The CAs that were once distrusted in its namespace; a repair never restores them.
     pub(crate) distrusted: Vec<Fingerprint>,
 }
 

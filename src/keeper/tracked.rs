@@ -9,6 +9,7 @@ use crate::keeper::metrics::KeeperMetrics;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
+use crate::overlap::distrust::Distrust;
 use crate::overlap::outlook::{Outlook, Problem};
 use crate::x509::certs::Fingerprint;
 
@@ -44,7 +45,7 @@ pub struct TrackedSecret {
     carried: Vec<(Fingerprint, Option<Timestamp>)>,
     /// The SHA-256 of `pending.tls.crt`.
     pending: Option<Fingerprint>,
-    distrust: Vec<Fingerprint>,
+    distrust: Distrust,
     problems: Vec<Problem>,
     is_selected: [bool; 2],
 }
@@ -177,21 +178,13 @@ pub(crate) struct TrackedSecrets {
     secrets: HashMap<Key, TrackedSecret>,
     phases: [usize; 3],
     problems: HashMap<&'static str, usize>,
-    /// The distrusted CAs, and how many Secrets distrust each.
-    distrusted: HashMap<Fingerprint, usize>,
     metrics: KeeperMetrics,
 }
 
 impl TrackedSecrets {
     /// Creates an empty collection.
     pub(crate) fn new(metrics: KeeperMetrics) -> Self {
-        Self {
-            secrets: HashMap::new(),
-            phases: [0; 3],
-            problems: HashMap::new(),
-            distrusted: HashMap::new(),
-            metrics,
-        }
+        Self { secrets: HashMap::new(), phases: [0; 3], problems: HashMap::new(), metrics }
     }
 
     /// The entry of a Secret.
@@ -204,9 +197,6 @@ impl TrackedSecrets {
         self.remove(key);
         self.phases[tracked.phase as usize] += 1;
         self.count(&tracked, |count| *count += 1);
-        for fingerprint in &tracked.distrust {
-            *self.distrusted.entry(*fingerprint).or_default() += 1;
-        }
         self.secrets.insert(key.clone(), tracked);
         self.publish();
     }
@@ -216,12 +206,6 @@ impl TrackedSecrets {
         let tracked = self.secrets.remove(key)?;
         self.phases[tracked.phase as usize] -= 1;
         self.count(&tracked, |count| *count -= 1);
-        for fingerprint in &tracked.distrust {
-            if let Some(count) = self.distrusted.get_mut(fingerprint) {
-                *count -= 1;
-            }
-        }
-        self.distrusted.retain(|_, count| *count > 0);
         self.publish();
         Some(tracked)
     }
@@ -233,9 +217,9 @@ impl TrackedSecrets {
         selected.map(|(key, _)| key)
     }
 
-    /// The CAs that any Secret distrusts.
-    pub(crate) fn distrusted(&self) -> Vec<Fingerprint> {
-        self.distrusted.keys().copied().collect()
+    /// All of them.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.secrets.keys()
     }
 
     /// Counts Secrets, not problems: two problems of one kind on a Secret count once.

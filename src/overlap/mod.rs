@@ -8,6 +8,7 @@
 pub mod action;
 pub mod ask;
 mod decide;
+pub mod distrust;
 pub mod exempt;
 pub mod outlook;
 pub mod record;

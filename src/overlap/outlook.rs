@@ -86,7 +86,7 @@ pub(crate) fn may_change_data(secret: &PublicSecret<'_>, settings: &Settings) ->
 }
 
 /// The flags that apply to every Secret.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Rules {
     /// `--default-mode`, `--keep` and `--window`; the same as the webhook's.
     pub defaults: Defaults,
@@ -366,11 +366,15 @@ impl<'a> ParsedSecret<'a> {
         let reserve = SignedDuration::try_from(RESERVE.max(rules.settle * 5));
         let not_after = self.leaf.and_then(|leaf| leaf.not_after);
         let latest = not_after.zip(reserve.ok()).map(|(end, reserve)| end.checked_sub(reserve));
+        let latest = latest.and_then(Result::ok).unwrap_or(Timestamp::MAX);
+        // Whoever has the key of a distrusted CA can imitate the held leaf, so it waits for nobody.
+        let is_distrusted = |c: &BundleCertificate| c.issued_leaf && self.is_distrusted(c);
+        let must_not_be_held = self.certificates.iter().any(is_distrusted);
         Some(StageOutlook {
             stage,
             anchors: anchors.iter().map(|&index| certificates[index].fingerprint()).collect(),
             ready,
-            latest: latest.and_then(Result::ok).unwrap_or(Timestamp::MAX),
+            latest: if must_not_be_held { stage.since } else { latest },
         })
     }
 

@@ -95,8 +95,9 @@ fn restarts(secret: &PublicSecret<'_>) -> Vec<Workload> {
 }
 
 /// A hash of what pods load when they start: the own CAs, `distrust`, and whether the new leaf
-/// still waits. Carried CAs do not count, because their end needs no restart. Order and repetition
-/// do not count either.
+/// still waits. Carried CAs do not count, because their end needs no restart. Neither does the list
+/// of the cluster, because most pods never loaded what it lists. Order and repetition do not count
+/// either.
 fn trust(outlook: &Outlook, is_staged: bool) -> String {
     let sorted = |mut all: Vec<String>| {
         all.sort_unstable();
@@ -105,7 +106,8 @@ fn trust(outlook: &Outlook, is_staged: bool) -> String {
     };
     let own = outlook.certificates.iter().filter(|known| known.carried.is_none());
     let own = sorted(own.map(|known| known.certificate.fingerprint().to_string()).collect());
-    let distrust = sorted(outlook.settings.distrust.iter().map(ToString::to_string).collect());
+    let distrust =
+        sorted(outlook.settings.distrust.own().iter().map(ToString::to_string).collect());
     let state = if is_staged { "staged" } else { "" };
     hex([own, distrust, state.to_owned()].join("\n").as_bytes(), 16)
 }

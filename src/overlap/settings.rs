@@ -3,8 +3,10 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::distrust::{Distrust, DistrustList};
 use super::warning::{Warning, push_once};
 use crate::x509::certs::Fingerprint;
 
@@ -12,7 +14,7 @@ use crate::x509::certs::Fingerprint;
 pub const MAX_KEEP: u8 = 8;
 
 /// The settings of a Secret that sets none itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// `--default-mode`
     pub mode: Mode,
@@ -20,11 +22,13 @@ pub struct Defaults {
     pub keep: Keep,
     /// `--window`
     pub window: Window,
+    /// What `--distrusted` lists. It counts for every Secret, whatever the Secret sets itself.
+    pub distrusted: Arc<DistrustList>,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { mode: Mode::Bundle, keep: Keep(1), window: Window::NONE }
+        Self { mode: Mode::Bundle, keep: Keep(1), window: Window::NONE, distrusted: Arc::default() }
     }
 }
 
@@ -41,7 +45,7 @@ pub struct Settings {
     /// How long previous CAs are carried.
     pub window: Window,
     /// Certificates that are never carried.
-    pub distrust: Vec<Fingerprint>,
+    pub distrust: Distrust,
     /// The settings that did not parse.
     pub warnings: Vec<Warning>,
 }
@@ -68,10 +72,11 @@ impl Settings {
         let keep = parse_or(raw.keep, defaults.keep, Warning::KeepUnreadable, &mut warnings);
         let window =
             parse_or(raw.window, defaults.window, Warning::WindowUnreadable, &mut warnings);
-        let mut distrust = Vec::new();
+        let mut distrust = Distrust::listed(&defaults.distrusted);
         for item in raw.distrust.unwrap_or_default().split(',').map(str::trim) {
             match Fingerprint::parse(item) {
-                Some(fingerprint) => distrust.push(fingerprint),
+                Some(fingerprint) if distrust.add(fingerprint) => {}
+                Some(_) => push_once(&mut warnings, Warning::DistrustTooLong),
                 None if item.is_empty() => {}
                 None => push_once(&mut warnings, Warning::DistrustUnreadable),
             }
@@ -216,6 +221,7 @@ pub enum ParseSettingError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::distrust::MAX_OWN;
     use super::*;
 
     fn read(raw: RawSettings<'_>) -> Settings {
@@ -275,8 +281,18 @@ mod tests {
         let other = Fingerprint::of(b"y");
         let text = format!("{colons}, nonsense ,{other}");
         let settings = read(RawSettings { distrust: Some(&text), ..RawSettings::default() });
-        assert_eq!(settings.distrust, [fingerprint, other]);
+        assert_eq!(settings.distrust.own(), [fingerprint, other]);
         assert_eq!(settings.warnings, [Warning::DistrustUnreadable]);
+    }
+
+    #[test]
+    fn distrust_is_limited_and_says_so() {
+        let text: Vec<_> =
+            (0..=MAX_OWN).map(|n| Fingerprint::of(&n.to_be_bytes()).to_string()).collect();
+        let settings =
+            read(RawSettings { distrust: Some(&text.join(",")), ..RawSettings::default() });
+        assert_eq!(settings.distrust.own().len(), MAX_OWN);
+        assert_eq!(settings.warnings, [Warning::DistrustTooLong]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub enum Warning {
     CopiedPairDropped,
     /// The Secret's data has no room for all previous CAs.
     DataFull,
+    /// The setting `distrust` has more fingerprints than are read.
+    DistrustTooLong,
     /// The setting `distrust` has an entry that is not a fingerprint.
     DistrustUnreadable,
     /// The generator itself writes a distrusted certificate.
@@ -100,6 +102,9 @@ impl fmt::Display for Warning {
             }
             Self::DataFull => {
                 "ca-overlap: the Secret has no room (limit 1048576 bytes): not every previous CA was kept in ca.crt"
+            }
+            Self::DistrustTooLong => {
+                "ca-overlap.dev/distrust: only the first 64 fingerprints count; the others are ignored"
             }
             Self::DistrustUnreadable => {
                 "ca-overlap.dev/distrust: an entry that is not a SHA-256 fingerprint (64 hex digits) is ignored"

@@ -2,6 +2,8 @@
 
 use std::future::pending;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -10,7 +12,7 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 
 use super::parts::Parts;
-use super::{ADMIN_PORT, RunError, administer};
+use super::{ADMIN_PORT, LIST, RunError, administer, distrusted};
 use crate::keeper::controller::Controller;
 use crate::keeper::election::{Election, ElectionConfig};
 use crate::keeper::events::Events;
@@ -34,6 +36,8 @@ pub(crate) struct KeeperConfig {
     pub(crate) election: ElectionConfig,
     /// `--settle`, `--default-mode`, `--keep` and `--window`.
     pub(crate) rules: Rules,
+    /// `--distrusted`.
+    pub(crate) distrusted: Option<PathBuf>,
 }
 
 /// Runs the keeper until a signal ends it.
@@ -45,11 +49,16 @@ pub(crate) fn run(config: KeeperConfig) -> Result<(), RunError> {
 }
 
 async fn keep(config: KeeperConfig) -> Result<(), RunError> {
-    let KeeperConfig { admin_listen, election, rules } = config;
+    let KeeperConfig { admin_listen, election, mut rules, distrusted } = config;
     let mut signals = Signals::new()?;
     let client = client().await.map_err(|error| RunError::Client("keeper", error))?;
     let mut registry = metrics::registry();
     let metrics = KeeperMetrics::register(&mut registry);
+    let (sender, lists) = watch::channel(Arc::default());
+    let follow = distrusted::follow(distrusted, &mut registry, move |list| {
+        sender.send_replace(list);
+    });
+    rules.defaults.distrusted = lists.borrow().clone();
     let admin_port = bind("--admin-listen", admin_listen).await?;
     let (stop, stopped) = watch::channel(false);
 
@@ -71,7 +80,8 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
     parts.start(ADMIN_PORT, administer(admin_port, readiness, registry, LIMITS, &drain));
     // The publisher ends with the controller, and then the controller is to be reported.
     parts.start(PUBLISHER, publisher.then(|()| pending::<()>()));
-    parts.start(CONTROLLER, controller.run(client, stopped.clone()));
+    parts.start(LIST, follow);
+    parts.start(CONTROLLER, controller.following(lists).run(client, stopped.clone()));
     parts.start(ELECTION, election.run(stopped));
     end(parts, &mut signals, &drain, &stop).await
 }

@@ -1,5 +1,6 @@
 //! Wires the two servers, webhook and keeper, from their parts, and supervises them.
 
+mod distrusted;
 pub(crate) mod keeper;
 mod lease_watch;
 mod parts;
@@ -71,5 +72,6 @@ fn administer<R: Ready>(
     server.run(listener)
 }
 
-/// The name of the admin port as a part, in both servers.
+/// The names of parts of both servers.
 const ADMIN_PORT: &str = "the admin port";
+const LIST: &str = "the reader of the list of distrusted CAs";

@@ -1,16 +1,17 @@
 //! `ca-overlap webhook`: starts its parts, drains and ends.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::parts::Parts;
-use super::{ADMIN_PORT, RunError, administer, lease_watch};
+use super::{ADMIN_PORT, LIST, RunError, administer, distrusted, lease_watch};
 use crate::admission::handler::{self, Admission};
 use crate::admission::keeper_lease::KeeperLease;
 use crate::admission::metrics::AdmissionMetrics;
@@ -38,6 +39,8 @@ pub(crate) struct WebhookConfig {
     pub(crate) source: CertificateSource,
     /// The defaults and names that reviews are answered with.
     pub(crate) installation: Installation,
+    /// `--distrusted`.
+    pub(crate) distrusted: Option<PathBuf>,
     /// `--keeper-lease`, if `--staged` is set.
     pub(crate) keeper_lease: Option<String>,
     /// Limits of the webhook's port.
@@ -107,8 +110,13 @@ async fn serve(config: WebhookConfig) -> Result<(), RunError> {
             keeper_lease
         }
     };
+    let (sender, installation) = watch::channel(config.installation);
+    let follow = distrusted::follow(config.distrusted, &mut registry, move |list| {
+        sender.send_modify(|installation| installation.defaults.distrusted = list);
+    });
+    parts.start(LIST, follow);
     let admission = Admission {
-        installation: config.installation,
+        installation,
         keeper,
         max_body: config.max_body,
         body_timeout: config.body_timeout,

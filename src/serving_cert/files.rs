@@ -4,6 +4,7 @@
 //! symbolic link, which a watch on the file itself does not notice. Reading a few kilobytes is
 //! cheap.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -66,16 +67,11 @@ pub struct Reloader {
 
 impl Reloader {
     /// Reads the files at each `--tls-reload-interval`, and when notified. Never returns.
-    pub async fn run(mut self, force: Arc<Notify>) -> std::convert::Infallible {
-        let mut ticks = interval(self.files.interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = force.notified() => {}
-            }
+    pub async fn run(mut self, force: Arc<Notify>) -> Infallible {
+        every(self.files.interval, &force, || {
             self.poll(Timestamp::now());
-        }
+        })
+        .await
     }
 
     /// Publishes the files if their content has changed and can be served. Otherwise the served
@@ -111,6 +107,19 @@ impl Reloader {
     fn send(&mut self, cert: ServingCert) {
         self.metrics.refreshed(cert.not_after());
         self.publisher.send_replace(Some(Arc::new(cert)));
+    }
+}
+
+/// Calls `poll` at each interval, and when notified. Never returns.
+pub(crate) async fn every(period: Duration, force: &Notify, mut poll: impl FnMut()) -> Infallible {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = force.notified() => {}
+        }
+        poll();
     }
 }
 
@@ -214,7 +223,8 @@ impl FileContents {
 /// The largest file that is read, in bytes: a hundred times the size of a long chain.
 const MAX_FILE: u64 = 1 << 20;
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// Reads a whole file that is not too large.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE {

@@ -48,6 +48,7 @@ fn every_flag_has_an_environment_variable_a_default_and_a_help_text() {
             "namespace",
             "keeper_user",
             "staged",
+            "distrusted",
         ];
         assert_eq!(arg.get_default_values().is_empty(), optional.contains(&id), "{id}");
     }

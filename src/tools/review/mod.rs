@@ -83,7 +83,7 @@ impl ReviewArgs {
             // The argument parser rejects every other combination.
             _ => return Ok(()),
         };
-        let defaults = Defaults { mode: default_mode, keep, window };
+        let defaults = Defaults { mode: default_mode, keep, window, ..Defaults::default() };
         let now = at.unwrap_or_else(Timestamp::now);
         let installation = Installation::new(defaults, namespace);
         decide(&source, &document, &installation, now, output)

@@ -84,7 +84,7 @@ impl<'a> Simulation<'a> {
         let scenario = &schedule.scenario;
         let defaults =
             Defaults { keep: scenario.keep, window: scenario.window, ..Defaults::default() };
-        let api = ApiServer::new(strategy, defaults, scenario.settle, &generations[0]);
+        let api = ApiServer::new(strategy, defaults.clone(), scenario.settle, &generations[0]);
         let versions = (0..api.len())
             .map(|secret| Ok(vec![(0, tls.read(api.files(secret))?)]))
             .collect::<Result<Vec<_>, ToolError>>()?;

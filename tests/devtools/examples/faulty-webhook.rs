@@ -40,6 +40,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use jiff::Timestamp;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tower::Service;
 
@@ -136,7 +137,7 @@ impl Webhook {
     async fn accept(self, listener: TcpListener) {
         let max_body = if self.fault == Fault::Body2mb { 2_097_152 } else { 8 << 20 };
         let router = router(Arc::new(Admission {
-            installation: Installation::new(Defaults::default(), "ca-overlap"),
+            installation: watch::channel(Installation::new(Defaults::default(), "ca-overlap")).1,
             keeper: KeeperLease::not_watched(),
             max_body,
             body_timeout: Duration::from_secs(10),

@@ -18,13 +18,14 @@ pub fn check(bytes: &[u8]) -> Checked {
     let longest = 10 * 366 * 24 * 60 * 60;
     let sane = settings.window.length().is_none_or(|l| (1..=longest).contains(&l.as_secs()));
     rule!(sane, "the window is {}", settings.window);
-    rule!(settings.warnings.len() <= 4, "{} warnings", settings.warnings.len());
+    rule!(settings.warnings.len() <= 5, "{} warnings", settings.warnings.len());
     let listed = raw.distrust.unwrap_or_default().len();
-    rule!(settings.distrust.len() <= listed / 64, "more fingerprints than the text can hold");
+    rule!(settings.distrust.own().len() <= listed / 64, "more fingerprints than the text can hold");
 
     let (mode, keep) = (settings.mode.to_string(), settings.keep.to_string());
     let window = settings.window.to_string();
-    let distrust = settings.distrust.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let distrust =
+        settings.distrust.own().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let printed = RawSettings {
         mode: Some(&mode),
         keep: Some(&keep),

@@ -24,6 +24,7 @@ use http_body_util::BodyExt;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::setup::{NAME, Setup};
 use crate::support::Cluster;
@@ -151,7 +152,7 @@ async fn record(cluster: &Cluster, recorded: Recorded) {
     sender.send_replace(Some(Arc::new(ServingCert::new(chain, key, None).unwrap())));
     let hour = Duration::from_secs(3600);
     let admission = Admission {
-        installation: Installation::new(Defaults::default(), "ca-overlap"),
+        installation: watch::channel(Installation::new(Defaults::default(), "ca-overlap")).1,
         keeper: KeeperLease::not_watched(),
         max_body: 8 * 1024 * 1024,
         body_timeout: hour,

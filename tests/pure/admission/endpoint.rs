@@ -14,13 +14,14 @@ use ca_overlap::overlap::settings::Defaults;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
 
 pub fn admission(defaults: Defaults) -> Arc<Admission> {
     Arc::new(Admission {
-        installation: Installation::new(defaults, "ca-overlap"),
+        installation: watch::channel(Installation::new(defaults, "ca-overlap")).1,
         keeper: KeeperLease::not_watched(),
         max_body: MAX_BODY,
         body_timeout: Duration::from_secs(10),
@@ -86,7 +87,12 @@ pub struct Outcome {
 pub async fn admit(review: &Value) -> Outcome {
     let (status, body) = post(serde_json::to_vec(review).unwrap()).await;
     assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
-    let answer: Value = serde_json::from_slice(&body).unwrap();
+    outcome(review, &body)
+}
+
+/// Applies the patch of an answer.
+pub fn outcome(review: &Value, body: &[u8]) -> Outcome {
+    let answer: Value = serde_json::from_slice(body).unwrap();
     assert_eq!(answer["apiVersion"], "admission.k8s.io/v1");
     assert_eq!(answer["kind"], "AdmissionReview");
     let response = answer["response"].clone();

@@ -6,6 +6,7 @@ pub(crate) mod shapes;
 mod answers;
 mod asks;
 mod create;
+mod distrusted;
 mod endpoint;
 mod guards;
 mod hostile;

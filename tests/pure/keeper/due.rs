@@ -1,9 +1,12 @@
 //! What is due, and when, on real certificates.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ca_overlap::names;
+use ca_overlap::overlap::action::{Action, next_action};
+use ca_overlap::overlap::distrust::DistrustList;
 use ca_overlap::overlap::exempt::OwnerGroups;
 use ca_overlap::overlap::outlook::{
     BundleCertificate, Due, Outlook, Planned, Problem, PublicSecret, Rules, outlook,
@@ -67,7 +70,16 @@ impl Fixture {
     }
 
     fn at(&self, now: &str) -> Outlook {
-        let view = PublicSecret {
+        self.with(&Defaults::default(), now)
+    }
+
+    fn with(&self, defaults: &Defaults, now: &str) -> Outlook {
+        let rules = Rules { defaults: defaults.clone(), settle: Duration::from_secs(120) };
+        outlook(&self.view(), &rules, time(now))
+    }
+
+    fn view(&self) -> PublicSecret<'_> {
+        PublicSecret {
             name: "envoy",
             labels: &self.labels,
             annotations: &self.annotations,
@@ -79,9 +91,7 @@ impl Fixture {
             is_immutable: self.is_immutable,
             is_token: self.is_token,
             written: None,
-        };
-        let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };
-        outlook(&view, &rules, time(now))
+        }
     }
 }
 
@@ -130,6 +140,51 @@ fn expiry_and_distrust_end_an_overlap_before_its_deadline() {
     let which = fingerprint(&fixture.old).to_string();
     let distrusted = fixture.annotate(names::DISTRUST, which);
     assert!(matches!(distrusted.at(START).due, Some(Due::Retire(_))));
+}
+
+/// The defaults with these CAs on the list of the cluster.
+fn listing(cas: &[&Identity]) -> Defaults {
+    let list: BTreeMap<_, _> = cas.iter().map(|ca| (fingerprint(ca).to_string(), "")).collect();
+    Defaults { distrusted: Arc::new(DistrustList::read(&list)), ..Defaults::default() }
+}
+
+#[test]
+fn the_list_of_the_cluster_ends_an_overlap_like_the_setting_of_a_secret() {
+    let fixture = Fixture::new();
+    let old = fingerprint(&fixture.old);
+    assert_eq!(fixture.with(&listing(&[]), START).due, None);
+    let listed = fixture.with(&listing(&[&fixture.old]), START);
+    assert_eq!(listed.due, Some(Due::Retire(vec![old])));
+    // An own one is reported, because only the generator can replace it.
+    let own = fixture.with(&listing(&[&fixture.new]), START);
+    assert_eq!(own.problems, [Problem::OwnDistrusted(fingerprint(&fixture.new))]);
+    // The list does not restart the pods of Secrets that hold nothing of it.
+    let fixture = fixture.annotate(names::RESTART, "deployment/envoy");
+    let trust = |defaults: &Defaults| {
+        let outlook = fixture.with(defaults, START);
+        match next_action(&fixture.view(), &outlook, time(START)) {
+            Action::Restart(wanted) => wanted.trust,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(trust(&listing(&[&certs::ca()])), trust(&Defaults::default()));
+}
+
+#[test]
+fn a_stage_whose_held_leaf_hangs_on_a_distrusted_ca_does_not_wait() {
+    let mut fixture = staged();
+    let pending = Fingerprint::of(fixture.pending.as_deref().unwrap().as_bytes());
+    // The generator itself still writes the old CA, so nothing is to be retired.
+    fixture.annotations.insert(names::CARRIED.into(), "[]".into());
+    assert_eq!(fixture.with(&listing(&[&fixture.new]), START).due, None);
+    let listed = fixture.with(&listing(&[&fixture.old]), START);
+    assert_eq!(listed.due, Some(Due::Promote(pending)));
+    // Not even for its group.
+    let stage = listed.stage.unwrap();
+    let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };
+    assert_eq!(stage.ready_after(Timestamp::MAX, &rules), time(START));
+    let old = fingerprint(&fixture.old).to_string();
+    assert_eq!(fixture.annotate(names::DISTRUST, old).at(START).due, Some(Due::Promote(pending)));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The keeper's memory, and the repair that follows from comparing a Secret with it.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ca_overlap::keeper::memory::{Memory, Remembered, RepairPlan};
@@ -7,6 +9,7 @@ use ca_overlap::kubernetes::key::Key;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
 use ca_overlap::overlap::ask::Repaired;
+use ca_overlap::overlap::distrust::DistrustList;
 use ca_overlap::overlap::outlook::Rules;
 use ca_overlap::overlap::record::{Entry, Record};
 use ca_overlap::overlap::settings::Defaults;
@@ -222,12 +225,57 @@ fn a_recreated_secret_keeps_its_distrusted_cas() {
 }
 
 #[test]
-fn a_ca_that_any_secret_distrusts_is_repaired_nowhere() {
+fn a_ca_that_was_once_distrusted_is_not_repaired() {
     let [stolen, new] = ["CA1", "CA2"].map(certs::ca_named);
     let before = secret("u", &[&stolen], &json!({}), Some("bundle"));
     let after = secret("v", &[&new], &json!({}), Some("bundle"));
     assert_eq!(compare(&before, &after).unwrap().certificates, anew(&stolen));
     assert_eq!(compare_with(&before, &after, &[Fingerprint::of(&stolen.der)]), None);
+    let mut rules = rules();
+    rules.defaults.distrusted = list(&[&stolen]);
+    let remembered = Remembered::of(&before).unwrap();
+    assert_eq!(remembered.compare(&after, &rules, &[], NOW.parse().unwrap()), None, "listed");
+}
+
+fn list(cas: &[&Identity]) -> Arc<DistrustList> {
+    let list: BTreeMap<_, _> = cas.iter().map(|ca| (ca.sha256(), "")).collect();
+    Arc::new(DistrustList::read(&list))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_once_distrusted_is_remembered_as_long_as_anything_is() {
+    let [stolen, other] = ["CA1", "CA2"].map(certs::ca_named);
+    let [stolen_sha256, other_sha256] = [&stolen, &other].map(|ca| Fingerprint::of(&ca.der));
+    let says = |ca: &Identity| secret("u", &[ca], &json!({names::DISTRUST: ca.sha256()}), None);
+    let mut memory = Memory::default();
+    let [victim, witness] = ["victim", "witness"].map(|name| Key::new("n", name));
+    memory.distrust(&witness, &[other_sha256]);
+    assert!(memory.distrusted("n").is_empty(), "there is nothing to repair yet");
+
+    memory.remember(&victim, &secret("u", &[&stolen], &json!({}), Some("bundle")));
+    memory.remember(&witness, &says(&stolen));
+    memory.lose(&victim, Instant::now());
+    memory.forget(&witness);
+    assert_eq!(memory.distrusted("n"), [stolen_sha256], "also when the Secret is gone");
+    assert!(memory.distrusted("theirs").is_empty(), "it says nothing to other namespaces");
+    memory.distrust(&witness, &[other_sha256]);
+    assert_eq!(memory.distrusted("n").len(), 2, "also from a Secret that is not remembered");
+    let many: Vec<_> = (0..1000_u32).map(|n| Fingerprint::of(&n.to_be_bytes())).collect();
+    memory.distrust(&witness, &many);
+    assert_eq!(memory.distrusted("n").len(), 256, "the memory of a namespace is bounded");
+
+    // What the cluster once distrusted is remembered everywhere.
+    memory.delist(&list(&[&stolen]));
+    assert_eq!(memory.distrusted("theirs"), [stolen_sha256]);
+    tokio::time::advance(Duration::from_secs(601)).await;
+    assert_eq!(memory.expire(Instant::now()), [victim.clone()]);
+    assert!(memory.distrusted("n").is_empty() && memory.distrusted("theirs").is_empty());
+
+    // A change of the only Secret keeps both.
+    memory.remember(&victim, &says(&stolen));
+    memory.delist(&list(&[&other]));
+    memory.remember(&victim, &secret("u", &[&other], &json!({}), Some("bundle")));
+    assert_eq!(memory.distrusted("n"), [stolen_sha256, other_sha256]);
 }
 
 #[test]

@@ -97,11 +97,11 @@ fn the_match_conditions_compare_with_our_names() {
 // Contents that the manifests must not have
 
 #[test]
-fn no_manifest_names_a_ca_bundle_or_the_data_of_a_secret() {
+fn no_manifest_names_a_ca_bundle_or_data() {
     for manifests in Manifests::all() {
         for object in &manifests.objects {
             assert!(!has_key(object, "caBundle"), "{}: caBundle in {}", manifests.name, id(object));
-            if object["kind"] == "Secret" {
+            if ["Secret", "ConfigMap"].contains(&text(&object["kind"])) {
                 assert!(
                     object.get("data").is_none() && object.get("stringData").is_none(),
                     "{}: applying {} again would reset it",
@@ -251,6 +251,29 @@ fn a_token_is_mounted_only_where_it_is_needed() {
         let self_managed = manifests.args().contains(&"--self-managed");
         assert_eq!(pod["automountServiceAccountToken"], self_managed, "{}", manifests.name);
         assert_eq!(manifests.some("ClusterRole").is_some(), self_managed, "{}", manifests.name);
+    }
+}
+
+#[test]
+fn every_server_mounts_the_list_of_distrusted_cas() {
+    let keeper = Manifests::rendered("overlays/keeper");
+    for manifests in Manifests::all().into_iter().chain(keeper) {
+        assert_eq!(manifests.one("ConfigMap")["metadata"]["name"], names::DISTRUSTED_CONFIG_MAP);
+        for object in manifests.objects.iter().filter(|object| object["kind"] == "Deployment") {
+            let pod = &object["spec"]["template"]["spec"];
+            let container = &pod["containers"][0];
+            let of = |list: &Value| -> Value {
+                let list = list.as_array().expect("a list");
+                list.iter().find(|one| one["name"] == "distrusted").expect("an entry").clone()
+            };
+            let map = json!({ "name": names::DISTRUSTED_CONFIG_MAP, "optional": true });
+            assert_eq!(of(&pod["volumes"])["configMap"], map);
+            let mount = of(&container["volumeMounts"]);
+            assert!(mount.get("subPath").is_none(), "files mounted by subPath are never updated");
+            let flag = format!("--distrusted={}", text(&mount["mountPath"]));
+            let arguments = container["args"].as_array().expect("arguments");
+            assert!(arguments.iter().any(|argument| *argument == flag), "{}", id(object));
+        }
     }
 }
 

@@ -117,7 +117,7 @@ impl Simulation<'_> {
 
     /// Continues a restart: makes the calls that the pass returns.
     fn restart(&mut self, secret: usize, wanted: PendingRestart) -> Result<(), ToolError> {
-        let (now, rules) = (self.now, self.rules);
+        let (now, rules) = (self.now, self.rules.clone());
         let (mut pass, mut next) = RestartPass::begin(wanted, &rules, timestamp(now));
         loop {
             next = match next {
