@@ -87,6 +87,8 @@ pub const DISTRUSTED_CONFIG_MAP: &str = "ca-overlap-distrusted";
 pub const WEBHOOK_CONFIGURATION: &str = "ca-overlap";
 /// Name of the webhook in that configuration.
 pub const WEBHOOK: &str = "secrets.ca-overlap.dev";
+/// Name of its second entry, for writers who may not read the Secret. Only with `--staged`.
+pub const STRANGER_WEBHOOK: &str = "strangers.secrets.ca-overlap.dev";
 /// `ServiceAccount` of the webhook.
 pub const WEBHOOK_SERVICE_ACCOUNT: &str = "ca-overlap-webhook";
 /// `ServiceAccount` of the keeper.
@@ -95,3 +97,5 @@ pub const KEEPER_SERVICE_ACCOUNT: &str = "ca-overlap-keeper";
 pub const KEEPER_LEASE: &str = "ca-overlap-keeper";
 /// Path of the admission endpoint.
 pub const MUTATE_PATH: &str = "/mutate";
+/// Path of the admission endpoint for writers who may not read the Secret.
+pub const STRANGER_PATH: &str = "/mutate/stranger";

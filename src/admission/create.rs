@@ -6,10 +6,10 @@
 use jiff::Timestamp;
 use json_patch::Patch;
 
+use super::answer::{Answer, Installation, MAX_DATA};
 use super::decision::AdmissionDecision;
 use super::guard::SkipReason;
 use super::patch::{AnnotationsFull, PatchBuilder};
-use super::respond::{Answer, Installation, MAX_DATA};
 use super::review::{AdmissionRequest, ReviewedSecret};
 use super::values::Values;
 use super::write_plan::{self, WritePlan};
@@ -64,6 +64,7 @@ pub(super) fn answer(
             settle: installation.settle,
             promote: None,
             unstage: false,
+            is_by_stranger: request.is_by_stranger,
             obstacle,
         };
         WritePlan::created(&pairs, staging)
@@ -75,7 +76,8 @@ pub(super) fn answer(
     if read.as_ref().is_some_and(Result::is_err) {
         warnings.push(Warning::RecordUnreadable);
     }
-    let mut plan = plan_with(write_plan::obstacle(object, object, &pairs));
+    let stranger = request.is_by_stranger.then_some(Warning::StagedStranger);
+    let mut plan = plan_with(stranger.or(write_plan::obstacle(object, object, &pairs)));
     let patch = build(object, &plan).or_else(|AnnotationsFull| {
         // A pair waits only with its annotation.
         plan = plan_with(Some(Warning::AnnotationsFull));

@@ -1,4 +1,4 @@
-//! Serves `POST /mutate`.
+//! Serves `POST /mutate` and `POST /mutate/stranger`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,13 +41,21 @@ pub struct Admission {
     pub metrics: AdmissionMetrics,
 }
 
-/// The router of the webhook port: `POST /mutate` and nothing else.
+/// The router of the webhook port: `POST` to the two paths, and nothing else.
 pub fn router(admission: Arc<Admission>) -> Router {
-    Router::new().route(names::MUTATE_PATH, post(mutate)).with_state(admission)
+    let mutate = |is_by_stranger| {
+        post(move |State(admission): State<Arc<Admission>>, request| async move {
+            mutate(&admission, request, is_by_stranger).await
+        })
+    };
+    Router::new()
+        .route(names::MUTATE_PATH, mutate(false))
+        .route(names::STRANGER_PATH, mutate(true))
+        .with_state(admission)
 }
 
-async fn mutate(State(admission): State<Arc<Admission>>, request: Request<Body>) -> Response {
-    match answer(&admission, request).await {
+async fn mutate(admission: &Admission, request: Request<Body>, is_by_stranger: bool) -> Response {
+    match answer(admission, request, is_by_stranger).await {
         Ok(body) => ([(header::CONTENT_TYPE, JSON)], body).into_response(),
         Err(refusal) => {
             admission.metrics.refused(&refusal);
@@ -58,14 +66,18 @@ async fn mutate(State(admission): State<Arc<Admission>>, request: Request<Body>)
     }
 }
 
-async fn answer(admission: &Admission, request: Request<Body>) -> Result<Vec<u8>, Refusal> {
+async fn answer(
+    admission: &Admission,
+    request: Request<Body>,
+    is_by_stranger: bool,
+) -> Result<Vec<u8>, Refusal> {
     if !is_json(request.headers()) {
         return Err(Refusal::ContentType);
     }
     let body = read_body(admission, request.into_body()).await?;
     let started = Instant::now();
     // If this panics, the accept loop answers 500 to this request alone.
-    review(admission, &body, started).map_err(Refusal::Unreadable)
+    review(admission, &body, is_by_stranger, started).map_err(Refusal::Unreadable)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -108,9 +120,11 @@ async fn collect(mut body: Limited<Body>) -> Result<Bytes, BoxError> {
 fn review(
     admission: &Admission,
     body: &[u8],
+    is_by_stranger: bool,
     started: Instant,
 ) -> Result<Vec<u8>, ReadReviewError> {
-    let request = review::read(body)?;
+    let mut request = review::read(body)?;
+    request.is_by_stranger = is_by_stranger;
     let keeper = admission.keeper.borrow().keeper(started);
     let answer = respond(&request, &admission.installation.borrow(), keeper, Timestamp::now());
     let bytes = render(&request.uid, &answer);

@@ -1,5 +1,6 @@
 //! Answers admission reviews: read, guard, decide, patch.
 
+mod answer;
 mod ask_outcome;
 mod create;
 mod decision;

@@ -1,10 +1,9 @@
 //! Answers one admission request: guards, settings, decision, patch. Pure: no clock and no I/O.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use json_patch::Patch;
 
+pub use super::answer::{Answer, Installation, MAX_DATA, SETTLE};
 use super::ask_outcome::AskOutcome;
 use super::create;
 pub use super::decision::AdmissionDecision;
@@ -18,61 +17,11 @@ use crate::names;
 use crate::overlap::ask::Ask;
 use crate::overlap::exempt::{self, Exemption};
 use crate::overlap::record::{ParseRecordError, Record};
-use crate::overlap::settings::{Defaults, Mode, RawSettings, Settings};
+use crate::overlap::settings::{Mode, RawSettings, Settings};
 use crate::overlap::staged::{KeeperHealth, Stage, StageChange, StagedWrite};
 use crate::overlap::warning::push_once;
 use crate::overlap::workload;
 use crate::overlap::{Case, Contents, RecordAfter, Warning, Write};
-
-/// The largest Secret that the API server accepts: the sum of its decoded values, in bytes
-/// (`MaxSecretSize` of the core API).
-pub const MAX_DATA: usize = 1024 * 1024;
-
-/// The default of `--settle`.
-pub const SETTLE: Duration = Duration::from_secs(120);
-
-/// The configuration that holds for every Secret of this installation.
-#[derive(Clone, Debug)]
-pub struct Installation {
-    /// The settings of Secrets that do not set their own.
-    pub defaults: Defaults,
-    /// The namespace that we run in. Its Secrets are never changed.
-    pub own_namespace: String,
-    /// The only user who may ask (`--keeper-user`).
-    pub keeper_user: String,
-    /// How long the keeper waits before it promotes a waiting pair (`--settle`).
-    pub settle: Duration,
-}
-
-impl Installation {
-    /// Expects the keeper to run as its default `ServiceAccount` in the same namespace.
-    pub fn new(defaults: Defaults, own_namespace: impl Into<String>) -> Self {
-        let own_namespace = own_namespace.into();
-        let keeper_user =
-            format!("system:serviceaccount:{own_namespace}:{}", names::KEEPER_SERVICE_ACCOUNT);
-        Self { defaults, own_namespace, keeper_user, settle: SETTLE }
-    }
-}
-
-/// The answer to one request. It always allows the write.
-pub struct Answer {
-    /// Which rule, exemption or guard applied.
-    pub decision: AdmissionDecision,
-    /// The patch, if the write is changed.
-    pub patch: Option<Patch>,
-    /// The warnings for the writer.
-    pub warnings: Vec<Warning>,
-    /// What is carried after the write.
-    pub record: Record,
-    /// How many certificates were appended.
-    pub appended: usize,
-    /// How many carried certificates were removed.
-    pub cut: usize,
-    /// The name of the ask, if it was carried out.
-    pub asked: Option<&'static str>,
-    /// How the staged rotation changed, if there is or was one.
-    pub staged: Option<&'static str>,
-}
 
 /// Answers `request`, which arrived at `now`. `keeper` says whether a keeper would promote.
 pub fn respond(
@@ -148,21 +97,6 @@ fn immutable(object: &ReviewedSecret<'_>, ask_outcome: &AskOutcome) -> Answer {
     answer
 }
 
-impl Answer {
-    fn without_change(decision: AdmissionDecision) -> Self {
-        Self {
-            decision,
-            patch: None,
-            warnings: Vec::new(),
-            record: Record::default(),
-            appended: 0,
-            cut: 0,
-            asked: None,
-            staged: None,
-        }
-    }
-}
-
 /// An update of a Secret that passed the guards.
 struct Update<'a> {
     request: &'a AdmissionRequest<'a>,
@@ -212,6 +146,9 @@ impl Update<'_> {
         };
         let mut plan = match &pairs {
             None => WritePlan::unstaged(&write),
+            Some(pairs) if self.leaves_the_stage_to_readers(pairs, ask) => {
+                WritePlan::keeping_stage(&write)
+            }
             Some(pairs) => WritePlan::staged(pairs, self.staging(pairs, &write, ask, installation)),
         };
         // With a record the next write shows whether its writer dropped our keys.
@@ -298,6 +235,8 @@ impl Update<'_> {
         ask: Option<&Ask>,
         installation: &Installation,
     ) -> StagedWrite<'b> {
+        // One who writes the pairs as they are stored has them already.
+        let is_by_stranger = self.request.is_by_stranger && !pairs.are_as_stored();
         StagedWrite {
             write: *write,
             room: (MAX_DATA + pairs.incoming_size()).saturating_sub(self.object.data_size()),
@@ -313,12 +252,35 @@ impl Update<'_> {
             keeper: self.keeper,
             settle: installation.settle,
             promote: match ask {
-                Some(Ask::Promote(fingerprint)) => Some(*fingerprint),
+                Some(Ask::Promote(fingerprint)) if !is_by_stranger => Some(*fingerprint),
                 _ => None,
             },
-            unstage: ask == Some(&Ask::Unstage),
-            obstacle: write_plan::obstacle(self.object, self.old, pairs),
+            unstage: ask == Some(&Ask::Unstage) && !is_by_stranger,
+            is_by_stranger,
+            obstacle: self
+                .obstacle(write.settings, installation)
+                .or_else(|| write_plan::obstacle(self.object, self.old, pairs)),
         }
+    }
+
+    /// Why this write cannot begin or keep a stage, if there is a reason. The answer to a write holds
+    /// the stored object, and with it the held key, so only those who may read the Secret stage. The
+    /// mode counts as it is stored: a write that sets it must not show its writer that key at once.
+    fn obstacle(&self, settings: &Settings, installation: &Installation) -> Option<Warning> {
+        if self.request.is_by_stranger {
+            return Some(Warning::StagedStranger);
+        }
+        let stored = Settings::read(self.old.raw_settings(), &installation.defaults);
+        let is_new = settings.mode == Mode::Staged && stored.mode != Mode::Staged;
+        is_new.then_some(Warning::StagedLater)
+    }
+
+    /// Whether a stage is left as it is: a writer who may not read the Secret leaves the pairs
+    /// alone. It ends if the Secret becomes immutable, or if he asks for that. This shows no key
+    /// that he does not write himself.
+    fn leaves_the_stage_to_readers(&self, pairs: &Pairs<'_>, ask: Option<&Ask>) -> bool {
+        let must_end = self.closes_stage || ask == Some(&Ask::Unstage);
+        self.request.is_by_stranger && pairs.are_as_stored() && !must_end
     }
 
     /// Whether the answer depends on no certificate: `ca.crt` does not change, and none of it is
@@ -387,7 +349,9 @@ impl Update<'_> {
         let stage = plan.annotation(self.old.annotation(names::STAGED), uid);
         patch.annotation(names::STAGED, stage)?;
         let phase = is_carrying.then_some(names::PHASE_OVERLAP);
-        patch.label(names::PHASE, plan.waiting.map_or(phase, |_| Some(names::PHASE_STAGED)));
+        let is_staged = plan.waiting.is_some()
+            || (plan.keeps_stage && self.old.label(names::PHASE) == Some(names::PHASE_STAGED));
+        patch.label(names::PHASE, if is_staged { Some(names::PHASE_STAGED) } else { phase });
         plan.write_pairs(&mut patch);
         if let Some(bytes) = &decision.ca_crt {
             patch.ca_crt(bytes);

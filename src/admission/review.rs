@@ -100,6 +100,10 @@ pub struct AdmissionRequest<'a> {
     /// The stored Secret; `None` if it is created.
     #[serde(borrow, default)]
     pub old_object: Option<ReviewedSecret<'a>>,
+    /// Whether the API server found that the writer may not `get` the Secret: it then calls
+    /// [`names::STRANGER_PATH`].
+    #[serde(skip)]
+    pub is_by_stranger: bool,
     /// The whole body, which [`Self::pairs`] parses again.
     #[serde(skip)]
     body: &'a [u8],

@@ -52,6 +52,8 @@ pub(super) struct WritePlan<'a> {
     pub(super) change: Option<StageChange>,
     served: TlsPair<'a>,
     pub(super) waiting: Option<(TlsPair<'a>, Stage)>,
+    /// Whether the pairs, and what marks a stage, stay as they are stored.
+    pub(super) keeps_stage: bool,
     staging: Option<(&'a Pairs<'a>, StagedWrite<'a>)>,
 }
 
@@ -63,25 +65,39 @@ impl<'a> WritePlan<'a> {
             change: None,
             served: TlsPair::default(),
             waiting: None,
+            keeps_stage: false,
             staging: None,
         }
     }
 
+    /// Plans a write that leaves the pairs as they are stored, for a writer who must not change them.
+    pub(super) fn keeping_stage(write: &Write<'a>) -> Self {
+        Self { keeps_stage: true, ..Self::unstaged(write) }
+    }
+
     /// Plans a write that may involve a stage.
     pub(super) fn staged(pairs: &'a Pairs<'a>, staging: StagedWrite<'a>) -> Self {
-        let StagedDecision { decision, served, waiting, change } = staged::decide(&staging);
-        Self { decision, change, served, waiting, staging: Some((pairs, staging)) }
+        let decided = staged::decide(&staging);
+        Self::of(decided, pairs, staging)
     }
 
     /// Plans the creation of an object, which is both the stored and the incoming one.
     pub(super) fn created(pairs: &'a Pairs<'a>, staging: StagedWrite<'a>) -> Self {
-        let StagedDecision { decision, served, waiting, change } = staged::decide_created(&staging);
-        Self { decision, change, served, waiting, staging: Some((pairs, staging)) }
+        let decided = staged::decide_created(&staging);
+        Self::of(decided, pairs, staging)
+    }
+
+    fn of(decided: StagedDecision<'a>, pairs: &'a Pairs<'a>, staging: StagedWrite<'a>) -> Self {
+        let StagedDecision { decision, served, waiting, change } = decided;
+        let staging = Some((pairs, staging));
+        Self { decision, change, served, waiting, keeps_stage: false, staging }
     }
 
     /// Plans again, for a changed `write`.
     pub(super) fn decide_again(self, write: &Write<'a>) -> Self {
-        let Some((pairs, staging)) = self.staging else { return Self::unstaged(write) };
+        let Some((pairs, staging)) = self.staging else {
+            return Self { keeps_stage: self.keeps_stage, ..Self::unstaged(write) };
+        };
         let is_wanted = staging.is_wanted && write.may_change_data;
         Self::staged(pairs, StagedWrite { write: *write, is_wanted, ..staging })
     }
@@ -96,6 +112,9 @@ impl<'a> WritePlan<'a> {
     /// The annotation `staged` of the Secret with this uid. An unchanged stage that names it keeps
     /// the stored text, byte for byte.
     pub(super) fn annotation(&self, stored: Option<&str>, uid: Option<&str>) -> Option<String> {
+        if self.keeps_stage {
+            return stored.map(str::to_owned);
+        }
         let (_, stage) = self.waiting.as_ref()?;
         let same = stored.filter(|text| Stage::of_object(text, uid) == Ok((*stage, true)));
         Some(same.map_or_else(|| stage.to_annotation(uid), str::to_owned))

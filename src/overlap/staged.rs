@@ -135,6 +135,9 @@ pub struct StagedWrite<'a> {
     pub promote: Option<Fingerprint>,
     /// Whether somebody asks to end the stage with the waiting pair in service.
     pub unstage: bool,
+    /// Whether the writer may not read the Secret. His pair goes into service as he writes it, so
+    /// that the answer holds no other key. The `obstacle` says so, too.
+    pub is_by_stranger: bool,
     /// Why this Secret cannot be staged, if there is a reason.
     pub obstacle: Option<Warning>,
 }
@@ -252,7 +255,7 @@ impl<'a> StagedWrite<'a> {
     /// half a pair is completed by the same rule.
     fn intended(&self) -> TlsPair<'a> {
         let (written, served, waiting) = (self.written, self.served, self.waiting);
-        if self.brings_its_pair() {
+        if self.is_by_stranger || self.brings_its_pair() {
             return written;
         }
         match (written.crt == served.crt, written.key == served.key) {

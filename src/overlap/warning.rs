@@ -56,12 +56,16 @@ pub enum Warning {
     StagedLeafExpires,
     /// The generator keeps issuing other pairs.
     StagedMoved,
+    /// The write itself sets the mode `staged`, which counts from the next write on.
+    StagedLater,
     /// The keeper is not alive.
     StagedNoKeeper,
     /// The Secret's data has no room for two pairs.
     StagedNoRoom,
     /// The Secret has other data that would not match the held pair.
     StagedOtherKeys,
+    /// The writer may not read the Secret.
+    StagedStranger,
     /// The Secret has the mode `staged`, but the webhook runs without `--staged`.
     StagedUnavailable,
     /// A leaf would not verify against `ca.crt`, or a pair is incomplete.
@@ -151,6 +155,9 @@ impl fmt::Display for Warning {
             Self::StagedMoved => {
                 "ca-overlap.dev/mode=staged: a third new leaf came before the first was promoted; the CA is bundled instead"
             }
+            Self::StagedLater => {
+                "ca-overlap.dev/mode=staged: counts from the next write on; the CA is bundled in this one"
+            }
             Self::StagedNoKeeper => {
                 "ca-overlap.dev/mode=staged: the keeper's Lease is not fresh; the CA is bundled instead"
             }
@@ -159,6 +166,9 @@ impl fmt::Display for Warning {
             }
             Self::StagedOtherKeys => {
                 "ca-overlap.dev/mode=staged: the Secret has other data besides ca.crt and tls.*; the CA is bundled instead"
+            }
+            Self::StagedStranger => {
+                "ca-overlap.dev/mode=staged: not staged: its writer may not read it (verb get); the CA is bundled instead"
             }
             Self::StagedUnavailable => {
                 "ca-overlap.dev/mode=staged: not available in this installation; the CA is bundled instead"

@@ -55,7 +55,7 @@ pub(super) fn verifies(
     verify().is_some()
 }
 
-/// The patch that sets the caBundle of our webhook to `cas`, or `None` if it needs no change.
+/// The patch that sets the caBundle of each of our entries to `cas`, or `None` if none needs a change.
 ///
 /// It contains the `resourceVersion` that was read. So a write in between causes a conflict, and
 /// the patch never changes the entry of another webhook.
@@ -63,15 +63,30 @@ pub(super) fn patch(
     read: &WebhookConfiguration,
     cas: &[CertificateDer<'static>],
 ) -> Result<Option<Value>, NoSuchWebhook> {
-    let (at, current) = read.ca_bundle(names::WEBHOOK).ok_or(NoSuchWebhook)?;
-    if certificates(current) == cas {
+    let mut entries = read.ca_bundles().peekable();
+    entries.peek().ok_or(NoSuchWebhook)?;
+    let value = STANDARD.encode(bundle(cas));
+    let differs = |(_, current): &(usize, &str)| certificates(current) != cas;
+    let set = |(at, _)| {
+        let path = format!("/webhooks/{at}/clientConfig/caBundle");
+        json!({"op": "add", "path": path, "value": value})
+    };
+    let mut operations: Vec<Value> = entries.filter(differs).map(set).collect();
+    if operations.is_empty() {
         return Ok(None);
     }
-    let path = format!("/webhooks/{at}/clientConfig/caBundle");
-    Ok(Some(json!([
-        {"op": "add", "path": "/metadata/resourceVersion", "value": read.resource_version()},
-        {"op": "add", "path": path, "value": STANDARD.encode(bundle(cas))},
-    ])))
+    let version = read.resource_version();
+    let version = json!({"op": "add", "path": "/metadata/resourceVersion", "value": version});
+    operations.insert(0, version);
+    Ok(Some(operations.into()))
+}
+
+/// The CAs that every one of our entries trusts: the API server may call any of them.
+pub(super) fn trusted(read: &WebhookConfiguration) -> Vec<CertificateDer<'static>> {
+    let mut bundles = read.ca_bundles().map(|(_, bundle)| certificates(bundle));
+    let mut trusted = bundles.next().unwrap_or_default();
+    bundles.for_each(|bundle| trusted.retain(|ca| bundle.contains(ca)));
+    trusted
 }
 
 /// The configuration has no webhook with our name.
@@ -129,24 +144,33 @@ mod tests {
     fn only_a_different_bundle_is_patched_and_only_in_our_webhook() {
         let one = authority();
         let cas = [one.certificate().clone()];
-        let read = |ours: Value| -> WebhookConfiguration {
-            serde_json::from_value(json!({
-                "metadata": {"resourceVersion": "7"},
-                "webhooks": [
-                    {"name": "other.example", "clientConfig": {"caBundle": "AAAA"}},
-                    {"name": names::WEBHOOK, "clientConfig": ours},
-                ],
-            }))
-            .unwrap()
+        let read = |more: &[Value]| -> WebhookConfiguration {
+            let other = json!({"name": "other.example", "clientConfig": {"caBundle": "AAAA"}});
+            let webhooks = [&[other], more].concat();
+            let metadata = json!({"resourceVersion": "7"});
+            serde_json::from_value(json!({"metadata": metadata, "webhooks": webhooks})).unwrap()
         };
+        let entry = |name: &str, config: &Value| json!({"name": name, "clientConfig": config});
         let encoded = STANDARD.encode(bundle(&cas));
-        let patch = |ours| super::patch(&read(ours), &cas).unwrap();
+        let patch = |ours| super::patch(&read(&[entry(names::WEBHOOK, &ours)]), &cas).unwrap();
         assert_eq!(patch(json!({"caBundle": encoded})), None);
         let expected = json!([
             {"op": "add", "path": "/metadata/resourceVersion", "value": "7"},
             {"op": "add", "path": "/webhooks/1/clientConfig/caBundle", "value": encoded},
         ]);
         assert_eq!(patch(json!({})), Some(expected));
+        // Each entry gets it, and what only one of them has is not trusted yet.
+        let current = json!({"caBundle": encoded});
+        let both = |second: &Value| {
+            read(&[entry(names::WEBHOOK, &current), entry(names::STRANGER_WEBHOOK, second)])
+        };
+        let two = both(&json!({}));
+        let patched = super::patch(&two, &cas).unwrap().unwrap();
+        assert_eq!(patched[1]["path"], "/webhooks/2/clientConfig/caBundle");
+        assert_eq!(patched.as_array().unwrap().len(), 2);
+        assert_eq!(trusted(&two), []);
+        let two = both(&current);
+        assert_eq!((super::patch(&two, &cas).unwrap(), trusted(&two)), (None, cas.to_vec()));
         let empty = json!({"metadata": {"resourceVersion": "7"}});
         assert!(super::patch(&serde_json::from_value(empty).unwrap(), &cas).is_err());
     }

@@ -25,7 +25,6 @@ use super::metrics::CertificateMetrics;
 use super::objects::{ApiError, ObjectClient, WebhookConfiguration};
 use super::rotation::{CaFacts, Observed, RotationStep, RotationTiming, next_step};
 use crate::kubernetes::call::CallError;
-use crate::names;
 use crate::server::tls::{Publisher, ServingCert, TlsError};
 use crate::x509::certs::Fingerprint;
 
@@ -190,8 +189,7 @@ impl Manager {
 
     /// Records which CAs the caBundle holds, and whether it verifies the served leaf.
     fn observe(&mut self, read: &WebhookConfiguration, now: Timestamp) {
-        let bundle = read.ca_bundle(names::WEBHOOK).map_or("", |(_, bundle)| bundle);
-        let cas = inject::certificates(bundle);
+        let cas = inject::trusted(read);
         let before = std::mem::take(&mut self.seen);
         let seen = Instant::now();
         for ca in &cas {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::kubernetes::call::{CallError, call};
+use crate::names;
 
 /// The names of the two objects.
 #[derive(Clone, Debug)]
@@ -147,11 +148,13 @@ pub(crate) struct WebhookConfiguration {
 }
 
 impl WebhookConfiguration {
-    /// The index of the webhook `name` in the list, and its caBundle, which may be empty.
-    pub(crate) fn ca_bundle(&self, name: &str) -> Option<(usize, &str)> {
-        let at = self.webhooks.iter().position(|webhook| webhook.name == name)?;
-        let webhook = self.webhooks.get(at)?;
-        Some((at, webhook.client_config.ca_bundle.as_deref().unwrap_or_default()))
+    /// The index of each of our entries in the list, and its caBundle, which may be empty.
+    pub(crate) fn ca_bundles(&self) -> impl Iterator<Item = (usize, &str)> {
+        let is_ours = |webhook: &Webhook| {
+            [names::WEBHOOK, names::STRANGER_WEBHOOK].contains(&webhook.name.as_str())
+        };
+        let entries = self.webhooks.iter().enumerate().filter(move |(_, it)| is_ours(it));
+        entries.map(|(at, it)| (at, it.client_config.ca_bundle.as_deref().unwrap_or_default()))
     }
 
     /// The `resourceVersion` that was read.

@@ -198,8 +198,13 @@ impl Cluster {
 
     /// Sets what the API server does if the webhook does not answer: `Ignore` or `Fail`.
     pub async fn set_failure_policy(&self, policy: &str) {
-        let patch =
-            json!([{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": policy}]);
+        let registration = self.read(REGISTRATION).await;
+        let entries = registration["webhooks"].as_array().map_or(0, Vec::len);
+        let set = |entry| {
+            let path = format!("/webhooks/{entry}/failurePolicy");
+            json!({"op": "replace", "path": path, "value": policy})
+        };
+        let patch: Value = (0..entries).map(set).collect();
         self.done("PATCH", REGISTRATION, &patch).await;
     }
 }

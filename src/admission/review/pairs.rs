@@ -55,6 +55,11 @@ impl Pairs<'_> {
         self.object.pair(names::PENDING_TLS_CRT, names::PENDING_TLS_KEY)
     }
 
+    /// Whether the incoming pairs are the stored ones.
+    pub fn are_as_stored(&self) -> bool {
+        self.written() == self.served() && self.written_waiting() == self.waiting()
+    }
+
     /// Whether the incoming object has values beside `ca.crt` and the pairs.
     pub fn has_other_keys(&self) -> bool {
         self.object.has_others

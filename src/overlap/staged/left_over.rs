@@ -10,6 +10,10 @@ impl<'a> StagedWrite<'a> {
     /// Ends what is left of the stage. A valid pair that a generator brings goes into service; else
     /// the newer one of the written and the waiting pair, if it is valid.
     pub(super) fn end_left_over(&self) -> StagedDecision<'a> {
+        if self.is_by_stranger {
+            let warning = Some(Warning::StagedStranger);
+            return self.switch(self.written, StageChange::Ended, warning);
+        }
         let ends = |pair| self.switch(pair, StageChange::Ended, Some(Warning::StagedBroken));
         let (written, waiting) = (ends(self.written), ends(self.waiting));
         // Peers of a waiting leaf need its CA from the writer, not from what is carried: a writer

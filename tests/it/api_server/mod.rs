@@ -13,5 +13,6 @@ mod match_conditions;
 mod setup;
 mod stage_ends;
 mod staged;
+pub mod strangers;
 mod table;
 mod verbs;

@@ -18,7 +18,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-use crate::support::{Cluster, sum};
+use crate::api_server::strangers::stranger;
+use crate::support::{Cluster, Plane, sum};
 use devtools::certs::{self, Identity, bundle};
 use devtools::secrets::{Answer, Secrets, tls_secret};
 
@@ -40,7 +41,8 @@ pub struct Setup {
 impl Setup {
     /// `None` if there is no control plane; the test is then reported as skipped.
     pub async fn start(test: &str, replicas: usize, arguments: &[&'static str]) -> Option<Self> {
-        let cluster = Cluster::without_webhook(test).await?;
+        // With both entries of the registration.
+        let cluster = Cluster::on(Plane::exclusive(test).await?, test, "staged").await?;
         let failed_before = failed_calls(&cluster).await;
         let (proxy, replicas) = cluster.replicas(replicas, arguments).await;
         let setup = Self {
@@ -138,12 +140,13 @@ impl Setup {
         serde_json::from_slice(&value.unwrap_or_default()).unwrap_or_default()
     }
 
-    /// The certificates of the caBundle, newest first.
+    /// The certificates of the caBundle, newest first. Both entries have the same, or none counts.
     pub async fn ca_bundle(&self) -> Vec<CertificateDer<'static>> {
         let registration =
             self.cluster.plane.json("GET", REGISTRATION, &Value::Null).await.unwrap();
-        let bundle = &registration["webhooks"][0]["clientConfig"]["caBundle"];
-        inject::certificates(bundle.as_str().unwrap_or_default())
+        let [one, other] = [0, 1].map(|entry| &registration["webhooks"][entry]["clientConfig"]);
+        let bundle = one["caBundle"].as_str().filter(|_| one["caBundle"] == other["caBundle"]);
+        inject::certificates(bundle.unwrap_or_default())
     }
 
     /// Replaces the value in the CA Secret.
@@ -154,10 +157,13 @@ impl Setup {
         self.patch(&["secret", "ca-overlap-ca", "-n", names::NAMESPACE], &patch).await;
     }
 
-    /// Sets a field of the registration's webhook.
+    /// Sets a field of both entries of the registration.
     pub async fn patch_registration(&self, field: &str, value: &Value) {
-        let field = format!("/webhooks/0/{field}");
-        let patch = json!([{"op": "add", "path": field, "value": value}]);
+        let set = |entry| {
+            let path = format!("/webhooks/{entry}/{field}");
+            json!({"op": "add", "path": path, "value": value})
+        };
+        let patch = json!([set(0), set(1)]);
         self.patch(&["mutatingwebhookconfiguration", "ca-overlap"], &patch).await;
     }
 
@@ -208,8 +214,12 @@ impl Writers {
     pub async fn start(cluster: &Cluster, count: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut tasks = Vec::new();
-        for _ in 0..count {
-            let mut writer = Writer::new(cluster.namespace("writer").await).await;
+        for number in 0..count {
+            let secrets = cluster.namespace("writer").await;
+            // The last one may not read what it writes, so the API server calls the second entry.
+            let secrets =
+                if number + 1 == count { stranger(cluster, secrets).await } else { secrets };
+            let mut writer = Writer::new(secrets).await;
             let stop = stop.clone();
             tasks.push(tokio::spawn(async move {
                 let mut written = 0;

@@ -118,8 +118,10 @@ fn another_namespace_is_used_everywhere() {
             }
             assert!(!json.contains(r#""namespace":"ca-overlap""#), "{}", id(object));
         }
-        let excluded = &rendered.webhook()["namespaceSelector"]["matchExpressions"][0]["values"];
-        assert_eq!(*excluded, json!(["elsewhere", "kube-system"]));
+        for webhook in rendered.webhooks() {
+            let excluded = &webhook["namespaceSelector"]["matchExpressions"][0]["values"];
+            assert_eq!(*excluded, json!(["elsewhere", "kube-system"]));
+        }
     }
 }
 

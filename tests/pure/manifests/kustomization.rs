@@ -92,9 +92,13 @@ impl Manifests {
 
     /// The only webhook of the registration.
     pub(crate) fn webhook(&self) -> &Value {
-        let webhooks = self.one("MutatingWebhookConfiguration")["webhooks"].as_array();
-        let [webhook] = webhooks.expect("webhooks").as_slice() else { panic!("not one webhook") };
+        let [webhook] = self.webhooks() else { panic!("not one webhook") };
         webhook
+    }
+
+    /// The webhooks of the registration: staged mode has two.
+    pub(crate) fn webhooks(&self) -> &[Value] {
+        self.one("MutatingWebhookConfiguration")["webhooks"].as_array().expect("webhooks")
     }
 
     /// The only container of the Deployment.

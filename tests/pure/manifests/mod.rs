@@ -94,6 +94,38 @@ fn the_match_conditions_compare_with_our_names() {
     );
 }
 
+/// Everything of a webhook but what tells the two entries of staged mode apart.
+fn without_differences(webhook: &Value) -> Value {
+    let mut webhook = webhook.clone();
+    webhook["name"] = Value::Null;
+    webhook["clientConfig"]["service"]["path"] = Value::Null;
+    webhook["matchConditions"][1]["expression"] = Value::Null;
+    webhook
+}
+
+#[test]
+fn staged_mode_registers_one_entry_for_readers_and_one_for_strangers() {
+    let Some(staged) = Manifests::rendered("overlays/staged") else { return };
+    let [reader, stranger] = staged.webhooks() else { panic!("not two webhooks") };
+    let base = Manifests::base();
+    let usual = base.webhook();
+    for (entry, name, path, not) in [
+        (reader, names::WEBHOOK, names::MUTATE_PATH, ""),
+        (stranger, names::STRANGER_WEBHOOK, names::STRANGER_PATH, "!"),
+    ] {
+        assert_eq!(entry["name"], name);
+        assert_eq!(entry["clientConfig"]["service"]["path"], path);
+        let condition = |webhook: &Value| {
+            let text = text(&webhook["matchConditions"][1]["expression"]).to_owned();
+            text.split_whitespace().collect::<Vec<_>>().join(" ")
+        };
+        let may_read = "authorizer.group('').resource('secrets').namespace(request.namespace)\
+                        .name(request.name).check('get').allowed()";
+        assert_eq!(condition(entry), format!("({}) && {not}{may_read}", condition(usual)));
+        assert_eq!(without_differences(entry), without_differences(usual));
+    }
+}
+
 // Contents that the manifests must not have
 
 #[test]

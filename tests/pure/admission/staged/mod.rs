@@ -5,4 +5,5 @@ mod lease;
 mod left_over;
 mod obstacles;
 pub(super) mod secret;
+mod strangers;
 mod table;

@@ -65,6 +65,8 @@ pub struct TlsSecret {
     pub now: Timestamp,
     pub keeper: KeeperHealth,
     pub installation: Installation,
+    /// Whether the writers may not read the Secret.
+    pub is_by_stranger: bool,
 }
 
 /// The certificate and the key of a leaf, in base64.
@@ -112,6 +114,7 @@ impl TlsSecret {
             now: certs::now(),
             keeper: KeeperHealth::Alive,
             installation: Installation::new(Defaults::default(), "ca-overlap"),
+            is_by_stranger: false,
         }
     }
 
@@ -158,10 +161,15 @@ impl TlsSecret {
     pub fn create(&mut self, mut object: Value) -> Answer {
         object["metadata"].as_object_mut().unwrap().remove("uid");
         let body = serde_json::to_vec(&reviews::create(&object, GENERATOR)).unwrap();
-        let request = review::read(&body).ok().unwrap();
-        let answer = respond(&request, &self.installation, self.keeper, self.now);
+        let answer = self.respond(&body);
         self.store(object, &answer);
         answer
+    }
+
+    fn respond(&self, body: &[u8]) -> Answer {
+        let mut request = review::read(body).ok().unwrap();
+        request.is_by_stranger = self.is_by_stranger;
+        respond(&request, &self.installation, self.keeper, self.now)
     }
 
     /// A PUT that the webhook misses.
@@ -172,8 +180,7 @@ impl TlsSecret {
     fn answer(&self, object: &Value, user: &str) -> Answer {
         let review = reviews::update(&self.stored, object, user);
         let body = serde_json::to_vec(&review).unwrap();
-        let request = review::read(&body).ok().unwrap();
-        respond(&request, &self.installation, self.keeper, self.now)
+        self.respond(&body)
     }
 
     fn store(&mut self, mut object: Value, answer: &Answer) {
