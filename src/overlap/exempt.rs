@@ -68,7 +68,7 @@ pub fn exemption(
 /// certgen takes the last certificate of `ca.crt` as its root, which in a bundle is the old one.
 /// OPA's cert-controller and its users store a CA key *beside* a leaf. They read only the first
 /// certificate and copy the whole `ca.crt` into caBundles, so an overlap helps there. `issuer.key` is
-/// Dapr's: its Sentry makes a new CA where `ca.crt` differs from a ConfigMap's.
+/// Dapr's: its Sentry makes a new CA where `ca.crt` differs from the one in a `ConfigMap`.
 fn holds_signing_key(object: &impl Markers) -> bool {
     SIGNING_KEYS.into_iter().any(|key| object.has_key(key)) && !object.has_key(names::TLS_CRT)
 }
