@@ -175,8 +175,11 @@ impl History {
         self.leaf = leaf;
         self.is_missed &= issuer(leaf) != self.ca;
         self.intended = vec![leaf];
+        // A write of just the stored values may be a copy of them, whose writer never saw the
+        // waiting pair.
+        let is_copy = served == Some(leaf) && (!fresh || self.system.cas() == [issuer(leaf)]);
         // A missed write may have brought the held pair back, which then looks untouched.
-        if !fresh && (served == Some(leaf) || !self.system.is_webhook_up) {
+        if is_copy || (!fresh && !self.system.is_webhook_up) {
             self.intended.extend(waiting);
         }
     }
