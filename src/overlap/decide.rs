@@ -102,8 +102,12 @@ impl<'a> Comparison<'a> {
             warnings.push(Warning::DistrustedOwn);
         }
         let chosen = selection.indexes;
-        let is_left_out =
-            |i: &usize| !self.has_ended(*i) && self.is_usable(*i) && !chosen.contains(i);
+        let is_left_out = |i: &usize| {
+            !self.has_ended(*i)
+                && self.is_usable(*i)
+                && !chosen.contains(i)
+                && !selection.refused.contains(i)
+        };
         let is_limited_by_keep = self.carries() && !warnings.contains(&Warning::DataFull);
         let replaced: Vec<_> = self.replaced().collect();
         let loses_one = replaced.len() > 1 && replaced.iter().any(is_left_out);
@@ -190,7 +194,7 @@ impl<'a> Comparison<'a> {
             has_ended: self.indexes().map(|index| self.has_ended(index)).collect(),
             stays: &self.is_incoming,
         };
-        let mut selection = select::select(&candidates, &available, capacity);
+        let mut selection = select::select(&candidates, available, capacity);
         if case == Case::Same {
             // Use the stored order, so that a repeated write gives the same bytes. The order of the
             // candidates can differ then: when certificates of the same name are gone, other

@@ -63,12 +63,12 @@ pub(super) fn append(
 }
 
 /// Reads the certificates of the ask. Returns those that are not in the bundle, each once, and
-/// whether one did not parse.
+/// whether some readers cannot read one.
 fn read(repaired: &[Repaired], bundle: &Bundle) -> (Vec<Certificate>, bool) {
     let mut asked: Vec<Certificate> = Vec::new();
     let mut is_unreadable = false;
     for Repaired { der, .. } in repaired {
-        match Certificate::from_der(der.clone()).filter(Certificate::is_well_formed) {
+        match Certificate::from_der(der.clone()).filter(|c| c.flaw().is_none()) {
             None => is_unreadable = true,
             Some(c) if bundle.contains(&c) || asked.contains(&c) => {}
             Some(certificate) => asked.push(certificate),
@@ -141,7 +141,7 @@ fn select(
     let bytes = write.room.saturating_add(cut).saturating_sub(1);
     let capacity =
         Capacity { chains: write.settings.keep.count(), bytes: bytes.saturating_add(carried) };
-    let mut selection = select::select(&candidates, &available, capacity);
+    let mut selection = select::select(&candidates, available, capacity);
     selection.indexes.retain(|&index| index >= stays.len());
     // If `keep` was lowered, the selection may lack certificates that stay carried. It has then not
     // counted their bytes, so check the free bytes again.

@@ -38,6 +38,8 @@ pub(super) struct Capacity {
 pub(super) struct Selection {
     pub(super) indexes: Vec<usize>,
     pub(super) warnings: Vec<Warning>,
+    /// Those that would have been selected if every reader accepted them.
+    pub(super) refused: Vec<usize>,
     /// The first certificate of each chain, by which chains are counted. To count the certificates
     /// that issued no other would be wrong: cross-signed certificates can issue each other, and a
     /// link of a chain can be missing.
@@ -63,8 +65,32 @@ impl StoredCertificates<'_> {
     }
 }
 
-/// Selects the first candidates that fit, with their chains.
+/// Selects the first candidates that fit, with their chains, and that every reader accepts. This is
+/// judged last, because it costs more than the rest, and most candidates are never selected.
 pub(super) fn select(
+    candidates: &[Candidate],
+    mut available: StoredCertificates<'_>,
+    capacity: Capacity,
+) -> Selection {
+    let mut refused = Vec::new();
+    loop {
+        let mut selection = fitting(candidates, &available, capacity);
+        let appended = selection.indexes.iter().filter(|&&index| !available.stays[index]);
+        let flaws = appended.filter_map(|&index| Some((index, available.stored[index].flaw()?)));
+        let flaws: Vec<_> = flaws.collect();
+        for &(index, flaw) in &flaws {
+            available.is_usable[index] = false;
+            refused.push((index, flaw));
+        }
+        if flaws.is_empty() {
+            selection.warnings.extend(refused.first().map(|(_, flaw)| Warning::Flawed(*flaw)));
+            selection.refused = refused.into_iter().map(|(index, _)| index).collect();
+            return selection;
+        }
+    }
+}
+
+fn fitting(
     candidates: &[Candidate],
     available: &StoredCertificates<'_>,
     capacity: Capacity,

@@ -4,10 +4,12 @@ use std::fmt;
 
 use strum::{IntoStaticStr, VariantNames};
 
+use crate::x509::strict::Flaw;
+
 /// A problem that the API server shows to the writer as a warning. The text has at most 120
 /// characters, as the admission API asks for, and never quotes a Secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
-#[cfg_attr(test, derive(strum::VariantArray))]
+#[cfg_attr(test, derive(strum::EnumIter))]
 #[strum(serialize_all = "snake_case")]
 pub enum Warning {
     /// A person's write dropped a certificate, but it is still carried.
@@ -30,6 +32,8 @@ pub enum Warning {
     DistrustUnreadable,
     /// The generator itself writes a distrusted certificate.
     DistrustedOwn,
+    /// The previous CA has a flaw for which some readers would refuse the whole file.
+    Flawed(Flaw),
     /// The incoming `ca.crt` holds no readable certificate.
     IncomingUnreadable,
     /// One write replaced more CAs than `keep` allows ca-overlap to carry.
@@ -116,6 +120,12 @@ impl fmt::Display for Warning {
             Self::DistrustedOwn => {
                 "ca-overlap: ca.crt holds a distrusted CA that its generator wrote; only the generator can replace it"
             }
+            Self::Flawed(flaw) => {
+                return write!(
+                    f,
+                    "ca-overlap: the previous CA was not kept, because readers refuse a file with it: {flaw}"
+                );
+            }
             Self::IncomingUnreadable => {
                 "ca-overlap: ca.crt holds no readable certificate: it is stored as written, without a previous CA"
             }
@@ -195,11 +205,14 @@ pub(crate) fn push_once(warnings: &mut Vec<Warning>, warning: Warning) {
 
 #[cfg(test)]
 mod tests {
-    use super::Warning;
+    use strum::{IntoEnumIterator, VariantArray};
+
+    use super::{Flaw, Warning};
 
     #[test]
     fn a_warning_has_at_most_120_characters() {
-        for warning in <Warning as strum::VariantArray>::VARIANTS {
+        let flawed = Flaw::VARIANTS.iter().copied().map(Warning::Flawed);
+        for warning in Warning::iter().chain(flawed) {
             assert!(warning.to_string().len() <= 120, "{warning:?}");
         }
     }

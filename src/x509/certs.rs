@@ -9,6 +9,7 @@ use x509_parser::nom::Parser as _;
 
 use super::fields::Fields;
 use super::pem;
+use super::strict::{self, Flaw};
 
 /// The readable certificates of a PEM text, each once, in order.
 #[derive(Debug, Default)]
@@ -145,9 +146,9 @@ impl Certificate {
         self.fields.not_after <= now.as_second()
     }
 
-    /// Whether `x509-parser` parses all of it, and not only the stored fields.
-    pub fn is_well_formed(&self) -> bool {
-        self.parsed().is_some()
+    /// Why some readers would refuse it, and the whole file that it is in; `None` if all accept it.
+    pub fn flaw(&self) -> Option<Flaw> {
+        strict::flaw(&self.der)
     }
 
     /// Parses the whole certificate, for the few callers that need more than the stored fields.

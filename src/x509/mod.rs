@@ -6,3 +6,4 @@ pub mod certs;
 mod fields;
 pub mod issuer;
 pub mod pem;
+pub mod strict;

@@ -18,6 +18,7 @@ mod inspect;
 mod keeper;
 mod listener;
 mod manifests;
+mod readers;
 mod review;
 mod serving_cert;
 mod simulate;

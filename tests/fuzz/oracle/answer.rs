@@ -208,6 +208,7 @@ fn only_appends(
         rule!(had.contains(der) || pem::well_formed(stored).is_none(), "one was not stored");
         let expires = x509::not_after(der).unwrap_or(i64::MAX);
         rule!(expires > now.as_second(), "one is expired");
+        rule!(x509::is_anchor(der), "one is appended that a reader refuses");
         rule!(!settings.distrusts(der), "one is distrusted");
     }
     // How many certificates a chain has is not checked here: a cycle counts as one chain.

@@ -11,6 +11,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::secret::{TestSecret, secret};
+use crate::readers::odd;
 use crate::support::property::config;
 use devtools::certs::{self, CA, Identity, Spec};
 
@@ -57,6 +58,10 @@ fn a_repeated_repair_changes_nothing() {
 fn an_unusable_certificate_is_not_repaired_and_the_keeper_is_told() {
     let incomplete = [Warning::RepairIncomplete];
     repaired(secret("CA2"), "Expired", "CA2", &incomplete);
+    let refused = odd::all().into_iter().find(|case| case.flaw.is_some()).unwrap();
+    let mut asked = secret("CA2");
+    let decision = asked.ask(vec![refused.der.into()]);
+    assert_eq!((asked.shows().as_str(), decision.warnings), ("CA2", incomplete.to_vec()));
     repaired(secret("CA2"), "CA2", "CA2", &[]);
     repaired(secret("CA2"), "CA1 CA1", "CA2 CA1*", &[]);
     let mut distrusting = secret("CA2");
