@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use x509_parser::objects::{oid_registry, oid2abbrev};
+use x509_parser::x509::X509Name;
 
 pub(crate) use crate::kubernetes::explain::printable;
 use crate::overlap::exempt::Exemption;
@@ -19,12 +21,26 @@ pub(crate) fn is_colourful() -> bool {
 
 /// The full subject of a certificate.
 pub(crate) fn subject(certificate: &Certificate) -> String {
-    let subject = certificate.parsed().map(|parsed| parsed.subject().to_string());
-    match subject.as_deref().map(printable) {
+    match certificate.parsed().map(|parsed| name(parsed.subject())) {
         None => "(unreadable subject)".to_owned(),
         Some(subject) if subject.is_empty() => "(empty subject)".to_owned(),
         Some(subject) => subject,
     }
+}
+
+/// The text of a subject or an issuer, with a question mark for each byte that is none.
+pub(crate) fn name(name: &X509Name<'_>) -> String {
+    let text = name.to_string();
+    if !text.starts_with("<X509Error") {
+        return printable(&text);
+    }
+    let attributes = name.iter_attributes().map(|attribute| {
+        let id = attribute.attr_type();
+        let kind = oid2abbrev(id, oid_registry()).map_or_else(|_| id.to_string(), str::to_owned);
+        let value = String::from_utf8_lossy(attribute.as_slice());
+        format!("{kind}={}", value.replace(char::REPLACEMENT_CHARACTER, "?"))
+    });
+    printable(&attributes.collect::<Vec<_>>().join(", "))
 }
 
 /// The common name of a certificate, or its subject if it has none.

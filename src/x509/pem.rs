@@ -3,7 +3,8 @@
 //! PEM libraries return only a block's content. ca-overlap needs its position, too, because it
 //! removes a carried certificate while every other byte stays. Blocks follow RFC 7468, as leniently
 //! as Go's `encoding/pem` and OpenSSL, which read these bundles: a boundary is at the start of a
-//! line, text between blocks is ignored, and lines have any width and end in LF or CRLF.
+//! line, text between blocks is ignored, and lines have any width and end in LF or CRLF. A byte
+//! order mark is skipped where OpenSSL skips it: at the start of the text, and right after a block.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -18,6 +19,9 @@ use memchr::memmem::Finder;
 static BASE64: LazyLock<Simd> = LazyLock::new(|| {
     Simd::standard(GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true))
 });
+
+/// The byte order mark of UTF-8, with which some editors begin a file.
+pub const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// The length in bytes of the shortest block that claims to be a certificate: a `BEGIN` line alone.
 pub const MIN_BLOCK: usize = b"-----BEGIN CERTIFICATE-----".len();
@@ -110,6 +114,9 @@ impl<'a> Iterator for Blocks<'a> {
     type Item = Block<'a>;
 
     fn next(&mut self) -> Option<Block<'a>> {
+        if self.text[self.position..].starts_with(BYTE_ORDER_MARK) {
+            self.position += BYTE_ORDER_MARK.len();
+        }
         while self.next_dashes().is_some() {
             let begin = self.line();
             if let Some(label) = boundary(&self.text[begin.clone()], b"-----BEGIN ") {
@@ -206,6 +213,16 @@ mod tests {
         let text =
             "-----BEGIN A-----\nQUJD\n-----END B-----\n-----BEGIN C-----\nQUJD\n-----END C-----\n";
         assert_eq!(labels(text), [("A".into(), false), ("C".into(), true)]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped_where_openssl_skips_it() {
+        let block = "-----BEGIN A-----\nQUJD\n-----END A-----\n";
+        let text = format!("\u{feff}{block}\u{feff}{block}note\n\u{feff}{block}{block}");
+        let starts: Vec<_> = blocks(text.as_bytes()).map(|found| found.span.start).collect();
+        assert_eq!(starts, [3, 6 + block.len(), text.len() - block.len()]);
+        assert_eq!(labels("\u{feff}"), []);
+        assert_eq!(labels(&format!("\u{feff}\u{feff}{block}")), []);
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn bash_completes_commands_flags_and_values() {
         (&["ca-overlap", "ins"][..], "inspect"),
         (&["ca-overlap", "dist"], "distrust"),
         (&["ca-overlap", "inspect", "--ign"], "--ignore"),
-        (&["ca-overlap", "inspect", "--ignore", "same-s"], "same-subject"),
+        (&["ca-overlap", "inspect", "--ignore", "near"], "near-size-limit"),
         (&["ca-overlap", "completions", "el"], "elvish"),
         (&["ca-overlap", "status", "--all-n"], "--all-namespaces"),
     ] {

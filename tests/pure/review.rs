@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use crate::readers::odd;
 use base64::prelude::*;
 use devtools::certs;
 use serde_json::{Value, json};
@@ -148,4 +149,28 @@ fn errors_are_one_line_that_names_the_file_and_no_content() {
         assert!(code == 64 || stderr.lines().count() == 1, "{stderr}");
         assert!(output.stdout.is_empty());
     }
+}
+
+#[test]
+fn readers_that_a_bundle_harms_or_does_not_help_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let notes = |old: &str, new: &str| {
+        fs::write(dir.path().join("old.pem"), old).unwrap();
+        fs::write(dir.path().join("new.pem"), new).unwrap();
+        let files = ["--old", "old.pem", "--new", "new.pem"];
+        let text = stdout(&review(dir.path(), &files));
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+        let json = stdout(&review(dir.path(), &[&files[..], &["-o", "json"]].concat()));
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let notes = json["result"]["notes"].as_array().unwrap().clone();
+        assert_eq!(text.matches("Note  ").count(), notes.len(), "{text}");
+        notes.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let old = certs::ca();
+    assert_eq!(notes(&old.pem, &certs::ca_named("Other").pem), Vec::<String>::new());
+    assert_eq!(notes(&old.pem, &old.renewed().pem), Vec::<String>::new());
+    let same = notes(&old.pem, &certs::ca().pem);
+    assert!(same.len() == 1 && same[0].contains("ZooKeeper") && same[0].contains("mode=off"));
+    let neither = notes(&odd::pem("no-key-ids"), &odd::pem("no-extensions"));
+    assert!(neither.len() == 2 && neither[1].contains("OpenSSL"), "{neither:?}");
 }

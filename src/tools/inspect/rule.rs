@@ -2,6 +2,8 @@
 
 use clap::ValueEnum;
 
+use crate::x509::strict::Flaw;
+
 /// A lint rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Rule {
@@ -31,6 +33,8 @@ pub enum Rule {
     NotACa,
     /// CAs with the same subject have different keys
     SameSubject,
+    /// CAs with the same subject have different keys and no key ids
+    SameSubjectWithoutKeyIds,
     /// Certificates of the same issuer have the same serial number
     ReusedSerial,
     /// The CA that the leaf needs is not the first in ca.crt
@@ -39,6 +43,18 @@ pub enum Rule {
     PrivateKeyInBundle,
     /// Some readers cannot read a block of ca.crt or tls.crt
     UnreadableBlock,
+    /// A certificate is not exact DER
+    NotDer,
+    /// A name in a certificate is empty or malformed
+    InvalidText,
+    /// A serial number is negative
+    NegativeSerial,
+    /// A certificate has an extension twice
+    DuplicateExtension,
+    /// A date in a certificate is malformed
+    InvalidDate,
+    /// A public key is damaged, or some readers do not support it
+    UnreadableKey,
     /// The signing Secret of a CA holds a bundle
     BundleInSigner,
     /// A keystore or truststore differs from ca.crt or tls.crt
@@ -75,6 +91,17 @@ impl Rule {
     pub fn id(self) -> String {
         let value = self.to_possible_value();
         value.map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    pub(super) fn of_flaw(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::NotDer => Self::NotDer,
+            Flaw::InvalidText => Self::InvalidText,
+            Flaw::NegativeSerial => Self::NegativeSerial,
+            Flaw::DuplicateExtension => Self::DuplicateExtension,
+            Flaw::InvalidDate => Self::InvalidDate,
+            Flaw::UnreadableKey => Self::UnreadableKey,
+        }
     }
 
     pub(super) fn severity(self) -> Severity {

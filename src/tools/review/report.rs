@@ -14,6 +14,7 @@ use crate::admission::review::AdmissionRequest;
 use crate::names;
 use crate::overlap::Case;
 use crate::overlap::record::{Entry, Record};
+use crate::tools::table::paragraph;
 use crate::tools::text::{carried, counted, data_left_alone, day, list, printable, subject};
 use crate::x509::certs::{Bundle, Certificate};
 
@@ -104,6 +105,46 @@ impl Explanation {
             let _ = writeln!(out, "     {role}; expires {}{expired}", day(certificate.not_after()));
             let _ = writeln!(out, "     sha256 {}", certificate.fingerprint());
         });
+        for note in self.notes(&certificates) {
+            out.push('\n');
+            paragraph(out, "Note      ", &note);
+        }
+    }
+
+    /// Which readers the overlap harms, or does not help: those that cannot distinguish a carried
+    /// CA from another one of its subject.
+    fn notes(&self, certificates: &[Certificate]) -> Vec<String> {
+        let key = |certificate: &Certificate| {
+            certificate.parsed().map(|parsed| parsed.public_key().raw.to_vec())
+        };
+        let is_carried = |c: &Certificate| self.record.entry(c.fingerprint()).is_some();
+        let pairs = certificates.iter().filter(|c| is_carried(c)).filter_map(|carried| {
+            let is_namesake = |other: &&Certificate| {
+                !is_carried(other)
+                    && other.subject() == carried.subject()
+                    && key(other) != key(carried)
+            };
+            Some((carried, certificates.iter().find(is_namesake)?))
+        });
+        let pairs: Vec<_> = pairs.collect();
+        let mut notes = Vec::new();
+        if !pairs.is_empty() {
+            notes.push(
+                "a carried CA has the same subject as a new one. Readers that file CAs under their \
+                 subject (Jolokia, fabric8, ZooKeeper, Keycloak) keep only the carried one, and \
+                 refuse the new leaf. If such a reader uses this Secret, set the label \
+                 ca-overlap.dev/mode=off."
+                    .to_owned(),
+            );
+        }
+        if pairs.iter().any(|(a, b)| a.subject_key_id().or(b.subject_key_id()).is_none()) {
+            notes.push(
+                "neither of the two has a key id. OpenSSL uses only the first one: the overlap has \
+                 no effect there."
+                    .to_owned(),
+            );
+        }
+        notes
     }
 
     pub(super) fn to_json(&self) -> Value {
@@ -118,11 +159,13 @@ impl Explanation {
                 "until": entry.and_then(|entry| entry.until).map(|until| until.to_string()),
             })
         };
+        let certificates = self.stored.certificates().unwrap_or_default();
         json!({
             "decision": self.decision.as_str(),
             "explanation": explain(self.decision),
             "ca.crt": self.stored.ca_crt,
-            "certificates": self.stored.certificates().unwrap_or_default().iter().map(describe).collect::<Vec<_>>(),
+            "certificates": certificates.iter().map(describe).collect::<Vec<_>>(),
+            "notes": self.notes(&certificates),
             "labels": self.stored.labels,
             "annotations": self.stored.annotations,
         })

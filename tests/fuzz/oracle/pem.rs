@@ -23,7 +23,9 @@ pub fn check(text: &[u8]) -> Checked {
         rule!(span.end <= text.len(), "{span:?} is out of bounds");
         let inner = &text[span.clone()];
         rule!(inner.starts_with(b"-----BEGIN "), "a block begins with its boundary");
-        let at_line = span.start == 0 || text[span.start - 1] == b'\n';
+        // OpenSSL skips a byte order mark at the start of the text and after a block.
+        let mark = text[..span.start].strip_suffix(b"\xef\xbb\xbf").filter(|t| t.len() == end);
+        let at_line = mark.is_some() || span.start == 0 || text[span.start - 1] == b'\n';
         rule!(at_line, "a block begins at the start of a line");
         let ends = span.end == text.len() || text[span.end - 1] == b'\n';
         rule!(ends, "a block ends with a line");

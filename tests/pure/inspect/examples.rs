@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::keystores;
 use super::secrets::{CA, LEAF, annotated, ca, carrying, secret, tls};
+use crate::readers::odd;
 use devtools::certs::sha256;
 use devtools::certs::{Identity, Spec};
 
@@ -18,7 +19,7 @@ pub struct Example {
 }
 
 pub fn all() -> Vec<Example> {
-    [leaf(), chain(), bundle(), blocks(), whole(), state(), staged()]
+    [leaf(), chain(), bundle(), blocks(), flaws(), whole(), state(), staged()]
         .into_iter()
         .flatten()
         .collect()
@@ -138,11 +139,32 @@ fn bundle() -> Vec<Example> {
             tls(&[&one, &renewed], &[&leaf]),
         ),
         example(
+            Rule::SameSubjectWithoutKeyIds,
+            secret(&[("ca.crt", (odd::pem("no-key-ids") + &odd::pem("no-extensions")).as_bytes())]),
+            &[Rule::SameSubject, Rule::ReusedSerial, Rule::NotACa],
+            secret(&[("ca.crt", odd::pem("no-key-ids").as_bytes())]),
+        ),
+        example(
             Rule::ReusedSerial,
             tls(&[&one, &intermediate], &[&numbered(7)]),
             &[],
             tls(&[&one, &intermediate], &[&numbered(8)]),
         ),
+    ]
+}
+
+fn flaws() -> Vec<Example> {
+    let flaw = |rule, name| {
+        let with = |name| secret(&[("ca.crt", odd::pem(name).as_bytes())]);
+        example(rule, with(name), &[], with("p256"))
+    };
+    vec![
+        flaw(Rule::NotDer, "padded-serial"),
+        flaw(Rule::InvalidText, "latin-1-in-utf8"),
+        flaw(Rule::NegativeSerial, "negative-serial"),
+        flaw(Rule::DuplicateExtension, "duplicate-extension"),
+        flaw(Rule::InvalidDate, "30-february"),
+        flaw(Rule::UnreadableKey, "secp256k1"),
     ]
 }
 
@@ -155,13 +177,17 @@ fn blocks() -> Vec<Example> {
     let headers = one.pem.replacen('\n', "\nProc-Type: 4,CLEAR\n\n", 1);
     let renamed = one.pem.replace("CERTIFICATE", "TRUSTED CERTIFICATE");
     let cut = &one.pem[..one.pem.len() / 2];
+    let marked = format!("\u{feff}{}", ca("Root 2").pem);
+    let hidden = format!("# a note\n{marked}");
     let mut examples = vec![example(
         Rule::PrivateKeyInBundle,
         with(&block("EC PRIVATE KEY", super::CANARY)),
         &[],
         with("a comment\n"),
     )];
-    for bad in [&block("CERTIFICATE", "AAAA"), &headers, &renamed, &cut.to_owned()] {
+    for bad in
+        [&block("CERTIFICATE", "AAAA"), &headers, &renamed, &cut.to_owned(), &marked, &hidden]
+    {
         let sound = with(&one.pem.replace('\n', "\r\n"));
         examples.push(example(Rule::UnreadableBlock, with(bad), &[], sound));
     }

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use base64::prelude::*;
 use serde_json::{Value, json};
 
+use crate::readers::odd;
+
 use super::secrets::{LEAF, ca, carrying, secret, tls};
 use super::{CANARY, NOW, inspect};
 use crate::support;
@@ -242,4 +244,24 @@ fn colour_is_only_for_terminals_and_obeys_no_color() {
     assert!(coloured.contains("\u{1b}[32mNo lint rule fires"), "{coloured}");
     assert!(!shown("1").unwrap().contains('\u{1b}'));
     assert!(!inspect(dir.path(), &["ca.pem"]).stdout.contains('\u{1b}'), "no terminal");
+}
+
+#[test]
+fn names_that_are_no_text_are_shown_as_far_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("ca.pem"), odd::pem("latin-1-in-utf8")).unwrap();
+    let shown = inspect(dir.path(), &["ca.pem"]);
+    assert!(shown.with_code(1).contains("CN=M?ller"), "{}", shown.stdout);
+    let json = inspect(dir.path(), &["ca.pem", "-o", "json"]).json().to_string();
+    assert!(!json.contains("X509Error"), "{json}");
+}
+
+#[test]
+fn a_byte_order_mark_at_the_start_hides_no_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let marked = format!("\u{feff}{}", odd::pem("p256"));
+    fs::write(dir.path().join("ca.pem"), marked).unwrap();
+    let shown = inspect(dir.path(), &["ca.pem"]);
+    let text = shown.with_code(1);
+    assert!(text.contains("1 certificate") && text.contains("byte order mark"), "{text}");
 }

@@ -9,6 +9,7 @@ use crate::tools::inspect::facts::{Facts, LeftAlone, in_full};
 use crate::tools::text::{day, printable, subject};
 use crate::x509::certs::Certificate;
 use crate::x509::pem;
+use crate::x509::strict::{self, Flaw};
 
 /// The API server's limit for the decoded values of a Secret, in bytes.
 const MAX_DATA: usize = 1_048_576;
@@ -57,19 +58,50 @@ fn blocks(key: &str, text: &[u8]) -> Vec<Finding> {
                  it, others refuse the whole file."
             );
             findings.push(Finding::new(Rule::UnreadableBlock, text));
-        } else if block.contents().and_then(Certificate::from_der).is_none() {
-            let text = format!(
-                "Block {number} of {key} is not a readable certificate (truncated, with headers, \
-                 or not X.509): some readers skip it, others refuse the whole file."
-            );
-            findings.push(Finding::new(Rule::UnreadableBlock, text));
+        } else {
+            findings.extend(refused(key, number, block.contents()));
         }
     }
+    findings.extend(after_mark(key, text));
     if findings.is_empty() && !text.is_empty() && pem::blocks(text).next().is_none() {
         let text = format!("{key} has no PEM block: readers find no certificate.");
         findings.push(Finding::new(Rule::UnreadableBlock, text));
     }
     findings
+}
+
+/// Finds what some readers refuse in a `CERTIFICATE` block.
+fn refused(key: &str, number: usize, contents: Option<Vec<u8>>) -> Option<Finding> {
+    let flaw = contents.as_deref().map_or(Some(Flaw::NotDer), strict::flaw);
+    match (flaw, contents.and_then(Certificate::from_der)) {
+        (None, Some(_)) => None,
+        (None | Some(Flaw::NotDer), None) => {
+            let text = format!(
+                "Block {number} of {key} is not a readable certificate (truncated, with headers, \
+                 or not X.509): some readers skip it, others refuse the whole file."
+            );
+            Some(Finding::new(Rule::UnreadableBlock, text))
+        }
+        (Some(flaw), certificate) => {
+            let text = format!(
+                "Some readers refuse the certificate in block {number} of {key}, or the whole \
+                 file: {flaw}. Such a CA is not carried; make the generator issue another one."
+            );
+            Some(Finding::new(Rule::of_flaw(flaw), text).about(&certificate))
+        }
+    }
+}
+
+/// Finds a byte order mark before a block.
+fn after_mark(key: &str, text: &[u8]) -> Option<Finding> {
+    let begin = [pem::BYTE_ORDER_MARK, b"-----BEGIN "].concat();
+    memchr::memmem::find(text, &begin)?;
+    let text = format!(
+        "A byte order mark is before a block of {key}. Go does not find that block, Java refuses \
+         the whole file, and OpenSSL finds it only at the start of the text or right after another \
+         block: write UTF-8 without the mark."
+    );
+    Some(Finding::new(Rule::UnreadableBlock, text))
 }
 
 fn dates(index: usize, certificate: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
@@ -127,24 +159,28 @@ fn same_subject(certificates: &[Certificate]) -> Vec<Finding> {
     };
     let differ = |indexes: &Vec<usize>| indexes.iter().any(|i| key(i) != key(&indexes[0]));
     let namesakes = by_subject.into_values().filter(differ);
-    namesakes.map(|indexes| namesakes_finding(&indexes, certificates)).collect()
+    namesakes.flat_map(|indexes| namesakes_findings(&indexes, certificates)).collect()
 }
 
-fn namesakes_finding(indexes: &[usize], certificates: &[Certificate]) -> Finding {
-    let with_ids = indexes.iter().all(|&index| certificates[index].subject_key_id().is_some());
-    let ids = if with_ids {
-        "Readers that use key ids can distinguish them"
-    } else {
-        "They have no key ids to distinguish them"
-    };
+fn namesakes_findings(indexes: &[usize], certificates: &[Certificate]) -> Vec<Finding> {
+    let all = || indexes.iter().map(|&index| &certificates[index]);
+    let (which, subject) = (numbered(indexes), subject(&certificates[indexes[0]]));
     let text = format!(
-        "In ca.crt, {} have the subject {} and different keys. Readers that choose the issuer by \
-         name only take the wrong one. {ids}. Make the generator put a number or date into the \
-         subject.",
-        numbered(indexes),
-        subject(&certificates[indexes[0]])
+        "In ca.crt, {which} have the subject {subject} and different keys. Readers that choose the \
+         issuer by name take the wrong one; those that file CAs under their subject keep only the \
+         last. Make the generator put a number or date into the subject, or set the label \
+         ca-overlap.dev/mode=off."
     );
-    Finding::new(Rule::SameSubject, text).about(indexes.iter().map(|&index| &certificates[index]))
+    let mut findings = vec![Finding::new(Rule::SameSubject, text).about(all())];
+    if all().any(|certificate| certificate.subject_key_id().is_none()) {
+        let text = format!(
+            "In ca.crt, {which} have the subject {subject}, different keys and no key ids. OpenSSL \
+             uses only the first of them: the overlap has no effect there. Make the generator \
+             write key identifiers."
+        );
+        findings.push(Finding::new(Rule::SameSubjectWithoutKeyIds, text).about(all()));
+    }
+    findings
 }
 
 fn reused_serials(facts: &Facts<'_>) -> Vec<Finding> {

@@ -7,7 +7,7 @@ use x509_parser::error::X509Error;
 use super::{Finding, Rule, numbered};
 use crate::names;
 use crate::tools::inspect::facts::{Facts, subject_alternative_names, verifies};
-use crate::tools::text::{day, printable};
+use crate::tools::text::{day, name};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::x509::issuer::{Issuers, could_have_issued, is_root};
 
@@ -50,7 +50,7 @@ fn why_not(chain: &[Certificate], ca: &[Certificate]) -> Option<String> {
     }
     let named: Vec<_> = ca.iter().filter(|issuer| issuer.subject() == top.issuer()).collect();
     if named.is_empty() {
-        let issuer = top.parsed().map(|parsed| printable(&parsed.issuer().to_string()));
+        let issuer = top.parsed().map(|parsed| name(parsed.issuer()));
         let issuer = issuer.unwrap_or_default();
         return Some(format!("no CA in it has the name of the issuer, {issuer}"));
     }

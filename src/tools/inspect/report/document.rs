@@ -8,7 +8,7 @@ use crate::tools::inspect::Inspection;
 use crate::tools::inspect::facts::{Facts, subject_alternative_names};
 use crate::tools::inspect::lint::hexadecimal;
 use crate::tools::status::next;
-use crate::tools::text::{printable, subject};
+use crate::tools::text::{name, printable, subject};
 use crate::x509::certs::{Bundle, Certificate};
 
 /// All objects, in the order of the input.
@@ -63,7 +63,7 @@ fn certificate(certificate: &Certificate, facts: &Facts<'_>) -> Value {
     json!({
         "sha256": certificate.fingerprint().to_string(),
         "subject": subject(certificate),
-        "issuer": parsed.as_ref().map(|p| printable(&p.issuer().to_string())),
+        "issuer": parsed.as_ref().map(|p| name(p.issuer())),
         "serial": parsed.as_ref().map(|p| hexadecimal(p.raw_serial())),
         "notBefore": begin,
         "notAfter": time(certificate.not_after()),
