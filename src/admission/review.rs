@@ -117,15 +117,17 @@ impl AdmissionRequest<'_> {
     /// The kind of the options cannot show this: the API server reviews a PATCH with
     /// `UpdateOptions`, too (`patchToUpdateOptions` in its `patch.go`). But an object that was made
     /// from the stored one, by a PATCH or by a program that read it, has the stored uid and our
-    /// record. The uid counts only together with managed fields, which every object of an API
+    /// record; one with the annotations of another Secret has another record. The uid counts only together with managed fields, which every object of an API
     /// server has: files for an offline review have the same uid on both sides.
     pub fn is_fresh_object(&self) -> bool {
         let (Some(object), Some(old)) = (&self.object, &self.old_object) else { return false };
         let is_patch = self.options.as_ref().is_some_and(|options| options.kind == "PatchOptions");
         let is_made_from_stored = object.uid().is_some_and(|uid| old.uid() == Some(uid))
             && object.metadata.as_ref().is_some_and(|m| m.managed_fields.is_some());
-        let record = |secret: &ReviewedSecret<'_>| secret.annotation(names::CARRIED).is_some();
-        !is_patch && (!is_made_from_stored || (record(old) && !record(object)))
+        let stored_record = old.annotation(names::CARRIED);
+        let lacks_record =
+            stored_record.is_some() && object.annotation(names::CARRIED) != stored_record;
+        !is_patch && (!is_made_from_stored || lacks_record)
     }
 
     /// The user name of the writer, or an empty string if the review has none.

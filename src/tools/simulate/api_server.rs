@@ -64,7 +64,7 @@ impl Writer {
 }
 
 impl ApiServer {
-    /// Creates the Secrets of the first generation. The webhook does not review a CREATE.
+    /// Creates the Secrets of the first generation. The webhook would only begin their records.
     pub(super) fn new(
         strategy: Strategy,
         defaults: Defaults,

@@ -250,3 +250,31 @@ async fn who_may_only_patch_changes_nothing_of_a_stage() {
         assert_eq!(answer.label("ca-overlap.dev/phase"), Some("staged"));
     }
 }
+
+#[tokio::test]
+async fn a_creation_is_reviewed_once_whoever_writes_it_and_whatever_its_name() {
+    let Some(cluster) = start("creations").await else { return };
+    let (setup, held, waiting) = staged(&cluster).await;
+    let stored = setup.secrets.get(NAME).await.ok().body;
+    let eve = stranger(&cluster, setup.secrets.clone()).await;
+    for (writer, may_read) in [(&setup.secrets, true), (&eve, false)] {
+        for name in [json!({"name": format!("copy-{may_read}")}), json!({"generateName": "copy-"})]
+        {
+            let mut copy = stored.clone();
+            let metadata = &stored["metadata"];
+            copy["metadata"] = name;
+            for map in ["labels", "annotations"] {
+                copy["metadata"][map] = metadata[map].clone();
+            }
+            let is_nameless = copy["metadata"]["name"].is_null();
+            let before = calls(&cluster).await;
+            let answer = writer.create(&copy).await.ok();
+            let made = calls(&cluster).await - before;
+            assert!((made - 1.0).abs() < 0.5, "{made} calls for {}", copy["metadata"]["name"]);
+            assert_eq!(answer.annotation("ca-overlap.dev/carried"), Some("[]"));
+            // The writer of a new object has all of its keys.
+            let stages = may_read || is_nameless;
+            assert_eq!(pairs(&answer), values(&held, stages.then_some(&waiting)), "{may_read}");
+        }
+    }
+}

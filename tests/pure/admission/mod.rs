@@ -5,6 +5,7 @@ pub(crate) mod shapes;
 
 mod answers;
 mod asks;
+mod copies;
 mod create;
 mod distrusted;
 mod endpoint;

@@ -65,6 +65,8 @@ pub struct TlsSecret {
     pub now: Timestamp,
     pub keeper: KeeperHealth,
     pub installation: Installation,
+    /// The uid that the API server gives it.
+    pub uid: &'static str,
     /// Whether the writers may not read the Secret.
     pub is_by_stranger: bool,
 }
@@ -114,6 +116,7 @@ impl TlsSecret {
             now: certs::now(),
             keeper: KeeperHealth::Alive,
             installation: Installation::new(Defaults::default(), "ca-overlap"),
+            uid: "1",
             is_by_stranger: false,
         }
     }
@@ -174,7 +177,7 @@ impl TlsSecret {
 
     /// A PUT that the webhook misses.
     pub fn missed_put(&mut self, cas: &[usize], leaf: usize) {
-        self.stored = as_stored(fresh(cas, leaf));
+        self.stored = self.as_stored(fresh(cas, leaf));
     }
 
     fn answer(&self, object: &Value, user: &str) -> Answer {
@@ -189,7 +192,7 @@ impl TlsSecret {
             let operations = serde_json::to_value(patch).unwrap();
             super::super::endpoint::only_our_paths(operations.as_array().unwrap(), true);
         }
-        self.stored = as_stored(object);
+        self.stored = self.as_stored(object);
     }
 
     fn bytes(&self, key: &str) -> Option<Vec<u8>> {
@@ -248,15 +251,15 @@ impl TlsSecret {
         let (cas, carried) = self.cas();
         (self.served(), self.waiting(), cas, carried)
     }
-}
 
-/// The object as the API server stores it.
-fn as_stored(mut object: Value) -> Value {
-    object["metadata"]["uid"] = "1".into();
-    for map in ["labels", "annotations"] {
-        if object["metadata"][map].is_null() {
-            object["metadata"][map] = json!({});
+    /// The object as the API server stores it.
+    fn as_stored(&self, mut object: Value) -> Value {
+        object["metadata"]["uid"] = self.uid.into();
+        for map in ["labels", "annotations"] {
+            if object["metadata"][map].is_null() {
+                object["metadata"][map] = json!({});
+            }
         }
+        object
     }
-    object
 }
