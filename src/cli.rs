@@ -44,6 +44,7 @@ pub fn main() -> ExitCode {
     })
 }
 
+const TROUBLE: u8 = 2;
 const USAGE: u8 = 64;
 
 /// The name under which kubectl finds its plugin `ca-overlap`, without an extension.
@@ -137,7 +138,9 @@ impl Command {
             Self::Review(args) => {
                 args.run().map(|()| ExitCode::SUCCESS).map_err(CommandError::from)
             }
-            Self::Distrust(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
+            Self::Distrust(args) => {
+                runtime()?.block_on(args.run()).map_err(|error| CommandError::from(error).trouble())
+            }
             Self::Simulate(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
             Self::Probe(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
             Self::Inspect(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
@@ -162,6 +165,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
 enum CommandError {
     /// The command was started and failed.
     Failed(anyhow::Error),
+    /// As `Failed`, for a command whose exit code 1 means that it found something.
+    Trouble(anyhow::Error),
     /// The flags cannot be combined, so the command was not started.
     Usage(UsageError),
 }
@@ -178,9 +183,17 @@ impl From<tools::error::ToolError> for CommandError {
 }
 
 impl CommandError {
+    fn trouble(self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Trouble(error),
+            other => other,
+        }
+    }
+
     fn code(&self) -> ExitCode {
         match self {
             Self::Failed(_) => ExitCode::FAILURE,
+            Self::Trouble(_) => TROUBLE.into(),
             Self::Usage(_) => USAGE.into(),
         }
     }
@@ -190,7 +203,7 @@ impl Display for CommandError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             // The alternate form prints all causes in one line.
-            Self::Failed(error) => write!(f, "{error:#}"),
+            Self::Failed(error) | Self::Trouble(error) => write!(f, "{error:#}"),
             Self::Usage(error) => write!(f, "{error}"),
         }
     }

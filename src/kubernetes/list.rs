@@ -1,6 +1,6 @@
 //! Reads the Secrets of a cluster page by page, without their private keys.
 
-use std::fmt;
+use std::fmt::{self, Debug};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
@@ -8,6 +8,7 @@ use kube::api::ListParams;
 use kube::core::Status;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::explain::{Audience, explain};
 use super::secret_view::SecretView;
@@ -63,27 +64,44 @@ pub(crate) async fn read_all(
     client: &Client,
     scope: &Namespaces,
     selector: Option<&str>,
-    mut each: impl FnMut(SecretView),
+    each: impl FnMut(SecretView),
 ) -> Vec<Unread> {
-    let Err(refused) = read(&scope.api(client), selector, &mut each).await else {
+    let mut page = ListParams::default().limit(PAGE);
+    page.label_selector = selector.map(str::to_owned);
+    read_each(client, scope, &page, |namespaces| namespaces.api(client), each).await
+}
+
+/// As [`read_all`], for objects of any kind. `api` gives the API for objects in some namespaces.
+pub(crate) async fn read_each<K: Clone + DeserializeOwned + Debug>(
+    client: &Client,
+    scope: &Namespaces,
+    page: &ListParams,
+    api: impl Fn(&Namespaces) -> Api<K>,
+    mut each: impl FnMut(K),
+) -> Vec<Unread> {
+    let Err(refused) = read(&api(scope), page, &mut each).await else {
         return Vec::new();
     };
     if *scope == Namespaces::All && is_forbidden(&refused) {
         // If namespaces cannot be listed either, report the refusal for the Secrets.
         if let Ok(namespaces) = namespaces(client).await {
-            let mut failures = Vec::new();
+            let (mut failures, all) = (Vec::new(), namespaces.len());
             for name in namespaces.into_iter().map(Namespaces::One) {
-                if let Err(error) = read(&name.api(client), selector, &mut each).await {
+                if let Err(error) = read(&api(&name), page, &mut each).await {
                     failures.push(unread(name, &error));
                 }
             }
-            return failures;
+            // If all of them refuse, the first refusal says it in one line.
+            if failures.len() < all {
+                return failures;
+            }
         }
     }
     vec![unread(scope.clone(), &refused)]
 }
 
-fn unread(scope: Namespaces, error: &kube::Error) -> Unread {
+/// That these namespaces could not be read.
+pub(crate) fn unread(scope: Namespaces, error: &kube::Error) -> Unread {
     let namespace = match scope {
         Namespaces::All => None,
         Namespaces::One(name) => Some(name),
@@ -91,16 +109,16 @@ fn unread(scope: Namespaces, error: &kube::Error) -> Unread {
     Unread { namespace, error: explain(error, Audience::Caller) }
 }
 
-async fn read(
-    secrets: &Api<SecretView>,
-    selector: Option<&str>,
-    each: &mut impl FnMut(SecretView),
+/// Passes every object of all pages to `each`.
+pub(crate) async fn read<K: Clone + DeserializeOwned + Debug>(
+    objects: &Api<K>,
+    page: &ListParams,
+    each: &mut impl FnMut(K),
 ) -> Result<(), kube::Error> {
-    let mut page = ListParams::default().limit(PAGE);
-    page.label_selector = selector.map(str::to_owned);
+    let mut page = page.clone();
     let mut expired = 0;
     loop {
-        let list = match secrets.list(&page).await {
+        let list = match objects.list(&page).await {
             Ok(list) => list,
             Err(error) if expired < MAX_EXPIRED => {
                 let Some(status) = expiry(&error) else { return Err(error) };

@@ -12,6 +12,7 @@ use super::progress_line;
 use crate::kubernetes::explain::{Audience, causes, explain};
 use crate::kubernetes::list::{self, Namespaces, Unread};
 use crate::kubernetes::secret_view::SecretView;
+use crate::names;
 
 /// Flags that choose the cluster and the namespaces. They are named as in kubectl.
 #[derive(Clone, Debug, Default, Args)]
@@ -45,6 +46,19 @@ pub(crate) struct KubeconfigArgs {
     /// Impersonate this user
     #[arg(long = "as", value_name = "USER", env = "CA_OVERLAP_AS")]
     pub(crate) impersonate: Option<String>,
+}
+
+/// The flag that says where ca-overlap is installed.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct InstallationArgs {
+    /// The namespace that ca-overlap is installed in
+    #[arg(
+        long = "ca-overlap-namespace",
+        value_name = "NAME",
+        env = "CA_OVERLAP_NAMESPACE",
+        default_value = names::NAMESPACE
+    )]
+    pub(crate) ca_overlap_namespace: String,
 }
 
 /// A client and the namespaces that it looks at.

@@ -10,8 +10,9 @@ use devtools::control_plane::{ControlPlane, Options};
 use serde_json::{Value, json};
 
 use crate::helm;
-use crate::support::{self, Plane};
+use crate::support::{self, Plane, command};
 
+const LIST: &str = "/api/v1/namespaces/ca-overlap/configmaps/ca-overlap-distrusted";
 const SECRET: &str = "/api/v1/namespaces/ca-overlap/secrets/ca-overlap-ca";
 const REGISTRATION: &str =
     "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/ca-overlap";
@@ -67,7 +68,7 @@ async fn an_uninstall_removes_every_object() {
     let label = ["-l", "app.kubernetes.io/name=ca-overlap"];
     for kinds in [
         "mutatingwebhookconfigurations,clusterroles,clusterrolebindings",
-        "deployments,services,secrets,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets",
+        "deployments,services,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets",
     ] {
         let all = ["get", kinds, "--all-namespaces", "--output=name"];
         let left = plane.kubectl(&[&all[..], &label].concat(), &[]).await.unwrap();
@@ -95,8 +96,8 @@ fn run(plane: &ControlPlane, helm: &Path, subcommand: &str, arguments: &[&str]) 
     assert!(output.status.success(), "helm {subcommand}: {}", helm::printed(&output));
 }
 
-/// Writes a CA into the CA Secret and the caBundle, as the webhook does at its start. Returns the
-/// encoded value.
+/// Writes a CA into the CA Secret and the caBundle, as the webhook does at its start, and another
+/// one into the list of distrusted CAs. Returns the encoded value.
 pub async fn write_ca(plane: &ControlPlane) -> String {
     let encoded = BASE64_STANDARD.encode(devtools::certs::ca_named("ca-overlap").pem);
     let mut secret = get(plane, SECRET).await;
@@ -108,6 +109,8 @@ pub async fn write_ca(plane: &ControlPlane) -> String {
     let registration = ["patch", "mutatingwebhookconfiguration", names::WEBHOOK_CONFIGURATION];
     let arguments = [&registration[..], &["--type=json", "-p", &patch]].concat();
     plane.kubectl(&arguments, &[]).await.unwrap();
+    let kubeconfig = plane.admin_kubeconfig();
+    command::run(&kubeconfig, &["distrust", &"5e".repeat(32), "-A"]).with_code(0);
     encoded
 }
 
@@ -115,6 +118,8 @@ pub async fn assert_kept(plane: &ControlPlane, encoded: &str) {
     assert_eq!(get(plane, SECRET).await["data"][names::CA_CRT], encoded);
     let registration = get(plane, REGISTRATION).await;
     assert_eq!(registration["webhooks"][0]["clientConfig"]["caBundle"], encoded);
+    let list = get(plane, LIST).await;
+    assert!(list["data"]["5e".repeat(32)].is_string(), "the list of distrusted CAs: {list}");
 }
 
 async fn get(plane: &ControlPlane, path: &str) -> Value {

@@ -95,13 +95,16 @@ async fn the_scope_is_a_namespace_or_named_secrets() {
     let named = format!("{}/a", here.namespace);
     run(&kubeconfig, &["distrust", &fingerprint, &named]).with_code(0);
     assert_eq!(carrying().await, [false, true, true]);
-    run(&kubeconfig, &["distrust", &fingerprint, "-n", &here.namespace]).with_code(0);
+    let clean = run(&kubeconfig, &["distrust", &fingerprint, "-n", &here.namespace]);
+    let only = format!("Looked at namespace {} only", here.namespace);
+    assert!(clean.with_code(0).contains(&only), "{}", clean.stdout);
     assert_eq!(carrying().await, [false, false, true]);
 
     // A named Secret that does not exist is a failure.
     let missing =
         run(&kubeconfig, &["distrust", &fingerprint, "-n", &there.namespace, "a", "none"]);
-    let shown = missing.with_code(1);
+    let shown = missing.with_code(2);
+    assert!(shown.contains("Looked at these Secrets only"), "{shown}");
     assert!(shown.contains(&format!("there is no Secret {}/none", there.namespace)), "{shown}");
     assert_eq!(carrying().await, [false, false, false]);
 }
@@ -166,7 +169,12 @@ async fn a_forbidden_namespace_is_reported_and_the_others_are_processed() {
 
     let arguments = ["distrust", &stolen.sha256(), "-A"];
     let done = run(&kubeconfig, &arguments);
-    let shown = done.with_code(1);
+    let shown = done.with_code(2);
+    assert!(shown.contains("could not be added to the list: configmaps"), "{shown}");
+    for kind in ["configmaps", "apiservices", "customresourcedefinitions"] {
+        let refused = format!("all namespaces: {kind}");
+        assert!(shown.contains(&refused), "{refused}: {shown}");
+    }
     assert!(shown.contains(&format!("{}/it", mine.namespace)), "{shown}");
     assert!(
         shown.contains(&format!("namespace {}: secrets is forbidden", theirs.namespace)),
@@ -225,7 +233,7 @@ async fn all_pages_are_read() {
 }
 
 #[test]
-fn a_usage_error_exits_64_and_a_failure_exits_1() {
+fn a_usage_error_exits_64_and_a_failure_exits_2() {
     let nowhere = PathBuf::from("/dev/null");
     let fingerprint = "5e".repeat(32);
     let usage: [(&[&str], &str); 4] = [
@@ -249,7 +257,7 @@ fn a_usage_error_exits_64_and_a_failure_exits_1() {
     ];
     for (arguments, expected) in failing {
         let ended = run(&nowhere, arguments);
-        assert_eq!(ended.code, 1, "{arguments:?}: {}", ended.stderr);
+        assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.stderr);
         assert!(ended.stderr.contains(expected), "{}", ended.stderr);
     }
 }

@@ -13,6 +13,7 @@ mod chart;
 mod control_plane;
 mod demo;
 mod distrust;
+mod distrust_everywhere;
 mod inspect;
 mod keeper;
 mod manifests;

@@ -5,14 +5,13 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
+use super::MANAGER;
 use super::found::{self, FoundCa};
 use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::x509::certs::Fingerprint;
 
-/// The field manager of the annotation, in `managedFields`.
-const MANAGER: &str = "ca-overlap-distrust";
 /// How often a write is tried when others write the same Secret at the same time.
 const ATTEMPTS: usize = 8;
 

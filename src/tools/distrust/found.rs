@@ -25,13 +25,13 @@ pub(super) struct FoundCa {
 /// Whether `ca.crt` holds one of `wanted`, in any block that a reader may take for a certificate,
 /// or a pending ask of the keeper would bring one back.
 pub(super) fn holds(secret: &SecretView, wanted: &[Fingerprint]) -> bool {
-    let held = fingerprints(secret).chain(asked_back(secret));
+    let held = in_ca_crt(secret).chain(asked_back(secret));
     held.into_iter().any(|fingerprint| wanted.contains(&fingerprint))
 }
 
 /// The certificates of `wanted` that `ca.crt` holds or that a pending ask would bring back.
 pub(super) fn found(secret: &SecretView, wanted: &[Fingerprint], now: Timestamp) -> Vec<FoundCa> {
-    let found: Vec<Fingerprint> = fingerprints(secret).collect();
+    let found: Vec<Fingerprint> = in_ca_crt(secret).collect();
     let asked_back = asked_back(secret);
     let outlook = look(secret, now);
     let ca = |fingerprint: Fingerprint| FoundCa {
@@ -92,10 +92,14 @@ fn leaf_needs(outlook: &Outlook, fingerprint: Fingerprint, wanted: &[Fingerprint
     issuers.contains(&fingerprint) && issuers.iter().all(is_distrusted)
 }
 
-fn fingerprints(secret: &SecretView) -> impl Iterator<Item = Fingerprint> {
-    let blocks = secret.view().ca_crt.into_iter().flat_map(pem::blocks);
-    let contents = blocks.filter(pem::Block::is_certificate_to_some).filter_map(|b| b.contents());
-    contents.map(|der| Fingerprint::of(&der))
+fn in_ca_crt(secret: &SecretView) -> impl Iterator<Item = Fingerprint> {
+    secret.view().ca_crt.into_iter().flat_map(fingerprints)
+}
+
+/// The fingerprints of all blocks that a reader may take for a certificate.
+pub(super) fn fingerprints(pem: &[u8]) -> impl Iterator<Item = Fingerprint> {
+    let blocks = pem::blocks(pem).filter(pem::Block::is_certificate_to_some);
+    blocks.filter_map(|block| block.contents()).map(|der| Fingerprint::of(&der))
 }
 
 /// The certificates that a pending ask of the keeper would bring back.

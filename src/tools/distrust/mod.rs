@@ -1,25 +1,33 @@
 //! `ca-overlap distrust`: removes a compromised CA from every Secret that carries it.
 //!
 //! ```text
-//! argument (the CAs) ──► found (in a Secret, pure) ──► annotate (and read back) ──► report
+//! argument (the CAs) ─┬► list (of the cluster) ──► replicas (that use it) ───────┬► report
+//!                     ├► found (in a Secret, pure) ──► annotate (and read back) ─┤
+//!                     └► elsewhere (than in Secrets) ────────────────────────────┘
 //! ```
 
 mod annotate;
 mod argument;
+mod elsewhere;
 mod found;
+mod list;
+mod replicas;
 mod report;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use futures::StreamExt;
 use futures::stream;
+use humantime::parse_duration;
 use kube::{Api, ResourceExt};
 
 use self::annotate::SecretOutcome;
-use self::report::DistrustReport;
-use super::cluster::{ScopeArgs, ScopedClient};
+use self::replicas::Replica;
+use self::report::{DistrustReport, EverywhereReport};
+use super::cluster::{InstallationArgs, ScopeArgs, ScopedClient};
 use super::error::ToolError;
 use super::output::Output;
 use super::progress_line;
@@ -29,6 +37,8 @@ use crate::kubernetes::list::Unread;
 use crate::kubernetes::secret_view::SecretView;
 use crate::x509::certs::Fingerprint;
 
+/// The field manager of what the command writes, in `managedFields`.
+const MANAGER: &str = "ca-overlap-distrust";
 /// How many Secrets are written at the same time.
 const AT_ONCE: usize = 8;
 
@@ -38,6 +48,12 @@ const AT_ONCE: usize = 8;
 /// ca-overlap.dev/distrust. If the webhook carries the CA there, it drops the CA in the same
 /// request and never carries it again. If the generator wrote the CA, only the generator can
 /// replace it: the command lists these Secrets.
+///
+/// With -A, the command first adds the CA to the list of the cluster, the ConfigMap
+/// ca-overlap-distrusted, so that no Secret of any namespace carries it again. It waits until every
+/// replica of webhook and keeper uses the list. Then it reports where else the CA stands: in
+/// ConfigMaps, and in the caBundles of webhooks, CustomResourceDefinitions and APIServices. It
+/// changes none of these.
 ///
 /// Run it with --dry-run first: the API server and the webhook then answer as they answer the real
 /// request, and nothing is stored.
@@ -57,12 +73,24 @@ pub(crate) struct DistrustArgs {
     #[arg(long, env = "CA_OVERLAP_DRY_RUN")]
     pub(crate) dry_run: bool,
 
+    /// With -A: how long to wait until every replica uses the list of the cluster
+    #[arg(
+        long,
+        value_name = "TIME",
+        value_parser = parse_duration,
+        env = "CA_OVERLAP_TIMEOUT",
+        default_value = "3m"
+    )]
+    pub(crate) timeout: Duration,
+
     /// What to print
     #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
     pub(crate) output: Output,
 
     #[command(flatten)]
     pub(crate) cluster: ScopeArgs,
+    #[command(flatten, next_help_heading = "Cluster")]
+    pub(crate) installation: InstallationArgs,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -70,8 +98,9 @@ const EXAMPLES: &str = "Examples:
   ca-overlap distrust stolen-ca.pem -A
   ca-overlap distrust 5E:2C:…:9A gateway/envoy
 
-Exit code: 0 if no Secret in scope holds the CA any more; 1 if a Secret still holds it, if a leaf
-needs it, or if something failed; 64 if the command line is wrong.";
+Exit code: 0 if the CA stands nowhere any more, of what was looked at; 1 if it was found elsewhere or
+remains, or if a leaf needs it; 2 if something could not be read, or if a replica does not use the
+list; 64 if the command line is wrong.";
 
 impl DistrustArgs {
     /// Finds the Secrets, annotates them and prints the result.
@@ -80,16 +109,67 @@ impl DistrustArgs {
         let wanted = argument::read(&self.ca)?;
         let cluster = self.cluster.connect().await?;
         let fingerprints: Vec<Fingerprint> = wanted.iter().map(|w| w.fingerprint).collect();
-        let (found, unread) = if names.is_empty() {
-            find(&cluster, &fingerprints).await
+        // The list comes first, so that nothing brings the CA back behind us.
+        let listed = if self.cluster.all_namespaces {
+            let namespace = &self.installation.ca_overlap_namespace;
+            Some(list::add(&cluster.client, namespace, &wanted, self.dry_run).await)
         } else {
-            fetch(&cluster, names, &fingerprints).await
+            None
         };
-        let done = self.annotate(&cluster, found, &fingerprints).await;
-        let report =
-            DistrustReport { wanted, done, unread, dry_run: self.dry_run, scope: cluster.scope };
+        let (mut done, mut unread) = if names.is_empty() {
+            self.sweep(&cluster, &fingerprints).await
+        } else {
+            let (found, unread) = fetch(&cluster, &names, &fingerprints).await;
+            (self.annotate(&cluster, found, &fingerprints).await, unread)
+        };
+        let everywhere = match listed {
+            None => None,
+            Some(listed) => {
+                let replicas = self.replicas(&cluster, &listed).await;
+                if !self.dry_run {
+                    // Until then a replica may have brought the CA back somewhere.
+                    let (again, unread_again) = self.sweep(&cluster, &fingerprints).await;
+                    done.extend(again);
+                    unread = unread_again;
+                }
+                let (places, more) = elsewhere::search(&cluster.client, &fingerprints).await;
+                unread.extend(more);
+                let namespace = self.installation.ca_overlap_namespace.clone();
+                Some(EverywhereReport { namespace, listed, replicas, places })
+            }
+        };
+        let report = DistrustReport {
+            wanted,
+            done: done.into_values().collect(),
+            unread,
+            everywhere,
+            dry_run: self.dry_run,
+            scope: cluster.scope,
+            is_named: !names.is_empty(),
+        };
         self.output.print(|| report::to_text(&report), || report::to_json(&report))?;
-        Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(report.exit_code().into())
+    }
+
+    /// Annotates all Secrets in scope that hold one of the CAs.
+    async fn sweep(&self, cluster: &ScopedClient, wanted: &[Fingerprint]) -> (Done, Vec<Unread>) {
+        let (found, unread) = find(cluster, wanted).await;
+        (self.annotate(cluster, found, wanted).await, unread)
+    }
+
+    /// The replicas, once they use the list or the time is over.
+    async fn replicas(
+        &self,
+        cluster: &ScopedClient,
+        listed: &Result<Fingerprint, String>,
+    ) -> Result<Vec<Replica>, String> {
+        let namespace = &self.installation.ca_overlap_namespace;
+        match listed {
+            Ok(sha256) if !self.dry_run => {
+                replicas::wait(&cluster.client, namespace, *sha256, self.timeout).await
+            }
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// The Secrets named on the command line: the namespace, if given, and the name.
@@ -109,18 +189,22 @@ impl DistrustArgs {
         cluster: &ScopedClient,
         found: Vec<SecretView>,
         wanted: &[Fingerprint],
-    ) -> Vec<SecretOutcome> {
+    ) -> Done {
         let all = found.len();
         let finished = std::cell::Cell::new(0_usize);
         let work = stream::iter(found)
             .map(|secret| annotate::distrust(&cluster.client, secret, wanted, self.dry_run))
             .buffered(AT_ONCE)
             .inspect(|_| finished.set(finished.get() + 1))
+            .map(|outcome| ((outcome.namespace.clone(), outcome.name.clone()), outcome))
             .collect();
         let line = || format!("writing Secrets, {} of {all}", finished.get());
         progress_line::during(line, work).await
     }
 }
+
+/// The results by namespace and name.
+type Done = BTreeMap<(String, String), SecretOutcome>;
 
 /// The Secrets in scope that hold one of the CAs, sorted by namespace and name.
 async fn find(cluster: &ScopedClient, wanted: &[Fingerprint]) -> (Vec<SecretView>, Vec<Unread>) {
@@ -140,7 +224,7 @@ async fn find(cluster: &ScopedClient, wanted: &[Fingerprint]) -> (Vec<SecretView
 /// The named Secrets that hold one of the CAs. A Secret that does not exist is a failure.
 async fn fetch(
     cluster: &ScopedClient,
-    names: Vec<(Option<&str>, &str)>,
+    names: &[(Option<&str>, &str)],
     wanted: &[Fingerprint],
 ) -> (Vec<SecretView>, Vec<Unread>) {
     let (mut found, mut failures) = (Vec::new(), Vec::new());

@@ -6,9 +6,13 @@ use serde_json::{Value, json};
 
 use super::annotate::{CaOutcome, RemovalResult, SecretOutcome};
 use super::argument::DistrustedCa;
+use super::elsewhere::Place;
+use super::replicas::Replica;
 use crate::kubernetes::list::{Namespaces, Unread};
+use crate::names;
 use crate::tools::table::{Column, Row, Table, paragraph};
 use crate::tools::text::{counted, short};
+use crate::x509::certs::Fingerprint;
 
 /// The results for all Secrets.
 #[derive(Debug)]
@@ -16,18 +20,70 @@ pub(super) struct DistrustReport {
     pub(super) wanted: Vec<DistrustedCa>,
     pub(super) done: Vec<SecretOutcome>,
     pub(super) unread: Vec<Unread>,
+    /// What was done outside of Secrets, if all namespaces were asked for.
+    pub(super) everywhere: Option<EverywhereReport>,
     pub(super) dry_run: bool,
     pub(super) scope: Namespaces,
+    /// Whether the command line names the Secrets.
+    pub(super) is_named: bool,
+}
+
+/// The list of the cluster, and the places that are no Secrets.
+#[derive(Debug)]
+pub(super) struct EverywhereReport {
+    /// Where ca-overlap is installed.
+    pub(super) namespace: String,
+    /// The SHA-256 of the list, or why the CA is not on it.
+    pub(super) listed: Result<Fingerprint, String>,
+    /// The replicas that should use the list, or why they are not known.
+    pub(super) replicas: Result<Vec<Replica>, String>,
+    pub(super) places: Vec<Place>,
+}
+
+impl EverywhereReport {
+    /// Why it is not known that every replica uses the list: a sentence for each reason.
+    fn failures(&self) -> Vec<String> {
+        if let Err(error) = &self.listed {
+            return vec![format!("The CA could not be added to the list: {error}")];
+        }
+        let replicas = match &self.replicas {
+            Err(error) => return vec![format!("The replicas could not be listed: {error}")],
+            Ok(replicas) => replicas.iter().filter(|replica| !replica.uses),
+        };
+        let reason = |replica: &Replica| match &replica.error {
+            Some(error) => format!("The log of pod {} could not be read: {error}", replica.pod),
+            None => format!("Pod {} does not use the list yet.", replica.pod),
+        };
+        replicas.map(reason).collect()
+    }
 }
 
 impl DistrustReport {
-    /// Whether no Secret holds the CA any more and no leaf needs it.
+    /// Whether the CA stands nowhere any more, and no leaf needs it.
     pub(super) fn is_clean(&self) -> bool {
         let is_clean = |outcome: &CaOutcome| {
             matches!(outcome.result, RemovalResult::Dropped | RemovalResult::Gone)
                 && !is_leaf_refused(outcome)
         };
-        self.unread.is_empty() && self.outcomes().all(is_clean)
+        !self.has_failed() && self.places().is_empty() && self.outcomes().all(is_clean)
+    }
+
+    /// Whether something could not be read or reached.
+    fn has_failed(&self) -> bool {
+        let everywhere = self.everywhere.as_ref();
+        !self.unread.is_empty() || everywhere.is_some_and(|all| !all.failures().is_empty())
+    }
+
+    pub(super) fn exit_code(&self) -> u8 {
+        match (self.has_failed(), self.is_clean()) {
+            (true, _) => 2,
+            (false, false) => 1,
+            (false, true) => 0,
+        }
+    }
+
+    fn places(&self) -> &[Place] {
+        self.everywhere.as_ref().map_or(&[], |everywhere| &everywhere.places)
     }
 
     fn outcomes(&self) -> impl Iterator<Item = &CaOutcome> {
@@ -59,6 +115,19 @@ pub(super) fn to_text(report: &DistrustReport) -> String {
         let _ = writeln!(out, "\n{head}");
         paragraph(&mut out, "  ", hint);
     }
+    if let Some(everywhere) = &report.everywhere {
+        out.push_str(&list(everywhere, report.dry_run));
+        out.push_str(&elsewhere(&everywhere.places));
+    } else {
+        let what =
+            if report.is_named { "these Secrets".to_owned() } else { report.scope.to_string() };
+        let _ = writeln!(out, "\nLooked at {what} only");
+        paragraph(
+            &mut out,
+            "  ",
+            "The CA may stand in other places, and can come back there. -A looks at all namespaces, and keeps the CA out of them.",
+        );
+    }
     if !report.unread.is_empty() {
         let _ = writeln!(out, "\nCould not be read, so the CA may be there too:");
     }
@@ -71,13 +140,61 @@ pub(super) fn to_text(report: &DistrustReport) -> String {
     out
 }
 
-fn nowhere(report: &DistrustReport) -> String {
-    let more = match report.scope {
-        Namespaces::All => "",
-        Namespaces::One(_) => " (-A looks at all namespaces)",
+/// The list of the cluster, and who uses it.
+fn list(everywhere: &EverywhereReport, dry_run: bool) -> String {
+    let mut out = String::new();
+    let _ = writeln!(out, "\nThe list of the cluster");
+    let place = format!("ConfigMap {}/{}", everywhere.namespace, names::DISTRUSTED_CONFIG_MAP);
+    let failures = everywhere.failures();
+    let using = match &everywhere.replicas {
+        Ok(replicas) if replicas.is_empty() => "No replica of webhook or keeper runs.".to_owned(),
+        Ok(replicas) if failures.is_empty() => format!("All {} replicas use it.", replicas.len()),
+        _ => String::new(),
     };
+    let text = match (&everywhere.listed, dry_run) {
+        (Err(_), _) => String::new(),
+        (Ok(_), true) => format!("{place} would list it, and no Secret would carry it again."),
+        (Ok(_), false) => format!("{place} lists it. {using}"),
+    };
+    for text in Some(text).into_iter().chain(failures).filter(|text| !text.is_empty()) {
+        paragraph(&mut out, "  ", &text);
+    }
+    out
+}
+
+/// The places that are no Secrets.
+fn elsewhere(places: &[Place]) -> String {
+    if places.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(vec![
+        Column { head: "ELSEWHERE", max_width: 48 },
+        Column { head: "CA", max_width: 8 },
+        Column { head: "FIELD", max_width: 40 },
+    ]);
+    for place in places {
+        let namespace = place.namespace.as_ref().map(|name| format!("{name}/"));
+        let name = format!("{} {}{}", place.kind, namespace.unwrap_or_default(), place.name);
+        let sha256 = place.sha256.chars().take(8).collect();
+        table.push(Row::new(vec![vec![name], vec![sha256], vec![place.field.clone()]]));
+    }
+    let mut out = format!("\n{}", table.render());
+    let _ = writeln!(out, "\nElsewhere: {}", counted(places.len(), "place"));
+    paragraph(
+        &mut out,
+        "  ",
+        "ca-overlap does not write there. Remove the CA at its source: cert-manager's cainjector, for \
+         one, adds each new CA to a caBundle, and never removes an old one.",
+    );
+    out
+}
+
+fn nowhere(report: &DistrustReport) -> String {
     let read = if report.unread.is_empty() { "No Secret" } else { "No Secret that was read" };
-    format!("{read} in {} holds the CA in ca.crt{more}.", report.scope)
+    if report.is_named {
+        return "None of these Secrets holds the CA in ca.crt.".to_owned();
+    }
+    format!("{read} in {} holds the CA in ca.crt.", report.scope)
 }
 
 fn table(report: &DistrustReport) -> Table {
@@ -214,5 +331,13 @@ pub(super) fn to_json(report: &DistrustReport) -> Value {
         "certificates": report.wanted.iter().map(certificate).collect::<Vec<_>>(),
         "secrets": report.done.iter().map(secret).collect::<Vec<_>>(),
         "unread": report.unread,
+        "list": report.everywhere.as_ref().map(|everywhere| json!({
+            "namespace": everywhere.namespace,
+            "configMap": names::DISTRUSTED_CONFIG_MAP,
+            "sha256": everywhere.listed.as_ref().ok().map(ToString::to_string),
+            "replicas": everywhere.replicas.as_ref().ok(),
+            "failures": everywhere.failures(),
+        })),
+        "elsewhere": report.everywhere.as_ref().map(|everywhere| &everywhere.places),
     })
 }
