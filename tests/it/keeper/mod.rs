@@ -1,5 +1,6 @@
 //! The keeper as the real program, with the real webhook on a real API server.
 
+mod distrust;
 mod election;
 mod exempt;
 mod kills;

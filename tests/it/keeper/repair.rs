@@ -18,13 +18,13 @@ async fn remembered(keeper: &Keeper, secrets: &Secrets, annotations: Value) -> R
     rotation
 }
 
-async fn label(rotation: &Rotation, mode: Value) {
+pub(super) async fn label(rotation: &Rotation, mode: Value) {
     let patch = json!({"metadata": {"labels": {names::MODE: mode}}});
     rotation.secrets.patch(&rotation.name, MERGE, "fieldManager=person", &patch).await.ok();
 }
 
 /// Waits until the keeper remembers `count` Secrets, besides the one of the registration probe.
-async fn remembers(keeper: &Keeper, count: u32) {
+pub(super) async fn remembers(keeper: &Keeper, count: u32) {
     eventually(&format!("{count} remembered Secrets"), async || {
         let remembered = sample(&keeper.metrics().await, "ca_overlap_keeper_remembered");
         ((remembered - f64::from(count + 1)).abs() < 0.5).then_some(())
@@ -32,7 +32,7 @@ async fn remembers(keeper: &Keeper, count: u32) {
     .await;
 }
 
-async fn logged(keeper: &Keeper, words: &[&str]) {
+pub(super) async fn logged(keeper: &Keeper, words: &[&str]) {
     eventually(&format!("a line with {words:?}"), async || {
         let log = keeper.log();
         log.lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
@@ -41,7 +41,7 @@ async fn logged(keeper: &Keeper, words: &[&str]) {
 }
 
 /// Waits until `ca.crt` holds the CAs of these generations, in this order.
-async fn holds(rotation: &Rotation, generations: &[usize]) -> Answer {
+pub(super) async fn holds(rotation: &Rotation, generations: &[usize]) -> Answer {
     let cas: Vec<_> = generations.iter().map(|&number| &rotation.generation[number]).collect();
     let wanted = bundle(&cas);
     eventually(&format!("the CAs {generations:?}"), async || {
