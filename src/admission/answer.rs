@@ -15,7 +15,7 @@ use crate::overlap::settings::Defaults;
 pub const MAX_DATA: usize = 1024 * 1024;
 
 /// The default of `--settle`.
-pub const SETTLE: Duration = Duration::from_secs(120);
+pub const SETTLE: Duration = Duration::from_secs(300);
 
 /// The configuration that holds for every Secret of this installation.
 #[derive(Clone, Debug)]

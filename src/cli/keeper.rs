@@ -20,7 +20,7 @@ use crate::run::own_namespace;
 const MORE: &str = "\
 Examples:
   ca-overlap keeper
-  ca-overlap keeper --settle 5m --window 7d
+  ca-overlap keeper --settle 10m --window 7d
   ca-overlap keeper --namespace trust --identity keeper-0 --log-format json
 
 Signals:
@@ -39,13 +39,13 @@ Signals:
 pub(super) struct KeeperArgs {
     /// How long a new CA takes to reach every reader of a Secret
     ///
-    /// A staged leaf waits this long after the last write to a Secret of its group.
+    /// A staged leaf waits this long after the last change of ca.crt in its group.
     #[arg(
         long,
         value_name = "TIME",
         value_parser = parse_duration,
         env = "CA_OVERLAP_SETTLE",
-        default_value = "120s"
+        default_value = "300s"
     )]
     settle: Duration,
 
@@ -168,7 +168,7 @@ mod tests {
     fn the_defaults_are_those_of_the_documentation() {
         let config = config(&["--namespace", "n", "--identity", "keeper-0"]).unwrap();
         assert_eq!(config.admin_listen.to_string(), "0.0.0.0:8082");
-        assert_eq!(config.rules.settle, Duration::from_secs(120));
+        assert_eq!(config.rules.settle, Duration::from_secs(300));
         assert_eq!(config.rules.defaults, Defaults::default());
         assert_eq!(config.election.lease, names::KEEPER_LEASE);
         assert_eq!(config.election.duration, Duration::from_secs(15));

@@ -213,6 +213,8 @@ impl Controller {
         }
         let now = Instant::now();
         self.unwatched.retain(|key, _| self.memory.get(key, now).is_some());
+        let is_watched = |key: &Key| self.watched.get(key).is_some();
+        self.reconciler.secrets.sightings.expire(Timestamp::now(), is_watched);
         self.count_remembered();
     }
 
@@ -293,6 +295,8 @@ impl Controller {
     fn observe(&mut self, secret: &SecretView) {
         let key = Key::of(secret);
         let now = Timestamp::now();
+        // A promotion in its group asks later when its `ca.crt` changed.
+        self.reconciler.secrets.sightings.see(secret, now);
         let outlook = outlook::outlook(&secret.view(), &self.reconciler.rules, now);
         self.retries.changed(&key, Some(secret.resource_version()));
         let mut tracked = TrackedSecret::of(secret, &outlook);

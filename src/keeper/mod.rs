@@ -20,6 +20,7 @@ mod mock;
 mod queue;
 pub mod reconcile;
 pub mod secrets;
+mod sightings;
 mod tasks;
 pub mod tracked;
 pub mod workloads;

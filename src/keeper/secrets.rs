@@ -7,6 +7,7 @@ use kube::{Api, Client, Resource};
 use serde_json::json;
 
 use super::election::Leadership;
+use super::sightings::Sightings;
 use crate::kubernetes::call::{CallError, call};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
@@ -38,12 +39,13 @@ pub(crate) struct NamespaceIdentity {
 pub struct Secrets {
     client: Client,
     leadership: Leadership,
+    pub(super) sightings: Sightings,
 }
 
 impl Secrets {
     /// Creates the calls for Secrets. They write only while `leadership` lets this replica act.
     pub fn new(client: Client, leadership: Leadership) -> Self {
-        Self { client, leadership }
+        Self { client, leadership, sightings: Sightings::default() }
     }
 
     /// Reads a Secret; `None` if it does not exist.
@@ -102,7 +104,10 @@ impl Secrets {
             let page = call(api.list(&parameters)).await?;
             let of_group =
                 page.items.into_iter().filter(|s| s.annotation(names::GROUP) == Some(group));
-            found.extend(of_group);
+            found.extend(of_group.map(|secret| {
+                let sighting = self.sightings.see(&secret, Timestamp::now());
+                secret.with_sighting(sighting)
+            }));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => parameters.continue_token = Some(token),
                 None => return Ok(found),

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::names;
 use crate::overlap::exempt::{self, OwnerGroups};
-use crate::overlap::outlook::PublicSecret;
+use crate::overlap::outlook::{PublicSecret, Sighting};
 
 /// A Secret without private keys. `Debug` shows its namespace and name, never a value.
 #[derive(Clone, Deserialize)]
@@ -29,6 +29,8 @@ pub struct SecretView {
     type_: Option<String>,
     #[serde(default)]
     data: Option<PublicData>,
+    #[serde(skip)]
+    seen: Option<Sighting>,
 }
 
 impl SecretView {
@@ -50,7 +52,14 @@ impl SecretView {
             is_immutable: self.immutable == Some(true),
             is_token: exempt::is_token(self.type_.as_deref()),
             written: self.written(),
+            seen: self.seen,
         }
+    }
+
+    /// Adds what the keeper saw of its `ca.crt`.
+    #[must_use]
+    pub fn with_sighting(self, seen: Sighting) -> Self {
+        Self { seen: Some(seen), ..self }
     }
 
     /// One of our annotations.
@@ -198,7 +207,7 @@ fn object_meta(found: SecretMetadata) -> ObjectMeta {
         labels: (!labels.is_empty()).then_some(labels),
         annotations: (!annotations.is_empty()).then_some(annotations),
         managed_fields: found.managed_fields.and_then(|fields| {
-            // The settle time counts from the last write of others, not from the keeper's asks.
+            // The keeper's own asks do not count.
             let of_others = |field: &ManagedField| {
                 field.manager.as_deref() != Some(names::KEEPER_SERVICE_ACCOUNT)
             };

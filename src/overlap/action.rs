@@ -45,7 +45,7 @@ pub fn next_action(secret: &PublicSecret<'_>, outlook: &Outlook, now: Timestamp)
 }
 
 /// Whether the waiting pair may be promoted. Every other Secret of the group that has a `ca.crt`
-/// must hold the new CA and need no restart, and only the keeper may have written it during the
+/// must hold the new CA and need no restart, and its `ca.crt` must not have changed during the
 /// settle time. A promotion that cannot wait any longer needs none of this.
 pub fn is_group_ready(
     secret: &PublicSecret<'_>,
@@ -70,9 +70,9 @@ fn is_ready(
     let trusts = |anchor: &Fingerprint| {
         outlook.certificates.iter().any(|k| k.certificate.fingerprint() == *anchor)
     };
-    let written = member.written.unwrap_or(staged.stage.since);
+    let changed = outlook.changed(member).unwrap_or(staged.stage.since);
     staged.anchors.iter().all(trusts)
-        && staged.ready_after(written, rules) <= now
+        && staged.ready_after(changed, rules) <= now
         && !lacks_restart(member, &outlook)
 }
 

@@ -47,6 +47,17 @@ pub struct PublicSecret<'a> {
     pub is_token: bool,
     /// When a client other than the keeper last wrote the Secret, if known.
     pub written: Option<Timestamp>,
+    /// What the keeper saw of `ca.crt`.
+    pub seen: Option<Sighting>,
+}
+
+/// What the keeper saw of the present bytes of a `ca.crt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sighting {
+    /// Other bytes were there before. It first saw these at this time.
+    Changed(Timestamp),
+    /// They were there when it first saw the Secret, at this time.
+    Found(Timestamp),
 }
 
 impl<'a> PublicSecret<'a> {
@@ -226,6 +237,23 @@ fn due(
     secret.annotations.contains_key(names::ASK).then_some(Due::Withdraw)
 }
 
+impl Outlook {
+    /// When the `ca.crt` of `secret`, whose outlook this is, last changed; `None` if nothing tells.
+    ///
+    /// The dates that the webhook wrote count, and a change that the keeper saw. Without either it
+    /// is when the keeper found these bytes, or the last write if that was earlier. No later write
+    /// counts, because anyone in the group could repeat one for ever.
+    pub fn changed(&self, secret: &PublicSecret<'_>) -> Option<Timestamp> {
+        let carried = self.certificates.iter().filter_map(|known| Some(known.carried?.since));
+        let dated = carried.chain(self.stage.as_ref().map(|staged| staged.stage.since)).max();
+        match secret.seen {
+            Some(Sighting::Changed(at)) => dated.max(Some(at)),
+            Some(Sighting::Found(at)) => dated.or(Some(secret.written.map_or(at, |it| it.min(at)))),
+            None => dated.or(secret.written),
+        }
+    }
+}
+
 impl StageOutlook {
     fn is_overdue(&self, rules: &Rules, now: Timestamp) -> bool {
         self.overdue(rules) <= now
@@ -235,9 +263,9 @@ impl StageOutlook {
         later(self.stage.since, OVERDUE.max(rules.settle * 10))
     }
 
-    /// The earliest time of the promotion, if the group was last written at `written`.
-    pub fn ready_after(&self, written: Timestamp, rules: &Rules) -> Timestamp {
-        self.ready.max(later(written, rules.settle)).min(self.latest)
+    /// The earliest time of the promotion, if `ca.crt` in the group last changed at `changed`.
+    pub fn ready_after(&self, changed: Timestamp, rules: &Rules) -> Timestamp {
+        self.ready.max(later(changed, rules.settle)).min(self.latest)
     }
 }
 

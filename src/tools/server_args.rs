@@ -17,7 +17,7 @@ pub(crate) struct ServerArgs {
     window: Window,
 
     /// The keeper's --settle: how long it waits before it promotes a new leaf
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_SETTLE", default_value = "120s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_SETTLE", default_value = "300s", value_parser = parse_duration)]
     settle: Duration,
 }
 

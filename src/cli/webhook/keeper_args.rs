@@ -41,7 +41,7 @@ pub(super) struct WebhookKeeperArgs {
         value_name = "TIME",
         value_parser = parse_duration,
         env = "CA_OVERLAP_SETTLE",
-        default_value = "120s"
+        default_value = "300s"
     )]
     pub(super) settle: Duration,
 }

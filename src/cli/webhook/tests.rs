@@ -62,7 +62,7 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(config.installation.defaults, Defaults::default());
     assert_eq!(config.installation.own_namespace, "n");
     assert_eq!(config.installation.keeper_user, "system:serviceaccount:n:ca-overlap-keeper");
-    assert_eq!(config.installation.settle, Duration::from_secs(120));
+    assert_eq!(config.installation.settle, Duration::from_secs(300));
     assert_eq!(config.keeper_lease, None);
     assert_eq!(config.max_body, 8 << 20);
     assert_eq!(config.body_timeout, Duration::from_secs(10));
@@ -149,9 +149,9 @@ fn staged_mode_watches_the_keepers_lease() {
     assert_eq!(config(&["--keeper-lease", "other"]).keeper_lease, None);
     assert_eq!(config(&["--staged"]).keeper_lease.as_deref(), Some("ca-overlap-keeper"));
     let config =
-        config(&["--staged", "--keeper-lease", "other", "--keeper-user", "me", "--settle", "5m"]);
+        config(&["--staged", "--keeper-lease", "other", "--keeper-user", "me", "--settle", "7m"]);
     assert_eq!(config.keeper_lease.as_deref(), Some("other"));
     assert_eq!(config.installation.keeper_user, "me");
-    assert_eq!(config.installation.settle, Duration::from_secs(300));
+    assert_eq!(config.installation.settle, Duration::from_secs(420));
     assert!(with_files(&["--keeper-lease", "Not a name"]).is_err());
 }

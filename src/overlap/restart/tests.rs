@@ -41,6 +41,7 @@ impl GroupSecret {
             is_immutable: false,
             is_token: false,
             written: Some(self.written),
+            seen: None,
         }
     }
 

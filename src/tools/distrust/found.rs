@@ -75,7 +75,7 @@ pub(super) fn is_too_long(annotation: &str) -> bool {
 /// The outlook of a Secret. Uses default flags: none of them changes which certificates are carried
 /// or which one issued the leaf.
 fn look(secret: &SecretView, now: Timestamp) -> Outlook {
-    let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) };
+    let rules = Rules { defaults: Defaults::default(), settle: Duration::from_secs(300) };
     outlook(&secret.view(), &rules, now)
 }
 

@@ -129,6 +129,7 @@ impl InspectedObject {
             owners: &self.owners,
             is_immutable: self.is_immutable,
             is_token: is_token(identity.map(|identity| identity.kind.as_str())),
+            seen: None,
             written: None,
         }
     }

@@ -108,7 +108,7 @@ struct FilesArgs {
 #[derive(Clone, Debug, Args)]
 struct OverlapArgs {
     /// The keeper's --settle: how long it waits before it promotes a new leaf
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_SETTLE", default_value = "120s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_SETTLE", default_value = "300s", value_parser = parse_duration)]
     settle: Duration,
 
     /// How many previous CAs to carry, 0 to 8

@@ -92,7 +92,7 @@ async fn a_group_is_promoted_once_all_members_trust_the_new_ca() {
         assert_eq!(rotation.data_managers().await, ["helm"]);
         let event: Value = setup.event(rotation, "Promoted").await;
         let at: Timestamp = event["eventTime"].as_str().unwrap().parse().unwrap();
-        // Times of managed fields have whole seconds, so one second is subtracted.
+        // Dates of the record have whole seconds, so one second is subtracted.
         let earliest = before_last + SignedDuration::from_secs(2);
         assert!(at >= earliest, "promoted at {at}, but the last write came after {before_last}");
     }
@@ -124,4 +124,37 @@ async fn a_keeper_killed_while_a_leaf_waits_loses_nothing() {
     assert_eq!(promoted.pem("tls.crt"), leaf.pem);
     assert_eq!(promoted.pem("tls.key"), leaf.key);
     assert!(next.asks("promote", "done").await >= 1.0);
+}
+
+#[tokio::test]
+async fn touching_a_secret_of_the_group_every_second_delays_no_promotion() {
+    let test = "touching_a_secret_of_the_group_every_second_delays_no_promotion";
+    let arguments = ["--staged", "--settle", SETTLE];
+    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
+    let _keeper = setup.leading_keeper(&["--settle", SETTLE]).await;
+    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let secrets = setup.cluster.namespace(test).await;
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
+    let server = begin(&secrets, "server", &old, "staged").await;
+    begin(&secrets, "client", &old, "bundle").await;
+    // A third one that no watch shows: its bundle is its generator's own, so it has no phase.
+    let trust = json!({"metadata": {"labels": {names::MODE: null}}});
+    begin(&secrets, "trust", &old, "bundle").await;
+    secrets.patch("trust", MERGE, "fieldManager=person", &trust).await.ok();
+    let both = tls_secret("trust", &bundle(&[&old, &new]), &old.leaf("envoy"));
+    secrets.apply("trust", "helm", false, &both).await.ok();
+    apply(&secrets, "client", &new, &new.leaf("envoy")).await;
+    assert!(is_staged(&apply(&secrets, "server", &new, &new.leaf("envoy")).await));
+    let limit = tokio::time::Instant::now() + Duration::from_secs(60);
+    for touch in 0.. {
+        for name in ["client", "trust"] {
+            let patch = json!({"metadata": {"annotations": {"touch": touch.to_string()}}});
+            secrets.patch(name, MERGE, "fieldManager=person", &patch).await.ok();
+        }
+        if !is_staged(&server.stored().await) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < limit, "touching a Secret starves its group");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }

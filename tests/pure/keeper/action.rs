@@ -6,12 +6,12 @@ use base64::prelude::*;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
 use ca_overlap::overlap::action::{Action, is_group_ready, next_action};
-use ca_overlap::overlap::outlook::{Due, Outlook, Rules, outlook};
+use ca_overlap::overlap::outlook::{Due, Outlook, Rules, Sighting, outlook};
 use ca_overlap::overlap::restart::RestartProgress;
 use ca_overlap::overlap::settings::Defaults;
 use ca_overlap::overlap::staged::Stage;
 use ca_overlap::x509::certs::Fingerprint;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use devtools::certs::{self, Identity, bundle};
@@ -159,6 +159,39 @@ fn a_leaf_waits_until_all_pods_of_the_group_are_restarted_for_its_ca() {
     assert!(!is_ready(&secret, &promoted, SETTLED));
     note(&mut promoted, &progress(false).to_annotation(&final_trust));
     assert!(!is_ready(&secret, &promoted, SETTLED));
+}
+
+#[test]
+fn the_settle_time_counts_from_the_last_change_of_ca_crt_and_not_from_other_writes() {
+    let (early, late): (Timestamp, Timestamp) =
+        ("2026-03-01T11:00:00Z".parse().unwrap(), "2026-03-01T12:00:00Z".parse().unwrap());
+    let dated: Timestamp = WRITTEN.parse().unwrap();
+    let group = Group::new();
+    for (is_dated, seen, written, expected) in [
+        (true, None, late, dated),
+        (true, Some(Sighting::Found(early)), late, dated),
+        (true, Some(Sighting::Changed(early)), late, early),
+        (true, Some(Sighting::Changed(dated - SignedDuration::from_secs(1))), late, dated),
+        (false, Some(Sighting::Changed(early)), late, early),
+        (false, Some(Sighting::Found(early)), late, early),
+        (false, Some(Sighting::Found(late)), early, early),
+        (false, None, late, late),
+    ] {
+        let record = if is_dated { json!({}) } else { json!({names::CARRIED: "[]"}) };
+        let mut member = group.secret("b", false, &record);
+        member["metadata"]["managedFields"][0]["time"] = written.to_string().into();
+        let member = view(&member);
+        let member = if let Some(seen) = seen { member.with_sighting(seen) } else { member };
+        let changed = outlook_at(&member, SETTLED).changed(&member.view());
+        assert_eq!(changed, Some(expected), "{is_dated} {seen:?} {written}");
+    }
+    // The stage is dated, too. A touch at each second does not delay a promotion.
+    let secret = group.secret("a", true, &json!({}));
+    for is_staged in [true, false] {
+        let mut touched = group.secret("b", is_staged, &json!({}));
+        touched["metadata"]["managedFields"][0]["time"] = SETTLED.into();
+        assert!(is_ready(&secret, &touched, SETTLED), "{is_staged}");
+    }
 }
 
 #[test]

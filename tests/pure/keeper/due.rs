@@ -91,6 +91,7 @@ impl Fixture {
             is_immutable: self.is_immutable,
             is_token: self.is_token,
             written: None,
+            seen: None,
         }
     }
 }

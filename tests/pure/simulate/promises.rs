@@ -79,7 +79,7 @@ fn a_settle_time_that_is_too_short_breaks_the_promise() {
 #[test]
 fn a_window_that_ends_before_pods_are_restarted_breaks_the_promise() {
     // The keeper retires the previous CA while pods still show its leaves.
-    let ended = simulate(&["--window", "5m", "--rotations", "1", "-o", "json"]);
+    let ended = simulate(&["--settle", "2m", "--window", "5m", "--rotations", "1", "-o", "json"]);
     assert_eq!(ended.code, 1, "{ended:?}");
     let strategies = Strategies::of(&ended);
     assert_eq!(failures_and_outage(strategies.named("staged"), &RELOAD), (0, 0.0));

@@ -130,7 +130,7 @@ async fn play(
     printer.head(title);
     if is_staged {
         printer.line(&format!(
-            "--settle is {SETTLE} here to save time; in a cluster, where files take longer, 120s."
+            "--settle is {SETTLE} here to save time; in a cluster, where files take longer, 300s."
         ));
         if !has_keeper {
             printer.line("NO keeper runs (--no-keeper).");
