@@ -75,8 +75,9 @@ impl DistrustList {
             }
             let text = String::from_utf8_lossy(value.as_ref());
             let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-            let entries: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
-            entries.iter().for_each(|entry| list.add(Fingerprint::parse(entry)));
+            for entry in lines.filter(|line| !line.is_empty()) {
+                list.add(Fingerprint::parse(entry));
+            }
         }
         list
     }

@@ -88,6 +88,7 @@ impl Warning {
 }
 
 impl fmt::Display for Warning {
+    #[allow(clippy::too_many_lines, reason = "a table of texts, a line for each warning")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AddedBack => {

@@ -87,8 +87,8 @@ async fn every_kind_of_place_is_reported_and_the_list_is_kept() {
         .unwrap()
         .iter()
         .map(|place| {
-            let text = |key: &str| place[key].as_str().unwrap_or("-").to_owned();
-            ["kind", "namespace", "name", "field"].map(text).join(" ")
+            let word = |key: &str| place[key].as_str().unwrap_or("-").to_owned();
+            ["kind", "namespace", "name", "field"].map(word).join(" ")
         })
         .collect();
     assert_eq!(

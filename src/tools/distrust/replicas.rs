@@ -141,7 +141,7 @@ mod tests {
 
     /// The client of a cluster with these pods. `log` gives the log of a pod at each reading.
     fn cluster(
-        pods: Vec<Value>,
+        pods: &[Value],
         log: impl Fn(&str, usize) -> (u16, String) + Send + Sync + 'static,
     ) -> Client {
         let list = json!({"metadata": {}, "items": pods}).to_string();
@@ -173,22 +173,22 @@ mod tests {
             _ => (200, format!("first line\n{{\"sha256\":\"{sha256}\"}}\n")),
         };
         let pods = ["quick", "slow"].map(|name| pod(name, "Running"));
-        let client = cluster([&pods[..], &[pod("done", "Succeeded")]].concat(), log);
+        let client = cluster(&[&pods[..], &[pod("done", "Succeeded")]].concat(), log);
         let uses = |name: &str, uses| (name.to_owned(), uses, None);
         let begin = Instant::now();
         assert_eq!(waited(&client, 60).await, [uses("quick", true), uses("slow", true)]);
         assert!(begin.elapsed() >= PAUSE);
 
         // The wait is bounded, and says who is missing.
-        let client = cluster(vec![pod("old", "Running")], |_, _| (200, String::new()));
+        let client = cluster(&[pod("old", "Running")], |_, _| (200, String::new()));
         assert_eq!(waited(&client, 60).await, [uses("old", false)]);
-        assert!(waited(&cluster(Vec::new(), |_, _| (200, String::new())), 60).await.is_empty());
+        assert!(waited(&cluster(&[], |_, _| (200, String::new())), 60).await.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_log_that_may_not_be_read_ends_the_wait() {
         let refusal = json!({"kind": "Status", "code": 403, "message": "pods/log is forbidden"});
-        let client = cluster(vec![pod("a", "Running")], move |_, _| (403, refusal.to_string()));
+        let client = cluster(&[pod("a", "Running")], move |_, _| (403, refusal.to_string()));
         let begin = Instant::now();
         let found = waited(&client, 3600).await;
         assert_eq!(found, [("a".to_owned(), false, Some("pods/log is forbidden".to_owned()))]);

@@ -268,7 +268,7 @@ async fn what_was_once_distrusted_is_remembered_as_long_as_anything_is() {
     memory.delist(&list(&[&stolen]));
     assert_eq!(memory.distrusted("theirs"), [stolen_sha256]);
     tokio::time::advance(Duration::from_secs(601)).await;
-    assert_eq!(memory.expire(Instant::now()), [victim.clone()]);
+    assert_eq!(memory.expire(Instant::now()), std::slice::from_ref(&victim));
     assert!(memory.distrusted("n").is_empty() && memory.distrusted("theirs").is_empty());
 
     // A change of the only Secret keeps both.
