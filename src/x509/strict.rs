@@ -63,7 +63,6 @@ fn check(der: &[u8]) -> Checked {
     is(der.len() <= MAX_SIZE, Flaw::NotDer)?;
     let certificate = AnyRef::from_der(der).map_err(not_der)?;
     is(certificate.tag() == Tag::Sequence, Flaw::NotDer)?;
-    check_value(certificate, 0)?;
     let [tbs, algorithm, signature] = parts(certificate)?;
     let mut fields = children(expect(tbs, Tag::Sequence)?)?.peekable();
     let version = match next_context(&mut fields, 0) {
@@ -78,15 +77,21 @@ fn check(der: &[u8]) -> Checked {
     };
     let mut field = |tag| expect(fields.next().ok_or(Flaw::NotDer)??, tag);
     let serial = field(Tag::Integer)?;
+    check_value(serial, 0)?;
     is(serial.value().first().is_some_and(|byte| byte & 0x80 == 0), Flaw::NegativeSerial)?;
     is(field(Tag::Sequence)? == algorithm, Flaw::NotDer)?;
     check_algorithm(algorithm)?;
-    expect(signature, Tag::BitString)?;
-    check_name(field(Tag::Sequence)?)?;
+    bit_string(expect(signature, Tag::BitString)?)?;
+    let issuer = field(Tag::Sequence)?;
+    check_name(issuer)?;
     let times: [AnyRef<'_>; 2] = parts(field(Tag::Sequence)?)?;
     let is_time = |time: &AnyRef<'_>| matches!(time.tag(), Tag::UtcTime | Tag::GeneralizedTime);
     is(times.iter().all(is_time), Flaw::InvalidDate)?;
-    check_name(field(Tag::Sequence)?)?;
+    times.into_iter().try_for_each(|time| check_value(time, 0))?;
+    let subject = field(Tag::Sequence)?;
+    if subject != issuer {
+        check_name(subject)?;
+    }
     check_key(field(Tag::Sequence)?)?;
     // Unique identifiers (RFC 5280 §4.1.2.8) are refused: rustls does not know them.
     let extensions = if version == 3 { next_context(&mut fields, 3) } else { None };
@@ -168,6 +173,7 @@ fn is_date(bytes: &[u8], year_digits: usize) -> bool {
 
 /// Reads an identifier and its parameters, if any (RFC 5280 §4.1.1.2).
 fn check_algorithm(algorithm: AnyRef<'_>) -> Checked<(AnyRef<'_>, Option<AnyRef<'_>>)> {
+    check_value(algorithm, 0)?;
     let mut parts = children(expect(algorithm, Tag::Sequence)?)?;
     let id = expect(parts.next().ok_or(Flaw::NotDer)??, Tag::ObjectIdentifier)?;
     let parameters = parts.next().transpose()?;
@@ -191,8 +197,9 @@ fn check_name(name: AnyRef<'_>) -> Checked {
     for set in children(name)? {
         for pair in children(expect(set?, Tag::Set)?)? {
             let [id, text] = parts(expect(pair?, Tag::Sequence)?)?;
-            expect(id, Tag::ObjectIdentifier)?;
+            check_value(expect(id, Tag::ObjectIdentifier)?, 0)?;
             is(TEXTS.contains(&text.tag()), Flaw::InvalidText)?;
+            check_value(text, 0)?;
         }
     }
     Ok(())
@@ -272,9 +279,13 @@ fn check_extensions(extensions: AnyRef<'_>) -> Checked {
     let mut seen = Vec::new();
     for extension in children(expect(extensions, Tag::Sequence)?)? {
         let mut parts = children(expect(extension?, Tag::Sequence)?)?.peekable();
-        let id = expect(parts.next().ok_or(Flaw::NotDer)??, Tag::ObjectIdentifier)?.value();
+        let id = expect(parts.next().ok_or(Flaw::NotDer)??, Tag::ObjectIdentifier)?;
+        check_value(id, 0)?;
+        let id = id.value();
         let flag = parts.next_if(|part| part.is_ok_and(|part| part.tag() == Tag::Boolean));
-        let is_critical = flag.transpose()?.is_some_and(|flag| flag.value() != [0]);
+        let flag = flag.transpose()?;
+        flag.map_or(Ok(()), |flag| check_value(flag, 0))?;
+        let is_critical = flag.is_some_and(|flag| flag.value() != [0]);
         let value = expect(parts.next().ok_or(Flaw::NotDer)??, Tag::OctetString)?;
         is(parts.next().is_none(), Flaw::NotDer)?;
         is(!seen.contains(&id), Flaw::DuplicateExtension)?;
