@@ -49,6 +49,12 @@ pub(super) struct KeeperArgs {
     )]
     settle: Duration,
 
+    /// The longest wait for the other Secrets of a group [default: three times --settle]
+    ///
+    /// A staged leaf that is ready itself then goes into service without them.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, env = "CA_OVERLAP_GROUP_WAIT")]
+    group_wait: Option<Duration>,
+
     /// The address of /livez, /readyz and /metrics (plain HTTP)
     #[arg(
         long,
@@ -110,9 +116,11 @@ impl KeeperArgs {
 
     /// Checks what clap cannot check.
     pub(super) fn validate(self) -> Result<KeeperConfig, UsageError> {
-        let Self { settle, admin_listen, election, defaults } = self;
+        let Self { settle, group_wait, admin_listen, election, defaults } = self;
+        let group_wait = group_wait.unwrap_or_else(|| settle.saturating_mul(3));
         let ElectionArgs { namespace, lease, lease_duration, identity } = election;
         positive("--settle", settle)?;
+        positive("--group-wait", group_wait)?;
         let is_whole = lease_duration.subsec_nanos() == 0;
         if !is_whole || !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease_duration) {
             let problem = "must be whole seconds from 3s to 1h";
@@ -126,7 +134,7 @@ impl KeeperArgs {
         };
         let (defaults, distrusted) = defaults.defaults();
         let rules = Rules { defaults, settle };
-        Ok(KeeperConfig { admin_listen, election, rules, distrusted })
+        Ok(KeeperConfig { admin_listen, election, group_wait, rules, distrusted })
     }
 }
 
@@ -169,6 +177,7 @@ mod tests {
         let config = config(&["--namespace", "n", "--identity", "keeper-0"]).unwrap();
         assert_eq!(config.admin_listen.to_string(), "0.0.0.0:8082");
         assert_eq!(config.rules.settle, Duration::from_secs(300));
+        assert_eq!(config.group_wait, config.rules.settle * 3);
         assert_eq!(config.rules.defaults, Defaults::default());
         assert_eq!(config.election.lease, names::KEEPER_LEASE);
         assert_eq!(config.election.duration, Duration::from_secs(15));
@@ -181,6 +190,7 @@ mod tests {
             (["--lease-duration", "2s"], "--lease-duration"),
             (["--lease-duration", "3500ms"], "--lease-duration"),
             (["--settle", "0s"], "--settle"),
+            (["--group-wait", "0s"], "--group-wait"),
             (["--identity", "A pod"], "--identity"),
             (["--namespace", "a.b"], "--namespace"),
         ] {

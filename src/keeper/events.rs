@@ -25,6 +25,8 @@ pub enum Reason {
     Overlapping,
     /// The waiting pair is now in service.
     Promoted,
+    /// A waiting pair is now in service, although its group is not ready. Published as `Promoted`.
+    PromotedAlone,
     /// The webhook restored what was dropped by a write that it did not see.
     Repaired,
     /// A workload was not restarted, or its rollout is stuck.
@@ -47,7 +49,7 @@ impl Reason {
             Self::AskFailed => "AskFailed",
             Self::Distrusted => "Distrusted",
             Self::Overlapping => "Overlapping",
-            Self::Promoted => "Promoted",
+            Self::Promoted | Self::PromotedAlone => "Promoted",
             Self::Repaired => "Repaired",
             Self::RestartFailed => "RestartFailed",
             Self::Restarted => "Restarted",
@@ -63,7 +65,7 @@ impl Reason {
             Self::Distrusted => "Distrust",
             Self::AskFailed => "Ask",
             Self::Overlapping => "Overlap",
-            Self::Promoted => "Promote",
+            Self::Promoted | Self::PromotedAlone => "Promote",
             Self::Repaired => "Repair",
             Self::RestartFailed | Self::Restarted => "Restart",
             Self::Retired | Self::RetireBlocked => "Retire",
@@ -73,7 +75,9 @@ impl Reason {
 
     fn kind(self) -> EventType {
         match self {
-            Self::AskFailed | Self::RestartFailed | Self::RetireBlocked => EventType::Warning,
+            Self::AskFailed | Self::PromotedAlone | Self::RestartFailed | Self::RetireBlocked => {
+                EventType::Warning
+            }
             _ => EventType::Normal,
         }
     }
@@ -201,6 +205,21 @@ pub(crate) fn of_repair(carried_again: &[Fingerprint], restored: &[&str]) -> Str
         what.push(format!("set again: {}", restored.join(", ")));
     }
     format!("the webhook missed a write that dropped CAs or settings; {}", what.join("; "))
+}
+
+/// How many names the text for a promotion lists.
+const MAX_NAMES: usize = 3;
+
+/// The text for a promotion that did not wait any longer for these Secrets of its group.
+pub(crate) fn of_group_wait(not_awaited: &[String]) -> String {
+    let named = not_awaited.iter().take(MAX_NAMES).map(String::as_str).collect::<Vec<_>>();
+    let more = not_awaited.len() - named.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "did not wait any longer for {}{more}: in the group, but without the new CA, changed within \
+         --settle, or not restarted yet",
+        named.join(", ")
+    )
 }
 
 #[cfg(test)]

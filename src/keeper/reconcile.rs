@@ -4,6 +4,7 @@ mod ask;
 mod rollout;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -16,7 +17,7 @@ use crate::keeper::metrics::{AskKind, AskResult};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
-use crate::overlap::action::{Action, is_group_ready, next_action};
+use crate::overlap::action::{Action, awaited, next_action};
 use crate::overlap::ask::Ask;
 use crate::overlap::outlook::{self, Due, Outlook, PublicSecret, Rules, StageOutlook};
 use crate::overlap::restart::RestartOutcome;
@@ -31,6 +32,8 @@ pub struct Reconciler {
     pub restarter: Restarter,
     /// The defaults and the settle time.
     pub rules: Rules,
+    /// `--group-wait`: the longest wait for the other Secrets of a group.
+    pub group_wait: Duration,
     /// Whether this replica may act. Each write requires it.
     pub leadership: Leadership,
 }
@@ -134,10 +137,17 @@ impl Reconciler {
             Action::Ask(due) => due,
             Action::Nothing => return Ok(ReconcileOutcome::Nothing(Box::new(secret))),
         };
-        if let (Due::Promote(_), Some(staged)) = (&due, &outlook.stage)
-            && !self.is_group_ready(key, &secret, staged, now).await?
-        {
-            return Ok(ReconcileOutcome::waiting(secret, staged.ready.min(now)));
+        let mut not_awaited = Vec::new();
+        if let (Due::Promote(_), Some(staged)) = (&due, &outlook.stage) {
+            let is_over = staged.is_wait_over(self.group_wait, now);
+            not_awaited = match self.awaited(key, &secret, staged, now).await {
+                // A group that cannot be listed must not delay it for ever.
+                Err(_) if is_over => Vec::new(),
+                found => found?,
+            };
+            if !is_over && !not_awaited.is_empty() {
+                return Ok(ReconcileOutcome::waiting(secret, staged.ready.min(now)));
+            }
         }
         let (kind, ask) = match due {
             Due::Retire(_) => (AskKind::Retire, Some(Ask::Retire)),
@@ -146,6 +156,7 @@ impl Reconciler {
         };
         let after = self.ask(key, secret, kind, ask.as_ref()).await?;
         let mut asked = self.finished_ask(kind, &outlook, after);
+        asked.not_awaited = not_awaited;
         asked.lateness = due_since(&outlook, now).map(|since| seconds(since, Timestamp::now()));
         Ok(ReconcileOutcome::Asked(Box::new(asked)))
     }
@@ -185,20 +196,18 @@ impl Reconciler {
         Ok(ReconcileOutcome::Asked(Box::new(asked)))
     }
 
-    /// Whether the group allows the promotion. Lists the Secrets only if there is a group.
-    async fn is_group_ready(
+    /// The names of the Secrets that a promotion waits for. Lists them only if there is a group.
+    async fn awaited(
         &self,
         key: &Key,
         secret: &SecretView,
         staged: &StageOutlook,
         now: Timestamp,
-    ) -> Result<bool, CallError> {
-        if staged.latest <= now {
-            return Ok(true);
-        }
+    ) -> Result<Vec<String>, CallError> {
         let group = self.group(key, secret).await?;
         let group: Vec<PublicSecret<'_>> = group.iter().map(SecretView::view).collect();
-        Ok(is_group_ready(&secret.view(), staged, &group, &self.rules, now))
+        let awaited = awaited(&secret.view(), staged, &group, &self.rules, now);
+        Ok(awaited.into_iter().map(ToOwned::to_owned).collect())
     }
 
     /// The Secrets of its group, including itself; empty if it is in no group.

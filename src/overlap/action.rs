@@ -15,7 +15,7 @@ pub enum Action {
     /// Restart workloads that have not loaded the Secret's trust, or its leaf, yet.
     Restart(PendingRestart),
     /// Ask the webhook to act. Before it asks to promote, the keeper also checks the group
-    /// ([`is_group_ready`]).
+    /// ([`awaited`]).
     Ask(Due),
     /// Nothing is due.
     Nothing,
@@ -44,19 +44,19 @@ pub fn next_action(secret: &PublicSecret<'_>, outlook: &Outlook, now: Timestamp)
     outlook.due.clone().map_or(Action::Nothing, Action::Ask)
 }
 
-/// Whether the waiting pair may be promoted. Every other Secret of the group that has a `ca.crt`
-/// must hold the new CA and need no restart, and its `ca.crt` must not have changed during the
-/// settle time. A promotion that cannot wait any longer needs none of this.
-pub fn is_group_ready(
+/// The names of the Secrets that a promotion waits for. Every other Secret of the group that has a
+/// `ca.crt` must hold the new CA and need no restart, and its `ca.crt` must not have changed during
+/// the settle time.
+pub fn awaited<'a>(
     secret: &PublicSecret<'_>,
     staged: &StageOutlook,
-    group: &[PublicSecret<'_>],
+    group: &[PublicSecret<'a>],
     rules: &Rules,
     now: Timestamp,
-) -> bool {
+) -> Vec<&'a str> {
     let is_other = |m: &&PublicSecret<'_>| m.name != secret.name && m.ca_crt.is_some();
-    staged.latest <= now
-        || group.iter().filter(is_other).all(|member| is_ready(member, staged, rules, now))
+    let others = group.iter().filter(is_other);
+    others.filter(|member| !is_ready(member, staged, rules, now)).map(|it| it.name).collect()
 }
 
 /// Whether the readers of `member`, another Secret of the group, trust the new leaf.

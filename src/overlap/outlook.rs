@@ -263,6 +263,12 @@ impl StageOutlook {
         later(self.stage.since, OVERDUE.max(rules.settle * 10))
     }
 
+    /// Whether the promotion waits for its group no longer. Anyone may join a group, so the wait is
+    /// limited by `--group-wait`, which begins when the Secret itself is ready.
+    pub fn is_wait_over(&self, group_wait: Duration, now: Timestamp) -> bool {
+        later(self.ready, group_wait).min(self.latest) <= now
+    }
+
     /// The earliest time of the promotion, if `ca.crt` in the group last changed at `changed`.
     pub fn ready_after(&self, changed: Timestamp, rules: &Rules) -> Timestamp {
         self.ready.max(later(changed, rules.settle)).min(self.latest)

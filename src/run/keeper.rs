@@ -34,6 +34,8 @@ pub(crate) struct KeeperConfig {
     pub(crate) admin_listen: SocketAddr,
     /// The Lease, and the name of this replica.
     pub(crate) election: ElectionConfig,
+    /// `--group-wait`.
+    pub(crate) group_wait: Duration,
     /// `--settle`, `--default-mode`, `--keep` and `--window`.
     pub(crate) rules: Rules,
     /// `--distrusted`.
@@ -49,7 +51,7 @@ pub(crate) fn run(config: KeeperConfig) -> Result<(), RunError> {
 }
 
 async fn keep(config: KeeperConfig) -> Result<(), RunError> {
-    let KeeperConfig { admin_listen, election, mut rules, distrusted } = config;
+    let KeeperConfig { admin_listen, election, group_wait, mut rules, distrusted } = config;
     let mut signals = Signals::new()?;
     let client = client().await.map_err(|error| RunError::Client("keeper", error))?;
     let mut registry = metrics::registry();
@@ -69,6 +71,7 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
         secrets: Secrets::new(client.clone(), leadership.clone()),
         restarter: Restarter::new(client.clone(), leadership.clone()),
         rules,
+        group_wait,
         leadership,
     };
     let (controller, complete) = Controller::new(reconciler, events, metrics);

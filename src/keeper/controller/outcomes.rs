@@ -18,7 +18,8 @@ const MAX_CLOCK_SKEW: f64 = 30.0;
 
 impl Controller {
     pub(super) fn asked(&mut self, key: &Key, asked: FinishedAsk) {
-        let FinishedAsk { kind, result, carried_again, restored, lateness, after } = asked;
+        let FinishedAsk { kind, result, carried_again, restored, not_awaited, lateness, after } =
+            asked;
         self.metrics.asked(kind, result);
         let uid = after.object_uid().map(ToOwned::to_owned);
         match result {
@@ -67,6 +68,10 @@ impl Controller {
                     self.metrics.acted_after(seconds);
                 }
                 // `TrackedSecret::news` reports retirements and promotions, by any writer.
+                if !not_awaited.is_empty() {
+                    let text = events::of_group_wait(&not_awaited);
+                    self.events.publish(key, uid.as_deref(), Reason::PromotedAlone, text);
+                }
                 if kind == AskKind::Repair {
                     let text = events::of_repair(&carried_again, &restored);
                     self.events.publish(key, uid.as_deref(), Reason::Repaired, text);

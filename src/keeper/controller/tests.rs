@@ -21,6 +21,7 @@ fn controller(leads: bool) -> (Controller, Client, MockApi, LeadershipSwitch) {
         secrets: Secrets::new(client.clone(), leadership.clone()),
         restarter: Restarter::new(client.clone(), leadership.clone()),
         rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
+        group_wait: Duration::from_secs(360),
         leadership,
     };
     let (events, publisher) =
@@ -118,6 +119,7 @@ async fn a_secret_that_is_always_refused_waits_until_it_changes() {
         result: AskResult::Refused,
         carried_again: Vec::new(),
         restored: Vec::new(),
+        not_awaited: Vec::new(),
         lateness: Some(3600.0),
         after: secret.clone(),
     };
@@ -158,6 +160,7 @@ async fn a_secret_that_lost_its_labels_backs_off_like_any_other() {
                 result: AskResult::NotSeen,
                 carried_again: Vec::new(),
                 restored: Vec::new(),
+                not_awaited: Vec::new(),
                 lateness: None,
                 after: wiped.clone(),
             },

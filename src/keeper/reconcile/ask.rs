@@ -22,6 +22,8 @@ pub(crate) struct FinishedAsk {
     pub(crate) carried_again: Vec<Fingerprint>,
     /// The keys of the settings that a repair has restored.
     pub(crate) restored: Vec<&'static str>,
+    /// The Secrets that a promotion did not wait for any longer.
+    pub(crate) not_awaited: Vec<String>,
     /// The seconds from when it was due until the webhook answered.
     pub(crate) lateness: Option<f64>,
     /// The Secret as stored now.
@@ -83,7 +85,15 @@ impl Reconciler {
         } else {
             AskResult::Refused
         };
-        FinishedAsk { kind, result, carried_again, restored: Vec::new(), lateness: None, after }
+        FinishedAsk {
+            kind,
+            result,
+            carried_again,
+            restored: Vec::new(),
+            not_awaited: Vec::new(),
+            lateness: None,
+            after,
+        }
     }
 }
 

@@ -77,6 +77,7 @@ mod tests {
             secrets: Secrets::new(client.clone(), leadership.clone()),
             restarter: Restarter::new(client, leadership.clone()),
             rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
+            group_wait: Duration::from_secs(360),
             leadership,
         };
         let key = Key::new("n", "s");

@@ -52,7 +52,7 @@ async fn a_group_is_promoted_once_all_members_trust_the_new_ca() {
     let test = "a_group_is_promoted_once_all_members_trust_the_new_ca";
     let arguments = ["--staged", "--settle", SETTLE];
     let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
-    let keeper = setup.leading_keeper(&["--settle", SETTLE]).await;
+    let keeper = setup.leading_keeper(&["--settle", SETTLE, "--group-wait", "1h"]).await;
     wait_for_lease(&setup.cluster.namespace("trial").await).await;
     let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
@@ -131,7 +131,7 @@ async fn touching_a_secret_of_the_group_every_second_delays_no_promotion() {
     let test = "touching_a_secret_of_the_group_every_second_delays_no_promotion";
     let arguments = ["--staged", "--settle", SETTLE];
     let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
-    let _keeper = setup.leading_keeper(&["--settle", SETTLE]).await;
+    let _keeper = setup.leading_keeper(&["--settle", SETTLE, "--group-wait", "1h"]).await;
     wait_for_lease(&setup.cluster.namespace("trial").await).await;
     let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
@@ -157,4 +157,29 @@ async fn touching_a_secret_of_the_group_every_second_delays_no_promotion() {
         assert!(tokio::time::Instant::now() < limit, "touching a Secret starves its group");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+}
+
+#[tokio::test]
+async fn a_stranger_in_the_group_delays_a_promotion_by_the_group_wait_and_is_named() {
+    let test = "a_stranger_in_the_group_delays_a_promotion_by_the_group_wait_and_is_named";
+    let arguments = ["--staged", "--settle", SETTLE];
+    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
+    let _keeper = setup.leading_keeper(&["--settle", SETTLE, "--group-wait", "5s"]).await;
+    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let secrets = setup.cluster.namespace(test).await;
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
+    let server = begin(&secrets, "server", &old, "staged").await;
+    begin(&secrets, "stranger", &certs::ca_named("CA3"), "bundle").await;
+    let before = Timestamp::now();
+    assert!(is_staged(&apply(&secrets, "server", &new, &new.leaf("envoy")).await));
+    let event = eventually("an Event that names the stranger", async || {
+        let events = setup.events(&server, "Promoted").await;
+        let names = |e: &Value| e["note"].as_str().is_some_and(|note| note.contains("stranger"));
+        events.into_iter().find(names)
+    })
+    .await;
+    assert_eq!(event["type"], "Warning");
+    // The stage is dated in whole seconds: 3 s to settle, 5 s for the group.
+    assert!(Timestamp::now() >= before + SignedDuration::from_secs(7));
+    assert!(!is_staged(&server.stored().await));
 }

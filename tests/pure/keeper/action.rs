@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::prelude::*;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
-use ca_overlap::overlap::action::{Action, is_group_ready, next_action};
+use ca_overlap::overlap::action::{Action, awaited, next_action};
 use ca_overlap::overlap::outlook::{Due, Outlook, Rules, Sighting, outlook};
 use ca_overlap::overlap::restart::RestartProgress;
 use ca_overlap::overlap::settings::Defaults;
@@ -87,13 +87,9 @@ fn is_ready(secret: &Value, other: &Value, now: &str) -> bool {
     let (secret, other) = (view(secret), view(other));
     let now: Timestamp = now.parse().unwrap();
     let outlook = outlook(&secret.view(), &RULES(), now);
-    is_group_ready(
-        &secret.view(),
-        outlook.stage.as_ref().unwrap(),
-        &[secret.view(), other.view()],
-        &RULES(),
-        now,
-    )
+    let staged = outlook.stage.as_ref().unwrap();
+    let group = [secret.view(), other.view()];
+    awaited(&secret.view(), staged, &group, &RULES(), now).is_empty()
 }
 
 const RESTART: &str = "deployment/a";
@@ -208,12 +204,17 @@ fn a_group_waits_for_its_bundled_secrets_too() {
     bundled["metadata"]["annotations"][names::RESTARTED] = "before".into();
     bundled["metadata"]["labels"] = json!({});
     assert!(is_ready(&secret, &bundled, SETTLED));
-    // When the held leaf is about to expire, the group is not waited for.
-    let outlook = outlook_at(&view(&secret), SETTLED);
-    let staged = outlook.stage.unwrap();
+    // The wait is limited, also by the life of the held leaf.
+    let staged = outlook_at(&view(&secret), SETTLED).stage.unwrap();
     bundled["metadata"]["labels"] = json!({names::PHASE: "overlap"});
     let (secret, bundled) = (view(&secret), view(&bundled));
     let group = [secret.view(), bundled.view()];
-    assert!(is_group_ready(&group[0], &staged, &group, &RULES(), staged.latest));
-    assert!(!is_group_ready(&group[0], &staged, &group, &RULES(), staged.ready));
+    assert_eq!(awaited(&group[0], &staged, &group, &RULES(), staged.ready), ["b"]);
+    let second = SignedDuration::from_secs(1);
+    let wait = Duration::from_secs(360);
+    let over = staged.ready + SignedDuration::from_secs(360);
+    assert!(!staged.is_wait_over(wait, over - second) && staged.is_wait_over(wait, over));
+    let year = Duration::from_secs(100 * 365 * 86_400);
+    let latest = staged.latest;
+    assert!(!staged.is_wait_over(year, latest - second) && staged.is_wait_over(year, latest));
 }

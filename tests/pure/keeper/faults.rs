@@ -236,6 +236,7 @@ impl FakeApiServer {
             secrets: Secrets::new(self.client.clone(), leadership.clone()),
             restarter: Restarter::new(self.client.clone(), leadership.clone()),
             rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
+            group_wait: Duration::from_secs(360),
             leadership,
         };
         let (controller, _) = Controller::new(reconciler, events, metrics);

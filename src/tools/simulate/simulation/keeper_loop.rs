@@ -11,7 +11,7 @@ use super::super::schedule::Millis;
 use super::{Event, Simulation};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
-use crate::overlap::action::{Action, is_group_ready, next_action, pause};
+use crate::overlap::action::{Action, awaited, next_action, pause};
 use crate::overlap::ask::{Ask, nonce};
 use crate::overlap::outlook::{self, Due, PublicSecret};
 use crate::overlap::restart::{
@@ -72,7 +72,9 @@ impl Simulation<'_> {
                 let Some(staged) = &outlook.stage else { return Ok(()) };
                 let group = self.secrets()?;
                 let group: Vec<PublicSecret<'_>> = group.iter().map(SecretView::view).collect();
-                if !is_group_ready(&view.view(), staged, &group, &self.rules, time) {
+                let is_over = staged.is_wait_over(self.rules.settle * 3, time);
+                if !is_over && !awaited(&view.view(), staged, &group, &self.rules, time).is_empty()
+                {
                     self.wait(secret, staged.ready.min(time));
                     return Ok(());
                 }
