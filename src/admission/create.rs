@@ -64,7 +64,6 @@ pub(super) fn answer(
             settle: installation.settle,
             promote: None,
             unstage: false,
-            is_by_stranger: request.is_by_stranger,
             obstacle,
         };
         WritePlan::created(&pairs, staging)

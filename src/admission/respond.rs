@@ -256,9 +256,8 @@ impl Update<'_> {
                 _ => None,
             },
             unstage: ask == Some(&Ask::Unstage) && !is_by_stranger,
-            is_by_stranger,
             obstacle: self
-                .obstacle(write.settings, installation)
+                .obstacle(write.settings, installation, is_by_stranger)
                 .or_else(|| write_plan::obstacle(self.object, self.old, pairs)),
         }
     }
@@ -266,8 +265,13 @@ impl Update<'_> {
     /// Why this write cannot begin or keep a stage, if there is a reason. The answer to a write holds
     /// the stored object, and with it the held key, so only those who may read the Secret stage. The
     /// mode counts as it is stored: a write that sets it must not show its writer that key at once.
-    fn obstacle(&self, settings: &Settings, installation: &Installation) -> Option<Warning> {
-        if self.request.is_by_stranger {
+    fn obstacle(
+        &self,
+        settings: &Settings,
+        installation: &Installation,
+        is_by_stranger: bool,
+    ) -> Option<Warning> {
+        if is_by_stranger {
             return Some(Warning::StagedStranger);
         }
         let stored = Settings::read(self.old.raw_settings(), &installation.defaults);

@@ -135,9 +135,6 @@ pub struct StagedWrite<'a> {
     pub promote: Option<Fingerprint>,
     /// Whether somebody asks to end the stage with the waiting pair in service.
     pub unstage: bool,
-    /// Whether the writer may not read the Secret. His pair goes into service as he writes it, so
-    /// that the answer holds no other key. The `obstacle` says so, too.
-    pub is_by_stranger: bool,
     /// Why this Secret cannot be staged, if there is a reason.
     pub obstacle: Option<Warning>,
 }
@@ -191,6 +188,12 @@ impl<'a> StagedWrite<'a> {
             && self.served.fingerprint() == stage.held
             && self.waiting.fingerprint() == stage.pending;
         is_true.then_some(stage)
+    }
+
+    /// Whether the writer may not read the Secret. His pair then goes into service as he writes it,
+    /// so that the answer holds no other key.
+    fn is_by_stranger(&self) -> bool {
+        self.obstacle == Some(Warning::StagedStranger)
     }
 
     /// Decides about a write while no pair waits. This is where a stage begins.
@@ -255,7 +258,7 @@ impl<'a> StagedWrite<'a> {
     /// half a pair is completed by the same rule.
     fn intended(&self) -> TlsPair<'a> {
         let (written, served, waiting) = (self.written, self.served, self.waiting);
-        if self.is_by_stranger || self.brings_its_pair() {
+        if self.is_by_stranger() || self.brings_its_pair() {
             return written;
         }
         match (written.crt == served.crt, written.key == served.key) {

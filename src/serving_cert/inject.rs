@@ -85,7 +85,9 @@ pub(super) fn patch(
 pub(super) fn trusted(read: &WebhookConfiguration) -> Vec<CertificateDer<'static>> {
     let mut bundles = read.ca_bundles().map(|(_, bundle)| certificates(bundle));
     let mut trusted = bundles.next().unwrap_or_default();
-    bundles.for_each(|bundle| trusted.retain(|ca| bundle.contains(ca)));
+    for bundle in bundles {
+        trusted.retain(|ca| bundle.contains(ca));
+    }
     trusted
 }
 

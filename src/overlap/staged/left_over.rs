@@ -10,7 +10,7 @@ impl<'a> StagedWrite<'a> {
     /// Ends what is left of the stage. A valid pair that a generator brings goes into service; else
     /// the newer one of the written and the waiting pair, if it is valid.
     pub(super) fn end_left_over(&self) -> StagedDecision<'a> {
-        if self.is_by_stranger {
+        if self.is_by_stranger() {
             let warning = Some(Warning::StagedStranger);
             return self.switch(self.written, StageChange::Ended, warning);
         }

@@ -49,10 +49,13 @@ pub fn is_exported(metric: &Used, exported: &str) -> bool {
         .filter(|line| line.split(['{', ' ']).next() == Some(&metric.name))
         .collect();
     let has = |what: &str| series.iter().any(|line| line.contains(what));
+    let has_value = |label: &str, value: &String| match value.strip_prefix(".*") {
+        Some(end) => has(&format!("{end}\"")),
+        None => has(&format!("{label}=\"{value}\"")),
+    };
     !series.is_empty()
         && metric.labels.iter().all(|(label, values)| {
-            has(&format!("{label}=\""))
-                && values.iter().all(|value| has(&format!("{label}=\"{value}\"")))
+            has(&format!("{label}=\"")) && values.iter().all(|value| has_value(label, value))
         })
 }
 

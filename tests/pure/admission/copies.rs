@@ -67,10 +67,8 @@ impl World {
             let mut copy = TlsSecret::new(leaf(0));
             copy.uid = "copy";
             let mut object = source.clone();
-            match self.writes {
-                Writes::Replacing => object["metadata"]["annotations"] = json!({}),
-                Writes::Cloning => {}
-                Writes::Replicating => object["metadata"]["annotations"] = json!({}),
+            if self.writes != Writes::Cloning {
+                object["metadata"]["annotations"] = json!({});
             }
             copy.create(object);
             copy.patch(|object| annotate(object, "group", "mine"));
