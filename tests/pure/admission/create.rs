@@ -115,7 +115,9 @@ fn a_waiting_pair_becomes_a_stage_of_the_new_object() {
 
 #[test]
 fn a_waiting_pair_that_cannot_be_staged_is_dropped() {
-    let cases: [(fn(&mut TlsSecret, &mut Value), Option<Warning>); 6] = [
+    /// What is changed of the webhook or of the copy, and what the writer is told of it.
+    type UnfitCase = (fn(&mut TlsSecret, &mut Value), Option<Warning>);
+    let cases: [UnfitCase; 6] = [
         (|secret, _| secret.keeper = KeeperHealth::Lost, Some(Warning::StagedNoKeeper)),
         (|secret, _| secret.keeper = KeeperHealth::Absent, Some(Warning::StagedUnavailable)),
         (|_, copy| copy["metadata"]["labels"] = json!({"ca-overlap.dev/mode": "bundle"}), None),

@@ -116,7 +116,7 @@ const EXPECTED: [(&str, &str, usize, usize); 45] = [
     ("base64 with white space", "rotation", 1, 0),
     ("base64 that is none", "not_readable", 0, 0),
     ("a large certificate", "rotation", 1, 0),
-    ("a large certificate, stored", "rotation", 1, 0),
+    ("a large certificate, stored", "rotation", 0, 0),
     ("one certificate many times", "rotation", 1, 0),
     ("many extensions", "rotation", 1, 0),
     ("many parts of a name", "rotation", 1, 0),
