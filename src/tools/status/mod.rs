@@ -23,7 +23,7 @@ use super::error::ToolError;
 use super::output::Output;
 use super::server_args::ServerArgs;
 use crate::kubernetes::key::Key;
-use crate::kubernetes::list::Unread;
+use crate::kubernetes::list::{Namespaces, Unread, read_all};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 
@@ -79,8 +79,32 @@ impl StatusArgs {
             unread.extend(more.into_iter().filter(|new| !unread.contains(new)).collect::<Vec<_>>());
         }
         let now = Timestamp::now();
-        let rotations: Vec<Rotation> =
-            secrets.values().filter_map(|secret| Rotation::of(secret, &rules, now)).collect();
+        let mut rotations = Vec::new();
+        let mut groups: BTreeMap<String, Vec<SecretView>> = BTreeMap::new();
+        for (key, secret) in &secrets {
+            let Some(mut rotation) = Rotation::of(secret, &rules, now) else { continue };
+            if rotation.phase.as_deref() == Some(names::PHASE_STAGED)
+                && secret.view().group().is_some()
+            {
+                // A Secret of the group may have no label.
+                let namespace = key.namespace().to_owned();
+                if !groups.contains_key(&namespace) {
+                    let mut all = Vec::new();
+                    let scope = Namespaces::One(namespace.clone());
+                    let keep = |it: SecretView| {
+                        if it.view().group().is_some() {
+                            all.push(it);
+                        }
+                    };
+                    let more = read_all(&cluster.client, &scope, None, keep).await;
+                    unread.extend(more);
+                    groups.insert(namespace.clone(), all);
+                }
+                let group = groups.get(&namespace).map(Vec::as_slice).unwrap_or_default();
+                rotation.name_awaited(secret, group, &rules, now);
+            }
+            rotations.push(rotation);
+        }
         self.output.print(
             || report::to_text(&rotations, &unread, &cluster.scope, now),
             || json!({"rotations": rotations, "unread": unread}),

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
+use crate::overlap::action::awaited;
 use crate::overlap::outlook::{BundleCertificate, Due, Outlook, Planned, Problem, Rules, outlook};
 use crate::tools::text::{common_name, short};
 
@@ -23,6 +24,9 @@ pub(super) struct Rotation {
     pub(super) carried: Vec<CarriedCa>,
     /// What happens next.
     pub(super) next: Option<NextStep>,
+    /// The Secrets of the group that a promotion waits for, which is due otherwise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) waits_for: Vec<String>,
     pub(super) problems: Vec<ReportedProblem>,
 }
 
@@ -79,8 +83,32 @@ impl Rotation {
             own: outlook.certificates.iter().filter(|k| k.carried.is_none()).map(ca).collect(),
             carried: outlook.certificates.iter().filter_map(carried).collect(),
             next: next(&outlook),
+            waits_for: Vec::new(),
             problems: outlook.problems.iter().map(problem).collect(),
         })
+    }
+
+    /// Names the Secrets of `secret`'s group that a promotion waits for. `all` holds the Secrets of
+    /// the namespace that are in a group.
+    pub(super) fn name_awaited(
+        &mut self,
+        secret: &SecretView,
+        all: &[SecretView],
+        rules: &Rules,
+        now: Timestamp,
+    ) {
+        let secret = secret.view();
+        let outlook = outlook(&secret, rules, now);
+        let (Some(Due::Promote(_)), Some(staged)) = (&outlook.due, &outlook.stage) else { return };
+        let all = all.iter().map(SecretView::view);
+        let group: Vec<_> = all.filter(|it| it.group() == secret.group()).collect();
+        let awaited = awaited(&secret, staged, &group, rules, now);
+        self.waits_for = awaited.into_iter().map(str::to_owned).collect();
+        if let Some(next) = self.next.as_mut().filter(|_| !self.waits_for.is_empty()) {
+            let names = self.waits_for.join(", ");
+            next.what =
+                format!("{}, at the latest after --group-wait; waits for {names}", next.what);
+        }
     }
 }
 
