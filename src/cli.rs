@@ -20,6 +20,7 @@ use crate::log::{self, Format, Level};
 use crate::run;
 use crate::tools;
 use crate::tools::distrust::DistrustArgs;
+use crate::tools::drain::DrainArgs;
 use crate::tools::inspect::InspectArgs;
 use crate::tools::probe::ProbeArgs;
 use crate::tools::review::ReviewArgs;
@@ -120,6 +121,7 @@ struct LogArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Distrust(Box<DistrustArgs>),
+    Drain(Box<DrainArgs>),
     Inspect(Box<InspectArgs>),
     /// Find servers that resume TLS sessions across a rotation of their certificate
     Probe(Box<ProbeArgs>),
@@ -139,6 +141,9 @@ impl Command {
                 args.run().map(|()| ExitCode::SUCCESS).map_err(CommandError::from)
             }
             Self::Distrust(args) => {
+                runtime()?.block_on(args.run()).map_err(|error| CommandError::from(error).trouble())
+            }
+            Self::Drain(args) => {
                 runtime()?.block_on(args.run()).map_err(|error| CommandError::from(error).trouble())
             }
             Self::Simulate(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),

@@ -26,7 +26,7 @@
 //! | [`admission`] | `AdmissionReview`, HTTP | reads a review, checks the guards, turns a decision into a patch |
 //! | [`serving_cert`] | files, the Kubernetes API | provides the server's own certificate |
 //! | [`keeper`] | the Kubernetes API, [`overlap`] | watches Secrets with an overlap, and asks the webhook to act |
-//! | [`tools`] | all of the above | runs the other commands: `review`, `inspect`, `status`, `distrust`, `probe`, `simulate` |
+//! | [`tools`] | all of the above | runs the other commands: `review`, `inspect`, `status`, `distrust`, `drain`, `probe`, `simulate` |
 //! | `run` | all of the above but [`tools`] | starts webhook and keeper; ends the process when one of their tasks ends |
 //! | [`cli`] | all of the above | turns flags into the configuration of the other modules |
 

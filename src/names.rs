@@ -95,6 +95,9 @@ pub const WEBHOOK_SERVICE_ACCOUNT: &str = "ca-overlap-webhook";
 pub const KEEPER_SERVICE_ACCOUNT: &str = "ca-overlap-keeper";
 /// Lease of the keeper's leader election. The webhook watches it with `--staged`.
 pub const KEEPER_LEASE: &str = "ca-overlap-keeper";
+/// How the holder of that Lease is named, with a suffix, while `drain` keeps the keeper from acting.
+/// The webhook then stages nothing.
+pub const DRAIN_HOLDER: &str = "ca-overlap-drain";
 /// Path of the admission endpoint.
 pub const MUTATE_PATH: &str = "/mutate";
 /// Path of the admission endpoint for writers who may not read the Secret.

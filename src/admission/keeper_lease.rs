@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use crate::names;
 use crate::overlap::staged::KeeperHealth;
 
 /// What is known of the keeper's Lease. The lease watcher publishes it; no request waits for it.
@@ -32,6 +33,11 @@ impl KeeperLease {
             Self::AwaitedUntil(_) | Self::ValidUntil(_) => KeeperHealth::Lost,
         }
     }
+}
+
+/// Whether a Lease with this holder is held by a keeper. While `drain` holds it, nothing promotes.
+pub fn is_keeper(holder: &str) -> bool {
+    !holder.is_empty() && !holder.starts_with(names::DRAIN_HOLDER)
 }
 
 #[cfg(test)]

@@ -30,7 +30,8 @@ Signals:
 ///
 /// The keeper watches the Secrets with a label of ca-overlap. When a CA is due to be retired or a
 /// leaf to be promoted, or when the webhook missed a write, it asks the webhook by an annotation to
-/// act. It also restarts workloads that a Secret names. It never writes data. Several replicas elect
+/// act. It also restarts workloads that a Secret names. It writes data only to end a stage
+/// where the webhook is not called (--group-wait). Several replicas elect
 /// a leader by a Lease. The keeper needs the webhook.
 ///
 /// Times are a number and a unit, such as 500ms, 30s, 5m, 24h or 7d.
@@ -49,9 +50,12 @@ pub(super) struct KeeperArgs {
     )]
     settle: Duration,
 
-    /// The longest wait for the other Secrets of a group [default: three times --settle]
+    /// The longest wait for the other Secrets of a group, and for the webhook [default: three times
+    /// --settle]
     ///
-    /// A staged leaf that is ready itself then goes into service without them.
+    /// A staged leaf that is ready itself then goes into service without them. Where the webhook is
+    /// not called, because its registration is gone or the Namespace is opted out, the keeper moves
+    /// the waiting pair into service, and becomes the manager of the fields tls.crt and tls.key.
     #[arg(long, value_name = "TIME", value_parser = parse_duration, env = "CA_OVERLAP_GROUP_WAIT")]
     group_wait: Option<Duration>,
 

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::kubernetes::key::Key;
 
 /// Why a reconcile has to be repeated.
@@ -49,6 +51,8 @@ struct RetryState {
     is_probe: bool,
     /// The version of the Secret that was refused.
     version: String,
+    /// Since when the webhook is not called.
+    unseen_since: Option<Instant>,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -110,6 +114,11 @@ impl Retries {
         unseen.map(|(key, _)| key.clone()).collect()
     }
 
+    /// Since when the webhook is not called for `key`.
+    pub(super) fn unseen_since(&self, key: &Key) -> Option<Instant> {
+        self.waiting.get(key)?.unseen_since
+    }
+
     /// Notes a failure with this version of the Secret.
     pub(super) fn failed(&mut self, key: &Key, cause: RetryCause, version: &str) -> Retry {
         let is_probe = cause == RetryCause::NotSeen
@@ -123,7 +132,11 @@ impl Retries {
             is_reported: false,
             is_probe,
             version: String::new(),
+            unseen_since: None,
         });
+        if cause == RetryCause::NotSeen {
+            state.unseen_since.get_or_insert_with(Instant::now);
+        }
         let before = state.count;
         state.cause = cause;
         state.is_probe = is_probe;

@@ -22,11 +22,12 @@ use tokio::time::Instant;
 
 use super::backoff::{Retries, RetryCause};
 use super::election::stopped;
-use super::events::Events;
+use super::events::{Events, Reason};
 use super::memory::Memory;
 use super::queue::Queue;
 use super::reconcile::{ReconcileError, ReconcileInput, ReconcileOutcome, Reconciler, due_since};
 use super::secrets::PAGE;
+use super::sweep;
 use super::tasks::{EndedTask, Tasks};
 use super::tracked::{Selector, TrackedSecret, TrackedSecrets};
 use crate::keeper::metrics::{AskResult, KeeperMetrics};
@@ -36,7 +37,7 @@ use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::action::pause;
 use crate::overlap::distrust::DistrustList;
-use crate::overlap::outlook::{self, Problem};
+use crate::overlap::outlook::{self, Due, Problem};
 use crate::overlap::restart;
 
 /// Tracks the watched Secrets and acts on them; see [`Controller::run`].
@@ -111,6 +112,7 @@ impl Controller {
     pub async fn run(mut self, client: Client, stop: watch::Receiver<bool>) {
         let [by_phase, by_mode] = Selector::ALL.map(|selector| events_of(&client, selector));
         let mut events = pin!(stream::select(by_phase, by_mode));
+        let mut left_over = pin!(sweep::left_over(client, self.reconciler.leadership.clone()));
         let mut stop = pin!(stopped(stop));
         let mut leadership = self.reconciler.leadership.clone();
         let mut led = false;
@@ -130,6 +132,7 @@ impl Controller {
                 () = &mut stop => break,
                 () = leadership.changed() => {}
                 Some(ended) = self.tasks.next() => self.ended(ended),
+                Some(key) = left_over.next() => self.schedule(&key),
                 Some((selector, event)) = events.next() => self.watch_event(selector, event),
                 Ok(()) = self.lists.changed() => self.distrust(),
                 () = tokio::time::sleep_until(wake) => self.expire(),
@@ -176,6 +179,7 @@ impl Controller {
                 secret: self.memory.get(&key, now),
                 namespace_uid: self.memory.namespace_uid(&key).map(ToOwned::to_owned),
                 distrusted: self.memory.distrusted(key.namespace()),
+                unseen_since: self.retries.unseen_since(&key),
             };
             let target = key.clone();
             self.tasks.start(&key, async move { reconciler.reconcile(&target, input).await });
@@ -275,11 +279,16 @@ impl Controller {
     /// because a generator that creates it again does not set our labels, and no watch shows it.
     fn gone(&mut self, key: &Key) {
         let unwatched = self.unwatch(key);
+        let waits = unwatched.as_ref().is_some_and(|unwatched| unwatched.waits);
         if let Some(again) = self.memory.lose(key, Instant::now()) {
             self.queue.set(key, again);
             self.unwatched.extend(unwatched.map(|unwatched| (key.clone(), unwatched)));
         } else {
             self.unwatched.remove(key);
+        }
+        if waits {
+            // A leaf waits in it, unless it is gone.
+            self.queue.set(key, Instant::now());
         }
         self.count_remembered();
     }
@@ -314,6 +323,12 @@ impl Controller {
         self.unwatched.remove(&key);
         if Selector::ALL.into_iter().any(|selector| tracked.is_selected(selector)) {
             self.watched.insert(&key, tracked);
+        } else if outlook.due == Some(Due::Unstage) && !is_damaged {
+            // No watch shows it, so only the queue and the backoff lead to the end of its stage.
+            self.deadlines.remove(&key);
+            self.watched.remove(&key);
+            self.schedule(&key);
+            return;
         } else if is_damaged {
             // It has lost its labels too. No watch shows it any more, so only the queue leads to
             // its repair.
@@ -374,7 +389,13 @@ impl Controller {
         if !self.reconciler.leadership.may_act() || (before.is_none() && is_first_list) {
             return;
         }
+        // A stage that the keeper ends itself is reported by its task, which knows who did it.
+        let is_own = self.retries.unseen_since(key).is_some() && self.tasks.is_running(key);
+        let is_end = |reason| matches!(reason, Reason::Promoted | Reason::StageEnded);
         for (reason, text) in tracked.news(before, secret, outlook, now) {
+            if is_own && is_end(reason) {
+                continue;
+            }
             self.events.publish(key, Some(&tracked.uid), reason, text);
         }
     }
@@ -397,6 +418,7 @@ impl Controller {
     fn finish(&mut self, key: &Key, outcome: ReconcileOutcome) {
         match outcome {
             ReconcileOutcome::Asked(asked) => self.asked(key, *asked),
+            ReconcileOutcome::Ended(after, end) => self.stage_ended(key, &after, end),
             ReconcileOutcome::Failed(failure) => self.failed(key, &failure),
             ReconcileOutcome::Gone => self.gone(key),
             ReconcileOutcome::Namespace(uid) => {
@@ -420,6 +442,10 @@ impl Controller {
                 self.observe(&secret);
             }
             ReconcileOutcome::Restarting(restarting) => self.restarting(key, &restarting),
+            ReconcileOutcome::Uncalled(secret) => {
+                self.unseen(key);
+                self.observe(&secret);
+            }
             ReconcileOutcome::Waiting(secret, since) => {
                 tracing::debug!(secret = %key, "due, but waiting for others to be ready");
                 self.retries.forget(key);

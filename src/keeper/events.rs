@@ -23,6 +23,8 @@ pub enum Reason {
     Distrusted,
     /// A CA is carried from now on.
     Overlapping,
+    /// The waiting pair cannot go into service.
+    PromoteBlocked,
     /// The waiting pair is now in service.
     Promoted,
     /// A waiting pair is now in service, although its group is not ready. Published as `Promoted`.
@@ -49,6 +51,7 @@ impl Reason {
             Self::AskFailed => "AskFailed",
             Self::Distrusted => "Distrusted",
             Self::Overlapping => "Overlapping",
+            Self::PromoteBlocked => "PromoteBlocked",
             Self::Promoted | Self::PromotedAlone => "Promoted",
             Self::Repaired => "Repaired",
             Self::RestartFailed => "RestartFailed",
@@ -65,7 +68,7 @@ impl Reason {
             Self::Distrusted => "Distrust",
             Self::AskFailed => "Ask",
             Self::Overlapping => "Overlap",
-            Self::Promoted | Self::PromotedAlone => "Promote",
+            Self::PromoteBlocked | Self::Promoted | Self::PromotedAlone => "Promote",
             Self::Repaired => "Repair",
             Self::RestartFailed | Self::Restarted => "Restart",
             Self::Retired | Self::RetireBlocked => "Retire",
@@ -75,9 +78,11 @@ impl Reason {
 
     fn kind(self) -> EventType {
         match self {
-            Self::AskFailed | Self::PromotedAlone | Self::RestartFailed | Self::RetireBlocked => {
-                EventType::Warning
-            }
+            Self::AskFailed
+            | Self::PromoteBlocked
+            | Self::PromotedAlone
+            | Self::RestartFailed
+            | Self::RetireBlocked => EventType::Warning,
             _ => EventType::Normal,
         }
     }

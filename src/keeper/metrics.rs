@@ -23,6 +23,7 @@ pub struct KeeperMetrics {
     remembered: Gauge,
     not_remembered: Gauge,
     watch_errors: Counter,
+    stages_ended: Counter,
 }
 
 /// What the keeper asks of the webhook.
@@ -35,6 +36,8 @@ pub enum AskKind {
     Promote,
     /// Restore what was dropped by a write that the webhook did not see.
     Repair,
+    /// End what is left of a stage.
+    Unstage,
     /// Nothing: the keeper removes an ask that is no longer needed.
     Withdraw,
 }
@@ -125,6 +128,11 @@ impl KeeperMetrics {
             "Errors of the watches of Secrets; the keeper retries after each",
             metrics.watch_errors.clone(),
         );
+        keeper.register(
+            "stages_ended",
+            "Stages that the keeper ended itself, because the webhook was not called",
+            metrics.stages_ended.clone(),
+        );
         metrics
     }
 
@@ -173,6 +181,11 @@ impl KeeperMetrics {
         self.not_remembered.set(i64::try_from(refused).unwrap_or(i64::MAX));
     }
 
+    /// Counts a stage that the keeper ended itself.
+    pub(super) fn stage_ended(&self) {
+        self.stages_ended.inc();
+    }
+
     /// Counts an error of a watch.
     pub(super) fn watch_failed(&self) {
         self.watch_errors.inc();
@@ -209,6 +222,7 @@ impl Default for KeeperMetrics {
             remembered: Gauge::default(),
             not_remembered: Gauge::default(),
             watch_errors: Counter::default(),
+            stages_ended: Counter::default(),
         };
         metrics.watched(0, 0, 0);
         metrics
@@ -233,6 +247,7 @@ mod tests {
         metrics.restart(RestartResult::Stuck);
         metrics.remembers(4, 2);
         metrics.watch_failed();
+        metrics.stage_ended();
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [
@@ -248,6 +263,7 @@ mod tests {
             "ca_overlap_keeper_remembered 4",
             "ca_overlap_keeper_not_remembered 2",
             "ca_overlap_keeper_watch_errors_total 1",
+            "ca_overlap_keeper_stages_ended_total 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -6,7 +6,8 @@
 //!                       events └──────────────── the Secret, as stored ◄──────┘
 //! ```
 //!
-//! It never writes data, and it reads no private key. The replica that holds the Lease acts; the
+//! It writes no data, save to end a stage where the webhook is not called, and it reads no private
+//! key. The replica that holds the Lease acts; the
 //! others only watch, so that they can take over at once.
 
 mod backoff;
@@ -21,6 +22,7 @@ mod queue;
 pub mod reconcile;
 pub mod secrets;
 mod sightings;
+mod sweep;
 mod tasks;
 pub mod tracked;
 pub mod workloads;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 pub(crate) use self::ask::FinishedAsk;
 use super::election::Leadership;
@@ -17,6 +18,8 @@ use crate::keeper::metrics::{AskKind, AskResult};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
+use crate::kubernetes::stage_end::{StageEnd, stage_end};
+use crate::names;
 use crate::overlap::action::{Action, awaited, next_action};
 use crate::overlap::ask::Ask;
 use crate::overlap::outlook::{self, Due, Outlook, PublicSecret, Rules, StageOutlook};
@@ -32,7 +35,8 @@ pub struct Reconciler {
     pub restarter: Restarter,
     /// The defaults and the settle time.
     pub rules: Rules,
-    /// `--group-wait`: the longest wait for the other Secrets of a group.
+    /// `--group-wait`: the longest wait for the other Secrets of a group, and for the webhook before
+    /// the keeper ends a stage itself.
     pub group_wait: Duration,
     /// Whether this replica may act. Each write requires it.
     pub leadership: Leadership,
@@ -47,12 +51,16 @@ pub(crate) struct ReconcileInput {
     pub(crate) namespace_uid: Option<String>,
     /// The CAs that were once distrusted in its namespace; a repair never restores them.
     pub(crate) distrusted: Vec<Fingerprint>,
+    /// Since when the webhook is not called for it.
+    pub(crate) unseen_since: Option<Instant>,
 }
 
 /// The result of a reconcile.
 pub(crate) enum ReconcileOutcome {
     /// The webhook was asked.
     Asked(Box<FinishedAsk>),
+    /// The stage was ended without the webhook.
+    Ended(Box<SecretView>, StageEnd),
     /// Something failed.
     Failed(ReconcileError),
     /// There is no such Secret.
@@ -65,6 +73,8 @@ pub(crate) enum ReconcileOutcome {
     Nothing(Box<SecretView>),
     /// A restart made one step; the Secret says how far it has come.
     Restarting(Box<RestartReport>),
+    /// A stage is to end, and the webhook is not called for this Secret.
+    Uncalled(Box<SecretView>),
     /// Something is due, but since this time it has waited for other Secrets or workloads.
     Waiting(Box<SecretView>, Timestamp),
 }
@@ -125,14 +135,44 @@ impl Reconciler {
         known: ReconcileInput,
     ) -> Result<ReconcileOutcome, ReconcileError> {
         let Some(secret) = self.secrets.get(key).await? else { return Ok(ReconcileOutcome::Gone) };
-        let now = Timestamp::now();
+        let (now, unseen_since) = (Timestamp::now(), known.unseen_since);
+        let outlook = outlook::outlook(&secret.view(), &self.rules, now);
+        let is_over = outlook.is_stage_over(&secret.view(), now);
+        if is_over && self.is_opted_out(key).await? {
+            return self.end_stage(secret, &outlook, unseen_since).await;
+        }
+        let is_repeated = secret.annotation(names::ASK).is_some();
+        let outcome = self.act(key, secret, &outlook, known, now).await?;
+        // Whatever was asked for first: the webhook will not see the promotion either.
+        if let ReconcileOutcome::Asked(asked) = &outcome
+            && is_over
+            && is_repeated
+            && asked.result == AskResult::NotSeen
+        {
+            let after = asked.after.clone();
+            let ended = self.end_stage(after, &outlook, unseen_since).await?;
+            if matches!(ended, ReconcileOutcome::Ended(..)) {
+                return Ok(ended);
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Does what is due.
+    async fn act(
+        &self,
+        key: &Key,
+        secret: SecretView,
+        outlook: &Outlook,
+        known: ReconcileInput,
+        now: Timestamp,
+    ) -> Result<ReconcileOutcome, ReconcileError> {
         let compare =
             |before: &Arc<Remembered>| before.compare(&secret, &self.rules, &known.distrusted, now);
         if let Some(plan) = known.secret.as_ref().and_then(compare) {
             return self.repair(key, secret, plan, known.namespace_uid).await;
         }
-        let outlook = outlook::outlook(&secret.view(), &self.rules, now);
-        let due = match next_action(&secret.view(), &outlook, now) {
+        let due = match next_action(&secret.view(), outlook, now) {
             Action::Restart(wanted) => return Ok(self.restart(key, secret, wanted, now).await?),
             Action::Ask(due) => due,
             Action::Nothing => return Ok(ReconcileOutcome::Nothing(Box::new(secret))),
@@ -152,13 +192,40 @@ impl Reconciler {
         let (kind, ask) = match due {
             Due::Retire(_) => (AskKind::Retire, Some(Ask::Retire)),
             Due::Promote(pending) => (AskKind::Promote, Some(Ask::Promote(pending))),
+            Due::Unstage => (AskKind::Unstage, Some(Ask::Unstage)),
             Due::Withdraw => (AskKind::Withdraw, None),
         };
         let after = self.ask(key, secret, kind, ask.as_ref()).await?;
-        let mut asked = self.finished_ask(kind, &outlook, after);
+        let mut asked = self.finished_ask(kind, outlook, after);
         asked.not_awaited = not_awaited;
-        asked.lateness = due_since(&outlook, now).map(|since| seconds(since, Timestamp::now()));
+        asked.lateness = due_since(outlook, now).map(|since| seconds(since, Timestamp::now()));
         Ok(ReconcileOutcome::Asked(Box::new(asked)))
+    }
+
+    /// Whether the webhook is not called for the Secrets of this namespace.
+    async fn is_opted_out(&self, key: &Key) -> Result<bool, CallError> {
+        let found = self.secrets.namespace(key.namespace()).await?;
+        Ok(found.is_some_and(|namespace| namespace.is_off))
+    }
+
+    /// Ends a stage without the webhook, which has not been called since `unseen_since`. If that is
+    /// not long ago, or neither leaf verifies, or the group is still waited for, nothing
+    /// changes.
+    async fn end_stage(
+        &self,
+        secret: SecretView,
+        outlook: &Outlook,
+        unseen_since: Option<Instant>,
+    ) -> Result<ReconcileOutcome, ReconcileError> {
+        let now = Timestamp::now();
+        let is_away = unseen_since.is_some_and(|since| since.elapsed() >= self.group_wait);
+        let end = is_away.then(|| stage_end(&secret.view(), now)).flatten();
+        let is_ready = |stage: &StageOutlook| stage.is_wait_over(self.group_wait, now);
+        let Some(end) = end.filter(|_| outlook.stage.as_ref().is_none_or(is_ready)) else {
+            return Ok(ReconcileOutcome::Uncalled(Box::new(secret)));
+        };
+        let after = self.secrets.end_stage(&secret, end).await?;
+        Ok(ReconcileOutcome::Ended(Box::new(after), end))
     }
 
     /// Asks to restore what was dropped by a write that the webhook did not see.
@@ -227,7 +294,7 @@ pub(super) fn due_since(outlook: &Outlook, now: Timestamp) -> Option<Timestamp> 
             ends.filter(|ends| *ends <= now).max()
         }
         Due::Promote(_) => outlook.stage.as_ref().map(|staged| staged.ready),
-        Due::Withdraw => None,
+        Due::Unstage | Due::Withdraw => None,
     }
 }
 

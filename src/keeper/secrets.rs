@@ -11,6 +11,7 @@ use super::sightings::Sightings;
 use crate::kubernetes::call::{CallError, call};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
+use crate::kubernetes::stage_end::{StageEnd, end_stage};
 use crate::names;
 
 /// A change of one annotation that belongs to the keeper. The keeper becomes the manager of what it
@@ -32,6 +33,8 @@ pub(crate) struct NamespaceIdentity {
     pub(crate) uid: String,
     /// When the namespace was created, in whole seconds.
     pub(crate) created: Option<Timestamp>,
+    /// Whether it is opted out, so that the webhook is not called there.
+    pub(crate) is_off: bool,
 }
 
 /// Reads and annotates Secrets.
@@ -65,7 +68,9 @@ impl Secrets {
         let api: Api<Namespace> = Api::all(self.client.clone());
         let Some(found) = call(api.get_metadata_opt(name)).await? else { return Ok(None) };
         let created = found.metadata.creation_timestamp.map(|time| time.0);
-        Ok(found.metadata.uid.map(|uid| NamespaceIdentity { uid, created }))
+        let mode = found.metadata.labels.as_ref().and_then(|labels| labels.get(names::MODE));
+        let is_off = mode.is_some_and(|mode| mode == "off");
+        Ok(found.metadata.uid.map(|uid| NamespaceIdentity { uid, created, is_off }))
     }
 
     /// Changes an annotation; fails if the Secret is no longer the version that was read. Returns
@@ -89,6 +94,17 @@ impl Secrets {
         };
         fence(&self.leadership)?;
         call(api.patch(key.name(), &parameters, &Patch::Merge(&patch))).await
+    }
+
+    /// Ends the stage of a Secret without the webhook. Fails if the Secret is no longer the version
+    /// that was read. Returns what is stored afterwards.
+    pub(crate) async fn end_stage(
+        &self,
+        read: &SecretView,
+        end: StageEnd,
+    ) -> Result<SecretView, CallError> {
+        fence(&self.leadership)?;
+        call(end_stage(&self.client, read, end, names::KEEPER_SERVICE_ACCOUNT)).await
     }
 
     /// Lists the Secrets of a namespace that are in `group`.

@@ -37,6 +37,11 @@ impl<T: Send + 'static> Tasks<T> {
         self.changed.get_mut(key).map(|is_changed| *is_changed = true).is_some()
     }
 
+    /// Whether a task runs for `key`.
+    pub(super) fn is_running(&self, key: &Key) -> bool {
+        self.changed.contains_key(key)
+    }
+
     /// Starts a task for `key`.
     pub(super) fn start(&mut self, key: &Key, task: impl Future<Output = T> + Send + 'static) {
         let id = self.set.spawn(task).id();

@@ -47,6 +47,8 @@ pub struct TrackedSecret {
     pending: Option<Fingerprint>,
     distrust: Distrust,
     problems: Vec<Problem>,
+    /// Whether something is under `pending.*`.
+    pub(crate) waits: bool,
     is_selected: [bool; 2],
 }
 
@@ -72,6 +74,7 @@ impl TrackedSecret {
             pending: outlook.stage.as_ref().map(|staged| staged.stage.pending),
             distrust: outlook.settings.distrust.clone(),
             problems: outlook.problems.clone(),
+            waits: secret.view().waits(),
             is_selected: Selector::ALL.map(|selector| secret.label(selector.label()).is_some()),
         }
     }
@@ -134,6 +137,9 @@ impl TrackedSecret {
             match problem {
                 Problem::RetireBlocked(_) => {
                     news.push((Reason::RetireBlocked, problem.to_string()));
+                }
+                Problem::StageImmutable => {
+                    news.push((Reason::PromoteBlocked, problem.to_string()));
                 }
                 Problem::OwnDistrusted(_) => news.push((Reason::Distrusted, problem.to_string())),
                 _ => {}

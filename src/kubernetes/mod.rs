@@ -6,3 +6,4 @@ pub(crate) mod explain;
 pub mod key;
 pub(crate) mod list;
 pub mod secret_view;
+pub mod stage_end;

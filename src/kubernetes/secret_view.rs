@@ -138,7 +138,7 @@ struct PublicData {
     ca_crt: Option<Vec<u8>>,
     tls_crt: Option<Vec<u8>>,
     pending_tls_crt: Option<Vec<u8>>,
-    /// Which of [`exempt::WATCHED_KEYS`] are there, without their values.
+    /// Which of [`exempt::WATCHED_KEYS`] are there, and whether a key waits; without values.
     keys: Vec<&'static str>,
 }
 
@@ -165,7 +165,8 @@ impl<'de> Visitor<'de> for PublicDataVisitor {
                 names::TLS_CRT => &mut found.tls_crt,
                 names::PENDING_TLS_CRT => &mut found.pending_tls_crt,
                 other => {
-                    let watched = exempt::WATCHED_KEYS.into_iter().find(|key| *key == other);
+                    let known = exempt::WATCHED_KEYS.into_iter().chain([names::PENDING_TLS_KEY]);
+                    let watched = known.into_iter().find(|key| *key == other);
                     found.keys.extend(watched);
                     map.next_value::<IgnoredAny>()?;
                     continue;
@@ -321,7 +322,7 @@ mod tests {
         assert_eq!(view.labels.len() + view.annotations.len(), 4);
         assert_eq!(
             (secret.label("strimzi.io/kind"), view.keys),
-            (Some("Kafka"), &["ca.key", "old-ca.crt"][..])
+            (Some("Kafka"), &["pending.tls.key", "ca.key", "old-ca.crt"][..])
         );
         assert!(!view.is_token && !view.is_immutable);
         assert_ne!(view.owners, &exempt::NO_OWNERS);

@@ -37,7 +37,7 @@ pub struct PublicSecret<'a> {
     pub tls_crt: Option<&'a [u8]>,
     /// `data["pending.tls.crt"]`, decoded.
     pub pending_tls_crt: Option<&'a [u8]>,
-    /// Which of [`exempt::WATCHED_KEYS`] it has.
+    /// Which of [`exempt::WATCHED_KEYS`] it has, and `pending.tls.key`.
     pub keys: &'a [&'static str],
     /// The owners by which a Secret is exempt.
     pub owners: &'a OwnerGroups,
@@ -64,6 +64,18 @@ impl<'a> PublicSecret<'a> {
     /// The value of an annotation.
     pub(crate) fn annotation(&self, key: &str) -> Option<&'a str> {
         self.annotations.get(key).map(String::as_str)
+    }
+
+    /// Whether something is under `pending.*`, whatever labels and annotations say.
+    pub fn waits(&self) -> bool {
+        self.pending_tls_crt.is_some() || self.keys.contains(&names::PENDING_TLS_KEY)
+    }
+
+    /// Whether a pair waits that no stage tells of, or that no label leads the keeper to.
+    pub fn is_left_over(&self) -> bool {
+        let stage = self.annotation(names::STAGED).map(Stage::parse);
+        let is_labelled = [names::PHASE, names::MODE].iter().any(|l| self.labels.contains_key(*l));
+        self.waits() && !(is_labelled && matches!(stage, Some(Ok(_))))
     }
 
     /// The name of its group.
@@ -170,6 +182,8 @@ pub enum Due {
     Promote(Fingerprint),
     /// Retire these carried certificates: they have ended.
     Retire(Vec<Fingerprint>),
+    /// End what is left of a stage: a pair waits, and nothing promotes it.
+    Unstage,
     /// Remove the ask that is still on the Secret: nothing is due any more.
     Withdraw,
 }
@@ -231,10 +245,24 @@ fn due(
     if !going.is_empty() {
         return Some(Due::Retire(going.to_vec()));
     }
-    if let Some(staged) = stage.filter(|staged| staged.ready.min(staged.latest) <= now) {
-        return Some(Due::Promote(staged.stage.pending));
+    if let Some(end) = end_of_stage(stage, secret, now) {
+        return Some(end);
     }
     secret.annotations.contains_key(names::ASK).then_some(Due::Withdraw)
+}
+
+/// How the stage is to end now.
+fn end_of_stage(
+    stage: Option<&StageOutlook>,
+    secret: &PublicSecret<'_>,
+    now: Timestamp,
+) -> Option<Due> {
+    if secret.is_immutable {
+        return None;
+    }
+    let is_over = |staged: &&StageOutlook| staged.ready.min(staged.latest) <= now;
+    let promote = stage.filter(is_over).map(|staged| Due::Promote(staged.stage.pending));
+    promote.or_else(|| secret.is_left_over().then_some(Due::Unstage))
 }
 
 impl Outlook {
@@ -251,6 +279,12 @@ impl Outlook {
             Some(Sighting::Found(at)) => dated.or(Some(secret.written.map_or(at, |it| it.min(at)))),
             None => dated.or(secret.written),
         }
+    }
+
+    /// Whether the stage of `secret`, whose outlook this is, is to end now, judged by this Secret
+    /// alone. Something else may be due first.
+    pub fn is_stage_over(&self, secret: &PublicSecret<'_>, now: Timestamp) -> bool {
+        end_of_stage(self.stage.as_ref(), secret, now).is_some()
     }
 }
 
@@ -385,6 +419,11 @@ impl<'a> ParsedSecret<'a> {
         let staged = self.secret.annotation(names::STAGED);
         if staged.is_some_and(|text| Stage::parse(text).is_err()) {
             problems.push(Problem::StageUnreadable);
+        }
+        if self.secret.waits() && self.secret.is_immutable {
+            problems.push(Problem::StageImmutable);
+        } else if self.secret.is_left_over() && !problems.contains(&Problem::StageUnreadable) {
+            problems.push(Problem::StageLost);
         }
         problems
     }

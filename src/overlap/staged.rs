@@ -26,8 +26,7 @@ use crate::x509::issuer::Issuers;
 
 pub use created::decide_created;
 pub use pair::TlsPair;
-
-use pair::verifies;
+pub(crate) use pair::{validity, verifies};
 
 /// How often another pair may replace the waiting one. A generator that keeps issuing pairs does so
 /// because it does not find its pair in service.
@@ -109,6 +108,7 @@ pub enum KeeperHealth {
 }
 
 /// One update of a Secret that is staged, or could be.
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own about the write")]
 pub struct StagedWrite<'a> {
     /// The update. Its `room` is not used.
     pub write: Write<'a>,

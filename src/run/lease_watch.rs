@@ -12,7 +12,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
-use crate::admission::keeper_lease::KeeperLease;
+use crate::admission::keeper_lease::{self, KeeperLease};
 
 /// How long the webhook waits for the Lease after its start. In that time it starts no stage, and
 /// ends none.
@@ -68,7 +68,7 @@ impl RenewalTracker {
     fn observe(&mut self, spec: &LeaseSpec, received: Instant, now: Timestamp) -> Instant {
         let seconds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
         let duration = Duration::from_secs(seconds.unwrap_or_default());
-        let is_held = spec.holder_identity.as_deref().is_some_and(|holder| !holder.is_empty());
+        let is_held = spec.holder_identity.as_deref().is_some_and(keeper_lease::is_keeper);
         let until = match (&self.last, self.until) {
             _ if !is_held => received,
             (Some(last), Some(until)) if *last == *spec => until,
@@ -119,6 +119,7 @@ mod tests {
         assert_eq!(tracker.observe(&spec(ahead, "b"), at(8), now), at(23));
         // Released.
         assert_eq!(tracker.observe(&spec(ahead, ""), at(9), now), at(9));
+        assert_eq!(tracker.observe(&spec(ahead, "ca-overlap-drain-x"), at(9), now), at(9));
         assert_eq!(RenewalTracker::default().observe(&spec(ahead, "a"), start, now), at(15));
         let gone = now - jiff::SignedDuration::from_secs(60);
         assert_eq!(RenewalTracker::default().observe(&spec(gone, "a"), start, now), start);

@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 pub(crate) mod distrust;
 mod documents;
+pub(crate) mod drain;
 pub(crate) mod error;
 pub mod inspect;
 pub(crate) mod output;

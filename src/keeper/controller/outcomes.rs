@@ -2,12 +2,14 @@
 
 use tokio::time::Instant;
 
-use super::super::backoff::RetryCause;
+use super::super::backoff::{Retry, RetryCause};
 use super::super::events::{self, Reason};
 use super::super::reconcile::{FinishedAsk, RestartReport};
 use super::Controller;
 use crate::keeper::metrics::{AskKind, AskResult, RestartResult};
 use crate::kubernetes::key::Key;
+use crate::kubernetes::secret_view::SecretView;
+use crate::kubernetes::stage_end::StageEnd;
 use crate::overlap::restart::RestartOutcome;
 
 /// After this many asks that the webhook did not see, in about two hours, the keeper gives up a
@@ -24,8 +26,7 @@ impl Controller {
         let uid = after.object_uid().map(ToOwned::to_owned);
         match result {
             AskResult::NotSeen => {
-                let retry = self.retries.failed(key, RetryCause::NotSeen, "");
-                self.queue.set(key, Instant::now() + retry.pause);
+                let retry = self.unseen(key);
                 if retry.is_news {
                     let text = format!(
                         "{}: the webhook did not see this ask and may be down, or not registered \
@@ -79,6 +80,41 @@ impl Controller {
             }
         }
         self.observe(&after);
+    }
+
+    /// Notes that the webhook is not called for this Secret, and tries again. A stage that is to end
+    /// is looked at when `--group-wait` has passed, too.
+    pub(super) fn unseen(&mut self, key: &Key) -> Retry {
+        let retry = self.retries.failed(key, RetryCause::NotSeen, "");
+        let (now, mut at) = (Instant::now(), Instant::now() + retry.pause);
+        let wait_ends = self.retries.unseen_since(key).map(|s| s + self.reconciler.group_wait);
+        if let Some(wait_ends) = wait_ends.filter(|ends| *ends > now) {
+            at = at.min(wait_ends);
+        }
+        self.queue.set(key, at);
+        retry
+    }
+
+    /// Reports a stage that the keeper has ended itself.
+    pub(super) fn stage_ended(&mut self, key: &Key, after: &SecretView, end: StageEnd) {
+        self.retries.forget(key);
+        if !after.view().waits() {
+            self.metrics.stage_ended();
+            let (reason, text) = match end {
+                StageEnd::Promote => (
+                    Reason::Promoted,
+                    "the webhook is not called for this Secret, so the keeper itself put the leaf \
+                     that waited into tls.crt; it now manages the fields tls.crt and tls.key",
+                ),
+                StageEnd::Drop => (
+                    Reason::StageEnded,
+                    "the webhook is not called for this Secret, so the keeper itself removed the \
+                     leaf that waited; the one in tls.crt is newer, or only that one verifies",
+                ),
+            };
+            self.events.publish(key, after.object_uid(), reason, text.to_owned());
+        }
+        self.observe(after);
     }
 
     pub(super) fn restarting(&mut self, key: &Key, restarting: &RestartReport) {

@@ -75,6 +75,7 @@ impl Reconciler {
         let is_done = match kind {
             AskKind::Retire => gone.next().is_some(),
             AskKind::Promote => outlook.stage.is_none(),
+            AskKind::Unstage => !after.view().waits(),
             AskKind::Repair => !carried_again.is_empty(),
             AskKind::Withdraw => true,
         };

@@ -32,6 +32,10 @@ pub enum Problem {
     RetireBlocked(Fingerprint),
     /// A setting does not parse.
     SettingUnreadable(Warning),
+    /// The Secret became immutable while a leaf waited.
+    StageImmutable,
+    /// A leaf waits, and nothing tells of its stage.
+    StageLost,
     /// A staged rotation has waited too long for its promotion.
     StageOverdue,
     /// The annotation of the staged rotation does not parse.
@@ -74,6 +78,14 @@ impl fmt::Display for Problem {
                 write!(f, "the CA {which} has ended, but stays: the Secret's own leaf needs it")
             }
             Self::SettingUnreadable(warning) => warning.fmt(f),
+            Self::StageImmutable => f.write_str(
+                "a leaf waits in an immutable Secret: delete the Secret, and have its generator \
+                 make it again",
+            ),
+            Self::StageLost => f.write_str(
+                "a leaf waits without a stage: the next write that the webhook sees puts the newer \
+                 valid leaf into service",
+            ),
             Self::StageOverdue => f.write_str("the new leaf has waited too long to be promoted"),
             Self::StageUnreadable => write!(f, "{} is not readable", names::STAGED),
         }

@@ -1,7 +1,7 @@
 //! A waiting pair without a stage that fits it: the marks were wiped, or `tls.*` changed, while the
 //! webhook was away.
 
-use super::pair::{TlsPair, agree, verifies};
+use super::pair::{TlsPair, agree, validity, verifies};
 use super::{StageChange, StagedDecision, StagedWrite};
 use crate::overlap::warning::Warning;
 use crate::overlap::write;
@@ -23,7 +23,7 @@ impl<'a> StagedWrite<'a> {
             [(&written, true), (&waiting, brings_its_ca)].map(|(decided, is_trusted)| {
                 let pair = decided.served;
                 let is_valid = is_trusted && self.is_current(pair) && self.leaf_verifies(decided);
-                (self.is_sound(pair), is_valid, pair.validity())
+                (self.is_sound(pair), is_valid, validity(&pair.chain()))
             });
         // Its generator writes a fresh object again and again, so the answer must stay the same.
         let is_meant = self.brings_its_pair() && old.0 && old.1;

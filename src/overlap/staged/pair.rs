@@ -37,13 +37,6 @@ impl TlsPair<'_> {
         [self.crt, self.key].into_iter().flatten().map(decoded_len).sum()
     }
 
-    /// The first and the last second of the leaf's validity.
-    pub(super) fn validity(&self) -> Option<(i64, i64)> {
-        let chain = write::chain(Some(&self.chain()));
-        let leaf = chain.certificates().first()?;
-        Some((leaf.parsed()?.validity().not_before.timestamp(), leaf.not_after()))
-    }
-
     /// Whether both leaves have the same public key. Private keys are not read.
     pub(super) fn has_key_of(&self, other: TlsPair<'_>) -> bool {
         let key = |pair: &TlsPair<'_>| {
@@ -53,6 +46,13 @@ impl TlsPair<'_> {
         };
         key(self).is_some_and(|mine| key(&other) == Some(mine))
     }
+}
+
+/// The first and the last second of the validity of the leaf of `chain`.
+pub(crate) fn validity(chain: &[u8]) -> Option<(i64, i64)> {
+    let chain = write::chain(Some(chain));
+    let leaf = chain.certificates().first()?;
+    Some((leaf.parsed()?.validity().not_before.timestamp(), leaf.not_after()))
 }
 
 /// Whether two pairs can both be right, as far as can be told without reading a key: one key has
@@ -66,7 +66,7 @@ pub(super) fn agree(a: TlsPair<'_>, b: TlsPair<'_>) -> bool {
 }
 
 /// Whether the leaf of `chain` verifies against one of `anchors`, through the rest of the chain.
-pub(super) fn verifies(chain: &[u8], anchors: Option<&[u8]>) -> bool {
+pub(crate) fn verifies(chain: &[u8], anchors: Option<&[u8]>) -> bool {
     let chain = write::chain(Some(chain));
     let anchors = Bundle::parse(anchors.unwrap_or_default(), MAX_STORED_BLOCKS).unwrap_or_default();
     Issuers::default().verifies(chain.certificates(), anchors.certificates())

@@ -109,7 +109,11 @@ impl InspectedObject {
             keys: data.keys().map(|key| (*key).to_owned()).collect(),
             size: data.values().map(|value| decoded_len(value)).sum(),
             written: written(&metadata["managedFields"]),
-            watched: WATCHED_KEYS.into_iter().filter(|key| data.contains_key(key)).collect(),
+            watched: WATCHED_KEYS
+                .into_iter()
+                .chain([names::PENDING_TLS_KEY])
+                .filter(|key| data.contains_key(*key))
+                .collect(),
             owners: OwnerGroups::deserialize(&metadata["ownerReferences"]).unwrap_or_default(),
             source,
         })

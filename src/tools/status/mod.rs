@@ -70,14 +70,17 @@ impl StatusArgs {
             return Ok(ExitCode::SUCCESS);
         }
         let mut secrets: BTreeMap<Key, SecretView> = BTreeMap::new();
-        let mut unread: Vec<Unread> = Vec::new();
-        for selector in SELECTORS {
-            let keep = |secret: SecretView| {
-                secrets.insert(Key::of(&secret), secret);
-            };
-            let more = cluster.read_secrets(Some(selector), keep).await;
-            unread.extend(more.into_iter().filter(|new| !unread.contains(new)).collect::<Vec<_>>());
-        }
+        // All Secrets, a page at a time: no label need lead to a leaf that waits.
+        let keep = |secret: SecretView| {
+            let key = Key::of(&secret);
+            let is_labelled = SELECTORS.iter().any(|label| secret.label(label).is_some());
+            if is_labelled || secret.view().waits() {
+                secrets.insert(key, secret);
+            } else {
+                secrets.remove(&key);
+            }
+        };
+        let unread: Vec<Unread> = cluster.read_secrets(None, keep).await;
         let now = Timestamp::now();
         let mut rotations = Vec::new();
         let mut groups: BTreeMap<String, Vec<SecretView>> = BTreeMap::new();

@@ -146,6 +146,7 @@ pub(in crate::tools) fn next(outlook: &Outlook) -> Option<NextStep> {
                 "the waiting leaf goes into service when all Secrets of its group are ready".into(),
             );
         }
+        Some(Due::Unstage) => return going("the keeper asks to end the stage".into()),
         Some(Due::Withdraw) => return going("the keeper removes its ask".into()),
         None => {}
     }

@@ -1,6 +1,8 @@
 //! The keeper as the real program, with the real webhook on a real API server.
 
+mod alone;
 mod distrust;
+mod drain;
 mod election;
 mod exempt;
 mod kills;

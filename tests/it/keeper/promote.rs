@@ -12,13 +12,13 @@ use devtools::secrets::{Answer, MERGE, Secrets, tls_secret};
 
 const SETTLE: &str = "3s";
 
-async fn apply(secrets: &Secrets, name: &str, ca: &Identity, leaf: &Identity) -> Answer {
+pub async fn apply(secrets: &Secrets, name: &str, ca: &Identity, leaf: &Identity) -> Answer {
     let secret = tls_secret(name, &ca.pem, leaf);
     secrets.apply(name, "helm", false, &secret).await.ok()
 }
 
 /// Creates a Secret with a first CA, and sets its mode and group as a person does.
-async fn begin(secrets: &Secrets, name: &str, ca: &Identity, mode: &str) -> Rotation {
+pub async fn begin(secrets: &Secrets, name: &str, ca: &Identity, mode: &str) -> Rotation {
     apply(secrets, name, ca, &ca.leaf("envoy")).await;
     let patch = json!({"metadata": {
         "labels": {names::MODE: mode}, "annotations": {names::GROUP: "mesh"},
@@ -27,7 +27,7 @@ async fn begin(secrets: &Secrets, name: &str, ca: &Identity, mode: &str) -> Rota
     Rotation { secrets: secrets.clone(), name: name.into(), generation: Vec::new() }
 }
 
-fn is_staged(answer: &Answer) -> bool {
+pub fn is_staged(answer: &Answer) -> bool {
     answer.label(names::PHASE) == Some("staged")
 }
 

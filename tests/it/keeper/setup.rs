@@ -217,14 +217,17 @@ impl Rotation {
         answer
     }
 
-    /// The field managers of `data`.
+    /// The field managers of `data`, sorted.
     pub async fn data_managers(&self) -> Vec<String> {
         let stored = self.stored().await;
         let fields = stored.body["metadata"]["managedFields"].as_array().cloned();
         let of_data = fields.unwrap_or_default().into_iter().filter(|field| {
             field["fieldsV1"].as_object().is_some_and(|fields| fields.contains_key("f:data"))
         });
-        of_data.map(|field| field["manager"].as_str().unwrap().to_owned()).collect()
+        let mut managers: Vec<String> =
+            of_data.map(|field| field["manager"].as_str().unwrap().to_owned()).collect();
+        managers.sort_unstable();
+        managers
     }
 }
 

@@ -1,5 +1,7 @@
 //! The laws, and faults that must break them.
 
+use std::time::Duration;
+
 use ca_overlap::names;
 use ca_overlap::overlap::staged::KeeperHealth;
 use jiff::{SignedDuration, Timestamp};
@@ -8,7 +10,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{TestCaseResult, TestRunner};
 use serde_json::{Value, json};
 
-use super::system::{CAS, Fault, LEAFS_OF_EACH, SETTLE, System, fresh, issuer, set_ca, set_pair};
+use super::system::{
+    CAS, Fault, GROUP_WAIT, LEAFS_OF_EACH, SETTLE, System, fresh, issuer, set_ca, set_pair,
+};
 use crate::support::property::config;
 
 /// An event of a history.
@@ -34,6 +38,23 @@ enum Event {
     Clock(i64),
     Webhook(bool),
     Keeper(bool),
+    /// The namespace is opted out, or is not any more.
+    OptOut(bool),
+    /// A writer replaces all labels and annotations, and the webhook is not called.
+    Wipe,
+}
+
+/// How a Secret leaves staged mode at the end of a history.
+#[derive(Clone, Copy, Debug)]
+enum Exit {
+    /// The registration is removed.
+    Registration,
+    /// The namespace is opted out.
+    OptOut,
+    /// The Secret becomes immutable.
+    Immutable,
+    /// `drain` asks for it.
+    Drain,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,6 +87,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => time.prop_map(Event::Clock),
         2 => prop_oneof![1 => Just(false), 2 => Just(true)].prop_map(Event::Webhook),
         2 => prop_oneof![1 => Just(false), 2 => Just(true)].prop_map(Event::Keeper),
+        1 => prop_oneof![1 => Just(true), 3 => Just(false)].prop_map(Event::OptOut),
+        1 => Just(Event::Wipe),
     ]
 }
 
@@ -103,7 +126,7 @@ impl History {
             Event::Ca(ca) => {
                 // The write leaves the leaf alone, so the held and the waiting pair may be intended.
                 self.ca = ca;
-                self.is_missed |= !system.is_webhook_up;
+                self.is_missed |= !system.is_called();
                 self.intended.extend(pairs.0.into_iter().chain(pairs.1));
                 system.edit(|object| set_ca(object, ca));
             }
@@ -112,7 +135,7 @@ impl History {
                 self.intend(leaf, pairs, true);
                 // The CA of its leaf may be gone by now.
                 let is_there = self.system.cas().contains(&issuer(leaf));
-                let is_carried = self.system.is_webhook_up && is_there;
+                let is_carried = self.system.is_called() && is_there;
                 self.is_missed |= issuer(leaf) != ca && !is_carried;
                 let mut object = fresh(leaf);
                 set_ca(&mut object, ca);
@@ -138,6 +161,20 @@ impl History {
             Event::Webhook(is_up) => {
                 system.is_webhook_up = is_up;
                 system.reconcile();
+            }
+            Event::OptOut(is_off) => {
+                system.is_opted_out = is_off;
+                system.reconcile();
+            }
+            Event::Wipe if system.is_called() => {}
+            Event::Wipe => {
+                // Nothing tells any more which pair is newer: the leaves have the same dates.
+                self.intended.extend(pairs.1);
+                system.edit(|object| {
+                    for map in ["labels", "annotations"] {
+                        object["metadata"][map] = json!({});
+                    }
+                });
             }
             Event::Keeper(true) if !system.is_keeper_up => system.start_keeper(),
             Event::Keeper(is_up) => {
@@ -179,7 +216,7 @@ impl History {
         // waiting pair.
         let is_copy = served == Some(leaf) && (!fresh || self.system.cas() == [issuer(leaf)]);
         // A missed write may have brought the held pair back, which then looks untouched.
-        if is_copy || (!fresh && !self.system.is_webhook_up) {
+        if is_copy || (!fresh && !self.system.is_called()) {
             self.intended.extend(waiting);
         }
     }
@@ -205,7 +242,7 @@ impl History {
             "the leaf {served} does not verify against {cas:?}"
         );
         prop_assert!(cas.contains(&self.ca), "the generator's own CA stays");
-        if system.is_webhook_up && system.is_keeper_up {
+        if system.is_called() && system.is_keeper_up {
             self.keeper_has_run(issued, &cas, waiting)?;
         }
         Ok(())
@@ -252,7 +289,7 @@ impl History {
     /// The generator repeats its write, which the API server must drop as a no-op.
     fn again_is_no_change(&mut self) -> TestCaseResult {
         let system = &mut self.system;
-        let is_at_work = system.is_webhook_up && system.is_keeper_up;
+        let is_at_work = system.is_called() && system.is_keeper_up;
         if !is_at_work || issuer(self.leaf) != self.ca {
             return Ok(());
         }
@@ -266,26 +303,79 @@ impl History {
     }
 }
 
+impl History {
+    /// Leaves staged mode. The newest valid pair serves, and no key waits.
+    fn leaves(&mut self, exit: Exit) -> TestCaseResult {
+        let system = &mut self.system;
+        match exit {
+            Exit::Registration => system.is_webhook_up = false,
+            Exit::OptOut => system.is_opted_out = true,
+            Exit::Immutable | Exit::Drain => {
+                (system.is_webhook_up, system.is_opted_out) = (true, false);
+                system.reconcile();
+            }
+        }
+        match exit {
+            Exit::Registration | Exit::OptOut => {
+                system.start_keeper();
+                // The clock may have been set back by hours since the leaf began to wait.
+                for wait in [Duration::from_secs(100 * 3600), GROUP_WAIT] {
+                    system.now += SignedDuration::try_from(wait).unwrap();
+                    system.reconcile();
+                }
+            }
+            Exit::Immutable => system.edit(|object| object["immutable"] = true.into()),
+            Exit::Drain => {
+                let mut object = system.stored.clone();
+                object["metadata"]["annotations"][names::ASK] = "unstage #drain".into();
+                system.write_as(object, "kubernetes-admin");
+            }
+        }
+        self.is_lawful()?;
+        let (served, waiting) = self.pairs()?;
+        let cas = self.system.cas();
+        let verifies = |leaf: Option<usize>| leaf.is_some_and(|leaf| cas.contains(&issuer(leaf)));
+        prop_assert!(
+            waiting.is_none() || (!verifies(served) && !verifies(waiting)),
+            "{waiting:?} is left beside {served:?} after {exit:?}"
+        );
+        Ok(())
+    }
+}
+
 fn annotate(system: &mut System, key: &str, value: &Value) {
     let change = json!({"metadata": {"annotations": {key: value}}});
     system.edit(|object| json_patch::merge(object, &change));
 }
 
-fn check(fault: Fault, events: &[Event]) -> TestCaseResult {
+fn check(fault: Fault, events: &[Event], exit: Exit) -> TestCaseResult {
     let mut history = History::new(fault);
     for event in events {
         history.happens(*event)?;
         history.is_lawful()?;
     }
-    history.again_is_no_change()
+    history.again_is_no_change()?;
+    history.leaves(exit)
+}
+
+fn exit() -> impl Strategy<Value = Exit> {
+    prop_oneof![
+        Just(Exit::Registration),
+        Just(Exit::OptOut),
+        Just(Exit::Immutable),
+        Just(Exit::Drain)
+    ]
 }
 
 proptest! {
     #![proptest_config(config(1_000))]
 
     #[test]
-    fn the_laws_of_webhook_and_keeper_hold_in_every_history(events in vec(event(), 1..24)) {
-        check(Fault::None, &events)?;
+    fn the_laws_of_webhook_and_keeper_hold_in_every_history(
+        events in vec(event(), 1..24),
+        exit in exit(),
+    ) {
+        check(Fault::None, &events, exit)?;
     }
 }
 
@@ -299,6 +389,8 @@ fn each_broken_rule_is_detected() {
         (Fault::MixesKeys, "stands beside"),
         (Fault::ForgetsPairs, "a pair is lost"),
         (Fault::LeavesAsks, "no ask stays"),
+        (Fault::WaitsForEver, "is left beside"),
+        (Fault::DropsPairs, "a pair is lost"),
     ] {
         let config = ProptestConfig {
             cases: 4_000,
@@ -310,7 +402,8 @@ fn each_broken_rule_is_detected() {
         let mut runner = TestRunner::new_with_rng(config, rng);
         let found = std::cell::Cell::new(false);
         // Another law may fail first, so the run goes on until the expected one fails.
-        let outcome = runner.run(&vec(event(), 1..24), |events| match check(fault, &events) {
+        let history = (vec(event(), 1..24), exit());
+        let outcome = runner.run(&history, |(events, exit)| match check(fault, &events, exit) {
             Err(TestCaseError::Fail(why)) if why.message().contains(message) => {
                 found.set(true);
                 Err(TestCaseError::fail(why.message().to_owned()))

@@ -10,6 +10,7 @@ use ca_overlap::admission::respond::{Installation, respond};
 use ca_overlap::admission::review;
 use ca_overlap::keeper::memory::Remembered;
 use ca_overlap::kubernetes::secret_view::SecretView;
+use ca_overlap::kubernetes::stage_end::{self, StageEnd, stage_end};
 use ca_overlap::names;
 use ca_overlap::overlap::ask::{Ask, nonce};
 use ca_overlap::overlap::outlook::{Due, Rules, outlook};
@@ -26,6 +27,8 @@ static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
 });
 pub const LEAFS_OF_EACH: usize = 3;
 pub const SETTLE: Duration = Duration::from_secs(120);
+/// How long the keeper waits for the webhook before it ends a stage itself.
+pub const GROUP_WAIT: Duration = Duration::from_secs(360);
 /// More asks in a row are a loop.
 const MAX_ASKS: usize = 8;
 
@@ -55,16 +58,25 @@ pub enum Fault {
     ForgetsPairs,
     /// The ask stays on the Secret.
     LeavesAsks,
+    /// The keeper never ends a stage without the webhook.
+    WaitsForEver,
+    /// Where the keeper ends a stage itself, it drops the waiting pair.
+    DropsPairs,
 }
 
 pub struct System {
     pub stored: Value,
     pub now: Timestamp,
+    /// Whether the webhook runs and is registered.
     pub is_webhook_up: bool,
+    /// Whether the namespace is opted out.
+    pub is_opted_out: bool,
     pub is_keeper_up: bool,
     /// The keeper's health as the webhook sees it.
     pub health: staged::KeeperHealth,
     fault: Fault,
+    /// Since when the keeper's asks to end the stage are not seen.
+    unseen_since: Option<Timestamp>,
     /// The keeper's memory.
     memory: Option<Remembered>,
     /// How many objects were created; the number is the uid.
@@ -106,9 +118,11 @@ impl System {
             stored: Value::Null,
             now: certs::now(),
             is_webhook_up: true,
+            is_opted_out: false,
             is_keeper_up: true,
             health: staged::KeeperHealth::Alive,
             fault,
+            unseen_since: None,
             memory: None,
             objects: 0,
             installation,
@@ -144,7 +158,13 @@ impl System {
         self.is_keeper_up = true;
         self.health = staged::KeeperHealth::Alive;
         self.memory = None;
+        self.unseen_since = None;
         self.reconcile();
+    }
+
+    /// Whether the API server calls the webhook.
+    pub fn is_called(&self) -> bool {
+        self.is_webhook_up && !self.is_opted_out
     }
 
     /// The keeper reconciles until nothing is due, as after each event of its watch.
@@ -155,7 +175,7 @@ impl System {
         for _ in 0..MAX_ASKS {
             let before = self.stored.clone();
             // An ask that the webhook misses is repeated when it is back.
-            if !self.reconcile_once() || !self.is_webhook_up {
+            if !self.reconcile_once() || !self.is_called() {
                 return;
             }
             if self.stored == before && self.fault == Fault::None {
@@ -171,13 +191,21 @@ impl System {
     fn reconcile_once(&mut self) -> bool {
         let secret = self.view();
         let rules = Rules { defaults: Defaults::default(), settle: SETTLE };
+        let is_over =
+            outlook(&secret.view(), &rules, self.now).is_stage_over(&secret.view(), self.now);
+        if is_over && !self.is_called() {
+            self.end_stage(&secret);
+        } else {
+            self.unseen_since = None;
+        }
+        let secret = self.view();
         let plan = self.memory.as_ref().and_then(|m| m.compare(&secret, &rules, &[], self.now));
         let next = nonce(secret.annotation(names::ASK));
         if let Some(plan) = plan {
             let ask = Ask::Repair(plan.repair());
             let before = self.carried();
             self.ask(&json!(ask.to_annotation(next)));
-            if self.is_webhook_up && self.carried() == before {
+            if self.is_called() && self.carried() == before {
                 // The same rules would refuse it again, so the memory begins with what is stored.
                 self.memory = None;
             }
@@ -191,11 +219,28 @@ impl System {
             Some(Due::Promote(_)) if self.fault == Fault::NeverPromotes => return false,
             Some(Due::Retire(_)) => json!(Ask::Retire.to_annotation(next)),
             Some(Due::Promote(pending)) => json!(Ask::Promote(pending).to_annotation(next)),
+            Some(Due::Unstage) => json!(Ask::Unstage.to_annotation(next)),
             Some(Due::Withdraw) => Value::Null,
         };
         self.ask(&ask);
         self.remember();
         true
+    }
+
+    /// Ends the stage without the webhook, once the keeper has waited for it.
+    fn end_stage(&mut self, secret: &SecretView) {
+        let since = *self.unseen_since.get_or_insert(self.now);
+        let is_away = self.now >= since + jiff::SignedDuration::try_from(GROUP_WAIT).unwrap();
+        let Some(end) = stage_end(&secret.view(), self.now).filter(|_| is_away) else { return };
+        let end = match self.fault {
+            Fault::WaitsForEver => return,
+            Fault::DropsPairs => StageEnd::Drop,
+            _ => end,
+        };
+        let mut object = self.stored.clone();
+        json_patch::patch(&mut object, &stage_end::patch(secret, end)).expect("the patch applies");
+        self.store(object);
+        self.unseen_since = None;
     }
 
     /// Remembers the Secret if it is watched and the webhook has missed nothing of it.
@@ -218,8 +263,9 @@ impl System {
         self.write_as(object, KEEPER);
     }
 
-    fn write_as(&mut self, mut object: Value, user: &str) {
-        if self.is_webhook_up {
+    /// A write by this user.
+    pub fn write_as(&mut self, mut object: Value, user: &str) {
+        if self.is_called() {
             self.review(&mut object, user);
         }
         self.store(object);
@@ -267,6 +313,7 @@ impl System {
     /// Stores the object as the API server does.
     fn store(&mut self, mut object: Value) {
         object["metadata"]["uid"] = self.objects.to_string().into();
+        object["metadata"]["resourceVersion"] = "1".into();
         object["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
         for map in ["labels", "annotations"] {
             if object["metadata"][map].is_null() {

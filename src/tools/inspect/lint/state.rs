@@ -26,8 +26,8 @@ fn rule(problem: &Problem, facts: &Facts<'_>) -> Option<Rule> {
         Problem::RestartUnreadable(_) | Problem::SettingUnreadable(_) => {
             Some(Rule::SettingUnreadable)
         }
-        Problem::StageUnreadable => Some(Rule::StageUnreadable),
-        Problem::StageOverdue => Some(Rule::StageOverdue),
+        Problem::StageLost | Problem::StageUnreadable => Some(Rule::StageUnreadable),
+        Problem::StageImmutable | Problem::StageOverdue => Some(Rule::StageOverdue),
         Problem::AskNotSeen | Problem::AskRefused => Some(Rule::AskNotSeen),
     }
 }

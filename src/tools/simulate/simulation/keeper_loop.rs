@@ -83,6 +83,7 @@ impl Simulation<'_> {
                 }
             }
             Action::Ask(Due::Retire(_)) => drop(self.ask(secret, &view, Some(Ask::Retire))?),
+            Action::Ask(Due::Unstage) => drop(self.ask(secret, &view, Some(Ask::Unstage))?),
             Action::Ask(Due::Withdraw) => drop(self.ask(secret, &view, None)?),
             Action::Nothing => {
                 if let Some(next) = outlook.next {

@@ -1,6 +1,8 @@
 //! Waiting pairs whose stage got lost while the webhook was away, and the ask `unstage`.
 
 use ca_overlap::admission::respond::Answer;
+use ca_overlap::kubernetes::secret_view::SecretView;
+use ca_overlap::kubernetes::stage_end::{self, stage_end};
 use ca_overlap::overlap::Warning;
 use ca_overlap::overlap::staged::KeeperHealth;
 use serde_json::{Value, json};
@@ -16,6 +18,21 @@ fn wiped(mode: Option<&str>) -> TlsSecret {
     secret.stored["metadata"]["labels"] = labels;
     secret.stored["metadata"]["annotations"] = json!({});
     secret
+}
+
+/// The data after the keeper has ended the stage without the webhook, if it can.
+fn keeper_alone(secret: &TlsSecret) -> Option<Value> {
+    let mut object = secret.stored.clone();
+    object["metadata"]["resourceVersion"] = "7".into();
+    let view: SecretView = serde_json::from_value(object.clone()).unwrap();
+    let patch = stage_end::patch(&view, stage_end(&view.view(), secret.now)?);
+    let text = serde_json::to_string(&patch).unwrap();
+    assert!(!text.contains("CANARY") && !text.contains("Q0FOQVJZ"), "no key is in the patch");
+    json_patch::patch(&mut object, &patch).unwrap();
+    let mut other = secret.stored.clone();
+    other["metadata"]["resourceVersion"] = "8".into();
+    assert!(json_patch::patch(&mut other, &patch).is_err(), "another version is left alone");
+    Some(object["data"].take())
 }
 
 /// Nothing waits any more, and this leaf serves.
@@ -56,8 +73,10 @@ fn the_newest_valid_pair_goes_into_service() {
     for (edit, served) in edits {
         for mut secret in [TlsSecret::staged(), wiped(Some("staged"))] {
             edit(&mut secret.stored);
+            let alone = keeper_alone(&secret);
             let answer = secret.patch(|_| ());
             serves(&secret, served, &answer);
+            assert_eq!(alone.as_ref(), Some(&secret.stored["data"]), "the keeper does the same");
         }
     }
     let edits: [(Edit, usize); 4] = [

@@ -1,0 +1,142 @@
+//! Ends a stage without the webhook, where the webhook is not called: one JSON Patch *moves* the
+//! waiting pair into service, so no key is read (DESIGN §4.4).
+//!
+//! Whoever sends it becomes the field manager of `tls.*`, and the generator's next apply without
+//! force conflicts. That is better than an outage when the held leaf expires.
+
+use base64::prelude::*;
+use jiff::Timestamp;
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{
+    AddOperation, MoveOperation, Patch, PatchOperation, RemoveOperation, TestOperation,
+};
+use kube::{Client, Resource, ResourceExt};
+use serde_json::Value;
+
+use super::secret_view::SecretView;
+use crate::names;
+use crate::overlap::MAX_STORED_BLOCKS;
+use crate::overlap::outlook::PublicSecret;
+use crate::overlap::record::Record;
+use crate::overlap::staged::{Stage, validity, verifies};
+use crate::overlap::write::carried_entries;
+use crate::x509::certs::{Bundle, Fingerprint};
+
+/// How a stage ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageEnd {
+    /// The waiting pair goes into service.
+    Promote,
+    /// The waiting pair is removed: the pair in service is newer, or only that one is valid.
+    Drop,
+}
+
+/// How the stage of this Secret ends by its certificates alone; `None` if nothing waits, or if
+/// neither leaf verifies, or if the Secret is immutable.
+pub fn stage_end(secret: &PublicSecret<'_>, now: Timestamp) -> Option<StageEnd> {
+    if !secret.waits() || secret.is_immutable {
+        return None;
+    }
+    let is_valid = |chain: &[u8]| {
+        let is_current = validity(chain).is_some_and(|(_, end)| end > now.as_second());
+        is_current && verifies(chain, secret.ca_crt)
+    };
+    let has_key = secret.keys.contains(&names::PENDING_TLS_KEY);
+    let waiting = secret.pending_tls_crt.filter(|chain| has_key && is_valid(chain));
+    let served = secret.tls_crt.filter(|chain| is_valid(chain));
+    let (Some(waiting), Some(served)) = (waiting, served) else {
+        return match (waiting, served) {
+            (Some(_), None) => Some(StageEnd::Promote),
+            (None, Some(_)) => Some(StageEnd::Drop),
+            _ => None,
+        };
+    };
+    let stage = secret.annotation(names::STAGED).and_then(|text| Stage::parse(text).ok());
+    let is_held = stage.is_none_or(|stage| stage.held == Fingerprint::of(served));
+    let is_recorded = stage.is_some_and(|it| is_held && it.pending == Fingerprint::of(waiting));
+    let (new, old) = (validity(waiting), validity(served));
+    let is_newer = is_recorded || new > old || (new == old && is_held);
+    Some(if is_newer { StageEnd::Promote } else { StageEnd::Drop })
+}
+
+/// Ends the stage as the field manager `manager`. Returns the Secret as stored.
+pub(crate) async fn end_stage(
+    client: &Client,
+    secret: &SecretView,
+    end: StageEnd,
+    manager: &str,
+) -> Result<SecretView, kube::Error> {
+    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
+    let url = SecretView::url_path(&(), Some(&namespace));
+    let body = serde_json::to_vec(&patch(secret, end)).map_err(kube::Error::SerdeError)?;
+    let request = http::Request::patch(format!("{url}/{name}?fieldManager={manager}"))
+        .header(http::header::CONTENT_TYPE, "application/json-patch+json")
+        .body(body)
+        .map_err(kube::Error::HttpError)?;
+    client.request(request).await
+}
+
+/// The patch that ends the stage. It applies only to the very version that was read.
+pub fn patch(secret: &SecretView, end: StageEnd) -> Patch {
+    let view = secret.view();
+    let mut operations = Vec::new();
+    for (field, value) in [
+        ("uid", secret.object_uid().unwrap_or_default()),
+        ("resourceVersion", secret.resource_version()),
+    ] {
+        operations.push(test(pointer(["metadata", field]), value.to_owned()));
+    }
+    let waiting = view.pending_tls_crt.map(|text| BASE64_STANDARD.encode(text));
+    if let Some(waiting) = waiting {
+        operations.push(test(pointer(["data", names::PENDING_TLS_CRT]), waiting));
+    }
+    match end {
+        StageEnd::Promote => operations.extend(
+            [(names::PENDING_TLS_CRT, names::TLS_CRT), (names::PENDING_TLS_KEY, names::TLS_KEY)]
+                .map(|(from, to)| {
+                    let (from, path) = (pointer(["data", from]), pointer(["data", to]));
+                    PatchOperation::Move(MoveOperation { from, path })
+                }),
+        ),
+        StageEnd::Drop => {
+            let crt = view.pending_tls_crt.map(|_| names::PENDING_TLS_CRT);
+            let key = view.keys.iter().copied().filter(|key| *key == names::PENDING_TLS_KEY);
+            operations.extend(crt.into_iter().chain(key).map(|key| remove(["data", key])));
+        }
+    }
+    for key in [names::STAGED, names::ASK] {
+        if secret.annotation(key).is_some() {
+            operations.push(remove(["metadata", "annotations", key]));
+        }
+    }
+    operations.extend(phase(secret));
+    Patch(operations)
+}
+
+/// The change of the label `phase`. Where no label of ours is there, its map may be missing, and no
+/// phase is needed: what is carried was forgotten together with the labels.
+fn phase(secret: &SecretView) -> Option<PatchOperation> {
+    let view = secret.view();
+    let record = secret.annotation(names::CARRIED).and_then(|text| Record::parse(text).ok());
+    let stored = Bundle::parse(view.ca_crt.unwrap_or_default(), MAX_STORED_BLOCKS);
+    let carried = carried_entries(&stored.unwrap_or_default(), record.as_ref());
+    let path = ["metadata", "labels", names::PHASE];
+    if carried.iter().flatten().next().is_some() && !view.labels.is_empty() {
+        let value = Value::String(names::PHASE_OVERLAP.to_owned());
+        return Some(PatchOperation::Add(AddOperation { path: pointer(path), value }));
+    }
+    view.labels.contains_key(names::PHASE).then(|| remove(path))
+}
+
+fn test(path: PointerBuf, value: String) -> PatchOperation {
+    PatchOperation::Test(TestOperation { path, value: Value::String(value) })
+}
+
+fn remove<const N: usize>(tokens: [&str; N]) -> PatchOperation {
+    PatchOperation::Remove(RemoveOperation { path: pointer(tokens) })
+}
+
+/// A JSON pointer (RFC 6901), with escaped tokens.
+fn pointer<const N: usize>(tokens: [&str; N]) -> PointerBuf {
+    PointerBuf::from_tokens(tokens)
+}

@@ -1,0 +1,83 @@
+//! The output of `drain`.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use super::Drained;
+use super::end::EndedBy;
+use crate::kubernetes::list::{Namespaces, Unread};
+use crate::tools::table::wrapped;
+use crate::tools::text::counted;
+
+/// What was ended and by whom, and what is left.
+pub(super) fn to_text(drained: &Drained, scope: &Namespaces) -> String {
+    let Drained { ended, waiting, unread } = drained;
+    let mut out = String::new();
+    for (by, what, note) in [
+        (EndedBy::Webhook, "by the webhook", ""),
+        (
+            EndedBy::Command,
+            "by this command, because the webhook was not called",
+            "It moved the pair itself. The API server now notes ca-overlap-drain as the manager of \
+             tls.crt and tls.key: a generator that applies server side without force gets a \
+             conflict.",
+        ),
+        (EndedBy::Other, "by another writer", ""),
+    ] {
+        let keys: Vec<_> = ended.iter().filter(|(_, it)| **it == by).map(|(key, _)| key).collect();
+        if keys.is_empty() {
+            continue;
+        }
+        let _ = writeln!(out, "Ended {what}: {}", counted(keys.len(), "stage"));
+        for key in keys {
+            let _ = writeln!(out, "  {key}");
+        }
+        if !note.is_empty() {
+            paragraph(&mut out, "  ", note);
+        }
+        out.push('\n');
+    }
+    if !waiting.is_empty() {
+        let _ = writeln!(out, "STILL WAITING: {}", counted(waiting.len(), "Secret"));
+        for (key, obstacle) in waiting {
+            let _ = writeln!(out, "  {key}");
+            paragraph(&mut out, "    ", &obstacle.reason);
+        }
+    }
+    for Unread { namespace, error } in unread {
+        let namespace = namespace.as_deref().unwrap_or("all namespaces");
+        paragraph(&mut out, "", &format!("Could not be read: {namespace}: {error}"));
+    }
+    if waiting.is_empty() && unread.is_empty() {
+        let text = format!(
+            "No leaf waits in {scope}. The keeper works again from now on: if you uninstall \
+             ca-overlap, go on at once."
+        );
+        paragraph(&mut out, "", &text);
+    }
+    out
+}
+
+/// The same for programs.
+pub(super) fn to_json(drained: &Drained) -> Value {
+    let ended = drained
+        .ended
+        .iter()
+        .map(|(key, by)| json!({"namespace": key.namespace(), "name": key.name(), "endedBy": by}));
+    let waiting = drained.waiting.iter().map(|(key, obstacle)| {
+        json!({"namespace": key.namespace(), "name": key.name(), "reason": obstacle.reason})
+    });
+    json!({
+        "ended": ended.collect::<Vec<_>>(),
+        "waiting": waiting.collect::<Vec<_>>(),
+        "unread": drained.unread,
+    })
+}
+
+/// Appends a text, wrapped for a terminal of 80 columns.
+fn paragraph(out: &mut String, indent: &str, text: &str) {
+    for line in wrapped(text, 80 - indent.len()) {
+        let _ = writeln!(out, "{indent}{line}");
+    }
+}
