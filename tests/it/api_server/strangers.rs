@@ -19,9 +19,9 @@ async fn grant(cluster: &Cluster, rights: Rights<'_>, namespace: &str, subject: 
     let Rights { kind, verbs, only } = rights;
     let name = format!("{}-{}", subject["name"].as_str().unwrap(), verbs.join("-"));
     let name = name.replace(':', "-");
-    let mut rule = json!({"apiGroups": [""], "resources": ["secrets"], "verbs": verbs});
+    let mut permission = json!({"apiGroups": [""], "resources": ["secrets"], "verbs": verbs});
     if let Some(only) = only {
-        rule["resourceNames"] = json!([only]);
+        permission["resourceNames"] = json!([only]);
     }
     let within = format!("/apis/{RBAC}/v1/namespaces/{namespace}");
     let (root, plural) = if kind == "Role" {
@@ -31,7 +31,7 @@ async fn grant(cluster: &Cluster, rights: Rights<'_>, namespace: &str, subject: 
     };
     let version = format!("{RBAC}/v1");
     let role = json!({
-        "apiVersion": version, "kind": kind, "metadata": {"name": name}, "rules": [rule],
+        "apiVersion": version, "kind": kind, "metadata": {"name": name}, "rules": [permission],
     });
     let binding = json!({
         "apiVersion": version, "kind": format!("{kind}Binding"), "metadata": {"name": name},
