@@ -80,7 +80,7 @@ impl StatusArgs {
                 secrets.remove(&key);
             }
         };
-        let unread: Vec<Unread> = cluster.read_secrets(None, keep).await;
+        let mut unread: Vec<Unread> = cluster.read_secrets(None, keep).await;
         let now = Timestamp::now();
         let mut rotations = Vec::new();
         let mut groups: BTreeMap<String, Vec<SecretView>> = BTreeMap::new();

@@ -42,10 +42,10 @@ async fn drain_ends_every_stage_and_gives_the_lease_back() {
 
     let (first, second) = (stage("first").await, stage("second").await);
     let shown = run(&kubeconfig, &["drain", "-A"]);
-    let text = shown.with_code(0);
-    assert!(text.contains("Ended by the webhook: 2 stages"), "{text}");
-    assert!(text.contains("No leaf waits in any namespace"), "{text}");
-    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    let output = shown.with_code(0);
+    assert!(output.contains("Ended by the webhook: 2 stages"), "{output}");
+    assert!(output.contains("No leaf waits in any namespace"), "{output}");
+    assert!(output.lines().all(|line| line.chars().count() <= 80), "{output}");
     for rotation in [&first, &second] {
         is_ended(rotation, &["helm"]).await;
     }
@@ -58,8 +58,8 @@ async fn drain_ends_every_stage_and_gives_the_lease_back() {
     unregister(&setup, &third).await;
     let namespace = &secrets.namespace;
     let shown = run(&kubeconfig, &["drain", "-n", namespace, "--timeout", "1m"]);
-    let text = shown.with_code(0);
-    assert!(text.contains("Ended by this command"), "{text}");
+    let output = shown.with_code(0);
+    assert!(output.contains("Ended by this command"), "{output}");
     is_ended(&third, &["ca-overlap-drain", "helm"]).await;
     is_ended(&immutable, &["ca-overlap-drain", "helm"]).await;
 
@@ -67,8 +67,11 @@ async fn drain_ends_every_stage_and_gives_the_lease_back() {
     let stuck = certs_of_an_immutable_secret(&old, &leaf);
     secrets.create(&stuck).await.ok();
     let shown = run(&kubeconfig, &["drain", "-n", namespace]);
-    let text = shown.with_code(1);
-    assert!(text.contains("STILL WAITING: 1 Secret") && text.contains("it is immutable"), "{text}");
+    let output = shown.with_code(1);
+    assert!(
+        output.contains("STILL WAITING: 1 Secret") && output.contains("it is immutable"),
+        "{output}"
+    );
     let denied = run(&kubeconfig, &["drain", "-A", "--as", "nobody"]);
     assert_eq!(denied.code, 2, "{denied:?}");
 }
