@@ -30,7 +30,7 @@ pub enum CallError {
 /// The time limit of a call. The API server's own default, 60 s, is longer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Waits for the answer to a call, at most [`TIMEOUT`].
+/// Waits for the answer to a call, at most `TIMEOUT`.
 pub async fn call<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, CallError> {
     match timeout(TIMEOUT, answer).await {
         Ok(Ok(answer)) => Ok(answer),
