@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, LogParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, LogParams};
 use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -51,14 +51,17 @@ pub(super) async fn wait(
     sha256: Fingerprint,
     limit: Duration,
 ) -> Result<Vec<Replica>, String> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    // Read as plain JSON: the code that reads whole pods would add a hundred kilobytes.
+    let resource = ApiResource::erase::<Pod>(&());
+    let pods: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let logs: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let sha256 = sha256.to_string();
     let counts = Cell::new((0, 0));
     let work = async {
         let end = Instant::now().checked_add(limit);
         let mut known = BTreeMap::new();
         loop {
-            known = look(&pods, &sha256, known).await?;
+            known = look(&pods, &logs, &sha256, known).await?;
             let using = known.values().filter(|replica| replica.uses).count();
             counts.set((using, known.len()));
             let is_over = end.is_some_and(|end| Instant::now() >= end);
@@ -78,22 +81,22 @@ pub(super) async fn wait(
 /// The replicas that run now. `known` are those of the last look: one that used the list then uses
 /// it still.
 async fn look(
-    pods: &Api<Pod>,
+    pods: &Api<DynamicObject>,
+    logs: &Api<Pod>,
     sha256: &str,
     mut known: BTreeMap<String, Replica>,
 ) -> Result<BTreeMap<String, Replica>, String> {
     let parameters = ListParams::default().labels(SELECTOR);
     let list = pods.list(&parameters).await.map_err(|error| explain(&error, Audience::Caller))?;
     let running = list.items.into_iter().filter(|pod| {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        phase == Some("Running") && pod.metadata.deletion_timestamp.is_none()
+        pod.data["status"]["phase"] == "Running" && pod.metadata.deletion_timestamp.is_none()
     });
     let looks = running.map(|pod| {
         let before = known.remove(&pod.name_any()).filter(|replica| replica.uses);
         async move {
             match before {
                 Some(replica) => replica,
-                None => read(pods, &pod, sha256).await,
+                None => read(logs, &pod, sha256).await,
             }
         }
     });
@@ -103,7 +106,7 @@ async fn look(
 }
 
 /// Looks for the SHA-256 in the latest lines of a log.
-async fn read(pods: &Api<Pod>, pod: &Pod, sha256: &str) -> Replica {
+async fn read(logs: &Api<Pod>, pod: &DynamicObject, sha256: &str) -> Replica {
     let name = pod.name_any();
     let parameters = LogParams {
         container: pod.labels().get(COMPONENT).cloned(),
@@ -113,7 +116,7 @@ async fn read(pods: &Api<Pod>, pod: &Pod, sha256: &str) -> Replica {
         ..LogParams::default()
     };
     let mut replica = Replica { pod: name, uses: false, error: None, is_forbidden: false };
-    match pods.logs(&replica.pod, &parameters).await {
+    match logs.logs(&replica.pod, &parameters).await {
         Ok(log) => replica.uses = log.contains(sha256),
         Err(error) => {
             replica.is_forbidden = matches!(&error, kube::Error::Api(s) if s.code == 403);
