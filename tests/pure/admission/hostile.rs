@@ -85,7 +85,7 @@ async fn values_of_the_wrong_type_are_refused_without_echoing_them() {
 }
 
 /// The decision about each shape of `benches/hostile.rs`, and how many certificates are carried in a
-/// body of 300 kB and in one of 7 MiB, where most values leave no room.
+/// body of 300 kB and in one of 7 MiB, where most values leave no room and certificates are too large.
 const EXPECTED: [(&str, &str, usize, usize); 45] = [
     ("json arrays in data", "rotation", 1, 0),
     ("json objects in data", "rotation", 1, 0),
@@ -124,7 +124,7 @@ const EXPECTED: [(&str, &str, usize, usize); 45] = [
     ("asn.1 nested in a name", "rotation", 1, 0),
     ("look-alike authorities", "rotation", 8, 8),
     ("authorities that issue each other", "rotation", 8, 0),
-    ("a long chain of authorities", "rotation", 60, 11),
+    ("a long chain of authorities", "rotation", 60, 0),
     ("a long record", "rotation", 1, 1),
     ("a full record, and white space", "rotation", 1, 1),
     ("a long list of distrust", "unchanged", 60, 60),
