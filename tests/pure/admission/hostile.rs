@@ -85,7 +85,8 @@ async fn values_of_the_wrong_type_are_refused_without_echoing_them() {
 }
 
 /// The decision about each shape of `benches/hostile.rs`, and how many certificates are carried in a
-/// body of 300 kB and in one of 7 MiB, where most values leave no room and certificates are too large.
+/// body of 300 kB and in one of 7 MiB, where most values leave no room, and certificates are too
+/// large to be carried.
 const EXPECTED: [(&str, &str, usize, usize); 45] = [
     ("json arrays in data", "rotation", 1, 0),
     ("json objects in data", "rotation", 1, 0),
