@@ -28,7 +28,8 @@ use crate::tools::simulate::SimulateArgs;
 use crate::tools::status::StatusArgs;
 
 /// Parses the command line and runs the command. Returns its exit code: 0 if all is well, 1 if
-/// something was found or failed, 64 for a wrong command line (`EX_USAGE` of sysexits.h).
+/// something was found or failed, 64 for a wrong command line (`EX_USAGE` of sysexits.h). Where 1
+/// says that something was found, a failure is 2.
 pub fn main() -> ExitCode {
     let Cli { log: LogArgs { log_level, log_format }, command } = match parse(std::env::args_os()) {
         Ok(cli) => cli,
@@ -45,7 +46,6 @@ pub fn main() -> ExitCode {
     })
 }
 
-const TROUBLE: u8 = 2;
 const USAGE: u8 = 64;
 
 /// The name under which kubectl finds its plugin `ca-overlap`, without an extension.
@@ -198,7 +198,7 @@ impl CommandError {
     fn code(&self) -> ExitCode {
         match self {
             Self::Failed(_) => ExitCode::FAILURE,
-            Self::Trouble(_) => TROUBLE.into(),
+            Self::Trouble(_) => tools::error::TROUBLE.into(),
             Self::Usage(_) => USAGE.into(),
         }
     }

@@ -289,12 +289,16 @@ impl<'a> StagedWrite<'a> {
 
     /// Whether the held leaf must go out of service: it has expired, or its CA is distrusted.
     fn must_not_be_held(&self) -> bool {
-        let chain = write::chain(Some(&self.served.chain()));
-        let expired = chain.certificates().first().is_none_or(|l| l.is_expired(self.write.now));
         let distrusted = |c: &Certificate| write::is_distrusted(c, self.write.settings);
-        expired
+        !self.is_current(self.served)
             || (!self.write.settings.distrust.is_empty()
                 && self.issuers_of_held().iter().any(distrusted))
+    }
+
+    /// Whether the leaf of this pair has not expired.
+    fn is_current(&self, pair: TlsPair<'_>) -> bool {
+        let chain = write::chain(Some(&pair.chain()));
+        chain.certificates().first().is_some_and(|leaf| !leaf.is_expired(self.write.now))
     }
 
     /// The stored certificates that issued the held chain.

@@ -4,6 +4,10 @@ use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// The exit code if a command could not read or reach something, where 1 says that it found
+/// something.
+pub(crate) const TROUBLE: u8 = 2;
+
 /// Why a command failed. The text never quotes the contents of a file or of a response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ToolError {

@@ -4,7 +4,6 @@
 use super::pair::{TlsPair, agree, validity, verifies};
 use super::{StageChange, StagedDecision, StagedWrite};
 use crate::overlap::warning::Warning;
-use crate::overlap::write;
 
 impl<'a> StagedWrite<'a> {
     /// Ends what is left of the stage. A valid pair that a generator brings goes into service; else
@@ -34,11 +33,6 @@ impl<'a> StagedWrite<'a> {
     /// Whether certificate and key are there, and belong together as far as can be told.
     fn is_sound(&self, pair: TlsPair<'_>) -> bool {
         pair.is_whole() && agree(pair, self.served)
-    }
-
-    fn is_current(&self, pair: TlsPair<'_>) -> bool {
-        let chain = write::chain(Some(&pair.chain()));
-        chain.certificates().first().is_some_and(|leaf| !leaf.is_expired(self.write.now))
     }
 
     /// Whether this write, or one that the webhook missed, replaced the held pair.

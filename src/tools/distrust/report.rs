@@ -10,6 +10,7 @@ use super::elsewhere::Place;
 use super::replicas::Replica;
 use crate::kubernetes::list::{Namespaces, Unread};
 use crate::names;
+use crate::tools::error::TROUBLE;
 use crate::tools::table::{Column, Row, Table, paragraph};
 use crate::tools::text::{counted, short};
 use crate::x509::certs::Fingerprint;
@@ -76,7 +77,7 @@ impl DistrustReport {
 
     pub(super) fn exit_code(&self) -> u8 {
         match (self.has_failed(), self.is_clean()) {
-            (true, _) => 2,
+            (true, _) => TROUBLE,
             (false, false) => 1,
             (false, true) => 0,
         }

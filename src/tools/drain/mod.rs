@@ -20,7 +20,7 @@ use humantime::parse_duration;
 use self::end::{EndResult, EndedBy, Obstacle};
 use self::lease::HeldLease;
 use super::cluster::{ScopeArgs, ScopedClient};
-use super::error::ToolError;
+use super::error::{TROUBLE, ToolError};
 use super::output::Output;
 use super::progress_line;
 use crate::kubernetes::explain::{Audience, explain};
@@ -33,8 +33,6 @@ use crate::names;
 const AT_ONCE: usize = 8;
 /// The pause before Secrets are read again.
 const PAUSE: Duration = Duration::from_secs(2);
-/// The exit code if something could not be read or reached.
-const UNREACHED: u8 = 2;
 
 /// End every staged rotation: the waiting leaves go into service
 ///
@@ -105,7 +103,7 @@ impl DrainArgs {
         self.output
             .print(|| report::to_text(&drained, &cluster.scope), || report::to_json(&drained))?;
         Ok(match (drained.unread.is_empty(), drained.waiting.is_empty()) {
-            (false, _) => UNREACHED.into(),
+            (false, _) => TROUBLE.into(),
             (true, false) => ExitCode::FAILURE,
             (true, true) => ExitCode::SUCCESS,
         })
