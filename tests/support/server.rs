@@ -36,6 +36,16 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A timeout that a test waits for.
 pub(crate) const SHORT: Duration = Duration::from_millis(50);
 
+/// Connects to a server whose certificate names its address.
+pub(crate) async fn connect(
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+) -> std::io::Result<Client<TlsStream<TcpStream>>> {
+    let tcp = TcpStream::connect(address).await?;
+    let name = ServerName::from(address.ip());
+    Ok(Client(TlsConnector::from(config.clone()).connect(name, tcp).await?))
+}
+
 /// A TLS server with its own CA. It stops when dropped.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
@@ -103,9 +113,7 @@ impl TestServer {
         &self,
         config: &Arc<ClientConfig>,
     ) -> std::io::Result<Client<TlsStream<TcpStream>>> {
-        let tcp = TcpStream::connect(self.address).await?;
-        let name = ServerName::from(self.address.ip());
-        Ok(Client(TlsConnector::from(config.clone()).connect(name, tcp).await?))
+        connect(self.address, config).await
     }
 
     /// Connects a client with all TLS versions.

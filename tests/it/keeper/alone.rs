@@ -4,8 +4,8 @@ use ca_overlap::names;
 use serde_json::{Value, json};
 
 use super::drain::unregister;
-use super::promote::{apply, begin, is_staged, wait_for_lease};
-use super::setup::{Rotation, Setup, eventually};
+use super::promote::{stage, wait_for_lease};
+use super::setup::{Setup, eventually};
 use crate::support::sample;
 use devtools::certs;
 use devtools::secrets::MERGE;
@@ -20,11 +20,7 @@ async fn without_the_registration_the_keeper_ends_stages_itself() {
     let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let leaf = new.leaf("envoy");
-    let stage = async |name: &str| -> Rotation {
-        let rotation = begin(&secrets, name, &old, "staged").await;
-        assert!(is_staged(&apply(&secrets, name, &new, &leaf).await), "{name}");
-        rotation
-    };
+    let stage = async |name: &str| stage(&secrets, name, [&old, &new], &leaf).await;
     let (marked, wiped) = (stage("marked").await, stage("wiped").await);
     let stuck = stage("stuck").await;
     unregister(&setup, &marked).await;

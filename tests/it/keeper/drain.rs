@@ -3,7 +3,7 @@
 use ca_overlap::names;
 use serde_json::{Value, json};
 
-use super::promote::{apply, begin, is_staged, wait_for_lease};
+use super::promote::{is_staged, stage, wait_for_lease};
 use super::setup::{Rotation, Setup, eventually};
 use crate::support::command::run;
 use devtools::certs::{self, Identity};
@@ -23,11 +23,7 @@ async fn drain_ends_every_stage_and_gives_the_lease_back() {
     let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let leaf = new.leaf("envoy");
-    let stage = async |name: &str| -> Rotation {
-        let rotation = begin(&secrets, name, &old, "staged").await;
-        assert!(is_staged(&apply(&secrets, name, &new, &leaf).await), "{name}");
-        rotation
-    };
+    let stage = async |name: &str| stage(&secrets, name, [&old, &new], &leaf).await;
     let is_ended = async |rotation: &Rotation, managers: &[&str]| {
         let stored = rotation.stored().await;
         assert_eq!((stored.pem("tls.crt"), stored.pem("tls.key")), pair(&leaf));

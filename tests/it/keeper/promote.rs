@@ -27,6 +27,18 @@ pub async fn begin(secrets: &Secrets, name: &str, ca: &Identity, mode: &str) -> 
     Rotation { secrets: secrets.clone(), name: name.into(), generation: Vec::new() }
 }
 
+/// Begins with a CA in mode `staged`, and rotates to another one with this leaf, which then waits.
+pub async fn stage(
+    secrets: &Secrets,
+    name: &str,
+    [old, new]: [&Identity; 2],
+    leaf: &Identity,
+) -> Rotation {
+    let rotation = begin(secrets, name, old, "staged").await;
+    assert!(is_staged(&apply(secrets, name, new, leaf).await), "{name}");
+    rotation
+}
+
 pub fn is_staged(answer: &Answer) -> bool {
     answer.label(names::PHASE) == Some("staged")
 }

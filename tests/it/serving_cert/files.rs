@@ -10,13 +10,12 @@ use devtools::control_plane::{Scratch, Supervised};
 use rustls::client::Resumption;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, HandshakeKind};
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::CertificateDer;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::setup::wait_for;
-use crate::server::{Client, within};
+use crate::server::{Client, connect, within};
 use devtools::certs::{self, Identity};
 
 #[tokio::test]
@@ -128,9 +127,7 @@ impl Program {
         &self,
         config: &Arc<ClientConfig>,
     ) -> std::io::Result<Client<TlsStream<TcpStream>>> {
-        let tcp = TcpStream::connect(self.address).await?;
-        let name = ServerName::from(self.address.ip());
-        Ok(Client(TlsConnector::from(config.clone()).connect(name, tcp).await?))
+        connect(self.address, config).await
     }
 
     /// Connects, and returns the kind of the handshake and the server's certificate. It reads an
