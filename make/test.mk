@@ -79,6 +79,15 @@ rollout-test-full: control-plane ## Run 20 rollouts and 20 CA rotations under co
 quiet-full: control-plane ## Repeat the same writes every second for ten minutes: nothing may change
 	CI=true CA_OVERLAP_QUIET=600 cargo test --locked --test it keeper::steady_state -- --nocapture
 
+# The commit that `upgrade-test` upgrades from, and rolls back to: the first edition.
+UPGRADE_FROM ?= e4ab9d0
+
+.PHONY: upgrade-test
+upgrade-test: control-plane ## Upgrade from the first edition and back, with both programs (2 minutes; the first run builds it)
+	COMMIT='$(UPGRADE_FROM)' OUT=$(TARGET)/earlier sh tests/cluster/earlier.sh
+	CI=true CA_OVERLAP_EARLIER=$(abspath $(TARGET))/earlier \
+		cargo test --locked --test it upgrade:: -- --ignored --nocapture
+
 .PHONY: mutants
 mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn: a test must fail (half an hour)
 	PATH="$(abspath $(dir $(CARGO_MUTANTS))):$$PATH" tests/mutation/run.sh $(MUTANTS)

@@ -1,15 +1,16 @@
 #!/bin/sh
-# Builds the program of an earlier commit, and a kustomization that installs it with that commit's
-# manifests. Run by `make node-earlier`. A second run reuses the build.
+# Builds the program of an earlier commit, beside a tree with that commit's manifests. A second run
+# reuses the build. Run by `make upgrade-test`, and by `make node-earlier`, which also wants it as an
+# image, with a kustomization that installs it.
 #
-# Environment, in addition to that of pack.sh:
+# Environment:
 #   COMMIT     the earlier commit
-#   OUT        the output directory: commit, kustomization.yaml, tree/
+#   OUT        the output directory: commit, kustomization.yaml, tree/, build/debug/ca-overlap
+#   PACK       as for pack.sh, with ARCH and IMAGES; no image without it
 set -eu
-. "$(dirname "$0")/pack.sh"
 
 main() {
-    [ -n "$COMMIT" ] || fail "no earlier commit found (a shallow clone?): set EARLIER=COMMIT"
+    [ -n "$COMMIT" ] || fail "no earlier commit found (a shallow clone?): name one"
     commit=$(git rev-parse --verify "$COMMIT^{commit}") || fail "there is no commit $COMMIT"
     if [ "$(cat "$OUT/commit" 2>/dev/null)" != "$commit" ]; then
         rm -rf "$OUT/tree" "$OUT/commit"
@@ -20,9 +21,12 @@ main() {
         kustomization >"$OUT/kustomization.yaml"
         echo "$commit" >"$OUT/commit"
     fi
-    # shellcheck disable=SC2046 # words on purpose
-    pack earlier ca-overlap:earlier /ca-overlap \
-        "$OUT/build/debug/ca-overlap=/ca-overlap" $(libraries "$OUT/build/debug/ca-overlap")
+    if [ -n "${PACK:-}" ]; then
+        . "$(dirname "$0")/pack.sh"
+        # shellcheck disable=SC2046 # words on purpose
+        pack earlier ca-overlap:earlier /ca-overlap \
+            "$OUT/build/debug/ca-overlap=/ca-overlap" $(libraries "$OUT/build/debug/ca-overlap")
+    fi
     echo "an earlier build: $(git log -n 1 --format='%h %s' "$commit")" >&2
 }
 

@@ -19,3 +19,4 @@ mod keeper;
 mod manifests;
 mod serving_cert;
 mod status;
+mod upgrade;

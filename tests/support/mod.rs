@@ -180,8 +180,19 @@ impl Cluster {
         listen: SocketAddr,
         arguments: &[&str],
     ) -> Result<Webhook, Error> {
+        self.replica_of(binary::path(), name, listen, arguments).await
+    }
+
+    /// The same of another build of the program.
+    pub async fn replica_of(
+        &self,
+        program: PathBuf,
+        name: &str,
+        listen: SocketAddr,
+        arguments: &[&str],
+    ) -> Result<Webhook, Error> {
         let options = WebhookOptions {
-            program: binary::path(),
+            program,
             name: name.into(),
             listen,
             admin: (listen.ip(), 8081).into(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ca_overlap::names;
-use devtools::control_plane::{Supervised, http_get};
+use devtools::control_plane::{ControlPlane, Supervised, http_get};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, Plane, binary, sample, sum};
@@ -76,24 +76,8 @@ impl Setup {
 
     /// Starts a keeper with another kubeconfig.
     pub fn keeper_with(&self, kubeconfig: &Path, identity: &str, arguments: &[&str]) -> Keeper {
-        let plane = &self.cluster.plane;
-        let admin = SocketAddr::from((plane.next_cluster_ip().unwrap(), 8082));
-        let listen = admin.to_string();
-        let fixed = ["--log-level", "debug", "keeper", "--namespace", names::NAMESPACE];
-        let own = ["--admin-listen", &listen, "--identity", identity];
-        let is_given = arguments.contains(&"--lease-duration");
-        let duration: &[&str] = if is_given { &[] } else { &["--lease-duration", "3s"] };
-        let scratch = plane.scratch().path();
-        let process = Supervised::start(
-            identity,
-            &binary::path(),
-            [&fixed[..], &own[..], duration, arguments].concat(),
-            &[("KUBECONFIG", kubeconfig.as_os_str()), ("NO_COLOR", OsStr::new("1"))],
-            scratch,
-            scratch.join(format!("{identity}.log")),
-        )
-        .unwrap();
-        Keeper { process, admin, identity: identity.to_owned() }
+        let program = binary::path();
+        Keeper::start(&self.cluster.plane, &program, kubeconfig, identity, arguments)
     }
 
     /// Starts a keeper and waits until it is ready and leads.
@@ -137,6 +121,33 @@ pub struct Keeper {
 }
 
 impl Keeper {
+    /// Starts a keeper of this build of the program, and does not wait.
+    pub fn start(
+        plane: &ControlPlane,
+        program: &Path,
+        kubeconfig: &Path,
+        identity: &str,
+        arguments: &[&str],
+    ) -> Self {
+        let admin = SocketAddr::from((plane.next_cluster_ip().unwrap(), 8082));
+        let listen = admin.to_string();
+        let fixed = ["--log-level", "debug", "keeper", "--namespace", names::NAMESPACE];
+        let own = ["--admin-listen", &listen, "--identity", identity];
+        let is_given = arguments.contains(&"--lease-duration");
+        let duration: &[&str] = if is_given { &[] } else { &["--lease-duration", "3s"] };
+        let scratch = plane.scratch().path();
+        let process = Supervised::start(
+            identity,
+            program,
+            [&fixed[..], &own[..], duration, arguments].concat(),
+            &[("KUBECONFIG", kubeconfig.as_os_str()), ("NO_COLOR", OsStr::new("1"))],
+            scratch,
+            scratch.join(format!("{identity}.log")),
+        )
+        .unwrap();
+        Self { process, admin, identity: identity.to_owned() }
+    }
+
     pub async fn ready(&mut self) {
         eventually("a keeper that is ready", async || {
             self.process.still_running().unwrap();
