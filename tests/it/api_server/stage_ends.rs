@@ -3,6 +3,7 @@
 //! waiting key is left.
 
 use base64::prelude::*;
+use ca_overlap::names;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -41,10 +42,12 @@ enum End {
     OtherKey,
     /// A person removes the waiting key.
     HalfAPair,
+    /// A controller removes all labels and annotations.
+    Wiped,
 }
 
 impl End {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Promoted,
         Self::AppliedAgain,
         Self::PutAgain,
@@ -57,12 +60,13 @@ impl End {
         Self::NoCa,
         Self::OtherKey,
         Self::HalfAPair,
+        Self::Wiped,
     ];
 
     /// The pair that waits afterwards, if the stage goes on when the webhook sees the event.
     fn goes_on(self, it: &Staged) -> Option<&Identity> {
         match self {
-            Self::AppliedAgain | Self::PutAgain | Self::HalfAPair => Some(&it.new),
+            Self::AppliedAgain | Self::PutAgain | Self::HalfAPair | Self::Wiped => Some(&it.new),
             Self::RotatedAgain => Some(&it.third),
             _ => None,
         }
@@ -110,6 +114,11 @@ impl End {
             Self::NoCa => patch(json!({"data": {"ca.crt": null}})).await,
             Self::OtherKey => patch(json!({"data": {"keystore.p12": encoded("store")}})).await,
             Self::HalfAPair => patch(json!({"data": {"pending.tls.key": null}})).await,
+            Self::Wiped => {
+                let labels = json!({names::MODE: null, names::PHASE: null});
+                let annotations = json!({names::STAGED: null, names::CARRIED: null});
+                patch(json!({"metadata": {"labels": labels, "annotations": annotations}})).await
+            }
         }
     }
 }

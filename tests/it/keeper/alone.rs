@@ -3,12 +3,12 @@
 use ca_overlap::names;
 use serde_json::{Value, json};
 
-use super::drain::unregister;
+use super::drain::{unregister, until_not_called};
 use super::promote::{stage, wait_for_lease};
-use super::setup::{Setup, eventually};
-use crate::support::sample;
-use devtools::certs;
-use devtools::secrets::MERGE;
+use super::setup::{Rotation, Setup, eventually};
+use crate::support::{sample, sum};
+use devtools::certs::{self, Identity};
+use devtools::secrets::{Answer, MERGE};
 
 #[tokio::test]
 async fn without_the_registration_the_keeper_ends_stages_itself() {
@@ -29,28 +29,12 @@ async fn without_the_registration_the_keeper_ends_stages_itself() {
     setup.event(&stuck, "PromoteBlocked").await;
     // Neither watch shows a Secret without labels, and the next keeper has never seen it.
     keeper.process.signal("KILL");
-    let none = json!({
-        names::MODE: null, names::PHASE: null,
-    });
-    let no_annotations = json!({names::STAGED: null, names::CARRIED: null, names::GROUP: null});
-    let wipe = json!({"metadata": {"labels": none, "annotations": no_annotations}});
-    secrets.patch("wiped", MERGE, "", &wipe).await.ok();
+    wipe(&wiped).await;
 
     let next = setup.keeper("keeper-1", &["--settle", "1s", "--group-wait", "2s"]).await;
     for rotation in [&marked, &wiped] {
-        let what = format!("a promotion of {}", rotation.name);
-        let stored = eventually(&what, async || {
-            let stored = rotation.stored().await;
-            stored.data(names::PENDING_TLS_KEY).is_none().then_some(stored)
-        })
-        .await;
-        assert_eq!(
-            (stored.pem("tls.crt"), stored.pem("tls.key")),
-            (leaf.pem.clone(), leaf.key.clone())
-        );
-        assert_eq!(stored.pem("ca.crt"), certs::bundle(&[&new, &old]));
-        assert_eq!(stored.data(names::PENDING_TLS_CRT), None);
-        assert_eq!((stored.annotation(names::STAGED), stored.annotation(names::ASK)), (None, None));
+        let stored = ended(rotation).await;
+        assert_ended(&stored, [&old, &new], &leaf);
         assert_eq!(rotation.data_managers().await, ["ca-overlap-keeper", "helm"]);
         let event: Value = setup.event(rotation, "Promoted").await;
         assert!(event["note"].as_str().unwrap().contains("the keeper itself"), "{event}");
@@ -59,4 +43,74 @@ async fn without_the_registration_the_keeper_ends_stages_itself() {
     let ended = sample(&next.metrics().await, "ca_overlap_keeper_stages_ended_total");
     assert!(ended >= 2.0, "{ended}");
     assert!(stuck.stored().await.data(names::PENDING_TLS_KEY).is_some());
+}
+
+#[tokio::test]
+async fn in_an_opted_out_namespace_the_keeper_ends_stages_itself_and_asks_nothing() {
+    let test = "in_an_opted_out_namespace_the_keeper_ends_stages_itself_and_asks_nothing";
+    let arguments = ["--staged", "--settle", "1h"];
+    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
+    let mut keeper = setup.leading_keeper(&["--settle", "1h"]).await;
+    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let secrets = setup.cluster.namespace(test).await;
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
+    let leaf = new.leaf("envoy");
+    let rotation = stage(&secrets, "envoy", [&old, &new], &leaf).await;
+    let opt_out = json!({"metadata": {"labels": {names::MODE: "off"}}}).to_string();
+    let arguments = ["patch", "namespace", &secrets.namespace, "--type=merge", "-p", &opt_out];
+    setup.cluster.plane.kubectl(&arguments, &[]).await.unwrap();
+    until_not_called(&rotation).await;
+    keeper.process.signal("KILL");
+
+    let next = setup.keeper("keeper-1", &["--settle", "1s", "--group-wait", "2s"]).await;
+    assert_ended(&ended(&rotation).await, [&old, &new], &leaf);
+    assert_eq!(rotation.data_managers().await, ["ca-overlap-keeper", "helm"]);
+    let event: Value = setup.event(&rotation, "Promoted").await;
+    assert!(event["note"].as_str().unwrap().contains("the keeper itself"), "{event}");
+    let asked = sum(&next.metrics().await, "ca_overlap_keeper_asks_total", &[]);
+    assert!(asked < 0.5, "{asked} asks in a namespace that is opted out");
+}
+
+#[tokio::test]
+async fn marks_that_are_wiped_while_the_webhook_is_down_strand_no_pair() {
+    let test = "marks_that_are_wiped_while_the_webhook_is_down_strand_no_pair";
+    let arguments = ["--staged", "--settle", "1h"];
+    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
+    let _keeper = setup.leading_keeper(&["--settle", "1h"]).await;
+    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let secrets = setup.cluster.namespace(test).await;
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
+    let leaf = new.leaf("envoy");
+    let rotation = stage(&secrets, "envoy", [&old, &new], &leaf).await;
+    setup.stop_webhook().await;
+    wipe(&rotation).await;
+    setup.start_webhook().await;
+    // The settle time is not over: the name left the watch, so the keeper has looked at it.
+    assert_ended(&ended(&rotation).await, [&old, &new], &leaf);
+    assert_eq!(rotation.data_managers().await, ["helm"], "the webhook has ended it");
+}
+
+/// Waits until no key waits.
+async fn ended(rotation: &Rotation) -> Answer {
+    eventually(&format!("the end of the stage of {}", rotation.name), async || {
+        let stored = rotation.stored().await;
+        stored.data(names::PENDING_TLS_KEY).is_none().then_some(stored)
+    })
+    .await
+}
+
+fn assert_ended(stored: &Answer, [old, new]: [&Identity; 2], leaf: &Identity) {
+    let pair = (stored.pem("tls.crt"), stored.pem("tls.key"));
+    assert_eq!(pair, (leaf.pem.clone(), leaf.key.clone()));
+    assert_eq!(stored.pem("ca.crt"), certs::bundle(&[new, old]));
+    assert_eq!(stored.data(names::PENDING_TLS_CRT), None);
+    assert_eq!((stored.annotation(names::STAGED), stored.annotation(names::ASK)), (None, None));
+}
+
+/// Removes all labels and annotations, as a controller does that sets those it knows.
+async fn wipe(rotation: &Rotation) {
+    let labels = json!({names::MODE: null, names::PHASE: null});
+    let annotations = json!({names::STAGED: null, names::CARRIED: null, names::GROUP: null});
+    let wipe = json!({"metadata": {"labels": labels, "annotations": annotations}});
+    rotation.secrets.patch(&rotation.name, MERGE, "", &wipe).await.ok();
 }

@@ -72,9 +72,57 @@ async fn drain_ends_every_stage_and_gives_the_lease_back() {
     assert_eq!(denied.code, 2, "{denied:?}");
 }
 
+#[tokio::test]
+async fn a_webhook_that_restarts_during_a_drain_leaves_no_stage() {
+    let test = "a_webhook_that_restarts_during_a_drain_leaves_no_stage";
+    let arguments = ["--staged", "--settle", "1h"];
+    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
+    let _keeper = setup.leading_keeper(&["--settle", "1h"]).await;
+    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let secrets = setup.cluster.namespace(test).await;
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
+    let leaf = new.leaf("envoy");
+    let mut staged = Vec::new();
+    // More than the command ends at the same time.
+    for number in 0..12 {
+        staged.push(stage(&secrets, &format!("envoy-{number}"), [&old, &new], &leaf).await);
+    }
+    setup.stop_webhook().await;
+    let kubeconfig = setup.cluster.plane.admin_kubeconfig().clone();
+    let namespace = secrets.namespace.clone();
+    let drain = tokio::task::spawn_blocking(move || run(&kubeconfig, &["drain", "-n", &namespace]));
+    eventually("an ask that no webhook has seen", async || {
+        for rotation in &staged {
+            if rotation.stored().await.annotation(names::ASK).is_some() {
+                return Some(());
+            }
+        }
+        None
+    })
+    .await;
+    setup.start_webhook().await;
+    let shown = drain.await.unwrap();
+    let output = shown.with_code(0);
+    assert!(output.contains("No leaf waits"), "{output}");
+    for rotation in &staged {
+        let stored = rotation.stored().await;
+        assert_eq!((stored.pem("tls.crt"), stored.pem("tls.key")), pair(&leaf));
+        assert_eq!(stored.pem("ca.crt"), certs::bundle(&[&new, &old]));
+        for key in [names::PENDING_TLS_CRT, names::PENDING_TLS_KEY] {
+            assert_eq!(stored.data(key), None, "{key}");
+        }
+        assert_eq!((stored.annotation(names::STAGED), stored.annotation(names::ASK)), (None, None));
+    }
+}
+
 /// Deletes the registration while this Secret is staged.
 pub async fn unregister(setup: &Setup, staged: &Rotation) {
     setup.cluster.plane.json("DELETE", REGISTRATION, &Value::Null).await.unwrap();
+    until_not_called(staged).await;
+}
+
+/// Waits until the API server does not call the webhook for this staged Secret.
+pub async fn until_not_called(staged: &Rotation) {
     eventually("an API server that does not call the webhook", async || {
         let patch = json!({"metadata": {"annotations": {names::ASK: "unstage"}}});
         let query = "dryRun=All&fieldManager=person";
