@@ -42,6 +42,8 @@ enum Event {
     OptOut(bool),
     /// A writer replaces all labels and annotations, and the webhook is not called.
     Wipe,
+    /// A replica of the first edition writes the record and the stage again, without the uid.
+    FirstEdition,
 }
 
 /// How a Secret leaves staged mode at the end of a history.
@@ -89,6 +91,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => prop_oneof![1 => Just(false), 2 => Just(true)].prop_map(Event::Keeper),
         1 => prop_oneof![1 => Just(true), 3 => Just(false)].prop_map(Event::OptOut),
         1 => Just(Event::Wipe),
+        1 => Just(Event::FirstEdition),
     ]
 }
 
@@ -175,6 +178,10 @@ impl History {
                         object["metadata"][map] = json!({});
                     }
                 });
+            }
+            Event::FirstEdition => {
+                system.forget_uids();
+                system.reconcile();
             }
             Event::Keeper(true) if !system.is_keeper_up => system.start_keeper(),
             Event::Keeper(is_up) => {

@@ -162,6 +162,22 @@ impl System {
         self.reconcile();
     }
 
+    /// Removes the uids from the record and from the stage, which the first edition does not know.
+    pub fn forget_uids(&mut self) {
+        for key in [names::CARRIED, names::STAGED] {
+            let Some(text) = self.annotation(key) else { continue };
+            let mut value: Value = serde_json::from_str(text).unwrap();
+            let entries = match &mut value {
+                Value::Array(entries) => entries.iter_mut().collect(),
+                stage => vec![stage],
+            };
+            for entry in entries.into_iter().filter_map(Value::as_object_mut) {
+                entry.remove("uid");
+            }
+            self.stored["metadata"]["annotations"][key] = value.to_string().into();
+        }
+    }
+
     /// Whether the API server calls the webhook.
     pub fn is_called(&self) -> bool {
         self.is_webhook_up && !self.is_opted_out
