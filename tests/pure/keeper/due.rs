@@ -348,3 +348,32 @@ fn a_group_wait_ends_before_the_held_leaf_expires() {
     assert_eq!(staged.latest, time("2089-12-31T12:00:00Z"));
     assert_eq!(staged.ready_after(Timestamp::MAX, &rules), staged.latest);
 }
+
+#[test]
+fn a_pair_that_waits_without_a_stage_or_without_a_label_is_ended() {
+    let waiting = |labels: &[(&str, &str)], stage: Option<String>| {
+        let mut fixture = Fixture::new().leaf_of_the_old();
+        fixture.pending = Some(fixture.new.leaf("envoy").pem);
+        let label = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        fixture.labels = labels.iter().map(label).collect();
+        match stage {
+            Some(stage) => fixture.annotate(names::STAGED, stage),
+            None => fixture,
+        }
+    };
+    let stage = Stage {
+        since: time(START),
+        held: Fingerprint::of(b"held"),
+        pending: Fingerprint::of(b"pending"),
+        moved: 0,
+    };
+    let stage = Some(stage.to_annotation(None));
+    let staged = [(names::PHASE, "staged")];
+    assert_eq!(waiting(&staged, stage.clone()).at(START).due, None, "it waits as it should");
+    for (labels, stage) in [(&[][..], None), (&[][..], stage), (&staged[..], None)] {
+        let mut fixture = waiting(labels, stage);
+        assert_eq!(fixture.at(START).due, Some(Due::Unstage), "{labels:?}");
+        fixture.is_immutable = true;
+        assert_eq!(fixture.at(START).due, None, "nobody can change its data");
+    }
+}
