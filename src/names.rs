@@ -34,8 +34,7 @@ pub const GROUP: &str = "ca-overlap.dev/group";
 pub const RESTARTED: &str = "ca-overlap.dev/restarted";
 
 /// Annotation prefix on a pod template, written by the keeper: the trust that the pods loaded from
-/// a Secret when they started. Hashes of the names of the group and of the Secret follow the
-/// prefix.
+/// a Secret when they started. A hash of the Secret's name follows the prefix.
 pub const RESTARTED_FOR: &str = "ca-overlap.dev/restarted-for";
 /// Annotation on a pod template, written by the keeper: when it restarted the workload.
 pub const RESTARTED_AT: &str = "ca-overlap.dev/restarted-at";

@@ -49,10 +49,10 @@ pub struct PendingRestart {
     pub is_for_leaf: bool,
     /// The Secret's name.
     secret: String,
-    /// The key prefix of the pod template annotations for the whole group.
-    scope: String,
     /// The key of the pod template annotation for this Secret.
     mark: String,
+    /// The key that the first edition used.
+    old_mark: String,
 }
 
 /// The restart that a Secret needs; `None` if it is complete.
@@ -84,8 +84,8 @@ pub(crate) fn pending_restart(
         is_first_sight: known.is_none() && !carries,
         is_for_leaf,
         secret: secret.name.to_owned(),
-        scope: scope(secret),
         mark: mark(secret),
+        old_mark: old_mark(secret),
     })
 }
 
@@ -112,20 +112,22 @@ fn trust(outlook: &Outlook, is_staged: bool) -> String {
     hex([own, distrust, state.to_owned()].join("\n").as_bytes(), 16)
 }
 
-/// The key prefix of the pod template annotations for the Secrets of a group, or for a Secret
-/// without a group.
-fn scope(secret: &PublicSecret<'_>) -> String {
-    let of_group = secret.group().map(|group| hex(format!("group {group}").as_bytes(), 4));
-    format!("{}.{}.", names::RESTARTED_FOR, of_group.unwrap_or_else(|| of_secret(secret)))
-}
-
-/// The key of the pod template annotation for this Secret.
+/// The key of the pod template annotation for this Secret. Pods use Secrets of their own namespace
+/// only, so the name is enough.
 fn mark(secret: &PublicSecret<'_>) -> String {
-    scope(secret) + &of_secret(secret)
+    format!("{}.{}", names::RESTARTED_FOR, of_secret(secret, 16))
 }
 
-fn of_secret(secret: &PublicSecret<'_>) -> String {
-    hex(format!("secret {}", secret.name).as_bytes(), 4)
+/// The key that the first edition wrote, with hashes that are short enough to collide. It is only
+/// read, so that an upgrade repeats no restart. The next restart removes it.
+fn old_mark(secret: &PublicSecret<'_>) -> String {
+    let of_group = secret.group().map(|group| hex(format!("group {group}").as_bytes(), 4));
+    let scope = of_group.unwrap_or_else(|| of_secret(secret, 4));
+    format!("{}.{scope}.{}", names::RESTARTED_FOR, of_secret(secret, 4))
+}
+
+fn of_secret(secret: &PublicSecret<'_>, count: usize) -> String {
+    hex(format!("secret {}", secret.name).as_bytes(), count)
 }
 
 /// The first `count` bytes of the SHA-256, in hexadecimal.
@@ -162,6 +164,14 @@ impl WorkloadState {
                 None => drop(self.restarted_for.remove(&key)),
             }
         }
+    }
+
+    /// Whether the keeper restarted it for another Secret while this one has waited since `awaited`.
+    /// Its new pods then load the trust that this Secret held when it began to wait. The Secrets
+    /// need no group for that. Both times have full seconds, so an equal one may be earlier.
+    fn is_newer(&self, awaited: Option<Timestamp>, now: Timestamp) -> bool {
+        let restarted = self.restarted_at.filter(|at| *at <= now);
+        awaited.is_some_and(|since| restarted > Some(since))
     }
 
     /// Whether its owner lets this Secret restart it: the pod template refers to the Secret, or the
@@ -268,7 +278,8 @@ impl<'a> RestartPass<'a> {
             Err(outcome) => return self.done(outcome),
         };
         if let Some(since) = self.followed {
-            return self.done(if !self.pending.is_done(&state) {
+            let is_there = self.pending.is_marked(&state) || state.restarted_at >= Some(since);
+            return self.done(if !is_there {
                 RestartOutcome::Reverted
             } else if state.is_complete {
                 RestartOutcome::Complete
@@ -278,12 +289,12 @@ impl<'a> RestartPass<'a> {
                 RestartOutcome::Waiting
             });
         }
-        if state.may_restart_for(&self.pending.secret)
-            && let Some(outcome) = self.pending.obstacle(&state, self.now)
+        self.state = state;
+        if self.state.may_restart_for(&self.pending.secret)
+            && let Some(outcome) = self.obstacle()
         {
             return self.done(outcome);
         }
-        self.state = state;
         NextCall::List
     }
 
@@ -298,7 +309,7 @@ impl<'a> RestartPass<'a> {
         if !state.may_restart_for(&pending.secret) && !group.iter().any(consents) {
             return self.done(RestartOutcome::NoConsent);
         }
-        if let Some(outcome) = pending.obstacle(state, now) {
+        if let Some(outcome) = self.obstacle() {
             return self.done(outcome);
         }
         if is_changing(group, self.rules, self.awaited, now) {
@@ -306,6 +317,21 @@ impl<'a> RestartPass<'a> {
         }
         let marks = pending.marks(workload, group, self.rules, state, now);
         NextCall::Change(workload.clone(), state.version.clone(), marks)
+    }
+
+    /// The outcome if the pod template must not be changed now, because its pods have loaded this
+    /// trust already, or because it is too early. `None` if it may be changed.
+    fn obstacle(&self) -> Option<RestartOutcome> {
+        let (state, now) = (&self.state, self.now);
+        if self.pending.is_marked(state) || state.is_newer(self.awaited, now) {
+            return Some(RestartOutcome::Started);
+        }
+        let interval = SignedDuration::try_from(INTERVAL).unwrap_or_default();
+        let is_recent = state.restarted_at.is_some_and(|at| {
+            let age = now.duration_since(at);
+            !age.is_negative() && age < interval
+        });
+        (state.is_paused || is_recent).then_some(RestartOutcome::Waiting)
     }
 
     /// Takes the outcome for the current workload, and goes to the next one.
@@ -329,7 +355,9 @@ impl<'a> RestartPass<'a> {
         }
         if is_begun {
             let is_for_leaf = self.pending.is_for_leaf;
-            let progress = RestartProgress { workload, since: self.now, is_waiting, is_for_leaf };
+            let shared = self.state.restarted_at.filter(|_| self.state.is_newer(awaited, self.now));
+            let since = shared.unwrap_or(self.now);
+            let progress = RestartProgress { workload, since, is_waiting, is_for_leaf };
             return NextCall::Note(progress.to_annotation(&self.pending.trust));
         }
         self.index += 1;
@@ -347,24 +375,9 @@ impl PendingRestart {
         Some((self.workloads.iter().position(is_last)?, progress))
     }
 
-    /// The outcome if the pod template must not be changed now, because it is changed already or
-    /// because it is too early. `None` if it may be changed.
-    fn obstacle(&self, state: &WorkloadState, now: Timestamp) -> Option<RestartOutcome> {
-        if self.is_done(state) {
-            return Some(RestartOutcome::Started);
-        }
-        let interval = SignedDuration::try_from(INTERVAL).unwrap_or_default();
-        let is_recent = state.restarted_at.is_some_and(|at| {
-            let age = now.duration_since(at);
-            !age.is_negative() && age < interval
-        });
-        (state.is_paused || is_recent).then_some(RestartOutcome::Waiting)
-    }
-
     /// The changes of the pod template's annotations: the trust that its new pods load from this
     /// Secret, and from the other Secrets of `group` that name this workload. Those Secrets then
-    /// need no restart of their own. Annotations for Secrets that have left the group are removed,
-    /// and so are those for a group in which these Secrets were before.
+    /// need no restart of their own. All other marks go: they tell of pods that are being replaced.
     fn marks(
         &self,
         workload: &Workload,
@@ -373,14 +386,8 @@ impl PendingRestart {
         state: &WorkloadState,
         now: Timestamp,
     ) -> BTreeMap<String, Option<String>> {
-        let members: Vec<String> = group.iter().map(mark).chain([self.mark.clone()]).collect();
-        let is_of = |key: &str, mark: &String| key.rsplit('.').next() == mark.rsplit('.').next();
-        let is_ours = |key: &&String| {
-            key.starts_with(&self.scope) || members.iter().any(|mark| is_of(key, mark))
-        };
-        let all = state.restarted_for.keys().filter(is_ours);
-        let left = all.filter(|key| !members.contains(key));
-        let mut change: BTreeMap<_, _> = left.map(|key| (key.clone(), None)).collect();
+        let before = state.restarted_for.keys();
+        let mut change: BTreeMap<_, _> = before.map(|key| (key.clone(), None)).collect();
         for member in group {
             if restarts(member).contains(workload) {
                 let outlook = outlook::outlook(member, rules, now);
@@ -393,9 +400,10 @@ impl PendingRestart {
         change
     }
 
-    /// Whether the pods of the workload loaded this trust when they started.
-    fn is_done(&self, state: &WorkloadState) -> bool {
-        state.restarted_for.get(&self.mark) == Some(&self.trust)
+    /// Whether the pod template says that its pods loaded this trust when they started.
+    fn is_marked(&self, state: &WorkloadState) -> bool {
+        let mut marks = [&self.mark, &self.old_mark].into_iter();
+        marks.any(|key| state.restarted_for.get(key) == Some(&self.trust))
     }
 }
 
@@ -422,9 +430,10 @@ pub(crate) fn age(since: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(since)).unwrap_or_default()
 }
 
-/// Whether a wait since `since` is longer than [`PATIENCE`].
+/// Whether a wait since `since` is longer than [`PATIENCE`]. A date that is as far in the future
+/// counts too: a clock was set back, and nobody knows how long the wait was.
 fn is_too_long(since: Timestamp, now: Timestamp) -> bool {
-    age(since, now) > PATIENCE
+    now.duration_since(since).unsigned_abs() > PATIENCE
 }
 
 #[cfg(test)]

@@ -54,8 +54,8 @@ impl GroupSecret {
             is_first_sight: false,
             is_for_leaf: false,
             secret: self.name.to_owned(),
-            scope: scope(&view),
             mark: mark(&view),
+            old_mark: old_mark(&view),
         }
     }
 }
@@ -64,7 +64,7 @@ impl GroupSecret {
 /// before.
 fn restart(state: &mut WorkloadState, group: &[GroupSecret], which: usize, trust: &str) -> bool {
     let pending = group[which].pending(trust);
-    if pending.obstacle(state, now()) == Some(RestartOutcome::Started) {
+    if pending.is_marked(state) {
         return false;
     }
     let workload = Workload::parse("deployment/a").unwrap();
@@ -97,15 +97,37 @@ fn only_secrets_of_the_group_that_name_a_workload_annotate_it() {
     assert!(restart(&mut state, &group, 0, "T1"));
     let keys = |state: &WorkloadState| state.restarted_for.keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&state), [names::RESTARTED_AT.to_owned(), mark(&group[0].view())]);
-    let left = format!("{}left", scope(&group[0].view()));
-    let of_old_group = format!("{}.old.{}", names::RESTARTED_FOR, of_secret(&group[0].view()));
-    let foreign = format!("{}.other.left", names::RESTARTED_FOR);
-    for key in [&left, &of_old_group, &foreign] {
-        state.restarted_for.insert(key.clone(), "T0".to_owned());
+    // A Secret that left the group or is gone, an earlier group, and the first edition.
+    let left = mark(&secret("left", "", 0).view());
+    let of_another_group = format!("{}.g.s", names::RESTARTED_FOR);
+    for key in [left, of_another_group, old_mark(&group[0].view())] {
+        state.restarted_for.insert(key, "T0".to_owned());
     }
     assert!(restart(&mut state, &group, 0, "T2"));
-    let is_left = |key| state.restarted_for.contains_key(key);
-    assert!(!is_left(&left) && !is_left(&of_old_group) && is_left(&foreign));
+    assert_eq!(keys(&state), [names::RESTARTED_AT.to_owned(), mark(&group[0].view())]);
+}
+
+#[test]
+fn a_restart_that_the_first_edition_marked_is_not_repeated() {
+    let group = [secret("a", "deployment/a", 60)];
+    let mut state = WorkloadState::default();
+    // What the first edition wrote for the Secret "a" of the group "g".
+    let key = "ca-overlap.dev/restarted-for.4ef636b0.4bbc134d".to_owned();
+    state.restarted_for.insert(key, "T1".to_owned());
+    assert!(!restart(&mut state, &group, 0, "T1"));
+    assert!(restart(&mut state, &group, 0, "T2"));
+}
+
+#[test]
+fn marks_of_secrets_do_not_share_a_short_hash() {
+    let marks = ["a", "b"].map(|name| mark(&secret(name, "", 0).view()));
+    for mark in &marks {
+        let (_, hash) = mark.rsplit_once('.').unwrap();
+        assert_eq!(hash.len(), 32, "16 bytes: {mark}");
+        let (_, name) = mark.split_once('/').unwrap();
+        assert!(name.len() <= 63, "the API server's limit: {mark}");
+    }
+    assert_ne!(marks[0], marks[1]);
 }
 
 #[test]
@@ -131,18 +153,55 @@ fn a_restart_waits_for_a_group_that_changes_for_at_most_30_s() {
 
 #[test]
 fn a_workload_restarts_at_most_once_per_interval() {
-    let mut state = WorkloadState {
-        restarted_at: Some(now() - SignedDuration::from_secs(589)),
-        ..WorkloadState::default()
+    let rules = rules();
+    let found = |restarted: SignedDuration, is_paused| {
+        let restarted_at = Some(now() + restarted);
+        let state = WorkloadState { restarted_at, is_paused, ..mounts("s") };
+        pass(&rules, true, 60).found(Ok(state))
     };
-    let other = secret("a", "deployment/a", 60).pending("T2");
-    assert_eq!(other.obstacle(&state, now()), Some(RestartOutcome::Waiting));
-    state.restarted_at = Some(now() - SignedDuration::from_secs(590));
-    assert_eq!(other.obstacle(&state, now()), None);
-    state.restarted_at = Some(now() + SignedDuration::from_secs(86_400));
-    assert_eq!(other.obstacle(&state, now()), None, "a clock that was set back");
-    state.is_paused = true;
-    assert_eq!(other.obstacle(&state, now()), Some(RestartOutcome::Waiting));
+    let waits = NextCall::Wait(now() - SignedDuration::from_secs(60));
+    let seconds = SignedDuration::from_secs;
+    assert_eq!(found(seconds(-589), false), waits);
+    assert_eq!(found(seconds(-590), false), NextCall::List);
+    assert_eq!(found(seconds(86_400), false), NextCall::List, "a clock that was set back");
+    assert_eq!(found(seconds(-590), true), waits);
+}
+
+#[test]
+fn a_restart_for_another_secret_serves_one_that_waits() {
+    let rules = rules();
+    let restarted = |age| now() - SignedDuration::from_secs(age);
+    let found = |pass: &mut RestartPass<'_>, age, is_complete| {
+        let restarted_at = Some(restarted(age));
+        pass.found(Ok(WorkloadState { restarted_at, is_complete, ..mounts("s") }))
+    };
+    // This Secret waits because another one has restarted the workload, and a third one restarts it
+    // next. Ten minutes are over.
+    let mut waits = pass(&rules, true, 620);
+    let note = format!("T2 deployment/a {:.0} started", restarted(25));
+    assert_eq!(found(&mut waits, 25, false), NextCall::Note(note));
+    assert_eq!(waits.into_outcomes(), [("deployment/a".to_owned(), RestartOutcome::Started)]);
+    // Then it follows that rollout, although the pod template has no mark of this Secret.
+    let mut follows = pass(&rules, false, 25);
+    let second = NextCall::Read(Workload::parse("deployment/b").unwrap());
+    assert_eq!(found(&mut follows, 25, true), second);
+    assert_eq!(follows.into_outcomes(), [("deployment/a".to_owned(), RestartOutcome::Complete)]);
+    // Pods that may be older than the trust.
+    for age in [60, 61] {
+        let waits = NextCall::Wait(restarted(60));
+        assert_eq!(found(&mut pass(&rules, true, 60), age, true), waits);
+    }
+}
+
+#[test]
+fn progress_that_is_dated_far_in_the_future_counts_as_too_long() {
+    let rules = rules();
+    for (age, expected) in [(-600, None), (-601, Some(RestartOutcome::Stuck))] {
+        let mut pass = pass(&rules, false, age);
+        pass.found(Ok(rolled_out("T2", false)));
+        let outcomes = expected.map(|outcome| ("deployment/a".to_owned(), outcome));
+        assert_eq!(pass.into_outcomes(), Vec::from_iter(outcomes), "{age}");
+    }
 }
 
 #[test]
