@@ -177,9 +177,9 @@ impl Remembered {
         let Some(ca_crt) = view.ca_crt else { return Vec::new() };
         let found = bundle(ca_crt);
         let listed = view.annotations.get(names::CARRIED);
-        let listed = listed.and_then(|text| Record::parse(text).ok()).unwrap_or_default();
-        let is_there =
-            |c: &Certificate| found.contains(c) && listed.entry(c.fingerprint()).is_some();
+        let listed = listed.and_then(|text| Record::parse(text).ok());
+        let is_listed = |f| listed.as_ref().is_some_and(|record| record.entry(f).is_some());
+        let is_there = |c: &Certificate| found.contains(c) && is_listed(c.fingerprint());
         let known = |entry: &Entry| {
             let known = record.as_ref().and_then(|record| record.entry(entry.sha256));
             known.copied().filter(|known| known == entry)
@@ -188,15 +188,15 @@ impl Remembered {
         let wanted = bundle(&wanted);
         let entries = carried_entries(&wanted, record_after.as_ref());
         let carried = wanted.certificates().iter().zip(entries);
-        carried
+        let lost = carried
             .filter_map(|(certificate, entry)| Some((certificate, entry?)))
             .filter(|(certificate, _)| !is_there(certificate))
             .map(|(certificate, entry)| Repaired {
                 der: certificate.der().to_vec(),
                 entry: known(&entry),
             })
-            .take(MAX_REPAIRED)
-            .collect()
+            .take(MAX_REPAIRED);
+        taken(view, listed.as_ref(), settings, lost.collect(), now)
     }
 
     /// The `ca.crt` and the record that the webhook would have stored.
@@ -228,6 +228,32 @@ impl Remembered {
         };
         (decision.ca_crt.unwrap_or_else(|| ca_crt.to_vec()), record)
     }
+}
+
+/// Those of `lost` that the webhook would carry if it were asked now. There may be no place: since
+/// the repair, or since a rotation that the webhook saw, other CAs are carried.
+fn taken(
+    view: &PublicSecret<'_>,
+    record: Option<&Record>,
+    settings: &Settings,
+    mut lost: Vec<Repaired>,
+    now: Timestamp,
+) -> Vec<Repaired> {
+    let contents = Contents { ca_crt: view.ca_crt, tls_crt: view.tls_crt };
+    let decision = overlap::decide(&Write {
+        now,
+        stored: contents,
+        incoming: contents,
+        record,
+        settings,
+        may_change_data: true,
+        // A rough limit: the webhook computes the real one.
+        room: MAX_ONE,
+        repair: &lost,
+    });
+    let RecordAfter::Set(after) = decision.record else { return Vec::new() };
+    lost.retain(|repaired| after.entry(Fingerprint::of(&repaired.der)).is_some());
+    lost
 }
 
 /// The settings that a Secret has after the plan, and whether the webhook may then change its data.

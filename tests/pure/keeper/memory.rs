@@ -303,6 +303,24 @@ fn a_recreated_secret_keeps_the_dates_of_its_carried_ca() {
 }
 
 #[test]
+fn what_keep_has_no_room_for_is_not_asked_for_after_the_repair() {
+    let [one, two, three, four] = ["CA1", "CA2", "CA3", "CA4"].map(certs::ca_named);
+    let before = secret("u", &[&two, &one], &carried(&one), Some("bundle"));
+    let recreated = secret("v", &[&three], &json!({}), None);
+    assert_eq!(compare(&before, &recreated).unwrap().certificates, anew(&two));
+    let repaired = secret("v", &[&three, &two], &carried(&two), Some("bundle"));
+    assert_eq!(compare(&before, &repaired), None, "the ask would be refused");
+    // The webhook saw a rotation of the new object before the keeper looked.
+    let rotated = secret("v", &[&four, &three], &carried(&three), Some("bundle"));
+    assert_eq!(compare(&before, &rotated), None);
+    // Where there is room, the rest is asked for.
+    let mut two_cas = carried(&two);
+    two_cas[names::KEEP] = json!("2");
+    let repaired = secret("v", &[&three, &two], &two_cas, Some("bundle"));
+    assert_eq!(compare(&before, &repaired).unwrap().certificates, as_before(&one));
+}
+
+#[test]
 fn a_namespace_younger_than_the_secret_is_a_different_one() {
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let mut object = tls_secret("envoy", &old.pem, &old.leaf("envoy"));
