@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -76,15 +79,16 @@ impl Reason {
         }
     }
 
-    fn kind(self) -> EventType {
-        match self {
+    /// Whether its Event has the type `Warning`.
+    fn is_warning(self) -> bool {
+        matches!(
+            self,
             Self::AskFailed
-            | Self::PromoteBlocked
-            | Self::PromotedAlone
-            | Self::RestartFailed
-            | Self::RetireBlocked => EventType::Warning,
-            _ => EventType::Normal,
-        }
+                | Self::PromoteBlocked
+                | Self::PromotedAlone
+                | Self::RestartFailed
+                | Self::RetireBlocked
+        )
     }
 }
 
@@ -113,17 +117,19 @@ impl Events {
         metrics: KeeperMetrics,
     ) -> (Self, impl Future<Output = ()>) {
         let (queue, notes) = mpsc::channel(MAX_QUEUED);
-        let reporter =
-            Reporter { controller: names::KEEPER_SERVICE_ACCOUNT.into(), instance: Some(identity) };
-        let recorder = Recorder::new(client, reporter);
-        let publisher = publish(recorder, notes, metrics.clone());
+        let publisher = publish(client, identity, notes, metrics.clone());
         (Self { queue, metrics }, publisher)
     }
 
-    /// Logs an Event and queues it: the Secret's key and the uid of its present object, the reason,
-    /// and a text that must not quote the Secret's content.
+    /// Logs an Event, a warning at `warn`, and queues it: the Secret's key and the uid of its present
+    /// object, the reason, and a text that must not quote the Secret's content.
     pub(crate) fn publish(&self, key: &Key, uid: Option<&str>, reason: Reason, text: String) {
-        tracing::info!(secret = %key, reason = reason.as_str(), "{text}");
+        let name = reason.as_str();
+        if reason.is_warning() {
+            tracing::warn!(secret = %key, reason = name, "{text}");
+        } else {
+            tracing::info!(secret = %key, reason = name, "{text}");
+        }
         let note = QueuedEvent { key: key.clone(), uid: uid.map(ToOwned::to_owned), reason, text };
         if self.queue.try_send(note).is_err() {
             self.metrics.event(EventResult::Dropped);
@@ -135,44 +141,64 @@ impl Events {
 const MAX_QUEUED: usize = 256;
 /// How many Events may be published at once.
 const BURST: u32 = 100;
-/// After a burst, one Event may be published per interval. This also limits the memory of the
-/// recorder, which keeps each Event for six minutes.
+/// After a burst, one Event may be published per interval.
 const INTERVAL: Duration = Duration::from_millis(500);
 /// The API server accepts notes of up to 1024 bytes (events.k8s.io/v1); our texts are ASCII.
 const MAX_TEXT: usize = 1000;
 
+/// Publishes each Event as an object of its own. The recorder of the client library would merge
+/// those of one Secret and reason, whatever their texts: other CAs and workloads would not be named.
 async fn publish(
-    recorder: Recorder,
+    client: Client,
+    identity: String,
     mut notes: mpsc::Receiver<QueuedEvent>,
     metrics: KeeperMetrics,
 ) {
     let mut bucket = TokenBucket { tokens: BURST, filled: Instant::now() };
-    while let Some(QueuedEvent { key, uid, reason, text }) = notes.recv().await {
+    while let Some(queued) = notes.recv().await {
         if !bucket.take(Instant::now()) {
             metrics.event(EventResult::Dropped);
             continue;
         }
-        let event = Event {
-            type_: reason.kind(),
-            reason: reason.as_str().to_owned(),
-            note: Some(text.chars().take(MAX_TEXT).collect()),
-            action: reason.action().to_owned(),
-            secondary: None,
-        };
-        let regarding = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Secret".to_owned()),
-            namespace: Some(key.namespace().to_owned()),
-            name: Some(key.name().to_owned()),
-            uid,
-            ..ObjectReference::default()
-        };
-        match call(recorder.publish(&event, &regarding)).await {
-            Ok(()) => metrics.event(EventResult::Published),
+        let api: Api<Event> = Api::namespaced(client.clone(), queued.key.namespace());
+        let event = queued.event(&identity, Timestamp::now());
+        match call(api.create(&PostParams::default(), &event)).await {
+            Ok(_) => metrics.event(EventResult::Published),
             Err(error) => {
                 metrics.event(EventResult::Failed);
-                tracing::debug!(%error, secret = %key, "cannot publish an Event");
+                tracing::debug!(%error, secret = %queued.key, "cannot publish an Event");
             }
+        }
+    }
+}
+
+impl QueuedEvent {
+    /// The object to create. The API server completes its name, and shortens it where that is
+    /// needed.
+    fn event(&self, identity: &str, now: Timestamp) -> Event {
+        let (namespace, name) = (self.key.namespace().to_owned(), self.key.name());
+        Event {
+            metadata: ObjectMeta {
+                generate_name: Some(format!("{name}.")),
+                namespace: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(now)),
+            type_: Some(if self.reason.is_warning() { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(self.reason.as_str().to_owned()),
+            action: Some(self.reason.action().to_owned()),
+            note: Some(self.text.chars().take(MAX_TEXT).collect()),
+            regarding: Some(ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Secret".to_owned()),
+                namespace: Some(namespace),
+                name: Some(name.to_owned()),
+                uid: self.uid.clone(),
+                ..ObjectReference::default()
+            }),
+            reporting_controller: Some(names::KEEPER_SERVICE_ACCOUNT.to_owned()),
+            reporting_instance: Some(identity.to_owned()),
+            ..Event::default()
         }
     }
 }
@@ -229,7 +255,75 @@ pub(crate) fn of_group_wait(not_awaited: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use http::Method;
+    use serde_json::json;
+
+    use super::super::mock::api;
     use super::*;
+
+    #[tokio::test]
+    async fn two_events_of_a_secret_with_one_reason_are_two_objects() {
+        let (client, mut api) = api();
+        let (events, publisher) = Events::new(client, "me".to_owned(), KeeperMetrics::default());
+        let key = Key::new("n", "s");
+        let texts = ["deployment/a: it does not exist", "deployment/b: it does not exist"];
+        for text in texts {
+            events.publish(&key, Some("u"), Reason::RestartFailed, text.to_owned());
+        }
+        drop(events);
+        let server = async {
+            for text in texts {
+                let call =
+                    api.expect(&Method::POST, "/apis/events.k8s.io/v1/namespaces/n/events").await;
+                let about = json!({
+                    "apiVersion": "v1", "kind": "Secret", "namespace": "n", "name": "s", "uid": "u",
+                });
+                assert_eq!((&call.body["note"], &call.body["regarding"]), (&json!(text), &about));
+                assert_eq!(call.body["reason"], "RestartFailed");
+                assert_eq!(call.body["type"], "Warning");
+                let body = call.body.clone();
+                call.answer(&body);
+            }
+        };
+        tokio::join!(publisher, server);
+        assert!(api.is_quiet());
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_of_type_warning_is_logged_as_a_warning() {
+        let (client, _api) = api();
+        let (events, _publisher) = Events::new(client, "me".to_owned(), KeeperMetrics::default());
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for reason in [Reason::RetireBlocked, Reason::Retired] {
+                events.publish(&Key::new("n", "s"), None, reason, "text".to_owned());
+            }
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let levels: Vec<&str> =
+            text.lines().filter_map(|line| line.split_ascii_whitespace().nth(1)).collect();
+        assert_eq!(levels.len(), 2, "{text}");
+        assert!(levels[0].contains("WARN") && levels[1].contains("INFO"), "{text}");
+    }
 
     #[test]
     fn the_text_of_a_repair_names_what_was_restored() {

@@ -58,7 +58,7 @@ fn the_keeper_has_only_the_listed_rights() {
                 "resources": ["deployments", "statefulsets", "daemonsets"],
                 "verbs": ["get", "patch"],
             },
-            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+            {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
         ])
     );
     assert_eq!(
