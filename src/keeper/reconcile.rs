@@ -18,12 +18,12 @@ use crate::keeper::metrics::{AskKind, AskResult};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
-use crate::kubernetes::stage_end::{StageEnd, stage_end};
 use crate::names;
 use crate::overlap::action::{Action, awaited, next_action};
 use crate::overlap::ask::Ask;
 use crate::overlap::outlook::{self, Due, Outlook, PublicSecret, Rules, StageOutlook};
 use crate::overlap::restart::RestartOutcome;
+use crate::overlap::stage_end::{StageEnd, stage_end};
 use crate::x509::certs::Fingerprint;
 
 /// Reconciles Secrets; clones share their clients.

@@ -11,8 +11,9 @@ use super::sightings::Sightings;
 use crate::kubernetes::call::{CallError, call};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
-use crate::kubernetes::stage_end::{StageEnd, end_stage};
+use crate::kubernetes::stage_end::end_stage;
 use crate::names;
+use crate::overlap::stage_end::StageEnd;
 
 /// A change of one annotation that belongs to the keeper. The keeper becomes the manager of what it
 /// writes, so writing anything else would cause conflicts for a server-side apply without force.

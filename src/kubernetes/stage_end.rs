@@ -1,11 +1,11 @@
 //! Ends a stage without the webhook, where the webhook is not called: one JSON Patch *moves* the
-//! waiting pair into service, so no key is read (DESIGN §4.4).
+//! waiting pair into service, so no key is read (DESIGN §4.4). [`crate::overlap::stage_end`] decides
+//! how it ends.
 //!
 //! Whoever sends it becomes the field manager of `tls.*`, and the generator's next apply without
 //! force conflicts. That is better than an outage when the held leaf expires.
 
 use base64::prelude::*;
-use jiff::Timestamp;
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{
     AddOperation, MoveOperation, Patch, PatchOperation, RemoveOperation, TestOperation,
@@ -16,48 +16,10 @@ use serde_json::Value;
 use super::secret_view::SecretView;
 use crate::names;
 use crate::overlap::MAX_STORED_BLOCKS;
-use crate::overlap::outlook::PublicSecret;
 use crate::overlap::record::Record;
-use crate::overlap::staged::{Stage, validity, verifies};
+use crate::overlap::stage_end::StageEnd;
 use crate::overlap::write::carried_entries;
-use crate::x509::certs::{Bundle, Fingerprint};
-
-/// How a stage ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StageEnd {
-    /// The waiting pair goes into service.
-    Promote,
-    /// The waiting pair is removed: the pair in service is newer, or only that one is valid.
-    Drop,
-}
-
-/// How the stage of this Secret ends by its certificates alone; `None` if nothing waits, or if
-/// neither leaf verifies, or if the Secret is immutable.
-pub fn stage_end(secret: &PublicSecret<'_>, now: Timestamp) -> Option<StageEnd> {
-    if !secret.waits() || secret.is_immutable {
-        return None;
-    }
-    let is_valid = |chain: &[u8]| {
-        let is_current = validity(chain).is_some_and(|(_, end)| end > now.as_second());
-        is_current && verifies(chain, secret.ca_crt)
-    };
-    let has_key = secret.keys.contains(&names::PENDING_TLS_KEY);
-    let waiting = secret.pending_tls_crt.filter(|chain| has_key && is_valid(chain));
-    let served = secret.tls_crt.filter(|chain| is_valid(chain));
-    let (Some(waiting), Some(served)) = (waiting, served) else {
-        return match (waiting, served) {
-            (Some(_), None) => Some(StageEnd::Promote),
-            (None, Some(_)) => Some(StageEnd::Drop),
-            _ => None,
-        };
-    };
-    let stage = secret.annotation(names::STAGED).and_then(|text| Stage::parse(text).ok());
-    let is_held = stage.is_none_or(|stage| stage.held == Fingerprint::of(served));
-    let is_recorded = stage.is_some_and(|it| is_held && it.pending == Fingerprint::of(waiting));
-    let (new, old) = (validity(waiting), validity(served));
-    let is_newer = is_recorded || new > old || (new == old && is_held);
-    Some(if is_newer { StageEnd::Promote } else { StageEnd::Drop })
-}
+use crate::x509::certs::Bundle;
 
 /// Ends the stage as the field manager `manager`. Returns the Secret as stored.
 pub(crate) async fn end_stage(

@@ -3,7 +3,8 @@
 //! This module is pure: it uses no clock, no I/O and no Kubernetes client. The time is an argument.
 //! Start with [`decide()`]; it calls `retire` for a write that leaves `ca.crt` alone. [`staged`]
 //! decides whether a new leaf waits. [`ask`] defines what the keeper can ask for. [`outlook`] finds
-//! what is due for a Secret, and when. [`action`] and [`restart`] choose what the keeper then does.
+//! what is due for a Secret, and when. [`action`], [`restart`] and [`stage_end`] choose what the
+//! keeper then does.
 
 pub mod action;
 pub mod ask;
@@ -17,6 +18,7 @@ pub mod restart;
 mod retire;
 mod select;
 pub mod settings;
+pub mod stage_end;
 pub mod staged;
 pub(crate) mod warning;
 pub(crate) mod workload;

@@ -25,8 +25,9 @@ use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::x509::issuer::Issuers;
 
 pub use created::decide_created;
+pub(crate) use pair::Fitness;
 pub use pair::TlsPair;
-pub(crate) use pair::{validity, verifies};
+use pair::{is_current, verifies};
 
 /// How often another pair may replace the waiting one. A generator that keeps issuing pairs does so
 /// because it does not find its pair in service.
@@ -290,15 +291,9 @@ impl<'a> StagedWrite<'a> {
     /// Whether the held leaf must go out of service: it has expired, or its CA is distrusted.
     fn must_not_be_held(&self) -> bool {
         let distrusted = |c: &Certificate| write::is_distrusted(c, self.write.settings);
-        !self.is_current(self.served)
+        !is_current(&self.served.chain(), self.write.now)
             || (!self.write.settings.distrust.is_empty()
                 && self.issuers_of_held().iter().any(distrusted))
-    }
-
-    /// Whether the leaf of this pair has not expired.
-    fn is_current(&self, pair: TlsPair<'_>) -> bool {
-        let chain = write::chain(Some(&pair.chain()));
-        chain.certificates().first().is_some_and(|leaf| !leaf.is_expired(self.write.now))
     }
 
     /// The stored certificates that issued the held chain.
@@ -347,7 +342,7 @@ impl<'a> StagedWrite<'a> {
             return Err(self.no_keeper());
         }
         let belongs = waiting.key != self.served.key || waiting.has_key_of(self.served);
-        if !waiting.is_whole() || !belongs {
+        if !waiting.is_whole() || !belongs || !is_current(&waiting.chain(), self.write.now) {
             return Err(Warning::StagedUnverified);
         }
         let needed = MIN_HELD_LIFE.max(self.settle.saturating_mul(10)).as_secs();
@@ -371,9 +366,9 @@ impl<'a> StagedWrite<'a> {
         Stage { since, held, pending: waiting.fingerprint(), moved }
     }
 
-    /// Ends the stage with `pair` in service. If a waiting pair does not verify any more but the
-    /// held pair does, the held pair stays, and the generator must issue again. A pair that the
-    /// write itself brings goes into service in any case.
+    /// Ends the stage with `pair` in service. If a waiting pair does not verify any more, or has
+    /// expired, but the held pair is valid, the held pair stays, and the generator must issue again.
+    /// A pair that the write itself brings goes into service in any case.
     fn serve(
         &self,
         pair: TlsPair<'a>,
@@ -381,18 +376,23 @@ impl<'a> StagedWrite<'a> {
         warning: Option<Warning>,
     ) -> StagedDecision<'a> {
         let decided = self.switch(pair, change, warning);
-        if self.written != self.served || self.leaf_verifies(&decided) {
+        if self.written != self.served || self.is_leaf_valid(&decided) {
             return decided;
         }
         let held =
             self.plain(self.served, Some(StageChange::Ended), Some(Warning::StagedUnverified));
-        if self.leaf_verifies(&held) { held } else { decided }
+        if self.is_leaf_valid(&held) { held } else { decided }
     }
 
-    /// Whether the leaf in service verifies.
-    fn leaf_verifies(&self, decided: &StagedDecision<'_>) -> bool {
-        let anchors = decided.decision.ca_crt.as_deref().or(self.write.incoming.ca_crt);
-        verifies(&decided.served.chain(), anchors)
+    /// Whether the leaf in service has not expired, and verifies.
+    fn is_leaf_valid(&self, decided: &StagedDecision<'_>) -> bool {
+        let chain = decided.served.chain();
+        is_current(&chain, self.write.now) && verifies(&chain, self.anchors(decided))
+    }
+
+    /// The `ca.crt` that is stored.
+    fn anchors<'d>(&'d self, decided: &'d StagedDecision<'_>) -> Option<&'d [u8]> {
+        decided.decision.ca_crt.as_deref().or(self.write.incoming.ca_crt)
     }
 
     /// Puts `pair` into service. If its leaf is new, the overlap for its peers begins now, so the

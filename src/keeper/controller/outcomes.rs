@@ -9,8 +9,8 @@ use super::Controller;
 use crate::keeper::metrics::{AskKind, AskResult, RestartResult};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
-use crate::kubernetes::stage_end::StageEnd;
 use crate::overlap::restart::RestartOutcome;
+use crate::overlap::stage_end::StageEnd;
 
 /// After this many asks that the webhook did not see, in about two hours, the keeper gives up a
 /// repair.

@@ -15,7 +15,7 @@ pub fn decide_created<'a>(staging: &StagedWrite<'a>) -> StagedDecision<'a> {
     if staging.waiting == TlsPair::default() {
         return held;
     }
-    let is_unfit = staging.must_not_be_held() || !staging.leaf_verifies(&held);
+    let is_unfit = staging.must_not_be_held() || !staging.is_leaf_valid(&held);
     let mut reason = None;
     if staging.is_wanted && !is_unfit {
         let stage = staging.stage_of(staging.waiting, staging.served.fingerprint(), 0);
@@ -26,7 +26,7 @@ pub fn decide_created<'a>(staging: &StagedWrite<'a>) -> StagedDecision<'a> {
     }
     if is_unfit && staging.waiting.is_whole() && staging.write.may_change_data {
         let promoted = staging.plain(staging.waiting, Some(StageChange::Promoted), None);
-        if staging.leaf_verifies(&promoted) {
+        if staging.is_leaf_valid(&promoted) {
             return promoted;
         }
     }

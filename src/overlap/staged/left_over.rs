@@ -1,7 +1,7 @@
 //! A waiting pair without a stage that fits it: the marks were wiped, or `tls.*` changed, while the
 //! webhook was away.
 
-use super::pair::{TlsPair, agree, validity, verifies};
+use super::pair::{Fitness, TlsPair, agree, verifies};
 use super::{StageChange, StagedDecision, StagedWrite};
 use crate::overlap::warning::Warning;
 
@@ -18,16 +18,15 @@ impl<'a> StagedWrite<'a> {
         // Peers of a waiting leaf need its CA from the writer, not from what is carried: a writer
         // who goes back to an older CA means the older pair.
         let brings_its_ca = verifies(&self.waiting.chain(), self.write.incoming.ca_crt);
-        let [old, new] =
-            [(&written, true), (&waiting, brings_its_ca)].map(|(decided, is_trusted)| {
-                let pair = decided.served;
-                let is_valid = is_trusted && self.is_current(pair) && self.leaf_verifies(decided);
-                (self.is_sound(pair), is_valid, validity(&pair.chain()))
-            });
+        let [old, mut new] = [&written, &waiting].map(|decided| {
+            let (pair, anchors) = (decided.served, self.anchors(decided));
+            Fitness::of(&pair.chain(), self.is_sound(pair), anchors, self.write.now)
+        });
+        new.is_valid &= brings_its_ca;
         // Its generator writes a fresh object again and again, so the answer must stay the same.
-        let is_meant = self.brings_its_pair() && old.0 && old.1;
-        let is_newer = new > old || (new == old && !self.is_served_replaced());
-        if is_newer && !is_meant && self.is_sound(self.waiting) { waiting } else { written }
+        let is_meant = self.brings_its_pair() && old.is_fit();
+        let is_better = new.is_sound && new.goes_before(&old, self.is_served_replaced());
+        if is_better && !is_meant { waiting } else { written }
     }
 
     /// Whether certificate and key are there, and belong together as far as can be told.

@@ -1,6 +1,7 @@
 //! A pair as text: a leaf with its chain, and its private key.
 
 use base64::prelude::*;
+use jiff::Timestamp;
 
 use crate::overlap::MAX_STORED_BLOCKS;
 use crate::overlap::write;
@@ -48,11 +49,47 @@ impl TlsPair<'_> {
     }
 }
 
-/// The first and the last second of the validity of the leaf of `chain`.
-pub(crate) fn validity(chain: &[u8]) -> Option<(i64, i64)> {
+/// How fit a pair is for service, the most important first. Webhook and keeper compare by it the two
+/// pairs of a Secret that no stage describes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Fitness {
+    /// Whether certificate and key are there, and belong together as far as can be told.
+    pub(crate) is_sound: bool,
+    /// Whether the leaf has not expired, and verifies.
+    pub(crate) is_valid: bool,
+    /// The first and the last second of its validity.
+    validity: Option<(i64, i64)>,
+}
+
+impl Fitness {
+    /// Judges the pair with this chain, where `ca.crt` is `anchors`.
+    pub(crate) fn of(chain: &[u8], is_sound: bool, anchors: Option<&[u8]>, now: Timestamp) -> Self {
+        let is_valid = is_current(chain, now) && verifies(chain, anchors);
+        Self { is_sound, is_valid, validity: validity(chain) }
+    }
+
+    /// Whether both that can be judged are good.
+    pub(crate) fn is_fit(&self) -> bool {
+        self.is_sound && self.is_valid
+    }
+
+    /// Whether this waiting pair goes into service rather than `served`. Of two equal ones the
+    /// waiting one is the generator's latest, unless `served` replaced the held one since.
+    pub(crate) fn goes_before(&self, served: &Self, is_replaced: bool) -> bool {
+        self > served || (self == served && !is_replaced)
+    }
+}
+
+fn validity(chain: &[u8]) -> Option<(i64, i64)> {
     let chain = write::chain(Some(chain));
     let leaf = chain.certificates().first()?;
     Some((leaf.parsed()?.validity().not_before.timestamp(), leaf.not_after()))
+}
+
+/// Whether the leaf of `chain` has not expired.
+pub(super) fn is_current(chain: &[u8], now: Timestamp) -> bool {
+    let chain = write::chain(Some(chain));
+    chain.certificates().first().is_some_and(|leaf| !leaf.is_expired(now))
 }
 
 /// Whether two pairs can both be right, as far as can be told without reading a key: one key has
@@ -66,7 +103,7 @@ pub(super) fn agree(a: TlsPair<'_>, b: TlsPair<'_>) -> bool {
 }
 
 /// Whether the leaf of `chain` verifies against one of `anchors`, through the rest of the chain.
-pub(crate) fn verifies(chain: &[u8], anchors: Option<&[u8]>) -> bool {
+pub(super) fn verifies(chain: &[u8], anchors: Option<&[u8]>) -> bool {
     let chain = write::chain(Some(chain));
     let anchors = Bundle::parse(anchors.unwrap_or_default(), MAX_STORED_BLOCKS).unwrap_or_default();
     Issuers::default().verifies(chain.certificates(), anchors.certificates())

@@ -10,9 +10,10 @@ use serde_json::json;
 
 use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::secret_view::SecretView;
-use crate::kubernetes::stage_end::{end_stage, stage_end};
+use crate::kubernetes::stage_end::end_stage;
 use crate::names;
 use crate::overlap::ask::{Ask, nonce};
+use crate::overlap::stage_end::stage_end;
 
 /// How often the webhook is asked before its work is done here: it may just be restarting.
 const ASKS: usize = 3;

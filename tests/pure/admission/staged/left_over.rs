@@ -2,8 +2,9 @@
 
 use ca_overlap::admission::respond::Answer;
 use ca_overlap::kubernetes::secret_view::SecretView;
-use ca_overlap::kubernetes::stage_end::{self, stage_end};
+use ca_overlap::kubernetes::stage_end;
 use ca_overlap::overlap::Warning;
+use ca_overlap::overlap::stage_end::stage_end;
 use ca_overlap::overlap::staged::KeeperHealth;
 use serde_json::{Value, json};
 

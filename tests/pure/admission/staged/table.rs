@@ -7,7 +7,8 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::secret::{
-    CAS, GENERATOR, KEEPER, LEAFS, RENEWED, TlsSecret, annotate, bundle, fresh, leaf, set, set_pair,
+    CAS, GENERATOR, KEEPER, LEAFS, RENEWED, SHORT, TlsSecret, annotate, bundle, fresh, leaf, set,
+    set_pair,
 };
 
 /// A leaf of CA 1 is in service, a leaf of CA 2 waits, and both CAs are in `ca.crt`.
@@ -37,6 +38,39 @@ fn a_rotation_stores_the_new_ca_at_once_and_the_new_leaf_waits() {
     assert_eq!((stage.since, stage.moved), (secret.now, 0));
     assert_eq!(stage.held, Fingerprint::of(LEAFS[3].as_bytes()));
     assert_eq!(stage.pending, Fingerprint::of(LEAFS[6].as_bytes()));
+}
+
+#[test]
+fn a_waiting_leaf_that_has_expired_is_not_promoted() {
+    let at = |time: &str| {
+        let mut secret = TlsSecret::new(leaf(2));
+        assert_eq!(secret.put(&[1], SHORT).staged, Some("begun"));
+        secret.now = time.parse().unwrap();
+        secret
+    };
+    let (alive, expired) = ("2026-03-01T23:59:59Z", "2026-03-02T00:00:00Z");
+    let mut secret = at(alive);
+    secret.promote();
+    assert_eq!((secret.served(), secret.waiting()), (Some(SHORT), None));
+    let mut secret = at(expired);
+    let answer = secret.promote();
+    let warnings = vec![Warning::AskRefused, Warning::StagedUnverified];
+    assert_eq!((answer.staged, answer.warnings), (Some("ended"), warnings));
+    assert_eq!((secret.served(), secret.waiting()), (Some(leaf(2)), None));
+    // The same if the stage ends because the keeper is gone.
+    let mut secret = at(expired);
+    secret.keeper = KeeperHealth::Lost;
+    secret.patch(|object| object["metadata"]["labels"]["app"] = "x".into());
+    assert_eq!((secret.served(), secret.waiting()), (Some(leaf(2)), None));
+}
+
+#[test]
+fn a_new_leaf_that_has_expired_does_not_wait() {
+    let mut secret = TlsSecret::new(leaf(2));
+    secret.now = "2026-03-03T00:00:00Z".parse().unwrap();
+    let answer = secret.put(&[1], SHORT);
+    assert_eq!((answer.staged, answer.warnings), (None, vec![Warning::StagedUnverified]));
+    assert_eq!((secret.served(), secret.waiting()), (Some(SHORT), None), "as its generator wrote");
 }
 
 #[test]
