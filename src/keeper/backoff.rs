@@ -64,6 +64,9 @@ const MANY_FAILURES: u32 = 40;
 const LONG_PAUSE: Duration = Duration::from_secs(300);
 /// The longest pause after an ask that the webhook did not see.
 const UNSEEN: Duration = Duration::from_secs(600);
+/// The longest pause after an ask that the webhook did not see, once a Secret shows that the webhook
+/// is called again.
+pub(super) const SEEN_AGAIN: Duration = Duration::from_secs(60);
 /// How many unseen asks are repeated often, as probes; the others wait for them.
 const PROBES: usize = 4;
 /// After this many tries a probe pauses for [`UNSEEN`] too, and another ask may become a probe.

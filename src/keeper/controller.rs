@@ -236,7 +236,7 @@ impl Controller {
                 self.observe(&secret);
             }
             Ok(Event::InitDone) => self.list_complete(selector),
-            Ok(Event::Apply(secret)) => self.observe(&secret),
+            Ok(Event::Apply(secret)) => self.applied(&secret),
             Ok(Event::Delete(secret)) => self.deselected(&Key::of(&secret), selector),
             Err(error) => {
                 self.metrics.watch_failed();

@@ -29,6 +29,13 @@ impl<T: Copy + Ord> Queue<T> {
         }
     }
 
+    /// Sets the time of `key` to `at` if `key` is in the queue for a later time.
+    pub(super) fn hasten(&mut self, key: &Key, at: T) {
+        if self.of_key.get(key).is_some_and(|set| *set > at) {
+            self.set(key, at);
+        }
+    }
+
     /// Removes `key`.
     pub(super) fn remove(&mut self, key: &Key) {
         if let Some(at) = self.of_key.remove(key) {
@@ -69,6 +76,10 @@ mod tests {
         queue.set(&c, 9);
         queue.set(&a, 1);
         queue.add(&b, 0);
+        queue.hasten(&c, 8);
+        queue.hasten(&c, 9);
+        queue.hasten(&Key::new("n", "d"), 0);
+        assert_eq!(queue.of_key[&c], 8);
         assert_eq!(queue.first(), Some(1));
         assert_eq!(queue.pop(0), None);
         assert_eq!([queue.pop(5), queue.pop(5), queue.pop(5)], [Some(a), Some(b), None]);

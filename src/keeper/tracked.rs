@@ -49,6 +49,8 @@ pub struct TrackedSecret {
     problems: Vec<Problem>,
     /// Whether something is under `pending.*`.
     pub(crate) waits: bool,
+    /// Whether an ask is stored, which the webhook has not seen.
+    is_asked: bool,
     is_selected: [bool; 2],
 }
 
@@ -75,6 +77,7 @@ impl TrackedSecret {
             distrust: outlook.settings.distrust.clone(),
             problems: outlook.problems.clone(),
             waits: secret.view().waits(),
+            is_asked: secret.annotation(names::ASK).is_some(),
             is_selected: Selector::ALL.map(|selector| secret.label(selector.label()).is_some()),
         }
     }
@@ -93,6 +96,17 @@ impl TrackedSecret {
     /// Whether the watch of `selector` shows the Secret.
     pub(crate) fn is_selected(&self, selector: Selector) -> bool {
         self.is_selected[selector as usize]
+    }
+
+    /// Whether the change from `before` to this state shows that the webhook is called: another CA is
+    /// carried, a pair begins to wait, or an ask is gone. Other writers could write this, too. They
+    /// gain only a try.
+    pub(crate) fn shows_webhook(&self, before: &Self) -> bool {
+        let is_new = |(f, _): &(Fingerprint, _)| before.carried.iter().all(|(was, _)| was != f);
+        let shows = self.carried.iter().any(is_new)
+            || (self.pending.is_some() && self.pending != before.pending)
+            || (before.is_asked && !self.is_asked);
+        shows && self.uid == before.uid
     }
 
     /// The Events for the change from `before` to `secret`, two states of one object; `outlook` is

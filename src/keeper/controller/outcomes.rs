@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::super::backoff::{Retry, RetryCause};
+use super::super::backoff::{Retry, RetryCause, SEEN_AGAIN};
 use super::super::events::{self, Reason};
 use super::super::reconcile::{FinishedAsk, RestartReport};
 use super::Controller;
@@ -165,6 +165,24 @@ impl Controller {
             self.events.publish(key, uid, reason, format!("{workload}: {text}"));
         }
         self.observe(&restarting.after);
+    }
+
+    /// Takes in a write that a watch shows. If the webhook took part in it, the asks that it did not
+    /// see are repeated within a minute. Not at once, because everyone who may write a Secret could
+    /// imitate that at any time.
+    pub(super) fn applied(&mut self, secret: &SecretView) {
+        let key = Key::of(secret);
+        // The task of this Secret says by itself what came of its own writes.
+        let before = self.watched.get(&key).filter(|_| !self.tasks.is_running(&key)).cloned();
+        self.observe(secret);
+        let after = self.watched.get(&key);
+        let seen = before.zip(after).is_some_and(|(before, after)| after.shows_webhook(&before));
+        if seen {
+            let at = Instant::now() + SEEN_AGAIN;
+            for key in self.retries.not_seen() {
+                self.queue.hasten(&key, at);
+            }
+        }
     }
 
     /// Repeats at once the asks that the webhook did not see, because it is up again.

@@ -141,6 +141,67 @@ async fn a_secret_that_is_always_refused_waits_until_it_changes() {
     assert_eq!(controller.queue.pop(Instant::now()), Some(key));
 }
 
+/// The webhook did not see an ask to retire.
+fn not_seen(secret: &SecretView) -> super::super::reconcile::FinishedAsk {
+    super::super::reconcile::FinishedAsk {
+        kind: crate::keeper::metrics::AskKind::Retire,
+        result: AskResult::NotSeen,
+        carried_again: Vec::new(),
+        restored: Vec::new(),
+        not_awaited: Vec::new(),
+        lateness: None,
+        after: secret.clone(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_long_outage_a_write_that_the_webhook_saw_shortens_the_pause_to_a_minute() {
+    let key = Key::new("n", "s");
+    let (mut controller, ..) = controller(true);
+    let mut waits = carrying(Timestamp::now() - SignedDuration::from_hours(24));
+    kube::Resource::meta_mut(&mut waits)
+        .annotations
+        .get_or_insert_default()
+        .insert(names::ASK.to_owned(), "retire #1".to_owned());
+    for _ in 0..144 {
+        controller.asked(&key, not_seen(&waits));
+        tokio::time::advance(Duration::from_secs(600)).await;
+    }
+    controller.asked(&key, not_seen(&waits));
+    let ten_minutes = Instant::now() + Duration::from_secs(600);
+    assert_eq!(controller.queue.first(), Some(ten_minutes));
+
+    // Another Secret: its generator rotates.
+    let rotates = |cas: &[&devtools::certs::Identity], record: &Value| -> SecretView {
+        use base64::prelude::*;
+        let object = json!({
+            "metadata": {
+                "name": "other", "namespace": "n", "uid": "o", "resourceVersion": "7",
+                "labels": {names::MODE: "bundle"},
+                "annotations": {names::CARRIED: record.to_string()},
+            },
+            "data": {"ca.crt": BASE64_STANDARD.encode(devtools::certs::bundle(cas))},
+        });
+        serde_json::from_value(object).unwrap()
+    };
+    let applied = |controller: &mut Controller, secret| {
+        controller.watch_event(Selector::Mode, Ok(Event::Apply(secret)));
+    };
+    let [one, two] = [devtools::certs::ca(), devtools::certs::ca()];
+    applied(&mut controller, rotates(&[&one], &json!([])));
+    applied(&mut controller, rotates(&[&one], &json!([])));
+    assert_eq!(controller.queue.first(), Some(ten_minutes), "that says nothing of the webhook");
+    let record = json!([{"sha256": two.sha256(), "since": "2026-01-01T00:00:00Z"}]);
+    applied(&mut controller, rotates(&[&one, &two], &record));
+    let minute = Instant::now() + Duration::from_secs(60);
+    assert_eq!(controller.queue.first(), Some(minute));
+    // A second sign does not put it off.
+    tokio::time::advance(Duration::from_secs(30)).await;
+    applied(&mut controller, rotates(&[&one], &json!([])));
+    applied(&mut controller, rotates(&[&one, &two], &record));
+    assert_eq!(controller.queue.first(), Some(minute));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_secret_that_lost_its_labels_backs_off_like_any_other() {
     let key = Key::new("n", "s");
