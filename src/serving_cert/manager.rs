@@ -25,7 +25,7 @@ use super::metrics::CertificateMetrics;
 use super::objects::{ApiError, ObjectClient, WebhookConfiguration};
 use super::rotation::{CaFacts, Observed, RotationStep, RotationTiming, next_step};
 use crate::kubernetes::call::CallError;
-use crate::server::tls::{Publisher, ServingCert, TlsError};
+use crate::server::tls::{Publisher, ServingCert, TlsError, validity};
 use crate::x509::certs::Fingerprint;
 
 /// The configuration of the manager.
@@ -213,7 +213,8 @@ impl Manager {
         }
     }
 
-    /// Serves a leaf of `issuer`. Issues a new one if the current one is due or of another CA.
+    /// Serves a leaf of `issuer`. Issues a new one if the current one is due or of another CA. A new
+    /// one that fails a check is not served: the current one stays, and the next round tries again.
     fn serve(&mut self, issuer: Fingerprint, now: Timestamp) -> Result<(), RoundError> {
         let current = self.leaf.as_ref().is_some_and(|l| l.issuer == issuer && !l.is_due(now));
         if !current {
@@ -221,31 +222,58 @@ impl Manager {
             let leaf =
                 authority.issue(&self.config.dns_names, now, self.config.timing.leaf_lifetime);
             let leaf = leaf.inspect_err(|_| self.metrics.refresh_failed())?;
+            let cert = self.checked(&leaf, now).inspect_err(|error| {
+                self.metrics.refresh_failed();
+                if matches!(error, RoundError::Unverified { .. }) {
+                    // When a person removes this CA from the Secret, memory must not restore it.
+                    self.authorities.drop(issuer);
+                }
+            })?;
             tracing::info!(not_after = %leaf.not_after, "serving a new certificate");
+            self.publish(cert);
             self.leaf = Some(leaf);
-            self.publish()?;
         }
         if let Some(authority) = self.authorities.find(issuer) {
             self.metrics.signing_ca(authority.facts().not_after);
         }
-        let cas: Vec<_> = self
-            .authorities
-            .certificates()
-            .into_iter()
-            .filter(|ca| self.seen.contains_key(&Fingerprint::of(ca)))
-            .collect();
-        self.verify(&cas, now);
+        self.verify(&self.published_cas(), now);
         Ok(())
     }
 
-    fn publish(&self) -> Result<(), RoundError> {
-        let Some(leaf) = &self.leaf else { return Ok(()) };
+    /// Our CAs that the caBundle holds, as last read.
+    fn published_cas(&self) -> Vec<CertificateDer<'static>> {
+        let mut cas = self.authorities.certificates();
+        cas.retain(|ca| self.seen.contains_key(&Fingerprint::of(ca)));
+        cas
+    }
+
+    /// Makes the configuration that serves `leaf`, and checks the leaf as an API server would: its
+    /// chain to the caBundle, its names and its dates. If the caBundle does not hold the issuer (yet),
+    /// the chain has to end there.
+    fn checked(&self, leaf: &ServingLeaf, now: Timestamp) -> Result<ServingCert, RoundError> {
         let chain = vec![leaf.certificate.clone()];
-        let cert = ServingCert::new(chain, leaf.key.clone_key(), self.client_cas.as_deref())
-            .inspect_err(|_| self.metrics.refresh_failed())?;
+        let cert = ServingCert::new(chain, leaf.key.clone_key(), self.client_cas.as_deref())?;
+        let mut cas = self.published_cas();
+        if !self.seen.contains_key(&leaf.issuer) {
+            cas = self
+                .authorities
+                .find(leaf.issuer)
+                .map(|it| it.certificate().clone())
+                .into_iter()
+                .collect();
+        }
+        // A leaf that is not valid yet is served all the same: it is our clock that may be wrong.
+        let at = now.max(validity(&leaf.certificate)?.0);
+        let is_accepted = |name: &String| inject::verifies(&cas, &leaf.certificate, name, at);
+        if self.config.dns_names.iter().all(is_accepted) {
+            return Ok(cert);
+        }
+        Err(RoundError::Unverified { object: self.objects.secret_name().to_owned() })
+    }
+
+    fn publish(&self, cert: ServingCert) {
         self.metrics.refreshed(cert.not_after());
         self.publisher.send_replace(Some(Arc::new(cert)));
-        Ok(())
     }
 
     /// Renews the leaf by its current CA while the API server or the Secret is not available.
@@ -265,16 +293,28 @@ impl Manager {
             Ok(cas) => {
                 self.client_ca_log.clear();
                 if self.client_cas.as_ref() != Some(&cas) {
-                    self.client_cas = Some(cas);
-                    if let Err(error) = self.publish() {
-                        self.report(&error);
-                    }
+                    self.use_client_cas(cas);
                 }
             }
             Err(error) => {
                 if self.client_ca_log.should_log(&error.to_string(), Instant::now()) {
                     tracing::error!(%error, "cannot use the new client CA, the previous one stays in use");
                 }
+            }
+        }
+    }
+
+    /// Publishes the served leaf with other client CAs. If that fails, the previous ones stay in use,
+    /// and the next reading of the file tries again.
+    fn use_client_cas(&mut self, cas: Vec<CertificateDer<'static>>) {
+        let before = self.client_cas.replace(cas);
+        match self.leaf.as_ref().map(|leaf| self.checked(leaf, Timestamp::now())) {
+            None => {}
+            Some(Ok(cert)) => self.publish(cert),
+            Some(Err(error)) => {
+                self.client_cas = before;
+                self.metrics.refresh_failed();
+                self.report(&error);
             }
         }
     }
@@ -324,6 +364,10 @@ enum RoundError {
     Tls(#[from] TlsError),
     #[error("the CAs in the Secret need too many changes in one round")]
     Unsettled,
+    #[error(
+        "{object}: clients would refuse a leaf of the CA in it: remove its data, and a new CA is made"
+    )]
+    Unverified { object: String },
     #[error("{name}: {error}")]
     Webhook { name: String, error: NoSuchWebhook },
 }
@@ -337,12 +381,4 @@ fn backoff(failures: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_backoff_is_between_one_and_thirty_seconds() {
-        let pauses: Vec<u64> = (0..8).map(|n| backoff(n).as_secs()).collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, 30]);
-    }
-}
+mod tests;
