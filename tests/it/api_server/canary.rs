@@ -2,7 +2,7 @@
 //! audit annotations, Events.
 
 use base64::prelude::*;
-use devtools::control_plane::Options;
+use devtools::control_plane::{Assets, Options};
 use serde_json::{Value, json};
 
 use super::setup::{NAME, Setup};
@@ -13,14 +13,8 @@ const CANARY: &str = "CANARY-7f3a9c-PRIVATE-KEY";
 #[tokio::test]
 async fn no_output_contains_the_canary_key() {
     let Some(assets) = assets("canary") else { return };
-    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Request, resources: [{group: '', resources: [secrets]}]}]\n";
-    let options = Options::new(assets)
-        .file("audit.yaml", policy)
-        .flag("--audit-policy-file={dir}/audit.yaml")
-        .flag("--audit-log-path={dir}/audit.log")
-        .flag("--audit-log-mode=blocking-strict");
     let arguments = ["--log-level", "trace"];
-    let plane = Plane::with(options).await;
+    let plane = Plane::with(audited(assets)).await;
     let Some(cluster) = Cluster::on(plane, "canary", OVERLAY).await else { return };
     cluster.start_webhook("webhook", cluster.port_443(), &arguments).await.unwrap();
     let setup = Setup::new(cluster.namespace("canary").await);
@@ -54,8 +48,23 @@ async fn no_output_contains_the_canary_key() {
     audit_annotations_are_clean(&cluster);
 }
 
+/// An API server that logs the requests for Secrets at level `Request`.
+pub fn audited(assets: Assets) -> Options {
+    let policy = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Request, resources: [{group: '', resources: [secrets]}]}]\n";
+    Options::new(assets)
+        .file("audit.yaml", policy)
+        .flag("--audit-policy-file={dir}/audit.yaml")
+        .flag("--audit-log-path={dir}/audit.log")
+        .flag("--audit-log-mode=blocking-strict")
+}
+
+/// The text of that log.
+pub fn audit_log(cluster: &Cluster) -> String {
+    std::fs::read_to_string(cluster.plane.scratch().path().join("audit.log")).unwrap()
+}
+
 fn audit_annotations_are_clean(cluster: &Cluster) {
-    let audit = std::fs::read_to_string(cluster.plane.scratch().path().join("audit.log")).unwrap();
+    let audit = audit_log(cluster);
     let mut of_the_webhook = 0;
     for line in audit.lines() {
         let event: Value = serde_json::from_str(line).unwrap();

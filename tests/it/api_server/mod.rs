@@ -3,7 +3,7 @@
 
 mod asks;
 mod availability;
-mod canary;
+pub mod canary;
 mod concurrency;
 mod corpus;
 mod generators;

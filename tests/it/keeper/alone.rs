@@ -1,12 +1,14 @@
 //! Where the webhook is not called any more, the keeper ends stages itself.
 
+use base64::prelude::*;
 use ca_overlap::names;
 use serde_json::{Value, json};
 
 use super::drain::{unregister, until_not_called};
 use super::promote::{stage, wait_for_lease};
 use super::setup::{Rotation, Setup, eventually};
-use crate::support::{sample, sum};
+use crate::api_server::canary::{audit_log, audited};
+use crate::support::{Plane, assets, sample, sum};
 use devtools::certs::{self, Identity};
 use devtools::secrets::{Answer, MERGE};
 
@@ -14,7 +16,9 @@ use devtools::secrets::{Answer, MERGE};
 async fn without_the_registration_the_keeper_ends_stages_itself() {
     let test = "without_the_registration_the_keeper_ends_stages_itself";
     let arguments = ["--staged", "--settle", "1h"];
-    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
+    let Some(assets) = assets(test) else { return };
+    let plane = Plane::with(audited(assets)).await;
+    let Some(setup) = Setup::on(plane, test, "staged", &arguments).await else { return };
     let mut keeper = setup.leading_keeper(&["--settle", "1h"]).await;
     wait_for_lease(&setup.cluster.namespace("trial").await).await;
     let secrets = setup.cluster.namespace(test).await;
@@ -43,6 +47,7 @@ async fn without_the_registration_the_keeper_ends_stages_itself() {
     let ended = sample(&next.metrics().await, "ca_overlap_keeper_stages_ended_total");
     assert!(ended >= 2.0, "{ended}");
     assert!(stuck.stored().await.data(names::PENDING_TLS_KEY).is_some());
+    no_move_shows_a_key(&audit_log(&setup.cluster), &leaf);
 }
 
 #[tokio::test]
@@ -88,6 +93,27 @@ async fn marks_that_are_wiped_while_the_webhook_is_down_strand_no_pair() {
     // The settle time is not over: the name left the watch, so the keeper has looked at it.
     assert_ended(&ended(&rotation).await, [&old, &new], &leaf);
     assert_eq!(rotation.data_managers().await, ["helm"], "the webhook has ended it");
+}
+
+/// A `move` names two paths. So at level `Request` the audit log has no key of what the keeper does
+/// itself, other than of what the generator and the webhook write.
+fn no_move_shows_a_key(audit: &str, leaf: &Identity) {
+    let plain = leaf.key.lines().nth(1).unwrap();
+    let encoded = BASE64_STANDARD.encode(&leaf.key);
+    // What follows the first line of the PEM, which is the same for each key.
+    let shows_key = |text: &str| text.contains(plain) || text.contains(&encoded[60..160]);
+    let is_move = |line: &&str| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let user = event["user"]["username"].as_str().unwrap_or_default();
+        let operations = event["requestObject"].as_array();
+        let moves = |operation: &Value| operation["op"] == "move";
+        user.ends_with(names::KEEPER_SERVICE_ACCOUNT)
+            && operations.is_some_and(|all| all.iter().filter(|one| moves(one)).count() == 2)
+    };
+    let moves: Vec<&str> = audit.lines().filter(is_move).collect();
+    assert!(moves.len() >= 2, "both stages were ended by a move");
+    assert!(!moves.iter().any(|line| shows_key(line)));
+    assert!(audit.lines().any(shows_key), "control: the log has the requests of the generator");
 }
 
 /// Waits until no key waits.
