@@ -2,6 +2,7 @@
 //! backups. In no history a waiting key stays without a stage, a copied CA outlives its source's
 //! overlap, or a write of `ca.crt` takes a setting away.
 
+use ca_overlap::overlap::staged::KeeperHealth;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -165,6 +166,7 @@ proptest! {
         after in vec(0..12_usize, 0..4),
         is_promoted in any::<bool>(),
         is_live in any::<bool>(),
+        has_keeper in any::<bool>(),
         mode in prop_oneof![Just("bundle"), Just("staged")],
     ) {
         let mut secret = TlsSecret::new(leaf(0));
@@ -192,9 +194,13 @@ proptest! {
                 prop_assert_eq!(secret.annotation("group"), Some("mine"));
             }
         } else {
+            if !has_keeper {
+                secret.keeper = KeeperHealth::Lost;
+            }
             secret.uid = "restored";
             secret.create(backup);
             prop_assert_eq!(secret.annotation("carried"), Some("[]"));
+            prop_assert!(has_keeper || secret.stage().is_none(), "nobody would promote");
         }
         let stage = secret.stage();
         prop_assert!(mode == "staged" || stage.is_none());

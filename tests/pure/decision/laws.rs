@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use ca_overlap::overlap::record::Record;
 use ca_overlap::overlap::settings::{Defaults, RawSettings, Settings};
 use ca_overlap::overlap::{Case, Contents, Decision, RecordAfter, Write, decide};
-use ca_overlap::x509::certs::Bundle;
+use ca_overlap::x509::certs::{Bundle, Certificate};
 use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -152,6 +152,7 @@ proptest! {
                 prop_assert!(result.starts_with(&text), "the output starts with the incoming bytes");
                 appended_is_harmless(&text, result, now, &settings)?;
             }
+            overlap_is_kept(&stored, &text, result, now, &settings)?;
             record_is_true(&after)?;
             // Writing a certificate that was just cut makes it the generator's own.
             if decision.cut == 0 {
@@ -193,6 +194,36 @@ fn appended_is_harmless(
         .map(|c| certs::pem_of(c.der(), 64, "\n"))
         .collect();
     prop_assert_eq!(tail.trim_start_matches('\n'), canonical, "only canonical blocks are appended");
+    Ok(())
+}
+
+/// Where a write drops all certificates of its generator, readers of the stored bundle still trust
+/// something.
+fn overlap_is_kept(
+    before: &Stored,
+    text: &[u8],
+    result: &[u8],
+    now: Timestamp,
+    settings: &Settings,
+) -> Result<(), TestCaseError> {
+    let Some(stored) = before.ca_crt.as_deref().filter(|_| settings.keep.count() > 0) else {
+        return Ok(());
+    };
+    let (stored, incoming) = (bundle(stored), bundle(text));
+    let is_carried = |at: usize, c: &Certificate| {
+        at > 0
+            && before.record.as_ref().is_some_and(|record| record.entry(c.fingerprint()).is_some())
+    };
+    let own = stored.certificates().iter().enumerate().filter(|(at, c)| !is_carried(*at, c));
+    let own: Vec<_> = own.map(|(_, certificate)| certificate).collect();
+    let is_dropped = own.iter().all(|c| !incoming.contains(c));
+    let is_usable =
+        |c: &&Certificate| !c.is_expired(now) && !settings.distrust.contains(&c.fingerprint());
+    if is_dropped && !incoming.is_empty() && own.iter().copied().any(|c| is_usable(&c)) {
+        let outgoing = bundle(result);
+        let added = outgoing.certificates().iter().filter(|c| !incoming.contains(c)).count();
+        prop_assert!(added > 0, "a reader of the stored bundle loses all that it trusts");
+    }
     Ok(())
 }
 
