@@ -58,10 +58,13 @@ FAULT_PRODUCT := $(TARGET)/debug/ca-overlap
 FAULT_PROGRAMS = -product $(FAULT_PRODUCT) -clock-product $(TARGET)/debug/ca-overlap \
 	-faulty $(TARGET)/debug/examples/faulty-webhook
 
-.PHONY: fault-rig
-fault-rig: need-rust need-go
-	cargo build --locked --workspace --bin ca-overlap --example faulty-webhook
+.PHONY: rig
+rig: need-go
 	go -C tests/fault/rig build -o "$(abspath $(TARGET))/fault-rig" .
+
+.PHONY: fault-rig
+fault-rig: need-rust rig
+	cargo build --locked --workspace --bin ca-overlap --example faulty-webhook
 
 .PHONY: fault-test
 fault-test: fault-rig ## Inject faults of production under load: no call may fail (3 minutes)
@@ -70,6 +73,20 @@ fault-test: fault-rig ## Inject faults of production under load: no call may fai
 .PHONY: fault-test-full
 fault-test-full: fault-rig ## Run fault-test with the totals of docs/reliability.md (20 minutes)
 	$(TARGET)/fault-rig $(FAULT_PROGRAMS) -dir $(TARGET)/fault-full -full
+
+# The program to attack. The bars count for the shipped one.
+ATTACK_PRODUCT := $(STATIC)
+ATTACKED = rig $(if $(filter $(STATIC),$(ATTACK_PRODUCT)),static)
+
+.PHONY: attack-test
+attack-test: $(ATTACKED) ## Attack the webhook within its memory limit, beside a victim; needs root (3 minutes)
+	$(TARGET)/fault-rig attack -product $(ATTACK_PRODUCT) -dir $(TARGET)/attack
+
+.PHONY: attack-test-full
+attack-test-full: $(ATTACKED) control-plane ## Attack webhook and keeper for longer; needs root (20 minutes)
+	cargo build --locked --package devtools --example attacked-cluster
+	$(TARGET)/fault-rig attack -product $(ATTACK_PRODUCT) -dir $(TARGET)/attack-full -full \
+		-cluster $(TARGET)/debug/examples/attacked-cluster
 
 .PHONY: rollout-test-full
 rollout-test-full: control-plane ## Run 20 rollouts and 20 CA rotations under constant writes to a real API server (3 minutes)

@@ -1,5 +1,5 @@
 // The fault rig: shows that the webhook loses no call under faults that made other webhooks lose
-// calls. See docs/reliability.md.
+// calls. With the argument attack it attacks webhook and keeper. See docs/reliability.md.
 package main
 
 import (
@@ -20,6 +20,16 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "attack":
+			attackMain(os.Args[2:])
+			return
+		case "attacker":
+			attackerMain(os.Args[2:])
+			return
+		}
+	}
 	options := Options{}
 	flag.StringVar(&options.Product, "product", "target/debug/ca-overlap", "the `program` to test")
 	flag.StringVar(&options.ClockProduct, "clock-product", "", "the `program` for clock jumps, linked dynamically for libfaketime; default: the product")

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -28,6 +29,7 @@ type Replica struct {
 	ended   chan struct{} // closed once the process has ended
 	last    string        // its last log line
 	cut     bool          // it logged that connections were open when it ended
+	reading sync.Mutex    // who holds it keeps the rig from reading the log, so that its pipe fills
 }
 
 // StartReplica starts a process and waits until it logs its addresses. The process gets SIGKILL
@@ -66,6 +68,8 @@ func (r *Replica) follow(stderr io.Reader, log io.Writer, listening chan<- [2]st
 	lines := bufio.NewScanner(stderr)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
+		r.reading.Lock()
+		r.reading.Unlock() //nolint:staticcheck // only waits
 		line := lines.Bytes()
 		if bytes.Contains(line, []byte(`"reviewed"`)) {
 			continue

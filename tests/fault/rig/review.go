@@ -129,3 +129,5 @@ func data(authority *Authority, ballast int) (map[string]any, error) {
 	}
 	return data, nil
 }
+
+func base64Of(text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) }
