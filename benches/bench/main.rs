@@ -158,11 +158,11 @@ impl Run {
         session.knees().await.context("knees")?;
         session.latencies().await.context("latencies")?;
         session.hostile().await.context("hostile bodies")?;
+        session.log_line().await.context("log lines")?;
         if self.mode == Mode::Quick {
             return Ok(());
         }
-        eprintln!("log lines, memory over many calls, instructions");
-        session.log_line().await.context("log lines")?;
+        eprintln!("memory over many calls, instructions");
         session.flat().await.context("memory over many calls")?;
         session.instructions().await.context("instructions")
     }
@@ -170,7 +170,7 @@ impl Run {
     fn subjects(&self) -> Result<Vec<Subject>> {
         let subject =
             |name, path: &Path, kind| anyhow::Ok(Subject { name, program: existing(path)?, kind });
-        let ours = subject(OURS, &self.program, Kind::Product("warn"))?;
+        let ours = subject(OURS, &self.program, Kind::Product)?;
         if self.mode == Mode::Measure {
             return Ok(vec![ours]);
         }
@@ -181,7 +181,7 @@ impl Run {
         Ok(vec![
             ours,
             subject(STDLIB, &self.peers.join("stdlib"), Kind::Peer)?,
-            subject(AGAIN, &self.program, Kind::Product("warn"))?,
+            subject(AGAIN, &self.program, Kind::Product)?,
             subject(CONTROLLER_RUNTIME, &self.peers.join("controller-runtime"), Kind::Peer)?,
             allow_all,
         ])

@@ -25,7 +25,7 @@ pub struct Asked<'a> {
 
 /// The parts, each with prefixes of its functions. A function belongs to the first part with a
 /// matching prefix. Inlined code counts for its caller.
-const PARTS: [(&str, &[&str]); 9] = [
+const PARTS: [(&str, &[&str]); 10] = [
     (KEYS, &["curve25519", "ecp_", "__ecp", "sha3", "bn_", "bignum_", "mlkem", "Keccak"]),
     (TLS, &["rustls::", "tokio_rustls", "_aesni", "rs::", "gcm_", "sha256", "AWS_LC"]),
     ("reading and writing JSON", &["serde", "simdutf8", "core::marker::PhantomData"]),
@@ -36,6 +36,7 @@ const PARTS: [(&str, &[&str]); 9] = [
         "memory: allocation, copies, comparison",
         &["malloc", "_int_", "free", "realloc", "calloc", "unlink_chunk", "__mem", "alloc::"],
     ),
+    ("the line in the log", &["tracing", "ca_overlap::log"]),
     ("review, decision and patch", &["ca_overlap", "base64", "json_patch", "jiff", "memchr"]),
     ("anything else", &[""]),
 ];

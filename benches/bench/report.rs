@@ -108,7 +108,8 @@ fn cpu_table(results: &Results) -> String {
     ];
     text += &table(&header, rows);
     if let Some(log) = results.ratio("log", "info", "warn") {
-        write!(text, "\nWith `--log-level info` to `/dev/null`: {} × the CPU.\n", ratio_text(log))
+        let ratio = ratio_text(log);
+        write!(text, "\nA line in the log for each: {ratio} × the CPU of `--log-level warn`.\n")
             .unwrap_or_default();
     }
     text

@@ -1,6 +1,5 @@
 //! The measured programs, and their CPU time and memory.
 
-use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,8 +27,10 @@ pub struct Subject {
 /// How a program is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Ours, with this log level.
-    Product(&'static str),
+    /// Ours, with default flags.
+    Product,
+    /// Ours, with `--log-level warn`.
+    QuietProduct,
     /// Reads the uid and allows.
     AllowAll,
     /// A webhook in Go.
@@ -64,14 +65,15 @@ impl Subject {
     pub fn start_under(&self, serving: &Serving, wrapper: &[&str]) -> Result<Server> {
         // The port was free a moment ago, and nothing else here takes ports.
         let address: SocketAddr = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let log = File::create(serving.path().join(format!("{}.log", address.port())))?;
         let mut command = Command::new(wrapper[0]);
         command.args(&wrapper[1..]).arg(&self.program);
-        if let Kind::Product(level) = self.kind {
-            command.args(["--log-level", level, "webhook", "--admin-listen", "127.0.0.1:0"]);
+        if matches!(self.kind, Kind::Product | Kind::QuietProduct) {
+            command.args(["webhook", "--admin-listen", "127.0.0.1:0"]);
         }
-        let quiet = self.kind == Kind::Product("info");
-        let child = command
+        if self.kind == Kind::QuietProduct {
+            command.args(["--log-level", "warn"]);
+        }
+        let mut child = command
             .args(["--listen", &address.to_string()])
             .arg("--tls-cert")
             .arg(serving.certificate())
@@ -81,9 +83,13 @@ impl Subject {
             .env("GOMAXPROCS", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(if quiet { Stdio::null() } else { Stdio::from(log) })
+            .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("{} {}", wrapper.join(" "), self.program.display()))?;
+        // The log goes to a pipe that is read, as a container runtime does.
+        if let Some(mut log) = child.stderr.take() {
+            std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        }
         let allows_all = self.kind == Kind::AllowAll;
         let target = Target::new(address, serving.client.clone(), allows_all);
         Ok(Server { target, child })

@@ -133,12 +133,12 @@ impl<'a> Session<'a> {
 
     /// The cost of our program's log line of level info.
     pub async fn log_line(&mut self) -> Result<()> {
-        let Some(quiet) = self.subjects.iter().find(|subject| subject.name == OURS) else {
+        let Some(ours) = self.subjects.iter().find(|subject| subject.name == OURS) else {
             return Ok(());
         };
-        let logging = Subject { kind: Kind::Product("info"), ..quiet.clone() };
+        let quiet = Subject { kind: Kind::QuietProduct, ..ours.clone() };
         let mut servers = Vec::new();
-        for (name, subject) in [("warn", quiet), ("info", &logging)] {
+        for (name, subject) in [("warn", &quiet), ("info", ours)] {
             servers.push((name, subject.ready(self.serving).await?));
         }
         let case = Case { id: "log", ..cases(self.reviews).swap_remove(1) };
