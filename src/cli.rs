@@ -39,9 +39,10 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    log::init(log_level, log_format);
+    let is_server = matches!(command, Command::Keeper(_) | Command::Webhook(_));
+    let log = log::init(log_level, log_format, is_server);
     command.run().unwrap_or_else(|failure| {
-        eprintln!("ca-overlap: {failure}");
+        log.print(&format!("ca-overlap: {failure}"));
         failure.code()
     })
 }

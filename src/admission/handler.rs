@@ -16,7 +16,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
-use tracing::info;
+use tracing::Level;
 
 use super::keeper_lease::KeeperLease;
 use super::patch;
@@ -116,6 +116,39 @@ async fn collect(mut body: Limited<Body>) -> Result<Bytes, BoxError> {
     Ok(whole.into())
 }
 
+/// Logs an answer. A macro, because the level of a line has to be a constant.
+macro_rules! log {
+    ($level:expr, $request:expr, $answer:expr, $elapsed:expr) => {
+        tracing::event!(
+            $level,
+            uid = name(&$request.uid),
+            namespace = $request.namespace.as_deref().and_then(name),
+            name = $request.name.as_deref().and_then(name),
+            dry_run = $request.dry_run.unwrap_or_default(),
+            decision = $answer.decision.as_str(),
+            appended = $answer.appended,
+            cut = $answer.cut,
+            asked = $answer.asked,
+            staged = $answer.staged,
+            warnings = %reasons($answer),
+            micros = u64::try_from($elapsed.as_micros()).unwrap_or(u64::MAX),
+            "reviewed"
+        )
+    };
+}
+
+/// Whether a write passes as it came, and nobody is told anything. Most do.
+fn changes_nothing(answer: &Answer) -> bool {
+    let Answer { patch, warnings, asked, staged, .. } = answer;
+    patch.is_none() && warnings.is_empty() && asked.is_none() && staged.is_none()
+}
+
+/// `text`, if an object could have it as its name or uid. What else is sent to the port could fill
+/// the log.
+fn name(text: &str) -> Option<&str> {
+    Some(text).filter(|text| text.len() <= 253)
+}
+
 /// Reads a review, decides, and returns the response body.
 fn review(
     admission: &Admission,
@@ -130,19 +163,11 @@ fn review(
     let bytes = render(&request.uid, &answer);
     let elapsed = started.elapsed();
     admission.metrics.answered(&answer, elapsed);
-    info!(
-        namespace = request.namespace.as_deref(),
-        name = request.name.as_deref(),
-        dry_run = request.dry_run.unwrap_or_default(),
-        decision = answer.decision.as_str(),
-        appended = answer.appended,
-        cut = answer.cut,
-        asked = answer.asked,
-        staged = answer.staged,
-        warnings = %reasons(&answer),
-        micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
-        "reviewed"
-    );
+    if changes_nothing(&answer) {
+        log!(Level::DEBUG, &request, &answer, elapsed);
+    } else {
+        log!(Level::INFO, &request, &answer, elapsed);
+    }
     Ok(bytes)
 }
 

@@ -21,6 +21,7 @@ use crate::keeper::reconcile::Reconciler;
 use crate::keeper::secrets::Secrets;
 use crate::keeper::workloads::Restarter;
 use crate::kubernetes::client::client;
+use crate::log;
 use crate::metrics;
 use crate::overlap::outlook::Rules;
 use crate::server::accept::{Limits, bind};
@@ -55,6 +56,7 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
     let client = client().await.map_err(|error| RunError::Client("keeper", error))?;
     let mut registry = metrics::registry();
+    log::register(&mut registry);
     let metrics = KeeperMetrics::register(&mut registry);
     let (sender, lists) = watch::channel(Arc::default());
     let follow = distrusted::follow(distrusted, &mut registry, move |list| {

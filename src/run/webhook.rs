@@ -17,6 +17,7 @@ use crate::admission::keeper_lease::KeeperLease;
 use crate::admission::metrics::AdmissionMetrics;
 use crate::admission::respond::Installation;
 use crate::kubernetes;
+use crate::log;
 use crate::metrics;
 use crate::server::accept::{Limits, Server, Transport, bind};
 use crate::server::admin::WebhookReadiness;
@@ -76,6 +77,7 @@ async fn serve(config: WebhookConfig) -> Result<(), RunError> {
     let mut parts = Parts::default();
     parts.start(HANGUPS, forward(hangups, force.clone()));
     let mut registry = metrics::registry();
+    log::register(&mut registry);
     let metrics = ServerMetrics::register(&mut registry);
     let certificate_metrics = CertificateMetrics::register(&mut registry);
     let admission_metrics = AdmissionMetrics::register(&mut registry);

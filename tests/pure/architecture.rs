@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &str, &str)] = &[
     ("serving_cert", "kubernetes log metrics names server x509", "anyhow tokio::spawn"),
     ("keeper", "kubernetes log metrics names overlap x509", "anyhow tokio::spawn"),
     ("tools", "admission kubernetes log names overlap server x509", ""),
-    ("run", "admission keeper kubernetes metrics overlap server serving_cert", "tokio::spawn"),
+    ("run", "admission keeper kubernetes log metrics overlap server serving_cert", "tokio::spawn"),
     ("cli", "admission keeper log names overlap run server serving_cert tools", "kube::"),
 ];
 

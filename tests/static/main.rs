@@ -9,6 +9,7 @@
 )]
 
 mod empty_root;
+mod log;
 mod probe;
 mod program;
 

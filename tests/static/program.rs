@@ -259,6 +259,7 @@ async fn the_first_signal_drains_and_the_second_ends_at_once() {
     assert_eq!(within(late.answer()).await.unwrap().status, 200);
     program.signal("TERM");
     assert_eq!(program.ended().await.code(), Some(0));
+    program.wait_for_log("the webhook has ended").await;
 }
 
 #[tokio::test]

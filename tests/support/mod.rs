@@ -224,6 +224,20 @@ impl Cluster {
         self.webhook.lock().await.as_ref().expect("a webhook").metrics().await.unwrap()
     }
 
+    /// The webhook's log, once it contains `text`: lines are written a little later.
+    pub async fn log_with(&self, text: &str) -> String {
+        server::within(async {
+            loop {
+                let log = self.webhook.lock().await.as_ref().expect("a webhook").log_text();
+                if log.contains(text) {
+                    return log;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        })
+        .await
+    }
+
     /// A fresh namespace for `test`, and its Secrets.
     pub async fn namespace(&self, test: &str) -> Secrets {
         namespace(&self.plane, test, &json!({})).await

@@ -1,15 +1,18 @@
 //! The real program with certificates from files, on free ports. It is killed when dropped.
 
-use std::io::{BufRead, BufReader};
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::StatusCode;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -57,12 +60,16 @@ impl Files {
     }
 }
 
+/// Asks the reader of a log to pause: it tells the first, and waits until the other is dropped.
+type Pause = Arc<Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>>;
+
 /// A running `ca-overlap webhook`.
 pub(crate) struct Program {
     child: Child,
     files: Files,
     log: Arc<Mutex<String>>,
     lines: watch::Receiver<usize>,
+    pause: Pause,
     listen: SocketAddr,
     admin: SocketAddr,
 }
@@ -103,9 +110,10 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let (log, lines) = follow(child.stderr.take().unwrap());
+        let pause = Pause::default();
+        let (log, lines) = follow(child.stderr.take().unwrap(), pause.clone());
         let unknown = ([127, 0, 0, 1], 0).into();
-        let mut program = Self { child, files, log, lines, listen: unknown, admin: unknown };
+        let mut program = Self { child, files, log, lines, pause, listen: unknown, admin: unknown };
         let text = program.wait_for_log("\"listening\"").await;
         let line = text.lines().find(|line| line.contains("\"listening\"")).unwrap();
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -165,9 +173,33 @@ impl Program {
         self.child.wait().unwrap()
     }
 
-    /// Kills it and gives its whole log.
+    /// Fills the pipe of its standard error, and reads nothing until the guard is dropped.
+    pub(crate) async fn blocked_log(&self) -> oneshot::Sender<()> {
+        let ((paused, is_paused), (guard, resumed)) = (oneshot::channel(), oneshot::channel());
+        *self.pause.lock().unwrap() = Some((paused, resumed));
+        let pipe = format!("/proc/{}/fd/2", self.child.id());
+        // A line for a reader that waits for one.
+        File::options().write(true).open(&pipe).unwrap().write_all(b"\n").unwrap();
+        within(is_paused).await.unwrap();
+        fill(&pipe);
+        guard
+    }
+
+    /// Waits for its end, whether or not its log is read.
+    pub(crate) async fn exited(&mut self) -> ExitStatus {
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Ends it by two signals, and gives its whole log.
     pub(crate) async fn stop(mut self) -> String {
-        self.signal("KILL");
+        self.signal("TERM");
+        self.wait_for_log("draining").await;
+        self.signal("TERM");
         self.ended().await;
         self.log.lock().unwrap().clone()
     }
@@ -180,6 +212,19 @@ impl Drop for Program {
     }
 }
 
+/// Writes to a pipe until it takes no more.
+pub(crate) fn fill(pipe: &str) {
+    const O_NONBLOCK: i32 = 0o4000;
+    // Opened anew, so that the program's own descriptor still blocks.
+    let mut writer = File::options().write(true).custom_flags(O_NONBLOCK).open(pipe).unwrap();
+    let error = loop {
+        if let Err(error) = writer.write(&[b'\n'; 4096]) {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+}
+
 /// Runs a command that fails at once. Gives its exit code and its standard error.
 pub(crate) fn fails(arguments: &[&str]) -> (i32, String) {
     let output = Program::command().args(arguments).output().unwrap();
@@ -187,7 +232,10 @@ pub(crate) fn fails(arguments: &[&str]) -> (i32, String) {
 }
 
 /// Collects the log line by line; the receiver ends with the process.
-fn follow(stderr: std::process::ChildStderr) -> (Arc<Mutex<String>>, watch::Receiver<usize>) {
+fn follow(
+    stderr: std::process::ChildStderr,
+    pause: Pause,
+) -> (Arc<Mutex<String>>, watch::Receiver<usize>) {
     let log = Arc::new(Mutex::new(String::new()));
     let (sender, lines) = watch::channel(0);
     let collected = log.clone();
@@ -198,6 +246,11 @@ fn follow(stderr: std::process::ChildStderr) -> (Arc<Mutex<String>>, watch::Rece
             log.push('\n');
             drop(log);
             sender.send_modify(|count| *count += 1);
+            let asked = pause.lock().unwrap().take();
+            if let Some((paused, resumed)) = asked {
+                paused.send(()).unwrap();
+                drop(resumed.blocking_recv());
+            }
         }
     });
     (log, lines)

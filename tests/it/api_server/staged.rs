@@ -136,6 +136,6 @@ async fn a_staged_rotation_is_promoted_without_a_conflict_and_ends_with_the_leas
     assert_eq!(answer.annotation("ca-overlap.dev/staged"), None);
     assert_eq!(setup.bundle(&answer), "CA3 CA2*");
     let key = new.key.lines().nth(1).unwrap();
-    let log = cluster.webhook.lock().await.as_ref().unwrap().log().to_owned();
-    assert!(!std::fs::read_to_string(log).unwrap().contains(key), "no key in the log");
+    let log = cluster.log_with("staged=\"ended\"").await;
+    assert!(!log.contains(key), "no key in the log");
 }

@@ -6,6 +6,7 @@ mod drain;
 mod election;
 mod exempt;
 mod kills;
+mod log;
 pub mod promote;
 mod proxy;
 mod repair;
