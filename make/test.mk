@@ -121,26 +121,42 @@ NODE_SUITE = cargo test --locked --test cluster -- --ignored --test-threads=1 --
 
 .PHONY: node-test
 node-test: node-images helm ## Run the suite on a real node, without a container engine; needs root (8 minutes)
+	@sh tests/control-plane/build.sh node
 	go -C tests/cluster vet ./...
 	go -C tests/cluster test -count=1 ./...
 	cargo test --locked --test cluster --no-run
-	$(NODE_RUN) -- $(NODE_SUITE) --skip long:: $(NODE_TESTS)
+	$(NODE_RUN) -- $(NODE_SUITE) --skip long:: --skip nodes:: --skip quick_start $(NODE_TESTS)
 
 .PHONY: node-test-full
 node-test-full: node-test node-earlier ## Run node-test, an upgrade from an earlier build, and a kubelet with defaults (25 minutes)
-	$(NODE_RUN) -sync 0 -- $(NODE_SUITE) long::
+	$(NODE_RUN) -sync 0 -- $(NODE_SUITE) long:: --skip long::nodes
+
+# A real kind cluster of three nodes: see docs/testing.md. It reports missing rights and packages. To
+# run one test: make kind-test KIND_TESTS=handshakes
+KIND_RUN = KIND="$(abspath $(KIND))" KIND_VERSION=$(patsubst kind-%,%,$(notdir $(patsubst %/,%,$(dir $(KIND))))) \
+	KUBECTL="$(abspath $(TARGET))/control-plane/bin/kubectl" IMAGES="$(abspath $(NODE))/images" \
+	WORK="$(abspath $(TARGET))/kind" KIND_TESTS='$(KIND_TESTS)'
 
 .PHONY: kind-test
-kind-test: $(KIND) control-plane ## Run the suite on kind clusters of three Kubernetes versions; needs Docker (KIND_VERSIONS='1.33')
-	@docker info >/dev/null 2>&1 || { \
-		echo "kind needs Docker, which does not answer: start it, or run the suite with make node-test" >&2; exit 1; }
-	$(MAKE) --no-print-directory node-images helm
-	KIND="$(abspath $(KIND))" KUBECTL="$(abspath $(TARGET))/control-plane/bin/kubectl" IMAGES=$(NODE)/images \
-		WORK="$(abspath $(TARGET))/kind" tests/kind/run.sh $(KIND_VERSIONS)
+kind-test: kind-ready ## Run the suite on a kind cluster of three nodes, with or without Docker (KIND_VERSIONS='1.33')
+	$(KIND_RUN) tests/kind/run.sh $(KIND_VERSIONS)
+
+.PHONY: kind-test-full
+kind-test-full: kind-ready node-earlier ## Run kind-test on all its versions, with an upgrade from an earlier build
+	$(KIND_RUN) tests/kind/run.sh all
+
+.PHONY: kind-ready
+kind-ready: $(KIND) control-plane helm node-images
+	DIRECTORY="$(abspath $(TARGET))/kind-engine" PROGRAM="$(abspath $(NODE))/tools/peer" tests/kind/engine-test.sh
+	cargo test --locked --test cluster --no-run
+
+.PHONY: kind-node-image
+kind-node-image: need-go ## Build a node image for kind from Debian's packages and Go modules (KUBERNETES='1.33.13')
+	$(KIND_RUN) tests/kind/node/build.sh $(or $(KUBERNETES),$(shell awk '$$1 == "local" { print $$3; exit }' tests/kind/nodes.txt))
 
 .PHONY: kind-check
 kind-check: $(KIND) ## Check the configuration of kind-test without Docker
-	KIND="$(abspath $(KIND))" tests/kind/run.sh --check
+	$(KIND_RUN) tests/kind/run.sh --check
 
 # Images for a node that cannot pull: the product, and the programs of the suite.
 .PHONY: node-images
@@ -151,7 +167,6 @@ node-images: static node-tools packer
 
 .PHONY: node-tools
 node-tools: need-rust need-go
-	@sh tests/control-plane/build.sh node
 	@mkdir -p $(NODE)/tools
 	CGO_ENABLED=0 go -C tests/cluster build -trimpath -ldflags='-s -w' -o "$(abspath $(NODE))/tools/" ./...
 

@@ -1,9 +1,10 @@
 //! Inspects processes on the node, with a pod that shares the node's process ids.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, eventually};
 use crate::peers::PEER_IMAGE;
+use crate::rollouts::container;
 
 const NAMESPACE: &str = "node-agent";
 
@@ -24,15 +25,16 @@ impl Agent {
         Self { cluster: cluster.clone() }
     }
 
-    /// Runs `peer COMMAND CONTAINER` on the node and returns its output.
-    pub async fn run(&self, command: &str, container: &str) -> String {
+    /// Runs `peer COMMAND CONTAINER` on the node of this pod and returns its output.
+    pub async fn run(&self, command: &str, pod: &Value) -> String {
+        let (node, container) = (&pod["spec"]["nodeName"], container(pod));
         let name = format!("{command}-{}", &container[..12]);
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}");
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": name, "namespace": NAMESPACE},
             "spec": {
-                "hostPID": true, "restartPolicy": "Never", "automountServiceAccountToken": false,
+                "nodeName": node, "hostPID": true, "restartPolicy": "Never", "automountServiceAccountToken": false,
                 "terminationGracePeriodSeconds": 0,
                 "containers": [{
                     "name": "main", "image": PEER_IMAGE, "imagePullPolicy": "Never",

@@ -14,12 +14,15 @@ use devtools::secrets::MERGE;
 const MORE: usize = 8;
 
 #[tokio::test]
-#[ignore = "needs a cluster: make node-test"]
+#[ignore = "needs a cluster: make kind-test"]
 async fn handshakes_fail_only_where_the_mode_cannot_prevent_it() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
-    let (without, bundled, staged) =
-        tokio::join!(without(&cluster), bundled(&cluster), staged(&cluster));
+    let (without, bundled, staged) = tokio::join!(
+        without(&cluster),
+        bundled(&cluster),
+        staged(&cluster, "peers-staged", async || ())
+    );
     eprintln!("{without}{bundled}{staged}");
 }
 
@@ -96,9 +99,10 @@ async fn bundled(cluster: &Cluster) -> String {
     )
 }
 
-/// In staged mode, with `restart` for peers that cannot reload, no handshake fails.
-async fn staged(cluster: &Cluster) -> String {
-    let peers = Peers::start(cluster, "peers-staged", &json!({})).await;
+/// In staged mode, with `restart` for peers that cannot reload, no handshake fails, whatever
+/// `disturb` does while the new CA spreads.
+pub async fn staged(cluster: &Cluster, namespace: &str, disturb: impl AsyncFnOnce()) -> String {
+    let peers = Peers::start(cluster, namespace, &json!({})).await;
     for (secret, workload) in [
         ("envoy", Some("pinned")),
         ("envoy-gateway", None),
@@ -127,6 +131,7 @@ async fn staged(cluster: &Cluster) -> String {
             "{name} keeps its leaf"
         );
     }
+    disturb().await;
     let spread = log.spread(&peers).await;
     eventually("all leaves promoted", async || {
         for name in SECRETS {

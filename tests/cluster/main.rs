@@ -2,7 +2,7 @@
 //! users do, rotates CAs with a Job, and checks the handshakes of real peers.
 //!
 //! It needs a cluster for itself, because it installs and uninstalls, with the images of
-//! `make node-images`. `make node-test` starts one; `CA_OVERLAP_TEST_KUBECONFIG` names another.
+//! `make node-images`. `make kind-test` starts one; `CA_OVERLAP_TEST_KUBECONFIG` names another.
 //! These tests are ignored by default, and fail without a cluster:
 //!
 //! ```text
@@ -23,6 +23,7 @@ mod handshakes;
 mod helm;
 mod load;
 mod long;
+mod nodes;
 mod outage;
 mod peers;
 mod readme;

@@ -8,7 +8,7 @@ use devtools::certs::{self, Identity, bundle};
 use devtools::secrets::{MERGE, secret, tls_secret};
 
 #[tokio::test]
-#[ignore = "needs a cluster: make node-test"]
+#[ignore = "needs a cluster: make kind-test"]
 async fn writes_pass_without_a_webhook_and_the_keeper_repairs() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;

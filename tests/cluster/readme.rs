@@ -1,4 +1,4 @@
-//! The installation commands of the README and `docs/install.md`, word for word.
+//! The commands of the README, `docs/install.md` and `docs/quick-start.md`, word for word.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -15,12 +15,12 @@ const SECTIONS: [(&str, &str); 2] =
 /// Other commands of the sections, and what runs them.
 const ELSEWHERE: [(&str, &str); 3] = [
     ("make ", "the Makefile, before the suite starts"),
-    ("kind ", "make kind-test, which needs a container engine"),
+    ("kind ", "the test of the quick start"),
     ("docker ", "make image, which needs a container engine"),
 ];
 
 #[tokio::test]
-#[ignore = "needs a cluster: make node-test"]
+#[ignore = "needs a cluster: make kind-test"]
 async fn each_documented_command_installs_the_webhook() {
     let cluster = Cluster::connect().await;
     let commands = commands();
@@ -44,6 +44,21 @@ async fn each_documented_command_installs_the_webhook() {
             cluster.kubectl(&format!("delete --wait -f {}", cert_manager_crds())).await;
         }
     }
+}
+
+/// All commands of the page in one go, with kind and make.
+#[tokio::test]
+#[ignore = "needs a kind cluster: make kind-test"]
+async fn the_quick_start_ends_with_both_cas() {
+    let cluster = Cluster::connect().await;
+    cluster.kubectl("delete secret demo --ignore-not-found").await;
+    let page = std::fs::read_to_string(root().join("docs/quick-start.md")).unwrap();
+    let blocks: Vec<_> = page.split("```").skip(1).step_by(2).collect();
+    // One shell, as the reader has.
+    let output =
+        cluster.shell(&blocks.concat(), "").await.unwrap_or_else(|error| panic!("{error}"));
+    eprintln!("{output}");
+    assert!(["CN=one", "CN=two"].iter().all(|ca| output.contains(ca)), "{output}");
 }
 
 /// The commands in the fenced blocks of both sections, without comments and duplicates.

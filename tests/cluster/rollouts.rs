@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 use crate::agent::Agent;
 use crate::cluster::{Cluster, WEBHOOK, eventually, is_ready, name};
 use crate::load::Load;
+use crate::nodes::all_overlap_again;
 
 #[tokio::test]
-#[ignore = "needs a cluster: make node-test"]
+#[ignore = "needs a cluster: make kind-test"]
 async fn no_write_is_rejected_while_replicas_are_replaced() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
@@ -35,7 +36,7 @@ async fn no_write_is_rejected_while_replicas_are_replaced() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster: make node-test"]
+#[ignore = "needs a cluster: make kind-test"]
 async fn a_killed_replica_rejects_no_write_and_comes_back() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
@@ -48,19 +49,14 @@ async fn a_killed_replica_rejects_no_write_and_comes_back() {
         pod["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap_or_default()
     };
     let before = restarts(victim);
-    agent.run("kill", container(victim)).await;
+    agent.run("kill", victim).await;
     let path = format!("/api/v1/namespaces/{}/pods/{}", names::NAMESPACE, name(victim));
     eventually("the killed replica, ready again", async || {
         let pod = cluster.read(&path).await;
         (restarts(&pod) > before && is_ready(&pod)).then_some(())
     })
     .await;
-    eventually("100 writes that all overlap", async || {
-        let missed = load.without();
-        load.more(100).await;
-        (load.without() == missed).then_some(())
-    })
-    .await;
+    all_overlap_again(&load).await;
 
     let total = load.end().await;
     eprintln!(

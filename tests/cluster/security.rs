@@ -7,17 +7,16 @@ use serde_json::json;
 use crate::agent::Agent;
 use crate::cluster::Cluster;
 use crate::peers::{PEER_IMAGE, pod_spec};
-use crate::rollouts::container;
 
 #[tokio::test]
-#[ignore = "needs a cluster: make node-test"]
+#[ignore = "needs a cluster: make kind-test"]
 async fn pods_have_no_rights_on_the_node() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
     let agent = Agent::of(&cluster).await;
     for component in ["webhook", "keeper"] {
         let pods = cluster.our_pods(component).await;
-        let status = agent.run("status", container(&pods[0])).await;
+        let status = agent.run("status", &pods[0]).await;
         let value = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(&format!("{key}:")));
             let words: Vec<_> =
@@ -38,7 +37,7 @@ async fn pods_have_no_rights_on_the_node() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster: make node-test"]
+#[ignore = "needs a cluster: make kind-test"]
 async fn the_namespace_admits_only_restricted_pods() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;

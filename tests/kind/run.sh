@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
-# Runs the suite (tests/cluster) on kind clusters, one Kubernetes version after the other: `run.sh`
-# for all of nodes.txt, `run.sh 1.33 1.37` for some. `run.sh --check` runs the checks that need no
-# container engine. Used by `make kind-test` and `make kind-check`.
+# Runs the suite (tests/cluster) on kind clusters of three nodes.
 #
-# Environment: KIND, KUBECTL (programs), IMAGES (a directory of image archives to load), WORK (a
-# directory for kubeconfig files and, after a failure, logs).
+#   run.sh             on the newest Kubernetes version of nodes.txt
+#   run.sh VERSION…    on these, such as 1.33, one after the other
+#   run.sh all         on all, with the tests that take long
+#   run.sh --check     checks what can be checked without a container engine
+#
+# The node images are those of nodes.txt: pulled where a Docker engine answers that reaches their
+# registry, otherwise built here. Used by `make kind-test`, `kind-test-full` and `kind-check`.
+#
+# Environment: KIND, KUBECTL (programs), KIND_VERSION, IMAGES (a directory of image archives to
+# load), WORK (a directory for images, kubeconfig files and, after a failure, logs), KIND_NODES
+# (registry or local, instead of the choice), KIND_TESTS (arguments for the suite).
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -13,65 +20,134 @@ config=$here/cluster.yaml
 cluster=
 
 main() {
-    if [[ ${1:-} == --check ]]; then
-        check
-        return
-    fi
-    local versions=("$@")
-    ((${#versions[@]})) || mapfile -t versions < <(versions_of)
+    case ${1:-} in
+        --check) check ;;
+        --inside) shift && inside "$@" ;;
+        *) prepare "$@" ;;
+    esac
+}
+
+# Finds or builds the node images, then runs the rest with a container engine.
+prepare() {
+    local nodes settings= versions=("$@") version
+    nodes=$(source_of_nodes)
+    case "$*" in
+        all) mapfile -t versions < <(versions_of "$nodes") ;;
+        "") versions=("$(versions_of "$nodes" | sed -n 1p)") ;;
+    esac
     for version in "${versions[@]}"; do
-        image_of "$version" >/dev/null
+        image_of "$nodes" "$version" >/dev/null
     done
-    docker info >/dev/null 2>&1 ||
-        fail "kind needs Docker, which does not answer: start it, or run the suite with make node-test"
     compgen -G "$IMAGES/*.tar" >/dev/null || fail "no images in $IMAGES: run make node-images"
+    if [[ $nodes == local ]]; then
+        say "node images: built here"
+        for version in "${versions[@]}"; do
+            "$here/node/build.sh" "$(image_of local "$version")"
+        done
+    else
+        say "node images: from their registry"
+    fi
+    docker info >/dev/null 2>&1 || settings=$("$here/settings.sh")
+    "$here/engine.sh" run "$0" --inside "$nodes" "${1:-newest}" "${versions[@]}"
+    # An engine of our own and nodes that are built here leave the machine as it was.
+    [[ -z $settings ]] || diff <(echo "$settings") <("$here/settings.sh") >&2 ||
+        fail "the settings of the machine above have changed"
+}
+
+# Says where the node images come from: registry or local.
+source_of_nodes() {
+    case ${KIND_NODES:-} in
+        registry | local) echo "$KIND_NODES" ;;
+        "")
+            if docker info >/dev/null 2>&1 &&
+                docker pull --quiet "$(image_of registry "$(versions_of registry | sed -n 1p)")" >&2; then
+                echo registry
+            else
+                echo local
+            fi
+            ;;
+        *) fail "KIND_NODES is $KIND_NODES, but must be registry or local" ;;
+    esac
+}
+
+# SOURCE WHICH VERSIONS…
+inside() {
+    local nodes=$1 which=$2 version tests failed=()
+    shift 2
     mkdir -p "$WORK"
+    exec 9>>"$WORK/run.lock"
+    flock --nonblock 9 || fail "another run uses $WORK"
     trap remove EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    local failed=()
-    for version in "${versions[@]}"; do
+    read -ra tests <<<"${KIND_TESTS:-} --skip long::"
+    [[ $which != all ]] || tests=(--skip long::delays)
+    for version in "$@"; do
         say "Kubernetes $version"
-        run "$version" || failed+=("$version")
+        run "$nodes" "$version" "$config" "${tests[@]}" || failed+=("$version")
         remove
     done
+    if [[ $which == all ]]; then
+        say "Kubernetes $1, with the kubelet's defaults"
+        sed '/syncFrequency/d' "$config" >"$WORK/defaults.yaml"
+        run "$nodes" "$1" "$WORK/defaults.yaml" long::delays || failed+=("$1 with the kubelet's defaults")
+        remove
+    fi
     ((${#failed[@]} == 0)) || fail "failed on ${failed[*]}; logs are in $WORK"
-    say "fine on ${versions[*]}"
+    say "fine on $*"
 }
 
-# Runs one version. `set -e` has no effect in a condition, so every step handles its own failure.
+# SOURCE VERSION CONFIGURATION TESTS…
+# `set -e` has no effect in a condition, so every step handles its own failure.
 run() {
-    local version=$1
-    cluster=ca-overlap-test-${version//./-}
-    export KUBECONFIG=$WORK/$version.kubeconfig
-    "$KIND" create cluster --name "$cluster" --config "$config" --image "$(image_of "$version")" \
-        --kubeconfig "$KUBECONFIG" --wait 180s || return 1
-    if load && by_hand && suite; then
+    local nodes=$1 version=$2 config=$3 name begin=$SECONDS image
+    shift 3
+    name=ca-overlap-test-${version//./-}
+    image=$(node_image "$nodes" "$version") || return 1
+    if "$KIND" get clusters --quiet | grep -qx "$name"; then
+        say "there is a cluster $name, of another run; to remove it: kind delete cluster --name $name"
+        return 1
+    fi
+    cluster=$name
+    export KUBECONFIG=$WORK/$version.kubeconfig KIND_CLUSTER_NAME=$name
+    begin=$SECONDS
+    "$KIND" create cluster --config "$config" --image "$image" --kubeconfig "$KUBECONFIG" --wait 180s || return 1
+    "$KUBECTL" wait --for=condition=Ready nodes --all --timeout=180s || return 1
+    say "the nodes are ready after $((SECONDS - begin)) s"
+    begin=$SECONDS
+    if load && say "the images are loaded after $((SECONDS - begin)) s" && suite "$@"; then
         return 0
     fi
     rm -rf "${WORK:?}/$version"
-    "$KIND" export logs --name "$cluster" "$WORK/$version" || true
+    "$KIND" export logs "$WORK/$version" || true
     "$KUBECTL" get pods,events --all-namespaces -o wide >"$WORK/$version/objects.txt" 2>&1 || true
     return 1
+}
+
+# Prints the name of a node image; puts one that is built here into the engine.
+node_image() {
+    local image name
+    image=$(image_of "$1" "$2") || return 1
+    if [[ $1 == registry ]]; then
+        echo "$image"
+        return
+    fi
+    name=ca-overlap-kind-node:v$image
+    docker import --change "ENV container=docker" \
+        --change 'ENTRYPOINT ["/kind/bin/own-settings.sh", "/usr/local/bin/entrypoint", "/sbin/init"]' "$WORK/node-$image.tar" "$name" >&2 || return 1
+    echo "$name"
 }
 
 load() {
     local archive
     for archive in "$IMAGES"/*.tar; do
-        "$KIND" load image-archive "$archive" --name "$cluster" || return 1
+        "$KIND" load image-archive "$archive" || return 1
     done
 }
 
-# Installs as docs/install.md says.
-by_hand() {
-    "$KUBECTL" apply -k "$root/manifests/overlays/kind" &&
-        "$KUBECTL" -n ca-overlap rollout status deployment/ca-overlap-webhook --timeout=120s &&
-        "$KUBECTL" delete -k "$root/manifests/overlays/kind"
-}
-
 suite() {
-    CA_OVERLAP_TEST_KUBECONFIG=$KUBECONFIG cargo test --locked --manifest-path "$root/Cargo.toml" \
-        --test cluster -- --ignored --skip long:: --test-threads=1 --nocapture
+    CA_OVERLAP_TEST_KUBECONFIG=$KUBECONFIG PATH=$(dirname "$KIND"):$PATH cargo test --locked \
+        --manifest-path "$root/Cargo.toml" --test cluster -- --ignored --test-threads=1 --nocapture "$@"
 }
 
 # Deletes the cluster of this run and no other.
@@ -84,10 +160,10 @@ remove() {
 # PATH a valid configuration fails at the engine, and an invalid one fails earlier.
 check() {
     local wrong said
-    (image_of 0.0 >/dev/null 2>&1) && fail "image_of accepts an unknown version"
-    for version in $(versions_of); do
-        [[ $(image_of "$version") =~ ^kindest/node:v${version//./\\.}\.[0-9]+@sha256:[0-9a-f]{64}$ ]] ||
-            fail "nodes.txt: the image of $version is not pinned by digest: $(image_of "$version")"
+    (image_of registry 0.0 >/dev/null 2>&1) && fail "image_of accepts an unknown version"
+    for version in $(versions_of registry); do
+        [[ $(image_of registry "$version") =~ ^kindest/node:v${version//./\\.}\.[0-9]+@sha256:[0-9a-f]{64}$ ]] ||
+            fail "nodes.txt: the image of $version is not pinned by digest: $(image_of registry "$version")"
     done
     said=$(refusal "$config")
     [[ $said != *config* && $said == *'exec: "docker"'* ]] || fail "kind rejects $config: $said"
@@ -96,7 +172,7 @@ check() {
     said=$(refusal "$wrong/cluster.yaml")
     rm -rf "$wrong"
     [[ $said == *nods* ]] || fail "kind accepts an unknown field: $said"
-    say "the configuration and $(versions_of | wc -w) node images are valid"
+    say "the configuration and $(versions_of registry | wc -w) node images are valid"
 }
 
 refusal() {
@@ -104,13 +180,15 @@ refusal() {
         --kubeconfig /nonexistent/kubeconfig 2>&1 || true
 }
 
+# SOURCE: prints its versions, newest first.
 versions_of() {
-    sed -n 's/^\([0-9][0-9.]*\) .*/\1/p' "$here/nodes.txt"
+    awk -v nodes="$1" '$1 == nodes { print $2 }' "$here/nodes.txt"
 }
 
+# SOURCE VERSION: prints the image, or what is built.
 image_of() {
-    awk -v version="$1" '$1 == version { print $2; found = 1 } END { exit !found }' "$here/nodes.txt" ||
-        fail "nodes.txt has no Kubernetes $1, only: $(versions_of | tr '\n' ' ')"
+    awk -v nodes="$1" -v version="$2" '$1 == nodes && $2 == version { print $3; found = 1 } END { exit !found }' \
+        "$here/nodes.txt" || fail "nodes.txt has no Kubernetes $2 from $1, only: $(versions_of "$1" | xargs)"
 }
 
 say() {

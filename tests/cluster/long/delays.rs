@@ -12,7 +12,7 @@ use crate::records::arrivals;
 const ROTATIONS: usize = 4;
 
 #[tokio::test]
-#[ignore = "needs a cluster with default kubelet settings: make node-test-full"]
+#[ignore = "needs a cluster with default kubelet settings: make kind-test-full"]
 async fn mounted_files_follow_a_rotation() {
     let cluster = Cluster::connect().await;
     let peers = Peers::start(&cluster, "peers-delays", &json!({names::MODE: "off"})).await;

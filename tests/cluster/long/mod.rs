@@ -1,4 +1,5 @@
-//! Tests that take too long for every change: `make node-test-full`.
+//! Tests that take too long for every change: `make kind-test-full`.
 
 mod delays;
+mod nodes;
 mod upgrade;

@@ -11,7 +11,7 @@ const EARLIER: &str = "target/node/earlier";
 const CURRENT: &str = "tests/cluster/manifests/fail-closed";
 
 #[tokio::test]
-#[ignore = "needs a cluster, and an earlier build: make node-test-full"]
+#[ignore = "needs a cluster, and an earlier build: make kind-test-full"]
 async fn an_upgrade_and_a_downgrade_lose_no_write_and_no_overlap() {
     let commit = std::fs::read_to_string(root().join(EARLIER).join("commit"));
     let commit = commit.expect("no earlier build: make node-earlier");
