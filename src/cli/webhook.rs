@@ -1,6 +1,7 @@
 //! `ca-overlap webhook`: its flags and their validation.
 
 mod keeper_args;
+mod limit_args;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,13 +12,13 @@ use clap::Args;
 use humantime::parse_duration;
 
 use self::keeper_args::WebhookKeeperArgs;
+use self::limit_args::LimitArgs;
 use super::defaults::DefaultsArgs;
 use super::{CommandError, UsageError};
 use crate::admission::respond::Installation;
 use crate::names;
 use crate::run::own_namespace;
 use crate::run::webhook::{self, CertificateSource, WebhookConfig};
-use crate::server::accept::Limits;
 use crate::serving_cert::files::CertificateFiles;
 use crate::serving_cert::manager::ManagerConfig;
 use crate::serving_cert::objects::ObjectNames;
@@ -198,59 +199,6 @@ struct AuthorityArgs {
 }
 
 #[derive(Clone, Copy, Debug, Args)]
-#[command(next_help_heading = "Limits")]
-struct LimitArgs {
-    /// The most connections at a time, 1 to 65536
-    ///
-    /// A further connection replaces one that has sent no request.
-    #[arg(long, value_name = "N", env = "CA_OVERLAP_MAX_CONNECTIONS", default_value = "1024")]
-    max_connections: usize,
-
-    /// The time limit for a TLS handshake
-    #[arg(
-        long,
-        value_name = "TIME",
-        value_parser = parse_duration,
-        env = "CA_OVERLAP_HANDSHAKE_TIMEOUT",
-        default_value = "10s"
-    )]
-    handshake_timeout: Duration,
-
-    /// The time limit for the header of a connection's first request, and for each body
-    #[arg(
-        long,
-        value_name = "TIME",
-        value_parser = parse_duration,
-        env = "CA_OVERLAP_REQUEST_TIMEOUT",
-        default_value = "10s"
-    )]
-    request_timeout: Duration,
-
-    /// How long an idle connection stays open; more than 90s and at most a day
-    ///
-    /// The API server keeps idle connections for 90s. A call fails if the webhook closes the
-    /// connection first, and the API server does not repeat it.
-    #[arg(
-        long,
-        value_name = "TIME",
-        value_parser = parse_duration,
-        env = "CA_OVERLAP_IDLE_TIMEOUT",
-        default_value = "120s"
-    )]
-    idle_timeout: Duration,
-
-    /// The largest request body, 1KiB to 64MiB; a review of two Secrets of 1 MiB takes 2.8 MB
-    #[arg(
-        long,
-        value_name = "SIZE",
-        value_parser = size,
-        env = "CA_OVERLAP_MAX_BODY",
-        default_value = "8MiB"
-    )]
-    max_body: usize,
-}
-
-#[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Shutdown (SIGTERM)")]
 struct DrainArgs {
     /// How long to keep accepting connections, because other nodes learn late of the shutdown
@@ -336,7 +284,7 @@ impl WebhookArgs {
         let usual = Installation::new(defaults, namespace);
         let keeper_user = keeper_user.filter(|user| !user.is_empty());
         let keeper_user = keeper_user.unwrap_or_else(|| usual.keeper_user.clone());
-        let (limits, body_timeout, max_body) = limits.validate()?;
+        let limits = limits.validate()?;
         Ok(WebhookConfig {
             listen,
             admin_listen,
@@ -345,8 +293,6 @@ impl WebhookArgs {
             distrusted,
             keeper_lease: staged.then_some(keeper_lease),
             limits,
-            body_timeout,
-            max_body,
             drain_delay,
             drain_timeout,
         })
@@ -380,32 +326,8 @@ impl AuthorityArgs {
     }
 }
 
-impl LimitArgs {
-    fn validate(self) -> Result<(Limits, Duration, usize), UsageError> {
-        let Self { max_connections, handshake_timeout, request_timeout, idle_timeout, max_body } =
-            self;
-        positive("--handshake-timeout", handshake_timeout)?;
-        positive("--request-timeout", request_timeout)?;
-        if idle_timeout <= API_SERVER_IDLE || idle_timeout > DAY {
-            return Err(UsageError::new(
-                "--idle-timeout",
-                "must be more than 90s and at most a day: the API server keeps idle connections \
-                 for 90s, and its call fails if the webhook closes one first",
-            ));
-        }
-        if !(1..=MAX_CONNECTIONS).contains(&max_connections) {
-            return Err(UsageError::new("--max-connections", "must be from 1 to 65536"));
-        }
-        let limits = Limits { max_connections, handshake_timeout, request_timeout, idle_timeout };
-        Ok((limits, request_timeout, max_body))
-    }
-}
-
-/// How long client-go, and so the API server, keeps idle connections.
-const API_SERVER_IDLE: Duration = Duration::from_secs(90);
 const DAY: Duration = Duration::from_secs(86_400);
 const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
-const MAX_CONNECTIONS: usize = 65_536;
 
 /// Accepts a time from a millisecond, the resolution of timers, to a day.
 pub(super) fn positive(flag: &'static str, time: Duration) -> Result<Duration, UsageError> {
@@ -431,19 +353,6 @@ pub(super) fn subdomain(name: &str) -> Result<String, &'static str> {
         return Ok(name.to_owned());
     }
     Err("expected a name of lower-case letters, digits, dots and dashes")
-}
-
-/// Parses a number of bytes, or a number with `KiB` or `MiB`.
-fn size(text: &str) -> Result<usize, &'static str> {
-    let (number, unit) = match (text.strip_suffix("KiB"), text.strip_suffix("MiB")) {
-        (Some(number), _) => (number, 1 << 10),
-        (_, Some(number)) => (number, 1 << 20),
-        _ => (text, 1),
-    };
-    let bytes = number.trim().parse::<usize>().ok().and_then(|n| n.checked_mul(unit));
-    bytes
-        .filter(|bytes| (1 << 10..=64 << 20).contains(bytes))
-        .ok_or("expected a size from 1KiB to 64MiB, such as 8MiB")
 }
 
 #[cfg(test)]

@@ -122,8 +122,10 @@ async fn end(
     outcome
 }
 
-const LIMITS: Limits = Limits {
+pub(super) const LIMITS: Limits = Limits {
     max_connections: 64,
+    body_memory: 0,
+    max_body: 0,
     handshake_timeout: Duration::from_secs(10),
     request_timeout: Duration::from_secs(10),
     idle_timeout: Duration::from_secs(120),

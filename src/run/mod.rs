@@ -8,6 +8,7 @@ pub(crate) mod webhook;
 
 use std::convert::Infallible;
 use std::io;
+use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -65,7 +66,13 @@ fn administer<R: Ready>(
     let server = Server {
         transport: Transport::Plain,
         router: admin::router(Admin { readiness, registry }),
-        limits: Limits { max_connections: 64, ..limits },
+        limits: Limits {
+            max_connections: 64,
+            max_body: 0,
+            // A probe has a second, so a connection without a request makes room before that.
+            request_timeout: limits.request_timeout.min(Duration::from_millis(500)),
+            ..limits
+        },
         drain: drain.without_waiting(),
         metrics: ServerMetrics::default(),
     };
@@ -75,3 +82,52 @@ fn administer<R: Ready>(
 /// The names of parts of both servers.
 const ADMIN_PORT: &str = "the admin port";
 const LIST: &str = "the reader of the list of distrusted CAs";
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpSocket, TcpStream};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::server::accept::bind;
+
+    struct AlwaysReady;
+
+    impl Ready for AlwaysReady {
+        async fn missing(&self, _: Timestamp) -> Option<&'static str> {
+            None
+        }
+    }
+
+    /// Sends a request from 127.0.0.`peer`.
+    async fn probe(peer: u8, address: std::net::SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, peer], 0).into()).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn sleeping_connections_do_not_keep_a_probe_out() {
+        let listener = bind("--admin-listen", ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = keeper::LIMITS;
+        let registry = crate::metrics::registry();
+        let drain = Drain::default();
+        tokio::spawn(administer(listener, AlwaysReady, registry, limits, &drain));
+        let mut asleep = Vec::new();
+        for _ in 0..200 {
+            asleep.push(probe(2, address).await);
+        }
+        for peer in 3..6 {
+            let mut stream = probe(peer, address).await;
+            let mut answer = [0; 15];
+            let read = stream.read_exact(&mut answer);
+            timeout(Duration::from_secs(60), read).await.expect("it hangs").unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        }
+    }
+}

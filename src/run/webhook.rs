@@ -46,10 +46,6 @@ pub(crate) struct WebhookConfig {
     pub(crate) keeper_lease: Option<String>,
     /// Limits of the webhook's port.
     pub(crate) limits: Limits,
-    /// `--request-timeout`, for a body.
-    pub(crate) body_timeout: Duration,
-    /// `--max-body`, in bytes.
-    pub(crate) max_body: usize,
     /// `--drain-delay`.
     pub(crate) drain_delay: Duration,
     /// `--drain-timeout`.
@@ -120,8 +116,8 @@ async fn serve(config: WebhookConfig) -> Result<(), RunError> {
     let admission = Admission {
         installation,
         keeper,
-        max_body: config.max_body,
-        body_timeout: config.body_timeout,
+        max_body: config.limits.max_body,
+        body_timeout: config.limits.request_timeout,
         metrics: admission_metrics,
     };
     let webhook = Server {

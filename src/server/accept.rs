@@ -3,10 +3,9 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -22,18 +21,17 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::Service;
 
-use super::drain::{CountedConnection, Drain};
-use super::eager::{SMALL, eager};
-use super::eviction::{Evictable, EvictionQueue};
-use super::first_byte::FirstByteStream;
+use super::bodies::Bodies;
+use super::drain::Drain;
+use super::metrics::{BodyRefusal, Eviction, HandshakeResult, ServerMetrics, TimeoutPhase};
+use super::shares::{self, Claim, Rules, Shares};
+use super::stream::{HttpStream, Requests};
 use super::tls::{Published, ServingCert};
-use crate::server::metrics::{HandshakeResult, ServerMetrics, TimeoutPhase};
 
 /// Binds `address`, the value of `flag`.
 pub async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, BindError> {
@@ -73,16 +71,23 @@ pub enum Transport {
     Tls(Published),
 }
 
-/// Limits of connections and of time.
+/// Limits of connections, memory and time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most connections at the same time. A further one waits until another one closes, or
-    /// until one has sent no request for two seconds (or `request_timeout`, if that is shorter):
-    /// the oldest of these is closed.
+    /// The most connections at the same time, and twice as many as one peer may have. A further one
+    /// waits until another one closes, or until one has had no request for two seconds (or
+    /// `request_timeout`, if that is shorter): then that one is closed, of the peer with the most.
     pub max_connections: usize,
-    /// Limits the whole TLS handshake.
+    /// The memory for the bodies of all requests, in bytes. A request that finds none for two seconds
+    /// is answered with 503.
+    pub body_memory: usize,
+    /// The most that the handler reads of a body, in bytes. A body of unknown size takes as much
+    /// memory. 0 if it reads none.
+    pub max_body: usize,
+    /// Limits the whole TLS handshake, and the wait for a place before it.
     pub handshake_timeout: Duration,
-    /// Limits the header of a connection's first request, from its first byte.
+    /// Limits the header of a connection's first request, from its first byte, and the time that the
+    /// peer takes to read an answer.
     pub request_timeout: Duration,
     /// Limits the time without a request. Must exceed the 90 s for which the API server keeps idle
     /// connections: it does not repeat a POST on a connection that we close. Its client also dials
@@ -95,54 +100,57 @@ impl Server {
     ///
     /// Accepts none until a certificate is published. Until then clients wait in the backlog.
     pub async fn run(self, listener: TcpListener) -> Infallible {
-        let slots = Arc::new(Semaphore::new(self.limits.max_connections));
-        let evictions = Arc::new(EvictionQueue::default());
-        let server = Arc::new(self);
+        let places = Shares::new(self.limits.places(), self.metrics.connections.clone());
+        let bodies = self.limits.bodies(&self.metrics);
+        let server = Arc::new((self, bodies));
         let mut backoff = AcceptBackoff::default();
         loop {
-            server.transport.clone().ready().await;
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            server.0.transport.clone().ready().await;
+            let (stream, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     backoff.wait(&error).await;
                     continue;
                 }
             };
             backoff = AcceptBackoff::default();
-            let slot = tokio::select! {
-                biased;
-                slot = slots.clone().acquire_owned() => slot,
-                () = evictions.evict_one(server.limits.eviction_age()) => {
-                    server.metrics.evicted();
-                    slots.clone().acquire_owned().await
-                }
-            };
-            let Ok(slot) = slot else {
-                // The semaphore is never closed. This case accepts nothing more.
-                return std::future::pending().await;
-            };
-            let (open, evictable) = (OpenConnection::new(&server, slot), evictions.add());
-            let server = server.clone();
+            let peer = shares::peer(address.ip());
+            let (place, server) = (places.claim(peer, 1), server.clone());
             tokio::spawn(async move {
-                tokio::select! {
-                    () = server.connection(stream, &evictable) => {}
-                    () = evictable.evicted() => {}
-                }
-                drop(open);
+                let (server, bodies) = &*server;
+                server.in_place(stream, place, Memory { bodies, peer }).await;
             });
+        }
+    }
+
+    /// Serves a connection once it has a place, for as long as it keeps it.
+    async fn in_place(&self, stream: TcpStream, place: Claim, memory: Memory<'_>) {
+        self.metrics.accepted();
+        if !place.granted().await {
+            return self.metrics.evicted(Eviction::Waiting);
+        }
+        let _counted = self.drain.connection();
+        let requests = Arc::new(Requests::new(place));
+        tokio::select! {
+            // A request that arrives in this very moment keeps the connection.
+            biased;
+            () = self.connection(stream, &requests, memory) => {}
+            () = requests.displaced() => {
+                let has_begun = requests.has_begun();
+                self.metrics.evicted(if has_begun { Eviction::Idle } else { Eviction::Silent });
+            }
         }
     }
 
     /// Serves one connection. Boxes the large futures, so that an idle connection holds the memory
     /// that hyper and rustls need, and none of its handshake.
-    async fn connection(&self, stream: TcpStream, evictable: &Evictable) {
+    async fn connection(&self, stream: TcpStream, requests: &Arc<Requests>, memory: Memory<'_>) {
         // An answer is written in one piece: with Nagle's algorithm it would only be delayed.
         drop(stream.set_nodelay(true));
-        let requests = RequestState::default();
         match &self.transport {
             Transport::Plain => {
-                let (http, first_byte) = self.http(stream, evictable, &requests, || false);
-                self.serve(http, &first_byte, &requests).await;
+                let http = self.http(stream, requests, memory, || false);
+                self.serve(http, requests).await;
             }
             Transport::Tls(published) => {
                 let mut published = published.clone();
@@ -151,8 +159,8 @@ impl Server {
                 drop(current);
                 // An error means that the publisher is gone: the configuration never changes again.
                 let outdated = || published.has_changed().unwrap_or(false);
-                let (http, first_byte) = self.http(stream, evictable, &requests, outdated);
-                self.serve(http, &first_byte, &requests).await;
+                let http = self.http(stream, requests, memory, outdated);
+                self.serve(http, requests).await;
             }
         }
     }
@@ -181,30 +189,26 @@ impl Server {
         }
     }
 
-    /// Prepares HTTP on `io`: the future that serves it, and the notification of its first byte.
-    /// This is not an async function, because that would keep a second copy of `io`.
+    /// Prepares the future that serves HTTP on `io`. This is not an async function, because that
+    /// would keep a second copy of `io`.
     fn http<'a, I, O>(
         &'a self,
         io: I,
-        evictable: &'a Evictable,
-        requests: &'a RequestState,
+        requests: &'a Arc<Requests>,
+        memory: Memory<'a>,
         outdated: O,
-    ) -> (BoxFuture<'a, hyper::Result<FirstByteStream<I>>>, Arc<Notify>)
+    ) -> BoxFuture<'a, hyper::Result<HttpStream<I>>>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'a,
         O: Fn() -> bool + Send + Sync + Copy + 'a,
     {
-        let first_byte = Arc::new(Notify::new());
-        let io = FirstByteStream::new(io, first_byte.clone());
+        let io = HttpStream::new(io, requests.clone(), self.limits.request_timeout);
         let service = service_fn(move |request: Request<Incoming>| {
-            if !requests.has_begun.swap(true, Ordering::Relaxed) {
-                evictable.has_sent_request();
-            }
-            let is_small = request.body().size_hint().upper().is_some_and(|size| size <= SMALL);
-            requests.is_small.store(is_small, Ordering::Relaxed);
-            let answer = answer(self.router.clone(), request, &self.metrics);
+            requests.begin();
             async move {
-                let mut response = answer.await;
+                let body = memory.claim(&request, self.limits.max_body);
+                let mut response = self.answer(request, body.as_ref()).await;
+                requests.answered(body);
                 if self.drain.is_draining() || outdated() {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
@@ -216,44 +220,75 @@ impl Server {
         http.timer(TokioTimer::new()).header_read_timeout(self.limits.idle_timeout);
         http.max_buf_size(BUFFER);
         let connection = http.serve_connection(TokioIo::new(io), service).without_shutdown();
-        let http = connection.map_ok(|parts| parts.io.into_inner());
-        (Box::pin(eager(http, &requests.is_small)), first_byte)
+        connection.map_ok(|parts| parts.io.into_inner()).boxed()
+    }
+
+    /// Answers a request as soon as there is memory for its body, and for as long as it keeps it.
+    async fn answer(&self, request: Request<Incoming>, body: Option<&Claim>) -> Response {
+        let Some(body) = body else {
+            return answer(self.router.clone(), request, &self.metrics).await;
+        };
+        if !body.granted().await {
+            return self.refuse(BodyRefusal::NoMemory);
+        }
+        tokio::select! {
+            biased;
+            response = answer(self.router.clone(), request, &self.metrics) => response,
+            () = body.displaced() => self.refuse(BodyRefusal::Displaced),
+        }
+    }
+
+    /// An answer without `Retry-After`, which the API server would follow.
+    fn refuse(&self, reason: BodyRefusal) -> Response {
+        self.metrics.body_refused(reason);
+        let mut response = Response::new(Body::from("no memory is free for this body\n"));
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response
     }
 
     /// Serves until the peer closes, is too slow, or was asked to close.
     async fn serve<I>(
         &self,
-        mut http: BoxFuture<'_, hyper::Result<FirstByteStream<I>>>,
-        first_byte: &Notify,
-        requests: &RequestState,
+        mut http: BoxFuture<'_, hyper::Result<HttpStream<I>>>,
+        requests: &Requests,
     ) where
         I: AsyncRead + AsyncWrite + Unpin,
     {
         let ended = tokio::select! {
             ended = &mut http => ended,
-            () = first_byte.notified() => {
+            () = requests.first_byte.notified() => {
                 match timeout(self.limits.request_timeout, &mut http).await {
                     Ok(ended) => ended,
-                    Err(_) if requests.has_begun.load(Ordering::Relaxed) => http.await,
+                    Err(_) if requests.has_begun() => http.await,
                     Err(_) => return self.metrics.timed_out(TimeoutPhase::FirstRequest),
                 }
             }
         };
         match ended {
             Ok(io) => linger(io).await,
+            Err(_) if requests.has_unread_answer() => self.metrics.timed_out(TimeoutPhase::Answer),
             Err(error) if error.is_timeout() => self.metrics.timed_out(TimeoutPhase::Idle),
             Err(error) => tracing::debug!(%error, "connection failed"),
         }
     }
 }
 
-/// The requests of one connection.
-#[derive(Default)]
-struct RequestState {
-    /// Whether the header of the first one has arrived.
-    has_begun: AtomicBool,
-    /// Whether the latest one has a small body.
-    is_small: AtomicBool,
+/// The memory for the bodies of one peer.
+#[derive(Clone, Copy)]
+struct Memory<'a> {
+    bodies: &'a Bodies,
+    peer: IpAddr,
+}
+
+impl Memory<'_> {
+    /// Claims what the body announces, at most `max_body`. A request without a body needs none.
+    fn claim(self, request: &Request<Incoming>, max_body: usize) -> Option<Claim> {
+        let announced = request.body().size_hint().upper();
+        let size = announced.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX);
+        let size = size.min(max_body);
+        (size > 0).then(|| self.bodies.claim(self.peer, size))
+    }
 }
 
 /// The largest read buffer of a connection, in bytes, which hyper keeps until the connection ends.
@@ -262,11 +297,34 @@ struct RequestState {
 const BUFFER: usize = 8 << 10;
 
 impl Limits {
-    /// How long a connection may send no request before it can be evicted. This is less than the 3
-    /// s after which the API server gives up, by the manifests, and more than a burst of dials
-    /// takes.
-    fn eviction_age(&self) -> Duration {
+    /// How long a body waits for memory, and how long a connection is left alone without a request.
+    /// This is less than the 3 s after which the API server gives up, by the manifests. And it is
+    /// more than a burst of dials takes: after a stall the API server dials once for every call
+    /// that waits, and closing one of these connections would fail its call.
+    fn patience(&self) -> Duration {
         self.request_timeout.min(Duration::from_secs(2))
+    }
+
+    /// How bodies share their memory.
+    fn bodies(&self, metrics: &ServerMetrics) -> Bodies {
+        Bodies::new(self.body_memory, self.patience(), &metrics.body_memory)
+    }
+
+    /// How connections share their places.
+    fn places(&self) -> Rules {
+        let age = self.patience();
+        Rules {
+            capacity: self.max_connections,
+            share: self.max_connections.div_ceil(2),
+            // The API server keeps at most 25 idle connections, and does not repeat a call on one
+            // that we close.
+            kept: (self.max_connections / 8).clamp(1, 32),
+            // A waiting connection holds a socket and little memory.
+            waiting: (self.max_connections * 2).max(64),
+            patience: self.handshake_timeout,
+            age,
+            own_age: age,
+        }
     }
 }
 
@@ -279,26 +337,6 @@ impl Transport {
             // The publisher is gone and has published nothing.
             std::future::pending::<()>().await;
         }
-    }
-}
-
-/// Counts a connection, and holds its slot, until it is dropped.
-struct OpenConnection {
-    metrics: ServerMetrics,
-    _slot: OwnedSemaphorePermit,
-    _counted: CountedConnection,
-}
-
-impl OpenConnection {
-    fn new(server: &Server, slot: OwnedSemaphorePermit) -> Self {
-        server.metrics.connected();
-        Self { metrics: server.metrics.clone(), _slot: slot, _counted: server.drain.connection() }
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.metrics.disconnected();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use strum::{IntoStaticStr, VariantNames};
 
 use crate::metrics::Counters;
@@ -10,9 +10,11 @@ use crate::metrics::Counters;
 /// Counts connections and handshakes. Clones share their counts; the default is not registered.
 #[derive(Clone, Debug)]
 pub struct ServerMetrics {
-    connections: Gauge,
+    pub(super) connections: Gauge,
     accepted: Counter,
-    evicted: Counter,
+    evicted: Counters,
+    pub(super) body_memory: Gauge,
+    bodies_refused: Counters,
     handshakes: Counters,
     timeouts: Counters,
     panics: Counter,
@@ -25,10 +27,21 @@ impl ServerMetrics {
         let metrics = Self::default();
         registry.register("connections", "Open connections", metrics.connections.clone());
         registry.register("connections_accepted", "Connections accepted", metrics.accepted.clone());
-        registry.register(
+        metrics.evicted.register(
+            registry,
             "connections_evicted",
-            "Connections without a request that were closed to make room for new ones",
-            metrics.evicted.clone(),
+            "Connections closed because others needed their places, by reason",
+        );
+        registry.register_with_unit(
+            "body_memory",
+            "Memory claimed by the bodies of requests in flight",
+            Unit::Bytes,
+            metrics.body_memory.clone(),
+        );
+        metrics.bodies_refused.register(
+            registry,
+            "bodies_refused",
+            "Requests answered with 503 because there was no memory for their body, by reason",
         );
         metrics.handshakes.register(registry, "tls_handshakes", "TLS handshakes, by result");
         metrics.timeouts.register(
@@ -50,19 +63,18 @@ impl ServerMetrics {
     }
 
     /// Counts an accepted connection.
-    pub(super) fn connected(&self) {
+    pub(super) fn accepted(&self) {
         self.accepted.inc();
-        self.connections.inc();
     }
 
-    /// Counts an evicted connection.
-    pub(super) fn evicted(&self) {
-        self.evicted.inc();
+    /// Counts a connection that was closed because others needed its place.
+    pub(super) fn evicted(&self, reason: Eviction) {
+        self.evicted.inc(reason);
     }
 
-    /// Counts the end of a connection.
-    pub(super) fn disconnected(&self) {
-        self.connections.dec();
+    /// Counts a body that got no memory, or lost it.
+    pub(super) fn body_refused(&self, reason: BodyRefusal) {
+        self.bodies_refused.inc(reason);
     }
 
     /// Counts a TLS handshake.
@@ -91,7 +103,9 @@ impl Default for ServerMetrics {
         Self {
             connections: Gauge::default(),
             accepted: Counter::default(),
-            evicted: Counter::default(),
+            evicted: Counters::new("reason", Eviction::VARIANTS),
+            body_memory: Gauge::default(),
+            bodies_refused: Counters::new("reason", BodyRefusal::VARIANTS),
             handshakes: Counters::new("result", HandshakeResult::VARIANTS),
             timeouts: Counters::new("phase", TimeoutPhase::VARIANTS),
             panics: Counter::default(),
@@ -112,7 +126,29 @@ pub(super) enum HandshakeResult {
     Timeout,
 }
 
-/// What a slow peer did not send in time.
+/// Which connections are closed when others need their places.
+#[derive(Clone, Copy, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum Eviction {
+    /// One without a request in flight.
+    Idle,
+    /// One that has sent no request.
+    Silent,
+    /// One that got no place itself.
+    Waiting,
+}
+
+/// Why a body was refused.
+#[derive(Clone, Copy, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum BodyRefusal {
+    /// It gave way to a body of a peer that held less, or that had waited.
+    Displaced,
+    /// None got free in time.
+    NoMemory,
+}
+
+/// What a slow peer did not send, or read, in time.
 #[derive(Clone, Copy, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub(super) enum TimeoutPhase {
@@ -122,6 +158,8 @@ pub(super) enum TimeoutPhase {
     FirstRequest,
     /// The next request.
     Idle,
+    /// The answer.
+    Answer,
 }
 
 #[cfg(test)]
@@ -134,9 +172,9 @@ mod tests {
     fn every_count_has_its_metric_name() {
         let mut registry = crate::metrics::registry();
         let metrics = ServerMetrics::register(&mut registry);
-        metrics.connected();
-        metrics.connected();
-        metrics.disconnected();
+        metrics.accepted();
+        metrics.evicted(Eviction::Idle);
+        metrics.body_refused(BodyRefusal::NoMemory);
         metrics.handshake(HandshakeResult::Failed);
         metrics.timed_out(TimeoutPhase::FirstRequest);
         metrics.draining();
@@ -144,8 +182,12 @@ mod tests {
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [
-            "ca_overlap_connections 1",
-            "ca_overlap_connections_accepted_total 2",
+            "ca_overlap_connections 0",
+            "ca_overlap_connections_accepted_total 1",
+            "ca_overlap_connections_evicted_total{reason=\"idle\"} 1",
+            "ca_overlap_connections_evicted_total{reason=\"silent\"} 0",
+            "ca_overlap_body_memory_bytes 0",
+            "ca_overlap_bodies_refused_total{reason=\"no_memory\"} 1",
             "ca_overlap_tls_handshakes_total{result=\"failed\"} 1",
             "ca_overlap_connection_timeouts_total{phase=\"first_request\"} 1",
             "ca_overlap_draining 1",

@@ -6,10 +6,10 @@
 
 pub mod accept;
 pub mod admin;
+mod bodies;
 pub mod drain;
-mod eager;
-mod eviction;
-mod first_byte;
 pub mod metrics;
 mod self_check;
+mod shares;
+mod stream;
 pub mod tls;

@@ -1,5 +1,7 @@
 //! The listener over real sockets: HTTP/1.1 over TLS, limits, rotation and drain.
 
+mod crowds;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -9,14 +9,17 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::routing::{get, post};
 use http::StatusCode;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use ca_overlap::metrics;
 use ca_overlap::server::accept::{Limits, Server, Transport, bind};
 use ca_overlap::server::drain::Drain;
 use ca_overlap::server::metrics::ServerMetrics;
@@ -27,6 +30,8 @@ use devtools::certs::{self, Identity};
 /// Limits that a test reaches only on purpose.
 pub(crate) const GENEROUS: Limits = Limits {
     max_connections: 64,
+    body_memory: 64 << 20,
+    max_body: 8 << 20,
     handshake_timeout: HOUR,
     request_timeout: HOUR,
     idle_timeout: HOUR,
@@ -46,6 +51,13 @@ pub(crate) async fn connect(
     Ok(Client(TlsConnector::from(config.clone()).connect(name, tcp).await?))
 }
 
+/// Connects from 127.0.0.`peer`.
+pub(crate) async fn dial_from(peer: u8, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, peer], 0).into()).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
 /// A TLS server with its own CA. It stops when dropped.
 pub(crate) struct TestServer {
     pub(crate) address: SocketAddr,
@@ -53,7 +65,7 @@ pub(crate) struct TestServer {
     pub(crate) publisher: Publisher,
     pub(crate) published: Published,
     pub(crate) drain: Drain,
-    pub(crate) metrics: ServerMetrics,
+    registry: Registry,
     task: JoinHandle<std::convert::Infallible>,
 }
 
@@ -67,7 +79,7 @@ impl TestServer {
 
     pub(crate) async fn without_certificate(limits: Limits) -> Self {
         let (sender, published) = tls::channel();
-        let (drain, metrics) = (Drain::default(), ServerMetrics::default());
+        let (drain, mut registry) = (Drain::default(), metrics::registry());
         let listener = bind("--listen", ([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server {
@@ -75,7 +87,7 @@ impl TestServer {
             router: router(),
             limits,
             drain: drain.clone(),
-            metrics: metrics.clone(),
+            metrics: ServerMetrics::register(&mut registry),
         };
         let task = tokio::spawn(server.run(listener));
         Self {
@@ -84,7 +96,7 @@ impl TestServer {
             publisher: sender,
             published,
             drain,
-            metrics,
+            registry,
             task,
         }
     }
@@ -116,6 +128,23 @@ impl TestServer {
         connect(self.address, config).await
     }
 
+    /// Connects a client from 127.0.0.`peer`.
+    pub(crate) async fn client_at(&self, peer: u8) -> Client<TlsStream<TcpStream>> {
+        let tcp = dial_from(peer, self.address).await;
+        let config = Arc::new(self.ca.client(rustls::ALL_VERSIONS));
+        let name = ServerName::from(self.address.ip());
+        Client(TlsConnector::from(config).connect(name, tcp).await.unwrap())
+    }
+
+    /// The value of a metric of the listener, whose prefix is `ca_overlap_`.
+    pub(crate) fn count(&self, name: &str) -> usize {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        let start = format!("ca_overlap_{name} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&start));
+        value.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
+    }
+
     /// Connects a client with all TLS versions.
     pub(crate) async fn client(&self) -> Client<TlsStream<TcpStream>> {
         self.connect(self.ca.client(rustls::ALL_VERSIONS)).await.unwrap()
@@ -141,6 +170,9 @@ pub(crate) fn serving(
 fn router() -> Router {
     Router::new()
         .route("/", get(|| async { "hello" }))
+        .route("/never", get(std::future::pending::<()>))
+        .route("/large", get(|| async { vec![b'x'; 16 << 20] }))
+        .route("/much", post(|_: Bytes| async { vec![b'x'; 16 << 20] }))
         .route("/panic", get(|| async { broken() }))
         .route("/echo", post(|body: Bytes| async move { body }))
         .route("/refuse", post(|| async { StatusCode::PAYLOAD_TOO_LARGE }))
@@ -202,6 +234,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         drop(within(self.0.read_to_end(&mut rest)).await);
         assert!(rest.is_empty(), "the server sent {} bytes before it closed", rest.len());
     }
+}
+
+/// Waits until this holds. Fails after a minute.
+pub(crate) async fn until(holds: impl Fn() -> bool) {
+    within(async {
+        while !holds() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    })
+    .await;
 }
 
 /// Fails if this takes longer than a minute.

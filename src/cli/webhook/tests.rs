@@ -3,8 +3,10 @@
 use clap::{CommandFactory, Parser};
 
 use super::super::{Cli, Command};
+use super::limit_args::size;
 use super::*;
 use crate::overlap::settings::Defaults;
+use crate::server::accept::Limits;
 
 const FILES: [&str; 4] = ["--tls-cert", "c.pem", "--tls-key", "k.pem"];
 
@@ -64,14 +66,14 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(config.installation.keeper_user, "system:serviceaccount:n:ca-overlap-keeper");
     assert_eq!(config.installation.settle, Duration::from_secs(300));
     assert_eq!(config.keeper_lease, None);
-    assert_eq!(config.max_body, 8 << 20);
-    assert_eq!(config.body_timeout, Duration::from_secs(10));
     assert_eq!(config.drain_delay, Duration::from_secs(15));
     assert_eq!(config.drain_timeout, Duration::from_secs(110));
     assert_eq!(
         config.limits,
         Limits {
             max_connections: 1024,
+            body_memory: 64 << 20,
+            max_body: 8 << 20,
             handshake_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(120),
@@ -113,6 +115,8 @@ fn an_error_names_its_flag() {
         (["--admin-listen", "0.0.0.0:8443"], "--admin-listen"),
         (["--max-body", "1"], "--max-body"),
         (["--max-body", "99999999MiB"], "--max-body"),
+        (["--body-memory", "15MiB"], "--body-memory"),
+        (["--body-memory", "lots"], "--body-memory"),
         (["--keep", "9"], "--keep"),
         (["--window", "soon"], "--window"),
         (["--default-mode", "on"], "--default-mode"),

@@ -197,6 +197,8 @@ impl Webhook {
 fn admin_server(readiness: WebhookReadiness) -> Server {
     let limits = Limits {
         max_connections: 64,
+        body_memory: 64 << 20,
+        max_body: 8 << 20,
         handshake_timeout: Duration::from_secs(10),
         request_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(120),

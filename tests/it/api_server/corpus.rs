@@ -163,6 +163,8 @@ async fn record(cluster: &Cluster, recorded: Recorded) {
         router: router(Arc::new(admission)).layer(middleware::from_fn_with_state(recorded, keep)),
         limits: Limits {
             max_connections: 64,
+            body_memory: 64 << 20,
+            max_body: 8 << 20,
             handshake_timeout: hour,
             request_timeout: hour,
             idle_timeout: hour,
