@@ -143,6 +143,9 @@ const MAX_QUEUED: usize = 256;
 const BURST: u32 = 100;
 /// After a burst, one Event may be published per interval.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// How much of a Secret's name begins the name of an Event. The API server refuses the beginning of a
+/// generated name that ends with anything but `-`, or is too long, and shortens it to 58 bytes.
+const MAX_NAME: usize = 57;
 /// The API server accepts notes of up to 1024 bytes (events.k8s.io/v1); our texts are ASCII.
 const MAX_TEXT: usize = 1000;
 
@@ -173,13 +176,12 @@ async fn publish(
 }
 
 impl QueuedEvent {
-    /// The object to create. The API server completes its name, and shortens it where that is
-    /// needed.
+    /// The object to create. The API server completes its name.
     fn event(&self, identity: &str, now: Timestamp) -> Event {
         let (namespace, name) = (self.key.namespace().to_owned(), self.key.name());
         Event {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{name}.")),
+                generate_name: Some(name.chars().take(MAX_NAME).chain(['-']).collect()),
                 namespace: Some(namespace.clone()),
                 ..ObjectMeta::default()
             },
@@ -282,6 +284,7 @@ mod tests {
                     "apiVersion": "v1", "kind": "Secret", "namespace": "n", "name": "s", "uid": "u",
                 });
                 assert_eq!((&call.body["note"], &call.body["regarding"]), (&json!(text), &about));
+                assert_eq!(call.body["metadata"]["generateName"], "s-");
                 assert_eq!(call.body["reason"], "RestartFailed");
                 assert_eq!(call.body["type"], "Warning");
                 let body = call.body.clone();
