@@ -44,6 +44,14 @@ async fn a_leader_that_is_cut_off_stops_before_the_other_replica_acts() {
     cluster.kubectl(&format!("-n {} rollout restart deployment", names::NAMESPACE)).await;
     replaced(&cluster).await;
     run_apart(&cluster, "before the cut").await;
+    let leader = holder(&cluster).await;
+    let pods = cluster.our_pods("keeper").await;
+    let pod = pods.iter().find(|pod| name(pod) == leader).unwrap();
+    let node = node_of(pod);
+    eventually("a leader that acts", async || acts(&cluster, pod).await.then_some(())).await;
+    let mut workers = workers(&cluster).await.into_iter();
+    let elsewhere = workers.find(|worker| worker != node).unwrap();
+
     let secrets = cluster.namespace(CUT_OFF, &json!({})).await;
     let [one, two] = ["one", "two"].map(certs::ca_named);
     let (old_leaf, new_leaf) = (one.leaf("api"), two.leaf("api"));
@@ -51,18 +59,13 @@ async fn a_leader_that_is_cut_off_stops_before_the_other_replica_acts() {
     object["metadata"]["labels"] = json!({names::MODE: "staged"});
     object["metadata"]["annotations"] = json!({names::RESTART: "deployment/reader"});
     secrets.create(&object).await.ok();
-    cluster.apply(&[reader()]).await;
+    cluster.apply(&[reader(&elsewhere)]).await;
     cluster.kubectl(&format!("-n {CUT_OFF} rollout status deployment/reader")).await;
     eventually("the keeper's note of the trust", async || {
         secrets.get("api").await.ok().annotation(names::RESTARTED).map(drop)
     })
     .await;
 
-    let leader = holder(&cluster).await;
-    let pods = cluster.our_pods("keeper").await;
-    let pod = pods.iter().find(|pod| name(pod) == leader).unwrap();
-    let node = node_of(pod);
-    assert!(acts(&cluster, pod).await, "{leader} holds the Lease and acts");
     secrets.put("api", &tls_secret("api", &two.pem, &new_leaf)).await.ok();
     let staged = secrets.get("api").await.ok();
     assert_eq!(staged.label(names::PHASE), Some(names::PHASE_STAGED));
@@ -94,9 +97,10 @@ async fn a_leader_that_is_cut_off_stops_before_the_other_replica_acts() {
 
 const CUT_OFF: &str = "cut-off";
 
-/// A Deployment that mounts the Secret, and so lets the keeper restart it.
-fn reader() -> Value {
+/// A Deployment that mounts the Secret, and so lets the keeper restart it, on a node that stays.
+fn reader(node: &str) -> Value {
     let mut spec = pod_spec(PEER_IMAGE, &["pause"]);
+    spec["nodeName"] = json!(node);
     spec["containers"][0]["volumeMounts"] = json!([{"name": "certs", "mountPath": "/certs"}]);
     spec["volumes"] = json!([{"name": "certs", "secret": {"secretName": "api"}}]);
     json!({
