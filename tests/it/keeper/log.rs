@@ -15,9 +15,13 @@ async fn a_blocked_standard_error_stops_neither_the_keeper_nor_its_end() {
     let pipe = setup.cluster.plane.scratch().path().join("keeper-0.log");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     // Whoever opens a pipe for both does not wait for another.
-    let _unread = File::options().read(true).write(true).open(&pipe).unwrap();
+    let unread = File::options().read(true).write(true).open(&pipe).unwrap();
     fill(pipe.to_str().unwrap());
-    let mut keeper = setup.leading_keeper(&[]).await;
+    let mut keeper = setup.keeper("keeper-0", &[]).await;
+    // It is closed before the keeper is dropped, so that a failure ends, too.
+    let _unread = unread;
+    keeper.ready().await;
+    keeper.leads(true).await;
 
     let secrets = setup.cluster.namespace(test).await;
     let window = json!({"ca-overlap.dev/window": "1s"});
