@@ -20,6 +20,7 @@ use crate::overlap::settings::{Mode, Settings};
 use crate::overlap::staged::{KeeperHealth, StagedWrite};
 use crate::overlap::warning::push_once;
 use crate::overlap::{Case, Warning, Write};
+use crate::x509::issuer::Issuers;
 
 /// Answers the creation of `object`. `skip` is the guard that it did not pass, if any.
 pub(super) fn answer(
@@ -40,6 +41,7 @@ pub(super) fn answer(
         None => exempt::exemption(object, &settings, incoming.ca_crt, incoming.tls_crt),
     };
     let pairs = request.pairs();
+    let issuers = Issuers::default();
     let write = Write {
         now,
         stored: incoming,
@@ -49,6 +51,7 @@ pub(super) fn answer(
         may_change_data: exempt.is_none(),
         room: MAX_DATA.saturating_sub(object.data_size()),
         repair: &[],
+        issuers: &issuers,
     };
     let plan_with = |obstacle| {
         let staging = StagedWrite {

@@ -22,6 +22,7 @@ use crate::overlap::staged::{KeeperHealth, Stage, StageChange, StagedWrite};
 use crate::overlap::warning::push_once;
 use crate::overlap::workload;
 use crate::overlap::{Case, Contents, RecordAfter, Warning, Write};
+use crate::x509::issuer::Issuers;
 
 /// Answers `request`, which arrived at `now`. `keeper` says whether a keeper would promote.
 pub fn respond(
@@ -134,6 +135,7 @@ impl Update<'_> {
             Some(Ask::Repair(repair)) => repair.certificates.as_slice(),
             _ => &[],
         };
+        let issuers = Issuers::default();
         let write = Write {
             now,
             stored: values.stored(),
@@ -143,6 +145,7 @@ impl Update<'_> {
             may_change_data: exempt.is_none(),
             room: MAX_DATA.saturating_sub(self.object.data_size()),
             repair,
+            issuers: &issuers,
         };
         let mut plan = match &pairs {
             None => WritePlan::unstaged(&write),
@@ -452,3 +455,6 @@ impl Update<'_> {
             && self.request.user() != self.keeper_user
     }
 }
+
+#[cfg(test)]
+mod tests;

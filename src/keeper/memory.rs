@@ -24,6 +24,7 @@ use crate::overlap::settings::Settings;
 use crate::overlap::write::carried_entries;
 use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, RecordAfter, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
+use crate::x509::issuer::Issuers;
 
 /// The most bytes that are remembered of one Secret. A Secret with more is not remembered.
 const MAX_ONE: usize = 64 << 10;
@@ -221,6 +222,7 @@ impl Remembered {
             // A rough limit: the webhook computes the real one.
             room: MAX_ONE,
             repair: &[],
+            issuers: &Issuers::default(),
         });
         let record = match decision.record {
             RecordAfter::Set(record) => Some(record),
@@ -250,6 +252,7 @@ fn taken(
         // A rough limit: the webhook computes the real one.
         room: MAX_ONE,
         repair: &lost,
+        issuers: &Issuers::default(),
     });
     let RecordAfter::Set(after) = decision.record else { return Vec::new() };
     lost.retain(|repaired| after.entry(Fingerprint::of(&repaired.der)).is_some());

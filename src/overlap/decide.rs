@@ -11,7 +11,7 @@ use super::write::{
 };
 use super::{MAX_BLOCKS, MAX_OWN, MAX_STORED_BLOCKS, retire};
 use crate::x509::certs::{Bundle, Certificate};
-use crate::x509::issuer::{IssuerGraph, Issuers};
+use crate::x509::issuer::IssuerGraph;
 use crate::x509::pem;
 
 /// Decides what to store for one write. Deterministic and total: every input has a decision.
@@ -77,7 +77,6 @@ struct Comparison<'a> {
     places: Vec<Option<usize>>,
     /// For each stored certificate, whether it is also incoming.
     is_incoming: Vec<bool>,
-    issuers: Issuers,
 }
 
 impl<'a> Comparison<'a> {
@@ -89,8 +88,7 @@ impl<'a> Comparison<'a> {
         for &place in places.iter().flatten() {
             is_incoming[place] = true;
         }
-        let issuers = Issuers::default();
-        Self { write, incoming, stored, carried, places, is_incoming, issuers }
+        Self { write, incoming, stored, carried, places, is_incoming }
     }
 
     fn decide(&self, text: &[u8]) -> Decision {
@@ -136,7 +134,7 @@ impl<'a> Comparison<'a> {
     fn active(&self) -> Vec<usize> {
         let outgoing = chain(self.write.stored.tls_crt);
         let issuers =
-            self.issuers.of_chain(&outgoing, self.stored.certificates(), &self.introduced());
+            self.write.issuers.of_chain(&outgoing, self.stored.certificates(), &self.introduced());
         if !issuers.is_empty() {
             return issuers;
         }
@@ -189,7 +187,7 @@ impl<'a> Comparison<'a> {
         let stored = self.stored.certificates();
         let available = StoredCertificates {
             stored,
-            issuers: IssuerGraph::new(stored, self.introduced().collect(), &self.issuers),
+            issuers: IssuerGraph::new(stored, self.introduced().collect(), self.write.issuers),
             is_usable: self.indexes().map(|index| self.is_usable(index)).collect(),
             has_ended: self.indexes().map(|index| self.has_ended(index)).collect(),
             stays: &self.is_incoming,
@@ -211,10 +209,10 @@ impl<'a> Comparison<'a> {
         let leaf = chain(self.write.incoming.tls_crt);
         let gone = stored.iter().zip(&self.is_incoming).filter(|(_, stays)| !**stays);
         let gone = gone.map(|(certificate, _)| certificate);
-        if leaf.is_empty() || !self.issuers.of_chain(&leaf, incoming, &gone).is_empty() {
+        if leaf.is_empty() || !self.write.issuers.of_chain(&leaf, incoming, &gone).is_empty() {
             return Vec::new();
         }
-        self.issuers.of_chain(&leaf, stored, &self.introduced())
+        self.write.issuers.of_chain(&leaf, stored, &self.introduced())
     }
 
     /// The entries of carried certificates that the writer only writes back. They stay carried.

@@ -328,6 +328,7 @@ struct ParsedSecret<'a> {
     leaf: Option<ServedLeaf>,
     leaf_certificate: Option<Certificate>,
     may_change_data: bool,
+    issuers: Issuers,
 }
 
 impl<'a> ParsedSecret<'a> {
@@ -340,7 +341,8 @@ impl<'a> ParsedSecret<'a> {
         let bundle = bundle.unwrap_or_default();
         let chain = chain(secret.tls_crt);
         let leaf_certificate = chain.certificates().first().cloned();
-        let certificates = certificates(&bundle, record.as_ref(), &chain, &settings);
+        let issuers = Issuers::default();
+        let certificates = certificates(&bundle, record.as_ref(), &chain, &settings, &issuers);
         Self {
             secret,
             may_change_data: may_change_data(secret, &settings),
@@ -353,6 +355,7 @@ impl<'a> ParsedSecret<'a> {
                 not_after: expiry(certificate),
             }),
             leaf_certificate,
+            issuers,
         }
     }
 
@@ -371,6 +374,7 @@ impl<'a> ParsedSecret<'a> {
             may_change_data: true,
             room: 0,
             repair: &[],
+            issuers: &self.issuers,
         });
         let Some(left) = decision.ca_crt else { return Vec::new() };
         let left = Bundle::parse(&left, MAX_STORED_BLOCKS).unwrap_or_default();
@@ -433,8 +437,7 @@ impl<'a> ParsedSecret<'a> {
         let pending = chain(self.secret.pending_tls_crt);
         let certificates: Vec<Certificate> =
             self.certificates.iter().map(|c| c.certificate.clone()).collect();
-        let issuers = Issuers::default();
-        let anchors = issuers.of_chain(&pending, &certificates, &std::iter::empty());
+        let anchors = self.issuers.of_chain(&pending, &certificates, &std::iter::empty());
         let ready = later(stage.since, rules.settle);
         let reserve = SignedDuration::try_from(RESERVE.max(rules.settle * 5));
         let not_after = self.leaf.and_then(|leaf| leaf.not_after);
@@ -482,9 +485,10 @@ fn certificates(
     record: Option<&Record>,
     chain: &Bundle,
     settings: &Settings,
+    issuers: &Issuers,
 ) -> Vec<BundleCertificate> {
     let certificates = bundle.certificates();
-    let issued = Issuers::default().of_chain(chain, certificates, &std::iter::empty());
+    let issued = issuers.of_chain(chain, certificates, &std::iter::empty());
     let entries = carried_entries(bundle, record);
     let window = settings.window.length();
     let member = |(index, (certificate, carried)): (usize, (&Certificate, Option<Entry>))| {

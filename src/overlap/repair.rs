@@ -11,7 +11,7 @@ use super::select::{self, Candidate, Capacity, StoredCertificates};
 use super::warning::Warning;
 use super::write::{self, Decision, RecordAfter, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use crate::x509::issuer::{IssuerGraph, Issuers};
+use crate::x509::issuer::IssuerGraph;
 use crate::x509::pem;
 
 /// How long a repaired certificate is carried if no window is set. Nobody knows when the generator
@@ -121,7 +121,6 @@ fn select(
     stays: &[Option<Entry>],
     decision: &mut Decision,
 ) -> Vec<usize> {
-    let issuers = Issuers::default();
     let is_usable = |index: usize| match stays.get(index) {
         Some(entry) => entry.is_some(),
         None => !has_ended(write, &stored[index]),
@@ -129,7 +128,7 @@ fn select(
     let is_there: Vec<_> = (0..stored.len()).map(|index| index < stays.len()).collect();
     let available = StoredCertificates {
         stored,
-        issuers: IssuerGraph::new(stored, Vec::new(), &issuers),
+        issuers: IssuerGraph::new(stored, Vec::new(), write.issuers),
         is_usable: (0..stored.len()).map(is_usable).collect(),
         has_ended: vec![false; stored.len()],
         stays: &is_there,

@@ -8,7 +8,6 @@ use super::warning::Warning;
 use super::write::{self, Case, Decision, RecordAfter, Write, carried_entries};
 use super::{MAX_STORED_BLOCKS, repair};
 use crate::x509::certs::{Bundle, Certificate};
-use crate::x509::issuer::Issuers;
 
 /// Decides about a write that leaves `ca.crt` as it is stored. `text` is that `ca.crt`.
 pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
@@ -80,9 +79,8 @@ fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Ve
     if !goes.contains(&true) {
         return goes;
     }
-    let issuers = Issuers::default();
     let leaf = write::chain(write.incoming.tls_crt);
-    let mut anchors = issuers.of_chain(&leaf, certificates, &iter::empty());
+    let mut anchors = write.issuers.of_chain(&leaf, certificates, &iter::empty());
     let mut seen = vec![false; certificates.len()];
     // Go up from the leaf. If all issuers of a certificate would go, they stay, unless they are
     // distrusted.
@@ -96,7 +94,7 @@ fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Ve
         for index in anchors {
             if !goes[index] && !seen[index] {
                 seen[index] = true;
-                next.extend(issuers.of(&certificates[index], certificates, &[]));
+                next.extend(write.issuers.of(&certificates[index], certificates, &[]));
             }
         }
         anchors = next;

@@ -7,6 +7,7 @@ use crate::names;
 use crate::overlap::outlook::PublicSecret;
 use crate::overlap::staged::{Fitness, Stage};
 use crate::x509::certs::Fingerprint;
+use crate::x509::issuer::Issuers;
 
 /// How a stage ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,9 +24,10 @@ pub fn stage_end(secret: &PublicSecret<'_>, now: Timestamp) -> Option<StageEnd> 
     if !secret.waits() || secret.is_immutable {
         return None;
     }
+    let issuers = Issuers::default();
     let fitness = |chain: Option<&[u8]>, has_key| {
         let is_sound = chain.is_some() && has_key;
-        Fitness::of(chain.unwrap_or_default(), is_sound, secret.ca_crt, now)
+        Fitness::of(&issuers, chain.unwrap_or_default(), is_sound, secret.ca_crt, now)
     };
     let waiting = fitness(secret.pending_tls_crt, secret.keys.contains(&names::PENDING_TLS_KEY));
     let served = fitness(secret.tls_crt, true);

@@ -22,7 +22,6 @@ use super::record::{self, Entry, Record};
 use super::warning::Warning;
 use super::write::{self, Case, Contents, Decision, RecordAfter, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use crate::x509::issuer::Issuers;
 
 pub use created::decide_created;
 pub(crate) use pair::Fitness;
@@ -205,7 +204,7 @@ impl<'a> StagedWrite<'a> {
             && self.served.crt != self.written.crt;
         let is_race = plain.decision.case == Case::Rotation
             && has_new_leaf
-            && !verifies(&self.written.chain(), self.write.stored.ca_crt);
+            && !self.verifies(self.written, self.write.stored.ca_crt);
         if !self.is_wanted || !is_race {
             return plain;
         }
@@ -301,7 +300,8 @@ impl<'a> StagedWrite<'a> {
         let chain = write::chain(Some(&self.served.chain()));
         let text = self.write.stored.ca_crt.unwrap_or_default();
         let stored = Bundle::parse(text, MAX_STORED_BLOCKS).unwrap_or_default();
-        let found = Issuers::default().of_chain(&chain, stored.certificates(), &std::iter::empty());
+        let issuers = self.write.issuers;
+        let found = issuers.of_chain(&chain, stored.certificates(), &std::iter::empty());
         found.into_iter().map(|index| stored.certificates()[index].clone()).collect()
     }
 
@@ -325,7 +325,7 @@ impl<'a> StagedWrite<'a> {
         let incoming = Contents { tls_crt: Some(&held), ..self.write.incoming };
         let decision = decision::decide(&Write { incoming, room, ..self.write });
         let anchors = decision.ca_crt.as_deref().or(incoming.ca_crt);
-        if !verifies(&held, anchors) || !verifies(&waiting.chain(), anchors) {
+        if !self.verifies(self.served, anchors) || !self.verifies(waiting, anchors) {
             return Err(Warning::StagedUnverified);
         }
         Ok(StagedDecision {
@@ -386,13 +386,18 @@ impl<'a> StagedWrite<'a> {
 
     /// Whether the leaf in service has not expired, and verifies.
     fn is_leaf_valid(&self, decided: &StagedDecision<'_>) -> bool {
-        let chain = decided.served.chain();
-        is_current(&chain, self.write.now) && verifies(&chain, self.anchors(decided))
+        is_current(&decided.served.chain(), self.write.now)
+            && self.verifies(decided.served, self.anchors(decided))
     }
 
     /// The `ca.crt` that is stored.
     fn anchors<'d>(&'d self, decided: &'d StagedDecision<'_>) -> Option<&'d [u8]> {
         decided.decision.ca_crt.as_deref().or(self.write.incoming.ca_crt)
+    }
+
+    /// Whether the leaf of `pair` verifies against one of `anchors`.
+    fn verifies(&self, pair: TlsPair<'_>, anchors: Option<&[u8]>) -> bool {
+        verifies(self.write.issuers, &pair.chain(), anchors)
     }
 
     /// Puts `pair` into service. If its leaf is new, the overlap for its peers begins now, so the

@@ -13,7 +13,7 @@ use super::record::{Entry, Record};
 use super::settings::Settings;
 use super::warning::Warning;
 use crate::x509::certs::{Bundle, Certificate};
-use crate::x509::issuer::MAX_CHAIN;
+use crate::x509::issuer::{Issuers, MAX_CHAIN};
 
 /// One update of a Secret: the input of a decision.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +34,8 @@ pub struct Write<'a> {
     pub room: usize,
     /// The certificates that the keeper asks to carry. Used only if `ca.crt` does not change.
     pub repair: &'a [Repaired],
+    /// Finds issuers. Decisions about one request share it, and with it the limit of its work.
+    pub issuers: &'a Issuers,
 }
 
 /// The two values of a Secret that a decision reads, decoded.

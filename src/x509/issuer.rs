@@ -8,7 +8,7 @@ use std::cell::{Cell, OnceCell};
 
 use super::certs::{Bundle, Certificate};
 
-/// The budget of one decision for signature checks, in bytes of certificates: enough for 64 checks
+/// The budget of one request for signature checks, in bytes of certificates: enough for 64 checks
 /// of ordinary ones. It limits the work that a hostile bundle of similar certificates can cause to
 /// some milliseconds.
 const SIGNATURE_BUDGET: usize = 64 * CHECK_COST;
@@ -20,7 +20,8 @@ const CHECK_COST: usize = 4096;
 /// The most certificates of a leaf's chain that are read.
 pub const MAX_CHAIN: usize = 16;
 
-/// Finds issuers within a budget of signature checks.
+/// Finds issuers within a budget of signature checks. All decisions about one request, or about one
+/// Secret, share one: another would begin a new budget.
 #[derive(Debug)]
 pub struct Issuers {
     budget: Cell<usize>,
@@ -96,9 +97,20 @@ impl Issuers {
         let cost = CHECK_COST.max(issuer.der().len() + child.der().len());
         let Some(left) = self.budget.get().checked_sub(cost) else { return false };
         self.budget.set(left);
+        #[cfg(test)]
+        CHECKS.set(CHECKS.get() + 1);
         let (Some(issuer), Some(child)) = (issuer.parsed(), child.parsed()) else { return false };
         child.verify_signature(Some(issuer.public_key())).is_ok()
     }
+}
+
+#[cfg(test)]
+thread_local!(static CHECKS: Cell<usize> = const { Cell::new(0) });
+
+/// How many signatures this thread has checked, with whatever budget.
+#[cfg(test)]
+pub(crate) fn signature_checks() -> usize {
+    CHECKS.get()
 }
 
 /// The issuers of all certificates of one bundle. Each is found only once, because callers walk the

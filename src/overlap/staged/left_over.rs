@@ -1,7 +1,7 @@
 //! A waiting pair without a stage that fits it: the marks were wiped, or `tls.*` changed, while the
 //! webhook was away.
 
-use super::pair::{Fitness, TlsPair, agree, verifies};
+use super::pair::{Fitness, TlsPair, agree};
 use super::{StageChange, StagedDecision, StagedWrite};
 use crate::overlap::warning::Warning;
 
@@ -17,10 +17,11 @@ impl<'a> StagedWrite<'a> {
         let (written, waiting) = (ends(self.written), ends(self.waiting));
         // Peers of a waiting leaf need its CA from the writer, not from what is carried: a writer
         // who goes back to an older CA means the older pair.
-        let brings_its_ca = verifies(&self.waiting.chain(), self.write.incoming.ca_crt);
+        let brings_its_ca = self.verifies(self.waiting, self.write.incoming.ca_crt);
         let [old, mut new] = [&written, &waiting].map(|decided| {
             let (pair, anchors) = (decided.served, self.anchors(decided));
-            Fitness::of(&pair.chain(), self.is_sound(pair), anchors, self.write.now)
+            let issuers = self.write.issuers;
+            Fitness::of(issuers, &pair.chain(), self.is_sound(pair), anchors, self.write.now)
         });
         new.is_valid &= brings_its_ca;
         // Its generator writes a fresh object again and again, so the answer must stay the same.

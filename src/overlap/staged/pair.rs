@@ -63,8 +63,14 @@ pub(crate) struct Fitness {
 
 impl Fitness {
     /// Judges the pair with this chain, where `ca.crt` is `anchors`.
-    pub(crate) fn of(chain: &[u8], is_sound: bool, anchors: Option<&[u8]>, now: Timestamp) -> Self {
-        let is_valid = is_current(chain, now) && verifies(chain, anchors);
+    pub(crate) fn of(
+        issuers: &Issuers,
+        chain: &[u8],
+        is_sound: bool,
+        anchors: Option<&[u8]>,
+        now: Timestamp,
+    ) -> Self {
+        let is_valid = is_current(chain, now) && verifies(issuers, chain, anchors);
         Self { is_sound, is_valid, validity: validity(chain) }
     }
 
@@ -103,8 +109,8 @@ pub(super) fn agree(a: TlsPair<'_>, b: TlsPair<'_>) -> bool {
 }
 
 /// Whether the leaf of `chain` verifies against one of `anchors`, through the rest of the chain.
-pub(super) fn verifies(chain: &[u8], anchors: Option<&[u8]>) -> bool {
+pub(super) fn verifies(issuers: &Issuers, chain: &[u8], anchors: Option<&[u8]>) -> bool {
     let chain = write::chain(Some(chain));
     let anchors = Bundle::parse(anchors.unwrap_or_default(), MAX_STORED_BLOCKS).unwrap_or_default();
-    Issuers::default().verifies(chain.certificates(), anchors.certificates())
+    issuers.verifies(chain.certificates(), anchors.certificates())
 }

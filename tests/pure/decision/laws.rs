@@ -7,6 +7,7 @@ use ca_overlap::overlap::record::Record;
 use ca_overlap::overlap::settings::{Defaults, RawSettings, Settings};
 use ca_overlap::overlap::{Case, Contents, Decision, RecordAfter, Write, decide};
 use ca_overlap::x509::certs::{Bundle, Certificate};
+use ca_overlap::x509::issuer::Issuers;
 use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -112,6 +113,7 @@ impl Stored {
             may_change_data: true,
             room: usize::MAX,
             repair: &[],
+            issuers: &Issuers::default(),
         })
     }
 

@@ -9,6 +9,7 @@ use ca_overlap::overlap::record::{Entry, Record};
 use ca_overlap::overlap::settings::{Defaults, RawSettings, Settings};
 use ca_overlap::overlap::{Contents, Decision, RecordAfter, Write, decide};
 use ca_overlap::x509::certs::Fingerprint;
+use ca_overlap::x509::issuer::Issuers;
 use jiff::Timestamp;
 
 /// One Secret and the certificates, by name, that are written to it.
@@ -160,6 +161,7 @@ impl TestSecret {
             may_change_data: self.may_change_data,
             room: self.room,
             repair: &self.repair,
+            issuers: &Issuers::default(),
         })
     }
 

@@ -12,6 +12,7 @@ use ca_overlap::overlap::record::Record;
 use ca_overlap::overlap::settings::{Defaults, RawSettings, Settings};
 use ca_overlap::overlap::{Contents, Decision, Warning, Write, decide};
 use ca_overlap::x509::certs::Certificate;
+use ca_overlap::x509::issuer::Issuers;
 use devtools::certs::{self, pem_of};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
@@ -33,6 +34,7 @@ fn rotation(stored: &str, incoming: &str) -> Decision {
         may_change_data: true,
         room: usize::MAX,
         repair: &[],
+        issuers: &Issuers::default(),
     })
 }
 
