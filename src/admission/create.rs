@@ -71,13 +71,8 @@ pub(super) fn answer(
         };
         WritePlan::created(&pairs, staging)
     };
-    let mut warnings = settings.warnings.clone();
-    if settings.mode == Mode::Staged && keeper == KeeperHealth::Absent {
-        warnings.push(Warning::StagedUnavailable);
-    }
-    if read.as_ref().is_some_and(Result::is_err) {
-        warnings.push(Warning::RecordUnreadable);
-    }
+    let record_is_unreadable = read.as_ref().is_some_and(Result::is_err);
+    let mut warnings = write_plan::state_warnings(object, &settings, keeper, record_is_unreadable);
     let stranger = request.is_by_stranger.then_some(Warning::StagedStranger);
     let mut plan = plan_with(stranger.or(write_plan::obstacle(object, object, &pairs)));
     let patch = build(object, &plan).or_else(|AnnotationsFull| {

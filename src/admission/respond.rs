@@ -208,15 +208,10 @@ impl Update<'_> {
 
     /// The warnings that do not depend on the decision.
     fn warnings(&self, settings: &Settings) -> Vec<Warning> {
-        let mut warnings = settings.warnings.clone();
+        let record_is_unreadable = self.record.as_ref().is_some_and(Result::is_err);
+        let mut warnings =
+            write_plan::state_warnings(self.object, settings, self.keeper, record_is_unreadable);
         warnings.extend(self.ask_outcome.warning());
-        if self.record.as_ref().is_some_and(Result::is_err) {
-            warnings.push(Warning::RecordUnreadable);
-        }
-        let wants_stage = settings.mode == Mode::Staged && self.object.ca_crt().is_some();
-        if wants_stage && self.keeper == KeeperHealth::Absent {
-            warnings.push(Warning::StagedUnavailable);
-        }
         let restart = self.setting(names::RESTART);
         if restart.is_some_and(|text| workload::parse_list(text).1 > 0) {
             warnings.push(Warning::RestartUnreadable);

@@ -46,6 +46,24 @@ pub(super) fn obstacle(
     pairs.has_other_keys().then_some(Warning::StagedOtherKeys)
 }
 
+/// The warnings about the settings of this Secret, its mode and its stored record.
+pub(super) fn state_warnings(
+    object: &ReviewedSecret<'_>,
+    settings: &Settings,
+    keeper: KeeperHealth,
+    record_is_unreadable: bool,
+) -> Vec<Warning> {
+    let mut warnings = settings.warnings.clone();
+    if record_is_unreadable {
+        warnings.push(Warning::RecordUnreadable);
+    }
+    let wants_stage = settings.mode == Mode::Staged && object.ca_crt().is_some();
+    if wants_stage && keeper == KeeperHealth::Absent {
+        warnings.push(Warning::StagedUnavailable);
+    }
+    warnings
+}
+
 /// What the patch of one write makes the API server store.
 pub(super) struct WritePlan<'a> {
     pub(super) decision: Decision,
