@@ -48,24 +48,69 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
 {{- with .priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
 
-{{- /* A preference, not a demand, counted per revision: a list of key and labels. */ -}}
+{{- /*
+Where the replicas of a component run: a dict of its values and its labels. The defaults are
+preferences, not demands, counted per revision. Zones are preferred by affinity, because the
+scheduler ignores a spread on nodes that lack any of its keys, and many clusters have no zones.
+*/ -}}
 {{- define "ca-overlap.spread" -}}
-- topologyKey: {{ .key }}
-  maxSkew: 1
-  whenUnsatisfiable: ScheduleAnyway
-  labelSelector:
-    matchLabels:
-      {{- .labels | nindent 6 }}
-  matchLabelKeys: ["pod-template-hash"]
+topologySpreadConstraints:
+  {{- if kindIs "slice" .values.topologySpreadConstraints }}
+  {{- toYaml .values.topologySpreadConstraints | nindent 2 }}
+  {{- else }}
+  - topologyKey: kubernetes.io/hostname
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- .labels | nindent 8 }}
+    matchLabelKeys: ["pod-template-hash"]
+  {{- end }}
+affinity:
+  {{- if kindIs "map" .values.affinity }}
+  {{- toYaml .values.affinity | nindent 2 }}
+  {{- else }}
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 100
+        podAffinityTerm:
+          topologyKey: topology.kubernetes.io/zone
+          labelSelector:
+            matchLabels:
+              {{- .labels | nindent 14 }}
+          matchLabelKeys: ["pod-template-hash"]
+  {{- end }}
+{{- end }}
+
+{{- /*
+The arguments of a container: a dict of its own (YAML) and of extraArgs, the value with more. A flag
+that is given twice would end the program.
+*/ -}}
+{{- define "ca-overlap.args" -}}
+{{- $flags := list }}
+{{- range concat (fromYamlArray .own) .extra }}
+{{- $flag := splitList "=" . | first }}
+{{- if has $flag $flags }}
+{{- fail (printf "%s: %s is set twice: here, or by the chart for another value" $.name $flag) }}
+{{- end }}
+{{- $flags = append $flags $flag }}
+{{- end }}
+{{- trim .own }}
+{{- with .extra }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- end }}
+
+{{- /* The namespaces that may scrape metrics. */ -}}
+{{- define "ca-overlap.metricsNamespaceSelector" -}}
+{{- $selector := .Values.networkPolicy.metricsNamespaceSelector }}
+{{- $default := dict "matchLabels" (dict "ca-overlap.dev/metrics" "allowed") }}
+{{- ternary $selector $default (kindIs "map" $selector) | toYaml }}
 {{- end }}
 
 {{- define "ca-overlap.egress" -}}
@@ -83,6 +128,13 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- if and (eq .Values.defaults.mode "staged") (not .Values.staged.enabled) }}
 {{- fail "defaults.mode staged needs staged.enabled" }}
+{{- end }}
+{{- range $component := list "webhook" "keeper" }}
+{{- range $key := list "app.kubernetes.io/name" "app.kubernetes.io/component" }}
+{{- if hasKey (index $.Values $component "podLabels") $key }}
+{{- fail (printf "%s.podLabels: %s is one of the selector's keys" $component $key) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if eq .Release.Namespace "kube-system" }}
 {{- fail "not in kube-system: the registration leaves our own namespace out, and a drain of it must not touch the control plane's" }}

@@ -130,12 +130,13 @@ fn the_settings_reach_both_programs() {
     let Some(helm) = Helm::find() else { return };
     let settings = "keeper.enabled=true,staged.enabled=true,keeper.settle=90s,defaults.mode=staged,\
                     defaults.keep=0,defaults.window=24h,log.level=warn,\
-                    webhook.extraArgs={--max-body=9MiB},keeper.extraArgs={--lease-duration=20s}";
+                    keeper.groupWait=4m,webhook.extraArgs={--max-body=9MiB},\
+                    keeper.extraArgs={--lease-duration=20s}";
     let rendered = helm.render(&["--set", settings]);
     let shared = ["--settle=90s", "--default-mode=staged", "--keep=0", "--window=24h"];
     for (name, own) in [
         ("ca-overlap-webhook", ["--staged", "--max-body=9MiB"]),
-        ("ca-overlap-keeper", ["--settle=90s", "--lease-duration=20s"]),
+        ("ca-overlap-keeper", ["--group-wait=4m", "--lease-duration=20s"]),
     ] {
         let container =
             &rendered.named("Deployment", name)["spec"]["template"]["spec"]["containers"][0];
@@ -195,6 +196,92 @@ fn the_pods_and_policies_follow_the_values() {
 }
 
 #[test]
+fn a_value_that_is_a_map_can_be_replaced() {
+    let Some(helm) = Helm::find() else { return };
+    let rendered = |name: &str, json: &str| {
+        let value = format!("{name}={json}");
+        helm.render(&["--set", "keeper.enabled=true", "--set-json", &value])
+    };
+    for selector in [json!({"matchLabels": {"team": "a"}}), json!({})] {
+        let rendered = rendered("networkPolicy.metricsNamespaceSelector", &selector.to_string());
+        for (name, rule) in [("ca-overlap-webhook", 1), ("ca-overlap-keeper", 0)] {
+            let ingress = &rendered.named("NetworkPolicy", name)["spec"]["ingress"][rule];
+            assert_eq!(ingress["from"], json!([{"namespaceSelector": selector}]), "{name}");
+        }
+    }
+    for affinity in [json!({"nodeAffinity": {}}), json!({})] {
+        let rendered = rendered("webhook.affinity", &affinity.to_string());
+        let pod = &rendered.named("Deployment", "ca-overlap-webhook")["spec"]["template"]["spec"];
+        assert_eq!(pod["affinity"], affinity);
+    }
+    let key = "kubectl.kubernetes.io/default-container";
+    let rendered = rendered("webhook.podAnnotations", &json!({ key: "other" }).to_string());
+    let pod = &rendered.named("Deployment", "ca-overlap-webhook")["spec"]["template"];
+    assert_eq!(pod["metadata"]["annotations"], json!({ key: "other" }));
+}
+
+/// Copies a directory; a link is copied as a link.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a directory").map(|entry| entry.expect("an entry")) {
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type().expect("a type") {
+            kind if kind.is_dir() => copy(&source, &target),
+            kind if kind.is_symlink() => {
+                let link = fs::read_link(&source).expect("a link");
+                std::os::unix::fs::symlink(link, target).expect("a link");
+            }
+            _ => drop(fs::copy(&source, target).expect("a copy")),
+        }
+    }
+}
+
+#[test]
+fn a_copied_or_packed_chart_renders_the_same_and_has_what_its_readme_names() {
+    let Some(helm) = Helm::find() else { return };
+    let scratch = tempfile::tempdir().expect("a directory");
+    let copied = scratch.path().join("copied");
+    copy(&chart(), &copied);
+    let packed = helm.command("package").arg(&copied).arg("-d").arg(scratch.path()).output();
+    let packed = packed.expect("helm");
+    assert!(packed.status.success(), "{}", printed(&packed));
+    let archive = format!("ca-overlap-{}.tgz", env!("CARGO_PKG_VERSION"));
+    let archive = scratch.path().join(archive);
+    let everything = "keeper.enabled=true,prometheus.enabled=true";
+    let render = |chart: &Path| {
+        let mut template = helm.command("template");
+        template.arg("ca-overlap").arg(chart).args(["--set", everything]);
+        let output = template.output().expect("helm");
+        assert!(output.status.success(), "{}", printed(&output));
+        printed(&output)
+    };
+    let expected = render(&chart());
+    assert_eq!(render(&copied), expected);
+    assert_eq!(render(&archive), expected);
+
+    let listed = Command::new("tar").arg("-tzf").arg(&archive).output().expect("tar");
+    let listed = printed(&listed);
+    let readme = fs::read_to_string(chart().join("README.md")).expect("README.md");
+    for name in PAIRS.iter().filter_map(|(_, example)| *example) {
+        let file = format!("examples/{name}.yaml");
+        assert!(listed.contains(&file), "{file} is not packed: {listed}");
+        assert!(readme.contains(&file), "{file} is not in README.md");
+    }
+}
+
+/// A chart may not hold links that leave it, and kustomize reads no file outside of its directory.
+#[test]
+fn the_monitoring_files_of_chart_and_component_are_alike() {
+    let component = manifests_directory().join("components/prometheus");
+    let entries = fs::read_dir(chart().join("files")).expect("a directory");
+    for name in entries.map(|entry| entry.expect("an entry").file_name()) {
+        let file = |directory: &Path| fs::read_to_string(directory.join(&name)).expect("a file");
+        let is_same = file(&component) == file(&chart().join("files"));
+        assert!(is_same, "copy components/prometheus/{} to chart/files", name.display());
+    }
+}
+
+#[test]
 fn an_issuer_of_the_user_replaces_our_ca() {
     let Some(helm) = Helm::find() else { return };
     let issuer = "certManager.enabled=true,certManager.issuerRef.name=corp,certManager.issuerRef.kind=ClusterIssuer";
@@ -231,8 +318,17 @@ fn wrong_values_are_refused_with_their_name() {
         ("image.digest=latest", "digest"),
         ("registration.failurePolicy=Maybe", "failurePolicy"),
         ("registration.timeoutSeconds=31", "timeoutSeconds"),
+        ("keeper.groupWait=2", "groupWait"),
+        ("certManager.issuerRef.kind=ClusterIssuer", "issuerRef"),
+        ("certManager.issuerRef.group=example.com", "issuerRef"),
         ("staged.enabled=true", "keeper.enabled"),
         ("defaults.mode=staged", "staged.enabled"),
+        ("webhook.podLabels.app\\.kubernetes\\.io/name=x", "webhook.podLabels"),
+        ("keeper.podLabels.app\\.kubernetes\\.io/component=x", "keeper.podLabels"),
+        ("defaults.mode=off,webhook.extraArgs={--default-mode=off}", "--default-mode"),
+        ("webhook.extraArgs={--self-managed}", "--self-managed"),
+        ("webhook.extraArgs={--max-body=1MiB,--max-body=2MiB}", "--max-body"),
+        ("keeper.enabled=true,keeper.extraArgs={--settle=2s}", "--settle"),
     ] {
         let output = helm.template(names::NAMESPACE, &["--set", values]);
         assert!(!output.status.success(), "{values} was accepted");

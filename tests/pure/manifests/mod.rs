@@ -340,12 +340,28 @@ fn all_selectors_select_the_pod() {
     for selector in selectors {
         assert_eq!(selector, labels);
     }
-    let spread = &deployment["template"]["spec"]["topologySpreadConstraints"];
-    let constraints = spread.as_array().expect("constraints");
-    assert_eq!(constraints.len(), 2);
-    for constraint in constraints {
-        assert_eq!(&constraint["labelSelector"]["matchLabels"], labels);
-        assert_eq!(constraint["whenUnsatisfiable"], "ScheduleAnyway");
+}
+
+/// The scheduler scores no spread on a node that lacks any of its keys. So the constraints name only
+/// the host, which every node has; zones are preferred by affinity.
+#[test]
+fn the_replicas_spread_over_hosts_also_where_there_are_no_zones() {
+    let Some(all) = Manifests::rendered("overlays/keeper") else { return };
+    for name in ["ca-overlap-webhook", "ca-overlap-keeper"] {
+        let deployment = &all.named("Deployment", name)["spec"];
+        let labels = &deployment["selector"]["matchLabels"];
+        let pod = &deployment["template"]["spec"];
+        let spread = pod["topologySpreadConstraints"].as_array().expect("constraints");
+        let keys: Vec<_> = spread.iter().map(|one| text(&one["topologyKey"])).collect();
+        assert_eq!(keys, ["kubernetes.io/hostname"], "{name}");
+        assert_eq!(spread[0]["whenUnsatisfiable"], "ScheduleAnyway", "{name}");
+        let zones = &pod["affinity"]["podAntiAffinity"];
+        assert!(zones.get("requiredDuringSchedulingIgnoredDuringExecution").is_none(), "{name}");
+        let zone = &zones["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"];
+        assert_eq!(zone["topologyKey"], "topology.kubernetes.io/zone", "{name}");
+        for selector in [&spread[0]["labelSelector"], &zone["labelSelector"]] {
+            assert_eq!(&selector["matchLabels"], labels, "{name}");
+        }
     }
 }
 
