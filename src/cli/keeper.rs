@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use humantime::parse_duration;
 
 use super::defaults::DefaultsArgs;
 use super::webhook::{label, positive, subdomain};
@@ -13,6 +12,7 @@ use super::{CommandError, UsageError};
 use crate::keeper::election::ElectionConfig;
 use crate::names;
 use crate::overlap::outlook::Rules;
+use crate::overlap::settings::parse_time;
 use crate::run::keeper::{self as run, KeeperConfig};
 use crate::run::own_namespace;
 
@@ -44,7 +44,7 @@ pub(super) struct KeeperArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_SETTLE",
         default_value = "300s"
     )]
@@ -56,7 +56,7 @@ pub(super) struct KeeperArgs {
     /// A staged leaf that is ready itself then goes into service without them. Where the webhook is
     /// not called, because its registration is gone or the Namespace is opted out, the keeper moves
     /// the waiting pair into service, and becomes the manager of the fields tls.crt and tls.key.
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, env = "CA_OVERLAP_GROUP_WAIT")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, env = "CA_OVERLAP_GROUP_WAIT")]
     group_wait: Option<Duration>,
 
     /// The address of /livez, /readyz and /metrics (plain HTTP)
@@ -100,7 +100,7 @@ struct ElectionArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_LEASE_DURATION",
         default_value = "15s"
     )]

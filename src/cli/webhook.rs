@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use humantime::parse_duration;
 
 use self::keeper_args::WebhookKeeperArgs;
 use self::limit_args::LimitArgs;
@@ -17,6 +16,7 @@ use super::defaults::DefaultsArgs;
 use super::{CommandError, UsageError};
 use crate::admission::respond::Installation;
 use crate::names;
+use crate::overlap::settings::parse_time;
 use crate::run::own_namespace;
 use crate::run::webhook::{self, CertificateSource, WebhookConfig};
 use crate::serving_cert::files::CertificateFiles;
@@ -108,7 +108,7 @@ struct CertificateArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_TLS_RELOAD_INTERVAL",
         default_value = "5s"
     )]
@@ -161,7 +161,7 @@ struct AuthorityArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_CA_LIFETIME",
         default_value = "365d"
     )]
@@ -171,7 +171,7 @@ struct AuthorityArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_LEAF_LIFETIME",
         default_value = "7d"
     )]
@@ -181,7 +181,7 @@ struct AuthorityArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_TRUST_SETTLE",
         default_value = "60s"
     )]
@@ -191,7 +191,7 @@ struct AuthorityArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_RECONCILE_INTERVAL",
         default_value = "60s"
     )]
@@ -205,7 +205,7 @@ struct DrainArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_DRAIN_DELAY",
         default_value = "15s"
     )]
@@ -215,7 +215,7 @@ struct DrainArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_DRAIN_TIMEOUT",
         default_value = "110s"
     )]
@@ -238,8 +238,9 @@ impl WebhookArgs {
             return Err(UsageError::new("--admin-listen", "must differ from --listen"));
         }
         let DrainArgs { drain_delay, drain_timeout } = drain;
-        if drain_timeout < drain_delay {
-            return Err(UsageError::new("--drain-timeout", "must be at least --drain-delay"));
+        if drain_timeout < drain_delay || drain_timeout > DAY {
+            let problem = "must be at least --drain-delay, and at most a day";
+            return Err(UsageError::new("--drain-timeout", problem));
         }
         let ObjectNameArgs { namespace, service, ca_secret, webhook_config } = cluster;
         let namespace = namespace.unwrap_or_else(own_namespace);
@@ -280,6 +281,7 @@ impl WebhookArgs {
             }
         };
         let WebhookKeeperArgs { keeper_user, staged, keeper_lease, settle } = keeper;
+        positive("--settle", settle)?;
         let (defaults, distrusted) = defaults.defaults();
         let usual = Installation::new(defaults, namespace);
         let keeper_user = keeper_user.filter(|user| !user.is_empty());
@@ -319,15 +321,11 @@ impl AuthorityArgs {
                  next one issues",
             ));
         }
-        if ca_lifetime > CENTURY {
-            return Err(UsageError::new("--ca-lifetime", "must be at most 100 years"));
-        }
         Ok((ca_lifetime, RotationTiming { leaf_lifetime, trust_settle, reconcile_interval }))
     }
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
-const CENTURY: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// Accepts a time from a millisecond, the resolution of timers, to a day.
 pub(super) fn positive(flag: &'static str, time: Duration) -> Result<Duration, UsageError> {

@@ -204,6 +204,15 @@ impl fmt::Display for Window {
     }
 }
 
+/// The longest time that a flag accepts: 100 years. Then no sum or multiple of times overflows.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+/// Parses the time of a flag, such as `90m` or `7d`, up to 100 years.
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time > LONGEST { Err("must be at most 100 years".to_owned()) } else { Ok(time) }
+}
+
 /// The error for a setting that does not parse. It says what is expected and never quotes the
 /// value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -215,7 +224,7 @@ pub enum ParseSettingError {
     #[error("expected bundle, staged or off")]
     Mode,
     /// Not a duration.
-    #[error("expected a duration such as 90m, 24h or 7d, or none")]
+    #[error("expected a duration such as 90m, 24h or 7d, at most 10 years, or none")]
     Window,
 }
 

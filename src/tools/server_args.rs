@@ -4,10 +4,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use humantime::parse_duration;
 
 use crate::overlap::outlook::Rules;
-use crate::overlap::settings::{Defaults, Window};
+use crate::overlap::settings::{Defaults, Window, parse_time};
 
 /// Flags of webhook and keeper that decide what happens next to a Secret.
 #[derive(Clone, Debug, Args)]
@@ -17,7 +16,7 @@ pub(crate) struct ServerArgs {
     window: Window,
 
     /// The keeper's --settle: how long it waits before it promotes a new leaf
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_SETTLE", default_value = "300s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_SETTLE", default_value = "300s", value_parser = parse_time)]
     settle: Duration,
 }
 

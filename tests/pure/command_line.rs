@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use ca_overlap::cli::Cli;
 use clap::CommandFactory;
+use clap::error::ErrorKind;
 
 fn commands() -> Vec<String> {
     let program = Cli::command();
@@ -85,6 +86,38 @@ fn every_flag_has_its_environment_variable() {
             assert!(is_ours, "{} --{flag}: {variable:?}", command.get_name());
         }
     }
+}
+
+/// A flag is of this kind if it accepts one of these values, but not any text.
+#[test]
+fn every_number_size_and_time_has_an_upper_bound() {
+    const USUAL: [&str; 5] = ["1", "10", "8MiB", "3s", "2h"];
+    const HUGE: [&str; 4] =
+        ["18446744073709551616", "18446744073709551615", "99999999999MiB", "18446744073709551615s"];
+    let program = Cli::command();
+    let refusal = |command: &str, flag: &str, value: &str| {
+        let value = format!("--{flag}={value}");
+        let error = program.clone().try_get_matches_from(["ca-overlap", command, &value]).err();
+        error.filter(|e| matches!(e.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue))
+    };
+    let mut seen = 0;
+    for command in program.get_subcommands() {
+        let name = command.get_name();
+        for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
+            let accepts = |value: &&str| refusal(name, flag, value).is_none();
+            // Any seed gives a simulation.
+            if !USUAL.iter().any(accepts) || accepts(&"text") || flag == "seed" {
+                continue;
+            }
+            seen += 1;
+            for huge in HUGE {
+                let error = refusal(name, flag, huge);
+                let error = error.unwrap_or_else(|| panic!("{name} --{flag} accepts {huge}"));
+                assert!(error.to_string().contains(&format!("--{flag}")), "{error}");
+            }
+        }
+    }
+    assert!(seen > 40, "{seen}");
 }
 
 #[test]

@@ -48,11 +48,11 @@ impl LookAlikes {
         });
         let own =
             json!({"ca-overlap.dev/staged": stage.to_string(), "ca-overlap.dev/carried": "[]"});
-        let mut old = secret(stored, held, own);
+        let mut old = secret(stored, held, &own);
         old["data"]["pending.tls.crt"] = encode(waiting);
         old["data"]["pending.tls.key"] = encode("key");
         let fill = json!({"fill": "x".repeat(annotations)});
-        reviews::update(&old, &secret(incoming, held, fill), "generator")
+        reviews::update(&old, &secret(incoming, held, &fill), "generator")
     }
 }
 
@@ -60,7 +60,7 @@ fn encode(text: &str) -> Value {
     BASE64_STANDARD.encode(text).into()
 }
 
-fn secret(ca_crt: &str, leaf: &str, annotations: Value) -> Value {
+fn secret(ca_crt: &str, leaf: &str, annotations: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
         "metadata": {
@@ -76,11 +76,11 @@ fn one_review_causes_at_most_64_signature_checks_however_often_it_is_decided() {
     let forged = LookAlikes::new();
     let (old, new) = (&forged.stored, &forged.incoming);
     let begun = reviews::update(
-        &secret(old, &forged.held, json!({})),
-        &secret(new, &forged.waiting, json!({})),
+        &secret(old, &forged.held, &json!({})),
+        &secret(new, &forged.waiting, &json!({})),
         "generator",
     );
-    let mut copied = secret(old, &forged.held, json!({}));
+    let mut copied = secret(old, &forged.held, &json!({}));
     copied["data"]["pending.tls.crt"] = encode(&forged.waiting);
     copied["data"]["pending.tls.key"] = encode("key");
     for (name, review) in [

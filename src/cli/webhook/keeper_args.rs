@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use humantime::parse_duration;
 
 use super::subdomain;
 use crate::names;
+use crate::overlap::settings::parse_time;
 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "The keeper")]
@@ -39,7 +39,7 @@ pub(super) struct WebhookKeeperArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_SETTLE",
         default_value = "300s"
     )]

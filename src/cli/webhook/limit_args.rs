@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clap::Args;
-use humantime::parse_duration;
+use clap::builder::RangedU64ValueParser;
 
 use super::{DAY, positive};
 use crate::cli::UsageError;
+use crate::overlap::settings::parse_time;
 use crate::server::accept::Limits;
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -16,14 +17,20 @@ pub(super) struct LimitArgs {
     ///
     /// One peer, which is an IPv4 address or an IPv6 /64, may have half of them. Where all are taken,
     /// a further connection replaces one without a request, of the peer that has the most.
-    #[arg(long, value_name = "N", env = "CA_OVERLAP_MAX_CONNECTIONS", default_value = "1024")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536),
+        env = "CA_OVERLAP_MAX_CONNECTIONS",
+        default_value = "1024"
+    )]
     max_connections: usize,
 
     /// The time limit for a TLS handshake
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_HANDSHAKE_TIMEOUT",
         default_value = "10s"
     )]
@@ -33,7 +40,7 @@ pub(super) struct LimitArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_REQUEST_TIMEOUT",
         default_value = "10s"
     )]
@@ -46,7 +53,7 @@ pub(super) struct LimitArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_IDLE_TIMEOUT",
         default_value = "120s"
     )]
@@ -90,9 +97,6 @@ impl LimitArgs {
                  for 90s, and its call fails if the webhook closes one first",
             ));
         }
-        if !(1..=MAX_CONNECTIONS).contains(&max_connections) {
-            return Err(UsageError::new("--max-connections", "must be from 1 to 65536"));
-        }
         if body_memory / 2 < max_body {
             return Err(UsageError::new("--body-memory", "must be at least twice --max-body"));
         }
@@ -109,7 +113,6 @@ impl LimitArgs {
 
 /// How long client-go, and so the API server, keeps idle connections.
 const API_SERVER_IDLE: Duration = Duration::from_secs(90);
-const MAX_CONNECTIONS: usize = 65_536;
 
 /// Parses a number of bytes, or a number with `KiB` or `MiB`.
 pub(super) fn size(text: &str) -> Result<usize, &'static str> {

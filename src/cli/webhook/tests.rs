@@ -135,8 +135,21 @@ fn an_error_names_its_flag() {
         (["--reconcile-interval", "0s"], "--reconcile-interval"),
     ] {
         let error = config(&[&["--self-managed"], &args[..]].concat()).unwrap_err();
-        assert!(error.starts_with(flag), "{args:?}: {error}");
+        assert!(error.contains(flag), "{args:?}: {error}");
     }
+}
+
+#[test]
+fn the_longest_time_for_any_flag_gives_an_answer() {
+    let command = Cli::command();
+    let webhook = command.find_subcommand("webhook").unwrap();
+    let mut times = 0;
+    for flag in webhook.get_arguments().filter_map(|argument| argument.get_long()) {
+        let flag = format!("--{flag}");
+        let longest = config(&["--self-managed", &flag, "36600d"]);
+        times += usize::from(longest.is_err_and(|error| error.contains("must be")));
+    }
+    assert!(times >= 10, "{times} flags refuse it in words");
 }
 
 #[test]

@@ -21,7 +21,6 @@ use std::time::Duration;
 use clap::Args;
 use futures::StreamExt;
 use futures::stream;
-use humantime::parse_duration;
 use kube::{Api, ResourceExt};
 
 use self::annotate::SecretOutcome;
@@ -35,6 +34,7 @@ use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::key;
 use crate::kubernetes::list::Unread;
 use crate::kubernetes::secret_view::SecretView;
+use crate::overlap::settings::parse_time;
 use crate::x509::certs::Fingerprint;
 
 /// The field manager of what the command writes, in `managedFields`.
@@ -77,7 +77,7 @@ pub(crate) struct DistrustArgs {
     #[arg(
         long,
         value_name = "TIME",
-        value_parser = parse_duration,
+        value_parser = parse_time,
         env = "CA_OVERLAP_TIMEOUT",
         default_value = "3m"
     )]

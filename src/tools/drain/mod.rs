@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::{StreamExt, stream};
-use humantime::parse_duration;
 
 use self::end::{EndResult, EndedBy, Obstacle};
 use self::lease::HeldLease;
@@ -28,6 +27,7 @@ use crate::kubernetes::key::Key;
 use crate::kubernetes::list::{Unread, read_all};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
+use crate::overlap::settings::parse_time;
 
 /// How many Secrets are written at the same time.
 const AT_ONCE: usize = 8;
@@ -44,7 +44,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DrainArgs {
     /// Give up after this time, such as 90s or 10m
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "5m", env = "CA_OVERLAP_TIMEOUT")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "5m", env = "CA_OVERLAP_TIMEOUT")]
     timeout: Duration,
 
     /// The name of the keeper's Lease

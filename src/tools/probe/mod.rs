@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::future::join_all;
-use humantime::parse_duration;
 use rustls::pki_types::ServerName;
 
 use self::connect::{Client, ClientOptions, ConnectionError};
@@ -31,6 +30,7 @@ use self::trust::{ClientCertificate, Trust};
 use super::error::ToolError;
 use super::output::Output;
 use super::progress_line;
+use crate::overlap::settings::parse_time;
 
 /// Find servers that resume TLS sessions across a rotation of their certificate
 ///
@@ -96,12 +96,12 @@ pub(crate) struct Times {
     pub(crate) interval: Duration,
 
     /// With --watch, when to stop, such as 30m [default: never]
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_TIMEOUT", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_TIMEOUT", value_parser = parse_time)]
     pub(crate) timeout: Option<Duration>,
 
     /// How long every new connection must get the new certificate before the rotation counts as
     /// complete; set it longer if several replicas are rotated one after another
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_PROBE_SETTLE", default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_PROBE_SETTLE", default_value = "5s", value_parser = parse_time)]
     pub(crate) settle: Duration,
 
     /// Time limit for a connection and its handshake
@@ -219,12 +219,12 @@ fn protocol(text: &str) -> Result<String, String> {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let interval = parse_duration(text).map_err(|error| error.to_string())?;
+    let interval = parse_time(text)?;
     let is_right = (Duration::from_millis(10)..=Duration::from_secs(60)).contains(&interval);
     is_right.then_some(interval).ok_or_else(|| "expected 10ms to 60s".to_owned())
 }
 
 fn limit(text: &str) -> Result<Duration, String> {
-    let limit = parse_duration(text).map_err(|error| error.to_string())?;
+    let limit = parse_time(text)?;
     (!limit.is_zero()).then_some(limit).ok_or_else(|| "must not be 0".to_owned())
 }

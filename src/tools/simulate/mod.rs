@@ -27,7 +27,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use humantime::parse_duration;
 use serde_json::Value;
 
 use self::handshake::Tls;
@@ -37,7 +36,7 @@ use self::simulation::{Simulation, StrategyResult};
 use super::error::ToolError;
 use super::output::Output;
 use super::progress_line;
-use crate::overlap::settings::{Keep, Window};
+use crate::overlap::settings::{Keep, Window, parse_time};
 
 /// Simulate CA rotations and count the TLS handshakes that fail
 ///
@@ -70,7 +69,7 @@ pub(crate) struct SimulateArgs {
     rotations: u16,
 
     /// Time from one rotation to the next
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_INTERVAL", default_value = "20m", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_INTERVAL", default_value = "20m", value_parser = parse_time)]
     interval: Duration,
 
     /// Seed of the random numbers
@@ -92,23 +91,23 @@ struct FilesArgs {
     delay: Delay,
 
     /// The kubelet's syncFrequency: it syncs a pod again after 1 to 1.5 times this time
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_SYNC_PERIOD", default_value = "60s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_SYNC_PERIOD", default_value = "60s", value_parser = parse_time)]
     sync_period: Duration,
 
     /// The maximum age of a Secret in the kubelet's cache
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_CACHE_TTL", default_value = "15s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_CACHE_TTL", default_value = "15s", value_parser = parse_time)]
     cache_ttl: Duration,
 
     /// The longest time that a pod takes to start; a rollout restarts a quarter of the pods at a
     /// time
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_STARTUP", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_STARTUP", default_value = "30s", value_parser = parse_time)]
     startup: Duration,
 }
 
 #[derive(Clone, Debug, Args)]
 struct OverlapArgs {
     /// The keeper's --settle: how long it waits before it promotes a new leaf
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_SETTLE", default_value = "300s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_SETTLE", default_value = "300s", value_parser = parse_time)]
     settle: Duration,
 
     /// How many previous CAs to carry, 0 to 8
@@ -123,7 +122,7 @@ struct OverlapArgs {
 #[derive(Clone, Debug, Args)]
 struct OutputArgs {
     /// Time between two rounds of handshakes
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_TICK", default_value = "5s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_TICK", default_value = "5s", value_parser = parse_time)]
     tick: Duration,
 
     /// Number of random pairs that do a handshake in each round [default: half of the peers, at
