@@ -28,8 +28,8 @@ use crate::tools::simulate::SimulateArgs;
 use crate::tools::status::StatusArgs;
 
 /// Parses the command line and runs the command. Returns its exit code: 0 if all is well, 1 if
-/// something was found or failed, 64 for a wrong command line (`EX_USAGE` of sysexits.h). Where 1
-/// says that something was found, a failure is 2.
+/// something was found, 2 if something could not be read or reached, 64 for a wrong command line
+/// (`EX_USAGE` of sysexits.h). A server that fails ends with 1.
 pub fn main() -> ExitCode {
     let Cli { log: LogArgs { log_level, log_format }, command } = match parse(std::env::args_os()) {
         Ok(cli) => cli,
@@ -91,8 +91,8 @@ const EXAMPLES: &str = "Examples:
   ca-overlap inspect gateway/envoy
   ca-overlap review --old old.yaml --new new.yaml
 
-Each command has its own --help. Exit code: 0 if all is well; 1 if something was found or failed;
-64 if the command line is wrong.";
+Each command has its own --help. Exit code: 0 if all is well; 1 if something was found, or a server
+failed; 2 if something could not be read or reached; 64 if the command line is wrong.";
 
 /// How to log.
 #[derive(Clone, Copy, Debug, Args)]
@@ -138,22 +138,16 @@ impl Command {
     /// Runs the command.
     fn run(self) -> Result<ExitCode, CommandError> {
         match self {
-            Self::Review(args) => {
-                args.run().map(|()| ExitCode::SUCCESS).map_err(CommandError::from)
-            }
-            Self::Distrust(args) => {
-                runtime()?.block_on(args.run()).map_err(|error| CommandError::from(error).trouble())
-            }
-            Self::Drain(args) => {
-                runtime()?.block_on(args.run()).map_err(|error| CommandError::from(error).trouble())
-            }
-            Self::Simulate(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
-            Self::Probe(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
-            Self::Inspect(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
+            Self::Review(args) => Ok(args.run().map(|()| ExitCode::SUCCESS)?),
+            Self::Distrust(args) => Ok(runtime()?.block_on(args.run())?),
+            Self::Drain(args) => Ok(runtime()?.block_on(args.run())?),
+            Self::Simulate(args) => Ok(runtime()?.block_on(args.run())?),
+            Self::Probe(args) => Ok(runtime()?.block_on(args.run())?),
+            Self::Inspect(args) => Ok(runtime()?.block_on(args.run())?),
             Self::Completions(args) => {
                 Ok(args.run(Cli::command()).context("cannot write the completions")?)
             }
-            Self::Status(args) => runtime()?.block_on(args.run()).map_err(CommandError::from),
+            Self::Status(args) => Ok(runtime()?.block_on(args.run())?),
             Self::Keeper(args) => args.run(),
             Self::Webhook(args) => args.run(),
         }
@@ -169,9 +163,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
 /// Why a command failed.
 #[derive(Debug)]
 enum CommandError {
-    /// The command was started and failed.
-    Failed(anyhow::Error),
-    /// As `Failed`, for a command whose exit code 1 means that it found something.
+    /// A server failed.
+    Server(anyhow::Error),
+    /// A command could not read or reach something.
     Trouble(anyhow::Error),
     /// The flags cannot be combined, so the command was not started.
     Usage(UsageError),
@@ -183,22 +177,15 @@ impl From<tools::error::ToolError> for CommandError {
             tools::error::ToolError::Usage { flag, problem } => {
                 Self::Usage(UsageError::new(flag, problem))
             }
-            error => Self::Failed(error.into()),
+            error => Self::Trouble(error.into()),
         }
     }
 }
 
 impl CommandError {
-    fn trouble(self) -> Self {
-        match self {
-            Self::Failed(error) => Self::Trouble(error),
-            other => other,
-        }
-    }
-
     fn code(&self) -> ExitCode {
         match self {
-            Self::Failed(_) => ExitCode::FAILURE,
+            Self::Server(_) => ExitCode::FAILURE,
             Self::Trouble(_) => tools::error::TROUBLE.into(),
             Self::Usage(_) => USAGE.into(),
         }
@@ -209,7 +196,7 @@ impl Display for CommandError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             // The alternate form prints all causes in one line.
-            Self::Failed(error) | Self::Trouble(error) => write!(f, "{error:#}"),
+            Self::Server(error) | Self::Trouble(error) => write!(f, "{error:#}"),
             Self::Usage(error) => write!(f, "{error}"),
         }
     }
@@ -217,13 +204,13 @@ impl Display for CommandError {
 
 impl From<run::RunError> for CommandError {
     fn from(error: run::RunError) -> Self {
-        Self::Failed(error.into())
+        Self::Server(error.into())
     }
 }
 
 impl From<anyhow::Error> for CommandError {
     fn from(error: anyhow::Error) -> Self {
-        Self::Failed(error)
+        Self::Trouble(error)
     }
 }
 

@@ -16,7 +16,7 @@ Examples:
   ca-overlap completions powershell | Out-String | Invoke-Expression
   ca-overlap completions elvish >~/.config/elvish/lib/ca-overlap.elv
 
-Exit code: 0 if the script was printed; 1 if printing failed; 64 if the shell is unknown.";
+Exit code: 0 if the script was printed; 2 if printing failed; 64 if the shell is unknown.";
 
 /// Print a completion script for a shell
 ///

@@ -42,6 +42,7 @@ impl SecretView {
         };
         PublicSecret {
             name: self.metadata.object.name.as_deref().unwrap_or_default(),
+            uid: self.object_uid(),
             labels: self.metadata.object.labels.as_ref().unwrap_or(&NONE),
             annotations: self.metadata.object.annotations.as_ref().unwrap_or(&NONE),
             ca_crt: value(|data| &data.ca_crt),

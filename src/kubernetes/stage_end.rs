@@ -79,9 +79,10 @@ pub fn patch(secret: &SecretView, end: StageEnd) -> Patch {
 /// phase is needed: what is carried was forgotten together with the labels.
 fn phase(secret: &SecretView) -> Option<PatchOperation> {
     let view = secret.view();
-    let record = secret.annotation(names::CARRIED).and_then(|text| Record::parse(text).ok());
+    let record = secret.annotation(names::CARRIED);
+    let record = record.and_then(|text| Record::of_object(text, view.uid).ok());
     let stored = Bundle::parse(view.ca_crt.unwrap_or_default(), MAX_STORED_BLOCKS);
-    let carried = carried_entries(&stored.unwrap_or_default(), record.as_ref());
+    let carried = carried_entries(&stored.unwrap_or_default(), record.as_ref().map(|(it, _)| it));
     let path = ["metadata", "labels", names::PHASE];
     if carried.iter().flatten().next().is_some() && !view.labels.is_empty() {
         let value = Value::String(names::PHASE_OVERLAP.to_owned());

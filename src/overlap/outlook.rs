@@ -27,6 +27,8 @@ use crate::x509::issuer::Issuers;
 pub struct PublicSecret<'a> {
     /// `metadata.name`
     pub name: &'a str,
+    /// `metadata.uid`; `None` if not known. State that names another uid is not believed.
+    pub uid: Option<&'a str>,
     /// `metadata.labels`
     pub labels: &'a BTreeMap<String, String>,
     /// `metadata.annotations`
@@ -73,9 +75,14 @@ impl<'a> PublicSecret<'a> {
 
     /// Whether a pair waits that no stage tells of, or that no label leads the keeper to.
     pub fn is_left_over(&self) -> bool {
-        let stage = self.annotation(names::STAGED).map(Stage::parse);
         let is_labelled = [names::PHASE, names::MODE].iter().any(|l| self.labels.contains_key(*l));
-        self.waits() && !(is_labelled && matches!(stage, Some(Ok(_))))
+        self.waits() && !(is_labelled && self.stage().is_some())
+    }
+
+    /// Its stage, if the annotation parses and is of this object.
+    pub(crate) fn stage(&self) -> Option<Stage> {
+        let text = self.annotation(names::STAGED)?;
+        Stage::of_object(text, self.uid).ok().map(|(stage, _)| stage)
     }
 
     /// The name of its group.
@@ -334,7 +341,8 @@ struct ParsedSecret<'a> {
 impl<'a> ParsedSecret<'a> {
     fn of(secret: &'a PublicSecret<'a>, rules: &Rules) -> Self {
         let settings = settings(secret, rules);
-        let parsed = secret.annotation(names::CARRIED).map(Record::parse);
+        let parsed = secret.annotation(names::CARRIED);
+        let parsed = parsed.map(|text| Record::of_object(text, secret.uid).map(|(it, _)| it));
         let record_is_unreadable = matches!(parsed, Some(Err(_)));
         let record = parsed.and_then(Result::ok);
         let bundle = secret.ca_crt.and_then(|text| Bundle::parse(text, MAX_STORED_BLOCKS).ok());
@@ -433,7 +441,7 @@ impl<'a> ParsedSecret<'a> {
     }
 
     fn staged(&self, rules: &Rules) -> Option<StageOutlook> {
-        let stage = Stage::parse(self.secret.annotation(names::STAGED)?).ok()?;
+        let stage = self.secret.stage()?;
         let pending = chain(self.secret.pending_tls_crt);
         let certificates: Vec<Certificate> =
             self.certificates.iter().map(|c| c.certificate.clone()).collect();

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use crate::names;
 use crate::overlap::outlook::PublicSecret;
-use crate::overlap::staged::{Fitness, Stage};
+use crate::overlap::staged::Fitness;
 use crate::x509::certs::Fingerprint;
 use crate::x509::issuer::Issuers;
 
@@ -34,7 +34,7 @@ pub fn stage_end(secret: &PublicSecret<'_>, now: Timestamp) -> Option<StageEnd> 
     if !waiting.is_fit() && !served.is_fit() {
         return None;
     }
-    let stage = secret.annotation(names::STAGED).and_then(|text| Stage::parse(text).ok());
+    let stage = secret.stage();
     let is = |chain: Option<&[u8]>, f| chain.map(Fingerprint::of) == Some(f);
     let is_replaced = stage.is_some_and(|stage| !is(secret.tls_crt, stage.held));
     let is_recorded =

@@ -45,6 +45,8 @@ struct Reader<P> {
     directory: PathBuf,
     publish: P,
     list: Arc<DistrustList>,
+    /// The link by which the kubelet swaps the files, when they were last read.
+    version: Option<PathBuf>,
     /// Whether the last attempt failed, so that each failure is logged once.
     has_failed: bool,
     entries: Family<[(&'static str, String); 1], Gauge>,
@@ -64,13 +66,30 @@ impl<P: FnMut(Arc<DistrustList>)> Reader<P> {
             "Entries of the list of distrusted CAs that cannot be read, or are too many",
             ignored.clone(),
         );
-        Self { directory, publish, list: Arc::default(), has_failed: false, entries, ignored }
+        let list = Arc::default();
+        Self { directory, publish, list, version: None, has_failed: false, entries, ignored }
+    }
+
+    /// The directory with the files, by the kubelet's link; `None` if nothing is mounted.
+    fn current(&self) -> Option<PathBuf> {
+        fs::read_link(self.directory.join("..data")).ok()
     }
 
     /// Reads the directory, and publishes the list if it has changed. The last list stays in use
     /// while the directory cannot be read.
     fn poll(&mut self) {
-        let list = match contents(&self.directory) {
+        // In a mounted ConfigMap no file changes without this link.
+        let version = self.current();
+        if version.is_some() && version == self.version {
+            return;
+        }
+        let files = version.as_ref().map(|version| self.directory.join(version));
+        let read = contents(files.as_ref().unwrap_or(&self.directory));
+        if self.current() != version {
+            // The files were swapped meanwhile, and may be removed. The next poll reads again.
+            return;
+        }
+        let list = match read {
             Ok((data, ignored)) => DistrustList::read(&data).and_ignored(ignored),
             Err(error) => {
                 if !std::mem::replace(&mut self.has_failed, true) {
@@ -82,6 +101,7 @@ impl<P: FnMut(Arc<DistrustList>)> Reader<P> {
             }
         };
         self.has_failed = false;
+        self.version = version;
         self.ignored.set(list.ignored().try_into().unwrap_or(i64::MAX));
         if *self.list == list {
             return;
@@ -160,6 +180,26 @@ mod tests {
                 symlink(Path::new("..data").join(key), directory.join(key)).unwrap();
             }
         }
+    }
+
+    #[test]
+    fn the_files_are_read_again_only_after_the_kubelet_swapped_them() {
+        let mut mount = Mount(tempfile::tempdir().unwrap(), 0);
+        let (sender, lists) = watch::channel(Arc::default());
+        let publish = |list| drop(sender.send_replace(list));
+        let mut registry = crate::metrics::registry();
+        let mut reader = Reader::new(mount.0.path().to_owned(), publish, &mut registry);
+        let [a, b] = [b"a", b"b"].map(|it| Fingerprint::of(it).to_string());
+        mount.update(&[(&a, "")]);
+        reader.poll();
+        fs::write(mount.0.path().join("..data").join(&b), "").unwrap();
+        reader.poll();
+        assert_eq!(lists.borrow().len(), 1);
+        mount.update(&[(&a, ""), (&b, "")]);
+        // The kubelet adds the names of new files after the swap.
+        fs::remove_file(mount.0.path().join(&b)).unwrap();
+        reader.poll();
+        assert_eq!(lists.borrow().len(), 2);
     }
 
     #[test]

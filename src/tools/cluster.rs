@@ -101,6 +101,14 @@ impl ScopedClient {
     }
 }
 
+/// Says on standard error which Secrets could not be read.
+pub(crate) fn report_unread(unread: &[Unread]) {
+    for Unread { namespace, error } in unread {
+        let namespace = namespace.as_deref().unwrap_or("all namespaces");
+        eprintln!("ca-overlap: cannot read the Secrets in {namespace}: {error}");
+    }
+}
+
 impl KubeconfigArgs {
     /// Reads the kubeconfig. Makes no API call.
     pub(crate) async fn connect(&self) -> Result<Client, ToolError> {

@@ -9,6 +9,7 @@ pub mod inspect;
 pub(crate) mod output;
 pub(crate) mod probe;
 mod progress_line;
+mod registration;
 pub(crate) mod review;
 mod server_args;
 pub(crate) mod simulate;

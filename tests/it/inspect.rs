@@ -60,10 +60,10 @@ async fn a_file_overrides_a_secret_and_a_missing_one_is_named() {
     assert!(inspect().contains("CN=In a file"));
 
     let missing = run(&kubeconfig, &["inspect", &format!("{}/missing", secrets.namespace)]);
-    missing.with_code(1);
+    missing.with_code(2);
     assert!(missing.stderr.contains("no file") && missing.stderr.contains("no Secret"));
     let refused = run(&kubeconfig, &["inspect", &name, "--as", "nobody"]);
-    refused.with_code(1);
+    refused.with_code(2);
     assert!(
         refused.stderr.contains(&name) && refused.stderr.contains("nobody"),
         "{}",

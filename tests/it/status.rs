@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::prelude::*;
 use devtools::certs::{self, Identity, bundle};
-use devtools::control_plane::Supervised;
+use devtools::control_plane::{Patches, Supervised};
 use devtools::secrets::{MERGE, Secrets, tls_secret};
 use serde_json::{Value, json};
 
@@ -193,6 +193,73 @@ async fn kubectl_finds_its_plugin_and_help_says_its_name() {
 }
 
 #[tokio::test]
+async fn status_and_inspect_say_that_the_webhook_is_not_called() {
+    let test = "status_and_inspect_say_that_the_webhook_is_not_called";
+    let Some(plane) = Plane::exclusive(test).await else { return };
+    let kubeconfig = plane.admin_kubeconfig();
+    let ca = certs::ca_named("Legacy CA");
+    let secret = tls_secret("it", &ca.pem, &ca.leaf("it"));
+    plane.json("POST", "/api/v1/namespaces/default/secrets", &secret).await.unwrap();
+    let assert_says = |expected: &str| {
+        for arguments in [&["status", "-A"][..], &["inspect", "default/it"]] {
+            let ended = run(&kubeconfig, arguments);
+            let shown = ended.with_code(1);
+            assert!(shown.contains("the webhook is not called: "), "{shown}");
+            assert!(shown.contains(expected), "{shown}");
+            let json = run(&kubeconfig, &[arguments, &["-o", "json"]].concat()).json();
+            let registration =
+                json.get("registration").unwrap_or(&json["inspected"][0]["registration"]);
+            assert_eq!(registration["inForce"], false, "{json}");
+        }
+    };
+    assert_says("no MutatingWebhookConfiguration has the webhook of ca-overlap");
+    // As after an installation whose webhook does not start.
+    plane.install(&support::manifests().join("base"), Patches::default()).await.unwrap();
+    assert_says("the caBundle of its registration is empty");
+
+    // The list of the cluster counts, too.
+    let list = "/api/v1/namespaces/ca-overlap/configmaps/ca-overlap-distrusted";
+    let mut map = plane.json("GET", list, &Value::Null).await.unwrap();
+    map["data"] = json!({ ca.sha256(): "" });
+    plane.json("PUT", list, &map).await.unwrap();
+    let shown = run(&kubeconfig, &["inspect", "default/it"]);
+    assert!(shown.with_code(1).contains("distrusted-ca"), "{}", shown.stdout);
+}
+
+#[tokio::test]
+async fn status_exits_1_while_restarts_fail() {
+    let test = "status_exits_1_while_restarts_fail";
+    let Some(cluster) = cluster(test).await else { return };
+    let secrets = cluster.namespace(test).await;
+    let kubeconfig = cluster.plane.admin_kubeconfig();
+    let (old, new) = (certs::ca_named("1"), certs::ca_named("2"));
+    rotate(&secrets, "it", &old, &new, &json!({})).await;
+    let event = |name: &str, reason: &str, controller: &str, note: &str, time: &str| {
+        json!({
+            "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": name},
+            "reportingController": controller, "reportingInstance": "it", "action": "Restart",
+            "type": "Warning", "eventTime": time, "reason": reason, "note": note,
+            "regarding": {"apiVersion": "v1", "kind": "Secret", "name": "it",
+                          "namespace": secrets.namespace},
+        })
+    };
+    let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", secrets.namespace);
+    let arguments = ["status", "-n", &secrets.namespace];
+    let keeper = "ca-overlap-keeper";
+    let forged = event("a", "RestartFailed", "other", "forged", "2026-01-01T00:00:00.000000Z");
+    cluster.plane.json("POST", &path, &forged).await.unwrap();
+    run(&kubeconfig, &arguments).with_code(0);
+    let note = "deployment/api: its rollout takes too long";
+    let failed = event("b", "RestartFailed", keeper, note, "2026-01-01T00:00:01.000000Z");
+    cluster.plane.json("POST", &path, &failed).await.unwrap();
+    let shown = run(&kubeconfig, &arguments);
+    assert!(shown.with_code(1).contains(&format!("PROBLEM: {note}")), "{}", shown.stdout);
+    let done = event("c", "Restarted", keeper, "deployment/api", "2026-01-01T00:00:02.000000Z");
+    cluster.plane.json("POST", &path, &done).await.unwrap();
+    run(&kubeconfig, &arguments).with_code(0);
+}
+
+#[tokio::test]
 async fn status_reports_missing_rights() {
     let test = "status_reports_missing_rights";
     let Some(cluster) = cluster(test).await else { return };
@@ -200,11 +267,8 @@ async fn status_reports_missing_rights() {
     for arguments in [&["status", "-A", "--as", "nobody"][..], &["status", "-Aw", "--as", "nobody"]]
     {
         let ended = run(&kubeconfig, arguments);
-        assert_eq!(ended.code, 1, "{arguments:?}");
-        let said = format!("{}{}", ended.stdout, ended.stderr)
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{arguments:?}");
+        let said = ended.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(said.contains("secrets is forbidden: User \"nobody\" cannot list"), "{said}");
     }
 }

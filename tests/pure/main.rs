@@ -12,6 +12,7 @@ mod architecture;
 mod command_line;
 mod decision;
 mod docs;
+mod exit_codes;
 mod fuzz;
 mod histories;
 mod inspect;

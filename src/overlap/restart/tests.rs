@@ -31,6 +31,7 @@ impl GroupSecret {
         static NONE: BTreeMap<String, String> = BTreeMap::new();
         PublicSecret {
             name: self.name,
+            uid: None,
             labels: &NONE,
             annotations: &self.annotations,
             ca_crt: Some(b"ca"),

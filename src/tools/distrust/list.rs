@@ -13,6 +13,7 @@ use super::argument::DistrustedCa;
 use crate::kubernetes::explain::{Audience, explain};
 use crate::names;
 use crate::overlap::distrust::{DistrustList, MAX_LISTED};
+use crate::tools::registration::contents;
 use crate::x509::certs::Fingerprint;
 
 /// Adds an entry for each certificate. Returns the SHA-256 of the list, by which replicas say that
@@ -52,11 +53,4 @@ pub(super) async fn add(
         return Err(format!("the list is full: only {MAX_LISTED} fingerprints count"));
     }
     list.sha256().ok_or_else(|| "the list is empty".to_owned())
-}
-
-/// All keys and values, as the kubelet mounts them.
-fn contents(map: ConfigMap) -> BTreeMap<String, Vec<u8>> {
-    let text = map.data.into_iter().flatten().map(|(key, value)| (key, value.into_bytes()));
-    let binary = map.binary_data.into_iter().flatten().map(|(key, value)| (key, value.0));
-    text.chain(binary).collect()
 }

@@ -18,7 +18,7 @@ use futures::{StreamExt, stream};
 
 use self::end::{EndResult, EndedBy, Obstacle};
 use self::lease::HeldLease;
-use super::cluster::{ScopeArgs, ScopedClient};
+use super::cluster::{ScopeArgs, ScopedClient, report_unread};
 use super::error::{TROUBLE, ToolError};
 use super::output::Output;
 use super::progress_line;
@@ -102,6 +102,7 @@ impl DrainArgs {
         let drained = drained.into_inner();
         self.output
             .print(|| report::to_text(&drained, &cluster.scope), || report::to_json(&drained))?;
+        report_unread(&drained.unread);
         Ok(match (drained.unread.is_empty(), drained.waiting.is_empty()) {
             (false, _) => TROUBLE.into(),
             (true, false) => ExitCode::FAILURE,

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::Drained;
 use super::end::EndedBy;
-use crate::kubernetes::list::{Namespaces, Unread};
-use crate::tools::table::wrapped;
+use crate::kubernetes::list::Namespaces;
+use crate::tools::table::paragraph;
 use crate::tools::text::counted;
 
 /// What was ended and by whom, and what is left.
@@ -45,10 +45,6 @@ pub(super) fn to_text(drained: &Drained, scope: &Namespaces) -> String {
             paragraph(&mut out, "    ", &obstacle.reason);
         }
     }
-    for Unread { namespace, error } in unread {
-        let namespace = namespace.as_deref().unwrap_or("all namespaces");
-        paragraph(&mut out, "", &format!("Could not be read: {namespace}: {error}"));
-    }
     if waiting.is_empty() && unread.is_empty() {
         let text = format!(
             "No leaf waits in {scope}. The keeper works again from now on: if you uninstall \
@@ -73,11 +69,4 @@ pub(super) fn to_json(drained: &Drained) -> Value {
         "waiting": waiting.collect::<Vec<_>>(),
         "unread": drained.unread,
     })
-}
-
-/// Appends a text, wrapped for a terminal of 80 columns.
-fn paragraph(out: &mut String, indent: &str, text: &str) {
-    for line in wrapped(text, 80 - indent.len()) {
-        let _ = writeln!(out, "{indent}{line}");
-    }
 }

@@ -21,9 +21,10 @@ use self::facts::Facts;
 use self::lint::Finding;
 use self::object::InspectedObject;
 pub use self::rule::Rule;
-use super::cluster::KubeconfigArgs;
+use super::cluster::{InstallationArgs, KubeconfigArgs};
 use super::error::ToolError;
 use super::output::Output;
+use super::registration::Registration;
 use super::server_args::ServerArgs;
 
 /// Explain the certificates of a Secret and check them for problems
@@ -61,6 +62,9 @@ pub(crate) struct InspectArgs {
 
     #[command(flatten)]
     pub(crate) access: KubeconfigArgs,
+
+    #[command(flatten, next_help_heading = "Cluster")]
+    installation: InstallationArgs,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -69,8 +73,9 @@ const EXAMPLES: &str = "Examples:
   ca-overlap inspect ca.pem --leaf tls.pem
   kubectl get secrets -n gateway -o json | ca-overlap inspect - --ignore same-subject
 
-Exit code: 0 if no rule fires; 1 if a rule fires, or if something failed; 64 if the command line is
-wrong. Why each rule matters: https://github.com/ca-overlap/ca-overlap/blob/main/docs/lint.md";
+Exit code: 0 if no rule fires; 1 if a rule fires, or if the webhook is not called; 2 if something
+could not be read or reached; 64 if the command line is wrong. Why each rule matters:
+https://github.com/ca-overlap/ca-overlap/blob/main/docs/lint.md";
 
 /// The facts about an object and the rules that fired.
 struct Inspection<'a> {
@@ -81,9 +86,11 @@ struct Inspection<'a> {
 impl InspectArgs {
     /// Reads the objects, checks them and prints the result.
     pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
-        let objects = source::read(&self.what, self.leaf.as_deref(), &self.access).await?;
+        let mut rules = self.settings.rules();
+        let leaf = self.leaf.as_deref();
+        let objects =
+            source::read(&self.what, leaf, &self.access, &self.installation, &mut rules).await?;
         let now = self.at.unwrap_or_else(Timestamp::now);
-        let rules = self.settings.rules();
         let inspect = |object| {
             let facts = Facts::of(object, &rules, now);
             let mut findings = lint::lint(&facts);
@@ -92,7 +99,10 @@ impl InspectArgs {
         };
         let inspected: Vec<_> = objects.iter().map(inspect).collect();
         self.output.print(|| report::to_text(&inspected), || report::document(&inspected))?;
-        let is_fine = inspected.iter().all(|inspected| inspected.findings.is_empty());
+        let registrations = || objects.iter().filter_map(|object| object.registration.as_ref());
+        registrations().for_each(Registration::warn);
+        let is_fine = inspected.iter().all(|inspected| inspected.findings.is_empty())
+            && registrations().all(|registration| registration.problem().is_none());
         Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

@@ -13,6 +13,7 @@ use crate::overlap::exempt::{OwnerGroups, WATCHED_KEYS, is_token};
 use crate::overlap::outlook::PublicSecret;
 use crate::tools::documents::merged;
 use crate::tools::error::ToolError;
+use crate::tools::registration::Registration;
 use crate::x509::pem::decoded_len;
 
 /// A Secret, or a PEM file with the content of a `ca.crt`.
@@ -43,10 +44,13 @@ pub(super) struct InspectedObject {
     watched: Vec<&'static str>,
     /// The owners that decide the same.
     owners: OwnerGroups,
+    /// Whether the cluster calls the webhook; `None` for a file.
+    pub(super) registration: Option<Registration>,
 }
 
 /// Identifies a Secret.
 pub(super) struct SecretIdentity {
+    pub(super) uid: Option<String>,
     pub(super) namespace: Option<String>,
     pub(super) name: String,
     /// The field `type`.
@@ -95,6 +99,7 @@ impl InspectedObject {
         }
         Ok(Self {
             identity: Some(SecretIdentity {
+                uid: text(&metadata["uid"]),
                 namespace: text(&metadata["namespace"]),
                 name: text(&metadata["name"]).unwrap_or_else(|| "(no name)".to_owned()),
                 kind: text(&secret["type"]).unwrap_or_else(|| "Opaque".to_owned()),
@@ -114,6 +119,7 @@ impl InspectedObject {
                 .chain([names::PENDING_TLS_KEY])
                 .filter(|key| data.contains_key(*key))
                 .collect(),
+            registration: None,
             owners: OwnerGroups::deserialize(&metadata["ownerReferences"]).unwrap_or_default(),
             source,
         })
@@ -124,6 +130,7 @@ impl InspectedObject {
         let identity = self.identity.as_ref();
         PublicSecret {
             name: identity.map_or("", |identity| identity.name.as_str()),
+            uid: identity.and_then(|identity| identity.uid.as_deref()),
             labels: &self.labels,
             annotations: &self.annotations,
             ca_crt: self.ca_crt.as_deref(),

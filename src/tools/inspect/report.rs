@@ -10,6 +10,7 @@ use super::facts::{Facts, LeftAlone, subject_alternative_names};
 use super::lint::Finding;
 use super::rule::Severity;
 use crate::names;
+use crate::tools::registration::Registration;
 use crate::tools::status::next;
 use crate::tools::table::paragraph;
 use crate::tools::text::{
@@ -62,9 +63,11 @@ fn head(out: &mut String, facts: &Facts<'_>) {
     let name = format!("{}{}", namespace.unwrap_or_default(), identity.name);
     paragraph(out, "Secret    ", &format!("{}, {}", printable(&name), printable(&identity.kind)));
     let settings = &facts.outlook.settings;
-    let webhook = match facts.left_alone {
-        Some(left_alone) => explain(left_alone).to_owned(),
-        None => format!(
+    let problem = facts.object.registration.as_ref().and_then(Registration::problem);
+    let webhook = match (problem, facts.left_alone) {
+        (Some(problem), _) => format!("NOT IN FORCE: {problem}"),
+        (None, Some(left_alone)) => explain(left_alone).to_owned(),
+        (None, None) => format!(
             "carries previous CAs: mode {}, keep {}, window {}",
             settings.mode, settings.keep, settings.window
         ),

@@ -3,22 +3,28 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use kube::Client;
 use kube::api::GetParams;
 use serde_json::Value;
 
 use super::InspectedObject;
 use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::key;
-use crate::tools::cluster::KubeconfigArgs;
+use crate::overlap::outlook::Rules;
+use crate::tools::cluster::{InstallationArgs, KubeconfigArgs};
 use crate::tools::documents::{self, as_pem, documents};
 use crate::tools::error::ToolError;
 use crate::tools::progress_line;
+use crate::tools::registration::{self, Registration};
 
-/// Reads the objects that `what` names.
+/// Reads the objects that `what` names. For a Secret of the cluster, adds what the cluster
+/// distrusts to `rules`.
 pub(super) async fn read(
     what: &str,
     leaf: Option<&Path>,
     access: &KubeconfigArgs,
+    installation: &InstallationArgs,
+    rules: &mut Rules,
 ) -> Result<Vec<InspectedObject>, ToolError> {
     let path = Path::new(what);
     // A file is preferred: it exists, and there may be no cluster.
@@ -34,8 +40,13 @@ pub(super) async fn read(
     if leaf.is_some() {
         return Err(leaf_beside_secret());
     }
-    let secret = fetch(namespace, name, access).await?;
-    Ok(vec![InspectedObject::of_secret(what.to_owned(), secret)?])
+    let client = access.connect().await?;
+    let secret = fetch(namespace, name, &client).await?;
+    let mut object = InspectedObject::of_secret(what.to_owned(), secret)?;
+    object.registration = Some(Registration::read(&client).await);
+    rules.defaults.distrusted =
+        registration::distrusted(&client, &installation.ca_overlap_namespace).await;
+    Ok(vec![object])
 }
 
 fn of_text(
@@ -79,10 +90,9 @@ fn items(mut document: Value) -> Vec<Value> {
     }
 }
 
-async fn fetch(namespace: &str, name: &str, access: &KubeconfigArgs) -> Result<Value, ToolError> {
+async fn fetch(namespace: &str, name: &str, client: &Client) -> Result<Value, ToolError> {
     let name_of = || format!("{namespace}/{name}");
     let failed = |error| ToolError::failed(format!("cannot read the Secret {}", name_of()), error);
-    let client = access.connect().await?;
     let url = format!("/api/v1/namespaces/{namespace}/secrets");
     let request = kube::core::Request::new(url).get(name, &GetParams::default());
     let request = request.map_err(|error| failed(error.to_string()))?;

@@ -27,7 +27,7 @@ use self::connect::{Client, ClientOptions, ConnectionError};
 pub(crate) use self::connect::{Endpoint, TlsVersion};
 use self::observe::{Observer, Pace, ProbeProgress};
 use self::trust::{ClientCertificate, Trust};
-use super::error::ToolError;
+use super::error::{TROUBLE, ToolError};
 use super::output::Output;
 use super::progress_line;
 use crate::overlap::settings::parse_time;
@@ -116,8 +116,8 @@ const EXAMPLES: &str = "Examples:
   ca-overlap probe 10.0.0.7:9443 --insecure --cert tls.crt --key tls.key --tls 1.3 -o json
 
 Verdicts: `rotates tickets`, `RESUMES ACROSS ROTATION`, `no resumption`, `certificate unchanged so
-far`. Exit code: 1 if a session resumed across a rotation, if a certificate is not trusted, or if
-something failed; 64 if the command line is wrong; else 0.";
+far`. Exit code: 1 if a session resumed across a rotation, or if a certificate is not trusted; 2 if
+the server could not be reached; 64 if the command line is wrong; else 0.";
 
 impl ProbeArgs {
     /// Probes the server and prints the report.
@@ -151,7 +151,11 @@ impl ProbeArgs {
             report.failures().iter().for_each(|failure| eprintln!("ca-overlap: {failure}"));
         }
         self.output.print(|| report::to_text(&report), || report::to_json(&report))?;
-        Ok(if report.is_fine() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(match (report.failures().is_empty(), report.is_fine()) {
+            (false, _) => TROUBLE.into(),
+            (true, false) => ExitCode::FAILURE,
+            (true, true) => ExitCode::SUCCESS,
+        })
     }
 
     /// Runs `work` until it ends, until the timeout or until Ctrl-C. The report shows what was

@@ -70,7 +70,7 @@ const EXAMPLES: &str = "Examples:
   kubectl get secret envoy -o yaml >old.yaml
   ca-overlap review --old old.yaml --new new.yaml -o diff
 
-Exit code: 0 if the decision was explained; 1 if something failed; 64 if the command line is
+Exit code: 0 if the decision was explained; 2 if something failed; 64 if the command line is
 wrong.";
 
 impl ReviewArgs {

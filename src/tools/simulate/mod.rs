@@ -147,7 +147,7 @@ const EXAMPLES: &str = "Examples:
   ca-overlap simulate --delay slowest --cache-ttl 60s --settle 180s
 
 Exit code: 0 if no handshake failed between peers that reload in staged mode, and none at all with
-restarts; 1 if one did, or if something failed; 64 if the command line is wrong.";
+restarts; 1 if one did; 2 if something failed; 64 if the command line is wrong.";
 
 /// How ca-overlap handles the rotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 //! ```
 
 mod report;
+mod restarts;
 mod row;
 mod watch;
 
@@ -16,11 +17,13 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
+use self::restarts::FailedRestarts;
 use self::row::Rotation;
 pub(super) use self::row::next;
-use super::cluster::ScopeArgs;
-use super::error::ToolError;
+use super::cluster::{InstallationArgs, ScopeArgs, report_unread};
+use super::error::{TROUBLE, ToolError};
 use super::output::Output;
+use super::registration::{self, Registration};
 use super::server_args::ServerArgs;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::list::{Namespaces, Unread, read_all};
@@ -47,6 +50,9 @@ pub(crate) struct StatusArgs {
 
     #[command(flatten)]
     pub(crate) cluster: ScopeArgs,
+
+    #[command(flatten, next_help_heading = "Cluster")]
+    installation: InstallationArgs,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -54,8 +60,11 @@ const EXAMPLES: &str = "Examples:
   ca-overlap status -n gateway --watch
   ca-overlap status -A -o json
 
-Exit code: 0 if no Secret has a problem; 1 if one has, or if something failed; 64 if the command
-line is wrong.";
+Exit code: 0 if no Secret has a problem; 1 if one has, if a restart failed, or if the webhook is not
+called; 2 if something could not be read or reached; 64 if the command line is wrong.
+
+If a rotation in mode staged shows the phase overlap, it was not staged. The webhook warned its
+writer and logged why: warnings=staged_stranger stands for a writer that may not read the Secret.";
 
 /// The label selectors: Secrets with a rotation in flight, and Secrets with the label `mode`.
 const SELECTORS: [&str; 2] = [names::PHASE, names::MODE];
@@ -64,8 +73,13 @@ impl StatusArgs {
     /// Reads the Secrets and prints the table, or watches them.
     pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
         let cluster = self.cluster.connect().await?;
-        let rules = self.settings.rules();
+        let mut rules = self.settings.rules();
+        let installed_in = &self.installation.ca_overlap_namespace;
+        rules.defaults.distrusted = registration::distrusted(&cluster.client, installed_in).await;
+        let registration = Registration::read(&cluster.client).await;
+        registration.warn();
         if self.watch {
+            registration.problem().iter().for_each(|problem| eprintln!("ca-overlap: {problem}"));
             watch::run(&cluster, &rules, self.output).await?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -81,11 +95,13 @@ impl StatusArgs {
             }
         };
         let mut unread: Vec<Unread> = cluster.read_secrets(None, keep).await;
+        let restarts = FailedRestarts::read(&cluster).await;
         let now = Timestamp::now();
         let mut rotations = Vec::new();
         let mut groups: BTreeMap<String, Vec<SecretView>> = BTreeMap::new();
         for (key, secret) in &secrets {
-            let Some(mut rotation) = Rotation::of(secret, &rules, now) else { continue };
+            let failed = restarts.of(key);
+            let Some(mut rotation) = Rotation::of(secret, failed, &rules, now) else { continue };
             if rotation.phase.as_deref() == Some(names::PHASE_STAGED)
                 && secret.view().group().is_some()
             {
@@ -108,11 +124,21 @@ impl StatusArgs {
             }
             rotations.push(rotation);
         }
+        let is_complete = unread.is_empty();
         self.output.print(
-            || report::to_text(&rotations, &unread, &cluster.scope, now),
-            || json!({"rotations": rotations, "unread": unread}),
+            || report::to_text(&rotations, is_complete, &registration, &cluster.scope, now),
+            || {
+                json!({"registration": registration.to_json(), "rotations": rotations,
+                       "unread": unread})
+            },
         )?;
-        let is_fine = unread.is_empty() && rotations.iter().all(|r| r.problems.is_empty());
-        Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        report_unread(&unread);
+        let is_fine = registration.problem().is_none()
+            && rotations.iter().all(|rotation| rotation.problems.is_empty());
+        Ok(match (is_complete, is_fine) {
+            (false, _) => TROUBLE.into(),
+            (true, false) => ExitCode::FAILURE,
+            (true, true) => ExitCode::SUCCESS,
+        })
     }
 }

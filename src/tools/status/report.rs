@@ -5,31 +5,32 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::row::{Ca, CarriedCa, Rotation};
-use crate::kubernetes::list::{Namespaces, Unread};
+use crate::kubernetes::list::Namespaces;
+use crate::tools::registration::Registration;
 use crate::tools::table::{Column, Row, Table, paragraph};
 use crate::tools::text::age;
 
-/// The table, and what could not be read.
+/// The table. An empty one says so only if everything could be read.
 pub(super) fn to_text(
     rotations: &[Rotation],
-    unread: &[Unread],
+    is_complete: bool,
+    registration: &Registration,
     scope: &Namespaces,
     now: Timestamp,
 ) -> String {
     let mut out = String::new();
-    if rotations.is_empty() {
+    if let Some(problem) = registration.problem() {
+        paragraph(&mut out, "PROBLEM: ", &problem);
+    }
+    if rotations.is_empty() && is_complete {
         let more = if *scope == Namespaces::All { "" } else { " (-A looks at all namespaces)" };
         let _ = writeln!(out, "No rotation in flight in {scope}{more}.");
-    } else {
+    } else if !rotations.is_empty() {
         let mut table = table();
         for rotation in rotations {
             table.push(row(rotation, now));
         }
         out.push_str(&table.render());
-    }
-    for Unread { namespace, error } in unread {
-        let namespace = namespace.as_deref().unwrap_or("all namespaces");
-        paragraph(&mut out, "", &format!("Could not be read: {namespace}: {error}"));
     }
     out
 }

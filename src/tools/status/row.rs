@@ -8,7 +8,7 @@ use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::action::awaited;
 use crate::overlap::outlook::{BundleCertificate, Due, Outlook, Planned, Problem, Rules, outlook};
-use crate::tools::text::{common_name, short};
+use crate::tools::text::{common_name, printable, short};
 
 /// A Secret with a rotation in flight, or with a problem.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -69,12 +69,20 @@ pub(super) struct ReportedProblem {
 
 impl Rotation {
     /// `None` if the Secret has no rotation in flight and no problem.
-    pub(super) fn of(secret: &SecretView, rules: &Rules, now: Timestamp) -> Option<Self> {
+    /// `failed_restart` says which of its restarts failed, if one did.
+    pub(super) fn of(
+        secret: &SecretView,
+        failed_restart: Option<&str>,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> Option<Self> {
         let outlook = outlook(&secret.view(), rules, now);
         let phase = secret.label(names::PHASE).map(str::to_owned);
-        if phase.is_none() && outlook.problems.is_empty() {
+        if phase.is_none() && outlook.problems.is_empty() && failed_restart.is_none() {
             return None;
         }
+        let failed_restart = failed_restart
+            .map(|text| ReportedProblem { reason: "restart_failed", text: printable(text) });
         let problem = |p: &Problem| ReportedProblem { reason: p.name(), text: p.to_string() };
         Some(Self {
             namespace: secret.namespace().unwrap_or_default(),
@@ -84,7 +92,7 @@ impl Rotation {
             carried: outlook.certificates.iter().filter_map(carried).collect(),
             next: next(&outlook),
             waits_for: Vec::new(),
-            problems: outlook.problems.iter().map(problem).collect(),
+            problems: outlook.problems.iter().map(problem).chain(failed_restart).collect(),
         })
     }
 

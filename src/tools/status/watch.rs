@@ -24,6 +24,7 @@ use crate::overlap::outlook::Rules;
 use crate::tools::cluster::ScopedClient;
 use crate::tools::error::ToolError;
 use crate::tools::output::{self, Output};
+use crate::tools::registration::Registration;
 
 /// How often the table is computed again, because ages and deadlines change with the clock. This
 /// makes no API call.
@@ -109,7 +110,7 @@ impl WatchedSecrets {
         // A Secret that both selectors find is the same in both, except for a moment.
         let secrets = self.seen.iter().rev().flat_map(|seen| seen.as_reader().state());
         let rotation = |secret: Arc<SecretView>| {
-            Rotation::of(&secret, rules, now).map(|rotation| (Key::of(&secret), rotation))
+            Rotation::of(&secret, None, rules, now).map(|rotation| (Key::of(&secret), rotation))
         };
         secrets.filter_map(rotation).collect()
     }
@@ -194,7 +195,7 @@ fn redraw(
     now: Timestamp,
 ) -> Result<bool, ToolError> {
     let rotations: Vec<_> = rotations.values().cloned().collect();
-    let text = report::to_text(&rotations, &[], scope, now);
+    let text = report::to_text(&rotations, true, &Registration::InForce, scope, now);
     let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
     // Escape codes: cursor home, clear each line to its end, clear what is below.
     let text = text.replace('\n', "\x1b[K\n");

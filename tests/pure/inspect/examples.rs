@@ -287,7 +287,7 @@ fn staged() -> Vec<Example> {
     ]
 }
 
-/// A stage that is not overdue: only the rule about readers of the first certificate fires.
+/// A stage that is not overdue.
 pub fn in_time() -> Value {
     let mut overdue = staged().remove(0).fires;
     let annotation = &mut overdue["metadata"]["annotations"]["ca-overlap.dev/staged"];

@@ -247,6 +247,24 @@ fn colour_is_only_for_terminals_and_obeys_no_color() {
 }
 
 #[test]
+fn an_entry_of_another_object_does_not_count() {
+    let (old, new) = (ca("Root 2025"), ca("Root 2026"));
+    let leaf = LEAF.signed_by(&new);
+    let dir = tempfile::tempdir().unwrap();
+    for (uid, carried) in [("1", true), ("2", false)] {
+        let mut secret = carrying(tls(&[&new, &old], &[&leaf]), &old, None);
+        secret["metadata"]["uid"] = "1".into();
+        let record = &mut secret["metadata"]["annotations"]["ca-overlap.dev/carried"];
+        let mut entries: Value = serde_json::from_str(record.as_str().unwrap()).unwrap();
+        entries[0]["uid"] = uid.into();
+        *record = entries.to_string().into();
+        fs::write(dir.path().join("it.json"), secret.to_string()).unwrap();
+        let document = inspect(dir.path(), &["it.json", "-o", "json"]).json();
+        assert_eq!(document["inspected"][0]["ca.crt"][1]["carried"], carried, "{uid}");
+    }
+}
+
+#[test]
 fn names_that_are_no_text_are_shown_as_far_as_they_are() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("ca.pem"), odd::pem("latin-1-in-utf8")).unwrap();

@@ -81,6 +81,7 @@ impl Fixture {
     fn view(&self) -> PublicSecret<'_> {
         PublicSecret {
             name: "envoy",
+            uid: Some("1"),
             labels: &self.labels,
             annotations: &self.annotations,
             ca_crt: Some(self.ca_crt.as_bytes()),

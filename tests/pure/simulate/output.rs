@@ -93,7 +93,7 @@ fn the_picture_is_self_contained_and_follows_the_colour_scheme() {
 #[test]
 fn a_picture_that_cannot_be_written_is_an_error() {
     let ended = simulate(&[&SMALL[..], &["--svg", "/nowhere/at/all.svg"]].concat());
-    assert_eq!(ended.code, 1);
+    assert_eq!(ended.code, 2);
     assert!(ended.stderr.contains("cannot write /nowhere/at/all.svg: "), "{}", ended.stderr);
 }
 

@@ -55,7 +55,7 @@ fn unusable_files_are_named() {
     ] {
         let insecure = if arguments[0] == "--ca-file" { &[][..] } else { &["--insecure"] };
         let ended = run(&[&["127.0.0.1:1"], &arguments[..], insecure].concat());
-        assert_eq!(ended.code, 1, "{arguments:?}: {ended:?}");
+        assert_eq!(ended.code, 2, "{arguments:?}: {ended:?}");
         assert!(ended.stderr.contains(says), "{arguments:?}: {ended:?}");
         assert_eq!(ended.stderr.lines().count(), 1, "{ended:?}");
         assert!(!ended.stderr.contains("CANARY"));
@@ -88,7 +88,7 @@ fn trust_comes_from_the_flags_or_from_the_system() {
     assert_eq!(with_roots(&other, &["--insecure"]).verdicts(0), [unchanged(), unchanged()]);
 
     let none = with_roots(&files.write("empty.pem", ""), &[]);
-    assert_eq!(none.code, 1, "{none:?}");
+    assert_eq!(none.code, 2, "{none:?}");
     assert!(none.stderr.contains("--ca-file"), "{none:?}");
 
     // The certificate must also have the requested name.
@@ -137,11 +137,11 @@ fn a_server_without_tls_is_reported() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = silent.local_addr().unwrap().to_string();
     let ended = run(&[&target, "--insecure", "--handshake-timeout", "100ms"]);
-    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_eq!(ended.code, 2, "{ended:?}");
     assert!(ended.stderr.contains("no answer from 127.0.0.1"), "{ended:?}");
     drop(silent);
     let ended = run(&[&target, "--insecure"]);
-    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_eq!(ended.code, 2, "{ended:?}");
     assert!(ended.stderr.contains("cannot connect to 127.0.0.1"), "{ended:?}");
 
     let plain = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -153,7 +153,7 @@ fn a_server_without_tls_is_reported() {
         std::io::copy(&mut stream, &mut std::io::sink())
     });
     let ended = run(&[&target, "--insecure", "--tls", "1.3"]);
-    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_eq!(ended.code, 2, "{ended:?}");
     assert!(ended.stderr.contains("does not answer with TLS"), "{ended:?}");
     drop(answer.join().unwrap());
 }

@@ -117,10 +117,11 @@ fn needs_carried(facts: &Facts<'_>) -> Option<Finding> {
     )
 }
 
+/// Silent while a rotation is staged: then the new CA is first, and the old leaf in service.
 fn not_first(facts: &Facts<'_>) -> Option<Finding> {
     let needed = needed(facts);
     let first = *needed.first()?;
-    if first == 0 {
+    if first == 0 || facts.outlook.stage.is_some() {
         return None;
     }
     let text = format!(

@@ -7,6 +7,7 @@ use crate::names;
 use crate::tools::inspect::Inspection;
 use crate::tools::inspect::facts::{Facts, subject_alternative_names};
 use crate::tools::inspect::lint::hexadecimal;
+use crate::tools::registration::Registration;
 use crate::tools::status::next;
 use crate::tools::text::{name, printable, subject};
 use crate::x509::certs::{Bundle, Certificate};
@@ -34,6 +35,7 @@ fn one(Inspection { facts, findings }: &Inspection<'_>) -> Value {
         "type": identity.map(|identity| &identity.kind),
         "keys": facts.object.keys,
         "mode": settings.mode.to_string(),
+        "registration": facts.object.registration.as_ref().map(Registration::to_json),
         "leftAlone": facts.left_alone.map(super::explain),
         "phase": facts.object.labels.get(names::PHASE),
         "next": next(&facts.outlook),
