@@ -131,11 +131,11 @@ fn errors_are_one_line_that_names_the_file_and_no_content() {
     fs::write(dir.path().join("junk"), "CANARY: [").unwrap();
     fs::write(dir.path().join("shape.json"), r#"{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{"uid":["CANARY"]}}"#).unwrap();
     for (args, code, names) in [
-        (&["missing.json"][..], 1, "missing.json"),
-        (&["junk"], 1, "junk"),
-        (&["shape.json"], 1, "shape.json"),
-        (&["old.pem"], 1, "old.pem"),
-        (&["--old", "junk", "--new", "new.pem"], 1, "junk"),
+        (&["missing.json"][..], 2, "missing.json"),
+        (&["junk"], 2, "junk"),
+        (&["shape.json"], 2, "shape.json"),
+        (&["old.pem"], 2, "old.pem"),
+        (&["--old", "junk", "--new", "new.pem"], 2, "junk"),
         (&["--old", "old.pem"], 64, "--new"),
         (&[], 64, "FILE"),
         (&["review.json", "-o", "xml"], 64, "xml"),

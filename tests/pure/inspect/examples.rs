@@ -277,12 +277,7 @@ fn staged() -> Vec<Example> {
     };
     let plain = tls(&[&two], &[&pending]);
     vec![
-        example(
-            Rule::StageOverdue,
-            stage("2026-03-01T08:00:00Z"),
-            &[Rule::ActiveCaNotFirst],
-            plain.clone(),
-        ),
+        example(Rule::StageOverdue, stage("2026-03-01T08:00:00Z"), &[], plain.clone()),
         example(Rule::StageUnreadable, annotated(plain.clone(), "staged", "junk"), &[], plain),
     ]
 }
