@@ -27,6 +27,8 @@ async fn one_peer_cannot_hold_every_place() {
         assert_eq!(other.get("/").await.unwrap().status, 200);
         held.push(other);
     }
+    let evicted = server.count("connections_evicted_total{reason=\"silent\"}");
+    assert_eq!(evicted, 0, "the places were free");
 }
 
 #[tokio::test]
