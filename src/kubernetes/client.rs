@@ -3,6 +3,7 @@
 use kube::config::{InferConfigError, Kubeconfig};
 use kube::{Client, Config};
 
+use super::pages::paged;
 use crate::names;
 
 /// Creates a client from the kubeconfig (`KUBECONFIG`, `~/.kube/config`), else as a pod. The client
@@ -10,7 +11,7 @@ use crate::names;
 pub(crate) async fn client() -> Result<Client, ClientError> {
     let mut config = Config::infer().await?;
     config.default_retry = false;
-    Ok(Client::try_from(config)?)
+    Ok(paged(Client::try_from(config)?))
 }
 
 /// Why there is no client.

@@ -11,10 +11,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::explain::{Audience, explain};
+use super::pages;
 use super::secret_view::SecretView;
 
-/// How many objects one page has.
-const PAGE: u32 = 500;
 /// How often an expired list is continued or started again.
 const MAX_EXPIRED: usize = 3;
 
@@ -66,7 +65,7 @@ pub(crate) async fn read_all(
     selector: Option<&str>,
     each: impl FnMut(SecretView),
 ) -> Vec<Unread> {
-    let mut page = ListParams::default().limit(PAGE);
+    let mut page = ListParams::default().limit(pages::MOST);
     page.label_selector = selector.map(str::to_owned);
     read_each(client, scope, &page, |namespaces| namespaces.api(client), each).await
 }

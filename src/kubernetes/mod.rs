@@ -5,5 +5,6 @@ pub(crate) mod client;
 pub(crate) mod explain;
 pub mod key;
 pub(crate) mod list;
+pub(crate) mod pages;
 pub mod secret_view;
 pub mod stage_end;
