@@ -67,6 +67,10 @@ counted: need-rust need-valgrind
 keeper-scale: control-plane ## Start the keeper with 10,000 Secrets, and print time, memory and CPU (3 minutes)
 	CI=true CA_OVERLAP_SECRETS=10000 CA_OVERLAP_IDLE=60 cargo test --locked --test it keeper::scale -- --nocapture
 
+.PHONY: keeper-large
+keeper-large: control-plane ## Start the keeper with 300 Secrets of 1 MB beside a rotation, and print time and memory
+	CI=true CA_OVERLAP_LARGE=100 cargo test --locked --test it keeper::tenants -- --nocapture
+
 .PHONY: figures
 figures: need-rust ## Regenerate docs/figures and the output in docs/modes.md with simulate
 	cargo run --locked -- simulate --svg docs/figures/simulate.svg

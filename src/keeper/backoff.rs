@@ -17,6 +17,8 @@ pub(super) enum RetryCause {
     Failed,
     /// The webhook did not see an ask.
     NotSeen,
+    /// The namespace is opted out.
+    OptedOut,
     /// The webhook saw an ask and changed nothing.
     Refused {
         /// Whether it had only just become due by the keeper's clock. The webhook's clock may be
@@ -165,7 +167,7 @@ fn pause(cause: RetryCause, is_probe: bool, before: u32) -> Duration {
         RetryCause::Failed if before >= MANY_FAILURES => LONG_PAUSE,
         RetryCause::Failed => doubled(SECOND, before).min(MAX_PAUSE),
         RetryCause::NotSeen if is_probe => doubled(SECOND, before).min(UNSEEN),
-        RetryCause::NotSeen => UNSEEN,
+        RetryCause::NotSeen | RetryCause::OptedOut => UNSEEN,
         RetryCause::Refused { .. } if before + 1 >= MAX_REFUSALS => REFUSED_FOR_LONG,
         RetryCause::Refused { is_by_clock: true } if before < BY_CLOCK => doubled(SECOND, before),
         RetryCause::Refused { is_by_clock: true } => doubled(REFUSED, before - BY_CLOCK),

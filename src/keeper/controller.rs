@@ -24,9 +24,9 @@ use super::backoff::{Retries, RetryCause};
 use super::election::stopped;
 use super::events::{Events, Reason};
 use super::memory::Memory;
+use super::overflow::{Budget, Overflow};
 use super::queue::Queue;
 use super::reconcile::{ReconcileError, ReconcileInput, ReconcileOutcome, Reconciler, due_since};
-use super::secrets::PAGE;
 use super::sweep;
 use super::tasks::{EndedTask, Tasks};
 use super::tracked::{Selector, TrackedSecret, TrackedSecrets};
@@ -34,6 +34,7 @@ use crate::keeper::metrics::{AskResult, KeeperMetrics};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::explain::{Audience, explain_watch};
 use crate::kubernetes::key::Key;
+use crate::kubernetes::pages;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::action::pause;
 use crate::overlap::distrust::DistrustList;
@@ -49,6 +50,7 @@ pub struct Controller {
     /// The last state of Secrets that left both watches, while the keeper still polls their names.
     unwatched: HashMap<Key, TrackedSecret>,
     memory: Memory,
+    overflow: Overflow,
     /// When something becomes due, by the wall clock.
     deadlines: Queue<Timestamp>,
     /// Secrets to reconcile, by the monotonic clock.
@@ -68,6 +70,8 @@ pub struct Controller {
 
 /// How many tasks run at the same time.
 const MAX_CONCURRENT: usize = 8;
+/// How many of them may be for Secrets of one namespace.
+const MAX_OF_NAMESPACE: usize = 4;
 /// The longest time between two comparisons of the deadlines with the wall clock, which may jump.
 const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// The wait after a deadline. The webhook's clock may be a little slow, and it refuses to retire a
@@ -83,12 +87,16 @@ impl Controller {
     ) -> (Self, watch::Receiver<[bool; 2]>) {
         let (complete, receiver) = watch::channel([false; 2]);
         let (_, lists) = watch::channel(Arc::clone(&reconciler.rules.defaults.distrusted));
+        let overflow = Overflow::new(metrics.clone());
+        let reconciler =
+            Reconciler { secrets: reconciler.secrets.reporting(overflow.clone()), ..reconciler };
         let controller = Self {
             reconciler,
             events,
             watched: TrackedSecrets::new(metrics.clone()),
             unwatched: HashMap::new(),
-            memory: Memory::default(),
+            memory: Memory::new(overflow.clone()),
+            overflow,
             metrics,
             deadlines: Queue::default(),
             queue: Queue::default(),
@@ -147,12 +155,14 @@ impl Controller {
         let now = Instant::now();
         let is_full = self.tasks.len() >= MAX_CONCURRENT;
         let next_check = now + CLOCK_CHECK_INTERVAL;
-        let next_check =
-            self.namespace_queue.first().filter(|_| !is_full).unwrap_or(next_check).min(next_check);
+        let namespace = self.namespace_queue.first(now, |_| true).filter(|_| !is_full);
+        let next_check = namespace.unwrap_or(next_check).min(next_check);
         // A standby only watches. The leader has to notice the end of its term.
         let Some(until) = leads_until else { return next_check };
-        let next_reconcile = self.queue.first().filter(|_| !is_full).unwrap_or(next_check);
-        let deadline = self.deadlines.first().filter(|_| !is_full).map_or(next_check, |deadline| {
+        let next_reconcile = self.queue.first(now, |namespace| self.has_room(namespace));
+        let next_reconcile = next_reconcile.filter(|_| !is_full).unwrap_or(next_check);
+        let deadline = self.deadlines.first(Timestamp::now(), |_| true);
+        let deadline = deadline.filter(|_| !is_full).map_or(next_check, |deadline| {
             let left = deadline.duration_since(Timestamp::now());
             now + Duration::try_from(left).unwrap_or_default().min(CLOCK_CHECK_INTERVAL)
         });
@@ -161,14 +171,17 @@ impl Controller {
 
     /// Starts tasks for what is due, up to [`MAX_CONCURRENT`].
     fn start(&mut self, leads: bool) {
-        while leads && let Some(key) = self.deadlines.pop(Timestamp::now()) {
+        while leads && let Some(key) = self.deadlines.pop(Timestamp::now(), |_| true) {
             self.retries.changed(&key, None);
             self.schedule(&key);
         }
         while self.tasks.len() < MAX_CONCURRENT {
             let now = Instant::now();
-            let namespace = self.namespace_queue.pop(now);
-            let Some(key) = namespace.or_else(|| leads.then(|| self.queue.pop(now))?) else {
+            let tasks = &self.tasks;
+            let has_room = |namespace: &str| tasks.of(namespace) < MAX_OF_NAMESPACE;
+            let namespace = self.namespace_queue.pop(now, |_| true);
+            let Some(key) = namespace.or_else(|| leads.then(|| self.queue.pop(now, has_room))?)
+            else {
                 return;
             };
             if self.tasks.change(&key) {
@@ -184,6 +197,11 @@ impl Controller {
             let target = key.clone();
             self.tasks.start(&key, async move { reconciler.reconcile(&target, input).await });
         }
+    }
+
+    /// Whether another task may run for a Secret of this namespace.
+    fn has_room(&self, namespace: &str) -> bool {
+        self.tasks.of(namespace) < MAX_OF_NAMESPACE
     }
 
     /// Takes in another list of distrusted CAs. Any Secret may hold one of them.
@@ -207,7 +225,17 @@ impl Controller {
     fn enqueue(&mut self, key: &Key, at: Instant) {
         let queue =
             if key.namespace().is_empty() { &mut self.namespace_queue } else { &mut self.queue };
-        queue.set(key, at);
+        for dropped in queue.set(key, at) {
+            self.overflow.note(Budget::Queue, dropped.namespace());
+            self.retries.forget(&dropped);
+        }
+    }
+
+    /// As [`Self::enqueue`], but a key that is in the queue keeps its time.
+    fn enqueue_new(&mut self, key: &Key, at: Instant) {
+        if !self.queue.contains(key) {
+            self.enqueue(key, at);
+        }
     }
 
     /// Forgets Secrets that have been gone for too long.
@@ -219,6 +247,7 @@ impl Controller {
         self.unwatched.retain(|key, _| self.memory.get(key, now).is_some());
         let is_watched = |key: &Key| self.watched.get(key).is_some();
         self.reconciler.secrets.sightings.expire(Timestamp::now(), is_watched);
+        self.reconciler.secrets.groups.expire(now);
         self.count_remembered();
     }
 
@@ -230,10 +259,14 @@ impl Controller {
         match event {
             Ok(Event::Init) => self.shown[selector as usize] = Some(HashSet::new()),
             Ok(Event::InitApply(secret)) => {
-                if let Some(list) = &mut self.shown[selector as usize] {
-                    list.insert(Key::of(&secret));
-                }
                 self.observe(&secret);
+                let key = Key::of(&secret);
+                // A Secret for which there is no room is not missed when the list is complete.
+                if self.watched.get(&key).is_some()
+                    && let Some(list) = &mut self.shown[selector as usize]
+                {
+                    list.insert(key);
+                }
             }
             Ok(Event::InitDone) => self.list_complete(selector),
             Ok(Event::Apply(secret)) => self.applied(&secret),
@@ -281,14 +314,14 @@ impl Controller {
         let unwatched = self.unwatch(key);
         let waits = unwatched.as_ref().is_some_and(|unwatched| unwatched.waits);
         if let Some(again) = self.memory.lose(key, Instant::now()) {
-            self.queue.set(key, again);
+            self.enqueue(key, again);
             self.unwatched.extend(unwatched.map(|unwatched| (key.clone(), unwatched)));
         } else {
             self.unwatched.remove(key);
         }
         if waits {
             // A leaf waits in it, unless it is gone.
-            self.queue.set(key, Instant::now());
+            self.enqueue(key, Instant::now());
         }
         self.count_remembered();
     }
@@ -322,7 +355,15 @@ impl Controller {
         }
         self.unwatched.remove(&key);
         if Selector::ALL.into_iter().any(|selector| tracked.is_selected(selector)) {
-            self.watched.insert(&key, tracked);
+            let dropped = self.watched.insert(&key, tracked);
+            for dropped in &dropped {
+                self.overflow.note(Budget::Watched, dropped.namespace());
+                self.unwatch(dropped);
+                self.memory.forget(dropped);
+            }
+            if dropped.contains(&key) {
+                return;
+            }
         } else if outlook.due == Some(Due::Unstage) && !is_damaged {
             // No watch shows it, so only the queue and the backoff lead to the end of its stage.
             self.deadlines.remove(&key);
@@ -352,13 +393,14 @@ impl Controller {
         let next =
             outlook.next.map(|next| next.at.saturating_add(DEADLINE_MARGIN).unwrap_or(next.at));
         match next.into_iter().chain(outlook.check).min() {
-            Some(at) => self.deadlines.set(&key, at),
+            // It holds watched Secrets only, so there is always room.
+            Some(at) => drop(self.deadlines.set(&key, at)),
             None => self.deadlines.remove(&key),
         }
         let is_just_due =
             due_since(&outlook, now).is_some_and(|at| restart::age(at, now) < DEADLINE_MARGIN);
         if is_just_due && !self.retries.is_waiting(&key) {
-            self.queue.add(&key, Instant::now() + DEADLINE_MARGIN);
+            self.enqueue_new(&key, Instant::now() + DEADLINE_MARGIN);
         } else if outlook.due.is_some()
             || restart::pending_restart(&secret.view(), &outlook).is_some()
         {
@@ -436,7 +478,16 @@ impl Controller {
                     self.count_remembered();
                 }
             }
-            ReconcileOutcome::NotLeading => self.queue.add(key, Instant::now()),
+            ReconcileOutcome::NotKept(secret) => self.not_kept(key, &secret),
+            ReconcileOutcome::NotLeading => self.enqueue_new(key, Instant::now()),
+            ReconcileOutcome::OptedOut(secret) => {
+                tracing::debug!(
+                    secret = %key,
+                    "nothing is asked, because the namespace is opted out"
+                );
+                self.retry(key, RetryCause::OptedOut, "");
+                self.observe(&secret);
+            }
             ReconcileOutcome::Nothing(secret) => {
                 self.retries.forget(key);
                 self.observe(&secret);
@@ -450,7 +501,7 @@ impl Controller {
                 tracing::debug!(secret = %key, "due, but waiting for others to be ready");
                 self.retries.forget(key);
                 self.observe(&secret);
-                self.queue.set(key, Instant::now() + pause(since, Timestamp::now()));
+                self.enqueue(key, Instant::now() + pause(since, Timestamp::now()));
             }
         }
     }
@@ -481,7 +532,7 @@ fn events_of(
     client: &Client,
     selector: Selector,
 ) -> impl Stream<Item = (Selector, watcher::Result<Event<SecretView>>)> + use<> {
-    let config = watcher::Config::default().labels(selector.label()).page_size(PAGE);
+    let config = watcher::Config::default().labels(selector.label()).page_size(pages::MOST);
     let api: Api<SecretView> = Api::all(client.clone());
     watcher::watcher(api, config).default_backoff().map(move |event| (selector, event))
 }

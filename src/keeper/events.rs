@@ -8,9 +8,10 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
+use super::overflow::{Budget, Overflow};
+use super::turns;
 use crate::keeper::metrics::{EventResult, KeeperMetrics};
 use crate::kubernetes::call::call;
 use crate::kubernetes::key::Key;
@@ -92,11 +93,12 @@ impl Reason {
     }
 }
 
-/// Queues Events for publication. Never waits and never fails: Events may be lost. Clones share
-/// one queue.
+/// Queues Events for publication. Never waits and never fails: Events may be lost. The namespaces
+/// take turns. Clones share one queue.
 #[derive(Clone, Debug)]
 pub struct Events {
-    queue: mpsc::Sender<QueuedEvent>,
+    queue: turns::Sender<QueuedEvent>,
+    overflow: Overflow,
     metrics: KeeperMetrics,
 }
 
@@ -116,9 +118,9 @@ impl Events {
         identity: String,
         metrics: KeeperMetrics,
     ) -> (Self, impl Future<Output = ()>) {
-        let (queue, notes) = mpsc::channel(MAX_QUEUED);
+        let (queue, notes) = turns::channel(MAX_QUEUED);
         let publisher = publish(client, identity, notes, metrics.clone());
-        (Self { queue, metrics }, publisher)
+        (Self { queue, overflow: Overflow::new(metrics.clone()), metrics }, publisher)
     }
 
     /// Logs an Event, a warning at `warn`, and queues it: the Secret's key and the uid of its present
@@ -131,13 +133,14 @@ impl Events {
             tracing::info!(secret = %key, reason = name, "{text}");
         }
         let note = QueuedEvent { key: key.clone(), uid: uid.map(ToOwned::to_owned), reason, text };
-        if self.queue.try_send(note).is_err() {
+        for namespace in self.queue.send(key.namespace(), note) {
             self.metrics.event(EventResult::Dropped);
+            self.overflow.note(Budget::Events, &namespace);
         }
     }
 }
 
-/// The length of the queue; further Events are dropped.
+/// The length of the queue. When it is full, the namespace with most Events loses its last ones.
 const MAX_QUEUED: usize = 256;
 /// How many Events may be published at once.
 const BURST: u32 = 100;
@@ -154,15 +157,15 @@ const MAX_TEXT: usize = 1000;
 async fn publish(
     client: Client,
     identity: String,
-    mut notes: mpsc::Receiver<QueuedEvent>,
+    mut notes: turns::Receiver<QueuedEvent>,
     metrics: KeeperMetrics,
 ) {
     let mut bucket = TokenBucket { tokens: BURST, filled: Instant::now() };
-    while let Some(queued) = notes.recv().await {
-        if !bucket.take(Instant::now()) {
-            metrics.event(EventResult::Dropped);
-            continue;
+    loop {
+        while !bucket.take(Instant::now()) {
+            sleep_until(bucket.filled + INTERVAL).await;
         }
+        let Some(queued) = notes.next().await else { return };
         let api: Api<Event> = Api::namespaced(client.clone(), queued.key.namespace());
         let event = queued.event(&identity, Timestamp::now());
         match call(api.create(&PostParams::default(), &event)).await {

@@ -6,18 +6,17 @@
 //! find what is missing, it calls the webhook's own decision, which says what the webhook would
 //! have carried.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
-use std::time::Duration;
+mod store;
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
-use crate::kubernetes::key::Key;
+pub use self::store::Memory;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::{MAX_REPAIRED, Repair, Repaired};
-use crate::overlap::distrust::{DistrustList, MAX_LISTED};
+use crate::overlap::distrust::FormerDistrust;
 use crate::overlap::outlook::{PublicSecret, Rules, may_change_data, settings};
 use crate::overlap::record::{Entry, Record};
 use crate::overlap::settings::Settings;
@@ -28,15 +27,6 @@ use crate::x509::issuer::Issuers;
 
 /// The most bytes that are remembered of one Secret. A Secret with more is not remembered.
 const MAX_ONE: usize = 64 << 10;
-/// The most bytes that are remembered of all Secrets together.
-const MAX_ALL: usize = 32 << 20;
-/// How long the keeper polls the name of a Secret that is gone.
-const LOST_FOR: Duration = Duration::from_secs(600);
-/// How many such names it polls at a time.
-const MAX_LOST: usize = 256;
-/// The limits of the pause between two polls. The pause is as long as the Secret has been gone.
-const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The last known state of a Secret.
 #[derive(Debug)]
@@ -99,10 +89,13 @@ impl Remembered {
         })
     }
 
+    /// The bytes that it takes, with the maps that lead to it.
     fn size(&self) -> usize {
+        const MAPS: usize = 512;
         let settings: usize = self.settings.values().map(String::len).sum();
         let tls_crt = self.tls_crt.as_ref().map_or(0, |text| text.len());
-        self.ca_crt.len() + tls_crt + settings + self.record.as_ref().map_or(0, String::len)
+        let record = self.record.as_ref().map_or(0, String::len);
+        MAPS + self.ca_crt.len() + tls_crt + settings + record
     }
 
     /// What the Secret has lost since then, by a write that the webhook did not see; `None` if the
@@ -112,7 +105,7 @@ impl Remembered {
         &self,
         secret: &SecretView,
         rules: &Rules,
-        distrusted: &[Fingerprint],
+        distrusted: &FormerDistrust,
         now: Timestamp,
     ) -> Option<RepairPlan> {
         let view = secret.view();
@@ -134,7 +127,7 @@ impl Remembered {
         }
         let (mut settings, may_change_data) = restored(&view, &plan, rules);
         settings.distrust.extend(fingerprints(self.distrust()));
-        settings.distrust.extend(distrusted.iter().copied());
+        settings.distrust.add_former(distrusted);
         if may_change_data {
             plan.certificates = self.lost_certificates(&view, &settings, now);
         }
@@ -261,6 +254,11 @@ fn taken(
 
 /// The settings that a Secret has after the plan, and whether the webhook may then change its data.
 fn restored(view: &PublicSecret<'_>, plan: &RepairPlan, rules: &Rules) -> (Settings, bool) {
+    if plan.mode.is_none() && plan.annotations.is_empty() {
+        let settings = settings(view, rules);
+        let may_change_data = may_change_data(view, &settings);
+        return (settings, may_change_data);
+    }
     let mut labels = view.labels.clone();
     labels.extend(plan.mode.clone().map(|mode| (names::MODE.to_owned(), mode)));
     let mut annotations = view.annotations.clone();
@@ -275,234 +273,4 @@ fn restored(view: &PublicSecret<'_>, plan: &RepairPlan, rules: &Rules) -> (Setti
 /// The fingerprints of the annotation `distrust`.
 fn fingerprints(text: &str) -> impl Iterator<Item = Fingerprint> {
     text.split(',').filter_map(|item| Fingerprint::parse(item.trim()))
-}
-
-/// The last known states of Secrets, limited in size.
-#[derive(Debug, Default)]
-pub struct Memory {
-    secrets: HashMap<Key, MemoryEntry>,
-    bytes: usize,
-    /// The remembered Secrets that are gone, and since when.
-    lost: HashMap<Key, Instant>,
-    /// The namespaces that hold a remembered Secret that is not gone.
-    namespaces: HashMap<String, NamespaceEntry>,
-    /// The Secrets that are not remembered, because they or all together are too large.
-    refused: HashSet<Key>,
-    /// What was once distrusted in the namespaces that hold, or held, a remembered Secret.
-    distrusted: HashMap<String, NamespaceDistrust>,
-    /// What was once distrusted in the whole cluster, and is not on the list any more.
-    delisted: BTreeSet<Fingerprint>,
-}
-
-/// The most fingerprints that are remembered of one namespace, so that no namespace takes the
-/// memory of others.
-const MAX_DISTRUSTED: usize = 256;
-
-#[derive(Debug, Default)]
-struct NamespaceDistrust {
-    fingerprints: BTreeSet<Fingerprint>,
-    /// How many of its Secrets are remembered, gone or not.
-    remembered: usize,
-}
-
-#[derive(Debug)]
-struct MemoryEntry {
-    secret: Arc<Remembered>,
-    /// The uid of its namespace, read while the Secret was there.
-    namespace: Option<Arc<str>>,
-}
-
-#[derive(Debug, Default)]
-struct NamespaceEntry {
-    uid: Option<Arc<str>>,
-    secrets: usize,
-}
-
-impl Memory {
-    /// Remembers a Secret as it is. Returns the namespace if its uid is still to be read.
-    pub fn remember(&mut self, key: &Key, secret: &SecretView) -> Option<Key> {
-        let is_new = !self.namespaces.contains_key(key.namespace());
-        self.distrusted.entry(key.namespace().to_owned()).or_default().remembered += 1;
-        // Count the new state first, because forgetting the earlier one may remove the namespace's
-        // entry.
-        let entry = self.namespaces.entry(key.namespace().to_owned()).or_default();
-        entry.secrets += 1;
-        let namespace = entry.uid.clone();
-        self.forget(key);
-        let Some(remembered) = Remembered::of(secret) else {
-            self.leave(key.namespace());
-            self.release(key.namespace());
-            return None;
-        };
-        let size = remembered.size();
-        if size > MAX_ONE || self.bytes + size > MAX_ALL {
-            self.leave(key.namespace());
-            self.release(key.namespace());
-            self.refused.insert(key.clone());
-            return None;
-        }
-        self.bytes += size;
-        let distrusted: Vec<Fingerprint> = fingerprints(remembered.distrust()).collect();
-        self.secrets.insert(key.clone(), MemoryEntry { secret: Arc::new(remembered), namespace });
-        self.distrust(key, &distrusted);
-        is_new.then(|| Key::new("", key.namespace()))
-    }
-
-    /// The last known state of a Secret, unless it has been gone for too long.
-    pub fn get(&self, key: &Key, now: Instant) -> Option<Arc<Remembered>> {
-        if self.lost.get(key).is_some_and(|since| now - *since >= LOST_FOR) {
-            return None;
-        }
-        self.secrets.get(key).map(|kept| Arc::clone(&kept.secret))
-    }
-
-    /// The uid of the namespace that held the Secret.
-    pub fn namespace_uid(&self, key: &Key) -> Option<&str> {
-        self.secrets.get(key)?.namespace.as_deref()
-    }
-
-    /// Sets the present uid of a namespace. Forgets the Secrets that were lost in an earlier
-    /// namespace of this name.
-    pub fn set_namespace_uid(&mut self, namespace: &str, uid: Option<&str>) {
-        let uid: Option<Arc<str>> = uid.map(Arc::from);
-        if let Some(entry) = self.namespaces.get_mut(namespace) {
-            entry.uid.clone_from(&uid);
-        }
-        let mut of_another = Vec::new();
-        for (key, kept) in self.secrets.iter_mut().filter(|(k, _)| k.namespace() == namespace) {
-            if !self.lost.contains_key(key) {
-                kept.namespace.clone_from(&uid);
-            } else if kept.namespace != uid {
-                of_another.push(key.clone());
-            }
-        }
-        for key in of_another {
-            self.forget(&key);
-        }
-    }
-
-    /// Notes that a Secret is gone. Returns when to poll its name, if at all.
-    pub fn lose(&mut self, key: &Key, now: Instant) -> Option<Instant> {
-        if !self.secrets.contains_key(key) {
-            self.refused.remove(key);
-            return None;
-        }
-        if !self.lost.contains_key(key) {
-            if self.lost.len() >= MAX_LOST {
-                self.expire(now);
-            }
-            if self.lost.len() >= MAX_LOST {
-                self.forget(key);
-                return None;
-            }
-            self.lost.insert(key.clone(), now);
-            // The namespace may be deleted too, so its uid is read again for the next Secret in it.
-            self.leave(key.namespace());
-        }
-        let age = self.lost.get(key).map_or(Duration::ZERO, |since| now - *since);
-        if age >= LOST_FOR {
-            self.forget(key);
-            return None;
-        }
-        // Most Secrets that are created again appear within seconds, so the first pauses are short.
-        // If a whole namespace is deleted, the growing pauses limit the calls.
-        Some(now + age.clamp(SHORTEST_PAUSE, LONGEST_PAUSE))
-    }
-
-    /// Notes that a Secret still exists but has lost its labels. Its state is then remembered until
-    /// the repair, even if the webhook is down for long. A new object of this name does not count.
-    pub fn found(&mut self, key: &Key, secret: &SecretView) {
-        let Some(kept) = self.secrets.get(key) else { return };
-        if secret.object_uid() == Some(&kept.secret.uid) && self.lost.remove(key).is_some() {
-            let uid = kept.namespace.clone();
-            let entry = self.namespaces.entry(key.namespace().to_owned());
-            entry.or_insert(NamespaceEntry { uid, secrets: 0 }).secrets += 1;
-        }
-    }
-
-    /// Forgets the Secrets that have been gone for too long, and returns their keys.
-    pub fn expire(&mut self, now: Instant) -> Vec<Key> {
-        let is_over = |(_, since): &(&Key, &Instant)| now - **since >= LOST_FOR;
-        let over: Vec<Key> = self.lost.iter().filter(is_over).map(|(k, _)| k.clone()).collect();
-        for key in &over {
-            self.forget(key);
-        }
-        over
-    }
-
-    /// Forgets a Secret.
-    pub fn forget(&mut self, key: &Key) {
-        self.refused.remove(key);
-        let was_lost = self.lost.remove(key).is_some();
-        if let Some(kept) = self.secrets.remove(key) {
-            self.bytes -= kept.secret.size();
-            if !was_lost {
-                self.leave(key.namespace());
-            }
-            self.release(key.namespace());
-        }
-    }
-
-    /// Notes what a Secret distrusts. No repair in its namespace brings that back for as long as
-    /// any Secret of the namespace is remembered, also when the Secret that said so is gone. Other
-    /// namespaces may belong to other people, so it says nothing there.
-    pub fn distrust(&mut self, key: &Key, distrusted: &[Fingerprint]) {
-        let Some(known) = self.distrusted.get_mut(key.namespace()) else { return };
-        for fingerprint in distrusted {
-            if known.fingerprints.len() < MAX_DISTRUSTED {
-                known.fingerprints.insert(*fingerprint);
-            }
-        }
-    }
-
-    /// Notes the list of the cluster that another one replaces. No repair brings back what it lists
-    /// for as long as any Secret is remembered.
-    pub fn delist(&mut self, list: &DistrustList) {
-        let room = MAX_LISTED.saturating_sub(self.delisted.len());
-        if !self.is_empty() {
-            self.delisted.extend(list.fingerprints().take(room));
-        }
-    }
-
-    /// What no repair in this namespace brings back, besides the list of the cluster.
-    pub fn distrusted(&self, namespace: &str) -> Vec<Fingerprint> {
-        let known = self.distrusted.get(namespace);
-        let known = known.into_iter().flat_map(|known| &known.fingerprints);
-        known.chain(&self.delisted).copied().collect()
-    }
-
-    /// Forgets what was distrusted in a namespace with its last remembered Secret.
-    fn release(&mut self, namespace: &str) {
-        let Some(known) = self.distrusted.get_mut(namespace) else { return };
-        known.remembered -= 1;
-        if known.remembered == 0 {
-            self.distrusted.remove(namespace);
-        }
-        if self.distrusted.is_empty() {
-            self.delisted.clear();
-        }
-    }
-
-    fn leave(&mut self, namespace: &str) {
-        let Some(entry) = self.namespaces.get_mut(namespace) else { return };
-        entry.secrets -= 1;
-        if entry.secrets == 0 {
-            self.namespaces.remove(namespace);
-        }
-    }
-
-    /// How many Secrets are remembered.
-    pub fn len(&self) -> usize {
-        self.secrets.len()
-    }
-
-    /// Whether no Secret is remembered.
-    pub fn is_empty(&self) -> bool {
-        self.secrets.is_empty()
-    }
-
-    /// How many Secrets are not remembered, because they or all together are too large.
-    pub fn refused(&self) -> usize {
-        self.refused.len()
-    }
 }

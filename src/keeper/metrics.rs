@@ -24,6 +24,7 @@ pub struct KeeperMetrics {
     not_remembered: Gauge,
     watch_errors: Counter,
     stages_ended: Counter,
+    over_budget: Counters,
 }
 
 /// What the keeper asks of the webhook.
@@ -56,6 +57,26 @@ pub enum AskResult {
     NotSeen,
     /// The webhook saw the ask and changed nothing.
     Refused,
+}
+
+/// A limit that the namespaces share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum Budget {
+    /// Names of Secrets that are gone, which are polled for a repair.
+    Deletions,
+    /// Events that wait for their publication.
+    Events,
+    /// The Secrets of one group, and their certificates.
+    Group,
+    /// The last known states of Secrets, for repairs.
+    Memory,
+    /// Secrets that are to be reconciled.
+    Queue,
+    /// The times at which a `ca.crt` was first seen.
+    Sightings,
+    /// The watched Secrets.
+    Watched,
 }
 
 /// The result of publishing an Event.
@@ -133,6 +154,11 @@ impl KeeperMetrics {
             "Stages that the keeper ended itself, because the webhook was not called",
             metrics.stages_ended.clone(),
         );
+        metrics.over_budget.register(
+            keeper,
+            "over_budget",
+            "What the keeper dropped of a namespace that uses more than its share, by budget",
+        );
         metrics
     }
 
@@ -186,6 +212,11 @@ impl KeeperMetrics {
         self.stages_ended.inc();
     }
 
+    /// Counts what is dropped because a namespace uses more than its share.
+    pub(super) fn over_budget(&self, budget: Budget) {
+        self.over_budget.inc(budget);
+    }
+
     /// Counts an error of a watch.
     pub(super) fn watch_failed(&self) {
         self.watch_errors.inc();
@@ -223,6 +254,7 @@ impl Default for KeeperMetrics {
             not_remembered: Gauge::default(),
             watch_errors: Counter::default(),
             stages_ended: Counter::default(),
+            over_budget: Counters::new("budget", Budget::VARIANTS),
         };
         metrics.watched(0, 0, 0);
         metrics
@@ -248,6 +280,7 @@ mod tests {
         metrics.remembers(4, 2);
         metrics.watch_failed();
         metrics.stage_ended();
+        metrics.over_budget(Budget::Deletions);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [
@@ -264,6 +297,8 @@ mod tests {
             "ca_overlap_keeper_not_remembered 2",
             "ca_overlap_keeper_watch_errors_total 1",
             "ca_overlap_keeper_stages_ended_total 1",
+            "ca_overlap_keeper_over_budget_total{budget=\"deletions\"} 1",
+            "ca_overlap_keeper_over_budget_total{budget=\"events\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::ask::FinishedAsk;
 use super::election::Leadership;
+use super::groups::Group;
 use super::memory::{Remembered, RepairPlan};
 use super::secrets::Secrets;
 use super::workloads::Restarter;
@@ -21,10 +22,10 @@ use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::action::{Action, awaited, next_action};
 use crate::overlap::ask::Ask;
+use crate::overlap::distrust::FormerDistrust;
 use crate::overlap::outlook::{self, Due, Outlook, PublicSecret, Rules, StageOutlook};
 use crate::overlap::restart::RestartOutcome;
 use crate::overlap::stage_end::{StageEnd, stage_end};
-use crate::x509::certs::Fingerprint;
 
 /// Reconciles Secrets; clones share their clients.
 #[derive(Clone)]
@@ -50,7 +51,7 @@ pub(crate) struct ReconcileInput {
     /// The uid of its namespace at that time.
     pub(crate) namespace_uid: Option<String>,
     /// The CAs that were once distrusted in its namespace; a repair never restores them.
-    pub(crate) distrusted: Vec<Fingerprint>,
+    pub(crate) distrusted: FormerDistrust,
     /// Since when the webhook is not called for it.
     pub(crate) unseen_since: Option<Instant>,
 }
@@ -69,8 +70,12 @@ pub(crate) enum ReconcileOutcome {
     Namespace(Option<String>),
     /// This replica may not act any more.
     NotLeading,
+    /// The Secret does not hold what the keeper has just written to it: something undid it.
+    NotKept(Box<SecretView>),
     /// There is nothing to do now.
     Nothing(Box<SecretView>),
+    /// Something is due, but the namespace is opted out, so nothing is asked.
+    OptedOut(Box<SecretView>),
     /// A restart made one step; the Secret says how far it has come.
     Restarting(Box<RestartReport>),
     /// A stage is to end, and the webhook is not called for this Secret.
@@ -170,6 +175,9 @@ impl Reconciler {
         let compare =
             |before: &Arc<Remembered>| before.compare(&secret, &self.rules, &known.distrusted, now);
         if let Some(plan) = known.secret.as_ref().and_then(compare) {
+            if self.is_opted_out(key).await? {
+                return Ok(ReconcileOutcome::OptedOut(Box::new(secret)));
+            }
             return self.repair(key, secret, plan, known.namespace_uid).await;
         }
         let due = match next_action(&secret.view(), outlook, now) {
@@ -189,6 +197,14 @@ impl Reconciler {
                 return Ok(ReconcileOutcome::waiting(secret, staged.ready.min(now)));
             }
         }
+        let due = if due == Due::Withdraw || !self.is_opted_out(key).await? {
+            due
+        } else if secret.annotation(names::ASK).is_some() {
+            // The webhook will not see it.
+            Due::Withdraw
+        } else {
+            return Ok(ReconcileOutcome::OptedOut(Box::new(secret)));
+        };
         let (kind, ask) = match due {
             Due::Retire(_) => (AskKind::Retire, Some(Ask::Retire)),
             Due::Promote(pending) => (AskKind::Promote, Some(Ask::Promote(pending))),
@@ -271,17 +287,17 @@ impl Reconciler {
         staged: &StageOutlook,
         now: Timestamp,
     ) -> Result<Vec<String>, CallError> {
-        let group = self.group(key, secret).await?;
-        let group: Vec<PublicSecret<'_>> = group.iter().map(SecretView::view).collect();
-        let awaited = awaited(&secret.view(), staged, &group, &self.rules, now);
-        Ok(awaited.into_iter().map(ToOwned::to_owned).collect())
+        let Group { members, unread } = self.group(key, secret).await?;
+        let members: Vec<PublicSecret<'_>> = members.iter().map(|member| member.view()).collect();
+        let awaited = awaited(&secret.view(), staged, &members, &self.rules, now);
+        Ok(awaited.into_iter().map(ToOwned::to_owned).chain(unread).collect())
     }
 
     /// The Secrets of its group, including itself; empty if it is in no group.
-    async fn group(&self, key: &Key, secret: &SecretView) -> Result<Vec<SecretView>, CallError> {
+    async fn group(&self, key: &Key, secret: &SecretView) -> Result<Group, CallError> {
         match secret.view().group() {
-            Some(group) => self.secrets.group(key.namespace(), group).await,
-            None => Ok(Vec::new()),
+            Some(group) => self.secrets.groups.group(key.namespace(), group).await,
+            None => Ok(Group::default()),
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde_json::json;
 
 use super::election::Leadership;
+use super::groups::Groups;
+use super::overflow::Overflow;
 use super::sightings::Sightings;
 use crate::kubernetes::call::{CallError, call};
 use crate::kubernetes::key::Key;
@@ -44,12 +46,24 @@ pub struct Secrets {
     client: Client,
     leadership: Leadership,
     pub(super) sightings: Sightings,
+    pub(super) groups: Groups,
 }
 
 impl Secrets {
     /// Creates the calls for Secrets. They write only while `leadership` lets this replica act.
     pub fn new(client: Client, leadership: Leadership) -> Self {
-        Self { client, leadership, sightings: Sightings::default() }
+        let overflow = Overflow::default();
+        let sightings = Sightings::new(overflow.clone());
+        let groups = Groups::new(client.clone(), sightings.clone(), overflow);
+        Self { client, leadership, sightings, groups }
+    }
+
+    /// Reports to `overflow` what does not fit.
+    #[must_use]
+    pub fn reporting(self, overflow: Overflow) -> Self {
+        let sightings = Sightings::new(overflow.clone());
+        let groups = Groups::new(self.client.clone(), sightings.clone(), overflow);
+        Self { sightings, groups, ..self }
     }
 
     /// Reads a Secret; `None` if it does not exist.
@@ -67,7 +81,11 @@ impl Secrets {
         name: &str,
     ) -> Result<Option<NamespaceIdentity>, CallError> {
         let api: Api<Namespace> = Api::all(self.client.clone());
-        let Some(found) = call(api.get_metadata_opt(name)).await? else { return Ok(None) };
+        let found = match call(api.get_metadata_opt(name)).await {
+            Err(CallError::Gone) => None,
+            other => other?,
+        };
+        let Some(found) = found else { return Ok(None) };
         let created = found.metadata.creation_timestamp.map(|time| time.0);
         let mode = found.metadata.labels.as_ref().and_then(|labels| labels.get(names::MODE));
         let is_off = mode.is_some_and(|mode| mode == "off");
@@ -107,39 +125,12 @@ impl Secrets {
         fence(&self.leadership)?;
         call(end_stage(&self.client, read, end, names::KEEPER_SERVICE_ACCOUNT)).await
     }
-
-    /// Lists the Secrets of a namespace that are in `group`.
-    pub(crate) async fn group(
-        &self,
-        namespace: &str,
-        group: &str,
-    ) -> Result<Vec<SecretView>, CallError> {
-        let api: Api<SecretView> = Api::namespaced(self.client.clone(), namespace);
-        let mut found = Vec::new();
-        let mut parameters = ListParams::default().limit(PAGE);
-        loop {
-            let page = call(api.list(&parameters)).await?;
-            let of_group =
-                page.items.into_iter().filter(|s| s.annotation(names::GROUP) == Some(group));
-            found.extend(of_group.map(|secret| {
-                let sighting = self.sightings.see(&secret, Timestamp::now());
-                secret.with_sighting(sighting)
-            }));
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => parameters.continue_token = Some(token),
-                None => return Ok(found),
-            }
-        }
-    }
 }
 
 /// Checks leadership just before a write, because earlier calls may have outlasted the Lease.
 pub(super) fn fence(leadership: &Leadership) -> Result<(), CallError> {
     if leadership.may_act() { Ok(()) } else { Err(CallError::NotLeading) }
 }
-
-/// How many Secrets one page of a list has; this limits the memory for one answer.
-pub(super) const PAGE: u32 = 100;
 
 #[cfg(test)]
 mod tests {

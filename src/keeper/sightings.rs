@@ -1,11 +1,12 @@
 //! When the keeper first saw the present `ca.crt` of each Secret. The settle time counts from there
 //! where the webhook wrote no date, so that a write of anything else does not delay a promotion.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::fair::{Fair, Inserted};
+use super::overflow::{Budget, Overflow};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::outlook::Sighting;
@@ -15,9 +16,15 @@ use crate::x509::certs::Fingerprint;
 /// between two reads of a group.
 const FORGET_AFTER: SignedDuration = SignedDuration::from_hours(1);
 
+/// The most sightings.
+const MAX: usize = 100_000;
+
 /// The sightings of all Secrets, in the watches and in groups. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Sightings(Arc<Mutex<HashMap<Key, SeenSecret>>>);
+#[derive(Clone, Debug)]
+pub(crate) struct Sightings {
+    all: Arc<Mutex<Fair<Key, SeenSecret>>>,
+    overflow: Overflow,
+}
 
 #[derive(Debug)]
 struct SeenSecret {
@@ -29,30 +36,53 @@ struct SeenSecret {
 }
 
 impl Sightings {
+    /// No sightings yet. What does not fit is reported to `overflow`.
+    pub(crate) fn new(overflow: Overflow) -> Self {
+        Self { all: Arc::new(Mutex::new(Fair::new(MAX))), overflow }
+    }
+
     /// Notes that a Secret was read, and returns when its `ca.crt` was first seen as it is now.
     pub(crate) fn see(&self, secret: &SecretView, now: Timestamp) -> Sighting {
         let ca_crt = Fingerprint::of(secret.view().ca_crt.unwrap_or_default());
+        let key = Key::of(secret);
         let mut all = self.lock();
-        let seen = all.entry(Key::of(secret)).or_insert(SeenSecret {
-            ca_crt,
-            sighting: Sighting::Found(now),
-            read: now,
-        });
-        if seen.ca_crt != ca_crt {
-            (seen.ca_crt, seen.sighting) = (ca_crt, Sighting::Changed(now));
+        if let Some(seen) = all.get_mut(key.namespace(), &key) {
+            if seen.ca_crt != ca_crt {
+                (seen.ca_crt, seen.sighting) = (ca_crt, Sighting::Changed(now));
+            }
+            seen.read = now;
+            return seen.sighting;
         }
-        seen.read = now;
-        seen.sighting
+        let sighting = Sighting::Found(now);
+        let seen = SeenSecret { ca_crt, sighting, read: now };
+        let (Inserted::In(out) | Inserted::Refused(_, out)) =
+            all.insert(key.namespace(), key.clone(), seen, 1);
+        let is_refused = all.get(key.namespace(), &key).is_none();
+        for key in out.iter().map(|(key, _)| key).chain(is_refused.then_some(&key)) {
+            self.overflow.note(Budget::Sightings, key.namespace());
+        }
+        sighting
+    }
+
+    /// Notes that a Secret is still as it was when it was last read.
+    pub(crate) fn is_same(&self, key: &Key, now: Timestamp) {
+        if let Some(seen) = self.lock().get_mut(key.namespace(), key) {
+            seen.read = now;
+        }
     }
 
     /// Forgets the Secrets that are not watched and were not read for long.
     pub(crate) fn expire(&self, now: Timestamp, is_watched: impl Fn(&Key) -> bool) {
         let is_old = |seen: &SeenSecret| now.duration_since(seen.read) >= FORGET_AFTER;
-        self.lock().retain(|key, seen| !is_old(seen) || is_watched(key));
+        let mut all = self.lock();
+        let old = all.iter().filter(|(key, seen)| is_old(seen) && !is_watched(key));
+        for key in old.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            all.remove(key.namespace(), &key);
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, SeenSecret>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Fair<Key, SeenSecret>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -81,7 +111,7 @@ mod tests {
 
     #[test]
     fn only_a_change_of_ca_crt_is_a_new_sighting() {
-        let sightings = Sightings::default();
+        let sightings = Sightings::new(Overflow::default());
         assert_eq!(sightings.see(&secret("CA1", 1), at(0)), Sighting::Found(at(0)));
         assert_eq!(sightings.see(&secret("CA1", 2), at(9)), Sighting::Found(at(0)));
         assert_eq!(sightings.see(&secret("CA2", 3), at(10)), Sighting::Changed(at(10)));
@@ -90,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_secret_that_is_neither_watched_nor_read_is_forgotten() {
-        let sightings = Sightings::default();
+        let sightings = Sightings::new(Overflow::default());
         sightings.see(&secret("CA1", 1), at(0));
         sightings.expire(at(3599), |_| false);
         sightings.expire(at(9999), |_| true);

@@ -10,8 +10,10 @@ use kube::{Api, Client};
 use tokio::time::sleep;
 
 use super::election::Leadership;
+use super::groups::NOT_THESE;
 use crate::kubernetes::call::call;
 use crate::kubernetes::key::Key;
+use crate::kubernetes::pages;
 use crate::kubernetes::secret_view::SecretView;
 
 /// How long after the end of one sweep the next one starts.
@@ -20,16 +22,12 @@ const INTERVAL: Duration = Duration::from_secs(6 * 3600);
 const AGAIN: Duration = Duration::from_secs(300);
 /// How often a standby looks whether it leads now.
 const STANDBY: Duration = Duration::from_secs(1);
-/// How many Secrets one page has. One page is in memory at a time, and a Secret has up to 1 MiB.
-const PAGE: u32 = 25;
-/// These never hold a pair, and are often many.
-const NOT_THESE: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token";
 
 /// The keys of Secrets in which a pair waits that no label or stage tells of. It never ends, and
 /// reads only while this replica leads: at once, then every six hours.
 pub(super) fn left_over(client: Client, leadership: Leadership) -> impl Stream<Item = Key> {
     let api: Api<SecretView> = Api::all(client);
-    let first = ListParams::default().limit(PAGE).fields(NOT_THESE);
+    let first = ListParams::default().limit(pages::MOST).fields(NOT_THESE);
     let start = (api, leadership, first.clone(), VecDeque::new());
     stream::unfold(start, move |(api, leadership, mut page, mut found)| {
         let first = first.clone();

@@ -32,6 +32,11 @@ impl<T: Send + 'static> Tasks<T> {
         self.set.len()
     }
 
+    /// How many run for Secrets of a namespace.
+    pub(super) fn of(&self, namespace: &str) -> usize {
+        self.changed.keys().filter(|key| key.namespace() == namespace).count()
+    }
+
     /// If a task runs for `key`, notes that its object has changed. Returns whether a task runs.
     pub(super) fn change(&mut self, key: &Key) -> bool {
         self.changed.get_mut(key).map(|is_changed| *is_changed = true).is_some()

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use jiff::Timestamp;
 
 use super::events::Reason;
+use super::fair::{Fair, Inserted};
 use crate::keeper::metrics::KeeperMetrics;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
@@ -80,6 +81,14 @@ impl TrackedSecret {
             is_asked: secret.annotation(names::ASK).is_some(),
             is_selected: Selector::ALL.map(|selector| secret.label(selector.label()).is_some()),
         }
+    }
+
+    /// About the bytes that it takes, with its places in queues and maps.
+    fn size(&self) -> usize {
+        const PLACES: usize = 768;
+        let carried = size_of_val(self.carried.as_slice());
+        let distrust = size_of_val(self.distrust.own());
+        PLACES + self.uid.len() + carried + distrust + size_of_val(self.problems.as_slice())
     }
 
     /// Adds a problem that the Secret itself does not show.
@@ -192,10 +201,13 @@ impl TrackedSecret {
     }
 }
 
+/// The most bytes that are tracked of all Secrets together.
+const MAX_ALL: usize = 64 << 20;
+
 /// All watched Secrets, counted for the metrics.
 #[derive(Debug)]
 pub(crate) struct TrackedSecrets {
-    secrets: HashMap<Key, TrackedSecret>,
+    secrets: Fair<Key, TrackedSecret>,
     phases: [usize; 3],
     problems: HashMap<&'static str, usize>,
     metrics: KeeperMetrics,
@@ -204,30 +216,50 @@ pub(crate) struct TrackedSecrets {
 impl TrackedSecrets {
     /// Creates an empty collection.
     pub(crate) fn new(metrics: KeeperMetrics) -> Self {
-        Self { secrets: HashMap::new(), phases: [0; 3], problems: HashMap::new(), metrics }
+        Self { secrets: Fair::new(MAX_ALL), phases: [0; 3], problems: HashMap::new(), metrics }
     }
 
     /// The entry of a Secret.
     pub(crate) fn get(&self, key: &Key) -> Option<&TrackedSecret> {
-        self.secrets.get(key)
+        self.secrets.get(key.namespace(), key)
     }
 
-    /// Adds or replaces the entry of a Secret.
-    pub(crate) fn insert(&mut self, key: &Key, tracked: TrackedSecret) {
+    /// Adds or replaces the entry of a Secret. Returns the Secrets for which there is no room any
+    /// more.
+    pub(crate) fn insert(&mut self, key: &Key, tracked: TrackedSecret) -> Vec<Key> {
         self.remove(key);
-        self.phases[tracked.phase as usize] += 1;
-        self.count(&tracked, |count| *count += 1);
-        self.secrets.insert(key.clone(), tracked);
+        self.add(&tracked);
+        let size = tracked.size();
+        let (refused, out) = match self.secrets.insert(key.namespace(), key.clone(), tracked, size)
+        {
+            Inserted::In(out) => (None, out),
+            Inserted::Refused(tracked, out) => (Some((key.clone(), tracked)), out),
+        };
+        let mut dropped = Vec::new();
+        for (key, tracked) in refused.into_iter().chain(out) {
+            self.subtract(&tracked);
+            dropped.push(key);
+        }
         self.publish();
+        dropped
     }
 
     /// Removes the entry of a Secret.
     pub(crate) fn remove(&mut self, key: &Key) -> Option<TrackedSecret> {
-        let tracked = self.secrets.remove(key)?;
-        self.phases[tracked.phase as usize] -= 1;
-        self.count(&tracked, |count| *count -= 1);
+        let tracked = self.secrets.remove(key.namespace(), key)?;
+        self.subtract(&tracked);
         self.publish();
         Some(tracked)
+    }
+
+    fn add(&mut self, tracked: &TrackedSecret) {
+        self.phases[tracked.phase as usize] += 1;
+        self.count(tracked, |count| *count += 1);
+    }
+
+    fn subtract(&mut self, tracked: &TrackedSecret) {
+        self.phases[tracked.phase as usize] -= 1;
+        self.count(tracked, |count| *count -= 1);
     }
 
     /// The Secrets that the watch of `selector` has shown.
@@ -239,7 +271,7 @@ impl TrackedSecrets {
 
     /// All of them.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.secrets.keys()
+        self.secrets.iter().map(|(key, _)| key)
     }
 
     /// Counts Secrets, not problems: two problems of one kind on a Secret count once.

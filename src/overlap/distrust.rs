@@ -10,41 +10,71 @@ pub const MAX_OWN: usize = 64;
 /// The most fingerprints that the list of the cluster can hold. The others are ignored.
 pub const MAX_LISTED: usize = 4096;
 
-/// What one Secret distrusts: its own setting, and the list of the cluster.
+/// What one Secret distrusts: its own setting, and the list of the cluster. Clones share both.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Distrust {
-    own: Vec<Fingerprint>,
+    own: Arc<Vec<Fingerprint>>,
     listed: Arc<DistrustList>,
+    former: FormerDistrust,
+}
+
+/// What was once distrusted, in a namespace or in the cluster. A repair brings none of it back.
+/// Clones share it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FormerDistrust {
+    /// In the namespace.
+    pub namespace: Arc<BTreeSet<Fingerprint>>,
+    /// On a list of the cluster that another one has replaced.
+    pub cluster: Arc<BTreeSet<Fingerprint>>,
+}
+
+impl FormerDistrust {
+    /// Whether a certificate with this fingerprint was distrusted.
+    pub fn contains(&self, fingerprint: &Fingerprint) -> bool {
+        self.namespace.contains(fingerprint) || self.cluster.contains(fingerprint)
+    }
+
+    /// Whether nothing was distrusted.
+    pub fn is_empty(&self) -> bool {
+        self.namespace.is_empty() && self.cluster.is_empty()
+    }
 }
 
 impl Distrust {
     /// Nothing but the list of the cluster.
     pub fn listed(listed: &Arc<DistrustList>) -> Self {
-        Self { own: Vec::new(), listed: Arc::clone(listed) }
+        Self { listed: Arc::clone(listed), ..Self::default() }
     }
 
     /// Adds a fingerprint of the Secret's own setting. Returns whether there was room for it.
     pub fn add(&mut self, fingerprint: Fingerprint) -> bool {
         let has_room = self.own.len() < MAX_OWN;
         if has_room {
-            self.own.push(fingerprint);
+            Arc::make_mut(&mut self.own).push(fingerprint);
         }
         has_room
     }
 
     /// Adds what is distrusted for another reason, without a limit.
     pub(crate) fn extend(&mut self, more: impl IntoIterator<Item = Fingerprint>) {
-        self.own.extend(more);
+        Arc::make_mut(&mut self.own).extend(more);
+    }
+
+    /// Adds what was once distrusted.
+    pub(crate) fn add_former(&mut self, former: &FormerDistrust) {
+        self.former = former.clone();
     }
 
     /// Whether a certificate with this fingerprint is distrusted.
     pub fn contains(&self, fingerprint: &Fingerprint) -> bool {
-        self.own.contains(fingerprint) || self.listed.contains(fingerprint)
+        self.own.contains(fingerprint)
+            || self.listed.contains(fingerprint)
+            || self.former.contains(fingerprint)
     }
 
     /// Whether nothing is distrusted.
     pub fn is_empty(&self) -> bool {
-        self.own.is_empty() && self.listed.is_empty()
+        self.own.is_empty() && self.listed.is_empty() && self.former.is_empty()
     }
 
     /// The fingerprints of the Secret's own setting.

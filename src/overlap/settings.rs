@@ -76,7 +76,10 @@ impl Settings {
         for item in raw.distrust.unwrap_or_default().split(',').map(str::trim) {
             match Fingerprint::parse(item) {
                 Some(fingerprint) if distrust.add(fingerprint) => {}
-                Some(_) => push_once(&mut warnings, Warning::DistrustTooLong),
+                Some(_) => {
+                    push_once(&mut warnings, Warning::DistrustTooLong);
+                    break;
+                }
                 None if item.is_empty() => {}
                 None => push_once(&mut warnings, Warning::DistrustUnreadable),
             }

@@ -91,28 +91,42 @@ impl Controller {
         if let Some(wait_ends) = wait_ends.filter(|ends| *ends > now) {
             at = at.min(wait_ends);
         }
-        self.queue.set(key, at);
+        self.enqueue(key, at);
         retry
     }
 
     /// Reports a stage that the keeper has ended itself.
     pub(super) fn stage_ended(&mut self, key: &Key, after: &SecretView, end: StageEnd) {
+        if after.view().waits() {
+            return self.not_kept(key, after);
+        }
         self.retries.forget(key);
-        if !after.view().waits() {
-            self.metrics.stage_ended();
-            let (reason, text) = match end {
-                StageEnd::Promote => (
-                    Reason::Promoted,
-                    "the webhook is not called for this Secret, so the keeper itself put the leaf \
-                     that waited into tls.crt; it now manages the fields tls.crt and tls.key",
-                ),
-                StageEnd::Drop => (
-                    Reason::StageEnded,
-                    "the webhook is not called for this Secret, so the keeper itself removed the \
-                     leaf that waited; the one in tls.crt is newer, or only that one verifies",
-                ),
-            };
-            self.events.publish(key, after.object_uid(), reason, text.to_owned());
+        self.metrics.stage_ended();
+        let (reason, text) = match end {
+            StageEnd::Promote => (
+                Reason::Promoted,
+                "the webhook is not called for this Secret, so the keeper itself put the leaf \
+                 that waited into tls.crt; it now manages the fields tls.crt and tls.key",
+            ),
+            StageEnd::Drop => (
+                Reason::StageEnded,
+                "the webhook is not called for this Secret, so the keeper itself removed the \
+                 leaf that waited; the one in tls.crt is newer, or only that one verifies",
+            ),
+        };
+        self.events.publish(key, after.object_uid(), reason, text.to_owned());
+        self.observe(after);
+    }
+
+    /// Tries a write again, after a pause, that something undid in the same request. Trying at once
+    /// would be a loop.
+    pub(super) fn not_kept(&mut self, key: &Key, after: &SecretView) {
+        let cause = RetryCause::Refused { is_by_clock: false };
+        if self.retry(key, cause, after.resource_version()) {
+            let text = "a write of the keeper did not stay: the webhook may have another \
+                        --keeper-user, or another admission webhook undid it; the keeper tries \
+                        again later";
+            self.events.publish(key, after.object_uid(), Reason::AskFailed, text.to_owned());
         }
         self.observe(after);
     }
@@ -188,7 +202,7 @@ impl Controller {
     /// Repeats at once the asks that the webhook did not see, because it is up again.
     fn retry_unseen(&mut self) {
         for key in self.retries.not_seen() {
-            self.queue.set(&key, Instant::now());
+            self.enqueue(&key, Instant::now());
         }
     }
 }

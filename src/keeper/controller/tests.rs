@@ -98,15 +98,18 @@ async fn a_deadline_is_handled_a_second_late_because_other_clocks_may_be_slow() 
     let until: Timestamp = "2089-01-01T00:00:00Z".parse().unwrap();
     let (mut controller, ..) = controller(true);
     controller.observe(&carrying(until));
-    assert_eq!(controller.deadlines.first(), Some(until + SignedDuration::from_secs(1)));
-    assert_eq!(controller.queue.first(), None);
+    assert_eq!(
+        controller.deadlines.first(Timestamp::now(), |_| true),
+        Some(until + SignedDuration::from_secs(1))
+    );
+    assert_eq!(controller.queue.first(Instant::now(), |_| true), None);
 
     // Seen just after the deadline, and long after it.
     controller.observe(&carrying(Timestamp::now()));
-    assert_eq!(controller.queue.pop(Instant::now()), None);
-    assert_eq!(controller.queue.pop(Instant::now() + DEADLINE_MARGIN), Some(key.clone()));
+    assert_eq!(controller.queue.pop(Instant::now(), |_| true), None);
+    assert_eq!(controller.queue.pop(Instant::now() + DEADLINE_MARGIN, |_| true), Some(key.clone()));
     controller.observe(&carrying(Timestamp::now() - SignedDuration::from_hours(1)));
-    assert_eq!(controller.queue.pop(Instant::now()), Some(key));
+    assert_eq!(controller.queue.pop(Instant::now(), |_| true), Some(key));
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,11 +137,11 @@ async fn a_secret_that_is_always_refused_waits_until_it_changes() {
     }
     // The watch may repeat the same version.
     controller.observe(&secret);
-    assert_eq!(controller.queue.pop(Instant::now() + Duration::from_secs(86_000)), None);
+    assert_eq!(controller.queue.pop(Instant::now() + Duration::from_secs(86_000), |_| true), None);
     let mut changed = secret.clone();
     kube::Resource::meta_mut(&mut changed).resource_version = Some("8".to_owned());
     controller.observe(&changed);
-    assert_eq!(controller.queue.pop(Instant::now()), Some(key));
+    assert_eq!(controller.queue.pop(Instant::now(), |_| true), Some(key));
 }
 
 /// The webhook did not see an ask to retire.
@@ -169,7 +172,7 @@ async fn after_a_long_outage_a_write_that_the_webhook_saw_shortens_the_pause_to_
     }
     controller.asked(&key, not_seen(&waits));
     let ten_minutes = Instant::now() + Duration::from_secs(600);
-    assert_eq!(controller.queue.first(), Some(ten_minutes));
+    assert_eq!(controller.queue.first(Instant::now(), |_| true), Some(ten_minutes));
 
     // Another Secret: its generator rotates.
     let rotates = |cas: &[&devtools::certs::Identity], record: &Value| -> SecretView {
@@ -190,16 +193,20 @@ async fn after_a_long_outage_a_write_that_the_webhook_saw_shortens_the_pause_to_
     let [one, two] = [devtools::certs::ca(), devtools::certs::ca()];
     applied(&mut controller, rotates(&[&one], &json!([])));
     applied(&mut controller, rotates(&[&one], &json!([])));
-    assert_eq!(controller.queue.first(), Some(ten_minutes), "that says nothing of the webhook");
+    assert_eq!(
+        controller.queue.first(Instant::now(), |_| true),
+        Some(ten_minutes),
+        "that says nothing of the webhook"
+    );
     let record = json!([{"sha256": two.sha256(), "since": "2026-01-01T00:00:00Z"}]);
     applied(&mut controller, rotates(&[&one, &two], &record));
     let minute = Instant::now() + Duration::from_secs(60);
-    assert_eq!(controller.queue.first(), Some(minute));
+    assert_eq!(controller.queue.first(Instant::now(), |_| true), Some(minute));
     // A second sign does not put it off.
     tokio::time::advance(Duration::from_secs(30)).await;
     applied(&mut controller, rotates(&[&one], &json!([])));
     applied(&mut controller, rotates(&[&one, &two], &record));
-    assert_eq!(controller.queue.first(), Some(minute));
+    assert_eq!(controller.queue.first(Instant::now(), |_| true), Some(minute));
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,6 +233,9 @@ async fn a_secret_that_lost_its_labels_backs_off_like_any_other() {
                 after: wiped.clone(),
             },
         );
-        assert_eq!(controller.queue.first(), Some(Instant::now() + Duration::from_secs(pause)));
+        assert_eq!(
+            controller.queue.first(Instant::now(), |_| true),
+            Some(Instant::now() + Duration::from_secs(pause))
+        );
     }
 }

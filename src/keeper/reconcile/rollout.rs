@@ -26,10 +26,9 @@ impl Reconciler {
             next = match next {
                 NextCall::Read(workload) => pass.found(self.restarter.find(key, &workload).await?),
                 NextCall::List => {
-                    let group = self.group(key, &secret).await?;
-                    pass.listed(
-                        &group.iter().map(SecretView::view).collect::<Vec<PublicSecret<'_>>>(),
-                    )
+                    let group = self.group(key, &secret).await?.members;
+                    let group: Vec<PublicSecret<'_>> = group.iter().map(|it| it.view()).collect();
+                    pass.listed(&group)
                 }
                 NextCall::Change(workload, version, annotations) => {
                     let version = version.as_deref();
@@ -42,6 +41,9 @@ impl Reconciler {
                     let change =
                         AnnotationChange { annotation: names::RESTARTED, value, is_dry_run: false };
                     let after = self.secrets.change(key, &secret, change).await?;
+                    if after.annotation(names::RESTARTED) != value {
+                        return Ok(ReconcileOutcome::NotKept(Box::new(after)));
+                    }
                     let outcomes = pass.into_outcomes();
                     return Ok(ReconcileOutcome::Restarting(Box::new(RestartReport {
                         outcomes,

@@ -3,7 +3,7 @@
 use ca_overlap::names;
 use serde_json::{Value, json};
 
-use super::setup::{Rotation, Setup};
+use super::setup::{Rotation, Setup, eventually};
 use devtools::certs;
 use devtools::secrets::{MERGE, tls_secret};
 
@@ -46,6 +46,36 @@ async fn the_keeper_asks_nothing_of_exempt_secrets() {
         assert!(keeper.asks("retire", result).await < 1.0, "{result}");
     }
     assert!(setup.events(&control, "AskFailed").await.is_empty());
+}
+
+#[tokio::test]
+async fn the_keeper_asks_nothing_in_a_namespace_that_is_opted_out() {
+    let test = "the_keeper_asks_nothing_in_a_namespace_that_is_opted_out";
+    let Some(setup) = Setup::start(test).await else { return };
+    let keeper = setup.leading_keeper(&[]).await;
+    let secrets = setup.cluster.namespace(test).await;
+    let window = json!({names::WINDOW: "4s"});
+    let mut left = Rotation::begin(&secrets, "left", window.clone()).await;
+    let rotated = left.rotate().await;
+    assert_eq!(rotated.label(names::PHASE), Some("overlap"));
+    let namespace = format!("/api/v1/namespaces/{}", secrets.namespace);
+    let mut off = setup.cluster.plane.json("GET", &namespace, &Value::Null).await.unwrap();
+    off["metadata"]["labels"][names::MODE] = json!("off");
+    setup.cluster.plane.json("PUT", &namespace, &off).await.unwrap();
+    // The control retires later.
+    let mut control =
+        Rotation::begin(&setup.cluster.namespace(test).await, "control", window).await;
+    control.rotate().await;
+    control.wait_until_retired().await;
+    eventually("a look at the other one", async || {
+        let log = keeper.log();
+        log.contains("nothing is asked, because the namespace is opted out").then_some(())
+    })
+    .await;
+    assert_eq!(left.stored().await.resource_version(), rotated.resource_version());
+    for result in ["refused", "not_seen", "failed"] {
+        assert!(keeper.asks("retire", result).await < 1.0, "{result}");
+    }
 }
 
 #[tokio::test]

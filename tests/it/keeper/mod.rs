@@ -16,4 +16,5 @@ mod rollout;
 mod scale;
 pub mod setup;
 mod steady_state;
+mod tenants;
 pub mod workload;

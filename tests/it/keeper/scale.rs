@@ -96,6 +96,13 @@ fn memory(pid: u32) -> String {
         .join(", ")
 }
 
+/// The peak resident memory of a process, in MiB.
+pub(super) fn peak_memory(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim_end_matches("kB").trim().parse::<f64>().unwrap() / 1024.0
+}
+
 /// The CPU time of a process so far, in seconds.
 fn cpu(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -13,6 +13,7 @@ use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::kubernetes::stage_end;
 use ca_overlap::names;
 use ca_overlap::overlap::ask::{Ask, nonce};
+use ca_overlap::overlap::distrust::FormerDistrust;
 use ca_overlap::overlap::outlook::{Due, Rules, outlook};
 use ca_overlap::overlap::settings::Defaults;
 use ca_overlap::overlap::stage_end::{StageEnd, stage_end};
@@ -216,7 +217,10 @@ impl System {
             self.unseen_since = None;
         }
         let secret = self.view();
-        let plan = self.memory.as_ref().and_then(|m| m.compare(&secret, &rules, &[], self.now));
+        let plan = self
+            .memory
+            .as_ref()
+            .and_then(|m| m.compare(&secret, &rules, &FormerDistrust::default(), self.now));
         let next = nonce(secret.annotation(names::ASK));
         if let Some(plan) = plan {
             let ask = Ask::Repair(plan.repair());
@@ -267,7 +271,9 @@ impl System {
         let is_watched =
             [names::MODE, names::PHASE].iter().any(|label| secret.label(label).is_some());
         let memory = self.memory.as_ref();
-        if memory.is_some_and(|m| m.compare(&secret, &rules, &[], self.now).is_some()) {
+        if memory.is_some_and(|m| {
+            m.compare(&secret, &rules, &FormerDistrust::default(), self.now).is_some()
+        }) {
             return;
         }
         self.memory = is_watched.then(|| Remembered::of(&secret)).flatten();

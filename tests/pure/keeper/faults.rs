@@ -61,6 +61,8 @@ struct Store {
     lists: usize,
     /// The reasons of the Events.
     events: Vec<String>,
+    /// Whom the webhook takes for the keeper; by default the keeper.
+    keeper_user: Option<&'static str>,
 }
 
 /// An API server with the webhook, and one keeper that is the leader.
@@ -136,7 +138,7 @@ impl Store {
         let mut object = old.clone();
         json_patch::merge(&mut object, change);
         if path.contains("/secrets/") {
-            reviewed(&mut object, &old);
+            reviewed(&mut object, &old, self.keeper_user);
         }
         let stored = self.put(path, object);
         found(&stored)
@@ -144,14 +146,19 @@ impl Store {
 }
 
 /// Applies the webhook's patch to the keeper's write.
-fn reviewed(object: &mut Value, old: &Value) {
+fn reviewed(object: &mut Value, old: &Value, keeper_user: Option<&str>) {
     let user = format!("system:serviceaccount:ca-overlap:{}", names::KEEPER_SERVICE_ACCOUNT);
     let review = reviews::update(old, object, &user);
     let body = serde_json::to_vec(&review).unwrap();
     let request = review::read(&body).ok().unwrap();
-    let installation = Installation::new(Defaults::default(), names::NAMESPACE);
+    let mut installation = Installation::new(Defaults::default(), names::NAMESPACE);
+    if let Some(user) = keeper_user {
+        user.clone_into(&mut installation.keeper_user);
+    }
     let answer = respond(&request, &installation, KeeperHealth::Absent, Timestamp::now());
-    json_patch::patch(object, &answer.patch.unwrap()).unwrap();
+    if let Some(patch) = answer.patch {
+        json_patch::patch(object, &patch).unwrap();
+    }
 }
 
 async fn answer(store: Arc<Mutex<Store>>, request: Request<kube::client::Body>) -> Response<Body> {
@@ -353,6 +360,44 @@ async fn a_forbidden_write_is_reported_once_and_delays_no_other_secret() {
     assert!(granted.elapsed() < Duration::from_secs(5), "the forbidden Secret delays no other");
     api.retired("envoy", &own).await;
     assert!(granted.elapsed() <= Duration::from_secs(301));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_the_webhook_undoes_is_tried_again_after_a_pause() {
+    let mut api = FakeApiServer::start(&[]);
+    api.store.lock().unwrap().keeper_user = Some("system:serviceaccount:other:keeper");
+    api.add_due_secret("envoy");
+    let path = format!("{COLLECTION}/envoy");
+    {
+        let mut store = api.store.lock().unwrap();
+        let mut secret = store.objects[&path].clone();
+        secret["metadata"]["labels"] = json!({names::MODE: "bundle"});
+        secret["metadata"]["annotations"] = json!({
+            names::CARRIED: "[]", names::RESTART: "deployment/a", names::RESTARTED: "another",
+        });
+        store.put(&path, secret);
+    }
+    api.start_keeper();
+    sleep(Duration::from_secs(50)).await;
+    {
+        let store = api.store.lock().unwrap();
+        assert_eq!(store.patches.len(), 1, "{:?}", store.events);
+        assert_eq!(store.events, ["AskFailed"]);
+    }
+    sleep(Duration::from_secs(3600)).await;
+    let tries = api.store.lock().unwrap().patches.len();
+    assert!((2..=6).contains(&tries), "{tries} in an hour");
+    // Now the flags agree, and something changes.
+    {
+        let mut store = api.store.lock().unwrap();
+        store.keeper_user = None;
+        let secret = store.objects[&path].clone();
+        store.put(&path, secret);
+    }
+    sleep(Duration::from_secs(50)).await;
+    let store = api.store.lock().unwrap();
+    let noted = store.objects[&path]["metadata"]["annotations"][names::RESTARTED].clone();
+    assert_ne!(noted, "another", "the restart goes on");
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use ca_overlap::kubernetes::key::Key;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
 use ca_overlap::overlap::ask::Repaired;
-use ca_overlap::overlap::distrust::DistrustList;
+use ca_overlap::overlap::distrust::{DistrustList, FormerDistrust};
 use ca_overlap::overlap::outlook::Rules;
 use ca_overlap::overlap::record::{Entry, Record};
 use ca_overlap::overlap::settings::Defaults;
@@ -50,7 +50,14 @@ fn compare_with(
     distrusted: &[Fingerprint],
 ) -> Option<RepairPlan> {
     let now: Timestamp = NOW.parse().unwrap();
-    Remembered::of(before).unwrap().compare(after, &rules(), distrusted, now)
+    let namespace = Arc::new(distrusted.iter().copied().collect());
+    let former = FormerDistrust { namespace, ..FormerDistrust::default() };
+    Remembered::of(before).unwrap().compare(after, &rules(), &former, now)
+}
+
+fn distrusted(memory: &Memory, namespace: &str) -> Vec<Fingerprint> {
+    let former = memory.distrusted(namespace);
+    former.namespace.iter().chain(&*former.cluster).copied().collect()
 }
 
 /// To be carried with a new date.
@@ -234,7 +241,8 @@ fn a_ca_that_was_once_distrusted_is_not_repaired() {
     let mut rules = rules();
     rules.defaults.distrusted = list(&[&stolen]);
     let remembered = Remembered::of(&before).unwrap();
-    assert_eq!(remembered.compare(&after, &rules, &[], NOW.parse().unwrap()), None, "listed");
+    let former = FormerDistrust::default();
+    assert_eq!(remembered.compare(&after, &rules, &former, NOW.parse().unwrap()), None, "listed");
 }
 
 fn list(cas: &[&Identity]) -> Arc<DistrustList> {
@@ -250,32 +258,32 @@ async fn what_was_once_distrusted_is_remembered_as_long_as_anything_is() {
     let mut memory = Memory::default();
     let [victim, witness] = ["victim", "witness"].map(|name| Key::new("n", name));
     memory.distrust(&witness, &[other_sha256]);
-    assert!(memory.distrusted("n").is_empty(), "there is nothing to repair yet");
+    assert!(distrusted(&memory, "n").is_empty(), "there is nothing to repair yet");
 
     memory.remember(&victim, &secret("u", &[&stolen], &json!({}), Some("bundle")));
     memory.remember(&witness, &says(&stolen));
     memory.lose(&victim, Instant::now());
     memory.forget(&witness);
-    assert_eq!(memory.distrusted("n"), [stolen_sha256], "also when the Secret is gone");
-    assert!(memory.distrusted("theirs").is_empty(), "it says nothing to other namespaces");
+    assert_eq!(distrusted(&memory, "n"), [stolen_sha256], "also when the Secret is gone");
+    assert!(distrusted(&memory, "theirs").is_empty(), "it says nothing to other namespaces");
     memory.distrust(&witness, &[other_sha256]);
-    assert_eq!(memory.distrusted("n").len(), 2, "also from a Secret that is not remembered");
+    assert_eq!(distrusted(&memory, "n").len(), 2, "also from a Secret that is not remembered");
     let many: Vec<_> = (0..1000_u32).map(|n| Fingerprint::of(&n.to_be_bytes())).collect();
     memory.distrust(&witness, &many);
-    assert_eq!(memory.distrusted("n").len(), 256, "the memory of a namespace is bounded");
+    assert_eq!(distrusted(&memory, "n").len(), 256, "the memory of a namespace is bounded");
 
     // What the cluster once distrusted is remembered everywhere.
     memory.delist(&list(&[&stolen]));
-    assert_eq!(memory.distrusted("theirs"), [stolen_sha256]);
+    assert_eq!(distrusted(&memory, "theirs"), [stolen_sha256]);
     tokio::time::advance(Duration::from_secs(601)).await;
     assert_eq!(memory.expire(Instant::now()), std::slice::from_ref(&victim));
-    assert!(memory.distrusted("n").is_empty() && memory.distrusted("theirs").is_empty());
+    assert!(distrusted(&memory, "n").is_empty() && distrusted(&memory, "theirs").is_empty());
 
     // A change of the only Secret keeps both.
     memory.remember(&victim, &says(&stolen));
     memory.delist(&list(&[&other]));
     memory.remember(&victim, &secret("u", &[&other], &json!({}), Some("bundle")));
-    assert_eq!(memory.distrusted("n"), [stolen_sha256, other_sha256]);
+    assert_eq!(distrusted(&memory, "n"), [stolen_sha256, other_sha256]);
 }
 
 #[test]
@@ -469,4 +477,43 @@ async fn a_namespace_is_read_again_once_all_its_secrets_are_gone() {
     // A change of a known Secret does not ask again.
     assert_eq!(memory.remember(&other, &seen), None);
     assert_eq!(memory.namespace_uid(&other), Some("second"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_namespace_deletes_or_stores_costs_no_other_one_its_memory() {
+    let ca = certs::ca_named("CA1");
+    let mut memory = Memory::default();
+    let seen = secret("u", &[&ca], &json!({}), Some("bundle"));
+    let busy = |number: usize| Key::new("busy", format!("s{number}"));
+    let quiet = |number: usize| Key::new("quiet", format!("s{number}"));
+    for number in 0..300 {
+        memory.remember(&busy(number), &seen);
+        memory.lose(&busy(number), Instant::now());
+    }
+    for number in 0..100 {
+        memory.remember(&quiet(number), &seen);
+        assert!(memory.lose(&quiet(number), Instant::now()).is_some(), "{number}");
+    }
+    let polled = |key: &Key| memory.get(key, Instant::now()).is_some();
+    assert_eq!((0..300).filter(|&number| polled(&busy(number))).count(), 156);
+    assert!((0..100).all(|number| polled(&quiet(number))));
+
+    // 1,000 Secrets of 60 KB are more than all that the keeper remembers.
+    let mut object = tls_secret("large", &"#".repeat(60_000), &ca.leaf("x"));
+    object["metadata"]["uid"] = json!("u");
+    let large: SecretView = serde_json::from_value(object).unwrap();
+    let mut memory = Memory::default();
+    for number in 0..1000 {
+        memory.remember(&busy(number), &large);
+    }
+    let full = memory.len();
+    assert!(full < 600 && memory.refused() == 1000 - full, "{full}");
+    for number in 0..100 {
+        memory.remember(&quiet(number), &large);
+    }
+    let kept = |key: &Key| memory.get(key, Instant::now()).is_some();
+    assert!((0..100).all(|number| kept(&quiet(number))));
+    assert!(kept(&busy(0)), "it keeps its share");
+    assert_eq!(memory.len(), full);
+    assert_eq!(memory.refused(), 1100 - full);
 }
