@@ -9,10 +9,12 @@ STATIC_DIR := $(TARGET)/$(STATIC_TRIPLE)/release
 STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo --remap-path-prefix=$(CURDIR)=ca-overlap
 STATIC_BUILD := --locked --release --target $(STATIC_TRIPLE)
+# Each crate is optimised for speed, then the whole program once more, for size: see docs/decisions.
+STATIC_LINK := -C opt-level=s
 
 .PHONY: static
 static: need-rust $(CARGO_AUDITABLE) ## Build the statically linked program that is shipped: target/static/ca-overlap (about 7 minutes)
-	RUSTFLAGS="$(STATIC_FLAGS)" $(CARGO_AUDITABLE) auditable build $(STATIC_BUILD) --package ca-overlap --bin ca-overlap
+	RUSTFLAGS="$(STATIC_FLAGS)" $(CARGO_AUDITABLE) auditable rustc $(STATIC_BUILD) --package ca-overlap --bin ca-overlap -- $(STATIC_LINK)
 	@mkdir -p $(dir $(STATIC))
 	@cp $(STATIC_DIR)/ca-overlap $(STATIC)
 	@headers=$$(readelf --wide --program-headers --dynamic $(STATIC)) || exit 1; \

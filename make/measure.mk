@@ -21,15 +21,15 @@ bench-instructions: bench-programs ## Count instructions per request with valgri
 
 .PHONY: bench-programs
 bench-programs: static need-go
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo build $(STATIC_BUILD) --package benches --bin allow_all
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package benches --bin allow_all -- $(STATIC_LINK)
 	mkdir -p $(TARGET)/bench/bin
 	go -C benches/peer build -trimpath -ldflags='-s -w' -o "$(abspath $(TARGET))/bench/bin/" ./...
 
 .PHONY: bench-profile
 bench-profile: need-rust need-valgrind ## Profile the instructions of whole requests, also of an allow-all server
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package ca-overlap --bin ca-overlap -- -C strip=none
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package ca-overlap --bin ca-overlap -- $(STATIC_LINK) -C strip=none
 	mkdir -p $(TARGET)/bench/symbols && cp $(STATIC_DIR)/ca-overlap $(TARGET)/bench/symbols/
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package benches --bin allow_all -- -C strip=none
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package benches --bin allow_all -- $(STATIC_LINK) -C strip=none
 	cargo run --locked --package benches --bin bench -- run --mode profile --program $(TARGET)/bench/symbols/ca-overlap \
 		--allow-all $(STATIC_DIR)/allow_all
 
@@ -60,8 +60,8 @@ profile: counted ## Profile the instructions of a review: make profile REVIEW=te
 # The hot path, built like the shipped program, with symbols for profiles.
 .PHONY: counted
 counted: need-rust need-valgrind
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package benches --bin hot-path -- -C strip=none
-	RUSTFLAGS="$(STATIC_FLAGS)" cargo build $(STATIC_BUILD) --package benches --bin allocations
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package benches --bin hot-path -- $(STATIC_LINK) -C strip=none
+	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package benches --bin allocations -- $(STATIC_LINK)
 
 .PHONY: keeper-scale
 keeper-scale: control-plane ## Start the keeper with 10,000 Secrets, and print time, memory and CPU (3 minutes)
