@@ -31,7 +31,7 @@ impl Clients {
 /// accepted CAs.
 #[track_caller]
 fn expect_refused(ended: &Ended, server: &Server) {
-    assert_eq!(ended.verdicts(1), [None, None], "{}", server.log());
+    assert_eq!(ended.verdicts(2), [None, None], "{}", server.log());
     let json = ended.json();
     assert_eq!(json["verdict"], serde_json::Value::Null);
     for version in json["versions"].as_array().unwrap() {
@@ -74,7 +74,7 @@ fn probe_shows_the_client_cas_that_openssl_accepts() {
     // A client of another CA is refused because of its certificate.
     let [cert, key] = files.client(&certs::ca_named("Somebody else"));
     let ended = probe_once(&server, &files, &["--cert", &cert, "--key", &key]);
-    assert_eq!(ended.verdicts(1), [None, None]);
+    assert_eq!(ended.verdicts(2), [None, None]);
     for version in ended.json()["versions"].as_array().unwrap() {
         let error = version["error"].as_str().unwrap();
         assert!(error.contains("refuses the client certificate"), "{error}");
@@ -123,7 +123,7 @@ fn the_table_shows_the_accepted_client_cas() {
     let (target, ca) = (server.target(), files.ca());
     let known = [target.as_str(), "--server-name", NAME, "--ca-file", &ca];
     let ended = run(&known);
-    assert_eq!(ended.code, 1, "{ended:?}");
+    assert_eq!(ended.code, 2, "{ended:?}");
     let expected = "Client certificate: requested, none was sent (--cert, --key).
 The server accepts client certificates of these CAs:
   CN=Mesh CA 2026
