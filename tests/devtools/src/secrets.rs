@@ -36,6 +36,18 @@ pub struct Answer {
     pub warnings: Vec<String>,
 }
 
+/// A record or a stage, the value of an annotation, as the first edition wrote it.
+pub fn without_uids(mut value: Value) -> Value {
+    let entries = match &mut value {
+        Value::Array(entries) => entries.iter_mut().collect(),
+        one => vec![one],
+    };
+    for entry in entries.into_iter().filter_map(Value::as_object_mut) {
+        entry.remove("uid");
+    }
+    value
+}
+
 impl Secrets {
     /// The Secrets of `namespace`.
     pub fn new(client: kube::Client, namespace: String) -> Self {

@@ -2,7 +2,7 @@
 
 use ca_overlap::names;
 use devtools::certs::bundle;
-use devtools::secrets::{Answer, MERGE, Secrets};
+use devtools::secrets::{Answer, MERGE, Secrets, without_uids};
 use serde_json::{Value, json};
 
 use super::setup::{
@@ -107,16 +107,7 @@ fn assert_unchanged(after: &Answer, before: &Answer, name: &str) {
     assert_eq!(after.body["metadata"]["labels"], before.body["metadata"]["labels"], "{name}");
     let without_uid = |key: &str, answer: &Answer| {
         // This edition begins an empty record where a setting is brought.
-        let text = answer.annotation(key).unwrap_or("[]");
-        let mut value: Value = serde_json::from_str(text).unwrap();
-        let entries = match &mut value {
-            Value::Array(entries) => entries.iter_mut().collect(),
-            one => vec![one],
-        };
-        for entry in entries.into_iter().filter_map(Value::as_object_mut) {
-            entry.remove("uid");
-        }
-        value
+        without_uids(serde_json::from_str(answer.annotation(key).unwrap_or("[]")).unwrap())
     };
     for key in [names::CARRIED, names::STAGED] {
         assert_eq!(without_uid(key, after), without_uid(key, before), "{name}: {key}");

@@ -2,6 +2,7 @@
 
 use devtools::certs::{self, Identity};
 use devtools::reviews;
+use devtools::secrets::without_uids;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -168,15 +169,8 @@ impl System {
     pub fn forget_uids(&mut self) {
         for key in [names::CARRIED, names::STAGED] {
             let Some(text) = self.annotation(key) else { continue };
-            let mut value: Value = serde_json::from_str(text).unwrap();
-            let entries = match &mut value {
-                Value::Array(entries) => entries.iter_mut().collect(),
-                stage => vec![stage],
-            };
-            for entry in entries.into_iter().filter_map(Value::as_object_mut) {
-                entry.remove("uid");
-            }
-            self.stored["metadata"]["annotations"][key] = value.to_string().into();
+            let older = without_uids(serde_json::from_str(text).unwrap()).to_string();
+            self.stored["metadata"]["annotations"][key] = older.into();
         }
     }
 
@@ -362,7 +356,8 @@ impl System {
         blocks.map(|block| CAS.iter().position(|ca| block == ca.pem).expect("a known CA")).collect()
     }
 
-    /// The stored CAs in the record, each with its `since` and `until`.
+    /// The carried CAs, each with its `since` and `until`. An entry for the first certificate does
+    /// not count: its generator wrote it.
     pub fn carried(&self) -> Vec<(usize, Timestamp, Option<Timestamp>)> {
         let record: Value =
             self.annotation(names::CARRIED).map_or(json!([]), |t| serde_json::from_str(t).unwrap());
@@ -374,7 +369,7 @@ impl System {
         };
         let entries = record.as_array().unwrap().iter().map(entry);
         let cas = self.cas();
-        entries.filter(|(ca, ..)| cas.contains(ca)).collect()
+        entries.filter(|(ca, ..)| cas.iter().skip(1).any(|behind| behind == ca)).collect()
     }
 
     /// The leaf in service. Fails if the key is not its own.
