@@ -10,12 +10,13 @@ pub const MAX_OWN: usize = 64;
 /// The most fingerprints that the list of the cluster can hold. The others are ignored.
 pub const MAX_LISTED: usize = 4096;
 
-/// What one Secret distrusts: its own setting, and the list of the cluster. Clones share both.
+/// What one Secret distrusts: its own setting, and the list of the cluster. Clones share the list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Distrust {
-    own: Arc<Vec<Fingerprint>>,
+    own: Vec<Fingerprint>,
     listed: Arc<DistrustList>,
-    former: FormerDistrust,
+    /// Only where the keeper looks for what to repair.
+    former: Option<FormerDistrust>,
 }
 
 /// What was once distrusted, in a namespace or in the cluster. A repair brings none of it back.
@@ -43,38 +44,40 @@ impl FormerDistrust {
 impl Distrust {
     /// Nothing but the list of the cluster.
     pub fn listed(listed: &Arc<DistrustList>) -> Self {
-        Self { listed: Arc::clone(listed), ..Self::default() }
+        Self { own: Vec::new(), listed: Arc::clone(listed), former: None }
     }
 
     /// Adds a fingerprint of the Secret's own setting. Returns whether there was room for it.
     pub fn add(&mut self, fingerprint: Fingerprint) -> bool {
         let has_room = self.own.len() < MAX_OWN;
         if has_room {
-            Arc::make_mut(&mut self.own).push(fingerprint);
+            self.own.push(fingerprint);
         }
         has_room
     }
 
     /// Adds what is distrusted for another reason, without a limit.
     pub(crate) fn extend(&mut self, more: impl IntoIterator<Item = Fingerprint>) {
-        Arc::make_mut(&mut self.own).extend(more);
+        self.own.extend(more);
     }
 
     /// Adds what was once distrusted.
     pub(crate) fn add_former(&mut self, former: &FormerDistrust) {
-        self.former = former.clone();
+        self.former = Some(former.clone());
     }
 
     /// Whether a certificate with this fingerprint is distrusted.
     pub fn contains(&self, fingerprint: &Fingerprint) -> bool {
         self.own.contains(fingerprint)
             || self.listed.contains(fingerprint)
-            || self.former.contains(fingerprint)
+            || self.former.as_ref().is_some_and(|former| former.contains(fingerprint))
     }
 
     /// Whether nothing is distrusted.
     pub fn is_empty(&self) -> bool {
-        self.own.is_empty() && self.listed.is_empty() && self.former.is_empty()
+        self.own.is_empty()
+            && self.listed.is_empty()
+            && self.former.as_ref().is_none_or(FormerDistrust::is_empty)
     }
 
     /// The fingerprints of the Secret's own setting.
