@@ -70,8 +70,6 @@ pub struct Controller {
 
 /// How many tasks run at the same time.
 const MAX_CONCURRENT: usize = 8;
-/// How many of them may be for Secrets of one namespace.
-const MAX_OF_NAMESPACE: usize = 4;
 /// The longest time between two comparisons of the deadlines with the wall clock, which may jump.
 const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// The wait after a deadline. The webhook's clock may be a little slow, and it refuses to retire a
@@ -159,7 +157,7 @@ impl Controller {
         let next_check = namespace.unwrap_or(next_check).min(next_check);
         // A standby only watches. The leader has to notice the end of its term.
         let Some(until) = leads_until else { return next_check };
-        let next_reconcile = self.queue.first(now, |namespace| self.has_room(namespace));
+        let next_reconcile = self.queue.first(now, |namespace| self.tasks.has_room(namespace));
         let next_reconcile = next_reconcile.filter(|_| !is_full).unwrap_or(next_check);
         let deadline = self.deadlines.first(Timestamp::now(), |_| true);
         let deadline = deadline.filter(|_| !is_full).map_or(next_check, |deadline| {
@@ -177,8 +175,7 @@ impl Controller {
         }
         while self.tasks.len() < MAX_CONCURRENT {
             let now = Instant::now();
-            let tasks = &self.tasks;
-            let has_room = |namespace: &str| tasks.of(namespace) < MAX_OF_NAMESPACE;
+            let has_room = |namespace: &str| self.tasks.has_room(namespace);
             let namespace = self.namespace_queue.pop(now, |_| true);
             let Some(key) = namespace.or_else(|| leads.then(|| self.queue.pop(now, has_room))?)
             else {
@@ -197,11 +194,6 @@ impl Controller {
             let target = key.clone();
             self.tasks.start(&key, async move { reconciler.reconcile(&target, input).await });
         }
-    }
-
-    /// Whether another task may run for a Secret of this namespace.
-    fn has_room(&self, namespace: &str) -> bool {
-        self.tasks.of(namespace) < MAX_OF_NAMESPACE
     }
 
     /// Takes in another list of distrusted CAs. Any Secret may hold one of them.

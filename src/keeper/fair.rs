@@ -38,6 +38,23 @@ pub enum Inserted<K, V> {
     Refused(V, Vec<(K, V)>),
 }
 
+impl<K, V> Inserted<K, V> {
+    /// Whether the new entry is in.
+    pub fn is_in(&self) -> bool {
+        matches!(self, Self::In(_))
+    }
+
+    /// All that has no place: the new entry, which has this key, if it was refused, and what it
+    /// pushed out.
+    pub fn dropped(self, key: K) -> impl Iterator<Item = (K, V)> {
+        let (refused, out) = match self {
+            Self::In(out) => (None, out),
+            Self::Refused(value, out) => (Some((key, value)), out),
+        };
+        refused.into_iter().chain(out)
+    }
+}
+
 impl<K: Ord + Clone, V> Fair<K, V> {
     /// An empty collection with this limit.
     pub fn new(limit: usize) -> Self {

@@ -13,7 +13,7 @@ use kube::core::{ObjectList, Request};
 use kube::{Api, Client, Resource};
 use tokio::time::Instant;
 
-use super::fair::{Fair, Inserted};
+use super::fair::Fair;
 use super::overflow::{Budget, Overflow};
 use super::sightings::Sightings;
 use crate::kubernetes::call::{CallError, call};
@@ -118,8 +118,7 @@ impl Groups {
                     found.pop_last();
                 }
             }
-            page.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
-            if page.continue_token.is_none() {
+            if !pages::turn(&mut page, list.metadata) {
                 return Ok(found);
             }
         }
@@ -145,12 +144,8 @@ impl Groups {
         let read = ReadMember { secret: Arc::clone(&secret), used: Instant::now() };
         let size = size(&secret);
         // Without a place here it is read again each time.
-        let kept = self.lock().insert(key.namespace(), key.clone(), read, size);
-        let (is_refused, out) = match kept {
-            Inserted::In(out) => (false, out),
-            Inserted::Refused(_, out) => (true, out),
-        };
-        for key in out.iter().map(|(key, _)| key).chain(is_refused.then_some(key)) {
+        let inserted = self.lock().insert(key.namespace(), key.clone(), read, size);
+        for (key, _) in inserted.dropped(key.clone()) {
             self.overflow.note(Budget::Group, key.namespace());
         }
         Ok(Some(secret))

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::fair::{Fair, Inserted};
+use super::fair::Fair;
 use crate::kubernetes::key::Key;
 
 /// The most keys in a queue: far more than the keeper tracks Secrets.
@@ -23,21 +23,15 @@ impl<T: Copy + Ord> Queue<T> {
     /// Sets the time of `key` to `at`. Returns the keys for which there is no room any more.
     pub(super) fn set(&mut self, key: &Key, at: T) -> Vec<Key> {
         self.remove(key);
-        let (is_in, out) = match self.of_key.insert(key.namespace(), key.clone(), at, 1) {
-            Inserted::In(out) => (true, out),
-            Inserted::Refused(_, out) => (false, out),
-        };
-        let mut dropped = Vec::new();
-        for (key, at) in out {
-            self.forget(&key, at);
-            dropped.push(key);
-        }
-        if is_in {
+        let inserted = self.of_key.insert(key.namespace(), key.clone(), at, 1);
+        if inserted.is_in() {
             self.by_time.insert((at, key.clone()));
-        } else {
-            dropped.push(key.clone());
         }
-        dropped
+        let forget = |(key, at)| {
+            self.forget(&key, at);
+            key
+        };
+        inserted.dropped(key.clone()).map(forget).collect()
     }
 
     /// Whether `key` is in the queue.

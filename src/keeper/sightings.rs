@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::fair::{Fair, Inserted};
+use super::fair::Fair;
 use super::overflow::{Budget, Overflow};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
@@ -55,10 +55,8 @@ impl Sightings {
         }
         let sighting = Sighting::Found(now);
         let seen = SeenSecret { ca_crt, sighting, read: now };
-        let (Inserted::In(out) | Inserted::Refused(_, out)) =
-            all.insert(key.namespace(), key.clone(), seen, 1);
-        let is_refused = all.get(key.namespace(), &key).is_none();
-        for key in out.iter().map(|(key, _)| key).chain(is_refused.then_some(&key)) {
+        let inserted = all.insert(key.namespace(), key.clone(), seen, 1);
+        for (key, _) in inserted.dropped(key) {
             self.overflow.note(Budget::Sightings, key.namespace());
         }
         sighting

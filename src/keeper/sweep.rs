@@ -52,8 +52,7 @@ pub(super) fn left_over(client: Client, leadership: Leadership) -> impl Stream<I
                 };
                 let left_over = list.items.iter().filter(|secret| secret.view().is_left_over());
                 found.extend(left_over.map(Key::of));
-                page.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
-                if page.continue_token.is_none() && found.is_empty() {
+                if !pages::turn(&mut page, list.metadata) && found.is_empty() {
                     sleep(INTERVAL).await;
                 }
             }

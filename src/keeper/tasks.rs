@@ -6,6 +6,9 @@ use tokio::task::{Id, JoinError, JoinSet};
 
 use crate::kubernetes::key::Key;
 
+/// The most tasks for Secrets of one namespace.
+const MAX_OF_NAMESPACE: usize = 4;
+
 /// Tasks, at most one for each key.
 #[derive(Debug)]
 pub(super) struct Tasks<T> {
@@ -32,9 +35,10 @@ impl<T: Send + 'static> Tasks<T> {
         self.set.len()
     }
 
-    /// How many run for Secrets of a namespace.
-    pub(super) fn of(&self, namespace: &str) -> usize {
-        self.changed.keys().filter(|key| key.namespace() == namespace).count()
+    /// Whether another one may run for a Secret of this namespace.
+    pub(super) fn has_room(&self, namespace: &str) -> bool {
+        let of_namespace = self.changed.keys().filter(|key| key.namespace() == namespace);
+        of_namespace.count() < MAX_OF_NAMESPACE
     }
 
     /// If a task runs for `key`, notes that its object has changed. Returns whether a task runs.

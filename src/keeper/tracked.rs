@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use jiff::Timestamp;
 
 use super::events::Reason;
-use super::fair::{Fair, Inserted};
+use super::fair::Fair;
 use crate::keeper::metrics::KeeperMetrics;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
@@ -230,16 +230,12 @@ impl TrackedSecrets {
         self.remove(key);
         self.add(&tracked);
         let size = tracked.size();
-        let (refused, out) = match self.secrets.insert(key.namespace(), key.clone(), tracked, size)
-        {
-            Inserted::In(out) => (None, out),
-            Inserted::Refused(tracked, out) => (Some((key.clone(), tracked)), out),
-        };
-        let mut dropped = Vec::new();
-        for (key, tracked) in refused.into_iter().chain(out) {
+        let inserted = self.secrets.insert(key.namespace(), key.clone(), tracked, size);
+        let forget = |(key, tracked)| {
             self.subtract(&tracked);
-            dropped.push(key);
-        }
+            key
+        };
+        let dropped = inserted.dropped(key.clone()).map(forget).collect();
         self.publish();
         dropped
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::fair::{Fair, Inserted};
+use super::fair::Fair;
 
 /// Where items go in. Clones share the channel.
 #[derive(Debug)]
@@ -40,14 +40,11 @@ impl<T> Sender<T> {
         let mut waiting = lock(&self.waiting);
         waiting.last += 1;
         let (number, item) = (waiting.last, (namespace.to_owned(), item));
-        let (refused, out) = match waiting.items.insert(namespace, number, item, 1) {
-            Inserted::In(out) => (None, out),
-            Inserted::Refused(item, out) => (Some(item), out),
-        };
+        let inserted = waiting.items.insert(namespace, number, item, 1);
         drop(waiting);
         // If it is full, the receiver is going to wake up anyway.
         let _ = self.wake.try_send(());
-        refused.into_iter().chain(out.into_iter().map(|(_, item)| item)).map(|it| it.0).collect()
+        inserted.dropped(number).map(|(_, (namespace, _))| namespace).collect()
     }
 }
 

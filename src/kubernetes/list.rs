@@ -128,8 +128,7 @@ pub(crate) async fn read<K: Clone + DeserializeOwned + Debug>(
             Err(error) => return Err(error),
         };
         list.items.into_iter().for_each(&mut *each);
-        page.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
-        if page.continue_token.is_none() {
+        if !pages::turn(&mut page, list.metadata) {
             return Ok(());
         }
     }

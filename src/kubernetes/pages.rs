@@ -11,7 +11,9 @@ use std::time::Duration;
 use http::header::ACCEPT;
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::Client;
+use kube::api::ListParams;
 use kube::client::Body;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -42,6 +44,12 @@ pub(crate) fn paged(client: Client) -> Client {
     let sizes = Arc::new(Mutex::new(PageSizes { whole: FIRST, metadata: FIRST }));
     let service = tower::service_fn(move |request| send(client.clone(), sizes.clone(), request));
     Client::new(service, namespace)
+}
+
+/// Turns to the page after the one with this metadata. Returns whether there is one.
+pub(crate) fn turn(page: &mut ListParams, read: ListMeta) -> bool {
+    page.continue_token = read.continue_.filter(|token| !token.is_empty());
+    page.continue_token.is_some()
 }
 
 /// Why a page could not be read.
@@ -141,7 +149,6 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use kube::api::ListParams;
     use kube::{Api, Resource};
     use serde_json::json;
 
@@ -199,8 +206,7 @@ mod tests {
         loop {
             let list = api.list(&page).await?;
             names.extend(list.items.iter().filter_map(|secret| secret.meta().name.clone()));
-            page.continue_token = list.metadata.continue_.filter(|token| !token.is_empty());
-            if page.continue_token.is_none() {
+            if !turn(&mut page, list.metadata) {
                 return Ok(names);
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{MAX_ONE, Remembered, fingerprints};
-use crate::keeper::fair::{Fair, Inserted};
+use crate::keeper::fair::Fair;
 use crate::keeper::overflow::{Budget, Overflow};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
@@ -113,21 +113,18 @@ impl Memory {
         }
         let distrusted: Vec<Fingerprint> = fingerprints(remembered.distrust()).collect();
         let entry = MemoryEntry { secret: Arc::new(remembered), namespace };
-        let (is_in, out) = match self.secrets.insert(key.namespace(), key.clone(), entry, size) {
-            Inserted::In(out) => (true, out),
-            Inserted::Refused(_, out) => (false, out),
-        };
-        for (key, _) in out {
-            self.overflow.note(Budget::Memory, key.namespace());
-            if !self.forget_traces(&key) {
-                self.refused.insert(key);
+        let inserted = self.secrets.insert(key.namespace(), key.clone(), entry, size);
+        let is_in = inserted.is_in();
+        for (dropped, _) in inserted.dropped(key.clone()) {
+            self.overflow.note(Budget::Memory, dropped.namespace());
+            // The caller undoes what it has counted for this Secret itself.
+            let was_lost = dropped != *key && self.forget_traces(&dropped);
+            if !was_lost {
+                self.refused.insert(dropped);
             }
         }
         if is_in {
             self.distrust(key, &distrusted);
-        } else {
-            self.overflow.note(Budget::Memory, key.namespace());
-            self.refused.insert(key.clone());
         }
         is_in
     }
@@ -181,20 +178,15 @@ impl Memory {
             }
             // The namespace may be deleted too, so its uid is read again for the next Secret in it.
             self.leave(key.namespace());
-            let (is_in, out) = match self.lost.insert(key.namespace(), key.clone(), now, 1) {
-                Inserted::In(out) => (true, out),
-                Inserted::Refused(_, out) => (false, out),
-            };
-            for (out, _) in out {
-                self.overflow.note(Budget::Deletions, out.namespace());
+            let inserted = self.lost.insert(key.namespace(), key.clone(), now, 1);
+            let is_in = inserted.is_in();
+            for (dropped, _) in inserted.dropped(key.clone()) {
+                self.overflow.note(Budget::Deletions, dropped.namespace());
                 // It has left its namespace already.
-                self.secrets.remove(out.namespace(), &out);
-                self.release(out.namespace());
+                self.secrets.remove(dropped.namespace(), &dropped);
+                self.release(dropped.namespace());
             }
             if !is_in {
-                self.overflow.note(Budget::Deletions, key.namespace());
-                self.secrets.remove(key.namespace(), key);
-                self.release(key.namespace());
                 return None;
             }
         }
