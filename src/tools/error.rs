@@ -3,10 +3,20 @@
 use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// The exit code if a command could not read or reach something, where 1 says that it found
 /// something.
 pub(crate) const TROUBLE: u8 = 2;
+
+/// The exit code of a command that has read everything, or has not, and found nothing, or has.
+pub(crate) fn exit_code(has_read_all: bool, is_fine: bool) -> ExitCode {
+    match (has_read_all, is_fine) {
+        (false, _) => TROUBLE.into(),
+        (true, false) => ExitCode::FAILURE,
+        (true, true) => ExitCode::SUCCESS,
+    }
+}
 
 /// Why a command failed. The text never quotes the contents of a file or of a response.
 #[derive(Debug, thiserror::Error)]

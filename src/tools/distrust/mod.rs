@@ -148,7 +148,7 @@ impl DistrustArgs {
             is_named: !names.is_empty(),
         };
         self.output.print(|| report::to_text(&report), || report::to_json(&report))?;
-        Ok(report.exit_code().into())
+        Ok(report.exit_code())
     }
 
     /// Annotates all Secrets in scope that hold one of the CAs.

@@ -1,6 +1,7 @@
 //! The output of `distrust`.
 
 use std::fmt::Write as _;
+use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,7 @@ use super::elsewhere::Place;
 use super::replicas::Replica;
 use crate::kubernetes::list::{Namespaces, Unread};
 use crate::names;
-use crate::tools::error::TROUBLE;
+use crate::tools::error::exit_code;
 use crate::tools::table::{Column, Row, Table, paragraph};
 use crate::tools::text::{counted, short};
 use crate::x509::certs::Fingerprint;
@@ -75,12 +76,8 @@ impl DistrustReport {
         !self.unread.is_empty() || everywhere.is_some_and(|all| !all.failures().is_empty())
     }
 
-    pub(super) fn exit_code(&self) -> u8 {
-        match (self.has_failed(), self.is_clean()) {
-            (true, _) => TROUBLE,
-            (false, false) => 1,
-            (false, true) => 0,
-        }
+    pub(super) fn exit_code(&self) -> ExitCode {
+        exit_code(!self.has_failed(), self.is_clean())
     }
 
     fn places(&self) -> &[Place] {

@@ -19,7 +19,7 @@ use futures::{StreamExt, stream};
 use self::end::{EndResult, EndedBy, Obstacle};
 use self::lease::HeldLease;
 use super::cluster::{ScopeArgs, ScopedClient, report_unread};
-use super::error::{TROUBLE, ToolError};
+use super::error::{ToolError, exit_code};
 use super::output::Output;
 use super::progress_line;
 use crate::kubernetes::explain::{Audience, explain};
@@ -103,11 +103,7 @@ impl DrainArgs {
         self.output
             .print(|| report::to_text(&drained, &cluster.scope), || report::to_json(&drained))?;
         report_unread(&drained.unread);
-        Ok(match (drained.unread.is_empty(), drained.waiting.is_empty()) {
-            (false, _) => TROUBLE.into(),
-            (true, false) => ExitCode::FAILURE,
-            (true, true) => ExitCode::SUCCESS,
-        })
+        Ok(exit_code(drained.unread.is_empty(), drained.waiting.is_empty()))
     }
 }
 

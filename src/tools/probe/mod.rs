@@ -27,7 +27,7 @@ use self::connect::{Client, ClientOptions, ConnectionError};
 pub(crate) use self::connect::{Endpoint, TlsVersion};
 use self::observe::{Observer, Pace, ProbeProgress};
 use self::trust::{ClientCertificate, Trust};
-use super::error::{TROUBLE, ToolError};
+use super::error::{ToolError, exit_code};
 use super::output::Output;
 use super::progress_line;
 use crate::overlap::settings::parse_time;
@@ -151,11 +151,7 @@ impl ProbeArgs {
             report.failures().iter().for_each(|failure| eprintln!("ca-overlap: {failure}"));
         }
         self.output.print(|| report::to_text(&report), || report::to_json(&report))?;
-        Ok(match (report.failures().is_empty(), report.is_fine()) {
-            (false, _) => TROUBLE.into(),
-            (true, false) => ExitCode::FAILURE,
-            (true, true) => ExitCode::SUCCESS,
-        })
+        Ok(exit_code(report.failures().is_empty(), report.is_fine()))
     }
 
     /// Runs `work` until it ends, until the timeout or until Ctrl-C. The report shows what was

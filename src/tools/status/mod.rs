@@ -21,7 +21,7 @@ use self::restarts::FailedRestarts;
 use self::row::Rotation;
 pub(super) use self::row::next;
 use super::cluster::{InstallationArgs, ScopeArgs, report_unread};
-use super::error::{TROUBLE, ToolError};
+use super::error::{ToolError, exit_code};
 use super::output::Output;
 use super::registration::{self, Registration};
 use super::server_args::ServerArgs;
@@ -135,10 +135,6 @@ impl StatusArgs {
         report_unread(&unread);
         let is_fine = registration.problem().is_none()
             && rotations.iter().all(|rotation| rotation.problems.is_empty());
-        Ok(match (is_complete, is_fine) {
-            (false, _) => TROUBLE.into(),
-            (true, false) => ExitCode::FAILURE,
-            (true, true) => ExitCode::SUCCESS,
-        })
+        Ok(exit_code(is_complete, is_fine))
     }
 }

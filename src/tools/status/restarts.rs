@@ -9,6 +9,7 @@ use kube::api::ListParams;
 
 use crate::kubernetes::key::Key;
 use crate::kubernetes::list::{Namespaces, Unread, read_each};
+use crate::kubernetes::pages;
 use crate::names;
 use crate::tools::cluster::ScopedClient;
 
@@ -31,7 +32,7 @@ impl FailedRestarts {
                     newest.insert(key, (at, failure));
                 }
             };
-            let page = ListParams::default().limit(500).fields(&format!("reason={reason}"));
+            let page = ListParams::default().limit(pages::MOST).fields(&format!("reason={reason}"));
             let api = |scope: &Namespaces| scope.api(&cluster.client);
             let unread = read_each(&cluster.client, &cluster.scope, &page, api, keep).await;
             for Unread { error, .. } in unread.iter().filter(|_| reason == REASONS[0]) {
