@@ -255,23 +255,29 @@ func startAttacker(ctx context.Context, arguments ...string) (*attackerProcess, 
 	command := exec.CommandContext(ctx, "nice", append([]string{"-n", "19", self, "attacker"}, arguments...)...)
 	command.SysProcAttr = ownChild()
 	command.Stderr = os.Stderr
-	stdin, err := command.StdinPipe()
+	stdin, stdout, err := startPiped(command)
 	if err != nil {
 		return nil, err
 	}
-	stdout, err := command.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := command.Start(); err != nil {
-		return nil, err
-	}
-	process := &attackerProcess{command, stdin, bufio.NewReader(stdout)}
+	process := &attackerProcess{command, stdin, stdout}
 	if line, err := process.out.ReadString('\n'); line != "on\n" {
 		process.Stop()
 		return nil, fmt.Errorf("the attacker did not begin: %q, %v", line, err)
 	}
 	return process, nil
+}
+
+// startPiped starts a command that ends with its standard input, and returns that and its output.
+func startPiped(command *exec.Cmd) (io.Closer, *bufio.Reader, error) {
+	stdin, err := command.StdinPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	stdout, err := command.StdoutPipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	return stdin, bufio.NewReader(stdout), command.Start()
 }
 
 // Stop ends the attack and returns what it counted.

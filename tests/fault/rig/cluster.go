@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/tls"
@@ -32,19 +31,12 @@ func StartCluster(ctx context.Context, program, product string, log io.Writer) (
 	command := exec.CommandContext(ctx, program, "--product", product, "--", "--staged", "--settle", settle.String())
 	command.SysProcAttr = ownChild()
 	command.Stderr = log
-	stdin, err := command.StdinPipe()
+	stdin, stdout, err := startPiped(command)
 	if err != nil {
-		return nil, err
-	}
-	stdout, err := command.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := command.Start(); err != nil {
 		return nil, err
 	}
 	c := &Cluster{command: command, stdin: stdin}
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	line, err := stdout.ReadBytes('\n')
 	if err == nil {
 		err = c.read(line)
 	}

@@ -5,7 +5,7 @@ use ca_overlap::names;
 use serde_json::{Value, json};
 
 use super::drain::{unregister, until_not_called};
-use super::promote::{stage, wait_for_lease};
+use super::promote::stage;
 use super::setup::{Rotation, Setup, eventually};
 use crate::api_server::canary::{audit_log, audited};
 use crate::support::{Plane, assets, sample, sum};
@@ -19,8 +19,7 @@ async fn without_the_registration_the_keeper_ends_stages_itself() {
     let Some(assets) = assets(test) else { return };
     let plane = Plane::with(audited(assets)).await;
     let Some(setup) = Setup::on(plane, test, "staged", &arguments).await else { return };
-    let mut keeper = setup.leading_keeper(&["--settle", "1h"]).await;
-    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let mut keeper = setup.keeper_at_rest().await;
     let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let leaf = new.leaf("envoy");
@@ -53,10 +52,7 @@ async fn without_the_registration_the_keeper_ends_stages_itself() {
 #[tokio::test]
 async fn in_an_opted_out_namespace_the_keeper_ends_stages_itself_and_asks_nothing() {
     let test = "in_an_opted_out_namespace_the_keeper_ends_stages_itself_and_asks_nothing";
-    let arguments = ["--staged", "--settle", "1h"];
-    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
-    let mut keeper = setup.leading_keeper(&["--settle", "1h"]).await;
-    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let Some((setup, mut keeper)) = Setup::at_rest(test).await else { return };
     let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let leaf = new.leaf("envoy");
@@ -79,10 +75,7 @@ async fn in_an_opted_out_namespace_the_keeper_ends_stages_itself_and_asks_nothin
 #[tokio::test]
 async fn marks_that_are_wiped_while_the_webhook_is_down_strand_no_pair() {
     let test = "marks_that_are_wiped_while_the_webhook_is_down_strand_no_pair";
-    let arguments = ["--staged", "--settle", "1h"];
-    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
-    let _keeper = setup.leading_keeper(&["--settle", "1h"]).await;
-    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let Some((setup, _keeper)) = Setup::at_rest(test).await else { return };
     let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let leaf = new.leaf("envoy");

@@ -3,7 +3,7 @@
 use ca_overlap::names;
 use serde_json::{Value, json};
 
-use super::promote::{is_staged, stage, wait_for_lease};
+use super::promote::{is_staged, stage};
 use super::setup::{Rotation, Setup, eventually};
 use crate::support::command::run;
 use devtools::certs::{self, Identity};
@@ -15,10 +15,7 @@ const REGISTRATION: &str =
 #[tokio::test]
 async fn drain_ends_every_stage_and_gives_the_lease_back() {
     let test = "drain_ends_every_stage_and_gives_the_lease_back";
-    let arguments = ["--staged", "--settle", "1h"];
-    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
-    let keeper = setup.leading_keeper(&["--settle", "1h"]).await;
-    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let Some((setup, keeper)) = Setup::at_rest(test).await else { return };
     let kubeconfig = setup.cluster.plane.admin_kubeconfig();
     let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
@@ -74,10 +71,7 @@ async fn drain_ends_every_stage_and_gives_the_lease_back() {
 #[tokio::test]
 async fn a_webhook_that_restarts_during_a_drain_leaves_no_stage() {
     let test = "a_webhook_that_restarts_during_a_drain_leaves_no_stage";
-    let arguments = ["--staged", "--settle", "1h"];
-    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
-    let _keeper = setup.leading_keeper(&["--settle", "1h"]).await;
-    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let Some((setup, _keeper)) = Setup::at_rest(test).await else { return };
     let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
     let leaf = new.leaf("envoy");

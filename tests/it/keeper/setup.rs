@@ -10,6 +10,7 @@ use ca_overlap::names;
 use devtools::control_plane::{ControlPlane, Supervised, http_get};
 use serde_json::{Value, json};
 
+use super::promote::wait_for_lease;
 use crate::support::{Cluster, Plane, binary, sample, sum};
 use devtools::certs::{self, Identity};
 use devtools::secrets::{Answer, MERGE, Secrets, tls_secret};
@@ -35,6 +36,20 @@ impl Setup {
     /// With another overlay and additional arguments for the webhook.
     pub async fn with(test: &str, overlay: &str, arguments: &[&'static str]) -> Option<Self> {
         Self::on(Plane::exclusive(test).await?, test, overlay, arguments).await
+    }
+
+    /// With staged mode and a keeper that promotes nothing within a test. Leaves wait from now on.
+    pub async fn at_rest(test: &str) -> Option<(Self, Keeper)> {
+        let setup = Self::with(test, "staged", &["--staged", "--settle", "1h"]).await?;
+        let keeper = setup.keeper_at_rest().await;
+        Some((setup, keeper))
+    }
+
+    /// Starts the keeper of [`Self::at_rest`].
+    pub async fn keeper_at_rest(&self) -> Keeper {
+        let keeper = self.leading_keeper(&["--settle", "1h"]).await;
+        wait_for_lease(&self.cluster.namespace("trial").await).await;
+        keeper
     }
 
     /// With another control plane.

@@ -79,10 +79,7 @@ pub async fn versions(secrets: &Secrets) -> BTreeMap<String, String> {
 async fn a_generator_that_reapplies_every_second_changes_nothing() {
     let test = "a_generator_that_reapplies_every_second_changes_nothing";
     let seconds: u32 = std::env::var("CA_OVERLAP_QUIET").map_or(60, |text| text.parse().unwrap());
-    let arguments = ["--staged", "--settle", "1h"];
-    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
-    let keeper = setup.leading_keeper(&["--settle", "1h"]).await;
-    super::promote::wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let Some((setup, keeper)) = Setup::at_rest(test).await else { return };
     let secrets = setup.cluster.namespace(test).await;
     let generators = [
         generator(&secrets, "put", false, "bundle").await,
