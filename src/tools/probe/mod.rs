@@ -116,8 +116,8 @@ const EXAMPLES: &str = "Examples:
   ca-overlap probe 10.0.0.7:9443 --insecure --cert tls.crt --key tls.key --tls 1.3 -o json
 
 Verdicts: `rotates tickets`, `RESUMES ACROSS ROTATION`, `no resumption`, `certificate unchanged so
-far`. Exit code: 1 if a session resumed across a rotation, or if a certificate is not trusted; 2 if
-the server could not be reached; 64 if the command line is wrong; else 0.";
+far`. Exit code: 1 if a session resumed across a rotation, if a new certificate is not trusted, or
+if a connection failed; 2 if none succeeded; 64 if the command line is wrong; else 0.";
 
 impl ProbeArgs {
     /// Probes the server and prints the report.
