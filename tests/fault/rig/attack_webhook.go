@@ -106,8 +106,8 @@ func (w webhookAttack) run(ctx context.Context, options AttackOptions, outcome *
 	calls := &CallLog{}
 	victim := NewLoad(ctx, review)
 	// Half of the calls use kept connections, half dial. Both come from an address of their own.
-	kept := NewAPIServer(replica.Address, Bundle(authority), calls)
-	dialling := NewAPIServer(replica.Address, Bundle(authority), calls)
+	kept := NewAPIServer(Bundle(authority), calls, replica.Address)
+	dialling := NewAPIServer(Bundle(authority), calls, replica.Address)
 	dialling.current.Load().transport.DisableKeepAlives = true
 	victim.Steady(kept, 25)
 	victim.Steady(dialling, 25)

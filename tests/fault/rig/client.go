@@ -3,12 +3,13 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
+	cryptorand "crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -28,9 +29,9 @@ const apiServerIdle = 90 * time.Second
 // alone, no TLS resumption, no retries except those of net/http, and a new transport for each
 // caBundle. The connections of an old transport stay until their idle timeout.
 type APIServer struct {
-	address string
-	idle    time.Duration
-	log     *CallLog
+	addresses []string // one of them for each dial
+	idle      time.Duration
+	log       *CallLog
 
 	current atomic.Pointer[generation]
 	dials   atomic.Int64
@@ -42,9 +43,9 @@ type generation struct {
 	calls     atomic.Int64 // in flight
 }
 
-// NewAPIServer makes a client of the webhook at address. It records its calls in log.
-func NewAPIServer(address string, caBundle *x509.CertPool, log *CallLog) *APIServer {
-	a := &APIServer{address: address, idle: apiServerIdle, log: log}
+// NewAPIServer makes a client of the webhook at these addresses. It records its calls in log.
+func NewAPIServer(caBundle *x509.CertPool, log *CallLog, addresses ...string) *APIServer {
+	a := &APIServer{addresses: addresses, idle: apiServerIdle, log: log}
 	a.SetBundle(caBundle)
 	return a
 }
@@ -56,7 +57,7 @@ func (a *APIServer) SetBundle(caBundle *x509.CertPool) {
 	previous := a.current.Swap(&generation{transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			a.dials.Add(1)
-			conn, err := dialer.DialContext(ctx, "tcp", a.address)
+			conn, err := dialer.DialContext(ctx, "tcp", a.addresses[rand.IntN(len(a.addresses))])
 			if call, ok := ctx.Value(callKey{}).(*call); ok && err == nil {
 				call.dialled.Store(conn.LocalAddr().String())
 				if call.onDial != nil {
@@ -197,6 +198,6 @@ func kindOf(err error) string {
 
 func newUID() string {
 	var raw [16]byte
-	_, _ = rand.Read(raw[:]) // never fails since Go 1.24
+	_, _ = cryptorand.Read(raw[:]) // never fails since Go 1.24
 	return fmt.Sprintf("%x-%x-%x-%x-%x", raw[:4], raw[4:6], raw[6:8], raw[8:10], raw[10:])
 }

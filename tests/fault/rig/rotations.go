@@ -21,7 +21,7 @@ func leafRotations(count int) func(*Env) (*Result, error) {
 		var solo []*APIServer
 		for range 10 {
 			bundle := service.Bundle()
-			client := NewAPIServer(service.Replicas()[0].Address, bundle, service.CallLog)
+			client := NewAPIServer(bundle, service.CallLog, service.Replicas()[0].Address)
 			solo = append(solo, client)
 			load.Solo(client, 190*time.Millisecond)
 		}

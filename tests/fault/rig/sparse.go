@@ -116,7 +116,7 @@ func lateDials(env *Env) (*Result, error) {
 	leaving := service.Replicas()[0]
 	var clients []*APIServer
 	for range 120 {
-		clients = append(clients, NewAPIServer(service.ServiceProxy.Address(), service.Bundle(), service.CallLog))
+		clients = append(clients, NewAPIServer(service.Bundle(), service.CallLog, service.ServiceProxy.Address()))
 	}
 	service.ServiceProxy.Remove(service.Replicas()[1].Name, 0)
 	pause(env.ctx, 100*time.Millisecond)

@@ -15,7 +15,7 @@ func stall(env *Env) (*Result, error) {
 		return nil, err
 	}
 	defer service.Stop()
-	load, client := NewLoad(env.ctx, review), service.Client()
+	load, client := NewLoad(env.ctx, review), service.DirectClient()
 	load.Steady(client, 1000)
 	pause(env.ctx, 3*time.Second)
 	dialled := client.dials.Load()
