@@ -238,8 +238,13 @@ impl History {
         let (served, waiting) = self.pairs()?;
         let served = served.ok_or_else(|| TestCaseError::fail("no leaf"))?;
         let cas = system.cas();
+        // A pair that waits for a CA which is distrusted meanwhile is no valid pair any more.
+        let is_void =
+            |leaf| self.distrusted.contains(&issuer(leaf)) && !cas.contains(&issuer(leaf));
         prop_assert!(
-            self.intended.iter().any(|leaf| served == *leaf || waiting == Some(*leaf)),
+            self.intended
+                .iter()
+                .any(|leaf| served == *leaf || waiting == Some(*leaf) || is_void(*leaf)),
             "a pair is lost: {served} serves, {waiting:?} waits, one of {:?} is intended",
             self.intended
         );
@@ -397,6 +402,18 @@ fn a_record_may_still_name_the_ca_that_its_generator_went_back_to_unseen() {
         Event::Keeper(true),
     ];
     check(Fault::None, &events, Exit::Immutable).unwrap();
+}
+
+#[test]
+fn a_waiting_pair_whose_ca_is_distrusted_may_go() {
+    let events = [
+        Event::Keep(2),
+        Event::Rotate { leaf: 9, how: How::Put },
+        Event::Ca(1),
+        Event::Again,
+        Event::Distrust(3),
+    ];
+    check(Fault::None, &events, Exit::Registration).unwrap();
 }
 
 #[test]
