@@ -22,7 +22,7 @@ func plan(full bool) [][]Scenario {
 		{"large reviews, 2.7 MB", "", large(product)},
 		{"slowloris, 200 connections", "", slowloris},
 		{"flood of 2,000 connections", "", flood},
-		{"stall of a second at 1,000/s", "", stall},
+		{"stall of a second", "", stall(pick(full, 1000, 500))},
 		{"SIGKILL", "", sigkill},
 		{"clock jumps", "", clockJumps},
 	}
