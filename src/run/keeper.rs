@@ -48,7 +48,7 @@ pub(crate) fn run(config: KeeperConfig) -> Result<(), RunError> {
     // The keeper mostly waits for the API server, so two threads are enough.
     let mut runtime = Builder::new_multi_thread();
     runtime.worker_threads(2);
-    super::run(runtime, keep(config))
+    super::run(runtime, 0, keep(config))
 }
 
 async fn keep(config: KeeperConfig) -> Result<(), RunError> {

@@ -3,6 +3,7 @@
 mod distrusted;
 pub(crate) mod keeper;
 mod lease_watch;
+mod open_files;
 mod parts;
 pub(crate) mod webhook;
 
@@ -42,11 +43,13 @@ pub(crate) enum RunError {
     System(#[from] io::Error),
 }
 
-/// Runs a server until it ends.
+/// Runs a server until it ends. It accepts so many `connections` besides those of the admin port.
 fn run(
     mut runtime: Builder,
+    connections: usize,
     server: impl Future<Output = Result<(), RunError>>,
 ) -> Result<(), RunError> {
+    open_files::raise(connections + keeper::LIMITS.open());
     let runtime = runtime.enable_all().build()?;
     let outcome = runtime.block_on(server);
     // A hanging task must not delay the end of the process.
@@ -67,7 +70,7 @@ fn administer<R: Ready>(
         transport: Transport::Plain,
         router: admin::router(Admin { readiness, registry }),
         limits: Limits {
-            max_connections: 64,
+            max_connections: keeper::LIMITS.max_connections,
             max_body: 0,
             // A probe has a second, so a connection without a request makes room before that.
             request_timeout: limits.request_timeout.min(Duration::from_millis(500)),

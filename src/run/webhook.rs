@@ -63,7 +63,7 @@ pub(crate) enum CertificateSource {
 
 /// Runs the webhook until a signal ends it.
 pub(crate) fn run(config: WebhookConfig) -> Result<(), RunError> {
-    super::run(Builder::new_multi_thread(), serve(config))
+    super::run(Builder::new_multi_thread(), config.limits.open(), serve(config))
 }
 
 async fn serve(config: WebhookConfig) -> Result<(), RunError> {

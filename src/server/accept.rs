@@ -297,6 +297,16 @@ impl Memory<'_> {
 const BUFFER: usize = 8 << 10;
 
 impl Limits {
+    /// The most connections that are open at the same time, with or without a place.
+    pub(crate) fn open(&self) -> usize {
+        self.max_connections + self.waiting()
+    }
+
+    /// How many connections wait for a place. Each holds a socket and little memory.
+    fn waiting(&self) -> usize {
+        (self.max_connections * 2).max(64)
+    }
+
     /// How long a body waits for memory, and how long a connection is left alone without a request.
     /// This is less than the 3 s after which the API server gives up, by the manifests. And it is
     /// more than a burst of dials takes: after a stall the API server dials once for every call
@@ -319,8 +329,7 @@ impl Limits {
             // The API server keeps at most 25 idle connections, and does not repeat a call on one
             // that we close.
             kept: (self.max_connections / 8).clamp(1, 32),
-            // A waiting connection holds a socket and little memory.
-            waiting: (self.max_connections * 2).max(64),
+            waiting: self.waiting(),
             patience: self.handshake_timeout,
             age,
             own_age: age,

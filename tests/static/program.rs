@@ -88,6 +88,34 @@ async fn memory_stays_small_with_500_connections() {
     }
 }
 
+/// The webhook, started with this limit of open files (`ulimit`).
+async fn with_open_files(limit: &str, arguments: &[&str]) -> Program {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")]);
+    shell.arg(Program::command().get_program());
+    let files = Files::new();
+    let (cert, key) = (files.cert(), files.key());
+    let arguments = [&["--tls-cert", &cert, "--tls-key", &key], arguments].concat();
+    Program::spawn_by(shell, files, &arguments, &[]).await
+}
+
+#[tokio::test]
+async fn a_small_limit_of_open_files_is_raised_and_one_that_cannot_be_raised_is_reported() {
+    let program = with_open_files("-S -n 64", &["--max-connections", "200"]).await;
+    let mut clients = Vec::new();
+    while clients.len() < 90 {
+        clients.push(program.client().await);
+    }
+    assert!(!program.stop().await.contains("open files"));
+
+    // 1024 connections have a place and 2048 wait, 64 and 128 on the admin port, and 64 other files.
+    let mut program = with_open_files("-n 3327", &[]).await;
+    let log = program.wait_for_log("the limit of open files is too small").await;
+    assert!(log.contains("\"limit\":3327,\"needed\":3328"), "{log}");
+    assert_eq!(program.stop().await.matches("open files").count(), 1);
+    assert!(!with_open_files("-n 3328", &[]).await.stop().await.contains("open files"));
+}
+
 #[tokio::test]
 async fn bad_requests_get_their_status_and_the_program_keeps_running() {
     let program = Program::start(&["--request-timeout", "200ms"]).await;
