@@ -1,5 +1,6 @@
 //! Serves `POST /mutate` and `POST /mutate/stranger`.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use base64::Engine;
 use bytes::Bytes;
+use futures::future::OptionFuture;
 use http::{HeaderMap, Request, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::Level;
 
 use super::keeper_lease::KeeperLease;
@@ -41,11 +43,18 @@ pub struct Admission {
     pub metrics: AdmissionMetrics,
 }
 
+/// A review of more bytes is large. Hostile ones take milliseconds to decide, so a thread is left for
+/// the small ones: nearly all of them.
+const LARGE: usize = 64 << 10;
+
 /// The router of the webhook port: `POST` to the two paths, and nothing else.
 pub fn router(admission: Arc<Admission>) -> Router {
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let large = Arc::new(Semaphore::new((threads - 1).max(1)));
     let mutate = |is_by_stranger| {
+        let large = large.clone();
         post(move |State(admission): State<Arc<Admission>>, request| async move {
-            mutate(&admission, request, is_by_stranger).await
+            mutate(&admission, request, &large, is_by_stranger).await
         })
     };
     Router::new()
@@ -54,8 +63,13 @@ pub fn router(admission: Arc<Admission>) -> Router {
         .with_state(admission)
 }
 
-async fn mutate(admission: &Admission, request: Request<Body>, is_by_stranger: bool) -> Response {
-    match answer(admission, request, is_by_stranger).await {
+async fn mutate(
+    admission: &Admission,
+    request: Request<Body>,
+    large: &Semaphore,
+    is_by_stranger: bool,
+) -> Response {
+    match answer(admission, request, large, is_by_stranger).await {
         Ok(body) => ([(header::CONTENT_TYPE, JSON)], body).into_response(),
         Err(refusal) => {
             admission.metrics.refused(&refusal);
@@ -69,12 +83,15 @@ async fn mutate(admission: &Admission, request: Request<Body>, is_by_stranger: b
 async fn answer(
     admission: &Admission,
     request: Request<Body>,
+    large: &Semaphore,
     is_by_stranger: bool,
 ) -> Result<Vec<u8>, Refusal> {
     if !is_json(request.headers()) {
         return Err(Refusal::ContentType);
     }
     let body = read_body(admission, request.into_body()).await?;
+    let turn = OptionFuture::from((body.len() > LARGE).then(|| large.acquire()));
+    let _turn = turn.await;
     let started = Instant::now();
     // If this panics, the accept loop answers 500 to this request alone.
     review(admission, &body, is_by_stranger, started).map_err(Refusal::Unreadable)

@@ -38,7 +38,8 @@ pub(super) struct Rules {
     pub(super) waiting: usize,
     /// How long a claim waits.
     pub(super) patience: Duration,
-    /// The age from which a claim gives way to another peer.
+    /// The age from which a claim gives way to another peer. To a peer that was of use, a claim of one
+    /// that never was gives way at once.
     pub(super) age: Duration,
     /// The age from which a claim gives way to a new one of the same peer.
     pub(super) own_age: Duration,
@@ -104,6 +105,8 @@ struct Peer {
     held: usize,
     /// The part of `held` that was told to end.
     leaving: usize,
+    /// Whether one of its claims was of use.
+    was_of_use: bool,
     unused: BTreeSet<(Instant, u64)>,
     used: BTreeSet<(Instant, u64)>,
 }
@@ -182,12 +185,17 @@ impl Shares {
             return;
         }
         let own = entry.peer;
+        let was_of_use = state.peers.get(&own).is_some_and(|peer| peer.was_of_use);
         let wanted = state.peers.get(&own).map_or(0, Peer::stays) + entry.amount;
         // The more peers there are, the less each of them keeps, or they could hold everything for ever.
         let kept = self.rules.kept.min(self.rules.capacity / state.peers.len().max(1));
         let now = Instant::now();
         let of_peer = |(address, peer): (&IpAddr, &Peer)| {
-            let age = if *address == own { self.rules.own_age } else { self.rules.age };
+            let age = match *address == own {
+                true => self.rules.own_age,
+                false if was_of_use && !peer.was_of_use => Duration::ZERO,
+                false => self.rules.age,
+            };
             if *address != own && (wanted > self.rules.share || peer.stays() <= wanted) {
                 return None;
             }
@@ -254,6 +262,7 @@ impl State {
             Stage::Leaving => peer.leaving -= entry.amount,
             Stage::Waiting { .. } | Stage::Refused => return,
         }
+        peer.was_of_use |= standing == Standing::Used;
         let now = Instant::now();
         if let Some(set) = peer.set(standing) {
             set.insert((now, id));

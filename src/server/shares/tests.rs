@@ -66,6 +66,26 @@ async fn the_oldest_claim_of_the_peer_with_the_most_gives_way_once_it_is_old_eno
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_was_never_of_use_gives_way_at_once_to_one_that_was() {
+    let shares = shares(RULES);
+    let (known, strange) = (claims(&shares, 1, 1), claims(&shares, 2, 4));
+    known[0].stand(Standing::Used);
+    let _strangers = claims(&shares, 3, 3);
+    let new = shares.claim(at(1), 1);
+    assert_eq!((displaced(&known), displaced(&strange)), (vec![], vec![0]));
+    drop(strange);
+    assert!(is_granted(&new));
+
+    let shares = self::shares(RULES);
+    let (known, others) = (claims(&shares, 1, 1), claims(&shares, 2, 4));
+    known[0].stand(Standing::Used);
+    others[3].stand(Standing::Used);
+    let _strangers = claims(&shares, 3, 3);
+    let _new = shares.claim(at(1), 1);
+    assert_eq!(displaced(&others), [0; 0], "it was of use, too, and its claims are young");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_gives_way_to_a_peer_that_holds_as_much() {
     let shares = shares(RULES);
     let (one, other) = (claims(&shares, 1, 4), claims(&shares, 2, 4));

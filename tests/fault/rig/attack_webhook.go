@@ -30,6 +30,10 @@ var webhookAttacks = []webhookAttack{
 	{name: "no attack"},
 	{name: "bodies of 8 MiB less a byte, one peer", attack: "bodies", connections: 48, peers: 1},
 	{name: "bodies of 8 MiB less a byte, 40 peers", attack: "bodies", connections: 80, peers: 40},
+	{
+		name: "no budget for bodies", attack: "bodies", connections: 48, peers: 1,
+		arguments: []string{"--body-memory", "65536MiB"}, control: "killed for want of memory",
+	},
 	{name: "chunked bodies without an end, 40 peers", attack: "chunked", connections: 80, peers: 40},
 	{name: "slow bodies of 8 MiB, 300 connections", attack: "slow", connections: 300, peers: 40},
 	{name: "all places asked once, one peer", attack: "asked", connections: 1200, peers: 1},
