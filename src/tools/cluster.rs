@@ -101,11 +101,11 @@ impl ScopedClient {
     }
 }
 
-/// Says on standard error which Secrets could not be read.
-pub(crate) fn report_unread(unread: &[Unread]) {
+/// Says on standard error where these objects could not be read.
+pub(crate) fn report_unread(objects: &str, unread: &[Unread]) {
     for Unread { namespace, error } in unread {
         let namespace = namespace.as_deref().unwrap_or("all namespaces");
-        eprintln!("ca-overlap: cannot read the Secrets in {namespace}: {error}");
+        eprintln!("ca-overlap: cannot read {objects} in {namespace}: {error}");
     }
 }
 

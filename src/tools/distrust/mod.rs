@@ -26,7 +26,7 @@ use kube::{Api, ResourceExt};
 use self::annotate::SecretOutcome;
 use self::replicas::Replica;
 use self::report::{DistrustReport, EverywhereReport};
-use super::cluster::{InstallationArgs, ScopeArgs, ScopedClient};
+use super::cluster::{InstallationArgs, ScopeArgs, ScopedClient, report_unread};
 use super::error::ToolError;
 use super::output::Output;
 use super::progress_line;
@@ -148,6 +148,7 @@ impl DistrustArgs {
             is_named: !names.is_empty(),
         };
         self.output.print(|| report::to_text(&report), || report::to_json(&report))?;
+        report_unread("everything", &report.unread);
         Ok(report.exit_code())
     }
 

@@ -126,15 +126,6 @@ pub(super) fn to_text(report: &DistrustReport) -> String {
             "The CA may stand in other places, and can come back there. -A looks at all namespaces, and keeps the CA out of them.",
         );
     }
-    if !report.unread.is_empty() {
-        let _ = writeln!(out, "\nCould not be read, so the CA may be there too:");
-    }
-    for Unread { namespace, error } in &report.unread {
-        let namespace = namespace
-            .as_deref()
-            .map_or("all namespaces".to_owned(), |name| format!("namespace {name}"));
-        paragraph(&mut out, "  ", &format!("{namespace}: {error}"));
-    }
     out
 }
 

@@ -102,7 +102,7 @@ impl DrainArgs {
         let drained = drained.into_inner();
         self.output
             .print(|| report::to_text(&drained, &cluster.scope), || report::to_json(&drained))?;
-        report_unread(&drained.unread);
+        report_unread("the Secrets", &drained.unread);
         Ok(exit_code(drained.unread.is_empty(), drained.waiting.is_empty()))
     }
 }

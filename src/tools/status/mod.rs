@@ -132,7 +132,7 @@ impl StatusArgs {
                        "unread": unread})
             },
         )?;
-        report_unread(&unread);
+        report_unread("the Secrets", &unread);
         let is_fine = registration.problem().is_none()
             && rotations.iter().all(|rotation| rotation.problems.is_empty());
         Ok(exit_code(is_complete, is_fine))
