@@ -25,11 +25,12 @@ pub const MAX_CHAIN: usize = 16;
 #[derive(Debug)]
 pub struct Issuers {
     budget: Cell<usize>,
+    has_refused: Cell<bool>,
 }
 
 impl Default for Issuers {
     fn default() -> Self {
-        Self { budget: Cell::new(SIGNATURE_BUDGET) }
+        Self { budget: Cell::new(SIGNATURE_BUDGET), has_refused: Cell::new(false) }
     }
 }
 
@@ -79,23 +80,48 @@ impl Issuers {
     /// Whether the first certificate of `chain` is one of `anchors`, or verifies against one of
     /// them through the rest of the chain. Every step is checked by its signature.
     pub fn verifies(&self, chain: &[Certificate], anchors: &[Certificate]) -> bool {
-        let mut links: Vec<&Certificate> = chain.iter().collect();
-        let mut next = (!links.is_empty()).then(|| links.remove(0));
-        while let Some(link) = next {
-            let issued =
-                |issuer: &Certificate| could_have_issued(issuer, link) && self.signed(issuer, link);
-            if anchors.iter().any(|anchor| anchor == link || issued(anchor)) {
-                return true;
-            }
-            let above = links.iter().position(|candidate| issued(candidate));
-            next = above.map(|index| links.remove(index));
-        }
-        false
+        self.links(chain).any(|link| anchors.iter().any(|anchor| self.anchors(anchor, link)))
+    }
+
+    /// Which of `anchors` the first certificate of `chain` verifies against: as
+    /// [`Issuers::verifies`] for each of them alone, with fewer checks.
+    pub fn verifying(&self, chain: &[Certificate], anchors: &[Certificate]) -> Vec<bool> {
+        let links: Vec<_> = self.links(chain).collect();
+        let is_one = |anchor| links.iter().any(|link| self.anchors(anchor, link));
+        anchors.iter().map(is_one).collect()
+    }
+
+    /// Whether a check exceeded the budget. Then a negative answer may be wrong.
+    pub fn has_refused(&self) -> bool {
+        self.has_refused.get()
+    }
+
+    /// The first certificate of a chain, the one that issued it, and so on.
+    fn links<'a>(&self, chain: &'a [Certificate]) -> impl Iterator<Item = &'a Certificate> {
+        let mut rest: Vec<&Certificate> = chain.iter().collect();
+        let mut below: Option<&Certificate> = None;
+        std::iter::from_fn(move || {
+            let is_next = |link: &&Certificate| below.is_none_or(|below| self.issued(link, below));
+            let next = rest.iter().position(is_next)?;
+            below = Some(rest.remove(next));
+            below
+        })
+    }
+
+    fn anchors(&self, anchor: &Certificate, link: &Certificate) -> bool {
+        anchor == link || self.issued(anchor, link)
+    }
+
+    fn issued(&self, issuer: &Certificate, child: &Certificate) -> bool {
+        could_have_issued(issuer, child) && self.signed(issuer, child)
     }
 
     fn signed(&self, issuer: &Certificate, child: &Certificate) -> bool {
         let cost = CHECK_COST.max(issuer.der().len() + child.der().len());
-        let Some(left) = self.budget.get().checked_sub(cost) else { return false };
+        let Some(left) = self.budget.get().checked_sub(cost) else {
+            self.has_refused.set(true);
+            return false;
+        };
         self.budget.set(left);
         #[cfg(test)]
         CHECKS.set(CHECKS.get() + 1);

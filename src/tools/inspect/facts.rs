@@ -27,6 +27,8 @@ pub(super) struct Facts<'a> {
     pub(super) pending: Bundle,
     /// For each certificate of `ca`, whether the leaf verifies with it as the only trust anchor.
     pub(super) verifies_leaf: Vec<bool>,
+    /// The one budget of all checks of the object, but for those of the outlook.
+    pub(super) issuers: Issuers,
     /// Why the webhook leaves the object alone.
     pub(super) left_alone: Option<LeftAlone>,
 }
@@ -48,9 +50,10 @@ impl<'a> Facts<'a> {
             text.and_then(|text| Bundle::parse(text, usize::MAX).ok()).unwrap_or_default()
         };
         let (ca, chain) = (bundle(&object.ca_crt), bundle(&object.tls_crt));
-        let verifies = |anchor| verifies(&chain, std::slice::from_ref(anchor));
+        let issuers = Issuers::default();
         Self {
-            verifies_leaf: ca.certificates().iter().map(verifies).collect(),
+            verifies_leaf: issuers.verifying(chain.certificates(), ca.certificates()),
+            issuers,
             pending: bundle(&object.pending_tls_crt),
             left_alone: left_alone(object, &outlook),
             object,
@@ -85,11 +88,6 @@ impl<'a> Facts<'a> {
         let own = self.ca.certificates().iter().position(|c| !self.is_carried(c));
         own == Some(index)
     }
-}
-
-/// Whether a chain verifies against `anchors`. Checks every signature.
-pub(super) fn verifies(chain: &Bundle, anchors: &[Certificate]) -> bool {
-    Issuers::default().verifies(chain.certificates(), anchors)
 }
 
 fn left_alone(object: &InspectedObject, outlook: &Outlook) -> Option<LeftAlone> {

@@ -6,32 +6,42 @@ use x509_parser::error::X509Error;
 
 use super::{Finding, Rule, numbered};
 use crate::names;
-use crate::tools::inspect::facts::{Facts, subject_alternative_names, verifies};
+use crate::tools::inspect::facts::{Facts, subject_alternative_names};
 use crate::tools::text::{day, name};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
-use crate::x509::issuer::{Issuers, could_have_issued, is_root};
+use crate::x509::issuer::{could_have_issued, is_root};
 
 pub(super) fn check(facts: &Facts<'_>, findings: &mut Vec<Finding>) {
     let Some(leaf) = facts.leaf() else { return };
-    let chains =
-        [(names::TLS_CRT, &facts.chain), (names::PENDING_TLS_CRT, &facts.pending)].into_iter();
-    for (key, chain) in chains {
-        findings.extend(not_chained(key, chain, &facts.ca));
+    for (key, chain) in [(names::TLS_CRT, &facts.chain), (names::PENDING_TLS_CRT, &facts.pending)] {
         findings.extend(chain.certificates().first().and_then(|leaf| dates(key, leaf, facts)));
     }
-    findings.extend(needs_carried(facts));
-    findings.extend(not_first(facts));
-    findings.extend(outlives(leaf, facts));
     findings.extend(without_names(leaf));
     findings.extend(root_differs(facts));
+    let by_signature = [
+        not_chained(names::TLS_CRT, &facts.chain, facts),
+        not_chained(names::PENDING_TLS_CRT, &facts.pending, facts),
+        needs_carried(facts),
+        not_first(facts),
+        outlives(leaf, facts),
+    ];
+    // After a check that was not made, they may be wrong.
+    if !facts.issuers.has_refused() {
+        findings.extend(by_signature.into_iter().flatten());
+    }
 }
 
-fn not_chained(key: &str, chain: &Bundle, ca: &Bundle) -> Option<Finding> {
-    let leaf = chain.certificates().first()?;
-    if ca.is_empty() || verifies(chain, ca.certificates()) {
+fn not_chained(key: &str, chain: &Bundle, facts: &Facts<'_>) -> Option<Finding> {
+    let (leaf, ca) = (chain.certificates().first()?, facts.ca.certificates());
+    let verifies = if key == names::TLS_CRT {
+        facts.verifies_leaf.contains(&true)
+    } else {
+        facts.issuers.verifies(chain.certificates(), ca)
+    };
+    if ca.is_empty() || verifies || facts.issuers.has_refused() {
         return None;
     }
-    let why = why_not(chain.certificates(), ca.certificates())?;
+    let why = why_not(chain.certificates(), ca)?;
     let text = format!(
         "The leaf in {key} does not verify against ca.crt: {why}. Readers of this ca.crt refuse \
          the leaf; make the generator issue both together."
@@ -142,7 +152,7 @@ fn outlives(leaf: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
     let mut pool: Vec<Certificate> = facts.ca.certificates().to_vec();
     let more = facts.chain.certificates().iter().filter(|c| !facts.ca.contains(c));
     pool.extend(more.cloned());
-    let end = issuers_end(leaf, &pool, &facts.ca, &mut BTreeSet::new())?;
+    let end = issuers_end(leaf, &pool, facts, &mut BTreeSet::new())?;
     if leaf.not_after() <= end {
         return None;
     }
@@ -160,17 +170,17 @@ fn outlives(leaf: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
 fn issuers_end(
     child: &Certificate,
     pool: &[Certificate],
-    anchors: &Bundle,
+    facts: &Facts<'_>,
     seen: &mut BTreeSet<Fingerprint>,
 ) -> Option<i64> {
-    if anchors.contains(child) || !seen.insert(child.fingerprint()) {
+    if facts.ca.contains(child) || !seen.insert(child.fingerprint()) {
         return None;
     }
-    let issuers = Issuers::default().of(child, pool, &[]);
+    let issuers = facts.issuers.of(child, pool, &[]);
     let ends = issuers.into_iter().filter_map(|index| {
         let issuer = &pool[index];
-        let above = issuers_end(issuer, pool, anchors, seen);
-        let is_anchor = anchors.contains(issuer);
+        let above = issuers_end(issuer, pool, facts, seen);
+        let is_anchor = facts.ca.contains(issuer);
         (is_anchor || above.is_some())
             .then(|| issuer.not_after().min(above.unwrap_or(issuer.not_after())))
     });
@@ -201,4 +211,52 @@ fn root_differs(facts: &Facts<'_>) -> Option<Finding> {
                 certificate. Readers that compare the certificate itself, as Java does, refuse the \
                 chain: remove the root from tls.crt, or add the same certificate to ca.crt.";
     Some(Finding::new(Rule::RootInChainDiffers, text).about([embedded]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use devtools::certs::{self, CA, Identity, Spec};
+
+    use super::super::lint;
+    use super::*;
+    use crate::overlap::outlook::Rules;
+    use crate::overlap::settings::Defaults;
+    use crate::tools::inspect::InspectedObject;
+    use crate::x509::issuer::signature_checks;
+
+    /// How many signatures are checked, and which rules fire.
+    fn checked(cas: &[Identity], chain: &[&Identity]) -> (usize, Vec<Rule>) {
+        let ca_crt: String = cas.iter().map(|ca| ca.pem.as_str()).collect();
+        let tls_crt = certs::bundle(chain);
+        let object =
+            InspectedObject::of_pem("it".into(), ca_crt.into_bytes(), Some(tls_crt.into_bytes()));
+        let rules = Rules { defaults: Defaults::default(), settle: Duration::ZERO };
+        let before = signature_checks();
+        let findings = lint(&Facts::of(&object, &rules, certs::now()));
+        (signature_checks() - before, findings.iter().map(|finding| finding.rule).collect())
+    }
+
+    #[test]
+    fn look_alikes_cost_one_budget_and_nothing_is_said_about_what_was_not_checked() {
+        let look_alike = |_| Spec { key_ids: false, ..CA }.self_signed();
+        let cas: Vec<Identity> = (0..70).map(look_alike).collect();
+        let leaf = certs::leaf(&cas[69], false);
+        let (checks, rules) = checked(&cas, &[&leaf]);
+        // The outlook has a budget of its own.
+        assert!((64..=2 * 64).contains(&checks), "{checks}");
+        assert_eq!(rules, [Rule::LeafWithoutNames, Rule::SameSubject]);
+        let few = checked(&cas[..9], &[&leaf]).1;
+        assert!(few.contains(&Rule::LeafNotChained), "{few:?}");
+    }
+
+    #[test]
+    fn a_chain_is_checked_once_for_all_cas_of_a_list() {
+        let mut cas: Vec<Identity> = (0..100).map(|n| certs::ca_named(&n.to_string())).collect();
+        let between = Spec { subject: "between", ..CA }.signed_by(&cas[40]);
+        cas.swap(0, 40);
+        let (checks, rules) = checked(&cas, &[&between.leaf("it"), &between]);
+        assert!(checks <= 8 && rules.is_empty(), "{checks} {rules:?}");
+    }
 }
