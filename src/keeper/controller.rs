@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::backoff::{Retries, RetryCause};
 use super::election::stopped;
-use super::events::{Events, Reason};
+use super::events::Events;
 use super::memory::Memory;
 use super::overflow::{Budget, Overflow};
 use super::queue::Queue;
@@ -35,6 +35,7 @@ use crate::kubernetes::call::CallError;
 use crate::kubernetes::explain::{Audience, explain_watch};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::pages;
+use crate::kubernetes::reason::Reason;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::action::pause;
 use crate::overlap::distrust::DistrustList;

@@ -15,83 +15,9 @@ use super::turns;
 use crate::keeper::metrics::{EventResult, KeeperMetrics};
 use crate::kubernetes::call::call;
 use crate::kubernetes::key::Key;
+use crate::kubernetes::reason::Reason;
 use crate::names;
 use crate::x509::certs::Fingerprint;
-
-/// The reason of an Event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The webhook did not see an ask, or changed nothing.
-    AskFailed,
-    /// A CA is distrusted.
-    Distrusted,
-    /// A CA is carried from now on.
-    Overlapping,
-    /// The waiting pair cannot go into service.
-    PromoteBlocked,
-    /// The waiting pair is now in service.
-    Promoted,
-    /// A waiting pair is now in service, although its group is not ready. Published as `Promoted`.
-    PromotedAlone,
-    /// The webhook restored what was dropped by a write that it did not see.
-    Repaired,
-    /// A workload was not restarted, or its rollout is stuck.
-    RestartFailed,
-    /// A workload was restarted.
-    Restarted,
-    /// A carried CA was removed.
-    Retired,
-    /// A carried CA has ended, but stays, because the Secret's own leaf needs it.
-    RetireBlocked,
-    /// A waiting pair was dropped without a promotion.
-    StageEnded,
-    /// A new pair waits.
-    Staged,
-}
-
-impl Reason {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::AskFailed => "AskFailed",
-            Self::Distrusted => "Distrusted",
-            Self::Overlapping => "Overlapping",
-            Self::PromoteBlocked => "PromoteBlocked",
-            Self::Promoted | Self::PromotedAlone => "Promoted",
-            Self::Repaired => "Repaired",
-            Self::RestartFailed => "RestartFailed",
-            Self::Restarted => "Restarted",
-            Self::Retired => "Retired",
-            Self::RetireBlocked => "RetireBlocked",
-            Self::StageEnded => "StageEnded",
-            Self::Staged => "Staged",
-        }
-    }
-
-    fn action(self) -> &'static str {
-        match self {
-            Self::Distrusted => "Distrust",
-            Self::AskFailed => "Ask",
-            Self::Overlapping => "Overlap",
-            Self::PromoteBlocked | Self::Promoted | Self::PromotedAlone => "Promote",
-            Self::Repaired => "Repair",
-            Self::RestartFailed | Self::Restarted => "Restart",
-            Self::Retired | Self::RetireBlocked => "Retire",
-            Self::Staged | Self::StageEnded => "Stage",
-        }
-    }
-
-    /// Whether its Event has the type `Warning`.
-    fn is_warning(self) -> bool {
-        matches!(
-            self,
-            Self::AskFailed
-                | Self::PromoteBlocked
-                | Self::PromotedAlone
-                | Self::RestartFailed
-                | Self::RetireBlocked
-        )
-    }
-}
 
 /// Queues Events for publication. Never waits and never fails: Events may be lost. The namespaces
 /// take turns. Clones share one queue.
@@ -126,7 +52,7 @@ impl Events {
     /// Logs an Event, a warning at `warn`, and queues it: the Secret's key and the uid of its present
     /// object, the reason, and a text that must not quote the Secret's content.
     pub(crate) fn publish(&self, key: &Key, uid: Option<&str>, reason: Reason, text: String) {
-        let name = reason.as_str();
+        let name = reason.name();
         if reason.is_warning() {
             tracing::warn!(secret = %key, reason = name, "{text}");
         } else {
@@ -190,7 +116,7 @@ impl QueuedEvent {
             },
             event_time: Some(MicroTime(now)),
             type_: Some(if self.reason.is_warning() { "Warning" } else { "Normal" }.to_owned()),
-            reason: Some(self.reason.as_str().to_owned()),
+            reason: Some(self.reason.name().to_owned()),
             action: Some(self.reason.action().to_owned()),
             note: Some(self.text.chars().take(MAX_TEXT).collect()),
             regarding: Some(ObjectReference {

@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
-use super::events::Reason;
 use super::fair::Fair;
 use crate::keeper::metrics::KeeperMetrics;
 use crate::kubernetes::key::Key;
+use crate::kubernetes::reason::Reason;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::distrust::Distrust;

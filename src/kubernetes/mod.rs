@@ -6,5 +6,6 @@ pub(crate) mod explain;
 pub mod key;
 pub(crate) mod list;
 pub(crate) mod pages;
+pub mod reason;
 pub mod secret_view;
 pub mod stage_end;

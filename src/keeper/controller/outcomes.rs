@@ -3,11 +3,12 @@
 use tokio::time::Instant;
 
 use super::super::backoff::{Retry, RetryCause, SEEN_AGAIN};
-use super::super::events::{self, Reason};
+use super::super::events;
 use super::super::reconcile::{FinishedAsk, RestartReport};
 use super::Controller;
 use crate::keeper::metrics::{AskKind, AskResult, RestartResult};
 use crate::kubernetes::key::Key;
+use crate::kubernetes::reason::Reason;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::restart::RestartOutcome;
 use crate::overlap::stage_end::StageEnd;

@@ -10,11 +10,9 @@ use kube::api::ListParams;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::list::{Namespaces, Unread, read_each};
 use crate::kubernetes::pages;
+use crate::kubernetes::reason::Reason;
 use crate::names;
 use crate::tools::cluster::ScopedClient;
-
-/// The reason of an Event about a restart that failed, and of one about a restart.
-const REASONS: [&str; 2] = ["RestartFailed", "Restarted"];
 
 /// For each Secret what its newest Event about a restart says, if that restart failed. The API
 /// server forgets Events after an hour, unless it is configured otherwise.
@@ -24,18 +22,20 @@ impl FailedRestarts {
     /// Reads the Events in scope. Says on standard error what could not be read.
     pub(super) async fn read(cluster: &ScopedClient) -> Self {
         let mut newest: BTreeMap<Key, (Timestamp, Option<String>)> = BTreeMap::new();
-        for reason in REASONS {
+        for reason in [Reason::RestartFailed, Reason::Restarted] {
+            let is_failure = reason == Reason::RestartFailed;
             let keep = |event: Event| {
                 let Some((key, at)) = about(&event) else { return };
-                let failure = (reason == REASONS[0]).then(|| event.note.unwrap_or_default());
+                let failure = is_failure.then(|| event.note.unwrap_or_default());
                 if newest.get(&key).is_none_or(|(known, _)| *known <= at) {
                     newest.insert(key, (at, failure));
                 }
             };
-            let page = ListParams::default().limit(pages::MOST).fields(&format!("reason={reason}"));
+            let selector = format!("reason={}", reason.name());
+            let page = ListParams::default().limit(pages::MOST).fields(&selector);
             let api = |scope: &Namespaces| scope.api(&cluster.client);
             let unread = read_each(&cluster.client, &cluster.scope, &page, api, keep).await;
-            for Unread { error, .. } in unread.iter().filter(|_| reason == REASONS[0]) {
+            for Unread { error, .. } in unread.iter().filter(|_| is_failure) {
                 eprintln!(
                     "ca-overlap: cannot read Events, so failed restarts are not shown: {error}"
                 );

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ca_overlap::keeper::events::Reason;
 use ca_overlap::keeper::tracked::TrackedSecret;
+use ca_overlap::kubernetes::reason::Reason;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::names;
 use ca_overlap::overlap::outlook::{Rules, outlook};
