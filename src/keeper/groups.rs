@@ -3,13 +3,13 @@
 //! A list shows the metadata of all Secrets of the namespace, because no selector finds an
 //! annotation. Only members are read whole, one by one, and again only when they have changed.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::ListParams;
-use kube::core::{ObjectList, Request};
+use kube::core::Request;
 use kube::{Api, Client, Resource};
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use super::overflow::{Budget, Overflow};
 use super::sightings::Sightings;
 use crate::kubernetes::call::{CallError, call};
 use crate::kubernetes::key::Key;
-use crate::kubernetes::pages;
+use crate::kubernetes::pages::{self, Pages};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 
@@ -58,13 +58,9 @@ pub(crate) struct Group {
     pub(crate) unread: Vec<String>,
 }
 
-/// A member in the list: the oldest come first, so that whoever joins later pushes none of them out.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct ListedMember {
-    created: Option<Timestamp>,
-    name: String,
-    version: String,
-}
+/// The versions of members by the time of their creation and their names: the oldest come first, so
+/// that whoever joins later pushes none of them out.
+type Listed = BTreeMap<(Option<Timestamp>, String), String>;
 
 impl Groups {
     pub(super) fn new(client: Client, sightings: Sightings, overflow: Overflow) -> Self {
@@ -74,16 +70,16 @@ impl Groups {
     /// Reads the Secrets of a namespace that are in `group`.
     pub(super) async fn group(&self, namespace: &str, group: &str) -> Result<Group, CallError> {
         let (mut found, mut bytes) = (Group::default(), 0);
-        for listed in self.list(namespace, group).await? {
+        for ((_, name), version) in self.list(namespace, group).await? {
             if found.members.len() >= MAX_MEMBERS || bytes >= MAX_GROUP {
                 if found.unread.is_empty() {
                     self.overflow.note(Budget::Group, namespace);
                 }
-                found.unread.push(listed.name);
+                found.unread.push(name);
                 continue;
             }
-            let key = Key::new(namespace, listed.name);
-            if let Some(secret) = self.member(&key, &listed.version).await? {
+            let key = Key::new(namespace, name);
+            if let Some(secret) = self.member(&key, &version).await? {
                 // It may have left the group in between.
                 if secret.annotation(names::GROUP) == Some(group) {
                     bytes += size(&secret);
@@ -95,33 +91,28 @@ impl Groups {
     }
 
     /// The members, the oldest first. One more than [`MAX_MEMBERS`] shows that there are more.
-    async fn list(
-        &self,
-        namespace: &str,
-        group: &str,
-    ) -> Result<BTreeSet<ListedMember>, CallError> {
-        let mut found = BTreeSet::new();
-        let mut page = ListParams::default().limit(pages::MOST).fields(NOT_THESE);
-        loop {
+    async fn list(&self, namespace: &str, group: &str) -> Result<Listed, CallError> {
+        let mut found = Listed::new();
+        let list = ListParams::default().limit(pages::MOST).fields(NOT_THESE);
+        let mut pages = Pages::of(list);
+        while let Some(page) = pages.next() {
             let request = Request::new(SecretView::url_path(&(), Some(namespace)));
             let request = request.list_metadata(&page).map_err(|error| {
                 CallError::Failed(format!("the list of a group cannot be requested: {error}"))
             })?;
-            let list: ObjectList<SecretView> = call(self.client.request(request)).await?;
-            for secret in list.items.iter().filter(|s| s.annotation(names::GROUP) == Some(group)) {
-                found.insert(ListedMember {
-                    created: secret.created(),
-                    name: secret.meta().name.clone().unwrap_or_default(),
-                    version: secret.resource_version().to_owned(),
-                });
+            let answer = async { pages.turn::<SecretView>(self.client.request(request).await) };
+            for secret in call(answer).await? {
+                if secret.annotation(names::GROUP) != Some(group) {
+                    continue;
+                }
+                let name = secret.meta().name.clone().unwrap_or_default();
+                found.insert((secret.created(), name), secret.resource_version().to_owned());
                 if found.len() > MAX_MEMBERS + 1 {
                     found.pop_last();
                 }
             }
-            if !pages::turn(&mut page, list.metadata) {
-                return Ok(found);
-            }
         }
+        Ok(found)
     }
 
     /// A member at this version or a later one; `None` if it is gone.
@@ -172,4 +163,44 @@ fn size(secret: &SecretView) -> usize {
     let values = [view.ca_crt, view.tls_crt, view.pending_tls_crt];
     let annotations: usize = view.annotations.values().map(String::len).sum();
     MAPS + annotations + values.iter().flatten().map(|value| value.len()).sum::<usize>()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+    use tokio::time::timeout;
+
+    use super::super::mock::api;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_expires_is_read_again_and_a_member_counts_once() {
+        let (client, mut api) = api();
+        let overflow = Overflow::default();
+        let groups = Groups::new(client, Sightings::new(overflow.clone()), overflow);
+        let path = "/api/v1/namespaces/n/secrets";
+        let secret = |name: &str, version: &str| {
+            json!({"metadata": {"namespace": "n", "name": name, "resourceVersion": version,
+                "annotations": {names::GROUP: "g"}}})
+        };
+        let page = |next: &str, items| {
+            json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"continue": next}, "items": items})
+        };
+        let server = async {
+            let first = page("one", json!([secret("a", "1")]));
+            api.expect(&Method::GET, path).await.answer(&first);
+            api.expect(&Method::GET, path).await.refuse(410, "Expired");
+            let all = page("", json!([secret("a", "2"), secret("b", "1")]));
+            api.expect(&Method::GET, path).await.answer(&all);
+            for (name, version) in [("a", "2"), ("b", "1")] {
+                let call = api.expect(&Method::GET, &format!("{path}/{name}")).await;
+                call.answer(&secret(name, version));
+            }
+        };
+        let read = async { tokio::join!(groups.group("n", "g"), server).0 };
+        let group = timeout(Duration::from_secs(60), read).await.expect("it goes on").unwrap();
+        assert_eq!(group.members.len(), 2);
+    }
 }

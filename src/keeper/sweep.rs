@@ -13,7 +13,7 @@ use super::election::Leadership;
 use super::groups::NOT_THESE;
 use crate::kubernetes::call::call;
 use crate::kubernetes::key::Key;
-use crate::kubernetes::pages;
+use crate::kubernetes::pages::{self, Pages};
 use crate::kubernetes::secret_view::SecretView;
 
 /// How long after the end of one sweep the next one starts.
@@ -28,34 +28,72 @@ const STANDBY: Duration = Duration::from_secs(1);
 pub(super) fn left_over(client: Client, leadership: Leadership) -> impl Stream<Item = Key> {
     let api: Api<SecretView> = Api::all(client);
     let first = ListParams::default().limit(pages::MOST).fields(NOT_THESE);
-    let start = (api, leadership, first.clone(), VecDeque::new());
-    stream::unfold(start, move |(api, leadership, mut page, mut found)| {
-        let first = first.clone();
+    let start = (api, leadership, Pages::of(first.clone()), VecDeque::new());
+    stream::unfold(start, move |(api, leadership, mut pages, mut found)| {
+        let first = Pages::of(first.clone());
         async move {
             loop {
                 if let Some(key) = found.pop_front() {
-                    return Some((key, (api, leadership, page, found)));
+                    return Some((key, (api, leadership, pages, found)));
                 }
                 if !leadership.may_act() {
-                    page = first.clone();
+                    pages = first.clone();
                     sleep(STANDBY).await;
                     continue;
                 }
-                let list = match call(api.list(&page)).await {
-                    Ok(list) => list,
+                let Some(page) = pages.next() else {
+                    sleep(INTERVAL).await;
+                    pages = first.clone();
+                    continue;
+                };
+                match call(async { pages.turn(api.list(&page).await) }).await {
+                    Ok(secrets) => {
+                        let left_over = secrets.iter().filter(|it| it.view().is_left_over());
+                        found.extend(left_over.map(Key::of));
+                    }
                     Err(error) => {
                         tracing::warn!(%error, "cannot look for waiting leaves: trying again later");
-                        page = first.clone();
+                        pages = first.clone();
                         sleep(AGAIN).await;
-                        continue;
                     }
-                };
-                let left_over = list.items.iter().filter(|secret| secret.view().is_left_over());
-                found.extend(left_over.map(Key::of));
-                if !pages::turn(&mut page, list.metadata) && found.is_empty() {
-                    sleep(INTERVAL).await;
                 }
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::StreamExt;
+    use http::Method;
+    use serde_json::json;
+    use tokio::time::timeout;
+
+    use super::super::mock::api;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sweep_goes_on_where_its_list_expires_and_finds_what_stays_once() {
+        let (client, mut api) = api();
+        let (_switch, leadership) = Leadership::switched(true);
+        let mut found = pin!(left_over(client, leadership));
+        let page = |next: &str, data| {
+            let secret = json!({"metadata": {"namespace": "n", "name": "s"}, "data": data});
+            json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {"continue": next},
+                "items": [secret]})
+        };
+        let server = async {
+            let path = "/api/v1/secrets";
+            api.expect(&Method::GET, path).await.answer(&page("one", json!({})));
+            api.expect(&Method::GET, path).await.refuse(410, "Expired");
+            let waits = json!({"pending.tls.crt": "QQ==", "pending.tls.key": "QQ=="});
+            api.expect(&Method::GET, path).await.answer(&page("", waits));
+        };
+        let at_once = async { tokio::join!(found.next(), server).0 };
+        let first = timeout(AGAIN / 2, at_once).await.expect("it goes on at once");
+        assert_eq!(first, Some(Key::new("n", "s")));
+        assert!(timeout(INTERVAL / 8, found.next()).await.is_err() && api.is_quiet());
+    }
 }

@@ -5,17 +5,13 @@ use std::fmt::{self, Debug};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
-use kube::core::Status;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::explain::{Audience, explain};
-use super::pages;
+use super::pages::{self, Pages};
 use super::secret_view::SecretView;
-
-/// How often an expired list is continued or started again.
-const MAX_EXPIRED: usize = 3;
 
 /// The namespaces that a command reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,40 +110,11 @@ pub(crate) async fn read<K: Clone + DeserializeOwned + Debug>(
     page: &ListParams,
     each: &mut impl FnMut(K),
 ) -> Result<(), kube::Error> {
-    let mut page = page.clone();
-    let mut expired = 0;
-    loop {
-        let list = match objects.list(&page).await {
-            Ok(list) => list,
-            Err(error) if expired < MAX_EXPIRED => {
-                let Some(status) = expiry(&error) else { return Err(error) };
-                expired += 1;
-                page.continue_token = rest(status);
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        list.items.into_iter().for_each(&mut *each);
-        if !pages::turn(&mut page, list.metadata) {
-            return Ok(());
-        }
+    let mut pages = Pages::of(page.clone());
+    while let Some(page) = pages.next() {
+        pages.turn(objects.list(&page).await)?.into_iter().for_each(&mut *each);
     }
-}
-
-/// The status of an expired list. All pages show the state at the start of the list, and etcd
-/// compacts that after some minutes (410).
-fn expiry(error: &kube::Error) -> Option<&Status> {
-    match error {
-        kube::Error::Api(status) if status.code == 410 => Some(status),
-        _ => None,
-    }
-}
-
-/// The token that continues an expired list with the present state. Without one the list has to
-/// start again.
-fn rest(status: &Status) -> Option<String> {
-    let token = status.metadata.as_ref()?.continue_.clone();
-    token.filter(|token| !token.is_empty())
+    Ok(())
 }
 
 fn is_forbidden(error: &kube::Error) -> bool {
@@ -228,7 +195,7 @@ mod tests {
         assert_eq!(read(&cluster).await.0, ["a", "a", "b"]);
         assert!(!asked.lock().unwrap()[2].contains("continue"));
 
-        let (cluster, _) = self::cluster(vec![expired(""); MAX_EXPIRED + 1]);
+        let (cluster, _) = self::cluster(vec![expired(""); pages::MAX_EXPIRED + 1]);
         let (_, unread) = read(&cluster).await;
         assert_eq!(unread[0].error, "The provided continue parameter is too old");
     }

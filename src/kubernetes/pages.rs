@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::Client;
 use kube::api::ListParams;
 use kube::client::Body;
+use kube::core::ObjectList;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -26,6 +27,8 @@ const MAX_OBJECT: usize = 16 << 20;
 const FIRST: usize = 16;
 /// The most objects of a page.
 pub(crate) const MOST: u32 = 500;
+/// How often an expired list goes on or starts again.
+pub(super) const MAX_EXPIRED: usize = 3;
 /// The time limit of a page. A list that does not answer must not keep the others waiting.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -46,10 +49,47 @@ pub(crate) fn paged(client: Client) -> Client {
     Client::new(service, namespace)
 }
 
-/// Turns to the page after the one with this metadata. Returns whether there is one.
-pub(crate) fn turn(page: &mut ListParams, read: ListMeta) -> bool {
-    page.continue_token = read.continue_.filter(|token| !token.is_empty());
-    page.continue_token.is_some()
+/// Which page of a list comes next.
+#[derive(Clone, Debug)]
+pub(crate) struct Pages {
+    next: Option<ListParams>,
+    expired: usize,
+}
+
+impl Pages {
+    /// Begins with the first page.
+    pub(crate) fn of(list: ListParams) -> Self {
+        Self { next: Some(list), expired: 0 }
+    }
+
+    /// The page to ask for; `None` after the last one.
+    pub(crate) fn next(&self) -> Option<ListParams> {
+        self.next.clone()
+    }
+
+    /// Takes the answer for that page, gives its objects, and turns to the next one.
+    ///
+    /// All pages show the state at the start of the list, and etcd compacts that after some minutes
+    /// (410). Then the list goes on with the present state, or starts again, and an object may come
+    /// twice.
+    pub(crate) fn turn<K: Clone>(
+        &mut self,
+        answer: Result<ObjectList<K>, kube::Error>,
+    ) -> Result<Vec<K>, kube::Error> {
+        let token = |read: ListMeta| read.continue_.filter(|token| !token.is_empty());
+        let (next, objects) = match answer {
+            Ok(list) => (token(list.metadata).map(Some), list.items),
+            Err(kube::Error::Api(status)) if status.code == 410 && self.expired < MAX_EXPIRED => {
+                self.expired += 1;
+                // Without a token it is the first page.
+                (Some(status.metadata.and_then(token)), Vec::new())
+            }
+            Err(error) => return Err(error),
+        };
+        let page = self.next.take().zip(next);
+        self.next = page.map(|(page, continue_token)| ListParams { continue_token, ..page });
+        Ok(objects)
+    }
 }
 
 /// Why a page could not be read.
@@ -202,14 +242,12 @@ mod tests {
     /// The names of all Secrets, in the order of the list.
     async fn names(client: &Client) -> Result<Vec<String>, kube::Error> {
         let api: Api<SecretView> = Api::all(client.clone());
-        let (mut page, mut names) = (ListParams::default().limit(MOST), Vec::new());
-        loop {
-            let list = api.list(&page).await?;
-            names.extend(list.items.iter().filter_map(|secret| secret.meta().name.clone()));
-            if !turn(&mut page, list.metadata) {
-                return Ok(names);
-            }
+        let (mut pages, mut names) = (Pages::of(ListParams::default().limit(MOST)), Vec::new());
+        while let Some(page) = pages.next() {
+            let secrets = pages.turn(api.list(&page).await)?;
+            names.extend(secrets.iter().filter_map(|secret| secret.meta().name.clone()));
         }
+        Ok(names)
     }
 
     #[tokio::test]
