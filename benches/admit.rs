@@ -13,7 +13,7 @@ use jiff::Timestamp;
 #[inline(never)]
 pub(crate) fn admit(body: &[u8]) -> Result<Vec<u8>, ReadReviewError> {
     let request = review::read(body)?;
-    let answer = respond::respond(&request, &INSTALLATION, KeeperHealth::Absent, NOW);
+    let answer = respond::respond(&request, &INSTALLATION, KeeperHealth::Alive, NOW);
     Ok(handler::render(&request.uid, &answer))
 }
 

@@ -157,6 +157,7 @@ pub fn cases() -> Vec<(&'static str, Generate)> {
             let leaves = flood("CERTIFICATE", n / 2);
             review("u", &secret("", &root(1).pem(), &leaves), &secret("", &root(2).pem(), &leaves))
         }),
+        ("a third pair while one waits", third_pair),
     ]
 }
 
@@ -199,6 +200,37 @@ fn retired(annotations: &str) -> Vec<u8> {
     let record = format!(r#""ca-overlap.dev/carried":"[{}]","#, entries(&all[1..]));
     let new = secret(&format!("{record}{annotations}"), &bundle, "");
     review("u", &secret(&record, &bundle, ""), &new)
+}
+
+/// A rotation to a third pair while one waits: look-alike CAs, long chains and keys, and the longest
+/// group that is restored.
+fn third_pair(n: usize) -> Vec<u8> {
+    let chain = |serial| root(serial).pem() + &flood("CERTIFICATE", n / 6);
+    let pair = |prefix: &str, chain: &str, key: &str| {
+        let (chain, key) = (BASE64_STANDARD.encode(chain), key.repeat(n / 6));
+        format!(r#""{prefix}tls.crt":"{chain}","{prefix}tls.key":"{key}","#)
+    };
+    let (held, waiting) = (chain(100), chain(101));
+    let sha256 = |chain: &str| Fingerprint::of(chain.as_bytes()).to_string();
+    let stage = format!(
+        r#"{{\"since\":\"2029-12-31T00:00:00Z\",\"held\":\"{}\",\"pending\":\"{}\",\"moved\":0}}"#,
+        sha256(&held),
+        sha256(&waiting)
+    );
+    let marks = format!(
+        r#""ca-overlap.dev/staged":"{stage}","ca-overlap.dev/keep":"8","ca-overlap.dev/group":"{}","#,
+        "g".repeat(4096)
+    );
+    let object = |annotations: &str, ca: &str, pairs: &str| {
+        secret(annotations, ca, "")
+            .replace(r#","tls.crt":"""#, "")
+            .replace(r#""metadata":{"#, r#""metadata":{"labels":{"ca-overlap.dev/mode":"staged"},"#)
+            .replace(r#""data":{"#, &format!(r#""data":{{{pairs}"#))
+    };
+    let cas: String = (1..=12).map(|serial| root(serial).pem()).collect();
+    let stored = pair("", &held, "A") + &pair("pending.", &waiting, "B");
+    let new = object("", &root(1000).pem(), &pair("", &chain(102), "C"));
+    review("u", &object(&marks, &cas, &stored), &new)
 }
 
 fn data(key: &str, value: &str) -> Vec<u8> {
