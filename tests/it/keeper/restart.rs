@@ -17,7 +17,10 @@ struct Workloads {
 
 impl Workloads {
     async fn start(test: &str, restart: &str) -> Option<Self> {
-        let setup = Setup::start(test).await?;
+        Some(Self::on(Setup::start(test).await?, test, restart).await)
+    }
+
+    async fn on(setup: Setup, test: &str, restart: &str) -> Self {
         let keeper = setup.leading_keeper(&[]).await;
         let secrets = setup.cluster.namespace(test).await;
         let rotation = Rotation::begin(
@@ -29,7 +32,7 @@ impl Workloads {
         // Without a mode the keeper watches the Secret only from the first rotation on.
         let mode = json!({"metadata": {"labels": {names::MODE: "bundle"}}});
         secrets.patch("envoy", MERGE, "fieldManager=person", &mode).await.ok();
-        Some(Self { setup, rotation, keeper })
+        Self { setup, rotation, keeper }
     }
 
     /// Starts with two Deployments, "app" and "next", and rotates the CA. `more` is merged into
@@ -351,4 +354,35 @@ async fn two_secrets_of_a_group_restart_a_shared_workload_once() {
     let mut both = [one.as_str(), two.as_str()];
     both.sort_unstable();
     assert_eq!(marks, both);
+}
+
+#[tokio::test]
+async fn a_keeper_of_another_user_restarts_once_and_says_why_it_pauses() {
+    let test = "a_keeper_of_another_user_restarts_once_and_says_why_it_pauses";
+    let arguments = ["--keeper-user", "system:serviceaccount:other:keeper"];
+    let Some(setup) = Setup::with(test, "keeper", &arguments).await else { return };
+    let mut it = Workloads::on(setup, test, "deployment/app").await;
+    let first = it.done(None).await;
+    it.create("deployment/app", true, json!({})).await;
+    it.rotation.rotate().await;
+    let event = it.setup.event(&it.rotation, "AskFailed").await;
+    assert!(event["note"].as_str().unwrap().contains("another --keeper-user"), "{event}");
+
+    // Meanwhile the keeper looks at another Secret.
+    let admissions =
+        async || sum(&it.setup.cluster.metrics().await, "ca_overlap_admissions_total", &[]);
+    let before = admissions().await;
+    let mut other = Rotation::begin(&it.rotation.secrets, "other", json!({})).await;
+    for rotations in 1..=3 {
+        other.rotate().await;
+        eventually("an Event about each rotation", async || {
+            (it.setup.events(&other, "Overlapping").await.len() >= rotations).then_some(())
+        })
+        .await;
+    }
+    let more = admissions().await - before;
+    assert!(more < 5.5, "{more} calls: a creation, a patch and three rotations are expected");
+    assert_eq!(it.noted().await, Some(first), "the webhook lets nobody else write it");
+    assert_eq!(it.generation("deployment/app").await, 2, "created, and restarted once");
+    assert_eq!(it.setup.events(&it.rotation, "AskFailed").await.len(), 1);
 }
