@@ -4,6 +4,9 @@
 //! way to one that holds less: one of its claims is told to end. So no peer keeps another one out,
 //! neither by many claims nor by slow ones. Among the claims of one peer, older ones give way to
 //! new ones after a while.
+//!
+//! `keeper::fair` is another module, because it drops an entry at once: nothing there waits, grows
+//! old or has to end by itself.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
