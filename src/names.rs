@@ -26,6 +26,8 @@ pub const KEEP: &str = "ca-overlap.dev/keep";
 pub const WINDOW: &str = "ca-overlap.dev/window";
 /// Annotation, set by people: fingerprints of certificates that must not be carried.
 pub const DISTRUST: &str = "ca-overlap.dev/distrust";
+/// Annotation, set by people: CAs to trust ahead of time.
+pub const ANNOUNCE: &str = "ca-overlap.dev/announce";
 /// Annotation, set by people: workloads that the keeper restarts after a change of trust.
 pub const RESTART: &str = "ca-overlap.dev/restart";
 /// Annotation, set by people: the name of a group of Secrets that rotate together.
@@ -48,13 +50,20 @@ pub const ASK: &str = "ca-overlap.dev/ask";
 
 /// All our labels and annotations on Secrets. Other keys with our prefix are never read, restored
 /// or removed.
-pub const KEYS: [&str; 11] =
-    [MODE, PHASE, CARRIED, STAGED, KEEP, WINDOW, DISTRUST, RESTART, GROUP, RESTARTED, ASK];
+pub const KEYS: [&str; 12] = [
+    MODE, PHASE, CARRIED, STAGED, KEEP, WINDOW, DISTRUST, ANNOUNCE, RESTART, GROUP, RESTARTED, ASK,
+];
 
 /// The annotations that people or the keeper set. A generator's PUT drops them, and so do DELETE
 /// and CREATE. They are restored.
-pub const SETTINGS: [&str; 6] = [DISTRUST, KEEP, WINDOW, RESTART, GROUP, RESTARTED];
-/// The longest setting in bytes that is restored: far longer than any useful one.
+pub const SETTINGS: [&str; 7] = [DISTRUST, KEEP, WINDOW, ANNOUNCE, RESTART, GROUP, RESTARTED];
+
+/// The longest value of this setting in bytes that is restored: far longer than any useful one.
+pub fn max_restored(setting: &str) -> usize {
+    if setting == ANNOUNCE { 16 * 1024 } else { MAX_RESTORED }
+}
+
+/// [`max_restored`] of most settings.
 pub const MAX_RESTORED: usize = 4096;
 
 /// The annotation by which cert-manager marks a Secret that it owns.

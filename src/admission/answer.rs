@@ -52,6 +52,8 @@ pub struct Answer {
     pub record: Record,
     /// How many certificates were appended.
     pub appended: usize,
+    /// How many CAs were announced anew.
+    pub announced: usize,
     /// How many carried certificates were removed.
     pub cut: usize,
     /// The name of the ask, if it was carried out.
@@ -68,6 +70,7 @@ impl Answer {
             warnings: Vec::new(),
             record: Record::default(),
             appended: 0,
+            announced: 0,
             cut: 0,
             asked: None,
             staged: None,

@@ -14,6 +14,7 @@ use super::review::{AdmissionRequest, ReviewedSecret};
 use super::values::Values;
 use super::write_plan::{self, WritePlan};
 use crate::names;
+use crate::overlap::announcement::Announcing;
 use crate::overlap::exempt::{self, Exemption};
 use crate::overlap::record::Record;
 use crate::overlap::settings::{Mode, Settings};
@@ -52,6 +53,8 @@ pub(super) fn answer(
         room: MAX_DATA.saturating_sub(object.data_size()),
         repair: &[],
         issuers: &issuers,
+        // The record begins empty, so that the next write announces what the annotation lists.
+        announcing: Announcing::Nothing,
     };
     let plan_with = |obstacle| {
         let staging = StagedWrite {
@@ -94,6 +97,7 @@ pub(super) fn answer(
         warnings,
         record: Record::default(),
         appended: 0,
+        announced: 0,
         cut: plan.decision.cut,
         asked: None,
         staged: plan.change.map(Into::into),

@@ -144,6 +144,7 @@ macro_rules! log {
             dry_run = $request.dry_run.unwrap_or_default(),
             decision = $answer.decision.as_str(),
             appended = $answer.appended,
+            announced = $answer.announced,
             cut = $answer.cut,
             asked = $answer.asked,
             staged = $answer.staged,

@@ -21,6 +21,7 @@ pub struct AdmissionMetrics {
     admissions: Counters,
     duration: Histogram,
     carried: Counter,
+    announced: Counter,
     warnings: Counters,
     asks: Counters,
     stages: Counters,
@@ -47,6 +48,11 @@ impl AdmissionMetrics {
             "Previous CA certificates appended to admitted Secrets",
             metrics.carried.clone(),
         );
+        registry.register(
+            "certificates_announced",
+            "CA certificates appended to admitted Secrets ahead of their use",
+            metrics.announced.clone(),
+        );
         metrics.warnings.register(registry, "warnings", "Admission warnings sent, by reason");
         metrics.asks.register(registry, "asks", "Asks of the keeper that were carried out, by ask");
         metrics.stages.register(registry, "stages", "Changes of staged rotations, by change");
@@ -63,6 +69,7 @@ impl AdmissionMetrics {
         self.admissions.inc(answer.decision);
         self.duration.observe(elapsed.as_secs_f64());
         self.carried.inc_by(u64::try_from(answer.appended).unwrap_or(u64::MAX));
+        self.announced.inc_by(u64::try_from(answer.announced).unwrap_or(u64::MAX));
         answer.asked.into_iter().for_each(|ask| self.asks.inc(ask));
         answer.staged.into_iter().for_each(|change| self.stages.inc(change));
         answer.warnings.iter().for_each(|warning| self.warnings.inc(*warning));
@@ -80,6 +87,7 @@ impl Default for AdmissionMetrics {
             admissions: Counters::new("decision", &AdmissionDecision::names()),
             duration: Histogram::new(BUCKETS),
             carried: Counter::default(),
+            announced: Counter::default(),
             warnings: Counters::new("reason", Warning::VARIANTS),
             asks: Counters::new("ask", Ask::VARIANTS),
             stages: Counters::new("change", StageChange::VARIANTS),
@@ -112,6 +120,7 @@ mod tests {
             warnings: vec![Warning::DataFull],
             record: Record::default(),
             appended: 2,
+            announced: 3,
             cut: 0,
             asked: Some(Ask::Retire.name()),
             staged: Some(StageChange::Begun.into()),
@@ -128,6 +137,7 @@ mod tests {
             "ca_overlap_admissions_total{decision=\"own_namespace\"} 0",
             "ca_overlap_admission_duration_seconds_count 1",
             "ca_overlap_certificates_carried_total 2",
+            "ca_overlap_certificates_announced_total 3",
             "ca_overlap_warnings_total{reason=\"data_full\"} 1",
             "ca_overlap_warnings_total{reason=\"staged_cert_manager\"} 0",
             "ca_overlap_asks_total{ask=\"retire\"} 1",

@@ -14,6 +14,7 @@ use super::review::{AdmissionRequest, ReviewedSecret};
 use super::values::Values;
 use super::write_plan::{self, WritePlan};
 use crate::names;
+use crate::overlap::announcement::Announcing;
 use crate::overlap::ask::Ask;
 use crate::overlap::exempt::{self, Exemption};
 use crate::overlap::record::{ParseRecordError, Record};
@@ -136,6 +137,10 @@ impl Update<'_> {
             _ => &[],
         };
         let issuers = Issuers::default();
+        let announcing = match ask {
+            Some(Ask::Announce(list)) => Announcing::Asked(list),
+            _ => Announcing::AsBefore,
+        };
         let write = Write {
             now,
             stored: values.stored(),
@@ -146,6 +151,7 @@ impl Update<'_> {
             room: MAX_DATA.saturating_sub(self.object.data_size()),
             repair,
             issuers: &issuers,
+            announcing,
         };
         let mut plan = match &pairs {
             None => WritePlan::unstaged(&write),
@@ -162,7 +168,7 @@ impl Update<'_> {
         let asked = ask.filter(|ask| match ask {
             Ask::Promote(_) => change == Some(StageChange::Promoted),
             Ask::Unstage => matches!(change, Some(StageChange::Promoted | StageChange::Ended)),
-            Ask::Retire | Ask::Repair(_) => true,
+            Ask::Retire | Ask::Repair(_) | Ask::Announce(_) => true,
         });
         if asked.is_none() && self.ask_outcome.ask().is_some() {
             warnings.push(Warning::AskRefused);
@@ -191,6 +197,7 @@ impl Update<'_> {
                 RecordAfter::Set(record) => record,
             },
             appended: decision.appended,
+            announced: decision.announced,
             cut: decision.cut,
             asked: asked.map(Ask::name),
             staged: change.map(Into::into),
@@ -216,11 +223,12 @@ impl Update<'_> {
         if restart.is_some_and(|text| workload::parse_list(text).1 > 0) {
             warnings.push(Warning::RestartUnreadable);
         }
-        if self.lacks_a_setting(|text| text.len() > names::MAX_RESTORED) {
+        if self.lacks_a_setting(|key, text| text.len() > names::max_restored(key)) {
             warnings.push(Warning::SettingTooLong);
         }
         // A fresh object lacks all of them, whatever its writer wants.
-        if !self.is_fresh_object && self.lacks_a_setting(|text| text.len() <= names::MAX_RESTORED) {
+        let is_restored = |key: &str, text: &str| text.len() <= names::max_restored(key);
+        if !self.is_fresh_object && self.lacks_a_setting(is_restored) {
             warnings.push(Warning::SettingKept);
         }
         warnings
@@ -292,10 +300,11 @@ impl Update<'_> {
             && self.ask_outcome.ask().is_none()
             && record.is_none_or(Record::is_empty)
             && settings.distrust.is_empty()
+            && settings.announce.is_empty()
     }
 
     /// Builds the patch. Where the annotations have no room, it decides again without repair, then
-    /// without a waiting pair, then without changes to the data: without a record a carried
+    /// without announcements, then without a waiting pair, then without changes to the data: without a record a carried
     /// certificate would count as the generator's own.
     fn patch<'b>(
         &self,
@@ -310,6 +319,10 @@ impl Update<'_> {
         if !write.repair.is_empty() {
             push_once(warnings, Warning::RepairIncomplete);
             let write = Write { repair: &[], ..*write };
+            return self.patch(plan.decide_again(&write), &write, warnings);
+        }
+        if !matches!(write.announcing, Announcing::Nothing) {
+            let write = Write { announcing: Announcing::Nothing, ..*write };
             return self.patch(plan.decide_again(&write), &write, warnings);
         }
         if plan.waiting.is_some() {
@@ -381,6 +394,7 @@ impl Update<'_> {
             keep: self.setting(names::KEEP),
             window: self.setting(names::WINDOW),
             distrust: self.setting(names::DISTRUST),
+            announce: self.setting(names::ANNOUNCE),
         }
     }
 
@@ -400,9 +414,10 @@ impl Update<'_> {
     }
 
     /// Whether this write may not remove settings, and lacks one with a stored value that `is`.
-    fn lacks_a_setting(&self, is: impl Fn(&str) -> bool) -> bool {
-        let lacks =
-            |(_, new, old): (_, Option<&str>, Option<&str>)| new.is_none() && old.is_some_and(&is);
+    fn lacks_a_setting(&self, is: impl Fn(&str, &str) -> bool) -> bool {
+        let lacks = |(key, new, old): (_, Option<&str>, Option<&str>)| {
+            new.is_none() && old.is_some_and(|old| is(key, old))
+        };
         self.keeps_settings() && self.settings_of_people().any(lacks)
     }
 
@@ -436,7 +451,7 @@ impl Update<'_> {
         {
             return Some(value);
         }
-        let old = old.filter(|value| value.len() <= names::MAX_RESTORED)?;
+        let old = old.filter(|value| value.len() <= names::max_restored(key))?;
         let is_wiped = new.is_none() && self.keeps_settings();
         (is_wiped || (new != Some(old) && self.only_keeper_may_change(key))).then_some(old)
     }

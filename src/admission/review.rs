@@ -238,6 +238,7 @@ impl<'a> ReviewedSecret<'a> {
             keep: self.annotation(names::KEEP),
             window: self.annotation(names::WINDOW),
             distrust: self.annotation(names::DISTRUST),
+            announce: self.annotation(names::ANNOUNCE),
         }
     }
 

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 pub use self::store::Memory;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
+use crate::overlap::announcement::Announcing;
 use crate::overlap::ask::{MAX_REPAIRED, Repair, Repaired};
 use crate::overlap::distrust::FormerDistrust;
 use crate::overlap::outlook::{PublicSecret, Rules, may_change_data, settings};
@@ -75,7 +76,7 @@ impl Remembered {
     pub fn of(secret: &SecretView) -> Option<Self> {
         let view = secret.view();
         let setting = |key| {
-            let value = secret.annotation(key).filter(|v| v.len() <= names::MAX_RESTORED)?;
+            let value = secret.annotation(key).filter(|v| v.len() <= names::max_restored(key))?;
             Some((key, value.to_owned()))
         };
         Some(Self {
@@ -184,7 +185,8 @@ impl Remembered {
         let carried = wanted.certificates().iter().zip(entries);
         let lost = carried
             .filter_map(|(certificate, entry)| Some((certificate, entry?)))
-            .filter(|(certificate, _)| !is_there(certificate))
+            // An announced CA comes back with its annotation, or by the keeper's next ask.
+            .filter(|(certificate, entry)| entry.announced.is_none() && !is_there(certificate))
             .map(|(certificate, entry)| Repaired {
                 der: certificate.der().to_vec(),
                 entry: known(&entry),
@@ -216,6 +218,7 @@ impl Remembered {
             room: MAX_ONE,
             repair: &[],
             issuers: &Issuers::default(),
+            announcing: Announcing::AsBefore,
         });
         let record = match decision.record {
             RecordAfter::Set(record) => Some(record),
@@ -245,6 +248,7 @@ fn taken(
         // A rough limit: the webhook computes the real one.
         room: MAX_ONE,
         repair: &lost,
+        announcing: Announcing::AsBefore,
         issuers: &Issuers::default(),
     });
     let RecordAfter::Set(after) = decision.record else { return Vec::new() };

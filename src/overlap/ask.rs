@@ -11,6 +11,7 @@ use base64::prelude::*;
 use jiff::Timestamp;
 use strum::{IntoStaticStr, VariantNames};
 
+use super::announcement::Announcement;
 use super::record::Entry;
 use crate::names;
 use crate::x509::certs::Fingerprint;
@@ -32,6 +33,8 @@ pub enum Ask {
     Promote(Fingerprint),
     /// Bring back what was dropped by a write that the webhook did not see.
     Repair(Repair),
+    /// Announce these CAs, and no others of the keeper.
+    Announce(Vec<Announcement>),
     /// End the stage, with the waiting pair in service. Everybody who may patch the Secret may ask
     /// for this.
     Unstage,
@@ -135,7 +138,8 @@ impl Repaired {
         let Some((since, until)) = dates else { return Some(Self { der, entry: None }) };
         let until: Option<Timestamp> =
             if until.is_empty() { None } else { Some(until.parse().ok()?) };
-        let entry = Entry { sha256: Fingerprint::of(&der), since: since.parse().ok()?, until };
+        let since = since.parse().ok()?;
+        let entry = Entry { sha256: Fingerprint::of(&der), since, until, announced: None };
         Some(Self { der, entry: Some(entry) })
     }
 }
@@ -158,7 +162,9 @@ impl From<Vec<u8>> for Repaired {
 
 /// The error for an ask that does not parse. It never quotes the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected retire, promote <SHA-256>, repair <base64 DER>… or unstage")]
+#[error(
+    "expected retire, promote <SHA-256>, repair <base64 DER>…, announce [<base64 DER>…] or unstage"
+)]
 pub struct ParseAskError;
 
 impl Ask {
@@ -172,6 +178,10 @@ impl Ask {
         match *words.as_slice() {
             ["retire"] => Ok(Self::Retire),
             ["unstage"] => Ok(Self::Unstage),
+            ["announce", ref words @ ..] => {
+                let list: Option<_> = words.iter().map(|word| Announcement::parse(word)).collect();
+                list.map(Self::Announce).ok_or(ParseAskError)
+            }
             ["promote", fingerprint] => {
                 Fingerprint::parse(fingerprint).map(Self::Promote).ok_or(ParseAskError)
             }
@@ -191,7 +201,7 @@ impl Ask {
     pub fn settings(&self) -> &[(&'static str, String)] {
         match self {
             Self::Repair(repair) => &repair.settings,
-            Self::Retire | Self::Promote(_) | Self::Unstage => &[],
+            Self::Retire | Self::Promote(_) | Self::Announce(_) | Self::Unstage => &[],
         }
     }
 
@@ -209,6 +219,10 @@ impl fmt::Display for Ask {
             Self::Retire | Self::Unstage => f.write_str(self.name()),
             Self::Promote(fingerprint) => write!(f, "{} {fingerprint}", self.name()),
             Self::Repair(repair) => write!(f, "{}{repair}", self.name()),
+            Self::Announce(list) => {
+                f.write_str(self.name())?;
+                list.iter().try_for_each(|announcement| write!(f, " {announcement}"))
+            }
         }
     }
 }
@@ -245,8 +259,12 @@ mod tests {
 
     fn dated(until: Option<Timestamp>) -> Repaired {
         let since = "2026-03-01T10:00:00Z".parse().unwrap();
-        let entry = Entry { sha256: Fingerprint::of(b"a"), since, until };
+        let entry = Entry { sha256: Fingerprint::of(b"a"), since, until, announced: None };
         Repaired { der: b"a".to_vec(), entry: Some(entry) }
+    }
+
+    fn announcement(until: Option<Timestamp>) -> Announcement {
+        Announcement { der: b"a".to_vec(), until }
     }
 
     fn settings() -> Vec<(&'static str, String)> {
@@ -309,6 +327,8 @@ mod tests {
             Ask::Retire,
             Ask::Unstage,
             Ask::Promote(Fingerprint::of(b"x")),
+            Ask::Announce(Vec::new()),
+            Ask::Announce(vec![announcement(None), announcement(Some(until))]),
             Ask::Repair(vec![b"a".to_vec().into()].into()),
             Ask::Repair(vec![vec![0; 1000].into(); MAX_REPAIRED].into()),
             Ask::Repair(vec![dated(None), dated(Some(until))].into()),
@@ -336,6 +356,10 @@ mod tests {
             &format!("promote {fingerprint} {fingerprint}"),
             "repair",
             "repair %%%",
+            "announce %%%",
+            "announce QQ==@",
+            "announce QQ==@soon",
+            "announce QQ==@2026-03-01T10:00:00Z/",
             "repair QQ==@",
             "repair QQ==@2026-03-01T10:00:00Z",
             "repair QQ==@/2026-03-01T10:00:00Z",

@@ -3,6 +3,7 @@
 //!
 //! [`super::write`] defines the terms.
 
+use super::announce::{self, Wanted};
 use super::record::{Entry, Record};
 use super::select::{self, Candidate, Capacity, StoredCertificates};
 use super::warning::Warning;
@@ -31,7 +32,9 @@ fn changed(write: &Write<'_>, stored_text: Option<&[u8]>, text: &[u8]) -> Decisi
         return decision;
     }
     let Some(stored_text) = stored_text else {
-        return Decision::as_written(Case::NoCa, new_record(write, Vec::new()));
+        let mut decision = Decision::as_written(Case::NoCa, new_record(write, Vec::new()));
+        announce::append(write, text, &Wanted::after(write, &[], &[]), &mut decision);
+        return decision;
     };
     let Ok(stored) = Bundle::parse(stored_text, MAX_STORED_BLOCKS) else {
         return trust_store(write);
@@ -72,6 +75,7 @@ struct Comparison<'a> {
     incoming: Bundle,
     stored: Bundle,
     carried: Vec<Option<Entry>>,
+    wanted: Wanted,
     /// For each incoming certificate, its index among the stored ones. It is found once, because a
     /// comparison reads all bytes of both certificates.
     places: Vec<Option<usize>>,
@@ -82,13 +86,14 @@ struct Comparison<'a> {
 impl<'a> Comparison<'a> {
     fn new(write: &'a Write<'a>, incoming: Bundle, stored: Bundle) -> Self {
         let carried = carried_entries(&stored, write.record);
+        let wanted = Wanted::after(write, stored.certificates(), &carried);
         let place = |c: &Certificate| stored.certificates().iter().position(|s| s == c);
         let places: Vec<_> = incoming.certificates().iter().map(place).collect();
         let mut is_incoming = vec![false; stored.certificates().len()];
         for &place in places.iter().flatten() {
             is_incoming[place] = true;
         }
-        Self { write, incoming, stored, carried, places, is_incoming }
+        Self { write, incoming, stored, carried, wanted, places, is_incoming }
     }
 
     fn decide(&self, text: &[u8]) -> Decision {
@@ -113,19 +118,22 @@ impl<'a> Comparison<'a> {
             warnings.push(Warning::KeepTooSmall);
         }
         let starts_anew = |index| is_turning_point(case) && active.contains(&index);
-        let appended = chosen.iter().map(|&index| match self.carried[index] {
+        let appended = chosen.iter().map(|&index| match self.previous(index) {
             Some(entry) if !starts_anew(index) => entry,
             _ => self.new_entry(index),
         });
         let entries = self.echoed(case).into_iter().chain(appended).collect();
-        Decision {
+        let mut decision = Decision {
             case,
             ca_crt: (!chosen.is_empty()).then(|| self.append(text, &chosen)),
             record: new_record(self.write, entries),
             appended: chosen.len(),
+            announced: 0,
             cut: 0,
             warnings,
-        }
+        };
+        announce::append(self.write, text, &self.wanted, &mut decision);
+        decision
     }
 
     /// The stored certificates that issued the outgoing leaf or its chain. If there are none: the
@@ -148,15 +156,18 @@ impl<'a> Comparison<'a> {
     }
 
     fn case(&self, active: &[usize]) -> Case {
-        let introduces = self.introduces();
-        let keeps_own = self.own().any(|index| self.is_incoming[index]);
+        let keeps_own = self.keeps_own();
         let revives_carried =
-            self.indexes().any(|i| self.carried[i].is_some() && self.is_incoming[i]);
-        if self.write.record.is_none() && !introduces {
+            self.indexes().any(|i| self.previous(i).is_some() && self.is_incoming[i]);
+        if self.write.record.is_none() && !self.introduces() {
             Case::FirstContact
         } else if revives_carried && !keeps_own {
             Case::Rollback
-        } else if introduces && !active.iter().any(|&index| self.is_incoming[index]) {
+        } else if self.turns()
+            && (!keeps_own || !active.iter().any(|&index| self.is_incoming[index]))
+        {
+            // The leaf may be of an announced CA already. A generator that then goes on to that CA
+            // still drops the one that its peers know.
             Case::Rotation
         } else if self.own().all(|index| self.is_incoming[index]) {
             Case::Same
@@ -171,10 +182,11 @@ impl<'a> Comparison<'a> {
         match case {
             Case::FirstContact | Case::Rollback | Case::Rotation => {
                 candidates.extend(active.iter().copied().map(ordinary));
-                candidates.extend(self.indexes().map(ordinary));
+                let others = self.indexes().filter(|&index| !self.is_announced(index));
+                candidates.extend(others.map(ordinary));
             }
             Case::Same => {
-                let carried = self.indexes().filter(|&index| self.carried[index].is_some());
+                let carried = self.indexes().filter(|&index| self.previous(index).is_some());
                 candidates.extend(carried.map(ordinary));
             }
             _ => {}
@@ -185,12 +197,20 @@ impl<'a> Comparison<'a> {
             bytes: self.write.room.saturating_sub(separator),
         };
         let stored = self.stored.certificates();
+        let stays: Vec<bool>;
+        let stays = if self.wanted.is_empty() {
+            &self.is_incoming
+        } else {
+            stays =
+                self.indexes().map(|i| self.is_incoming[i] || self.stays_announced(i)).collect();
+            &stays
+        };
         let available = StoredCertificates {
             stored,
             issuers: IssuerGraph::new(stored, self.introduced().collect(), self.write.issuers),
             is_usable: self.indexes().map(|index| self.is_usable(index)).collect(),
             has_ended: self.indexes().map(|index| self.has_ended(index)).collect(),
-            stays: &self.is_incoming,
+            stays,
         };
         let mut selection = select::select(&candidates, available, capacity);
         if case == Case::Same {
@@ -215,12 +235,21 @@ impl<'a> Comparison<'a> {
         self.write.issuers.of_chain(&leaf, stored, &self.introduced())
     }
 
-    /// The entries of carried certificates that the writer only writes back. They stay carried.
+    /// The entries of carried certificates that the writer only writes back. They stay carried. A
+    /// writer that drops one of its own and writes an announced one has adopted it.
     fn echoed(&self, case: Case) -> Vec<Entry> {
-        if self.introduces() || case == Case::Rollback {
+        if self.turns() || case == Case::Rollback {
             return Vec::new();
         }
-        self.places.iter().skip(1).filter_map(|place| self.carried[(*place)?]).collect()
+        let echoed = |place: &Option<usize>| {
+            let entry = self.carried[(*place)?]?;
+            if entry.announced.is_none() {
+                return Some(entry);
+            }
+            let wanted = self.wanted.entry(&self.stored.certificates()[(*place)?]);
+            (case != Case::Retirement).then(|| wanted.unwrap_or(entry))
+        };
+        self.places.iter().skip(1).filter_map(echoed).collect()
     }
 
     fn append(&self, text: &[u8], chosen: &[usize]) -> Vec<u8> {
@@ -248,6 +277,32 @@ impl<'a> Comparison<'a> {
         self.places.contains(&None)
     }
 
+    fn keeps_own(&self) -> bool {
+        self.own().any(|index| self.is_incoming[index])
+    }
+
+    /// Whether the generator goes on to another CA: to a new one, or to an announced one while it
+    /// keeps none of its own.
+    fn turns(&self) -> bool {
+        let uses = |index| self.is_announced(index) && self.is_incoming[index];
+        self.introduces() || (self.indexes().any(uses) && !self.keeps_own())
+    }
+
+    /// The entry of a stored certificate that is carried as a previous CA.
+    fn previous(&self, index: usize) -> Option<Entry> {
+        self.carried[index].filter(|entry| entry.announced.is_none())
+    }
+
+    fn is_announced(&self, index: usize) -> bool {
+        self.carried[index].is_some_and(|entry| entry.announced.is_some())
+    }
+
+    /// Whether a certificate stays announced. Then it does not become a previous CA, whatever leaf
+    /// it has issued.
+    fn stays_announced(&self, index: usize) -> bool {
+        self.is_announced(index) && self.wanted.entry(&self.stored.certificates()[index]).is_some()
+    }
+
     fn introduced(&self) -> impl Iterator<Item = &Certificate> + Clone {
         let pairs = self.incoming.certificates().iter().zip(&self.places);
         pairs.filter(|(_, place)| place.is_none()).map(|(certificate, _)| certificate)
@@ -271,6 +326,7 @@ impl<'a> Comparison<'a> {
         !certificate.is_expired(self.write.now)
             && !self.is_distrusted(certificate)
             && !self.is_incoming[index]
+            && !self.stays_announced(index)
     }
 
     fn has_ended(&self, index: usize) -> bool {

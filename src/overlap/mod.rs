@@ -7,6 +7,8 @@
 //! keeper then does.
 
 pub mod action;
+mod announce;
+pub mod announcement;
 pub mod ask;
 mod decide;
 pub mod distrust;

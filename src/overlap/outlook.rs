@@ -12,13 +12,14 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use self::problem::Problem;
 use crate::names;
+use crate::overlap::announcement::Announcing;
 use crate::overlap::exempt::{self, Markers, OwnerGroups};
 use crate::overlap::record::{Entry, Record};
 use crate::overlap::settings::{Defaults, RawSettings, Settings};
 use crate::overlap::staged::Stage;
 use crate::overlap::workload;
 use crate::overlap::write::{carried_entries, chain};
-use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, Write};
+use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, RecordAfter, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::x509::issuer::Issuers;
 
@@ -158,6 +159,13 @@ pub struct BundleCertificate {
     pub issued_leaf: bool,
 }
 
+impl BundleCertificate {
+    /// Whether it is carried ahead of time.
+    pub fn is_announced(&self) -> bool {
+        self.carried.is_some_and(|entry| entry.announced.is_some())
+    }
+}
+
 /// The leaf in service: the first certificate of `tls.crt`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServedLeaf {
@@ -239,6 +247,7 @@ pub(crate) fn settings(secret: &PublicSecret<'_>, rules: &Rules) -> Settings {
         keep: secret.annotation(names::KEEP),
         window: secret.annotation(names::WINDOW),
         distrust: secret.annotation(names::DISTRUST),
+        announce: secret.annotation(names::ANNOUNCE),
     };
     Settings::read(raw, &rules.defaults)
 }
@@ -367,9 +376,11 @@ impl<'a> ParsedSecret<'a> {
         }
     }
 
-    /// The carried certificates that the webhook would remove now.
+    /// The carried certificates that the webhook would remove now, and those that end as previous
+    /// CAs and that it would announce from now on.
     fn going(&self, now: Timestamp) -> Vec<Fingerprint> {
-        if !self.certificates.iter().any(|c| self.has_ended(c, now)) || !self.may_change_data {
+        let may_go = |c: &BundleCertificate| c.is_announced() || self.has_ended(c, now);
+        if !self.certificates.iter().any(may_go) || !self.may_change_data {
             return Vec::new();
         }
         let contents = Contents { ca_crt: self.secret.ca_crt, tls_crt: self.secret.tls_crt };
@@ -383,11 +394,22 @@ impl<'a> ParsedSecret<'a> {
             room: 0,
             repair: &[],
             issuers: &self.issuers,
+            announcing: Announcing::AsBefore,
         });
-        let Some(left) = decision.ca_crt else { return Vec::new() };
-        let left = Bundle::parse(&left, MAX_STORED_BLOCKS).unwrap_or_default();
-        let gone = self.certificates.iter().filter(|c| !left.contains(&c.certificate));
-        gone.map(|c| c.certificate.fingerprint()).collect()
+        let left = decision.ca_crt.map(|left| Bundle::parse(&left, MAX_STORED_BLOCKS));
+        let left = left.map(Result::unwrap_or_default);
+        let goes = |c: &BundleCertificate| {
+            left.as_ref().is_some_and(|left| !left.contains(&c.certificate))
+        };
+        let is_announced_now = |c: &BundleCertificate| match &decision.record {
+            RecordAfter::Set(record) if self.has_ended(c, now) => {
+                let entry = record.entry(c.certificate.fingerprint());
+                entry.is_some_and(|entry| entry.announced.is_some()) && !c.is_announced()
+            }
+            _ => false,
+        };
+        let ends = self.certificates.iter().filter(|c| goes(c) || is_announced_now(c));
+        ends.map(|c| c.certificate.fingerprint()).collect()
     }
 
     fn has_ended(&self, it: &BundleCertificate, now: Timestamp) -> bool {

@@ -24,6 +24,18 @@ pub struct Entry {
     pub since: Timestamp,
     /// When it ends at the latest, if an end was set when it began to be carried.
     pub until: Option<Timestamp>,
+    /// Who announces it; `None` for a previous CA.
+    pub announced: Option<Announcer>,
+}
+
+/// Who announces a CA, so that it is trusted before anybody shows a leaf of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Announcer {
+    /// The keeper, by the ask `announce`.
+    Keeper,
+    /// A person, by the annotation `ca-overlap.dev/announce`.
+    Person,
 }
 
 /// An entry as the annotation holds it.
@@ -33,6 +45,8 @@ struct WrittenEntry<'a> {
     since: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    announced: Option<Announcer>,
     /// The uid of the Secret that it was written for. The first edition wrote none.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     uid: Option<Cow<'a, str>>,
@@ -65,7 +79,12 @@ impl Record {
         let entries = written
             .iter()
             .filter(|entry| is_believed(entry.uid.as_deref(), uid))
-            .map(|&WrittenEntry { sha256, since, until, .. }| Entry { sha256, since, until })
+            .map(|&WrittenEntry { sha256, since, until, announced, .. }| Entry {
+                sha256,
+                since,
+                until,
+                announced,
+            })
             .collect();
         Ok((Self { entries }, is_complete))
     }
@@ -92,10 +111,11 @@ impl Record {
 
     /// The annotation's value, for the Secret with this uid.
     pub fn to_annotation(&self, uid: Option<&str>) -> String {
-        let written = |&Entry { sha256, since, until }: &Entry| WrittenEntry {
+        let written = |&Entry { sha256, since, until, announced }: &Entry| WrittenEntry {
             sha256,
             since,
             until,
+            announced,
             uid: uid.map(Cow::Borrowed),
         };
         let entries: Vec<_> = self.entries.iter().map(written).collect();
@@ -114,11 +134,24 @@ impl Entry {
     /// Makes the entry of a certificate that is carried from `now` on.
     pub fn starting(sha256: Fingerprint, now: Timestamp, window: Option<Duration>) -> Self {
         let since = whole_seconds(now);
-        Self { sha256, since, until: window.and_then(|window| after(since, window)) }
+        let until = window.and_then(|window| after(since, window));
+        Self { sha256, since, until, announced: None }
     }
 
-    /// The deadline: the earlier of `until` and `since` plus the window that is set now.
+    /// Makes the entry of a CA that is announced from `now` on.
+    pub(super) fn announced(
+        sha256: Fingerprint,
+        now: Timestamp,
+        until: Option<Timestamp>,
+        by: Announcer,
+    ) -> Self {
+        Self { sha256, since: whole_seconds(now), until, announced: Some(by) }
+    }
+
+    /// The deadline: the earlier of `until` and `since` plus the window that is set now. The window
+    /// does not limit what is announced.
     pub fn deadline(&self, window: Option<Duration>) -> Option<Timestamp> {
+        let window = window.filter(|_| self.announced.is_none());
         let by_window = window.and_then(|window| after(self.since, window));
         [self.until, by_window].into_iter().flatten().min()
     }

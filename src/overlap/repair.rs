@@ -122,7 +122,7 @@ fn select(
     decision: &mut Decision,
 ) -> Vec<usize> {
     let is_usable = |index: usize| match stays.get(index) {
-        Some(entry) => entry.is_some(),
+        Some(entry) => entry.is_some_and(|entry| entry.announced.is_none()),
         None => !has_ended(write, &stored[index]),
     };
     let is_there: Vec<_> = (0..stored.len()).map(|index| index < stays.len()).collect();
@@ -135,7 +135,7 @@ fn select(
     };
     let candidates: Vec<_> = (0..stored.len()).map(Candidate::ordinary).collect();
     let size = |index: usize| pem::encoded_len(stored[index].der().len());
-    let carried: usize = (0..stays.len()).filter(|&i| stays[i].is_some()).map(size).sum();
+    let carried: usize = (0..stays.len()).filter(|&i| is_usable(i)).map(size).sum();
     let cut = decision.ca_crt.as_ref().map_or(0, |bytes| text_len - bytes.len());
     let bytes = write.room.saturating_add(cut).saturating_sub(1);
     let capacity =

@@ -3,6 +3,8 @@
 
 use std::iter;
 
+use super::announce::{self, Wanted};
+use super::announcement::Announcing;
 use super::record::{Entry, Record};
 use super::warning::Warning;
 use super::write::{self, Case, Decision, RecordAfter, Write, carried_entries};
@@ -14,7 +16,9 @@ pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
     let as_stored = if write.record.is_some() { RecordAfter::AsStored } else { RecordAfter::Gone };
     let mut decision = Decision::as_written(Case::Unchanged, as_stored);
     let nothing_carried = write.record.is_none_or(Record::is_empty);
-    if nothing_carried && write.settings.distrust.is_empty() && write.repair.is_empty() {
+    let asks = !write.repair.is_empty() || matches!(write.announcing, Announcing::Asked(_));
+    let is_set = !write.settings.distrust.is_empty() || !write.settings.announce.is_empty();
+    if nothing_carried && !is_set && !asks {
         return decision;
     }
     // Where `ca.crt` is not readable, the record stays until the next readable write.
@@ -25,35 +29,38 @@ pub(super) fn decide(write: &Write<'_>, text: &[u8]) -> Decision {
         }
         return decision;
     }
-    let carried = carried_entries(&bundle, write.record);
+    let mut carried = carried_entries(&bundle, write.record);
     let mut own = bundle.certificates().iter().zip(&carried).filter(|(_, entry)| entry.is_none());
     if own.any(|(certificate, _)| write::is_distrusted(certificate, write.settings)) {
         decision.warnings.push(Warning::DistrustedOwn);
     }
-    let goes = match write.record.filter(|_| write.may_change_data) {
-        None => vec![false; carried.len()],
-        Some(record) => cut(write, text, &bundle, &carried, record, &mut decision),
-    };
-    if !write.repair.is_empty() {
-        let stays = carried.iter().zip(&goes).map(|(entry, goes)| entry.filter(|_| !goes));
-        repair::append(write, text, &bundle, &stays.collect::<Vec<_>>(), &mut decision);
+    let wanted = Wanted::after(write, bundle.certificates(), &carried);
+    if let Some(record) = write.record.filter(|_| write.may_change_data) {
+        cut(write, text, &bundle, &mut carried, record, &wanted, &mut decision);
     }
+    if !write.repair.is_empty() {
+        repair::append(write, text, &bundle, &carried, &mut decision);
+    }
+    announce::append(write, text, &wanted, &mut decision);
     decision
 }
 
-/// Removes the carried certificates that have ended, and updates the record. Returns for each
-/// certificate whether it goes.
+/// Removes the carried certificates that have ended, and updates the record and the entries.
 fn cut(
     write: &Write<'_>,
     text: &[u8],
     bundle: &Bundle,
-    carried: &[Option<Entry>],
+    carried: &mut [Option<Entry>],
     record: &Record,
+    wanted: &Wanted,
     decision: &mut Decision,
-) -> Vec<bool> {
-    let goes = cuttable(write, bundle, carried);
-    let left: Vec<Entry> =
-        carried.iter().zip(&goes).filter(|(_, goes)| !**goes).filter_map(|(e, _)| *e).collect();
+) {
+    let goes = cuttable(write, bundle, carried, wanted);
+    for ((certificate, entry), goes) in bundle.certificates().iter().zip(&mut *carried).zip(&goes) {
+        let stays = entry.filter(|_| !goes);
+        *entry = stays.map(|entry| wanted.staying(certificate, entry, write));
+    }
+    let left: Vec<Entry> = carried.iter().flatten().copied().collect();
     if left != record.entries() {
         decision.record = RecordAfter::Set(Record::new(left));
     }
@@ -64,17 +71,22 @@ fn cut(
         };
         decision.ca_crt = Some(bundle.without(text, is_cut));
     }
-    goes
 }
 
-/// Says for each certificate whether it goes. Carried ones that have ended go. Of these, one that
-/// the Secret's own leaf needs stays, unless it is distrusted.
-fn cuttable(write: &Write<'_>, bundle: &Bundle, carried: &[Option<Entry>]) -> Vec<bool> {
+/// Says for each certificate whether it goes. Carried ones that have ended go, and announced ones
+/// that are taken back. Of these, one that the Secret's own leaf needs stays, unless it is
+/// distrusted.
+fn cuttable(
+    write: &Write<'_>,
+    bundle: &Bundle,
+    carried: &[Option<Entry>],
+    wanted: &Wanted,
+) -> Vec<bool> {
     let certificates = bundle.certificates();
     let mut goes: Vec<bool> = certificates
         .iter()
         .zip(carried)
-        .map(|(c, entry)| entry.is_some_and(|entry| write::has_ended(c, &entry, write)))
+        .map(|(c, entry)| entry.is_some_and(|entry| wanted.ends(c, &entry, write)))
         .collect();
     if !goes.contains(&true) {
         return goes;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::announcement::Announcement;
 use super::distrust::{Distrust, DistrustList};
 use super::warning::{Warning, push_once};
 use crate::x509::certs::Fingerprint;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub window: Window,
     /// Certificates that are never carried.
     pub distrust: Distrust,
+    /// CAs to trust ahead of time.
+    pub announce: Vec<Announcement>,
     /// The settings that did not parse.
     pub warnings: Vec<Warning>,
 }
@@ -61,6 +64,8 @@ pub struct RawSettings<'a> {
     pub window: Option<&'a str>,
     /// Annotation `ca-overlap.dev/distrust`.
     pub distrust: Option<&'a str>,
+    /// Annotation `ca-overlap.dev/announce`.
+    pub announce: Option<&'a str>,
 }
 
 impl Settings {
@@ -84,8 +89,12 @@ impl Settings {
                 None => push_once(&mut warnings, Warning::DistrustUnreadable),
             }
         }
+        let (announce, is_readable) = Announcement::parse_list(raw.announce.unwrap_or_default());
+        if !is_readable {
+            push_once(&mut warnings, Warning::AnnounceUnreadable);
+        }
         let explicit_bundle = raw.mode.is_some_and(|text| text.trim() == "bundle");
-        Self { mode, explicit_bundle, keep, window, distrust, warnings }
+        Self { mode, explicit_bundle, keep, window, distrust, announce, warnings }
     }
 }
 
@@ -247,6 +256,7 @@ mod tests {
             keep: Some(""),
             window: Some(" "),
             distrust: Some(" , "),
+            announce: Some(""),
         };
         for raw in [RawSettings::default(), empty] {
             let settings = read(raw);
@@ -265,6 +275,7 @@ mod tests {
             keep: Some("9"),
             window: Some("soon"),
             distrust: Some("abc,def"),
+            announce: Some("%"),
         };
         let settings = read(raw);
         assert_eq!((settings.mode, settings.keep.count()), (Mode::Bundle, 1));
@@ -274,7 +285,8 @@ mod tests {
                 Warning::ModeUnreadable,
                 Warning::KeepUnreadable,
                 Warning::WindowUnreadable,
-                Warning::DistrustUnreadable
+                Warning::DistrustUnreadable,
+                Warning::AnnounceUnreadable,
             ]
         );
         for keep in ["-1", "10", "1.0", "+1", "08"] {

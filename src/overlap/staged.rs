@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use strum::{IntoStaticStr, VariantNames};
 
 use super::MAX_STORED_BLOCKS;
+use super::announce;
 use super::decide as decision;
 use super::record::{self, Entry, Record};
 use super::warning::Warning;
@@ -204,7 +205,7 @@ impl<'a> StagedWrite<'a> {
             && self.served.crt != self.written.crt;
         let is_race = plain.decision.case == Case::Rotation
             && has_new_leaf
-            && !self.verifies(self.written, self.write.stored.ca_crt);
+            && !self.verifies(self.written, self.known().as_deref());
         if !self.is_wanted || !is_race {
             return plain;
         }
@@ -212,6 +213,18 @@ impl<'a> StagedWrite<'a> {
         let stage = self.stage_of(self.written, held, 0);
         self.hold(self.written, stage, StageChange::Begun)
             .unwrap_or_else(|warning| plain.with_warning(warning))
+    }
+
+    /// The stored `ca.crt` without what is announced: what this Secret was told ahead of time says
+    /// nothing of its peers.
+    fn known(&self) -> Option<Cow<'a, [u8]>> {
+        let text = self.write.stored.ca_crt?;
+        let announced = announce::fingerprints(self.write.record);
+        if announced.is_empty() {
+            return Some(Cow::Borrowed(text));
+        }
+        let bundle = Bundle::parse(text, MAX_STORED_BLOCKS).unwrap_or_default();
+        Some(Cow::Owned(bundle.without(text, |c| announced.contains(&c.fingerprint()))))
     }
 
     /// Decides about a write while a pair waits.
@@ -423,7 +436,7 @@ impl<'a> StagedWrite<'a> {
         let issuers: Vec<_> = self.issuers_of_held().iter().map(Certificate::fingerprint).collect();
         let window = self.write.settings.window.length();
         let restarted = |entry: &Entry| {
-            if issuers.contains(&entry.sha256) {
+            if entry.announced.is_none() && issuers.contains(&entry.sha256) {
                 Entry::starting(entry.sha256, self.write.now, window)
             } else {
                 *entry

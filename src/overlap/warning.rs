@@ -14,6 +14,12 @@ use crate::x509::strict::Flaw;
 pub enum Warning {
     /// A person's write dropped a certificate, but it is still carried.
     AddedBack,
+    /// The Secret's data has no room for all announced CAs.
+    AnnounceFull,
+    /// What is to be announced is not a usable CA, or there are too many.
+    AnnounceRefused,
+    /// The setting `announce` has an entry that does not parse, or is too long.
+    AnnounceUnreadable,
     /// The annotations have no room for the record or for a setting.
     AnnotationsFull,
     /// A client other than the keeper asks for what only the keeper may ask for.
@@ -94,6 +100,15 @@ impl fmt::Display for Warning {
             Self::AddedBack => {
                 "ca-overlap kept the previous CA in ca.crt; to drop it: annotation ca-overlap.dev/distrust=<its SHA-256>"
             }
+            Self::AnnounceFull => {
+                "ca-overlap: the Secret has no room (limit 1048576 bytes): not every announced CA was put into ca.crt"
+            }
+            Self::AnnounceRefused => {
+                "ca-overlap.dev/announce: left out: not a CA, expired, distrusted, flawed, above 16, or ca.crt is a trust store"
+            }
+            Self::AnnounceUnreadable => {
+                "ca-overlap.dev/announce: expected base64 DER, each with an optional @<RFC 3339 end>; other entries are ignored"
+            }
             Self::AnnotationsFull => {
                 "ca-overlap: the annotations have no room (limit 262144 bytes): some of its state or settings were left out"
             }
@@ -104,7 +119,7 @@ impl fmt::Display for Warning {
                 "ca-overlap.dev/ask: not possible in this write or for this Secret; it was removed without effect"
             }
             Self::AskUnreadable => {
-                "ca-overlap.dev/ask: expected retire, promote, repair or unstage; it was removed without effect"
+                "ca-overlap.dev/ask: expected retire, promote, repair, announce or unstage; it was removed without effect"
             }
             Self::CopiedPairDropped => {
                 "ca-overlap: pending.tls.* came with a copy of a staged Secret and was dropped; tls.* is stored as written"

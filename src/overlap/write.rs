@@ -8,6 +8,7 @@
 use jiff::Timestamp;
 use strum::{IntoStaticStr, VariantNames};
 
+use super::announcement::Announcing;
 use super::ask::Repaired;
 use super::record::{Entry, Record};
 use super::settings::Settings;
@@ -34,6 +35,8 @@ pub struct Write<'a> {
     pub room: usize,
     /// The certificates that the keeper asks to carry. Used only if `ca.crt` does not change.
     pub repair: &'a [Repaired],
+    /// What the keeper announces.
+    pub announcing: Announcing<'a>,
     /// Finds issuers. Decisions about one request share it, and with it the limit of its work.
     pub issuers: &'a Issuers,
 }
@@ -68,6 +71,8 @@ pub struct Decision {
     pub record: RecordAfter,
     /// How many certificates were appended.
     pub appended: usize,
+    /// How many CAs were announced anew.
+    pub announced: usize,
     /// How many carried certificates were removed.
     pub cut: usize,
     /// The warnings for the writer.
@@ -115,7 +120,7 @@ pub enum RecordAfter {
 impl Decision {
     /// Stores the incoming bytes, with nothing appended or removed.
     pub(super) fn as_written(case: Case, record: RecordAfter) -> Self {
-        Self { case, ca_crt: None, record, appended: 0, cut: 0, warnings: Vec::new() }
+        Self { case, ca_crt: None, record, appended: 0, announced: 0, cut: 0, warnings: Vec::new() }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::ask::{Ask, nonce};
-use crate::overlap::outlook::{self, Outlook};
+use crate::overlap::outlook::{self, Due, Outlook};
 use crate::x509::certs::Fingerprint;
 
 /// An ask, and what the webhook did.
@@ -73,7 +73,10 @@ impl Reconciler {
         let is_new = |now: &Fingerprint| carried(before).all(|was| was != *now);
         let carried_again: Vec<Fingerprint> = carried(&outlook).filter(is_new).collect();
         let is_done = match kind {
-            AskKind::Retire => gone.next().is_some(),
+            // What has ended can stay announced.
+            AskKind::Retire => {
+                gone.next().is_some() || !matches!(outlook.due, Some(Due::Retire(_)))
+            }
             AskKind::Promote => outlook.stage.is_none(),
             AskKind::Unstage => !after.view().waits(),
             AskKind::Repair => !carried_again.is_empty(),

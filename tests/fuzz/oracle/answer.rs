@@ -118,8 +118,18 @@ fn only_our_paths(request: &Value, patch: &Value) -> Checked {
     Ok(())
 }
 
-const ANNOTATIONS: &[&str] =
-    &["carried", "staged", "keep", "window", "distrust", "restart", "group", "restarted", "ask"];
+const ANNOTATIONS: &[&str] = &[
+    "carried",
+    "staged",
+    "keep",
+    "window",
+    "distrust",
+    "announce",
+    "restart",
+    "group",
+    "restarted",
+    "ask",
+];
 
 /// Whether the label, the annotation or a data key says that a pair waits in this object.
 fn is_marked(secret: &Value) -> bool {
@@ -182,40 +192,38 @@ fn anchors(request: &Value, after: &Value, now: Timestamp) -> Checked<(usize, us
     let stored = decode(&stored).unwrap_or_default();
     let settings = Settings::of(after);
     rule!(settings.mode != "off", "data is changed in mode off");
+    let record = Entry::all(&old["metadata"]["annotations"]["ca-overlap.dev/carried"]);
     if incoming == stored {
-        let cut = only_cuts(old, &incoming, &result, &settings, now)?;
-        return Ok((0, cut));
+        return cuts_and_announced(&record, &incoming, &result, &settings, now);
     }
     let tail = result.strip_prefix(incoming.as_slice()).ok_or("the incoming bytes were changed")?;
-    let appended = only_appends(&incoming, &stored, tail, &settings, now)?;
+    let appended = only_appends(&record, &incoming, &stored, tail, &settings, now)?;
     Ok((appended, 0))
 }
 
 fn only_appends(
+    record: &[Entry],
     incoming: &[u8],
     stored: &[u8],
     tail: &[u8],
     settings: &Settings<'_>,
     now: Timestamp,
 ) -> Checked<usize> {
-    let blocks = if incoming.ends_with(b"\n") { Some(tail) } else { tail.strip_prefix(b"\n") };
-    let blocks = blocks.ok_or("the first appended block is glued to the last line")?;
-    let appended = x509::certificates(blocks);
-    let canonical: String = appended.iter().map(|der| x509::canonical(der)).collect();
-    rule!(blocks == canonical.as_bytes(), "more than canonical certificates is appended");
-    rule!(!appended.is_empty(), "bytes without a certificate are appended");
+    let appended = harmless(incoming, tail, settings, now)?;
     let (had, has) = (x509::certificates(stored), x509::undisputed(incoming));
-    for (index, der) in appended.iter().enumerate() {
-        rule!(!appended[..index].contains(der) && !has.contains(der), "one is appended twice");
+    let by_keeper = |der: &[u8]| {
+        let is_it = |entry: &Entry| entry.is_announced && entry.sha256 == x509::sha256(der);
+        record.iter().any(is_it)
+    };
+    for der in &appended {
         // Other readers may not find blocks after malformed text.
-        rule!(had.contains(der) || pem::well_formed(stored).is_none(), "one was not stored");
-        let expires = x509::not_after(der).unwrap_or(i64::MAX);
-        rule!(expires > now.as_second(), "one is expired");
-        rule!(x509::is_anchor(der), "one is appended that a reader refuses");
-        rule!(!settings.distrusts(der), "one is distrusted");
+        let was_there = had.contains(der) || pem::well_formed(stored).is_none();
+        let is_announced = settings.announces(der);
+        rule!(was_there || is_announced, "one was not stored");
+        // How many certificates a chain has is not checked here: a cycle counts as one chain.
+        let is_previous = !is_announced && !by_keeper(der);
+        rule!(!is_previous || settings.keep > 0, "something is appended and nothing is to be kept");
     }
-    // How many certificates a chain has is not checked here: a cycle counts as one chain.
-    rule!(settings.keep > 0, "something is appended and nothing is to be kept");
     if pem::well_formed(incoming).is_some() {
         let whole = [incoming, tail].concat();
         let all: Vec<_> = has.iter().chain(&appended).cloned().collect();
@@ -224,18 +232,44 @@ fn only_appends(
     Ok(appended.len())
 }
 
-fn only_cuts(
-    old: &Value,
+/// The certificates that are appended to `text`, if they harm no reader.
+fn harmless(
+    text: &[u8],
+    tail: &[u8],
+    settings: &Settings<'_>,
+    now: Timestamp,
+) -> Checked<Vec<Vec<u8>>> {
+    let blocks = if text.ends_with(b"\n") { Some(tail) } else { tail.strip_prefix(b"\n") };
+    let blocks = blocks.ok_or("the first appended block is glued to the last line")?;
+    let appended = x509::certificates(blocks);
+    let canonical: String = appended.iter().map(|der| x509::canonical(der)).collect();
+    rule!(blocks == canonical.as_bytes(), "more than canonical certificates is appended");
+    rule!(!appended.is_empty(), "bytes without a certificate are appended");
+    let has = x509::undisputed(text);
+    for (index, der) in appended.iter().enumerate() {
+        rule!(!appended[..index].contains(der) && !has.contains(der), "one is appended twice");
+        let expires = x509::not_after(der).unwrap_or(i64::MAX);
+        rule!(expires > now.as_second(), "one is expired");
+        rule!(x509::is_anchor(der), "one is appended that a reader refuses");
+        rule!(!settings.distrusts(der), "one is distrusted");
+    }
+    Ok(appended)
+}
+
+/// Judges the result of a write that leaves `ca.crt` alone. Gives how many certificates were
+/// announced and cut.
+fn cuts_and_announced(
+    record: &[Entry],
     incoming: &[u8],
     result: &[u8],
     settings: &Settings<'_>,
     now: Timestamp,
-) -> Checked<usize> {
+) -> Checked<(usize, usize)> {
     let (Some(was), Some(is)) = (pem::well_formed(incoming), pem::well_formed(result)) else {
-        rule!(result.len() < incoming.len(), "ca.crt was not changed, and grows");
-        return Ok(1);
+        let may_grow = !settings.announced.is_empty();
+        rule!(may_grow || result.len() < incoming.len(), "ca.crt was not changed, and grows");
+        return Ok((0, 1));
     };
-    let record = Entry::all(&old["metadata"]["annotations"]["ca-overlap.dev/carried"]);
     let first = was.iter().find(|block| block.label == b"CERTIFICATE");
     let mut kept = Vec::with_capacity(result.len());
     let (mut position, mut left, mut cut) = (0, is.iter().peekable(), 0);
@@ -257,9 +291,15 @@ fn only_cuts(
         rule!(is_over, "one is cut that is not over");
     }
     kept.extend_from_slice(&incoming[position..]);
-    rule!(kept == result, "other bytes than those of carried certificates are cut");
-    rule!(cut > 0, "ca.crt was not changed, and changes");
-    Ok(cut)
+    let tail = result.strip_prefix(kept.as_slice());
+    let tail = tail.ok_or("other bytes than those of carried certificates are cut")?;
+    if tail.is_empty() {
+        rule!(cut > 0, "ca.crt was not changed, and changes");
+        return Ok((0, cut));
+    }
+    let appended = harmless(&kept, tail, settings, now)?;
+    rule!(appended.iter().all(|der| settings.announces(der)), "one is added, and not announced");
+    Ok((appended.len(), cut))
 }
 
 /// A written record names stored certificates, and never the first.
@@ -311,6 +351,8 @@ struct Settings<'a> {
     keep: u8,
     window: Option<SignedDuration>,
     distrust: Vec<String>,
+    /// The CAs that a person announces.
+    announced: Vec<Vec<u8>>,
 }
 
 impl<'a> Settings<'a> {
@@ -328,12 +370,23 @@ impl<'a> Settings<'a> {
             keep: annotation("keep").parse().ok().filter(|keep| *keep <= 8).unwrap_or(1),
             window: window.and_then(|length| SignedDuration::try_from(length).ok()),
             distrust: distrust.collect(),
+            announced: annotation("announce").split(',').filter_map(announced).collect(),
         }
+    }
+
+    fn announces(&self, der: &[u8]) -> bool {
+        self.announced.iter().any(|announced| announced == der)
     }
 
     fn distrusts(&self, der: &[u8]) -> bool {
         self.distrust.contains(&x509::sha256(der))
     }
+}
+
+/// The CA of an item of the annotation `announce`.
+fn announced(item: &str) -> Option<Vec<u8>> {
+    let der = item.trim().split('@').next().unwrap_or_default();
+    BASE64_STANDARD.decode(der).ok().filter(|der| !der.is_empty())
 }
 
 /// An entry of the record, read without the product's code.
@@ -342,6 +395,8 @@ struct Entry {
     sha256: String,
     since: Timestamp,
     until: Option<Timestamp>,
+    is_announced: bool,
+    is_by_person: bool,
 }
 
 impl Entry {
@@ -352,16 +407,25 @@ impl Entry {
         let time = |value: &Value| value.as_str()?.parse::<Timestamp>().ok();
         list.filter_map(|entry| {
             let sha256 = entry["sha256"].as_str()?.replace(':', "").to_ascii_lowercase();
-            Some(Self { sha256, since: time(&entry["since"])?, until: time(&entry["until"]) })
+            Some(Self {
+                sha256,
+                since: time(&entry["since"])?,
+                until: time(&entry["until"]),
+                is_announced: !entry["announced"].is_null(),
+                is_by_person: entry["announced"] == "person",
+            })
         })
         .collect()
     }
 
     fn is_over(&self, der: &[u8], settings: &Settings<'_>, now: Timestamp) -> bool {
-        let by_window = settings.window.and_then(|window| self.since.checked_add(window).ok());
+        let window = settings.window.filter(|_| !self.is_announced);
+        let by_window = window.and_then(|window| self.since.checked_add(window).ok());
         let past = [self.until, by_window].into_iter().flatten().any(|deadline| deadline <= now);
         let expired = x509::not_after(der).is_some_and(|expires| expires <= now.as_second());
-        past || expired || settings.distrusts(der)
+        // What nobody announces any more goes, too. Only the ask of the keeper says that for its own.
+        let is_taken_back = self.is_by_person && !settings.announces(der);
+        past || expired || is_taken_back || settings.distrusts(der)
     }
 }
 

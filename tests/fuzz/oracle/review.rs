@@ -69,7 +69,7 @@ fn applies(review: &Value, answer: &[u8]) -> Checked {
 /// Whether a setting that applied to this write is not stored because the annotations have no room.
 /// The next write is then decided without it.
 fn loses_a_setting(request: &Value, stored: &Value) -> bool {
-    ["keep", "window", "distrust"].iter().any(|name| {
+    ["keep", "window", "distrust", "announce"].iter().any(|name| {
         let key = format!("ca-overlap.dev/{name}");
         let annotation = |object: &Value| object["metadata"]["annotations"][&key].clone();
         let old = annotation(&request["oldObject"]);

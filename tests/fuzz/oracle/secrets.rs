@@ -202,13 +202,15 @@ fn odd_shape(input: &mut Input<'_>, secret: &mut Value) {
 fn annotate(input: &mut Input<'_>, secret: &mut Value) {
     let metadata = &mut secret["metadata"];
     for _ in 0..input.pick(4) {
-        let key =
-            input.of(&["keep", "window", "distrust", "carried", "restart", "staged", "group"]);
+        let key = input.of(&[
+            "keep", "window", "distrust", "carried", "restart", "staged", "group", "announce",
+        ]);
         let value = match key {
             "keep" => input.of(&["0", "1", "2", "3", "8", "9", "", " 2"]).to_owned(),
             "window" => input.of(&["none", "24h", "1s", "7d", "99years", "soon"]).to_owned(),
             "distrust" => fingerprints(input).join(input.of(&[",", " , ", ",x,", ";"])),
             "carried" => record(input),
+            "announce" => announcements(input).join(input.of(&[",", " , ", ",x,", ";"])),
             _ => "v".repeat(input.of(&[0, 1, 4096, 4097])),
         };
         object(&mut metadata["annotations"]).insert(format!("ca-overlap.dev/{key}"), value.into());
@@ -234,6 +236,16 @@ fn fingerprints(input: &mut Input<'_>) -> Vec<String> {
     (0..input.pick(4)).map(|_| x509::sha256(&AUTHORITIES[input.pick(AUTHORITIES.len())])).collect()
 }
 
+fn announcements(input: &mut Input<'_>) -> Vec<String> {
+    let count = input.of(&[1, 1, 2, 3, 20]);
+    let announcement = |_| {
+        let pool = if input.pick(8) == 0 { &LEAFS } else { &AUTHORITIES };
+        let der = BASE64_STANDARD.encode(&pool[input.pick(pool.len())]);
+        der + input.of(&["", "", "@2026-03-01T20:00:00Z", "@2026-02-01T00:00:00Z", "@soon"])
+    };
+    (0..count).map(announcement).collect()
+}
+
 fn record(input: &mut Input<'_>) -> String {
     if input.pick(8) == 0 {
         return String::from_utf8_lossy(input.raw(64)).into_owned();
@@ -241,9 +253,13 @@ fn record(input: &mut Input<'_>) -> String {
     let dates = ["2026-02-01T00:00:00Z", "2026-03-01T09:00:00.5+01:00", "-009999-01-02T01:59:59Z"];
     let entries: Vec<_> = fingerprints(input)
         .into_iter()
-        .map(|sha256| match input.pick(3) {
+        .map(|sha256| match input.pick(4) {
             0 => json!({"sha256": sha256, "since": input.of(&dates), "until": input.of(&dates)}),
             1 => json!({"sha256": sha256.to_uppercase(), "since": input.of(&dates)}),
+            2 => {
+                let by = input.of(&["person", "keeper", "keeper", "nobody"]);
+                json!({"sha256": sha256, "since": input.of(&dates), "announced": by})
+            }
             _ => json!({"sha256": sha256, "since": input.of(&dates)}),
         })
         .collect();

@@ -10,7 +10,13 @@ pub fn check(bytes: &[u8]) -> Checked {
     let Ok(text) = str::from_utf8(bytes) else { return Ok(()) };
     let mut values = text.split('\0').map(|v| (!v.starts_with('\u{1}')).then_some(v));
     let mut next = || values.next().flatten();
-    let raw = RawSettings { mode: next(), keep: next(), window: next(), distrust: next() };
+    let raw = RawSettings {
+        mode: next(),
+        keep: next(),
+        window: next(),
+        distrust: next(),
+        announce: next(),
+    };
     let defaults = Defaults::default();
     let settings = Settings::read(raw, &defaults);
     rule!(settings == Settings::read(raw, &defaults), "read in two ways");
@@ -18,7 +24,7 @@ pub fn check(bytes: &[u8]) -> Checked {
     let longest = 10 * 366 * 24 * 60 * 60;
     let sane = settings.window.length().is_none_or(|l| (1..=longest).contains(&l.as_secs()));
     rule!(sane, "the window is {}", settings.window);
-    rule!(settings.warnings.len() <= 5, "{} warnings", settings.warnings.len());
+    rule!(settings.warnings.len() <= 6, "{} warnings", settings.warnings.len());
     let listed = raw.distrust.unwrap_or_default().len();
     rule!(settings.distrust.own().len() <= listed / 64, "more fingerprints than the text can hold");
 
@@ -26,17 +32,28 @@ pub fn check(bytes: &[u8]) -> Checked {
     let window = settings.window.to_string();
     let distrust =
         settings.distrust.own().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let announced = raw.announce.unwrap_or_default().len();
+    let size = settings.announce.iter().map(|one| one.der.len()).sum::<usize>();
+    rule!(size <= announced.min(16 * 1024) / 4 * 3, "more is announced than the text can hold");
+    let announce = settings.announce.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let printed = RawSettings {
         mode: Some(&mode),
         keep: Some(&keep),
         window: Some(&window),
         distrust: Some(&distrust),
+        announce: Some(&announce),
     };
     let again = Settings::read(printed, &defaults);
     rule!(again.warnings.is_empty(), "what was printed is not understood: {window}");
     rule!(
-        (again.mode, again.keep, again.window, &again.distrust)
-            == (settings.mode, settings.keep, settings.window, &settings.distrust),
+        (again.mode, again.keep, again.window, &again.distrust, &again.announce)
+            == (
+                settings.mode,
+                settings.keep,
+                settings.window,
+                &settings.distrust,
+                &settings.announce
+            ),
         "read back otherwise: {mode} {keep} {window}"
     );
     Ok(())

@@ -97,7 +97,7 @@ async fn an_ask_that_does_not_parse_is_removed() {
         ["", "CANARY", "repair", "repair CANARY%", "repair keep:CANARY%", "promote", "retire now"]
     {
         let outcome = admit(&asking(&stored, KEEPER, text)).await;
-        only_removed(&outcome, &stored, "expected retire, promote, repair or unstage");
+        only_removed(&outcome, &stored, "expected retire, promote, repair, announce or unstage");
         assert!(!outcome.response.to_string().contains("CANARY"));
     }
     // An ask for unusable certificates is removed, too.

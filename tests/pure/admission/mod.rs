@@ -3,6 +3,7 @@
 #[path = "../../../benches/hostile.rs"]
 pub(crate) mod shapes;
 
+mod announced;
 mod answers;
 mod asks;
 mod copies;

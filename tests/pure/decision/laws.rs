@@ -1,12 +1,13 @@
-//! The laws of the decision, over random histories of writes.
+//! The laws of the decision, over random histories of writes and announcements.
 
 use devtools::certs::{self, CA, Identity, Spec};
 use std::sync::LazyLock;
 
-use ca_overlap::overlap::record::Record;
+use ca_overlap::overlap::announcement::{Announcement, Announcing};
+use ca_overlap::overlap::record::{Announcer, Entry, Record};
 use ca_overlap::overlap::settings::{Defaults, RawSettings, Settings};
 use ca_overlap::overlap::{Case, Contents, Decision, RecordAfter, Write, decide};
-use ca_overlap::x509::certs::{Bundle, Certificate};
+use ca_overlap::x509::certs::{Bundle, Certificate, Fingerprint};
 use ca_overlap::x509::issuer::Issuers;
 use jiff::{SignedDuration, Timestamp};
 use proptest::collection::vec;
@@ -39,6 +40,10 @@ struct Step {
     window_hours: Option<u8>,
     distrust: Option<usize>,
     hours_later: i64,
+    /// What the annotation announces, with hours until its end.
+    announce: Vec<(usize, Option<u8>)>,
+    /// What the keeper then asks to announce.
+    ask: Option<Vec<usize>>,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -49,18 +54,35 @@ fn step() -> impl Strategy<Value = Step> {
         proptest::option::of(certificate.clone()),
         prop_oneof![3 => Just(1_u8), 1 => 0..4_u8],
         proptest::option::weighted(0.3, 1..72_u8),
-        proptest::option::weighted(0.2, certificate),
+        proptest::option::weighted(0.2, certificate.clone()),
         prop_oneof![3 => Just(0_i64), 1 => -5..100_i64],
+        announcements(),
+        proptest::option::weighted(0.3, vec(certificate, 0..3)),
     )
-        .prop_map(|(bundle, style, leaf, keep, window_hours, distrust, hours_later)| Step {
-            bundle,
-            style,
-            leaf,
-            keep,
-            window_hours,
-            distrust,
-            hours_later,
-        })
+        .prop_map(
+            |(bundle, style, leaf, keep, window_hours, distrust, hours_later, announce, ask)| {
+                Step {
+                    bundle,
+                    style,
+                    leaf,
+                    keep,
+                    window_hours,
+                    distrust,
+                    hours_later,
+                    announce,
+                    ask,
+                }
+            },
+        )
+}
+
+fn announcements() -> impl Strategy<Value = Vec<(usize, Option<u8>)>> {
+    let one = (0..POOL.len(), proptest::option::weighted(0.5, 1..72_u8));
+    prop_oneof![2 => Just(Vec::new()), 1 => vec(one, 0..3)]
+}
+
+fn announcement(ca: usize, until: Option<Timestamp>) -> Announcement {
+    Announcement { der: POOL[ca].der.to_vec(), until }
 }
 
 impl Step {
@@ -79,11 +101,18 @@ impl Step {
         let keep = self.keep.to_string();
         let window = self.window_hours.map_or("none".to_owned(), |hours| format!("{hours}h"));
         let distrust = self.distrust.map(|ca| POOL[ca].sha256());
+        let until = |hours: u8| certs::now() + SignedDuration::from_hours(hours.into());
+        let announce: Vec<_> = self
+            .announce
+            .iter()
+            .map(|&(ca, hours)| announcement(ca, hours.map(until)).to_string())
+            .collect();
         let raw = RawSettings {
             keep: Some(&keep),
             window: Some(&window),
             distrust: distrust.as_deref(),
             mode: None,
+            announce: Some(&announce.join(",")),
         };
         Settings::read(raw, &Defaults::default())
     }
@@ -104,6 +133,17 @@ impl Stored {
         now: Timestamp,
         settings: &Settings,
     ) -> Decision {
+        self.decide_with(text, leaf, now, settings, None)
+    }
+
+    fn decide_with(
+        &self,
+        text: &[u8],
+        leaf: Option<&[u8]>,
+        now: Timestamp,
+        settings: &Settings,
+        announce: Option<&[Announcement]>,
+    ) -> Decision {
         decide(&Write {
             now,
             stored: Contents { ca_crt: self.ca_crt.as_deref(), tls_crt: self.tls_crt.as_deref() },
@@ -114,7 +154,19 @@ impl Stored {
             room: usize::MAX,
             repair: &[],
             issuers: &Issuers::default(),
+            announcing: announce.map_or(Announcing::AsBefore, Announcing::Asked),
         })
+    }
+
+    /// What it announces for the keeper. Where `ca.crt` is not readable it announces nothing any
+    /// more, and the keeper has to ask again.
+    fn asked(&self) -> Vec<Fingerprint> {
+        let stored = bundle(self.ca_crt.as_deref().unwrap_or_default());
+        let stored: Vec<_> =
+            stored.certificates().iter().skip(1).map(Certificate::fingerprint).collect();
+        let entries = self.record.iter().flat_map(Record::entries);
+        let by_keeper = entries.filter(|entry| entry.announced == Some(Announcer::Keeper));
+        by_keeper.map(|entry| entry.sha256).filter(|sha256| stored.contains(sha256)).collect()
     }
 
     fn after(&self, decision: &Decision, text: &[u8], leaf: Option<&[u8]>) -> Self {
@@ -152,7 +204,8 @@ proptest! {
 
             if decision.case != Case::Unchanged {
                 prop_assert!(result.starts_with(&text), "the output starts with the incoming bytes");
-                appended_is_harmless(&text, result, now, &settings)?;
+                let asked = stored.asked();
+                appended_is_harmless(&text, result, now, &settings, &asked)?;
             }
             overlap_is_kept(&stored, &text, result, now, &settings)?;
             record_is_true(&after)?;
@@ -160,7 +213,22 @@ proptest! {
             if decision.cut == 0 {
                 deciding_again_changes_nothing(&after, &text, leaf, now, &settings)?;
             }
+            announced_is_wanted(&after, &stored, &text, now, &settings, None)?;
             stored = after;
+            if let Some(ask) = &step.ask {
+                let list: Vec<_> = ask.iter().map(|&ca| announcement(ca, None)).collect();
+                let text = stored.ca_crt.clone().unwrap();
+                let decision = stored.decide_with(&text, leaf, now, &settings, Some(&list));
+                let after = stored.after(&decision, &text, leaf);
+                record_is_true(&after)?;
+                announced_is_wanted(&after, &stored, &text, now, &settings, Some(&list))?;
+                let text = after.ca_crt.clone().unwrap();
+                let again = after.decide_with(&text, leaf, now, &settings, Some(&list));
+                let twice = after.after(&again, &text, leaf);
+                prop_assert_eq!(&twice.ca_crt, &after.ca_crt, "the same ask twice changes nothing");
+                prop_assert_eq!(&twice.record, &after.record);
+                stored = after;
+            }
         }
     }
 }
@@ -170,6 +238,7 @@ fn appended_is_harmless(
     result: &[u8],
     now: Timestamp,
     settings: &Settings,
+    asked: &[Fingerprint],
 ) -> Result<(), TestCaseError> {
     let incoming = bundle(text);
     let outgoing = bundle(result);
@@ -184,7 +253,11 @@ fn appended_is_harmless(
     // The only chain of the pool has two certificates.
     let is_chain = appended.iter().any(|c| !ca_overlap::x509::issuer::is_root(c));
     let allowed = settings.keep.count() + usize::from(is_chain);
-    prop_assert!(appended.len() <= allowed, "at most `keep` chains are appended");
+    let is_announced = |c: &&&Certificate| {
+        settings.announce.iter().any(|one| one.der == c.der()) || asked.contains(&c.fingerprint())
+    };
+    let previous = appended.iter().filter(|c| !is_announced(c)).count();
+    prop_assert!(previous <= allowed, "at most `keep` chains are appended");
     for certificate in appended {
         prop_assert!(!certificate.is_expired(now), "nothing expired is appended");
         prop_assert!(!settings.distrust.contains(&certificate.fingerprint()));
@@ -229,6 +302,48 @@ fn overlap_is_kept(
     Ok(())
 }
 
+/// Whatever is announced and usable is trusted, whoever writes. Nothing else is announced, save what
+/// the writer of `text` wrote back.
+fn announced_is_wanted(
+    after: &Stored,
+    before: &Stored,
+    text: &[u8],
+    now: Timestamp,
+    settings: &Settings,
+    ask: Option<&[Announcement]>,
+) -> Result<(), TestCaseError> {
+    let result = bundle(after.ca_crt.as_deref().unwrap_or_default());
+    if result.is_empty() {
+        return Ok(());
+    }
+    let asked: Vec<_> = match ask {
+        Some(list) => list.iter().map(|one| Fingerprint::of(&one.der)).collect(),
+        None => before.asked(),
+    };
+    let lives = |one: &&Announcement| one.until.is_none_or(|until| until > now);
+    let by_person = settings.announce.iter().filter(lives).map(|one| Fingerprint::of(&one.der));
+    let wanted: Vec<_> = by_person.chain(asked).collect();
+    for ca in POOL.iter() {
+        let fingerprint = Fingerprint::of(&ca.der);
+        let certificate = Bundle::parse(ca.pem.as_bytes(), 1).unwrap().certificates()[0].clone();
+        let is_usable = !certificate.is_expired(now) && !settings.distrust.contains(&fingerprint);
+        if wanted.contains(&fingerprint) && is_usable {
+            prop_assert!(result.contains(&certificate), "what is announced is trusted");
+        }
+    }
+    let is_echo = before.ca_crt.as_deref() != Some(text);
+    let written: Vec<_> =
+        bundle(text).certificates().iter().map(Certificate::fingerprint).collect();
+    let entries = after.record.iter().flat_map(Record::entries);
+    for entry in entries.filter(|entry| entry.announced.is_some()) {
+        let is_written_back = is_echo && written.contains(&entry.sha256);
+        let has_ended = entry.until.is_some_and(|until| until <= now)
+            || settings.distrust.contains(&entry.sha256);
+        prop_assert!(is_written_back || (wanted.contains(&entry.sha256) && !has_ended));
+    }
+    Ok(())
+}
+
 /// Each entry names a stored certificate that is not the first.
 fn record_is_true(after: &Stored) -> Result<(), TestCaseError> {
     let Some(record) = &after.record else { return Ok(()) };
@@ -254,9 +369,15 @@ fn deciding_again_changes_nothing(
     // only there the same write has two outcomes.
     let window = settings.window.length();
     let stored = bundle(after.ca_crt.as_deref().unwrap());
+    let listed = |entry: &Entry| {
+        let by_person =
+            settings.announce.iter().any(|one| Fingerprint::of(&one.der) == entry.sha256);
+        by_person || entry.announced == Some(Announcer::Keeper)
+    };
     let over = after.record.iter().flat_map(Record::entries).any(|entry| {
         let certificate = stored.certificates().iter().find(|c| c.fingerprint() == entry.sha256);
-        entry.is_past_deadline(now, window)
+        (entry.announced.is_some() && !listed(entry))
+            || entry.is_past_deadline(now, window)
             || settings.distrust.contains(&entry.sha256)
             || certificate.is_some_and(|c| c.is_expired(now))
     });

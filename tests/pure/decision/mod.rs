@@ -1,5 +1,6 @@
 //! The pure decision: the table and the laws of the design, and edge cases.
 
+mod announced;
 mod certificates;
 mod edges;
 mod issuers;

@@ -1,11 +1,13 @@
-//! A Secret in the notation of the design's table: `"CA2 CA1*"` is a bundle that carries CA1.
+//! A Secret in the notation of the design's table: `"CA2 CA1*"` is a bundle that carries CA1. In
+//! `"CA1 CA2+"` the keeper announces CA2.
 
 use devtools::certs::{self, CA, Identity, Spec};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ca_overlap::overlap::announcement::{Announcement, Announcing};
 use ca_overlap::overlap::ask::Repaired;
-use ca_overlap::overlap::record::{Entry, Record};
+use ca_overlap::overlap::record::{Announcer, Entry, Record};
 use ca_overlap::overlap::settings::{Defaults, RawSettings, Settings};
 use ca_overlap::overlap::{Contents, Decision, RecordAfter, Write, decide};
 use ca_overlap::x509::certs::Fingerprint;
@@ -25,6 +27,8 @@ pub struct TestSecret {
     pub may_change_data: bool,
     pub room: usize,
     pub repair: Vec<Repaired>,
+    /// The annotation `announce`.
+    pub announce: Vec<Announcement>,
 }
 
 /// A Secret that stores this bundle.
@@ -66,6 +70,7 @@ impl TestSecret {
             may_change_data: true,
             room: usize::MAX,
             repair: Vec::new(),
+            announce: Vec::new(),
         }
     }
 
@@ -96,7 +101,7 @@ impl TestSecret {
     /// Stores this bundle; its carried certificates are carried since a day ago.
     pub fn stored(mut self, bundle: &str) -> Self {
         self.ca_crt = Some(self.pem(bundle).into_bytes());
-        if bundle.contains('*') {
+        if bundle.contains(['*', '+']) {
             self.record = Some(Record::new(self.entries(bundle)));
         }
         self
@@ -121,20 +126,18 @@ impl TestSecret {
         let day_before = self.now - jiff::SignedDuration::from_hours(24);
         bundle
             .split_whitespace()
-            .filter_map(|name| name.strip_suffix('*'))
+            .filter(|name| name.ends_with(['*', '+']))
             .map(|name| Entry {
-                sha256: Fingerprint::of(&self.get(name).der),
+                sha256: Fingerprint::of(&self.get(bare(name)).der),
                 since: day_before,
                 until: None,
+                announced: name.ends_with('+').then_some(Announcer::Keeper),
             })
             .collect()
     }
 
     pub fn pem(&self, bundle: &str) -> String {
-        bundle
-            .split_whitespace()
-            .map(|name| self.get(name.trim_end_matches('*')).pem.as_str())
-            .collect()
+        bundle.split_whitespace().map(|name| self.get(bare(name)).pem.as_str()).collect()
     }
 
     pub fn settings(&self) -> Settings {
@@ -145,12 +148,24 @@ impl TestSecret {
             window: Some(self.window),
             distrust: Some(&distrust),
             mode: None,
+            announce: Some(
+                &self.announce.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            ),
         };
         Settings::read(raw, &Defaults::default())
     }
 
     /// Decides about a write without storing the result.
     pub fn decide(&self, incoming: Option<&[u8]>, leaf: Option<&[u8]>) -> Decision {
+        self.decide_with(incoming, leaf, None)
+    }
+
+    fn decide_with(
+        &self,
+        incoming: Option<&[u8]>,
+        leaf: Option<&[u8]>,
+        announce: Option<&[Announcement]>,
+    ) -> Decision {
         let settings = self.settings();
         decide(&Write {
             now: self.now,
@@ -162,12 +177,38 @@ impl TestSecret {
             room: self.room,
             repair: &self.repair,
             issuers: &Issuers::default(),
+            announcing: announce.map_or(Announcing::AsBefore, Announcing::Asked),
         })
     }
 
     /// Writes bytes and stores the result.
     pub fn write_bytes(&mut self, incoming: &[u8], leaf: Option<&[u8]>) -> Decision {
         let decision = self.decide(Some(incoming), leaf);
+        self.store(incoming, leaf, &decision);
+        decision
+    }
+
+    /// The keeper asks to announce these CAs and no others.
+    pub fn ask_announce(&mut self, names: &str) -> Decision {
+        let list: Vec<_> = names.split_whitespace().map(|name| self.announcement(name)).collect();
+        let (ca_crt, leaf) = (self.ca_crt.clone().unwrap_or_default(), self.tls_crt.clone());
+        let decision = self.decide_with(Some(&ca_crt), leaf.as_deref(), Some(&list));
+        self.store(&ca_crt, leaf.as_deref(), &decision);
+        decision
+    }
+
+    /// The announcement of a CA, without an end.
+    pub fn announcement(&self, name: &str) -> Announcement {
+        Announcement { der: self.get(name).der.to_vec(), until: None }
+    }
+
+    /// Writes what is stored, as somebody does who changes an annotation.
+    pub fn touch(&mut self) -> Decision {
+        let (ca_crt, leaf) = (self.ca_crt.clone().unwrap_or_default(), self.tls_crt.clone());
+        self.write_bytes(&ca_crt, leaf.as_deref())
+    }
+
+    fn store(&mut self, incoming: &[u8], leaf: Option<&[u8]>, decision: &Decision) {
         self.ca_crt = Some(decision.ca_crt.clone().unwrap_or_else(|| incoming.to_vec()));
         if let Some(leaf) = leaf {
             self.tls_crt = Some(leaf.to_vec());
@@ -177,7 +218,6 @@ impl TestSecret {
             RecordAfter::Gone => self.record = None,
             RecordAfter::Set(record) => self.record = Some(record.clone()),
         }
-        decision
     }
 
     /// Writes a bundle with the stored leaf, and stores the result.
@@ -186,19 +226,23 @@ impl TestSecret {
         self.write_bytes(self.pem(bundle).as_bytes(), leaf.as_deref())
     }
 
-    /// The stored bundle by names, with `*` for the certificates in the record.
+    /// The stored bundle by names, with `*` or `+` for the certificates in the record.
     pub fn shows(&self) -> String {
         let text = String::from_utf8(self.ca_crt.clone().unwrap_or_default()).unwrap();
         let mut shown = Vec::new();
         for block in text.split_inclusive("-----END CERTIFICATE-----\n") {
             let found = self.identities.iter().find(|(_, identity)| block.contains(&identity.pem));
             let Some((name, identity)) = found else { continue };
-            let carried = self
-                .record
-                .as_ref()
-                .is_some_and(|r| r.entry(Fingerprint::of(&identity.der)).is_some());
-            shown.push(format!("{name}{}", if carried { "*" } else { "" }));
+            let record = self.record.as_ref();
+            let entry = record.and_then(|record| record.entry(Fingerprint::of(&identity.der)));
+            let mark = entry.map_or("", |e| if e.announced.is_some() { "+" } else { "*" });
+            shown.push(format!("{name}{mark}"));
         }
         shown.join(" ")
     }
+}
+
+/// The name without its mark.
+fn bare(name: &str) -> &str {
+    name.trim_end_matches(['*', '+'])
 }

@@ -196,9 +196,9 @@ fn a_wrong_cut_is_detected() {
     let review = distrust();
     with_ca_crt(&review, &pem_of(&[1])).unwrap();
     says(with_ca_crt(&review, &pem_of(&[0])), "first certificate is cut");
-    says(with_ca_crt(&review, &pem_of(&[1, 0, 2])), "other bytes");
+    says(with_ca_crt(&review, &pem_of(&[1, 0, 2])), "added, and not announced");
     let first = x509::canonical(&AUTHORITIES[1]);
-    says(with_ca_crt(&review, &BASE64_STANDARD.encode(first + "note\n")), "other bytes");
+    says(with_ca_crt(&review, &BASE64_STANDARD.encode(first + "note\n")), "more than canonical");
     let mut trusted = review.clone();
     trusted["request"]["object"]["metadata"]["annotations"]["ca-overlap.dev/distrust"] = "".into();
     let mut own = review.clone();
@@ -207,6 +207,40 @@ fn a_wrong_cut_is_detected() {
     says(with_ca_crt(&own, &pem_of(&[1])), "not carried");
     assert!(has_over(&review["request"]["object"], now()));
     assert!(!has_over(&review["request"]["oldObject"], now()));
+}
+
+#[test]
+fn a_wrong_announcement_is_detected() {
+    let announce = |index: usize| {
+        let mut review = rotation();
+        let mut object = review["request"]["oldObject"].clone();
+        object["metadata"]["annotations"]["ca-overlap.dev/announce"] =
+            BASE64_STANDARD.encode(&AUTHORITIES[index]).into();
+        review["request"]["object"] = object;
+        review
+    };
+    let review = announce(2);
+    let (answer, _) = answer(&review);
+    let judged = judge(&review["request"], answer.to_string().as_bytes(), now()).unwrap();
+    assert_eq!((judged.appended, judged.cut), (1, 0));
+    with_ca_crt(&review, &pem_of(&[1, 0, 2])).unwrap();
+    says(with_ca_crt(&review, &pem_of(&[1, 0, 3])), "added, and not announced");
+    says(with_ca_crt(&review, &pem_of(&[1, 0, 2, 2])), "appended twice");
+    says(with_ca_crt(&review, &pem_of(&[2, 1, 0])), "cut");
+    says(with_ca_crt(&announce(5), &pem_of(&[1, 0, 5])), "is expired");
+
+    // A person who takes it back has no other way.
+    let mut taken_back = announce(2);
+    let entry = |by: &str| {
+        let sha256 = x509::sha256(&AUTHORITIES[0]);
+        json!([{"sha256": sha256, "since": "2026-01-01T00:00:00Z", "announced": by}]).to_string()
+    };
+    let old = &mut taken_back["request"]["oldObject"]["metadata"]["annotations"];
+    old["ca-overlap.dev/carried"] = entry("person").into();
+    with_ca_crt(&taken_back, &pem_of(&[1])).unwrap();
+    let old = &mut taken_back["request"]["oldObject"]["metadata"]["annotations"];
+    old["ca-overlap.dev/carried"] = entry("keeper").into();
+    says(with_ca_crt(&taken_back, &pem_of(&[1])), "not over");
 }
 
 #[test]

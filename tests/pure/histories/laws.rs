@@ -11,7 +11,8 @@ use proptest::test_runner::{TestCaseResult, TestRunner};
 use serde_json::{Value, json};
 
 use super::system::{
-    CAS, Fault, GROUP_WAIT, LEAFS_OF_EACH, SETTLE, System, fresh, issuer, set_ca, set_pair,
+    CAS, Carried, Fault, GROUP_WAIT, LEAFS_OF_EACH, SETTLE, System, announcement, fresh, issuer,
+    set_ca, set_pair,
 };
 use crate::support::property::config;
 
@@ -31,6 +32,10 @@ enum Event {
     Again,
     /// A person distrusts one more CA.
     Distrust(usize),
+    /// A person announces a CA, perhaps for so many hours, or takes back what he announced.
+    Announce(Option<(usize, Option<u8>)>),
+    /// The keeper announces a CA, or none.
+    AskAnnounce(Option<usize>),
     Window(Option<u8>),
     Keep(u8),
     Mode(&'static str),
@@ -83,6 +88,9 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (0..CAS.len()).prop_map(Event::Ca),
         2 => Just(Event::Again),
         1 => (0..CAS.len()).prop_map(Event::Distrust),
+        2 => proptest::option::weighted(0.7, (0..CAS.len(), proptest::option::of(1..48_u8)))
+            .prop_map(Event::Announce),
+        1 => proptest::option::weighted(0.7, 0..CAS.len()).prop_map(Event::AskAnnounce),
         2 => proptest::option::weighted(0.8, 1..48_u8).prop_map(Event::Window),
         1 => (1..4_u8).prop_map(Event::Keep),
         1 => prop_oneof![Just("staged"), Just("bundle")].prop_map(Event::Mode),
@@ -103,6 +111,8 @@ struct History {
     leaf: usize,
     /// The pairs that it may intend: more than one where a write is ambiguous.
     intended: Vec<usize>,
+    /// The CA that a person announces, and until when.
+    announced: Option<(usize, Option<Timestamp>)>,
     /// All CAs that were ever distrusted.
     distrusted: Vec<usize>,
     /// Whether the generator wrote a CA without a leaf of it while the webhook could not carry the
@@ -113,7 +123,15 @@ struct History {
 impl History {
     fn new(fault: Fault) -> Self {
         let system = System::new(fault);
-        Self { system, ca: 0, leaf: 0, intended: vec![0], distrusted: Vec::new(), is_missed: false }
+        Self {
+            system,
+            ca: 0,
+            leaf: 0,
+            intended: vec![0],
+            announced: None,
+            distrusted: Vec::new(),
+            is_missed: false,
+        }
     }
 
     fn happens(&mut self, event: Event) -> TestCaseResult {
@@ -149,6 +167,18 @@ impl History {
                 let all: Vec<String> = self.distrusted.iter().map(|ca| CAS[*ca].sha256()).collect();
                 annotate(system, names::DISTRUST, &json!(all.join(",")));
             }
+            Event::Announce(announced) => {
+                let text = announced.map(|(ca, hours)| {
+                    let length = hours.map(|hours| SignedDuration::from_hours(hours.into()));
+                    announcement(ca, length.map(|length| system.now + length)).to_string()
+                });
+                self.announced = announced.map(|(ca, hours)| {
+                    (ca, hours.map(|hours| system.now + SignedDuration::from_hours(hours.into())))
+                });
+                annotate(system, names::ANNOUNCE, &json!(text));
+            }
+            Event::AskAnnounce(_) if !system.is_keeper_up => {}
+            Event::AskAnnounce(ca) => system.ask_announce(ca),
             Event::Window(hours) => {
                 let window = hours.map(|hours| format!("{hours}h"));
                 annotate(system, names::WINDOW, &json!(window));
@@ -228,6 +258,25 @@ impl History {
         }
     }
 
+    /// What a person announces is trusted after each write that the webhook sees.
+    fn is_told(&self, event: Event) -> TestCaseResult {
+        let is_write = match event {
+            Event::Rotate { how, .. } => how != How::Anew,
+            Event::Leaf(_) | Event::Ca(_) | Event::Again | Event::Announce(_) => true,
+            _ => false,
+        };
+        let system = &self.system;
+        let Some((ca, until)) = self.announced.filter(|_| is_write && system.is_called()) else {
+            return Ok(());
+        };
+        let has_ended = until.is_some_and(|until| until <= system.now);
+        let is_lost = system.annotation(names::ANNOUNCE).is_none();
+        if !has_ended && !is_lost && !self.distrusted.contains(&ca) {
+            prop_assert!(system.cas().contains(&ca), "CA {ca} is announced, and not trusted");
+        }
+        Ok(())
+    }
+
     fn pairs(&self) -> Result<(Option<usize>, Option<usize>), TestCaseError> {
         let fail = TestCaseError::fail;
         Ok((self.system.served().map_err(fail)?, self.system.waiting().map_err(fail)?))
@@ -271,9 +320,13 @@ impl History {
         let distrust = system.annotation(names::DISTRUST).unwrap_or_default();
         let hours = system.annotation(names::WINDOW).and_then(|text| text.strip_suffix('h'));
         let window: Option<i64> = hours.map(|hours| hours.parse().unwrap());
-        for (ca, since, until) in system.carried() {
+        let listed = system.annotation(names::ANNOUNCE).unwrap_or_default();
+        for Carried { ca, since, until, is_announced, by_person } in system.carried() {
             let print = CAS[ca].sha256();
+            let is_listed = listed.contains(&announcement(ca, None).to_string());
+            prop_assert!(!by_person || is_listed, "CA {ca} is taken back, and announced");
             prop_assert!(!distrust.contains(&print), "CA {ca} is distrusted, and carried");
+            let window = window.filter(|_| !is_announced);
             let by_window = window.map(|hours| since + SignedDuration::from_hours(hours));
             let ends = by_window.into_iter().chain(until).min();
             let is_over = ends.is_some_and(|ends| ends <= system.now);
@@ -364,6 +417,7 @@ fn check(fault: Fault, events: &[Event], exit: Exit) -> TestCaseResult {
     let mut history = History::new(fault);
     for event in events {
         history.happens(*event)?;
+        history.is_told(*event)?;
         history.is_lawful()?;
     }
     history.again_is_no_change()?;

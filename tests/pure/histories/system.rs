@@ -13,6 +13,7 @@ use ca_overlap::keeper::memory::Remembered;
 use ca_overlap::kubernetes::secret_view::SecretView;
 use ca_overlap::kubernetes::stage_end;
 use ca_overlap::names;
+use ca_overlap::overlap::announcement::Announcement;
 use ca_overlap::overlap::ask::{Ask, nonce};
 use ca_overlap::overlap::distrust::FormerDistrust;
 use ca_overlap::overlap::outlook::{Due, Rules, outlook};
@@ -67,6 +68,16 @@ pub enum Fault {
     DropsPairs,
 }
 
+/// An entry of the record.
+#[derive(PartialEq)]
+pub struct Carried {
+    pub ca: usize,
+    pub since: Timestamp,
+    pub until: Option<Timestamp>,
+    pub is_announced: bool,
+    pub by_person: bool,
+}
+
 pub struct System {
     pub stored: Value,
     pub now: Timestamp,
@@ -85,6 +96,11 @@ pub struct System {
     /// How many objects were created; the number is the uid.
     objects: usize,
     installation: Installation,
+}
+
+/// The announcement of a CA.
+pub fn announcement(ca: usize, until: Option<Timestamp>) -> Announcement {
+    Announcement { der: CAS[ca].der.to_vec(), until }
 }
 
 fn encoded(text: &str) -> Value {
@@ -280,6 +296,14 @@ impl System {
         self.write_as(object, KEEPER);
     }
 
+    /// The keeper asks to announce this CA, or none.
+    pub fn ask_announce(&mut self, ca: Option<usize>) {
+        let list = ca.map(|ca| announcement(ca, None)).into_iter().collect();
+        let next = nonce(self.annotation(names::ASK));
+        self.ask(&json!(Ask::Announce(list).to_annotation(next)));
+        self.reconcile();
+    }
+
     /// A write by this user.
     pub fn write_as(&mut self, mut object: Value, user: &str) {
         if self.is_called() {
@@ -356,20 +380,22 @@ impl System {
         blocks.map(|block| CAS.iter().position(|ca| block == ca.pem).expect("a known CA")).collect()
     }
 
-    /// The carried CAs, each with its `since` and `until`. An entry for the first certificate does
-    /// not count: its generator wrote it.
-    pub fn carried(&self) -> Vec<(usize, Timestamp, Option<Timestamp>)> {
+    /// The carried CAs. An entry for the first certificate does not count: its generator wrote it.
+    pub fn carried(&self) -> Vec<Carried> {
         let record: Value =
             self.annotation(names::CARRIED).map_or(json!([]), |t| serde_json::from_str(t).unwrap());
         let entry = |entry: &Value| {
             let is_it = |ca: &Identity| entry["sha256"] == ca.sha256().as_str();
             let date = |key: &str| entry[key].as_str().map(|text| text.parse().unwrap());
             let ca = CAS.iter().position(is_it).expect("a known CA");
-            (ca, date("since").expect("a beginning"), date("until"))
+            let by_person = entry["announced"] == "person";
+            let is_announced = entry["announced"].is_string();
+            let since = date("since").expect("a beginning");
+            Carried { ca, since, until: date("until"), is_announced, by_person }
         };
         let entries = record.as_array().unwrap().iter().map(entry);
         let cas = self.cas();
-        entries.filter(|(ca, ..)| cas.iter().skip(1).any(|behind| behind == ca)).collect()
+        entries.filter(|it| cas.iter().skip(1).any(|behind| *behind == it.ca)).collect()
     }
 
     /// The leaf in service. Fails if the key is not its own.

@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ca_overlap::overlap::announcement::Announcing;
 use ca_overlap::overlap::record::Record;
 use ca_overlap::overlap::settings::{Defaults, RawSettings, Settings};
 use ca_overlap::overlap::{Contents, Decision, Warning, Write, decide};
@@ -34,6 +35,7 @@ fn rotation(stored: &str, incoming: &str) -> Decision {
         may_change_data: true,
         room: usize::MAX,
         repair: &[],
+        announcing: Announcing::AsBefore,
         issuers: &Issuers::default(),
     })
 }
