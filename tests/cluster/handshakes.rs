@@ -24,6 +24,8 @@ async fn handshakes_fail_only_where_the_mode_cannot_prevent_it() {
         staged(&cluster, "peers-staged", async || ())
     );
     eprintln!("{without}{bundled}{staged}");
+    // Peers that go on shaking hands take the processors from the tests that follow.
+    cluster.kubectl("delete namespace peers-without peers-bundled peers-staged --wait=false").await;
 }
 
 /// The control: the same peers and generator in a namespace that has opted out. Peers refuse old
