@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use kube::{Api, Client, Config};
 
 use super::error::ToolError;
 use super::progress_line;
 use crate::kubernetes::explain::{Audience, causes, explain};
+use crate::kubernetes::key;
 use crate::kubernetes::list::{self, Namespaces, Unread};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
@@ -81,9 +82,46 @@ impl ScopeArgs {
             if self.all_namespaces { Namespaces::All } else { Namespaces::One(namespace.clone()) };
         Ok(ScopedClient { client: client(config)?, scope, namespace })
     }
+
+    /// The Secrets that the command line names: each a namespace, if given, and a name.
+    pub(crate) fn named<'a>(
+        &self,
+        secrets: &'a [String],
+    ) -> Result<Vec<(Option<&'a str>, &'a str)>, ToolError> {
+        if self.all_namespaces && !secrets.is_empty() {
+            return Err(ToolError::usage("--all-namespaces", "does not go with names of Secrets"));
+        }
+        let no_name = |text: &String| {
+            let problem = "is not the name of a Secret: expected NAMESPACE/NAME or NAME";
+            ToolError::usage("SECRET", format!("{text} {problem}"))
+        };
+        secrets.iter().map(|text| key::parse(text).ok_or_else(|| no_name(text))).collect()
+    }
 }
 
 impl ScopedClient {
+    /// Reads these Secrets. One that does not exist is a failure.
+    pub(crate) async fn fetch(
+        &self,
+        names: &[(Option<&str>, &str)],
+    ) -> (Vec<SecretView>, Vec<Unread>) {
+        let (mut found, mut unread) = (Vec::new(), Vec::new());
+        for (namespace, name) in names {
+            let namespace = namespace.unwrap_or(&self.namespace);
+            let secrets = Api::<SecretView>::namespaced(self.client.clone(), namespace);
+            let error = match secrets.get_opt(name).await {
+                Ok(Some(secret)) => {
+                    found.push(secret);
+                    continue;
+                }
+                Ok(None) => format!("there is no Secret {namespace}/{name}"),
+                Err(error) => explain(&error, Audience::Caller),
+            };
+            unread.push(Unread { namespace: Some(namespace.to_owned()), error });
+        }
+        (found, unread)
+    }
+
     /// Calls `each` with every Secret in scope and returns what could not be read. A Secret can
     /// come twice. Shows progress when it takes long.
     pub(crate) async fn read_secrets(

@@ -1,9 +1,11 @@
 //! The commands for people: all but the two servers.
 
+mod annotate;
 pub(crate) mod cluster;
 pub(crate) mod distrust;
 mod documents;
 pub(crate) mod drain;
+mod elsewhere;
 pub(crate) mod error;
 pub mod inspect;
 pub(crate) mod output;

@@ -1,19 +1,15 @@
 //! Writes the annotation of one Secret and reads back what the webhook did.
 
 use jiff::Timestamp;
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
-use serde_json::json;
+use kube::{Client, ResourceExt};
+use serde_json::Value;
 
 use super::MANAGER;
 use super::found::{self, FoundCa};
-use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
+use crate::tools::annotate::Annotation;
 use crate::x509::certs::Fingerprint;
-
-/// How often a write is tried when others write the same Secret at the same time.
-const ATTEMPTS: usize = 8;
 
 /// The result for one Secret.
 #[derive(Clone, Debug)]
@@ -53,74 +49,37 @@ pub(super) enum RemovalResult {
     Failed,
 }
 
-/// Adds the certificates that this Secret holds to its annotation. Tries again when another writer
-/// changes the Secret in the meantime.
+/// Adds the certificates that this Secret holds to its annotation.
 pub(super) async fn distrust(
     client: &Client,
-    mut secret: SecretView,
+    secret: SecretView,
     wanted: &[Fingerprint],
     dry_run: bool,
 ) -> SecretOutcome {
     let now = Timestamp::now();
-    let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
-    let api: Api<SecretView> = Api::namespaced(client.clone(), &namespace);
     let mut done = SecretOutcome {
-        namespace,
-        name,
+        namespace: secret.namespace().unwrap_or_default(),
+        name: secret.name_any(),
         results: Vec::new(),
         annotation_too_long: false,
         is_off: secret.label(names::MODE) == Some("off"),
         error: None,
     };
     let first = found::found(&secret, wanted, now);
-    for _ in 0..ATTEMPTS {
-        let before = found::found(&secret, wanted, now);
-        let Some(value) = found::annotation(&secret, &before) else {
-            done.results = outcomes(&first, &before);
-            return done;
-        };
-        done.annotation_too_long = found::is_too_long(&value);
-        match write(&api, &secret, &value, dry_run).await {
-            Ok(after) => {
-                done.results = outcomes(&first, &found::found(&after, wanted, now));
-                return done;
-            }
-            Err(kube::Error::Api(status)) if [404, 409].contains(&status.code) => {}
-            Err(error) => return failed(done, &first, explain(&error, Audience::Caller)),
+    let annotation = Annotation { key: names::DISTRUST, manager: MANAGER, dry_run };
+    let value = |secret: &SecretView| {
+        Ok(found::annotation(secret, &found::found(secret, wanted, now)).map(Value::from))
+    };
+    match annotation.write(client, secret, value).await {
+        Ok(after) => {
+            let text = after.as_ref().and_then(|after| after.annotation(names::DISTRUST));
+            done.annotation_too_long = text.is_some_and(found::is_too_long);
+            let after = after.map(|after| found::found(&after, wanted, now));
+            done.results = outcomes(&first, &after.unwrap_or_default());
+            done
         }
-        // Another writer changed the Secret: start again from its new state.
-        match api.get_opt(&done.name).await {
-            Ok(Some(read)) => secret = read,
-            Ok(None) => {
-                done.results = outcomes(&first, &[]);
-                return done;
-            }
-            Err(error) => return failed(done, &first, explain(&error, Audience::Caller)),
-        }
+        Err(error) => failed(done, &first, error),
     }
-    failed(
-        done,
-        &first,
-        format!(
-            "other writers changed it {ATTEMPTS} times in the meantime; run this command again"
-        ),
-    )
-}
-
-/// Patches the annotation if the Secret still has the resourceVersion that was read. Returns the
-/// Secret as stored after admission.
-async fn write(
-    api: &Api<SecretView>,
-    secret: &SecretView,
-    value: &str,
-    dry_run: bool,
-) -> Result<SecretView, kube::Error> {
-    let patch = json!({"metadata": {
-        "resourceVersion": secret.resource_version(),
-        "annotations": {names::DISTRUST: value},
-    }});
-    let parameters = PatchParams { dry_run, ..PatchParams::apply(MANAGER) };
-    api.patch(&secret.name_any(), &parameters, &Patch::Merge(patch)).await
 }
 
 fn outcomes(first: &[FoundCa], after: &[FoundCa]) -> Vec<CaOutcome> {
@@ -151,7 +110,7 @@ mod tests {
     use base64::prelude::*;
     use http::Method;
     use kube::client::Body;
-    use serde_json::Value;
+    use serde_json::json;
 
     use super::*;
     use crate::x509::pem;
@@ -236,7 +195,7 @@ mod tests {
     #[tokio::test]
     async fn endless_conflicts_are_a_failure() {
         let ca = devtools::certs::ca().der;
-        let rounds = (0..ATTEMPTS).flat_map(|_| [status(409), (200, secret("2", "", &[&ca]))]);
+        let rounds = (0..8).flat_map(|_| [status(409), (200, secret("2", "", &[&ca]))]);
         let (client, _) = client(rounds.collect());
         let done = run(&client, secret("1", "", &[&ca]), Fingerprint::of(&ca)).await;
         assert_eq!(done.results[0].result, RemovalResult::Failed);

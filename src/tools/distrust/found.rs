@@ -6,30 +6,31 @@ use jiff::Timestamp;
 
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
+use crate::overlap::announcement::Announcement;
 use crate::overlap::ask::Ask;
 use crate::overlap::outlook::{Outlook, Rules, outlook};
 use crate::overlap::settings::Defaults;
+use crate::tools::elsewhere::fingerprints;
 use crate::x509::certs::Fingerprint;
-use crate::x509::pem;
 
 /// A distrusted certificate that a Secret holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FoundCa {
     pub(super) fingerprint: Fingerprint,
-    /// Whether the webhook put it there, or the keeper asks it to; else it is the generator's own.
+    /// Whether the webhook put it there, or is asked to; else it is the generator's own.
     pub(super) is_carried: bool,
     /// Whether the Secret's leaf verifies against no other CA that stays trusted.
     pub(super) leaf_needs_it: bool,
 }
 
 /// Whether `ca.crt` holds one of `wanted`, in any block that a reader may take for a certificate,
-/// or a pending ask of the keeper would bring one back.
+/// or one would be brought back.
 pub(super) fn holds(secret: &SecretView, wanted: &[Fingerprint]) -> bool {
     let held = in_ca_crt(secret).chain(asked_back(secret));
     held.into_iter().any(|fingerprint| wanted.contains(&fingerprint))
 }
 
-/// The certificates of `wanted` that `ca.crt` holds or that a pending ask would bring back.
+/// The certificates of `wanted` that `ca.crt` holds or that would be brought back.
 pub(super) fn found(secret: &SecretView, wanted: &[Fingerprint], now: Timestamp) -> Vec<FoundCa> {
     let found: Vec<Fingerprint> = in_ca_crt(secret).collect();
     let asked_back = asked_back(secret);
@@ -96,20 +97,18 @@ fn in_ca_crt(secret: &SecretView) -> impl Iterator<Item = Fingerprint> {
     secret.view().ca_crt.into_iter().flat_map(fingerprints)
 }
 
-/// The fingerprints of all blocks that a reader may take for a certificate.
-pub(super) fn fingerprints(pem: &[u8]) -> impl Iterator<Item = Fingerprint> {
-    let blocks = pem::blocks(pem).filter(pem::Block::is_certificate_to_some);
-    blocks.filter_map(|block| block.contents()).map(|der| Fingerprint::of(&der))
-}
-
-/// The certificates that a pending ask of the keeper would bring back.
+/// The certificates that a pending ask of the keeper, or the annotation `announce`, would bring
+/// back.
 fn asked_back(secret: &SecretView) -> Vec<Fingerprint> {
-    match secret.annotation(names::ASK).map(Ask::parse) {
-        Some(Ok(Ask::Repair(all))) => {
-            all.certificates.iter().map(|one| Fingerprint::of(&one.der)).collect()
-        }
+    let listed = secret.annotation(names::ANNOUNCE).unwrap_or_default();
+    let announced = Announcement::parse_list(listed).0;
+    let asked = match secret.annotation(names::ASK).map(Ask::parse) {
+        Some(Ok(Ask::Repair(all))) => all.certificates.into_iter().map(|one| one.der).collect(),
+        Some(Ok(Ask::Announce(all))) => all.into_iter().map(|one| one.der).collect(),
         _ => Vec::new(),
-    }
+    };
+    let all = announced.into_iter().map(|one| one.der).chain(asked);
+    all.map(|der| Fingerprint::of(&der)).collect()
 }
 
 #[cfg(test)]
@@ -154,6 +153,15 @@ mod tests {
         let expected = FoundCa { fingerprint: stolen, is_carried: true, leaf_needs_it: false };
         assert_eq!(held, [expected]);
         assert_eq!(annotation(&secret, &held), Some(stolen.to_string()));
+    }
+
+    #[test]
+    fn an_announced_certificate_counts_as_held_before_the_webhook_has_seen_it() {
+        let announced = Announcement { der: b"stolen".to_vec(), until: None }.to_string();
+        let object = serde_json::json!(
+            {"metadata": {"name": "a", "annotations": {names::ANNOUNCE: announced}}});
+        let secret: SecretView = serde_json::from_value(object).unwrap();
+        assert!(holds(&secret, &[Fingerprint::of(b"stolen")]));
     }
 
     #[test]

@@ -8,7 +8,6 @@
 
 mod annotate;
 mod argument;
-mod elsewhere;
 mod found;
 mod list;
 mod replicas;
@@ -21,17 +20,16 @@ use std::time::Duration;
 use clap::Args;
 use futures::StreamExt;
 use futures::stream;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 
 use self::annotate::SecretOutcome;
 use self::replicas::Replica;
 use self::report::{DistrustReport, EverywhereReport};
 use super::cluster::{InstallationArgs, ScopeArgs, ScopedClient, report_unread};
+use super::elsewhere;
 use super::error::ToolError;
 use super::output::Output;
 use super::progress_line;
-use crate::kubernetes::explain::{Audience, explain};
-use crate::kubernetes::key;
 use crate::kubernetes::list::Unread;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::settings::parse_time;
@@ -105,7 +103,7 @@ list; 64 if the command line is wrong.";
 impl DistrustArgs {
     /// Finds the Secrets, annotates them and prints the result.
     pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
-        let names = self.names()?;
+        let names = self.cluster.named(&self.secrets)?;
         let wanted = argument::read(&self.ca)?;
         let cluster = self.cluster.connect().await?;
         let fingerprints: Vec<Fingerprint> = wanted.iter().map(|w| w.fingerprint).collect();
@@ -119,7 +117,8 @@ impl DistrustArgs {
         let (mut done, mut unread) = if names.is_empty() {
             self.sweep(&cluster, &fingerprints).await
         } else {
-            let (found, unread) = fetch(&cluster, &names, &fingerprints).await;
+            let (mut found, unread) = cluster.fetch(&names).await;
+            found.retain(|secret| found::holds(secret, &fingerprints));
             (self.annotate(&cluster, found, &fingerprints).await, unread)
         };
         let everywhere = match listed {
@@ -173,18 +172,6 @@ impl DistrustArgs {
         }
     }
 
-    /// The Secrets named on the command line: the namespace, if given, and the name.
-    fn names(&self) -> Result<Vec<(Option<&str>, &str)>, ToolError> {
-        if self.cluster.all_namespaces && !self.secrets.is_empty() {
-            return Err(ToolError::usage("--all-namespaces", "does not go with names of Secrets"));
-        }
-        let no_name = |text: &String| {
-            let problem = "is not the name of a Secret: expected NAMESPACE/NAME or NAME";
-            ToolError::usage("SECRET", format!("{text} {problem}"))
-        };
-        self.secrets.iter().map(|text| key::parse(text).ok_or_else(|| no_name(text))).collect()
-    }
-
     async fn annotate(
         &self,
         cluster: &ScopedClient,
@@ -220,27 +207,4 @@ async fn find(cluster: &ScopedClient, wanted: &[Fingerprint]) -> (Vec<SecretView
     };
     let unread = cluster.read_secrets(None, keep).await;
     (found.into_values().collect(), unread)
-}
-
-/// The named Secrets that hold one of the CAs. A Secret that does not exist is a failure.
-async fn fetch(
-    cluster: &ScopedClient,
-    names: &[(Option<&str>, &str)],
-    wanted: &[Fingerprint],
-) -> (Vec<SecretView>, Vec<Unread>) {
-    let (mut found, mut failures) = (Vec::new(), Vec::new());
-    for (namespace, name) in names {
-        let namespace = namespace.unwrap_or(&cluster.namespace);
-        let secrets = Api::<SecretView>::namespaced(cluster.client.clone(), namespace);
-        let error = match secrets.get_opt(name).await {
-            Ok(Some(secret)) => {
-                found.extend(found::holds(&secret, wanted).then_some(secret));
-                continue;
-            }
-            Ok(None) => format!("there is no Secret {namespace}/{name}"),
-            Err(error) => explain(&error, Audience::Caller),
-        };
-        failures.push(Unread { namespace: Some(namespace.to_owned()), error });
-    }
-    (found, failures)
 }

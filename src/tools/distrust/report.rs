@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::annotate::{CaOutcome, RemovalResult, SecretOutcome};
 use super::argument::DistrustedCa;
-use super::elsewhere::Place;
 use super::replicas::Replica;
 use crate::kubernetes::list::{Namespaces, Unread};
 use crate::names;
+use crate::tools::elsewhere::{self, Place};
 use crate::tools::error::exit_code;
 use crate::tools::table::{Column, Row, Table, paragraph};
 use crate::tools::text::{counted, short};
@@ -115,7 +115,7 @@ pub(super) fn to_text(report: &DistrustReport) -> String {
     }
     if let Some(everywhere) = &report.everywhere {
         out.push_str(&list(everywhere, report.dry_run));
-        out.push_str(&elsewhere(&everywhere.places));
+        out.push_str(&elsewhere::to_text(&everywhere.places));
     } else {
         let what =
             if report.is_named { "these Secrets".to_owned() } else { report.scope.to_string() };
@@ -148,33 +148,6 @@ fn list(everywhere: &EverywhereReport, dry_run: bool) -> String {
     for text in Some(text).into_iter().chain(failures).filter(|text| !text.is_empty()) {
         paragraph(&mut out, "  ", &text);
     }
-    out
-}
-
-/// The places that are no Secrets.
-fn elsewhere(places: &[Place]) -> String {
-    if places.is_empty() {
-        return String::new();
-    }
-    let mut table = Table::new(vec![
-        Column { head: "ELSEWHERE", max_width: 48 },
-        Column { head: "CA", max_width: 8 },
-        Column { head: "FIELD", max_width: 40 },
-    ]);
-    for place in places {
-        let namespace = place.namespace.as_ref().map(|name| format!("{name}/"));
-        let name = format!("{} {}{}", place.kind, namespace.unwrap_or_default(), place.name);
-        let sha256 = place.sha256.chars().take(8).collect();
-        table.push(Row::new(vec![vec![name], vec![sha256], vec![place.field.clone()]]));
-    }
-    let mut out = format!("\n{}", table.render());
-    let _ = writeln!(out, "\nElsewhere: {}", counted(places.len(), "place"));
-    paragraph(
-        &mut out,
-        "  ",
-        "ca-overlap does not write there. Remove the CA at its source: cert-manager's cainjector, for \
-         one, adds each new CA to a caBundle, and never removes an old one.",
-    );
     out
 }
 

@@ -1,6 +1,7 @@
 //! Finds the certificates in other objects than Secrets, which ca-overlap never changes.
 
 use std::cell::Cell;
+use std::fmt::Write as _;
 
 use base64::prelude::*;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -14,10 +15,12 @@ use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::found::fingerprints;
 use crate::kubernetes::list::{self, Namespaces, Unread};
 use crate::tools::progress_line;
+use crate::tools::table::{Column, Row, Table, paragraph};
+use crate::tools::text::counted;
 use crate::x509::certs::Fingerprint;
+use crate::x509::pem;
 
 /// How many objects one page has. Each can be a megabyte.
 const PAGE: u32 = 25;
@@ -25,18 +28,18 @@ const PAGE: u32 = 25;
 /// A place where a certificate stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Place {
-    pub(super) kind: String,
-    pub(super) namespace: Option<String>,
-    pub(super) name: String,
+pub(crate) struct Place {
+    pub(crate) kind: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
     /// The path in the object, such as `data.ca.crt`.
-    pub(super) field: String,
-    pub(super) sha256: String,
+    pub(crate) field: String,
+    pub(crate) sha256: String,
 }
 
 /// Searches the cluster, a page at a time. Returns where the certificates stand, and what could not
 /// be read.
-pub(super) async fn search(client: &Client, wanted: &[Fingerprint]) -> (Vec<Place>, Vec<Unread>) {
+pub(crate) async fn search(client: &Client, wanted: &[Fingerprint]) -> (Vec<Place>, Vec<Unread>) {
     let kinds = [
         ApiResource::erase::<ConfigMap>(&()),
         ApiResource::erase::<MutatingWebhookConfiguration>(&()),
@@ -153,6 +156,39 @@ fn holds(value: &[u8], wanted: Fingerprint) -> bool {
     let plain = text.replace("\\n", "\n").replace(['"', '\''], "\n");
     let lines: Vec<&str> = plain.lines().map(str::trim).collect();
     fingerprints(lines.join("\n").as_bytes()).any(|found| found == wanted)
+}
+
+/// The fingerprints of all blocks that a reader may take for a certificate.
+pub(crate) fn fingerprints(pem: &[u8]) -> impl Iterator<Item = Fingerprint> {
+    let blocks = pem::blocks(pem).filter(pem::Block::is_certificate_to_some);
+    blocks.filter_map(|block| block.contents()).map(|der| Fingerprint::of(&der))
+}
+
+/// The places that are no Secrets.
+pub(crate) fn to_text(places: &[Place]) -> String {
+    if places.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(vec![
+        Column { head: "ELSEWHERE", max_width: 48 },
+        Column { head: "CA", max_width: 8 },
+        Column { head: "FIELD", max_width: 40 },
+    ]);
+    for place in places {
+        let namespace = place.namespace.as_ref().map(|name| format!("{name}/"));
+        let name = format!("{} {}{}", place.kind, namespace.unwrap_or_default(), place.name);
+        let sha256 = place.sha256.chars().take(8).collect();
+        table.push(Row::new(vec![vec![name], vec![sha256], vec![place.field.clone()]]));
+    }
+    let mut out = format!("\n{}", table.render());
+    let _ = writeln!(out, "\nElsewhere: {}", counted(places.len(), "place"));
+    paragraph(
+        &mut out,
+        "  ",
+        "ca-overlap does not write there. Remove the CA at its source: cert-manager's cainjector, for \
+         one, adds each new CA to a caBundle, and never removes an old one.",
+    );
+    out
 }
 
 #[cfg(test)]
