@@ -19,6 +19,7 @@ use self::webhook::WebhookArgs;
 use crate::log::{self, Format, Level};
 use crate::run;
 use crate::tools;
+use crate::tools::announce::AnnounceArgs;
 use crate::tools::distrust::DistrustArgs;
 use crate::tools::drain::DrainArgs;
 use crate::tools::inspect::InspectArgs;
@@ -121,6 +122,7 @@ struct LogArgs {
 /// The commands. Each is described at its flags: a doc comment here would replace that text.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Announce(Box<AnnounceArgs>),
     Distrust(Box<DistrustArgs>),
     Drain(Box<DrainArgs>),
     Inspect(Box<InspectArgs>),
@@ -139,6 +141,7 @@ impl Command {
     fn run(self) -> Result<ExitCode, CommandError> {
         match self {
             Self::Review(args) => Ok(args.run().map(|()| ExitCode::SUCCESS)?),
+            Self::Announce(args) => Ok(runtime()?.block_on(args.run())?),
             Self::Distrust(args) => Ok(runtime()?.block_on(args.run())?),
             Self::Drain(args) => Ok(runtime()?.block_on(args.run())?),
             Self::Simulate(args) => Ok(runtime()?.block_on(args.run())?),

@@ -2,6 +2,7 @@
 //! (docs/design.md, "The record").
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -36,6 +37,15 @@ pub enum Announcer {
     Keeper,
     /// A person, by the annotation `ca-overlap.dev/announce`.
     Person,
+}
+
+impl fmt::Display for Announcer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keeper => "the keeper",
+            Self::Person => "a person",
+        })
+    }
 }
 
 /// An entry as the annotation holds it.

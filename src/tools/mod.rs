@@ -1,6 +1,7 @@
 //! The commands for people: all but the two servers.
 
 mod annotate;
+pub(crate) mod announce;
 pub(crate) mod cluster;
 pub(crate) mod distrust;
 mod documents;

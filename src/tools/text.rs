@@ -10,6 +10,7 @@ use x509_parser::x509::X509Name;
 
 pub(crate) use crate::kubernetes::explain::printable;
 use crate::overlap::exempt::Exemption;
+use crate::overlap::record::Entry;
 use crate::x509::certs::{Certificate, Fingerprint};
 
 /// Whether to print colours: standard output is a terminal and `NO_COLOR` is not set
@@ -68,10 +69,17 @@ pub(crate) fn list<T>(out: &mut String, all: &[T], mut each: impl FnMut(&mut Str
     }
 }
 
-/// Says since when and until when a certificate is carried.
-pub(crate) fn carried(since: Timestamp, until: Option<&str>) -> String {
-    format!("carried since {since}, until {}", until.unwrap_or("the next rotation"))
+/// Says since when and until when a certificate is carried, and who announces it.
+pub(crate) fn carried(entry: &Entry, until: Option<&str>) -> String {
+    let (what, end) = match entry.announced {
+        None => ("carried".to_owned(), "the next rotation"),
+        Some(by) => (format!("announced by {by}"), TAKEN_BACK),
+    };
+    format!("{what} since {}, until {}", entry.since, until.unwrap_or(end))
 }
+
+/// The end of an announcement that has none.
+pub(crate) const TAKEN_BACK: &str = "it is taken back";
 
 /// Says why the webhook leaves the data of a Secret alone.
 pub(crate) fn data_left_alone(reason: Exemption) -> &'static str {

@@ -8,6 +8,7 @@ mod support;
 use support::{helm, server};
 
 mod alerts;
+mod announce;
 mod api_server;
 mod chart;
 mod control_plane;

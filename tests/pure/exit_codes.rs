@@ -32,6 +32,9 @@ fn every_command_says_what_is_wrong_on_stderr_and_by_its_exit_code() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let sha256 = "5e".repeat(32);
     let cases: Vec<(i32, Vec<&str>)> = vec![
+        (2, vec!["announce", junk]),
+        (2, vec!["announce", absent]),
+        (64, vec!["announce", junk, "a/b/c"]),
         (64, vec!["completions", "tcsh"]),
         (2, vec!["distrust", &sha256]),
         (2, vec!["distrust", &sha256, "-A"]),

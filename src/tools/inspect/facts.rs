@@ -77,6 +77,12 @@ impl<'a> Facts<'a> {
         self.known(certificate).is_some_and(|known| known.carried.is_some())
     }
 
+    /// Whether a certificate is carried, and not announced.
+    pub(super) fn is_previous(&self, certificate: &Certificate) -> bool {
+        self.is_carried(certificate)
+            && self.known(certificate).is_some_and(|known| !known.is_announced())
+    }
+
     /// Whether a CA is active: it issued the leaf. If none did, the generator's first own CA is
     /// active.
     pub(super) fn is_active(&self, index: usize) -> bool {

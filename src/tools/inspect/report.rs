@@ -128,14 +128,12 @@ fn write_ca(out: &mut String, facts: &Facts<'_>, index: usize, certificate: &Cer
     let role = match known.and_then(|known| known.carried.map(|entry| (entry, known.ends))) {
         _ if facts.object.identity.is_none() => String::new(),
         None => "the generator's own".to_owned(),
-        Some((entry, _))
-            if entry.until.is_none() && facts.outlook.settings.window.length().is_none() =>
-        {
-            carried(entry.since, None)
+        Some((entry, _)) if entry.deadline(facts.outlook.settings.window.length()).is_none() => {
+            carried(&entry, None)
         }
         Some((entry, ends)) => {
             let ends = ends.map_or_else(|| "its end".to_owned(), |ends| ends.to_string());
-            carried(entry.since, Some(&ends))
+            carried(&entry, Some(&ends))
         }
     };
     let has_context = facts.object.identity.is_some() || facts.leaf().is_some();

@@ -13,7 +13,7 @@ use crate::admission::respond::{AdmissionDecision, Answer};
 use crate::admission::review::AdmissionRequest;
 use crate::names;
 use crate::overlap::Case;
-use crate::overlap::record::{Entry, Record};
+use crate::overlap::record::Record;
 use crate::tools::table::paragraph;
 use crate::tools::text::{carried, counted, data_left_alone, day, list, printable, subject};
 use crate::x509::certs::{Bundle, Certificate};
@@ -95,8 +95,8 @@ impl Explanation {
         let _ = writeln!(out, "\nca.crt after the write: {count} readable");
         list(out, &certificates, |out, index, certificate| {
             let role = match self.record.entry(certificate.fingerprint()) {
-                Some(Entry { since, until, .. }) => {
-                    carried(*since, until.map(|until| until.to_string()).as_deref())
+                Some(entry) => {
+                    carried(entry, entry.until.map(|until| until.to_string()).as_deref())
                 }
                 None => "written by the generator".to_owned(),
             };
@@ -155,6 +155,7 @@ impl Explanation {
                 "subject": subject(certificate),
                 "notAfter": day(certificate.not_after()),
                 "carried": entry.is_some(),
+                "announced": entry.and_then(|entry| entry.announced),
                 "since": entry.map(|entry| entry.since.to_string()),
                 "until": entry.and_then(|entry| entry.until).map(|until| until.to_string()),
             })
@@ -271,7 +272,9 @@ fn explain(decision: AdmissionDecision) -> &'static str {
             Case::Rotation => "a new CA replaces the active one, which is carried",
             Case::Same => "the generator keeps its CAs; the carried CAs stay",
             Case::TrustStore => "more than 64 certificates are a trust store; data is left alone",
-            Case::Unchanged => "ca.crt is not changed; only carried CAs that are over are removed",
+            Case::Unchanged => {
+                "ca.crt is not changed; carried CAs that are over go, announced ones come"
+            }
         },
         AdmissionDecision::Exempt(reason) => data_left_alone(reason),
         AdmissionDecision::Skipped(_) => "not a Secret that the webhook changes; stored as written",

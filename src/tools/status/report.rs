@@ -8,7 +8,7 @@ use super::row::{Ca, CarriedCa, Rotation};
 use crate::kubernetes::list::Namespaces;
 use crate::tools::registration::Registration;
 use crate::tools::table::{Column, Row, Table, paragraph};
-use crate::tools::text::age;
+use crate::tools::text::{TAKEN_BACK, age};
 
 /// The table. An empty one says so only if everything could be read.
 pub(super) fn to_text(
@@ -58,6 +58,12 @@ pub(super) fn row(rotation: &Rotation, now: Timestamp) -> Row {
         carried(&|carried| age(now.as_second() - carried.since.as_second())),
         carried(&|carried| carried.until.map_or_else(|| "-".into(), |until| left(until, now))),
     ]);
+    for carried in &rotation.carried {
+        let Some(by) = carried.announced else { continue };
+        let until = carried.until.map_or_else(|| TAKEN_BACK.to_owned(), |until| until.to_string());
+        let name = name(&carried.ca);
+        row.note(format!("{name}: announced by {by}, until {until}"));
+    }
     if let Some(next) = &rotation.next {
         let at = next.at.map(|at| format!(" {} ({at})", left(at, now)));
         row.note(format!("next: {}{}", next.what, at.unwrap_or_default()));

@@ -8,6 +8,7 @@ use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::action::awaited;
 use crate::overlap::outlook::{BundleCertificate, Due, Outlook, Planned, Problem, Rules, outlook};
+use crate::overlap::record::Announcer;
 use crate::tools::text::{common_name, printable, short};
 
 /// A Secret with a rotation in flight, or with a problem.
@@ -46,6 +47,9 @@ pub(super) struct CarriedCa {
     #[serde(flatten)]
     pub(super) ca: Ca,
     pub(super) since: Timestamp,
+    /// Who announces it; none for a previous CA.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) announced: Option<Announcer>,
     /// When its window ends. It ends earlier at the next rotation or at its expiry.
     pub(super) until: Option<Timestamp>,
 }
@@ -131,7 +135,7 @@ fn ca(known: &BundleCertificate) -> Ca {
 fn carried(known: &BundleCertificate) -> Option<CarriedCa> {
     let entry = known.carried?;
     let until = known.ends.filter(|_| !ends_by_expiry(known));
-    Some(CarriedCa { ca: ca(known), since: entry.since, until })
+    Some(CarriedCa { ca: ca(known), since: entry.since, announced: entry.announced, until })
 }
 
 fn ends_by_expiry(known: &BundleCertificate) -> bool {
@@ -159,9 +163,14 @@ pub(in crate::tools) fn next(outlook: &Outlook) -> Option<NextStep> {
         None => {}
     }
     if let Some(next) = outlook.next {
-        let by_expiry =
-            |known: &BundleCertificate| known.ends == Some(next.at) && ends_by_expiry(known);
+        let goes =
+            |known: &BundleCertificate| known.carried.is_some() && known.ends == Some(next.at);
+        let by_expiry = |known: &BundleCertificate| goes(known) && ends_by_expiry(known);
+        let announced = |known: &BundleCertificate| goes(known) && known.is_announced();
         let what = match next.what {
+            Planned::Retire if outlook.certificates.iter().any(announced) => {
+                "an announced CA is dropped"
+            }
             Planned::Retire if outlook.certificates.iter().any(by_expiry) => {
                 "previous CA is dropped at the next rotation or at expiry"
             }
@@ -172,7 +181,10 @@ pub(in crate::tools) fn next(outlook: &Outlook) -> Option<NextStep> {
         };
         return Some(NextStep { what: what.into(), at: Some(next.at) });
     }
-    let is_carried = outlook.certificates.iter().any(|known| known.carried.is_some());
-    is_carried
+    let is_previous = |known: &BundleCertificate| known.carried.is_some() && !known.is_announced();
+    outlook
+        .certificates
+        .iter()
+        .any(is_previous)
         .then(|| NextStep { what: "previous CA is dropped at the next rotation".into(), at: None })
 }

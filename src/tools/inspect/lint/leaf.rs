@@ -112,7 +112,7 @@ fn dates(key: &str, leaf: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
 fn needs_carried(facts: &Facts<'_>) -> Option<Finding> {
     let needed: Vec<usize> = needed(facts);
     let certificates = facts.ca.certificates();
-    let are_carried = needed.iter().all(|&index| facts.is_carried(&certificates[index]));
+    let are_carried = needed.iter().all(|&index| facts.is_previous(&certificates[index]));
     if needed.is_empty() || !are_carried || facts.outlook.stage.is_some() {
         return None;
     }

@@ -51,6 +51,7 @@ fn ca(index: usize, ca: &Certificate, facts: &Facts<'_>) -> Value {
     let known = facts.known(ca);
     let carried = known.and_then(|known| known.carried);
     value["carried"] = carried.is_some().into();
+    value["announced"] = json!(carried.and_then(|entry| entry.announced));
     value["since"] = json!(carried.map(|entry| entry.since));
     value["until"] = json!(known.filter(|_| carried.is_some()).and_then(|known| known.ends));
     value["active"] = facts.is_active(index).into();
