@@ -42,8 +42,7 @@ pub struct TrackedSecret {
     /// The object's uid.
     pub(crate) uid: String,
     phase: SecretPhase,
-    /// The carried CAs, and when they end.
-    carried: Vec<(Fingerprint, Option<Timestamp>)>,
+    carried: Vec<CarriedCa>,
     /// The SHA-256 of `pending.tls.crt`.
     pending: Option<Fingerprint>,
     distrust: Distrust,
@@ -53,6 +52,14 @@ pub struct TrackedSecret {
     /// Whether an ask is stored, which the webhook has not seen.
     is_asked: bool,
     is_selected: [bool; 2],
+}
+
+/// A carried CA.
+#[derive(Clone, Copy, Debug)]
+struct CarriedCa {
+    sha256: Fingerprint,
+    ends: Option<Timestamp>,
+    is_announced: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +73,11 @@ impl TrackedSecret {
     /// Takes what is tracked from a Secret and its outlook.
     pub fn of(secret: &SecretView, outlook: &Outlook) -> Self {
         let carried = outlook.certificates.iter().filter(|known| known.carried.is_some());
+        let carried = carried.map(|known| CarriedCa {
+            sha256: known.certificate.fingerprint(),
+            ends: known.ends,
+            is_announced: known.is_announced(),
+        });
         Self {
             uid: secret.object_uid().unwrap_or_default().to_owned(),
             phase: match secret.label(names::PHASE) {
@@ -73,7 +85,7 @@ impl TrackedSecret {
                 Some(_) => SecretPhase::Overlap,
                 None => SecretPhase::None,
             },
-            carried: carried.map(|k| (k.certificate.fingerprint(), k.ends)).collect(),
+            carried: carried.collect(),
             pending: outlook.stage.as_ref().map(|staged| staged.stage.pending),
             distrust: outlook.settings.distrust.clone(),
             problems: outlook.problems.clone(),
@@ -111,7 +123,7 @@ impl TrackedSecret {
     /// carried, a pair begins to wait, or an ask is gone. Other writers could write this, too. They
     /// gain only a try.
     pub(crate) fn shows_webhook(&self, before: &Self) -> bool {
-        let is_new = |(f, _): &(Fingerprint, _)| before.carried.iter().all(|(was, _)| was != f);
+        let is_new = |it: &CarriedCa| before.carried.iter().all(|was| was.sha256 != it.sha256);
         let shows = self.carried.iter().any(is_new)
             || (self.pending.is_some() && self.pending != before.pending)
             || (before.is_asked && !self.is_asked);
@@ -130,15 +142,29 @@ impl TrackedSecret {
         let mut news = Vec::new();
         let (carried, problems) =
             before.map_or((&[][..], &[][..]), |before| (&before.carried[..], &before.problems[..]));
-        for known in outlook.certificates.iter().filter(|known| known.carried.is_some()) {
-            let fingerprint = known.certificate.fingerprint();
-            if !carried.iter().any(|(carried, _)| *carried == fingerprint) {
-                let until = known
-                    .ends
-                    .map_or_else(|| "the next rotation".to_owned(), |ends| ends.to_string());
-                let text = format!("the previous CA {fingerprint} stays in ca.crt until {until}");
-                news.push((Reason::Overlapping, text));
+        for known in &outlook.certificates {
+            let Some(entry) = known.carried else { continue };
+            let is_announced = known.is_announced();
+            let is_it =
+                |was: &CarriedCa| was.sha256 == entry.sha256 && was.is_announced == is_announced;
+            if carried.iter().any(is_it) {
+                continue;
             }
+            let sha256 = entry.sha256;
+            let until = |end: &str| known.ends.map_or_else(|| end.to_owned(), |it| it.to_string());
+            news.push(match entry.announced {
+                None => {
+                    let until = until("the next rotation");
+                    let text = format!("the previous CA {sha256} stays in ca.crt until {until}");
+                    (Reason::Overlapping, text)
+                }
+                Some(by) => {
+                    let until = until("it is taken back");
+                    let text =
+                        format!("{by} announces the CA {sha256}: it is in ca.crt until {until}");
+                    (Reason::Announced, text)
+                }
+            });
         }
         let is_there = |f: Fingerprint| {
             outlook.certificates.iter().any(|known| known.certificate.fingerprint() == f)
@@ -146,7 +172,7 @@ impl TrackedSecret {
         // Report only a CA that is no longer in `ca.crt`. One that is there has become the
         // generator's own.
         news.extend(
-            carried.iter().filter(|(f, _)| !is_there(*f)).map(|gone| self.gone(*gone, now)),
+            carried.iter().filter(|it| !is_there(it.sha256)).map(|gone| self.gone(*gone, now)),
         );
         news.extend(before.and_then(|before| self.end_of_stage(before, secret)));
         if self.phase == SecretPhase::Staged
@@ -172,20 +198,23 @@ impl TrackedSecret {
     }
 
     /// The Event for a carried CA that the keeper's ask or another write has removed.
-    fn gone(
-        &self,
-        (gone, ends): (Fingerprint, Option<Timestamp>),
-        now: Timestamp,
-    ) -> (Reason, String) {
-        if self.distrust.contains(&gone) {
-            return (Reason::Distrusted, format!("removed the distrusted CA {gone} from ca.crt"));
+    fn gone(&self, gone: CarriedCa, now: Timestamp) -> (Reason, String) {
+        let CarriedCa { sha256, ends, is_announced } = gone;
+        if self.distrust.contains(&sha256) {
+            return (Reason::Distrusted, format!("removed the distrusted CA {sha256} from ca.crt"));
         }
-        let why = if ends.is_some_and(|ends| ends <= now) {
+        let has_ended = ends.is_some_and(|ends| ends <= now);
+        if is_announced {
+            let why = if has_ended { "its announcement has ended" } else { "it was taken back" };
+            let text = format!("removed the announced CA {sha256} from ca.crt: {why}");
+            return (Reason::Withdrawn, text);
+        }
+        let why = if has_ended {
             "its overlap has ended"
         } else {
             "a later rotation replaced it, or the generator ended the overlap"
         };
-        (Reason::Retired, format!("removed the previous CA {gone} from ca.crt: {why}"))
+        (Reason::Retired, format!("removed the previous CA {sha256} from ca.crt: {why}"))
     }
 
     /// The Event for a stage that the keeper's ask or another write has ended.

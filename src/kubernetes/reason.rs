@@ -5,6 +5,8 @@ use strum::IntoStaticStr;
 /// The reason of an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
 pub enum Reason {
+    /// A CA is announced from now on.
+    Announced,
     /// The webhook did not see an ask, or changed nothing.
     AskFailed,
     /// A CA is distrusted.
@@ -32,6 +34,8 @@ pub enum Reason {
     StageEnded,
     /// A new pair waits.
     Staged,
+    /// A CA is not announced any more, and was removed.
+    Withdrawn,
 }
 
 impl Reason {
@@ -43,6 +47,7 @@ impl Reason {
     /// The field `action` of the Event: what the keeper does about the Secret.
     pub(crate) fn action(self) -> &'static str {
         match self {
+            Self::Announced | Self::Withdrawn => "Announce",
             Self::Distrusted => "Distrust",
             Self::AskFailed => "Ask",
             Self::Overlapping => "Overlap",

@@ -56,6 +56,8 @@ pub enum Fault {
     CarriesNothing,
     /// The webhook ignores distrust.
     TrustsAll,
+    /// The webhook ignores what is announced.
+    AnnouncesNothing,
     /// The waiting pair gets the key of the pair in service.
     MixesKeys,
     /// The next write drops the waiting pair.
@@ -314,11 +316,14 @@ impl System {
 
     fn review(&self, object: &mut Value, user: &str) {
         let mut old = self.stored.clone();
-        let distrusted = object["metadata"]["annotations"][names::DISTRUST].clone();
-        if self.fault == Fault::TrustsAll {
-            for object in [&mut *object, &mut old] {
-                remove(object, names::DISTRUST);
-            }
+        let ignored = match self.fault {
+            Fault::TrustsAll => names::DISTRUST,
+            Fault::AnnouncesNothing => names::ANNOUNCE,
+            _ => "",
+        };
+        let value = object["metadata"]["annotations"][ignored].clone();
+        for object in [&mut *object, &mut old] {
+            remove(object, ignored);
         }
         let ask =
             [&*object, &self.stored].map(|it| it["metadata"]["annotations"][names::ASK].clone());
@@ -333,8 +338,8 @@ impl System {
         }
         match self.fault {
             Fault::CarriesNothing => object["data"]["ca.crt"] = written,
-            Fault::TrustsAll if distrusted.is_string() => {
-                object["metadata"]["annotations"][names::DISTRUST] = distrusted;
+            Fault::TrustsAll | Fault::AnnouncesNothing if value.is_string() => {
+                object["metadata"]["annotations"][ignored] = value;
             }
             Fault::MixesKeys if object["data"][names::PENDING_TLS_KEY].is_string() => {
                 object["data"][names::PENDING_TLS_KEY] = object["data"]["tls.key"].clone();

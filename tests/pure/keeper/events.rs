@@ -112,3 +112,33 @@ fn a_stage_counts_as_promoted_only_if_the_waiting_leaf_serves() {
         assert_eq!(reasons(&news(Some(&staged), &after, SINCE)), [expected]);
     }
 }
+
+#[test]
+fn an_event_says_who_announces_a_ca_and_why_it_went() {
+    let [own, next] = ["CA1", "CA2"].map(certs::ca_named);
+    let leaf = own.leaf("envoy");
+    let record = |announced: Option<&str>| {
+        let mut entry = json!({"sha256": next.sha256(), "since": SINCE, "until": UNTIL});
+        entry["announced"] = json!(announced);
+        entry.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        json!({names::CARRIED: json!([entry]).to_string()})
+    };
+    let plain = secret(&[&own], &leaf, &json!({names::CARRIED: "[]"}), None);
+    for (by, who) in [("person", "a person"), ("keeper", "the keeper")] {
+        let announced = secret(&[&own, &next], &leaf, &record(Some(by)), Some("overlap"));
+        let said = news(Some(&plain), &announced, SINCE);
+        assert_eq!(reasons(&said), [Reason::Announced]);
+        let text = &said[0].1;
+        assert!(text.starts_with(who) && text.contains(&next.sha256()) && text.ends_with(UNTIL));
+        for (now, why) in [(SINCE, "it was taken back"), (UNTIL, "its announcement has ended")] {
+            let said = news(Some(&announced), &plain, now);
+            assert_eq!(reasons(&said), [Reason::Withdrawn]);
+            assert!(said[0].1.ends_with(why), "{}", said[0].1);
+        }
+        // It is the generator's own now.
+        let used = secret(&[&next, &own], &leaf, &carrying(&[&own], None), Some("overlap"));
+        assert_eq!(reasons(&news(Some(&announced), &used, SINCE)), [Reason::Overlapping]);
+        let previous = secret(&[&own, &next], &leaf, &record(None), Some("overlap"));
+        assert_eq!(reasons(&news(Some(&announced), &previous, SINCE)), [Reason::Overlapping]);
+    }
+}
