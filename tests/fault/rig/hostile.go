@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,7 +75,8 @@ func trickle(ctx context.Context, conn net.Conn, prefix string) bool {
 }
 
 // flood opens 2,000 connections to one replica, twice as many as it accepts: half of them never
-// send a byte, and half stop after the handshake.
+// send a byte, and half stop after the handshake. They come from another peer than the calls, as a
+// flood does: among its own connections a peer can lose one at the very moment of its next call.
 func flood(env *Env) (*Result, error) {
 	service, review, err := setUp(env, Settings{Program: product(env), Arguments: defaultDrain}, 0)
 	if err != nil {
@@ -109,10 +111,14 @@ func flood(env *Env) (*Result, error) {
 }
 
 func occupy(address string, handshake bool) (net.Conn, error) {
-	if handshake {
-		return tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", address, insecure)
+	dialer := &net.Dialer{Timeout: 20 * time.Second}
+	if runtime.GOOS == "linux" { // elsewhere the loopback interface has one address
+		dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}
 	}
-	return net.DialTimeout("tcp", address, 20*time.Second)
+	if handshake {
+		return tls.DialWithDialer(dialer, "tcp", address, insecure)
+	}
+	return dialer.Dial("tcp", address)
 }
 
 // insecure is for clients that need no answer.
