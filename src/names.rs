@@ -63,6 +63,11 @@ pub fn max_restored(setting: &str) -> usize {
     if setting == ANNOUNCE { 16 * 1024 } else { MAX_RESTORED }
 }
 
+/// Whether this value of a setting is restored where a writer drops it.
+pub fn is_restored(setting: &str, value: &str) -> bool {
+    value.len() <= max_restored(setting)
+}
+
 /// [`max_restored`] of most settings.
 pub const MAX_RESTORED: usize = 4096;
 

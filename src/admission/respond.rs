@@ -223,12 +223,11 @@ impl Update<'_> {
         if restart.is_some_and(|text| workload::parse_list(text).1 > 0) {
             warnings.push(Warning::RestartUnreadable);
         }
-        if self.lacks_a_setting(|key, text| text.len() > names::max_restored(key)) {
+        if self.lacks_a_setting(|key, text| !names::is_restored(key, text)) {
             warnings.push(Warning::SettingTooLong);
         }
         // A fresh object lacks all of them, whatever its writer wants.
-        let is_restored = |key: &str, text: &str| text.len() <= names::max_restored(key);
-        if !self.is_fresh_object && self.lacks_a_setting(is_restored) {
+        if !self.is_fresh_object && self.lacks_a_setting(names::is_restored) {
             warnings.push(Warning::SettingKept);
         }
         warnings
@@ -304,8 +303,8 @@ impl Update<'_> {
     }
 
     /// Builds the patch. Where the annotations have no room, it decides again without repair, then
-    /// without announcements, then without a waiting pair, then without changes to the data: without a record a carried
-    /// certificate would count as the generator's own.
+    /// without announcements, then without a waiting pair, then without changes to the data: without
+    /// a record a carried certificate would count as the generator's own.
     fn patch<'b>(
         &self,
         plan: WritePlan<'b>,
@@ -451,7 +450,7 @@ impl Update<'_> {
         {
             return Some(value);
         }
-        let old = old.filter(|value| value.len() <= names::max_restored(key))?;
+        let old = old.filter(|value| names::is_restored(key, value))?;
         let is_wiped = new.is_none() && self.keeps_settings();
         (is_wiped || (new != Some(old) && self.only_keeper_may_change(key))).then_some(old)
     }

@@ -76,7 +76,7 @@ impl Remembered {
     pub fn of(secret: &SecretView) -> Option<Self> {
         let view = secret.view();
         let setting = |key| {
-            let value = secret.annotation(key).filter(|v| v.len() <= names::max_restored(key))?;
+            let value = secret.annotation(key).filter(|v| names::is_restored(key, v))?;
             Some((key, value.to_owned()))
         };
         Some(Self {

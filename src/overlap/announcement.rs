@@ -47,7 +47,7 @@ impl Announcement {
     /// Reads the annotation `announce`: announcements with commas between them. Also says whether
     /// all of them could be read.
     pub fn parse_list(text: &str) -> (Vec<Self>, bool) {
-        if text.len() > names::max_restored(names::ANNOUNCE) {
+        if !names::is_restored(names::ANNOUNCE, text) {
             return (Vec::new(), false);
         }
         let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());

@@ -188,16 +188,18 @@ impl Shares {
             return;
         }
         let own = entry.peer;
-        let was_of_use = state.peers.get(&own).is_some_and(|peer| peer.was_of_use);
-        let wanted = state.peers.get(&own).map_or(0, Peer::stays) + entry.amount;
+        let Some(of_own) = state.peers.get(&own) else { return };
+        let (was_of_use, wanted) = (of_own.was_of_use, of_own.stays() + entry.amount);
         // The more peers there are, the less each of them keeps, or they could hold everything for ever.
         let kept = self.rules.kept.min(self.rules.capacity / state.peers.len().max(1));
         let now = Instant::now();
         let of_peer = |(address, peer): (&IpAddr, &Peer)| {
-            let age = match *address == own {
-                true => self.rules.own_age,
-                false if was_of_use && !peer.was_of_use => Duration::ZERO,
-                false => self.rules.age,
+            let age = if *address == own {
+                self.rules.own_age
+            } else if was_of_use && !peer.was_of_use {
+                Duration::ZERO
+            } else {
+                self.rules.age
             };
             if *address != own && (wanted > self.rules.share || peer.stays() <= wanted) {
                 return None;

@@ -1,14 +1,36 @@
-//! Changes one annotation of a Secret, and reads back what the webhook did.
+//! Changes one annotation of Secrets, and reads back what the webhook did.
 
+use std::cell::Cell;
+
+use futures::{StreamExt, stream};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
+use super::progress_line;
 use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::secret_view::SecretView;
 
+/// How many Secrets are written at the same time.
+const AT_ONCE: usize = 8;
 /// How often a write is tried when others write the same Secret at the same time.
 const ATTEMPTS: usize = 8;
+
+/// Writes Secrets with `write`, some at the same time, and shows how many are done. The results have
+/// the order of the Secrets.
+pub(crate) async fn each<F: Future>(
+    secrets: Vec<SecretView>,
+    write: impl Fn(SecretView) -> F,
+) -> Vec<F::Output> {
+    let (all, finished) = (secrets.len(), Cell::new(0_usize));
+    let work = stream::iter(secrets)
+        .map(write)
+        .buffered(AT_ONCE)
+        .inspect(|_| finished.set(finished.get() + 1))
+        .collect();
+    let line = || format!("writing Secrets, {} of {all}", finished.get());
+    progress_line::during(line, work).await
+}
 
 /// An annotation to change.
 #[derive(Clone, Copy)]

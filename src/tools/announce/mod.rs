@@ -13,19 +13,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use self::listed::{CaOutcome, Change};
 use self::report::{AnnounceReport, SecretOutcome};
-use super::annotate::Annotation;
+use super::annotate::{self, Annotation};
 use super::cluster::{InstallationArgs, ScopeArgs, ScopedClient, report_unread};
 use super::documents::{self, as_pem};
 use super::elsewhere;
 use super::error::ToolError;
 use super::output::Output;
-use super::progress_line;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::list::Unread;
 use crate::kubernetes::secret_view::SecretView;
@@ -35,8 +33,6 @@ use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 
 /// The field manager of what the command writes, in `managedFields`.
 const MANAGER: &str = "ca-overlap-announce";
-/// How many Secrets are written at the same time.
-const AT_ONCE: usize = 8;
 
 /// Make Secrets trust a CA before its first leaf is shown
 ///
@@ -172,8 +168,6 @@ impl AnnounceArgs {
         change: Change,
         now: Timestamp,
     ) -> Vec<SecretOutcome> {
-        let all = secrets.len();
-        let finished = std::cell::Cell::new(0_usize);
         let annotation =
             Annotation { key: names::ANNOUNCE, manager: MANAGER, dry_run: self.dry_run };
         let one = |secret: SecretView| async move {
@@ -186,13 +180,7 @@ impl AnnounceArgs {
             });
             SecretOutcome { namespace, name, result }
         };
-        let work = stream::iter(secrets)
-            .map(one)
-            .buffered(AT_ONCE)
-            .inspect(|_| finished.set(finished.get() + 1))
-            .collect();
-        let line = || format!("writing Secrets, {} of {all}", finished.get());
-        progress_line::during(line, work).await
+        annotate::each(secrets, one).await
     }
 }
 

@@ -18,8 +18,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use futures::StreamExt;
-use futures::stream;
 use kube::ResourceExt;
 
 use self::annotate::SecretOutcome;
@@ -29,7 +27,6 @@ use super::cluster::{InstallationArgs, ScopeArgs, ScopedClient, report_unread};
 use super::elsewhere;
 use super::error::ToolError;
 use super::output::Output;
-use super::progress_line;
 use crate::kubernetes::list::Unread;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::settings::parse_time;
@@ -37,8 +34,6 @@ use crate::x509::certs::Fingerprint;
 
 /// The field manager of what the command writes, in `managedFields`.
 const MANAGER: &str = "ca-overlap-distrust";
-/// How many Secrets are written at the same time.
-const AT_ONCE: usize = 8;
 
 /// Remove a compromised CA from every Secret that carries it
 ///
@@ -178,16 +173,10 @@ impl DistrustArgs {
         found: Vec<SecretView>,
         wanted: &[Fingerprint],
     ) -> Done {
-        let all = found.len();
-        let finished = std::cell::Cell::new(0_usize);
-        let work = stream::iter(found)
-            .map(|secret| annotate::distrust(&cluster.client, secret, wanted, self.dry_run))
-            .buffered(AT_ONCE)
-            .inspect(|_| finished.set(finished.get() + 1))
-            .map(|outcome| ((outcome.namespace.clone(), outcome.name.clone()), outcome))
-            .collect();
-        let line = || format!("writing Secrets, {} of {all}", finished.get());
-        progress_line::during(line, work).await
+        let one =
+            async |secret| annotate::distrust(&cluster.client, secret, wanted, self.dry_run).await;
+        let outcomes = super::annotate::each(found, one).await.into_iter();
+        outcomes.map(|it| ((it.namespace.clone(), it.name.clone()), it)).collect()
     }
 }
 

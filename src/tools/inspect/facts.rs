@@ -79,8 +79,8 @@ impl<'a> Facts<'a> {
 
     /// Whether a certificate is carried, and not announced.
     pub(super) fn is_previous(&self, certificate: &Certificate) -> bool {
-        self.is_carried(certificate)
-            && self.known(certificate).is_some_and(|known| !known.is_announced())
+        let carried = self.known(certificate).and_then(|known| known.carried);
+        carried.is_some_and(|entry| entry.announced.is_none())
     }
 
     /// Whether a CA is active: it issued the leaf. If none did, the generator's first own CA is
