@@ -28,6 +28,20 @@ pub const WINDOW: &str = "ca-overlap.dev/window";
 pub const DISTRUST: &str = "ca-overlap.dev/distrust";
 /// Annotation, set by people: CAs to trust ahead of time.
 pub const ANNOUNCE: &str = "ca-overlap.dev/announce";
+/// Label: `true`, by a person: Secrets of other namespaces may trust this one. `issuer`, by the
+/// keeper: the Secret of a CA issuer that it follows.
+pub const SOURCE: &str = "ca-overlap.dev/source";
+/// A value of [`SOURCE`]: a person lets Secrets of other namespaces trust this one.
+pub const SOURCE_TRUE: &str = "true";
+/// A value of [`SOURCE`]: the Secret of a CA issuer that the keeper follows.
+pub const SOURCE_ISSUER: &str = "issuer";
+/// Annotation, set by people: the sources whose CAs the readers of this Secret trust as well.
+pub const TRUST: &str = "ca-overlap.dev/trust";
+/// Annotation, written by the keeper: the uids of the namespaces that [`TRUST`] names, as they were
+/// when it was set: `<namespace>=<uid>` with commas.
+pub const TRUSTED: &str = "ca-overlap.dev/trusted";
+/// Annotation, ours, on a source: the CAs that it held before.
+pub const PREVIOUS: &str = "ca-overlap.dev/previous";
 /// Annotation, set by people: workloads that the keeper restarts after a change of trust.
 pub const RESTART: &str = "ca-overlap.dev/restart";
 /// Annotation, set by people: the name of a group of Secrets that rotate together.
@@ -50,25 +64,34 @@ pub const ASK: &str = "ca-overlap.dev/ask";
 
 /// All our labels and annotations on Secrets. Other keys with our prefix are never read, restored
 /// or removed.
-pub const KEYS: [&str; 12] = [
-    MODE, PHASE, CARRIED, STAGED, KEEP, WINDOW, DISTRUST, ANNOUNCE, RESTART, GROUP, RESTARTED, ASK,
+pub const KEYS: [&str; 16] = [
+    MODE, SOURCE, PHASE, CARRIED, STAGED, PREVIOUS, KEEP, WINDOW, DISTRUST, ANNOUNCE, TRUST,
+    TRUSTED, RESTART, GROUP, RESTARTED, ASK,
 ];
 
 /// The annotations that people or the keeper set. A generator's PUT drops them, and so do DELETE
 /// and CREATE. They are restored.
-pub const SETTINGS: [&str; 7] = [DISTRUST, KEEP, WINDOW, ANNOUNCE, RESTART, GROUP, RESTARTED];
+pub const SETTINGS: [&str; 9] =
+    [DISTRUST, KEEP, WINDOW, ANNOUNCE, TRUST, RESTART, GROUP, RESTARTED, TRUSTED];
 
-/// The longest value of this setting in bytes that is restored: far longer than any useful one.
-pub fn max_restored(setting: &str) -> usize {
-    if setting == ANNOUNCE { 16 * 1024 } else { MAX_RESTORED }
+/// Those of [`SETTINGS`] that the keeper writes.
+pub const NOTES: [&str; 2] = [RESTARTED, TRUSTED];
+
+/// The labels that people or the keeper set. They are restored as well.
+pub const LABEL_SETTINGS: [&str; 2] = [MODE, SOURCE];
+
+/// The longest value of this key in bytes that is restored: far longer than any useful one.
+pub fn max_restored(key: &str) -> usize {
+    // These hold certificates.
+    if [ANNOUNCE, PREVIOUS].contains(&key) { 16 * 1024 } else { MAX_RESTORED }
 }
 
-/// Whether this value of a setting is restored where a writer drops it.
-pub fn is_restored(setting: &str, value: &str) -> bool {
-    value.len() <= max_restored(setting)
+/// Whether this value is restored where a writer drops it.
+pub fn is_restored(key: &str, value: &str) -> bool {
+    value.len() <= max_restored(key)
 }
 
-/// [`max_restored`] of most settings.
+/// [`max_restored`] of most keys.
 pub const MAX_RESTORED: usize = 4096;
 
 /// The annotation by which cert-manager marks a Secret that it owns.

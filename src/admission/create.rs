@@ -110,7 +110,7 @@ fn build(
     plan: &WritePlan<'_>,
 ) -> Result<Option<Patch>, AnnotationsFull> {
     let mut patch = PatchBuilder::new(object);
-    for key in [names::ASK, names::RESTARTED] {
+    for key in [names::ASK, names::PREVIOUS, names::RESTARTED, names::TRUSTED] {
         patch.without_annotation(key);
     }
     patch.annotation(names::STAGED, plan.annotation(None, None))?;

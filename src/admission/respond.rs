@@ -85,7 +85,7 @@ fn immutable(object: &ReviewedSecret<'_>, ask_outcome: &AskOutcome) -> Answer {
     patch.without_annotation(names::ASK);
     let ask = ask_outcome.ask().filter(|ask| !ask.settings().is_empty());
     for (key, value) in ask.map_or(&[][..], Ask::settings) {
-        if *key == names::MODE {
+        if names::LABEL_SETTINGS.contains(key) {
             patch.label(key, Some(value));
         } else if patch.annotation(key, Some(value.clone())).is_err() {
             push_once(&mut answer.warnings, Warning::AnnotationsFull);
@@ -370,9 +370,11 @@ impl Update<'_> {
         if let Some(bytes) = &decision.ca_crt {
             patch.ca_crt(bytes);
         }
-        let (mode, old_mode) = (self.object.label(names::MODE), self.old.label(names::MODE));
-        if let Some(mode) = self.restored(names::MODE, mode, old_mode) {
-            patch.label(names::MODE, Some(mode));
+        for key in names::LABEL_SETTINGS {
+            let label = self.restored(key, self.object.label(key), self.old.label(key));
+            if let Some(value) = label {
+                patch.label(key, Some(value));
+            }
         }
         for key in names::SETTINGS {
             let setting = self.restored(key, self.object.annotation(key), self.old.annotation(key));
@@ -394,6 +396,7 @@ impl Update<'_> {
             window: self.setting(names::WINDOW),
             distrust: self.setting(names::DISTRUST),
             announce: self.setting(names::ANNOUNCE),
+            trust: self.setting(names::TRUST),
         }
     }
 
@@ -424,10 +427,11 @@ impl Update<'_> {
     fn settings_of_people(
         &self,
     ) -> impl Iterator<Item = (&'static str, Option<&str>, Option<&str>)> {
-        let mode = (names::MODE, self.object.label(names::MODE), self.old.label(names::MODE));
-        let keys = names::SETTINGS.into_iter().filter(|key| *key != names::RESTARTED);
+        let labels = names::LABEL_SETTINGS.into_iter();
+        let labels = labels.map(|key| (key, self.object.label(key), self.old.label(key)));
+        let keys = names::SETTINGS.into_iter().filter(|key| !names::NOTES.contains(key));
         let values = |key| (key, self.object.annotation(key), self.old.annotation(key));
-        std::iter::once(mode).chain(keys.map(values))
+        labels.chain(keys.map(values))
     }
 
     /// Whether this write removes no settings. A fresh object lacks them because its writer did not
@@ -455,13 +459,16 @@ impl Update<'_> {
         (is_wiped || (new != Some(old) && self.only_keeper_may_change(key))).then_some(old)
     }
 
-    /// Whether this writer must not change an annotation. Only the keeper changes the progress of a
-    /// restart while there is something to restart. Many controllers replace all annotations at
-    /// each write; the keeper would have to write the progress again each time.
+    /// Whether this writer must not change an annotation. Only the keeper changes its notes about a
+    /// setting that there is. Many controllers replace all annotations at each write; the keeper
+    /// would have to write the notes again each time.
     fn only_keeper_may_change(&self, key: &str) -> bool {
-        key == names::RESTARTED
-            && self.object.annotation(names::RESTART).is_some()
-            && self.request.user() != self.keeper_user
+        let setting = match key {
+            names::RESTARTED => names::RESTART,
+            names::TRUSTED => names::TRUST,
+            _ => return false,
+        };
+        self.setting(setting).is_some() && self.request.user() != self.keeper_user
     }
 }
 

@@ -239,6 +239,7 @@ impl<'a> ReviewedSecret<'a> {
             window: self.annotation(names::WINDOW),
             distrust: self.annotation(names::DISTRUST),
             announce: self.annotation(names::ANNOUNCE),
+            trust: self.annotation(names::TRUST),
         }
     }
 

@@ -45,7 +45,8 @@ pub enum Ask {
 pub struct Repair {
     /// The certificates to carry if they are usable; at most [`MAX_REPAIRED`].
     pub certificates: Vec<Repaired>,
-    /// Settings, by key ([`names::SETTINGS`] or [`names::MODE`]). They replace the current values.
+    /// Settings, by key ([`names::SETTINGS`] or
+    /// [`names::LABEL_SETTINGS`]). They replace the current values.
     /// If the keeper wrote them itself, it would be their field manager, and the API server would
     /// reject the next apply of a generator that sets another value.
     pub settings: Vec<(&'static str, String)>,
@@ -99,11 +100,14 @@ impl From<Vec<Repaired>> for Repair {
 /// look like a setting.
 fn setting(word: &str) -> Option<(&'static str, Option<String>)> {
     let (name, value) = word.split_once(':')?;
-    let mut keys = names::SETTINGS.into_iter().chain([names::MODE]);
+    let mut keys = names::SETTINGS.into_iter().chain(names::LABEL_SETTINGS);
     let key = keys.find(|key| key.strip_prefix(names::PREFIX) == Some(name))?;
     let value = BASE64_STANDARD.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     // The API server would reject the whole write for an invalid label.
-    Some((key, value.filter(|value| key != names::MODE || is_label_value(value))))
+    Some((
+        key,
+        value.filter(|value| !names::LABEL_SETTINGS.contains(&key) || is_label_value(value)),
+    ))
 }
 
 fn is_label_value(text: &str) -> bool {
@@ -273,6 +277,7 @@ mod tests {
             (names::RESTART, "deployment/a, deployment/b"),
             (names::GROUP, ""),
             (names::MODE, "bundle"),
+            (names::SOURCE, "true"),
         ]
         .map(|(key, value)| (key, value.to_owned()))
         .to_vec()
@@ -282,7 +287,7 @@ mod tests {
     fn a_repair_that_is_too_long_loses_certificates_before_settings() {
         let large: Repaired = vec![0; 20_000].into();
         let repair = Repair { certificates: vec![large; 3], settings: settings() }.fitting();
-        assert_eq!((repair.certificates.len(), repair.settings.len()), (2, 4));
+        assert_eq!((repair.certificates.len(), repair.settings.len()), (2, 5));
         let ask = Ask::Repair(repair);
         assert_eq!(Ask::parse(&ask.to_annotation(u64::MAX)), Ok(ask));
         let value = "x".repeat(names::MAX_RESTORED);
@@ -370,6 +375,7 @@ mod tests {
             "repair phase:b3ZlcmxhcA==",
             // "a b" is not a label value.
             "repair mode:YSBi",
+            "repair source:YSBi",
             &format!("repair{}", " QQ==".repeat(MAX_REPAIRED + 1)),
             &format!("repair {}", "A".repeat(MAX_ASK)),
         ] {

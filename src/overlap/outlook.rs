@@ -248,6 +248,7 @@ pub(crate) fn settings(secret: &PublicSecret<'_>, rules: &Rules) -> Settings {
         window: secret.annotation(names::WINDOW),
         distrust: secret.annotation(names::DISTRUST),
         announce: secret.annotation(names::ANNOUNCE),
+        trust: secret.annotation(names::TRUST),
     };
     Settings::read(raw, &rules.defaults)
 }

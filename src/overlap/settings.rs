@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::announcement::Announcement;
 use super::distrust::{Distrust, DistrustList};
+use super::trust::{self, Trusted};
 use super::warning::{Warning, push_once};
 use crate::x509::certs::Fingerprint;
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub distrust: Distrust,
     /// CAs to trust ahead of time.
     pub announce: Vec<Announcement>,
+    /// The sources whose CAs the readers of this Secret trust as well.
+    pub trust: Vec<Trusted>,
     /// The settings that did not parse.
     pub warnings: Vec<Warning>,
 }
@@ -66,6 +69,8 @@ pub struct RawSettings<'a> {
     pub distrust: Option<&'a str>,
     /// Annotation `ca-overlap.dev/announce`.
     pub announce: Option<&'a str>,
+    /// Annotation `ca-overlap.dev/trust`.
+    pub trust: Option<&'a str>,
 }
 
 impl Settings {
@@ -93,8 +98,12 @@ impl Settings {
         if !is_readable {
             push_once(&mut warnings, Warning::AnnounceUnreadable);
         }
+        let (trust, is_readable) = trust::parse_list(raw.trust.unwrap_or_default());
+        if !is_readable {
+            push_once(&mut warnings, Warning::TrustUnreadable);
+        }
         let explicit_bundle = raw.mode.is_some_and(|text| text.trim() == "bundle");
-        Self { mode, explicit_bundle, keep, window, distrust, announce, warnings }
+        Self { mode, explicit_bundle, keep, window, distrust, announce, trust, warnings }
     }
 }
 
@@ -257,6 +266,7 @@ mod tests {
             window: Some(" "),
             distrust: Some(" , "),
             announce: Some(""),
+            trust: Some(" ,"),
         };
         for raw in [RawSettings::default(), empty] {
             let settings = read(raw);
@@ -276,6 +286,7 @@ mod tests {
             window: Some("soon"),
             distrust: Some("abc,def"),
             announce: Some("%"),
+            trust: Some("CA"),
         };
         let settings = read(raw);
         assert_eq!((settings.mode, settings.keep.count()), (Mode::Bundle, 1));
@@ -287,6 +298,7 @@ mod tests {
                 Warning::WindowUnreadable,
                 Warning::DistrustUnreadable,
                 Warning::AnnounceUnreadable,
+                Warning::TrustUnreadable,
             ]
         );
         for keep in ["-1", "10", "1.0", "+1", "08"] {

@@ -82,6 +82,8 @@ pub enum Warning {
     StagedUnverified,
     /// The stored `ca.crt` holds a block that cannot be carried.
     StoredUnreadable,
+    /// The setting `trust` has a word that names no Secret, or too many words.
+    TrustUnreadable,
     /// The setting `window` does not parse.
     WindowUnreadable,
 }
@@ -204,6 +206,9 @@ impl fmt::Display for Warning {
             }
             Self::StoredUnreadable => {
                 "ca-overlap: the previous ca.crt holds a block that is not a readable certificate; it was not kept"
+            }
+            Self::TrustUnreadable => {
+                "ca-overlap.dev/trust: expected up to 8 of <name> or <namespace>/<name>; other words are ignored"
             }
             Self::WindowUnreadable => {
                 "ca-overlap.dev/window: expected a duration such as 90m, 24h, 7d, or none; the default is used"

@@ -4,8 +4,8 @@ use ca_overlap::overlap::settings::{Defaults, RawSettings, Settings};
 
 use super::rule::Checked;
 
-/// Up to four values, separated by NUL: mode, keep, window, distrust. One that begins with `\x01`
-/// is not set.
+/// Up to six values, separated by NUL: mode, keep, window, distrust, announce, trust. One that begins
+/// with `\x01` is not set.
 pub fn check(bytes: &[u8]) -> Checked {
     let Ok(text) = str::from_utf8(bytes) else { return Ok(()) };
     let mut values = text.split('\0').map(|v| (!v.starts_with('\u{1}')).then_some(v));
@@ -16,6 +16,7 @@ pub fn check(bytes: &[u8]) -> Checked {
         window: next(),
         distrust: next(),
         announce: next(),
+        trust: next(),
     };
     let defaults = Defaults::default();
     let settings = Settings::read(raw, &defaults);
@@ -24,7 +25,7 @@ pub fn check(bytes: &[u8]) -> Checked {
     let longest = 10 * 366 * 24 * 60 * 60;
     let sane = settings.window.length().is_none_or(|l| (1..=longest).contains(&l.as_secs()));
     rule!(sane, "the window is {}", settings.window);
-    rule!(settings.warnings.len() <= 6, "{} warnings", settings.warnings.len());
+    rule!(settings.warnings.len() <= 7, "{} warnings", settings.warnings.len());
     let listed = raw.distrust.unwrap_or_default().len();
     rule!(settings.distrust.own().len() <= listed / 64, "more fingerprints than the text can hold");
 
@@ -36,23 +37,27 @@ pub fn check(bytes: &[u8]) -> Checked {
     let size = settings.announce.iter().map(|one| one.der.len()).sum::<usize>();
     rule!(size <= announced.min(16 * 1024) / 4 * 3, "more is announced than the text can hold");
     let announce = settings.announce.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    rule!(settings.trust.len() <= 8, "{} sources", settings.trust.len());
+    let trust = settings.trust.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let printed = RawSettings {
         mode: Some(&mode),
         keep: Some(&keep),
         window: Some(&window),
         distrust: Some(&distrust),
         announce: Some(&announce),
+        trust: Some(&trust),
     };
     let again = Settings::read(printed, &defaults);
     rule!(again.warnings.is_empty(), "what was printed is not understood: {window}");
     rule!(
-        (again.mode, again.keep, again.window, &again.distrust, &again.announce)
+        (again.mode, again.keep, again.window, &again.distrust, &again.announce, &again.trust)
             == (
                 settings.mode,
                 settings.keep,
                 settings.window,
                 &settings.distrust,
-                &settings.announce
+                &settings.announce,
+                &settings.trust
             ),
         "read back otherwise: {mode} {keep} {window}"
     );

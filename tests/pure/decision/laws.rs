@@ -113,6 +113,7 @@ impl Step {
             distrust: distrust.as_deref(),
             mode: None,
             announce: Some(&announce.join(",")),
+            trust: None,
         };
         Settings::read(raw, &Defaults::default())
     }

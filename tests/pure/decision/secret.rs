@@ -151,6 +151,7 @@ impl TestSecret {
             announce: Some(
                 &self.announce.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
             ),
+            trust: None,
         };
         Settings::read(raw, &Defaults::default())
     }
