@@ -181,7 +181,7 @@ node-earlier: need-rust packer
 		sh tests/cluster/earlier.sh
 
 .PHONY: control-plane
-control-plane: need-rust ## Find or build etcd, kube-apiserver, kube-controller-manager and kubectl for tests
+control-plane: need-rust ## Find or build etcd, kube-apiserver, kube-controller-manager, kubectl and cert-manager for tests
 	@sh tests/control-plane/build.sh
 
 .PHONY: helm

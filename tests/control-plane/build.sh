@@ -1,8 +1,8 @@
 #!/bin/sh
 # Finds or builds what tests and demo run: etcd, kube-apiserver and kubectl; for tests also
-# kube-controller-manager, and foreign CRDs. Run by `make control-plane` (and with the word `demo`
-# by `make demo`, for the first three only, with the word `node` for what tests/cluster/node runs);
-# quick when all is there.
+# kube-controller-manager, the controllers of cert-manager, and foreign CRDs. Run by
+# `make control-plane` (and with the word `demo` by `make demo`, for the first three only, with the
+# word `node` for what tests/cluster/node runs); quick when all is there.
 #
 #   1. KUBEBUILDER_ASSETS, if set
 #   2. what an earlier run left under target/control-plane, if it fits go.mod
@@ -10,7 +10,8 @@
 #   4. go build, from tests/control-plane/go.mod: minutes the first time, then cached
 #
 # kube-controller-manager is in neither 1 nor 3: it is built, into target/control-plane/controllers;
-# so is what a node needs, into target/control-plane/node.
+# so is what a node needs, into target/control-plane/node, and cert-manager, from tests/cert-manager
+# into target/control-plane/cert-manager.
 # CA_OVERLAP_CONTROL_PLANE_DIR puts the result elsewhere than target/control-plane.
 set -eu
 
@@ -22,6 +23,7 @@ BINARIES="etcd kube-apiserver kubectl"
 PACKAGES="go.etcd.io/etcd/server/v3 k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl"
 CONTROLLERS="kube-controller-manager"
 CONTROLLER_PACKAGES="k8s.io/kubernetes/cmd/kube-controller-manager"
+CERT_MANAGER_PROGRAM="cert-manager"
 NODE="kube-scheduler kube-proxy kubelet"
 NODE_PACKAGES="k8s.io/kubernetes/cmd/kube-scheduler k8s.io/kubernetes/cmd/kube-proxy k8s.io/kubernetes/cmd/kubelet"
 VERSION_PACKAGE=k8s.io/component-base/version
@@ -29,6 +31,7 @@ LDFLAGS="-s -w -X $VERSION_PACKAGE.gitVersion=v$KUBERNETES -X $VERSION_PACKAGE.g
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
+cert_manager=$root/tests/cert-manager
 out=${CA_OVERLAP_CONTROL_PLANE_DIR:-$root/target/control-plane}
 work=
 child=
@@ -42,6 +45,7 @@ main() {
     find_binaries || with_lock find_binaries make_binaries
     [ "${1:-}" != demo ] || return 0
     find_controllers || with_lock find_controllers make_controllers
+    find_cert_manager || with_lock find_cert_manager make_cert_manager
     [ "${1:-}" != node ] || find_node || with_lock find_node make_node
     find_crds || fetch_crds
 }
@@ -85,6 +89,10 @@ find_controllers() {
     find_built controllers "$CONTROLLERS"
 }
 
+find_cert_manager() {
+    find_built cert-manager "$CERT_MANAGER_PROGRAM"
+}
+
 find_node() {
     find_built node "$NODE"
 }
@@ -94,20 +102,23 @@ find_built() {
     for name in $2; do
         [ -x "$out/$1/$name" ] || return 1
     done
-    [ "$(cat "$out/$1/.stamp" 2>/dev/null)" = "$(stamp)" ] || return 1
+    [ "$(cat "$out/$1/.stamp" 2>/dev/null)" = "$(stamp "$1")" ] || return 1
     say "ready in ${out#"$root"/}/$1"
 }
 
-# Names what the binaries were made from.
+# DIRECTORY: names what its binaries were made from.
 stamp() {
-    printf '%s %s\n' "$LDFLAGS" "$(cat "$here/go.mod" "$here/go.sum" | cksum)"
+    case "$1" in
+        cert-manager) cat "$cert_manager"/go.* "$cert_manager"/*.go | cksum ;;
+        *) printf '%s %s\n' "$LDFLAGS" "$(cat "$here/go.mod" "$here/go.sum" | cksum)" ;;
+    esac
 }
 
 make_binaries() {
     download_binaries || {
         command -v go >/dev/null 2>&1 ||
             fail "no Kubernetes binaries and no go: install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a directory with $BINARIES (setup-envtest makes one)"
-        build "$BINARIES" "4 to 8 minutes" "$PACKAGES"
+        build "$here" "$BINARIES $KUBERNETES" "4 to 8 minutes" "$PACKAGES"
         mv "$work/bin/server" "$work/bin/etcd"
         publish bin
     }
@@ -118,13 +129,23 @@ make_controllers() {
         say "no go: without it kube-controller-manager is not built, and the tests of the keeper with real rollouts need it"
         return 0
     fi
-    build "$CONTROLLERS" "2 minutes" "$CONTROLLER_PACKAGES"
+    build "$here" "$CONTROLLERS $KUBERNETES" "2 minutes" "$CONTROLLER_PACKAGES"
     publish controllers
+}
+
+make_cert_manager() {
+    if ! command -v go >/dev/null 2>&1; then
+        say "no go: without it cert-manager is not built, and the tests with its controllers need it"
+        return 0
+    fi
+    # Static, so that it also runs in an image without libraries.
+    CGO_ENABLED=0 build "$cert_manager" "$CERT_MANAGER_PROGRAM $CERT_MANAGER" "2 minutes" .
+    publish cert-manager
 }
 
 make_node() {
     command -v go >/dev/null 2>&1 || fail "no go: install Go 1.26 or newer"
-    build "$NODE" "3 minutes" "$NODE_PACKAGES"
+    build "$here" "$NODE $KUBERNETES" "3 minutes" "$NODE_PACKAGES"
     publish node
 }
 
@@ -146,20 +167,20 @@ download_binaries() {
     fi
 }
 
-# NAMES TIME PACKAGES, into $work/bin
+# MODULE WHAT TIME PACKAGES, into $work/bin
 build() {
-    say "building $1 $KUBERNETES with $(go version | cut -d ' ' -f 3)"
-    say "the first time takes $2 on two cores; it is kept for later runs"
+    say "building $2 with $(go version | cut -d ' ' -f 3)"
+    say "the first time takes $3 on two cores; it is kept for later runs"
     mkdir -p "$work/bin"
     # shellcheck disable=SC2086 # words on purpose
-    (cd "$here" && exec go build -v -mod=readonly -trimpath -ldflags "$LDFLAGS" -o "$work/bin/" $3) \
+    (cd "$1" && exec go build -v -mod=readonly -trimpath -ldflags "$LDFLAGS" -o "$work/bin/" $4) \
         >"$work/log" 2>&1 9>&- &
     child=$!
     watch_build
     wait "$child" || {
         child=
         tail -n 15 "$work/log" >&2
-        fail "go build in tests/control-plane failed; its last lines are above"
+        fail "go build in ${1#"$root"/} failed; its last lines are above"
     }
     child=
 }
@@ -190,7 +211,7 @@ progress() {
 
 # DIRECTORY: it appears whole or not at all.
 publish() {
-    stamp >"$work/bin/.stamp"
+    stamp "$1" >"$work/bin/.stamp"
     rm -rf "${out:?}/$1"
     mv "$work/bin" "$out/$1"
     say "ready in ${out#"$root"/}/$1"

@@ -10,6 +10,7 @@ use support::{helm, server};
 mod alerts;
 mod announce;
 mod api_server;
+mod cert_manager;
 mod chart;
 mod control_plane;
 mod demo;

@@ -1,7 +1,7 @@
 //! The manifests on a real API server: every overlay passes strict validation, a repeated apply
 //! removes nothing, and the pod passes the Pod Security Standard of its namespace.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ca_overlap::names;
 use devtools::control_plane::{Options, Patches};
@@ -20,11 +20,8 @@ async fn every_overlay_applies_with_strict_validation() {
     // Not from the pool: the foreign CRDs would stay for the next test.
     let plane = Plane::with(Options::new(assets)).await;
     for of in ["cert-manager-", "prometheus-operator-"] {
-        let Some(crds) = foreign_crds(test, of) else { return };
-        let crds = crds.display().to_string();
-        plane.kubectl(&["apply", "--server-side", "-f", &crds], &[]).await.unwrap();
-        let established = ["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds];
-        plane.kubectl(&established, &[]).await.unwrap();
+        let Some(crds) = support::foreign_crds(test, of) else { return };
+        support::install_crds(&plane, &crds).await;
     }
 
     let keeper = "overlays/keeper";
@@ -108,14 +105,4 @@ async fn the_pod_passes_the_standard_that_its_namespace_enforces() {
     container["securityContext"]["allowPrivilegeEscalation"] = json!(true);
     let error = plane.json("POST", &dry_run, &pod).await.unwrap_err().to_string();
     assert!(error.contains("allowPrivilegeEscalation"), "{error}");
-}
-
-/// The file with the CRDs of another project, which `make control-plane` downloads.
-fn foreign_crds(test: &str, of: &str) -> Option<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/control-plane/crds");
-    let entries = std::fs::read_dir(&directory).into_iter().flatten();
-    let found = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(of)));
-    found.or_else(|| support::skip(test, &format!("no CRDs {of}*: run make control-plane")))
 }

@@ -278,6 +278,24 @@ pub fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests")
 }
 
+/// The file with the CRDs of another project, which `make control-plane` downloads.
+pub fn foreign_crds(test: &str, of: &str) -> Option<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/control-plane/crds");
+    let entries = std::fs::read_dir(&directory).into_iter().flatten();
+    let found = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(of)));
+    found.or_else(|| skip(test, &format!("no CRDs {of}*: run make control-plane")))
+}
+
+/// Installs CRDs and waits until the API server serves them.
+pub async fn install_crds(plane: &ControlPlane, crds: &Path) {
+    let crds = crds.display().to_string();
+    plane.kubectl(&["apply", "--server-side", "-f", &crds], &[]).await.unwrap();
+    let established = ["wait", "--for=condition=Established", "--timeout=60s", "-f", &crds];
+    plane.kubectl(&established, &[]).await.unwrap();
+}
+
 /// The value of one sample in the text format of Prometheus, 0 if absent. `sample` is the name with
 /// its labels as printed.
 pub fn sample(metrics: &str, sample: &str) -> f64 {
