@@ -73,6 +73,10 @@ keeper-scale: static control-plane ## Check time and memory of the shipped keepe
 keeper-large: static control-plane ## Check time and memory of the shipped keeper with 300 Secrets of 1 MB beside a rotation
 	$(KEEPER) CA_OVERLAP_LARGE=100 cargo test --locked --test it large_secrets -- --nocapture
 
+.PHONY: keeper-followers
+keeper-followers: static control-plane ## Check time and memory of the shipped keeper that announces a CA to 10,000 Secrets
+	$(KEEPER) CA_OVERLAP_FOLLOWERS=10000 cargo test --locked --test it many_followers -- --nocapture
+
 .PHONY: figures
 figures: need-rust ## Regenerate docs/figures and the output in docs/modes.md with simulate
 	cargo run --locked -- simulate --svg docs/figures/simulate.svg

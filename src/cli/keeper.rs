@@ -1,6 +1,7 @@
 //! `ca-overlap keeper`: its flags and their validation.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::defaults::DefaultsArgs;
 use super::webhook::{label, positive, subdomain};
 use super::{CommandError, UsageError};
 use crate::keeper::election::ElectionConfig;
+use crate::keeper::pace::DEFAULT_RATE;
 use crate::names;
 use crate::overlap::outlook::Rules;
 use crate::overlap::settings::parse_time;
@@ -58,6 +60,33 @@ pub(super) struct KeeperArgs {
     /// the waiting pair into service, and becomes the manager of the fields tls.crt and tls.key.
     #[arg(long, value_name = "TIME", value_parser = parse_time, env = "CA_OVERLAP_GROUP_WAIT")]
     group_wait: Option<Duration>,
+
+    /// Announce the CAs of cert-manager's CA issuers ahead of their leaves
+    ///
+    /// As soon as the Secret of such an issuer holds another CA, all Secrets that cert-manager
+    /// issues by it trust this CA, too. It needs the right to watch issuers
+    /// (components/cert-manager-issuers), and does nothing where cert-manager is not installed.
+    #[arg(long, env = "CA_OVERLAP_FOLLOW_ISSUERS")]
+    follow_issuers: bool,
+
+    /// The namespace of the Secrets of cluster issuers: cert-manager's flag of the same name
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = label,
+        env = "CA_OVERLAP_CLUSTER_RESOURCE_NAMESPACE",
+        default_value = "cert-manager"
+    )]
+    cluster_resource_namespace: String,
+
+    /// The most writes a second for announcements
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        env = "CA_OVERLAP_ANNOUNCE_RATE",
+        default_value_t = DEFAULT_RATE
+    )]
+    announce_rate: NonZeroU32,
 
     /// The address of /livez, /readyz and /metrics (plain HTTP)
     #[arg(
@@ -120,7 +149,16 @@ impl KeeperArgs {
 
     /// Checks what clap cannot check.
     pub(super) fn validate(self) -> Result<KeeperConfig, UsageError> {
-        let Self { settle, group_wait, admin_listen, election, defaults } = self;
+        let Self {
+            settle,
+            group_wait,
+            follow_issuers,
+            cluster_resource_namespace,
+            announce_rate,
+            admin_listen,
+            election,
+            defaults,
+        } = self;
         let group_wait = group_wait.unwrap_or_else(|| settle.saturating_mul(3));
         let ElectionArgs { namespace, lease, lease_duration, identity } = election;
         positive("--settle", settle)?;
@@ -138,7 +176,15 @@ impl KeeperArgs {
         };
         let (defaults, distrusted) = defaults.defaults();
         let rules = Rules { defaults, settle };
-        Ok(KeeperConfig { admin_listen, election, group_wait, rules, distrusted })
+        Ok(KeeperConfig {
+            admin_listen,
+            election,
+            group_wait,
+            announce_rate,
+            cluster_resource_namespace: follow_issuers.then_some(cluster_resource_namespace),
+            rules,
+            distrusted,
+        })
     }
 }
 
@@ -182,6 +228,8 @@ mod tests {
         assert_eq!(config.admin_listen.to_string(), "0.0.0.0:8082");
         assert_eq!(config.rules.settle, Duration::from_secs(300));
         assert_eq!(config.group_wait, config.rules.settle * 3);
+        assert_eq!(config.announce_rate.get(), 200);
+        assert_eq!(config.cluster_resource_namespace, None);
         assert_eq!(config.rules.defaults, Defaults::default());
         assert_eq!(config.election.lease, names::KEEPER_LEASE);
         assert_eq!(config.election.duration, Duration::from_secs(15));

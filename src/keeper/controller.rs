@@ -3,6 +3,7 @@
 //! A new leader finds what is due in the Secrets themselves, so no state has to be handed over.
 //! At most one task reconciles a given Secret, and at most 8 tasks run at a time.
 
+mod announcing;
 mod outcomes;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::announcing::Announcing;
 use super::backoff::{Retries, RetryCause};
 use super::election::stopped;
 use super::events::Events;
@@ -30,6 +32,7 @@ use super::reconcile::{ReconcileError, ReconcileInput, ReconcileOutcome, Reconci
 use super::sweep;
 use super::tasks::{EndedTask, Tasks};
 use super::tracked::{Selector, TrackedSecret, TrackedSecrets};
+use super::trust::{SourceRead, Trust};
 use crate::keeper::metrics::{AskResult, KeeperMetrics};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::explain::{Audience, explain_watch};
@@ -65,6 +68,8 @@ pub struct Controller {
     /// What each list has shown so far, until it is complete.
     shown: [Option<HashSet<Key>>; 2],
     complete: watch::Sender<[bool; 2]>,
+    /// `None` if nothing is announced.
+    announcing: Option<Announcing>,
     /// The list of distrusted CAs.
     lists: watch::Receiver<Arc<DistrustList>>,
 }
@@ -104,6 +109,7 @@ impl Controller {
             tasks: Tasks::default(),
             shown: [None, None],
             complete,
+            announcing: None,
             lists,
         };
         (controller, receiver)
@@ -115,10 +121,22 @@ impl Controller {
         Self { lists, ..self }
     }
 
+    /// Announces the CAs of sources to their followers. `cluster_namespace` holds the Secrets of
+    /// `ClusterIssuer`s; without it no issuer is followed. The webhook is never called for the Secrets
+    /// of `own_namespace`.
+    #[must_use]
+    pub fn announcing(self, cluster_namespace: Option<String>, own_namespace: String) -> Self {
+        let settle = self.reconciler.rules.settle;
+        let trust = Trust::new(cluster_namespace, own_namespace, settle, self.overflow.clone());
+        Self { announcing: Some(Announcing::new(trust)), ..self }
+    }
+
     /// Runs until `stop` is true.
     pub async fn run(mut self, client: Client, stop: watch::Receiver<bool>) {
         let [by_phase, by_mode] = Selector::ALL.map(|selector| events_of(&client, selector));
         let mut events = pin!(stream::select(by_phase, by_mode));
+        let trust = self.announcing.as_ref().map(|announcing| announcing.events(&client));
+        let mut trust = trust.unwrap_or_else(|| stream::pending().boxed());
         let mut left_over = pin!(sweep::left_over(client, self.reconciler.leadership.clone()));
         let mut stop = pin!(stopped(stop));
         let mut leadership = self.reconciler.leadership.clone();
@@ -129,23 +147,30 @@ impl Controller {
                 // Abort the tasks, because each may end in a write. The next leader does the work
                 // again.
                 self.tasks.abort();
+                self.announcing.iter_mut().for_each(Announcing::abort);
             }
             led = leads;
             self.metrics.leads(leads);
             self.start(leads);
+            self.read_sources(leads);
             let wake = self.next_wake(leadership.until());
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 () = leadership.changed() => {}
                 Some(ended) = self.tasks.next() => self.ended(ended),
+                ended = source_read(&mut self.announcing) => self.source_read(ended),
                 Some(key) = left_over.next() => self.schedule(&key),
                 Some((selector, event)) = events.next() => self.watch_event(selector, event),
+                Some(event) = trust.next() => self.trust_event(event),
                 Ok(()) = self.lists.changed() => self.distrust(),
                 () = tokio::time::sleep_until(wake) => self.expire(),
             }
         }
         self.tasks.shutdown().await;
+        if let Some(announcing) = &mut self.announcing {
+            announcing.shutdown().await;
+        }
         self.metrics.leads(false);
     }
 
@@ -165,7 +190,8 @@ impl Controller {
             let left = deadline.duration_since(Timestamp::now());
             now + Duration::try_from(left).unwrap_or_default().min(CLOCK_CHECK_INTERVAL)
         });
-        next_check.min(until).min(next_reconcile).min(deadline)
+        let source = self.announcing.as_ref().and_then(|announcing| announcing.next(now));
+        next_check.min(until).min(next_reconcile).min(deadline).min(source.unwrap_or(next_check))
     }
 
     /// Starts tasks for what is due, up to [`MAX_CONCURRENT`].
@@ -191,6 +217,7 @@ impl Controller {
                 namespace_uid: self.memory.namespace_uid(&key).map(ToOwned::to_owned),
                 distrusted: self.memory.distrusted(key.namespace()),
                 unseen_since: self.retries.unseen_since(&key),
+                wanted: self.wanted(&key),
             };
             let target = key.clone();
             self.tasks.start(&key, async move { reconciler.reconcile(&target, input).await });
@@ -438,7 +465,14 @@ impl Controller {
     fn ended(&mut self, ended: EndedTask<ReconcileOutcome>) {
         let EndedTask { key, result, is_changed } = ended;
         match result {
-            Ok(outcome) => self.finish(&key, outcome),
+            Ok(outcome) => {
+                // First the Secret itself, which sets its deadline anew.
+                let compared = outcome.secret().cloned();
+                self.finish(&key, outcome);
+                if let Some(secret) = compared {
+                    self.compared(&key, &secret);
+                }
+            }
             Err(error) if error.is_cancelled() => self.enqueue(&key, Instant::now()),
             Err(_) => {
                 tracing::error!(secret = %key, "reconciling a Secret panicked: trying again");
@@ -448,6 +482,7 @@ impl Controller {
         if is_changed {
             self.schedule(&key);
         }
+        self.look_again(&key);
     }
 
     fn finish(&mut self, key: &Key, outcome: ReconcileOutcome) {
@@ -517,6 +552,16 @@ impl Controller {
         let retry = self.retries.failed(key, cause, version);
         self.enqueue(key, Instant::now() + retry.pause);
         retry.is_news
+    }
+}
+
+/// Waits for a source that was read.
+async fn source_read(
+    announcing: &mut Option<Announcing>,
+) -> EndedTask<Result<SourceRead, CallError>> {
+    match announcing {
+        Some(announcing) => announcing.ended().await,
+        None => std::future::pending().await,
     }
 }
 

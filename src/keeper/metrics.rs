@@ -31,6 +31,8 @@ pub struct KeeperMetrics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum AskKind {
+    /// Announce these CAs, and no others.
+    Announce,
     /// Remove the carried certificates that have ended.
     Retire,
     /// Put the waiting pair into service.
@@ -67,12 +69,16 @@ pub enum Budget {
     Deletions,
     /// Events that wait for their publication.
     Events,
+    /// The Secrets that follow sources.
+    Followers,
     /// The Secrets of one group, and their certificates.
     Group,
     /// The last known states of Secrets, for repairs.
     Memory,
     /// Secrets that are to be reconciled.
     Queue,
+    /// The sources, and those of other namespaces that one namespace follows.
+    Sources,
     /// The times at which a `ca.crt` was first seen.
     Sightings,
     /// The watched Secrets.

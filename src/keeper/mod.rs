@@ -10,6 +10,7 @@
 //! key. The replica that holds the Lease acts; the
 //! others only watch, so that they can take over at once.
 
+mod announcing;
 mod backoff;
 pub mod controller;
 pub mod election;
@@ -21,6 +22,7 @@ pub mod metrics;
 #[cfg(test)]
 mod mock;
 pub mod overflow;
+pub mod pace;
 mod queue;
 pub mod reconcile;
 pub mod secrets;
@@ -28,5 +30,6 @@ mod sightings;
 mod sweep;
 mod tasks;
 pub mod tracked;
+mod trust;
 mod turns;
 pub mod workloads;

@@ -1,5 +1,6 @@
 //! Reconciles one Secret: reads it, decides, asks the webhook, and checks what it did.
 
+mod announce;
 mod ask;
 mod rollout;
 
@@ -13,7 +14,9 @@ pub(crate) use self::ask::FinishedAsk;
 use super::election::Leadership;
 use super::groups::Group;
 use super::memory::{Remembered, RepairPlan};
+use super::pace::Pace;
 use super::secrets::Secrets;
+use super::trust::Wanted;
 use super::workloads::Restarter;
 use crate::keeper::metrics::{AskKind, AskResult};
 use crate::kubernetes::call::CallError;
@@ -39,6 +42,8 @@ pub struct Reconciler {
     /// `--group-wait`: the longest wait for the other Secrets of a group, and for the webhook before
     /// the keeper ends a stage itself.
     pub group_wait: Duration,
+    /// `--announce-rate`
+    pub pace: Pace,
     /// Whether this replica may act. Each write requires it.
     pub leadership: Leadership,
 }
@@ -54,6 +59,8 @@ pub(crate) struct ReconcileInput {
     pub(crate) distrusted: FormerDistrust,
     /// Since when the webhook is not called for it.
     pub(crate) unseen_since: Option<Instant>,
+    /// What is to be announced to it, if it is a follower and all is known.
+    pub(crate) wanted: Option<Wanted>,
 }
 
 /// The result of a reconcile.
@@ -87,6 +94,20 @@ pub(crate) enum ReconcileOutcome {
 impl ReconcileOutcome {
     fn waiting(secret: SecretView, since: Timestamp) -> Self {
         Self::Waiting(Box::new(secret), since)
+    }
+
+    /// The Secret as stored now, if it was compared with what is to be announced to it.
+    pub(super) fn secret(&self) -> Option<&SecretView> {
+        match self {
+            // What is missing is repaired first.
+            Self::Asked(asked) if asked.kind == AskKind::Repair => None,
+            Self::Asked(asked) => Some(&asked.after),
+            Self::Restarting(report) => Some(&report.after),
+            Self::Nothing(secret) | Self::OptedOut(secret) | Self::Waiting(secret, _) => {
+                Some(secret)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -180,6 +201,13 @@ impl Reconciler {
             }
             return self.repair(key, secret, plan, known.namespace_uid).await;
         }
+        let secret = match &known.wanted {
+            None => secret,
+            Some(wanted) => match self.announce(key, secret, outlook, wanted, now).await? {
+                Ok(outcome) => return Ok(outcome),
+                Err(secret) => secret,
+            },
+        };
         let due = match next_action(&secret.view(), outlook, now) {
             Action::Restart(wanted) => return Ok(self.restart(key, secret, wanted, now).await?),
             Action::Ask(due) => due,

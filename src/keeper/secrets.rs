@@ -17,16 +17,38 @@ use crate::kubernetes::stage_end::end_stage;
 use crate::names;
 use crate::overlap::stage_end::StageEnd;
 
-/// A change of one annotation that belongs to the keeper. The keeper becomes the manager of what it
-/// writes, so writing anything else would cause conflicts for a server-side apply without force.
+/// A change of one annotation or label that belongs to the keeper. The keeper becomes the manager of
+/// what it writes, so writing anything else would cause conflicts for a server-side apply without
+/// force.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AnnotationChange<'a> {
-    /// The key of the annotation.
-    pub(crate) annotation: &'static str,
+pub(crate) struct MetadataChange<'a> {
+    /// `annotations` or `labels`.
+    map: &'static str,
+    /// The key of the annotation or label.
+    key: &'static str,
     /// Its new value; `None` removes it.
-    pub(crate) value: Option<&'a str>,
+    value: Option<&'a str>,
     /// With `dryRun` the API server stores nothing, but it still calls the webhook.
-    pub(crate) is_dry_run: bool,
+    is_dry_run: bool,
+}
+
+impl<'a> MetadataChange<'a> {
+    /// Changes an annotation.
+    pub(crate) fn annotation(key: &'static str, value: Option<&'a str>) -> Self {
+        Self { map: "annotations", key, value, is_dry_run: false }
+    }
+
+    /// Changes a label.
+    pub(crate) fn label(key: &'static str, value: Option<&'a str>) -> Self {
+        Self { map: "labels", key, value, is_dry_run: false }
+    }
+}
+
+impl MetadataChange<'_> {
+    /// The same change, which the API server does not store.
+    pub(crate) fn as_dry_run(self) -> Self {
+        Self { is_dry_run: true, ..self }
+    }
 }
 
 /// Distinguishes a namespace from an earlier one of the same name.
@@ -92,18 +114,18 @@ impl Secrets {
         Ok(found.metadata.uid.map(|uid| NamespaceIdentity { uid, created, is_off }))
     }
 
-    /// Changes an annotation; fails if the Secret is no longer the version that was read. Returns
+    /// Changes an annotation or a label; fails if the Secret is no longer the version that was read. Returns
     /// what is stored afterwards, including the webhook's changes.
     pub(crate) async fn change(
         &self,
         key: &Key,
         read: &SecretView,
-        change: AnnotationChange<'_>,
+        change: MetadataChange<'_>,
     ) -> Result<SecretView, CallError> {
         let patch = json!({"metadata": {
             "uid": read.meta().uid,
             "resourceVersion": read.resource_version(),
-            "annotations": {change.annotation: change.value},
+            change.map: {change.key: change.value},
         }});
         let api: Api<SecretView> = Api::namespaced(self.client.clone(), key.namespace());
         let parameters = PatchParams {
@@ -162,7 +184,8 @@ mod tests {
         let read: SecretView = serde_json::from_value(read).unwrap();
         let key = Key::of(&read);
         for is_dry_run in [true, false] {
-            let change = AnnotationChange { annotation: names::ASK, value: None, is_dry_run };
+            let change =
+                MetadataChange { is_dry_run, ..MetadataChange::annotation(names::ASK, None) };
             let refused = secrets.change(&key, &read, change).await;
             assert_eq!(refused.err(), Some(CallError::NotLeading));
         }

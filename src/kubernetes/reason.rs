@@ -34,6 +34,8 @@ pub enum Reason {
     StageEnded,
     /// A new pair waits.
     Staged,
+    /// A source that the Secret trusts is not announced to it.
+    TrustRefused,
     /// A CA is not announced any more, and was removed.
     Withdrawn,
 }
@@ -47,7 +49,7 @@ impl Reason {
     /// The field `action` of the Event: what the keeper does about the Secret.
     pub(crate) fn action(self) -> &'static str {
         match self {
-            Self::Announced | Self::Withdrawn => "Announce",
+            Self::Announced | Self::TrustRefused | Self::Withdrawn => "Announce",
             Self::Distrusted => "Distrust",
             Self::AskFailed => "Ask",
             Self::Overlapping => "Overlap",
@@ -68,6 +70,7 @@ impl Reason {
                 | Self::PromotedAlone
                 | Self::RestartFailed
                 | Self::RetireBlocked
+                | Self::TrustRefused
         )
     }
 }

@@ -201,6 +201,22 @@ impl Ask {
         self.into()
     }
 
+    /// Asks to announce these, and no others. Drops the last ones until the ask fits into [`MAX_ASK`].
+    pub fn announcing(mut list: Vec<Announcement>) -> Self {
+        let length =
+            |list: &[Announcement]| list.iter().map(|it| it.to_string().len() + 1).sum::<usize>();
+        while length(&list) > MAX_ASK - ROOM_FOR_WORDS && list.pop().is_some() {}
+        Self::Announce(list)
+    }
+
+    /// The CAs to announce.
+    pub fn announced(&self) -> &[Announcement] {
+        match self {
+            Self::Announce(list) => list,
+            _ => &[],
+        }
+    }
+
     /// The settings to bring back. They come back on an exempt Secret too.
     pub fn settings(&self) -> &[(&'static str, String)] {
         match self {
@@ -269,6 +285,15 @@ mod tests {
 
     fn announcement(until: Option<Timestamp>) -> Announcement {
         Announcement { der: b"a".to_vec(), until }
+    }
+
+    #[test]
+    fn an_announcement_that_is_too_long_loses_the_last_cas() {
+        let large = Announcement { der: vec![0; 20_000], until: None };
+        let ask = Ask::announcing(vec![large.clone(), large.clone(), large.clone(), large]);
+        let Ask::Announce(list) = &ask else { panic!("another ask") };
+        assert_eq!(list.len(), 2);
+        assert_eq!(Ask::parse(&ask.to_annotation(u64::MAX)), Ok(ask));
     }
 
     fn settings() -> Vec<(&'static str, String)> {

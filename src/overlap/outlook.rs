@@ -12,14 +12,14 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use self::problem::Problem;
 use crate::names;
-use crate::overlap::announcement::Announcing;
+use crate::overlap::announcement::{Announcement, Announcing};
 use crate::overlap::exempt::{self, Markers, OwnerGroups};
 use crate::overlap::record::{Entry, Record};
 use crate::overlap::settings::{Defaults, RawSettings, Settings};
 use crate::overlap::staged::Stage;
 use crate::overlap::workload;
 use crate::overlap::write::{carried_entries, chain};
-use crate::overlap::{self, Contents, MAX_STORED_BLOCKS, RecordAfter, Write};
+use crate::overlap::{self, Contents, Decision, MAX_STORED_BLOCKS, RecordAfter, Write};
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 use crate::x509::issuer::Issuers;
 
@@ -240,6 +240,20 @@ pub fn outlook(secret: &PublicSecret<'_>, rules: &Rules, now: Timestamp) -> Outl
     Outlook { settings, certificates, leaf, stage, due, next, check, problems }
 }
 
+/// Whether the webhook would change something if the keeper asked to announce this list, and no other
+/// CAs. What else is due does not count.
+pub fn announces(
+    secret: &PublicSecret<'_>,
+    rules: &Rules,
+    list: &[Announcement],
+    now: Timestamp,
+) -> bool {
+    let parsed = ParsedSecret::of(secret, rules);
+    let decide = |announcing| parsed.decide(announcing, usize::MAX, now);
+    let (asked, before) = (decide(Announcing::Asked(list)), decide(Announcing::AsBefore));
+    parsed.may_change_data && (&asked.ca_crt, &asked.record) != (&before.ca_crt, &before.record)
+}
+
 /// The settings of a Secret.
 pub(crate) fn settings(secret: &PublicSecret<'_>, rules: &Rules) -> Settings {
     let raw = RawSettings {
@@ -377,26 +391,14 @@ impl<'a> ParsedSecret<'a> {
         }
     }
 
-    /// The carried certificates that the webhook would remove now, and those that end as previous
-    /// CAs and that it would announce from now on.
+    /// The carried certificates that the webhook would remove now, and those that end but that it
+    /// would announce from now on.
     fn going(&self, now: Timestamp) -> Vec<Fingerprint> {
         let may_go = |c: &BundleCertificate| c.is_announced() || self.has_ended(c, now);
         if !self.certificates.iter().any(may_go) || !self.may_change_data {
             return Vec::new();
         }
-        let contents = Contents { ca_crt: self.secret.ca_crt, tls_crt: self.secret.tls_crt };
-        let decision = overlap::decide(&Write {
-            now,
-            stored: contents,
-            incoming: contents,
-            record: self.record.as_ref(),
-            settings: &self.settings,
-            may_change_data: true,
-            room: 0,
-            repair: &[],
-            issuers: &self.issuers,
-            announcing: Announcing::AsBefore,
-        });
+        let decision = self.decide(Announcing::AsBefore, 0, now);
         let left = decision.ca_crt.map(|left| Bundle::parse(&left, MAX_STORED_BLOCKS));
         let left = left.map(Result::unwrap_or_default);
         let goes = |c: &BundleCertificate| {
@@ -405,12 +407,29 @@ impl<'a> ParsedSecret<'a> {
         let is_announced_now = |c: &BundleCertificate| match &decision.record {
             RecordAfter::Set(record) if self.has_ended(c, now) => {
                 let entry = record.entry(c.certificate.fingerprint());
-                entry.is_some_and(|entry| entry.announced.is_some()) && !c.is_announced()
+                entry.is_some_and(|entry| entry.announced.is_some())
             }
             _ => false,
         };
         let ends = self.certificates.iter().filter(|c| goes(c) || is_announced_now(c));
         ends.map(|c| c.certificate.fingerprint()).collect()
+    }
+
+    /// What the webhook would decide about a write that changes nothing.
+    fn decide(&self, announcing: Announcing<'_>, room: usize, now: Timestamp) -> Decision {
+        let contents = Contents { ca_crt: self.secret.ca_crt, tls_crt: self.secret.tls_crt };
+        overlap::decide(&Write {
+            now,
+            stored: contents,
+            incoming: contents,
+            record: self.record.as_ref(),
+            settings: &self.settings,
+            may_change_data: true,
+            room,
+            repair: &[],
+            issuers: &self.issuers,
+            announcing,
+        })
     }
 
     fn has_ended(&self, it: &BundleCertificate, now: Timestamp) -> bool {

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::keeper::controller::Controller;
 use crate::keeper::election::{Election, ElectionConfig};
 use crate::keeper::events::Events;
 use crate::keeper::metrics::KeeperMetrics;
+use crate::keeper::pace::Pace;
 use crate::keeper::reconcile::Reconciler;
 use crate::keeper::secrets::Secrets;
 use crate::keeper::workloads::Restarter;
@@ -37,6 +39,10 @@ pub(crate) struct KeeperConfig {
     pub(crate) election: ElectionConfig,
     /// `--group-wait`.
     pub(crate) group_wait: Duration,
+    /// `--announce-rate`
+    pub(crate) announce_rate: NonZeroU32,
+    /// `--cluster-resource-namespace`, with `--follow-issuers`
+    pub(crate) cluster_resource_namespace: Option<String>,
     /// `--settle`, `--default-mode`, `--keep` and `--window`.
     pub(crate) rules: Rules,
     /// `--distrusted`.
@@ -52,7 +58,15 @@ pub(crate) fn run(config: KeeperConfig) -> Result<(), RunError> {
 }
 
 async fn keep(config: KeeperConfig) -> Result<(), RunError> {
-    let KeeperConfig { admin_listen, election, group_wait, mut rules, distrusted } = config;
+    let KeeperConfig {
+        admin_listen,
+        election,
+        group_wait,
+        announce_rate,
+        cluster_resource_namespace,
+        mut rules,
+        distrusted,
+    } = config;
     let mut signals = Signals::new()?;
     let client = client().await.map_err(|error| RunError::Client("keeper", error))?;
     let mut registry = metrics::registry();
@@ -67,6 +81,7 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
     let (stop, stopped) = watch::channel(false);
 
     let identity = election.identity.clone();
+    let own_namespace = election.namespace.clone();
     let (events, publisher) = Events::new(client.clone(), identity.clone(), metrics.clone());
     let (election, leadership) = Election::new(client.clone(), election);
     let reconciler = Reconciler {
@@ -74,9 +89,12 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
         restarter: Restarter::new(client.clone(), leadership.clone()),
         rules,
         group_wait,
+        pace: Pace::new(announce_rate),
         leadership,
     };
     let (controller, complete) = Controller::new(reconciler, events, metrics);
+    let controller =
+        controller.following(lists).announcing(cluster_resource_namespace, own_namespace);
     let drain = Drain::default();
     let readiness = KeeperReadiness { complete, drain: drain.clone() };
     let version = env!("CARGO_PKG_VERSION");
@@ -86,7 +104,7 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
     // The publisher ends with the controller, and then the controller is to be reported.
     parts.start(PUBLISHER, publisher.then(|()| pending::<()>()));
     parts.start(LIST, follow);
-    parts.start(CONTROLLER, controller.following(lists).run(client, stopped.clone()));
+    parts.start(CONTROLLER, controller.run(client, stopped.clone()));
     parts.start(ELECTION, election.run(stopped));
     end(parts, &mut signals, &drain, &stop).await
 }

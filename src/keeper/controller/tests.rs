@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::election::{Leadership, LeadershipSwitch};
 use super::super::mock::{MockApi, api};
+use super::super::pace::Pace;
 use super::super::reconcile::Reconciler;
 use super::super::secrets::Secrets;
 use super::super::workloads::Restarter;
@@ -22,6 +23,7 @@ fn controller(leads: bool) -> (Controller, Client, MockApi, LeadershipSwitch) {
         restarter: Restarter::new(client.clone(), leadership.clone()),
         rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
         group_wait: Duration::from_secs(360),
+        pace: Pace::default(),
         leadership,
     };
     let (events, publisher) =

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::super::secrets::AnnotationChange;
+use super::super::secrets::MetadataChange;
 use super::{ReconcileError, Reconciler};
 use crate::keeper::metrics::{AskKind, AskResult};
 use crate::kubernetes::key::Key;
@@ -45,10 +45,9 @@ impl Reconciler {
         let failed = |error| ReconcileError { asking: Some(kind), error };
         let standing = secret.annotation(names::ASK);
         let value = ask.map(|ask| ask.to_annotation(nonce(standing)));
-        let change =
-            AnnotationChange { annotation: names::ASK, value: value.as_deref(), is_dry_run: false };
+        let change = MetadataChange::annotation(names::ASK, value.as_deref());
         if value.is_some() && standing.is_some() {
-            let dry_run = AnnotationChange { is_dry_run: true, ..change };
+            let dry_run = change.as_dry_run();
             let tried = self.secrets.change(key, &secret, dry_run).await.map_err(failed)?;
             if tried.annotation(names::ASK).is_some() {
                 return Ok(secret);
@@ -80,7 +79,8 @@ impl Reconciler {
             AskKind::Promote => outlook.stage.is_none(),
             AskKind::Unstage => !after.view().waits(),
             AskKind::Repair => !carried_again.is_empty(),
-            AskKind::Withdraw => true,
+            // Whether an announcement is done depends on what was announced.
+            AskKind::Announce | AskKind::Withdraw => true,
         };
         let result = if after.annotation(names::ASK).is_some() {
             AskResult::NotSeen

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::super::secrets::AnnotationChange;
+use super::super::secrets::MetadataChange;
 use super::{ReconcileOutcome, Reconciler, RestartReport};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::key::Key;
@@ -38,8 +38,7 @@ impl Reconciler {
                 NextCall::Wait(since) => return Ok(ReconcileOutcome::waiting(secret, since)),
                 NextCall::Note(note) => {
                     let value = Some(note.as_str());
-                    let change =
-                        AnnotationChange { annotation: names::RESTARTED, value, is_dry_run: false };
+                    let change = MetadataChange::annotation(names::RESTARTED, value);
                     let after = self.secrets.change(key, &secret, change).await?;
                     if after.annotation(names::RESTARTED) != value {
                         return Ok(ReconcileOutcome::NotKept(Box::new(after)));
@@ -64,6 +63,7 @@ mod tests {
 
     use super::super::super::election::Leadership;
     use super::super::super::mock::api;
+    use super::super::super::pace::Pace;
     use super::super::super::secrets::Secrets;
     use super::super::super::workloads::{MISSING, Restarter};
     use super::super::ReconcileInput;
@@ -80,6 +80,7 @@ mod tests {
             restarter: Restarter::new(client, leadership.clone()),
             rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
             group_wait: Duration::from_secs(360),
+            pace: Pace::default(),
             leadership,
         };
         let key = Key::new("n", "s");

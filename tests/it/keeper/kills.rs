@@ -17,16 +17,22 @@ use super::proxy::Proxy;
 use super::repair::recreate;
 use super::setup::{Keeper, ROLE, Rotation, Setup, eventually};
 use super::workload::Workload;
-use devtools::certs::bundle;
-use devtools::secrets::{Answer, MERGE};
+use devtools::certs::{self, bundle};
+use devtools::secrets::{Answer, MERGE, tls_secret};
 
 /// How many histories run at the same time.
 const AT_ONCE: usize = 6;
+/// The Secret whose CA is announced.
+const SOURCE: &str = "source";
 const WORKLOADS: [&str; 2] = ["deployment/first", "deployment/second"];
 
 /// A task of the keeper.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Task {
+    /// Announces the CA of a source.
+    Announce,
+    /// Takes that back.
+    Withdraw,
     /// Retires a carried CA at its deadline.
     Retire,
     /// Restores the overlap and the settings of a Secret that was deleted and created.
@@ -57,7 +63,8 @@ async fn after_a_crash_at_any_request_the_standby_finishes_and_repeats_nothing()
     wait_for_lease(&setup.cluster.namespace("trial").await).await;
 
     // Each task once without a crash.
-    let tasks = [Task::Retire, Task::Repair, Task::Restart, Task::Stage];
+    let tasks =
+        [Task::Announce, Task::Withdraw, Task::Retire, Task::Repair, Task::Restart, Task::Stage];
     let whole = futures::stream::iter(tasks).map(|task| history(setup, task, usize::MAX));
     let whole: Vec<HistoryResult> = whole.buffered(AT_ONCE).collect().await;
     let cases = whole.iter().flat_map(|it| (1..=it.requests).map(|last| (it.task, last)));
@@ -114,6 +121,10 @@ async fn history(setup: &Setup, task: Task, last: usize) -> HistoryResult {
             .await;
         }
     }
+    if task == Task::Withdraw {
+        eventually("an announcement", async || Task::Announce.is_done(setup, &rotation).await)
+            .await;
+    }
     leader_proxy.arm();
     standby_proxy.arm();
     task.begin(&mut rotation).await;
@@ -164,7 +175,12 @@ impl Task {
             Self::Retire | Self::Stage => json!({names::WINDOW: "1s"}),
             Self::Repair => json!({names::KEEP: "2"}),
             Self::Restart => json!({names::RESTART: WORKLOADS.join(",")}),
+            Self::Announce => json!({}),
+            Self::Withdraw => json!({names::TRUST: SOURCE}),
         };
+        let source = certs::ca_named("Source");
+        let source = tls_secret(SOURCE, &source.pem, &source.leaf("source"));
+        secrets.create(&source).await.ok();
         let rotation = Rotation::begin(&secrets, "envoy", annotations).await;
         let mode = if self == Self::Stage { "staged" } else { "bundle" };
         let mode = json!({"metadata": {"labels": {names::MODE: mode}}});
@@ -183,6 +199,12 @@ impl Task {
 
     /// Makes the task due.
     async fn begin(self, rotation: &mut Rotation) {
+        if let Self::Announce | Self::Withdraw = self {
+            let trust = (self == Self::Announce).then_some(SOURCE);
+            let patch = json!({"metadata": {"annotations": {names::TRUST: trust}}});
+            rotation.secrets.patch(&rotation.name, MERGE, "fieldManager=person", &patch).await.ok();
+            return;
+        }
         if self != Self::Repair {
             let rotated = rotation.rotate().await;
             let phase = if self == Self::Stage { "staged" } else { "overlap" };
@@ -199,8 +221,13 @@ impl Task {
             }
         }
         let stored = rotation.stored().await;
-        let [old, new] = &rotation.generation[..] else { panic!("two CAs") };
+        let (old, new) = (&rotation.generation[0], rotation.generation.last().unwrap());
         let is_done = match self {
+            Self::Announce => {
+                let source = rotation.secrets.get(SOURCE).await.pem("ca.crt");
+                stored.pem("ca.crt") == old.pem.clone() + &source
+            }
+            Self::Withdraw => stored.pem("ca.crt") == old.pem,
             Self::Retire | Self::Stage => stored.pem("ca.crt") == new.pem,
             Self::Repair => stored.pem("ca.crt") == bundle(&[new, old]),
             Self::Restart => {
@@ -217,7 +244,8 @@ impl Task {
         assert_eq!(stored.data(names::PENDING_TLS_KEY), None, "no key is left behind");
         let record = stored.annotation(names::CARRIED).unwrap();
         match self {
-            Self::Retire | Self::Stage => {
+            Self::Announce => assert!(record.contains("keeper"), "{record}"),
+            Self::Retire | Self::Stage | Self::Withdraw => {
                 assert_eq!((record, stored.label(names::PHASE)), ("[]", None));
             }
             Self::Repair => {

@@ -474,6 +474,18 @@ fn a_waiting_pair_whose_ca_is_distrusted_may_go() {
 }
 
 #[test]
+fn an_announcement_that_ends_but_was_prolonged_unseen_gets_its_new_end() {
+    let events = [
+        Event::Announce(Some((3, Some(1)))),
+        Event::Webhook(false),
+        Event::Announce(Some((3, None))),
+        Event::Clock(3600),
+        Event::Webhook(true),
+    ];
+    check(Fault::None, &events, Exit::Registration).unwrap();
+}
+
+#[test]
 fn each_broken_rule_is_detected() {
     for (fault, message) in [
         (Fault::NeverRetires, "has ended at"),

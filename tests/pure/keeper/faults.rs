@@ -14,6 +14,7 @@ use ca_overlap::keeper::controller::Controller;
 use ca_overlap::keeper::election::{Election, ElectionConfig};
 use ca_overlap::keeper::events::Events;
 use ca_overlap::keeper::metrics::KeeperMetrics;
+use ca_overlap::keeper::pace::Pace;
 use ca_overlap::keeper::reconcile::Reconciler;
 use ca_overlap::keeper::secrets::Secrets;
 use ca_overlap::keeper::workloads::Restarter;
@@ -244,6 +245,7 @@ impl FakeApiServer {
             restarter: Restarter::new(self.client.clone(), leadership.clone()),
             rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
             group_wait: Duration::from_secs(360),
+            pace: Pace::default(),
             leadership,
         };
         let (controller, _) = Controller::new(reconciler, events, metrics);

@@ -11,7 +11,7 @@ use super::kustomization::{Manifests, id, manifests_directory, parse, text};
 use crate::support::helm::{self, chart, printed};
 
 /// The values file of `examples/` that renders each kustomization.
-const PAIRS: [(&str, Option<&str>); 7] = [
+const PAIRS: [(&str, Option<&str>); 8] = [
     ("manifests/base", None),
     ("manifests/overlays/kind", Some("kind")),
     ("manifests/overlays/opt-in", Some("opt-in")),
@@ -19,6 +19,7 @@ const PAIRS: [(&str, Option<&str>); 7] = [
     ("manifests/overlays/staged", Some("staged")),
     ("manifests/overlays/cert-manager", Some("cert-manager")),
     ("tests/data/monitored", Some("monitored")),
+    ("tests/data/issuers", Some("issuers")),
 ];
 
 #[test]

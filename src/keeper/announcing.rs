@@ -1,0 +1,113 @@
+//! The work on followers and sources: their watches, and the sources that are being read.
+
+use std::collections::HashSet;
+
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use tokio::time::Instant;
+
+use super::backoff::Retries;
+use super::groups::NOT_THESE;
+use super::queue::Queue;
+use super::tasks::{EndedTask, Tasks};
+use super::trust::issuers::{self, IssuerEvent};
+use super::trust::{SourceRead, Trust};
+use crate::kubernetes::call::CallError;
+use crate::kubernetes::key::Key;
+use crate::kubernetes::pages;
+use crate::kubernetes::secret_view::SecretView;
+
+/// The most sources that are read at the same time.
+pub(super) const MAX_READS: usize = 4;
+
+/// Followers and sources, and the work on them.
+pub(super) struct Announcing {
+    pub(super) trust: Trust,
+    /// Sources to read.
+    pub(super) queue: Queue<Instant>,
+    pub(super) reads: Tasks<Result<SourceRead, CallError>>,
+    pub(super) retries: Retries,
+    /// Followers that a task works on, to look at when it has ended.
+    pub(super) later: HashSet<Key>,
+    /// Whether it was logged that cert-manager is not installed.
+    pub(super) is_reported: bool,
+}
+
+/// What the watches show.
+pub(super) enum TrustEvent {
+    Secret(watcher::Result<Event<(Key, ObjectMeta)>>),
+    Issuer(IssuerEvent),
+}
+
+impl Announcing {
+    pub(super) fn new(trust: Trust) -> Self {
+        Self {
+            trust,
+            queue: Queue::default(),
+            reads: Tasks::default(),
+            retries: Retries::default(),
+            later: HashSet::new(),
+            is_reported: false,
+        }
+    }
+
+    /// The watches; they never end.
+    pub(super) fn events(&self, client: &Client) -> BoxStream<'static, TrustEvent> {
+        let secrets = secrets(client).map(TrustEvent::Secret).boxed();
+        if !self.trust.follows_issuers() {
+            return secrets;
+        }
+        let issuers = issuers::watch(client).map(TrustEvent::Issuer);
+        stream::select(secrets, issuers).boxed()
+    }
+
+    /// Waits for a source that was read; for ever if none is being read.
+    pub(super) async fn ended(&mut self) -> EndedTask<Result<SourceRead, CallError>> {
+        match self.reads.next().await {
+            Some(ended) => ended,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// When the next source is to be read.
+    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
+        let has_room = |namespace: &str| self.reads.has_room(namespace);
+        self.queue.first(now, has_room).filter(|_| self.reads.len() < MAX_READS)
+    }
+
+    pub(super) fn abort(&mut self) {
+        self.reads.abort();
+    }
+
+    pub(super) async fn shutdown(&mut self) {
+        self.reads.shutdown().await;
+    }
+}
+
+/// The metadata of all Secrets that can follow or be followed.
+fn secrets(
+    client: &Client,
+) -> impl Stream<Item = watcher::Result<Event<(Key, ObjectMeta)>>> + use<> {
+    let api: Api<PartialObjectMeta<SecretView>> = Api::all(client.clone());
+    let config = watcher::Config::default().fields(NOT_THESE).page_size(pages::MOST);
+    watcher::watcher(api, config).default_backoff().map(|event| {
+        event.map(|event| {
+            let pair = |meta: ObjectMeta| {
+                let namespace = meta.namespace.clone().unwrap_or_default();
+                (Key::new(namespace, meta.name.clone().unwrap_or_default()), meta)
+            };
+            match event {
+                Event::Init => Event::Init,
+                Event::InitDone => Event::InitDone,
+                Event::InitApply(it) => Event::InitApply(pair(it.metadata)),
+                Event::Apply(it) => Event::Apply(pair(it.metadata)),
+                Event::Delete(it) => Event::Delete(pair(it.metadata)),
+            }
+        })
+    })
+}
