@@ -1,16 +1,28 @@
 //! The CAs of sources are announced to the Secrets that follow them.
 
 use ca_overlap::names;
+use ca_overlap::overlap::announcement::Announcement;
+use ca_overlap::overlap::ask::Ask;
+use ca_overlap::overlap::source::Previous;
 use futures::StreamExt;
 use serde_json::{Value, json};
 
 use super::scale::{memory, number};
 use super::setup::{Rotation, Setup, eventually};
+use crate::support::{self, Plane};
 use devtools::certs::{self, Identity, bundle};
+use devtools::control_plane::Options;
 use devtools::secrets::{Answer, MERGE, Secrets, secret, tls_secret};
 
 const SETTLE: &str = "2s";
 const ISSUERS: &str = "../../tests/data/issuers";
+
+/// A cluster whose keeper may follow issuers. Its control plane is not from the pool: the CRDs would
+/// stay for the next test.
+async fn with_issuers(test: &str) -> Option<Setup> {
+    let plane = Plane::with(Options::new(support::assets(test)?)).await;
+    Setup::on(plane, test, ISSUERS, &[]).await
+}
 
 /// A Secret of a CA as a user makes it, without `ca.crt`.
 fn signer(name: &str, ca: &Identity) -> Value {
@@ -25,7 +37,7 @@ async fn many_followers_are_told_of_the_next_ca_in_time_and_then_nothing_is_writ
     let test = "many_followers_are_told_of_the_next_ca_in_time_and_then_nothing_is_written";
     let measured = number("CA_OVERLAP_FOLLOWERS");
     let count = measured.unwrap_or(90);
-    let Some(setup) = Setup::with(test, ISSUERS, &[]).await else { return };
+    let Some(setup) = with_issuers(test).await else { return };
     let central = setup.cluster.namespace("central").await;
     define_issuers(&setup).await;
     let [old, new] = ["Old", "New"].map(certs::ca_named);
@@ -283,7 +295,7 @@ fn root(name: &str, ca: &Identity) -> Value {
 #[tokio::test]
 async fn the_secrets_of_an_issuer_trust_its_next_ca() {
     let test = "the_secrets_of_an_issuer_trust_its_next_ca";
-    let Some(setup) = Setup::with(test, ISSUERS, &[]).await else { return };
+    let Some(setup) = with_issuers(test).await else { return };
     let plane = &setup.cluster.plane;
     let follow = ["--settle", SETTLE, "--follow-issuers", "--cluster-resource-namespace"];
     let central = setup.cluster.namespace("central").await;
@@ -380,4 +392,90 @@ async fn the_secrets_of_an_issuer_trust_its_next_ca() {
     })
     .await;
     system.delete("web").await.ok();
+}
+
+#[tokio::test]
+async fn a_tenant_cannot_make_the_secrets_of_others_trust_his_ca() {
+    let test = "a_tenant_cannot_make_the_secrets_of_others_trust_his_ca";
+    let Some(setup) = with_issuers(test).await else { return };
+    let [central, infra, shop, evil] = [
+        setup.cluster.namespace("central").await,
+        setup.cluster.namespace("infra").await,
+        setup.cluster.namespace("shop").await,
+        setup.cluster.namespace("evil").await,
+    ];
+    define_issuers(&setup).await;
+    let [own, old, new, hostile] = ["Own", "Old", "New", "Hostile"].map(certs::ca_named);
+    central.create(&root("root", &old)).await.ok();
+    create_issuer(&setup, "ClusterIssuer", None).await;
+    let mut source = signer("root", &own);
+    source["metadata"]["labels"] = json!({names::SOURCE: "true"});
+    infra.create(&source).await.ok();
+    shop.create(&issued("leaf", "ClusterIssuer", &old)).await.ok();
+    shop.create(&tls_secret("web", &own.pem, &own.leaf("web"))).await.ok();
+    annotate(&shop, "web", names::TRUST, Some(&format!("{}/root", infra.namespace))).await;
+    let follow = ["--settle", SETTLE, "--follow-issuers", "--cluster-resource-namespace"];
+    let keeper = setup.leading_keeper(&[&follow[..], &[&central.namespace]].concat()).await;
+    eventually("a namespace that is trusted", async || {
+        shop.get("web").await.annotation(names::TRUSTED).map(drop)
+    })
+    .await;
+    eventually("a source", async || {
+        (central.get("root").await.label(names::SOURCE) == Some("issuer")).then_some(())
+    })
+    .await;
+    let before = [shop.get("leaf").await, shop.get("web").await];
+
+    // Sources of the same names, which consent, and claim to have held the hostile CA before.
+    create_issuer(&setup, "Issuer", Some(&evil.namespace)).await;
+    let previous = Previous { der: hostile.der.to_vec(), since: jiff::Timestamp::now() };
+    for (name, ca) in [("root", &hostile), ("leaf", &own), ("web", &hostile)] {
+        let mut source = root(name, ca);
+        source["metadata"]["labels"] = json!({names::SOURCE: "true"});
+        source["metadata"]["annotations"] = json!({names::PREVIOUS: previous.to_string()});
+        evil.create(&source).await.ok();
+    }
+    // Followers of the same sources, with the hostile CA as their own, as a carried and as an
+    // announced one, and with a leaf of it; of the cluster's issuer, of his own, and owned by both.
+    let record = |announced: &str| {
+        let sha256 = hostile.sha256();
+        format!(r#"[{{"sha256":"{sha256}","since":"2026-01-01T00:00:00Z"{announced}}}]"#)
+    };
+    let records = [record(""), record(r#","announced":"keeper""#)];
+    for (number, kind) in ["ClusterIssuer", "Issuer"].into_iter().enumerate() {
+        for (index, record) in records.iter().enumerate() {
+            let name = format!("follower-{number}-{index}");
+            let mut secret = issued(&name, kind, &hostile);
+            secret["data"]["ca.crt"] = base64_of(&bundle(&[&old, &hostile])).into();
+            let annotations = secret["metadata"]["annotations"].as_object_mut().unwrap();
+            let trust = format!("{0}/root,{1}/web,{1}/leaf,web", infra.namespace, shop.namespace);
+            annotations.insert(names::TRUST.to_owned(), trust.into());
+            annotations.insert(names::CARRIED.to_owned(), record.clone().into());
+            annotations.insert(names::GROUP.to_owned(), "mesh".into());
+            annotations.insert(
+                names::TRUSTED.to_owned(),
+                format!("{}=x,{}=y", shop.namespace, infra.namespace).into(),
+            );
+            let ask =
+                Ask::announcing(vec![Announcement { der: hostile.der.to_vec(), until: None }]);
+            evil.create(&secret).await.ok();
+            annotate(&evil, &name, names::ASK, Some(&ask.to_annotation(1))).await;
+            annotate(&evil, &name, names::CARRIED, Some(record)).await;
+        }
+    }
+    marker(&evil, "marker", "web", &hostile).await;
+    let after = [shop.get("leaf").await, shop.get("web").await];
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before.resource_version(), after.resource_version());
+    }
+    // Control: the others are told of what their own sources hold, and of nothing else.
+    central.put("root", &root("root", &new)).await.ok();
+    infra.put("root", &signer("root", &new)).await.ok();
+    trusts(&shop, "leaf", &[&old, &new]).await;
+    trusts(&shop, "web", &[&own, &new]).await;
+    assert!(keeper.asks("announce", "done").await > 1.5);
+}
+
+fn base64_of(text: &str) -> String {
+    base64::Engine::encode(&base64::prelude::BASE64_STANDARD, text)
 }
