@@ -11,14 +11,15 @@ use super::guard::{self, SkipReason};
 use super::patch::{AnnotationsFull, PatchBuilder};
 use super::review::pairs::Pairs;
 use super::review::{AdmissionRequest, ReviewedSecret};
-use super::values::Values;
+use super::values::{self, Values};
 use super::write_plan::{self, WritePlan};
 use crate::names;
 use crate::overlap::announcement::Announcing;
 use crate::overlap::ask::Ask;
 use crate::overlap::exempt::{self, Exemption};
 use crate::overlap::record::{ParseRecordError, Record};
-use crate::overlap::settings::{Mode, RawSettings, Settings};
+use crate::overlap::settings::{Mode, Settings};
+use crate::overlap::source::{self, Previous};
 use crate::overlap::staged::{KeeperHealth, Stage, StageChange, StagedWrite};
 use crate::overlap::warning::push_once;
 use crate::overlap::workload;
@@ -53,7 +54,7 @@ pub fn respond(
         Some(SkipReason::Immutable) if !closes_stage => {
             let user = request.user();
             let ask_outcome = AskOutcome::read(object, old, user, &installation.keeper_user);
-            return immutable(object, &ask_outcome);
+            return immutable(object, old, &ask_outcome);
         }
         Some(skip) if !closes_stage => {
             return Answer::without_change(AdmissionDecision::Skipped(skip));
@@ -75,13 +76,23 @@ pub fn respond(
 }
 
 /// Leaves the data of an immutable Secret alone. Removes an ask, because one that stays tells the
-/// keeper that no webhook answered, and restores settings that the keeper asks for.
-fn immutable(object: &ReviewedSecret<'_>, ask_outcome: &AskOutcome) -> Answer {
+/// keeper that no webhook answered, and restores settings that the keeper asks for. The previous CAs
+/// stay as they are stored: who may only annotate the Secret must not spread a CA.
+fn immutable(
+    object: &ReviewedSecret<'_>,
+    old: &ReviewedSecret<'_>,
+    ask_outcome: &AskOutcome,
+) -> Answer {
     let mut answer = Answer::without_change(AdmissionDecision::Skipped(SkipReason::Immutable));
+    let mut patch = PatchBuilder::new(object);
+    let previous = old.annotation(names::PREVIOUS).map(str::to_owned);
+    if patch.annotation(names::PREVIOUS, previous).is_err() {
+        patch.without_annotation(names::PREVIOUS);
+    }
     if object.annotation(names::ASK).is_none() {
+        answer.patch = patch.build();
         return answer;
     }
-    let mut patch = PatchBuilder::new(object);
     patch.without_annotation(names::ASK);
     let ask = ask_outcome.ask().filter(|ask| !ask.settings().is_empty());
     for (key, value) in ask.map_or(&[][..], Ask::settings) {
@@ -98,6 +109,8 @@ fn immutable(object: &ReviewedSecret<'_>, ask_outcome: &AskOutcome) -> Answer {
     }
     answer
 }
+
+mod restore;
 
 /// An update of a Secret that passed the guards.
 struct Update<'a> {
@@ -298,6 +311,7 @@ impl Update<'_> {
         self.object.ca_crt() == self.old.ca_crt()
             && self.ask_outcome.ask().is_none()
             && record.is_none_or(Record::is_empty)
+            && !self.is_source()
             && settings.distrust.is_empty()
             && settings.announce.is_empty()
     }
@@ -370,13 +384,22 @@ impl Update<'_> {
         if let Some(bytes) = &decision.ca_crt {
             patch.ca_crt(bytes);
         }
+        let mut previous = self.previous(write, plan, record);
+        while patch.annotation(names::PREVIOUS, Previous::to_annotation(&previous)).is_err() {
+            push_once(warnings, Warning::AnnotationsFull);
+            previous.pop();
+        }
         for key in names::LABEL_SETTINGS {
-            let label = self.restored(key, self.object.label(key), self.old.label(key));
-            if let Some(value) = label {
+            let (new, old) = (self.object.label(key), self.old.label(key));
+            if let Some(value) = self.restored(key, new, old) {
                 patch.label(key, Some(value));
             }
         }
         for key in names::SETTINGS {
+            if key == names::TRUSTED && self.sets_trust_anew() {
+                patch.without_annotation(key);
+                continue;
+            }
             let setting = self.restored(key, self.object.annotation(key), self.old.annotation(key));
             let fits =
                 setting.is_none_or(|value| patch.annotation(key, Some(value.to_owned())).is_ok());
@@ -387,88 +410,32 @@ impl Update<'_> {
         Ok(patch.build())
     }
 
-    /// The settings as they will be stored.
-    fn raw_settings(&self) -> RawSettings<'_> {
-        let (new, old) = (self.object.label(names::MODE), self.old.label(names::MODE));
-        RawSettings {
-            mode: self.restored(names::MODE, new, old).or(new),
-            keep: self.setting(names::KEEP),
-            window: self.setting(names::WINDOW),
-            distrust: self.setting(names::DISTRUST),
-            announce: self.setting(names::ANNOUNCE),
-            trust: self.setting(names::TRUST),
-        }
-    }
-
-    /// An annotation as it will be stored.
-    fn setting(&self, key: &'static str) -> Option<&str> {
-        let (new, old) = (self.object.annotation(key), self.old.annotation(key));
-        self.restored(key, new, old).or(new)
-    }
-
-    /// Whether this write brings a setting to a Secret with a `ca.crt`, or one came back.
-    fn brings_a_setting(&self) -> bool {
-        let brings = |(key, new, old)| {
-            let after = self.restored(key, new, old).or(new);
-            after.is_some() && (after != old || new.is_none())
-        };
-        self.object.ca_crt().is_some() && self.settings_of_people().any(brings)
-    }
-
-    /// Whether this write may not remove settings, and lacks one with a stored value that `is`.
-    fn lacks_a_setting(&self, is: impl Fn(&str, &str) -> bool) -> bool {
-        let lacks = |(key, new, old): (_, Option<&str>, Option<&str>)| {
-            new.is_none() && old.is_some_and(|old| is(key, old))
-        };
-        self.keeps_settings() && self.settings_of_people().any(lacks)
-    }
-
-    /// The settings that people set: each key, with its incoming and its stored value.
-    fn settings_of_people(
+    /// The previous CAs of a source after this write. `record` is that of its `ca.crt` as it will be
+    /// stored.
+    fn previous(
         &self,
-    ) -> impl Iterator<Item = (&'static str, Option<&str>, Option<&str>)> {
-        let labels = names::LABEL_SETTINGS.into_iter();
-        let labels = labels.map(|key| (key, self.object.label(key), self.old.label(key)));
-        let keys = names::SETTINGS.into_iter().filter(|key| !names::NOTES.contains(key));
-        let values = |key| (key, self.object.annotation(key), self.old.annotation(key));
-        labels.chain(keys.map(values))
-    }
-
-    /// Whether this write removes no settings. A fresh object lacks them because its writer did not
-    /// read them. So may a write that changes `ca.crt`: many controllers read the Secret, then
-    /// replace its data, labels and annotations.
-    fn keeps_settings(&self) -> bool {
-        self.is_fresh_object || self.object.ca_crt() != self.old.ca_crt()
-    }
-
-    /// The value that replaces the incoming one, if any: the one that the keeper asks to restore,
-    /// or the stored one where a fresh object lacks it.
-    fn restored<'b>(
-        &'b self,
-        key: &'static str,
-        new: Option<&'b str>,
-        old: Option<&'b str>,
-    ) -> Option<&'b str> {
-        if let Some(Ask::Repair(repair)) = self.ask_outcome.ask()
-            && let Some(value) = repair.setting(key)
-        {
-            return Some(value);
+        write: &Write<'_>,
+        plan: &WritePlan<'_>,
+        record: Option<&Record>,
+    ) -> Vec<Previous> {
+        let (new, old) = (self.object.label(names::SOURCE), self.old.label(names::SOURCE));
+        let after = self.restored(names::SOURCE, new, old).or(new);
+        if !self.is_source() || !source::is_source(after) {
+            return Vec::new();
         }
-        let old = old.filter(|value| names::is_restored(key, value))?;
-        let is_wiped = new.is_none() && self.keeps_settings();
-        (is_wiped || (new != Some(old) && self.only_keeper_may_change(key))).then_some(old)
-    }
-
-    /// Whether this writer must not change an annotation. Only the keeper changes its notes about a
-    /// setting that there is. Many controllers replace all annotations at each write; the keeper
-    /// would have to write the notes again each time.
-    fn only_keeper_may_change(&self, key: &str) -> bool {
-        let setting = match key {
-            names::RESTARTED => names::RESTART,
-            names::TRUSTED => names::TRUST,
-            _ => return false,
+        let served = plan.served.crt.map(values::decode);
+        let stored = Contents {
+            ca_crt: plan.decision.ca_crt.as_deref().or(write.incoming.ca_crt),
+            tls_crt: served.as_deref().or(write.incoming.tls_crt),
         };
-        self.setting(setting).is_some() && self.request.user() != self.keeper_user
+        let previous = self.old.annotation(names::PREVIOUS).unwrap_or_default();
+        Previous::after(
+            source::held_within(write.stored, write.record, write.issuers),
+            &source::held_within(stored, record, write.issuers),
+            &Previous::parse_list(previous),
+            write.settings,
+            write.now,
+        )
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) fn state_warnings(
 pub(super) struct WritePlan<'a> {
     pub(super) decision: Decision,
     pub(super) change: Option<StageChange>,
-    served: TlsPair<'a>,
+    pub(super) served: TlsPair<'a>,
     pub(super) waiting: Option<(TlsPair<'a>, Stage)>,
     /// Whether the pairs, and what marks a stage, stay as they are stored.
     pub(super) keeps_stage: bool,

@@ -2,9 +2,9 @@
 //!
 //! This module is pure: it uses no clock, no I/O and no Kubernetes client. The time is an argument.
 //! Start with [`decide()`]; it calls `retire` for a write that leaves `ca.crt` alone. [`staged`]
-//! decides whether a new leaf waits. [`ask`] defines what the keeper can ask for. [`outlook`] finds
-//! what is due for a Secret, and when. [`action`], [`restart`] and [`stage_end`] choose what the
-//! keeper then does.
+//! decides whether a new leaf waits. [`source`] finds what the readers of other Secrets trust as
+//! well. [`ask`] defines what the keeper can ask for. [`outlook`] finds what is due for a Secret, and
+//! when. [`action`], [`restart`] and [`stage_end`] choose what the keeper then does.
 
 pub mod action;
 mod announce;

@@ -173,7 +173,7 @@ impl Entry {
 }
 
 /// Drops fractions of a second, because people read the record.
-fn whole_seconds(time: Timestamp) -> Timestamp {
+pub(super) fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 

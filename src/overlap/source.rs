@@ -1,17 +1,23 @@
 //! A source: a Secret whose CAs the readers of other Secrets trust as well (docs/design.md,
-//! "Announce").
+//! "Sources").
 
 use std::fmt;
 
 use base64::prelude::*;
 use jiff::Timestamp;
 
-use super::record::{Entry, Record};
+use super::record::{self, Entry, Record};
+use super::settings::Settings;
 use super::write::{self, Contents};
 use super::{MAX_OWN, MAX_STORED_BLOCKS};
 use crate::names;
 use crate::x509::certs::{Bundle, Certificate};
 use crate::x509::issuer::{self, IssuerGraph, Issuers};
+
+/// Whether a Secret with this value of the label `source` is a source.
+pub fn is_source(label: Option<&str>) -> bool {
+    label.is_some_and(|value| [names::SOURCE_TRUE, names::SOURCE_ISSUER].contains(&value))
+}
 
 /// The CAs that a source passes on. `record` is that of its `ca.crt`.
 ///
@@ -88,6 +94,46 @@ impl Previous {
             return Vec::new();
         }
         text.split(',').filter_map(Self::parse).take(MAX_PREVIOUS).collect()
+    }
+
+    /// The previous CAs of a source that held the CAs `before`, and holds those `after` a write,
+    /// newest first. `stored` are those before the write.
+    pub(crate) fn after(
+        before: Vec<Certificate>,
+        after: &[Certificate],
+        stored: &[Self],
+        settings: &Settings,
+        now: Timestamp,
+    ) -> Vec<Self> {
+        let since = record::whole_seconds(now);
+        let known = stored
+            .iter()
+            .filter_map(|one| Some((Certificate::from_der(one.der.clone())?, one.since)));
+        let mut all: Vec<(Certificate, Timestamp)> = Vec::new();
+        for (certificate, since) in before.into_iter().map(|gone| (gone, since)).chain(known) {
+            let is_back = after.contains(&certificate);
+            let is_over =
+                certificate.is_expired(now) || write::is_distrusted(&certificate, settings);
+            let is_listed = all.iter().any(|(listed, _)| *listed == certificate);
+            if !is_back && !is_over && !is_listed {
+                all.push((certificate, since));
+            }
+        }
+        let previous =
+            |(certificate, since): (Certificate, _)| Self { der: certificate.into_der(), since };
+        all.into_iter().take(MAX_PREVIOUS).map(previous).collect()
+    }
+
+    /// The annotation with as many of `list` as it has room for; `None` for none.
+    pub(crate) fn to_annotation(list: &[Self]) -> Option<String> {
+        let text = list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        match list {
+            [] => None,
+            [shorter @ .., _] if !names::is_restored(names::PREVIOUS, &text) => {
+                Self::to_annotation(shorter)
+            }
+            _ => Some(text),
+        }
     }
 
     fn parse(word: &str) -> Option<Self> {

@@ -106,6 +106,11 @@ impl Certificate {
         &self.der
     }
 
+    /// The DER, without a copy.
+    pub fn into_der(self) -> Vec<u8> {
+        self.der
+    }
+
     /// The SHA-256 of the DER.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.der)

@@ -13,5 +13,6 @@ mod endpoint;
 mod guards;
 mod hostile;
 mod recorded;
+mod sources;
 mod staged;
 mod state;
