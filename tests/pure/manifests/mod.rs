@@ -89,6 +89,8 @@ fn the_match_conditions_compare_with_our_names() {
             names::PENDING_TLS_KEY,
             names::PREFIX,
             names::PHASE,
+            names::SOURCE,
+            names::TLS_CRT,
         ]),
         "every string that the expression compares with"
     );
