@@ -4,12 +4,15 @@ mod document;
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
+
 pub(super) use self::document::document;
 use super::Inspection;
 use super::facts::{Facts, LeftAlone, subject_alternative_names};
 use super::lint::Finding;
 use super::rule::Severity;
 use crate::names;
+use crate::overlap::source::{self, Previous};
 use crate::tools::registration::Registration;
 use crate::tools::status::next;
 use crate::tools::table::paragraph;
@@ -80,6 +83,37 @@ fn head(out: &mut String, facts: &Facts<'_>) {
     });
     let state = format!("phase {}{}", printable(phase), next.unwrap_or_default());
     paragraph(out, "State     ", &state);
+    let trust: Vec<_> = settings.trust.iter().map(ToString::to_string).collect();
+    if !trust.is_empty() {
+        paragraph(out, "Trusts    ", &trust.join(", "));
+    }
+    if is_source(facts) {
+        write_source(out, facts);
+    }
+}
+
+/// Whether other Secrets may trust its CAs.
+fn is_source(facts: &Facts<'_>) -> bool {
+    source::is_source(facts.object.labels.get(names::SOURCE).map(String::as_str))
+}
+
+/// The CAs of a source that it held before. Its followers trust them as well.
+fn write_source(out: &mut String, facts: &Facts<'_>) {
+    let list = previous(facts);
+    let count = if list.is_empty() { "none".to_owned() } else { list.len().to_string() };
+    let text = format!("other Secrets may trust its CAs; previous ones: {count}");
+    paragraph(out, "Source    ", &text);
+    for (certificate, since) in list {
+        paragraph(out, "          ", &format!("{}, since {since}", subject(&certificate)));
+        let _ = writeln!(out, "          sha256 {}", certificate.fingerprint());
+    }
+}
+
+/// The previous CAs of a source, and since when it does not hold them.
+fn previous(facts: &Facts<'_>) -> Vec<(Certificate, Timestamp)> {
+    let text = facts.object.annotations.get(names::PREVIOUS).map_or("", String::as_str);
+    let read = |one: Previous| Some((Certificate::from_der(one.der)?, one.since));
+    Previous::parse_list(text).into_iter().filter_map(read).collect()
 }
 
 fn explain(reason: LeftAlone) -> &'static str {

@@ -5,11 +5,12 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use base64::prelude::*;
+use ca_overlap::overlap::source::Previous;
 use serde_json::{Value, json};
 
 use crate::readers::odd;
 
-use super::secrets::{LEAF, ca, carrying, secret, tls};
+use super::secrets::{LEAF, annotated, ca, carrying, secret, tls};
 use super::{CANARY, NOW, inspect};
 use crate::support;
 use devtools::certs::Spec;
@@ -57,6 +58,36 @@ fn each_certificate_is_shown_with_its_role() {
     assert_eq!(one["findings"], json!([]));
     let yaml = inspect(dir.path(), &["it.json", "-o", "yaml"]);
     assert_eq!(serde_saphyr::from_str::<Value>(yaml.with_code(0)).unwrap(), document);
+}
+
+#[test]
+fn a_source_is_shown_with_its_previous_cas_and_a_follower_with_its_sources() {
+    let (old, new) = (ca("Root 2025"), ca("Root 2026"));
+    let previous =
+        Previous { der: old.der.to_vec(), since: "2026-02-01T00:00:00Z".parse().unwrap() };
+    let mut secret = annotated(tls(&[&new], &[&LEAF.signed_by(&new)]), "trust", "shop/root, ca");
+    secret = annotated(secret, "previous", &previous.to_string());
+    let dir = tempfile::tempdir().unwrap();
+    let text = |secret: &Value, arguments: &[&str]| {
+        fs::write(dir.path().join("it.json"), secret.to_string()).unwrap();
+        inspect(dir.path(), &[&["it.json"], arguments].concat())
+    };
+    let shown = text(&secret, &[]);
+    assert!(shown.stdout.contains("\nTrusts    shop/root, ca\n"), "{}", shown.stdout);
+    assert!(!shown.stdout.contains("Source"), "{}", shown.stdout);
+    secret["metadata"]["labels"]["ca-overlap.dev/source"] = "true".into();
+    let shown = text(&secret, &[]);
+    for expected in [
+        "\nSource    other Secrets may trust its CAs; previous ones: 1\n".to_owned(),
+        "CN=Root 2025, since 2026-02-01T00:00:00Z\n".to_owned(),
+        format!("sha256 {}\n", old.sha256()),
+    ] {
+        assert!(shown.stdout.contains(&expected), "{expected} is not in\n{}", shown.stdout);
+    }
+    let document = text(&secret, &["-o", "json"]).json();
+    let one = &document["inspected"][0];
+    assert_eq!((&one["trust"], &one["isSource"]), (&json!(["shop/root", "ca"]), &json!(true)));
+    assert_eq!(one["previous"][0]["sha256"], old.sha256());
 }
 
 #[test]

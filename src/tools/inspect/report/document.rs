@@ -39,10 +39,21 @@ fn one(Inspection { facts, findings }: &Inspection<'_>) -> Value {
         "leftAlone": facts.left_alone.map(super::explain),
         "phase": facts.object.labels.get(names::PHASE),
         "next": next(&facts.outlook),
+        "trust": settings.trust.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "isSource": super::is_source(facts),
+        "previous": super::previous(facts).iter().map(previous).collect::<Vec<_>>(),
         "ca.crt": facts.ca.certificates().iter().enumerate().map(|(i, c)| ca(i, c, facts)).collect::<Vec<_>>(),
         "tls.crt": chain(&facts.chain),
         "pending.tls.crt": chain(&facts.pending),
         "findings": findings.collect::<Vec<_>>(),
+    })
+}
+
+fn previous((certificate, since): &(Certificate, Timestamp)) -> Value {
+    json!({
+        "sha256": certificate.fingerprint().to_string(),
+        "subject": subject(certificate),
+        "since": since,
     })
 }
 
