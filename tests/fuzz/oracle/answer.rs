@@ -50,8 +50,14 @@ pub fn judge(request: &Value, answer: &[u8], now: Timestamp) -> Checked<Judged> 
     record_is_true(request, &stored)?;
     let decision = response["auditAnnotations"]["decision"].as_str().unwrap_or_default();
     rule!(!decision.is_empty(), "no decision for the audit log");
+    if !UNTOUCHED.contains(&decision) {
+        previous_is_true(request, &stored, now)?;
+    }
     Ok(Judged { stored, decision: decision.to_owned(), cut, appended })
 }
+
+/// Decisions after which nothing is patched.
+const UNTOUCHED: [&str; 3] = ["not_a_secret_update", "own_namespace", "service_account_token"];
 
 fn contains(answer: &[u8], text: &str) -> bool {
     answer.windows(text.len()).any(|part| part == text.as_bytes())
@@ -96,7 +102,7 @@ fn only_our_paths(request: &Value, patch: &Value) -> Checked {
         rule!(touched.insert(path), "{path} is touched twice");
         let members = operation.as_object().map_or(0, Map::len);
         let key = |map: &str| path.strip_prefix(&format!("/metadata/{map}/ca-overlap.dev~1"));
-        let ours = [("labels", &["mode", "phase"][..]), ("annotations", ANNOTATIONS)]
+        let ours = [("labels", &["mode", "source", "phase"][..]), ("annotations", ANNOTATIONS)]
             .iter()
             .any(|(map, keys)| key(map).is_some_and(|key| keys.contains(&key)));
         let makes_map = ["labels", "annotations"]
@@ -125,9 +131,12 @@ const ANNOTATIONS: &[&str] = &[
     "window",
     "distrust",
     "announce",
+    "trust",
     "restart",
     "group",
     "restarted",
+    "trusted",
+    "previous",
     "ask",
 ];
 
@@ -334,6 +343,36 @@ fn record_is_true(request: &Value, after: &Value) -> Checked {
     Ok(())
 }
 
+/// What is previous on a source stood in its stored data, or was previous on it before.
+fn previous_is_true(request: &Value, after: &Value, now: Timestamp) -> Checked {
+    let previous =
+        |secret: &Value| secret["metadata"]["annotations"]["ca-overlap.dev/previous"].clone();
+    let (was, is) = (previous(&request["oldObject"]), previous(after));
+    if is.is_null() || is == was {
+        return Ok(());
+    }
+    let old = &request["oldObject"];
+    let label = old["metadata"]["labels"]["ca-overlap.dev/source"].as_str();
+    rule!(matches!(label, Some("true" | "issuer")), "something is previous, and it is no source");
+    let text = is.as_str().ok_or("what is previous is no string")?;
+    rule!(text.len() <= 16 * 1024, "{} bytes are previous", text.len());
+    let texts = ["ca.crt", "tls.crt"].map(|key| decode(&old["data"][key]).unwrap_or_default());
+    // Other readers may not find blocks after malformed text.
+    let is_plain = texts.iter().all(|text| pem::well_formed(text).is_some());
+    let mut known: Vec<_> = texts.iter().flat_map(|text| x509::certificates(text)).collect();
+    known.extend(was.as_str().unwrap_or_default().split(',').filter_map(announced));
+    let settings = Settings::of(after);
+    let listed: Vec<_> = text.split(',').collect();
+    rule!(listed.len() <= 2, "{} are previous", listed.len());
+    for item in listed {
+        let der = announced(item).ok_or("what is previous is not base64")?;
+        let is_over = x509::not_after(&der).is_some_and(|expires| expires <= now.as_second());
+        rule!(!is_plain || known.contains(&der), "one is previous that the source did not hold");
+        rule!(!is_over && !settings.distrusts(&der), "one is previous that is over");
+    }
+    Ok(())
+}
+
 /// Whether the next write that leaves `ca.crt` alone has to cut a carried certificate.
 pub fn has_over(secret: &Value, now: Timestamp) -> bool {
     let settings = Settings::of(secret);
@@ -383,7 +422,7 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// The CA of an item of the annotation `announce`.
+/// The CA of an item of the annotation `announce` or `previous`.
 fn announced(item: &str) -> Option<Vec<u8>> {
     let der = item.trim().split('@').next().unwrap_or_default();
     BASE64_STANDARD.decode(der).ok().filter(|der| !der.is_empty())

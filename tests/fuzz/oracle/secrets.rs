@@ -21,6 +21,13 @@ pub fn check(bytes: &[u8]) -> Checked<BTreeSet<String>> {
     let mut input = Input::new(bytes);
     let mut now = Timestamp::from_second(review::NOW).map_err(|e| e.to_string())?;
     let mut stored = secret(&mut input, None);
+    // Not by a byte: the other bytes of each history in the corpus would mean something else.
+    let is_source = bytes.len() % 2 == 1;
+    if is_source && stored["metadata"].is_object() {
+        let labels = object(&mut stored["metadata"]["labels"]);
+        labels.insert("ca-overlap.dev/source".into(), "true".into());
+    }
+    let forged = BASE64_STANDARD.encode(&AUTHORITIES[0]) + "@2026-02-01T00:00:00Z";
     let mut reached = BTreeSet::new();
     for _ in 0..MAX_WRITES {
         if input.is_empty() {
@@ -28,7 +35,10 @@ pub fn check(bytes: &[u8]) -> Checked<BTreeSet<String>> {
         }
         let hours = input.of(&[0, 0, 0, 0, 1, 24, 30, 100, -5, 24 * 365 * 70]);
         now = now.checked_add(SignedDuration::from_hours(hours)).unwrap_or(now);
-        let object = secret(&mut input, Some(&stored));
+        let mut object = secret(&mut input, Some(&stored));
+        if is_source && object["metadata"]["annotations"].is_object() {
+            object["metadata"]["annotations"]["ca-overlap.dev/previous"] = forged.clone().into();
+        }
         let review = wrap(&mut input, &stored, &object);
         let judged = review::check_value(&review, now)
             .map_err(|wrong| format!("{wrong}, at {now} in the review {review}"))?;

@@ -120,6 +120,42 @@ fn a_doctored_envelope_is_detected() {
     says(judge(&review["request"], &cut_short.as_bytes()[1..], now()).map(|_| ()), "not JSON");
 }
 
+/// A source that signs renews its CA.
+fn renewal() -> Value {
+    let mut review = rotation();
+    for (object, ca) in [("oldObject", 0), ("object", 1)] {
+        let metadata = json!({"labels": {"ca-overlap.dev/source": "true"}, "annotations": {}});
+        let data = json!({"tls.crt": pem_of(&[ca]), "tls.key": "QQ=="});
+        review["request"][object] = json!({"metadata": metadata, "data": data});
+    }
+    review
+}
+
+#[test]
+fn a_wrong_previous_ca_is_detected() {
+    let review = renewal();
+    let (told, patch) = answer(&review);
+    judge(&review["request"], told.to_string().as_bytes(), now()).unwrap();
+    let path = "/metadata/annotations/ca-overlap.dev~1previous";
+    assert_eq!((patch.len(), &patch[0]["path"]), (1, &json!(path)));
+    let item =
+        |ca: usize| format!("{}@2026-03-01T00:00:00Z", BASE64_STANDARD.encode(&AUTHORITIES[ca]));
+    let forged = |review: &Value, value: &str| {
+        with_patch(review, &json!([{"op": "add", "path": path, "value": value}]))
+    };
+    forged(&review, &item(0)).unwrap();
+    says(forged(&review, &item(2)), "did not hold");
+    says(forged(&review, &[item(0), item(0), item(0)].join(",")), "3 are previous");
+    says(forged(&review, &"x".repeat(17_000)), "bytes are previous");
+    let mut distrusting = review.clone();
+    distrusting["request"]["object"]["metadata"]["annotations"]["ca-overlap.dev/distrust"] =
+        x509::sha256(&AUTHORITIES[0]).into();
+    says(forged(&distrusting, &item(0)), "is over");
+    let mut other = review;
+    other["request"]["oldObject"]["metadata"]["labels"] = json!({});
+    says(forged(&other, &item(0)), "it is no source");
+}
+
 #[test]
 fn foreign_patch_operations_are_detected() {
     let review = rotation();
