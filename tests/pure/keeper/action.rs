@@ -191,6 +191,27 @@ fn the_settle_time_counts_from_the_last_change_of_ca_crt_and_not_from_other_writ
 }
 
 #[test]
+fn a_secret_to_which_the_new_ca_is_announced_delays_a_promotion_only_by_the_settle_time() {
+    let group = Group::new();
+    let secret = group.secret("a", true, &json!({}));
+    // Its generator has not written the new CA yet.
+    let laggard = |ca_crt: &[&Identity], record: Value| {
+        let mut other = group.secret("b", false, &json!({names::CARRIED: record.to_string()}));
+        let encoded = |text: &str| BASE64_STANDARD.encode(text);
+        other["data"] = json!({
+            "ca.crt": encoded(&bundle(ca_crt)), "tls.crt": encoded(&group.held.pem),
+        });
+        other
+    };
+    let unaware = laggard(&[&group.old], json!([]));
+    assert!(!is_ready(&secret, &unaware, "2026-03-01T12:00:00Z"));
+    let entry = json!([{"sha256": group.new.sha256(), "since": WRITTEN, "announced": "keeper"}]);
+    let told = laggard(&[&group.old, &group.new], entry);
+    assert!(!is_ready(&secret, &told, WRITTEN));
+    assert!(is_ready(&secret, &told, SETTLED));
+}
+
+#[test]
 fn a_group_waits_for_its_bundled_secrets_too() {
     let group = Group::new();
     let secret = group.secret("a", true, &json!({}));
