@@ -133,6 +133,31 @@ impl Cluster {
         self.pods(names::NAMESPACE, &labels).await
     }
 
+    /// The two ready replicas of a component. Replicas that are terminating do not count.
+    pub async fn replicas(&self, component: &str) -> Vec<Value> {
+        eventually("two replicas", async || {
+            let mut pods = self.our_pods(component).await;
+            pods.retain(|pod| !is_ending(pod));
+            (pods.len() == 2 && pods.iter().all(is_ready)).then_some(pods)
+        })
+        .await
+    }
+
+    /// Removes the pods of the product at once. Their processes go on draining, for up to 110 s: a
+    /// kubelet does not shorten a grace period that has begun.
+    pub async fn remove_pods(&self) {
+        let line = format!("-n {} delete pods --all --force --grace-period=0", names::NAMESPACE);
+        self.kubectl(&line).await;
+    }
+
+    /// Uninstalls what `install_all` installs, if it is installed.
+    pub async fn uninstall(&self) {
+        self.kubectl("delete -k tests/cluster/manifests --ignore-not-found --wait=false").await;
+        self.remove_pods().await;
+        let line = format!("wait --for=delete namespace/{} --timeout=200s", names::NAMESPACE);
+        self.kubectl(&line).await;
+    }
+
     /// Creates a fresh namespace with the strictest Pod Security Standard. Deletes that of an
     /// earlier run.
     pub async fn namespace(&self, name: &str, labels: &Value) -> Secrets {

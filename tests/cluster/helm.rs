@@ -6,7 +6,6 @@ use crate::cluster::{Cluster, eventually};
 use crate::load::Load;
 use crate::nodes::run_apart;
 use crate::readme::commands;
-use crate::rollouts::replaced;
 use crate::uninstall::leftovers;
 
 #[tokio::test]
@@ -14,9 +13,7 @@ use crate::uninstall::leftovers;
 async fn the_chart_installs_upgrades_under_load_and_uninstalls() {
     let cluster = Cluster::connect().await;
     let namespace = names::NAMESPACE;
-    cluster.kubectl(&format!("--namespace {namespace} delete deployments --all")).await;
-    end_pods(&cluster).await;
-    cluster.kubectl("delete -k tests/cluster/manifests --ignore-not-found --timeout=200s").await;
+    cluster.uninstall().await;
 
     let install: Vec<_> = commands().into_iter().filter(|line| line.starts_with("helm ")).collect();
     let [install] = &install[..] else { panic!("not exactly one helm command: {install:?}") };
@@ -30,14 +27,14 @@ async fn the_chart_installs_upgrades_under_load_and_uninstalls() {
     // A lost call shows as a rejected write only with failurePolicy: Fail.
     let values = "registration.failurePolicy=Fail,keeper.enabled=false,staged.enabled=false";
     upgrade(&cluster, values).await;
-    replaced(&cluster).await;
+    cluster.rolled_out().await;
     eventually("the end of the keeper", async || {
         cluster.our_pods("keeper").await.is_empty().then_some(())
     })
     .await;
     let load = Load::start(&cluster, "load-helm").await;
     upgrade(&cluster, "log.level=debug,keeper.enabled=true").await;
-    replaced(&cluster).await;
+    cluster.rolled_out().await;
     run_apart(&cluster, "the chart, after an upgrade").await;
     load.more(50).await;
     let total = load.end().await;
@@ -45,7 +42,7 @@ async fn the_chart_installs_upgrades_under_load_and_uninstalls() {
     total.all_overlap();
 
     shell(&cluster, &format!("helm uninstall ca-overlap --namespace {namespace}")).await;
-    end_pods(&cluster).await;
+    cluster.remove_pods().await;
     cluster.kubectl(&format!("delete namespace {namespace} --timeout=200s")).await;
     let leftovers = leftovers(&cluster).await;
     assert!(leftovers.is_empty(), "left behind:\n{}", leftovers.join("\n"));
@@ -58,12 +55,6 @@ async fn upgrade(cluster: &Cluster, values: &str) {
          --reset-then-reuse-values --set {values}"
     );
     shell(cluster, &line).await;
-}
-
-/// Deletes the pods without waiting for the drain, which another test covers.
-async fn end_pods(cluster: &Cluster) {
-    let line = format!("--namespace {} delete pods --all --grace-period=1", names::NAMESPACE);
-    cluster.kubectl(&line).await;
 }
 
 async fn shell(cluster: &Cluster, line: &str) {

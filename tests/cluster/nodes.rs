@@ -6,10 +6,9 @@ use std::collections::BTreeSet;
 use ca_overlap::names;
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, eventually, is_ending, is_ready, name};
+use crate::cluster::{Cluster, eventually, is_ready, name};
 use crate::load::Load;
 use crate::peers::{PEER_IMAGE, pod_spec};
-use crate::rollouts::replaced;
 
 #[tokio::test]
 #[ignore = "needs a cluster: make kind-test"]
@@ -34,7 +33,7 @@ async fn replicas_run_on_different_nodes_after_every_rollout() {
         cluster.rolled_out().await;
         run_apart(&cluster, &format!("rollout {rollout}")).await;
     }
-    cluster.kubectl("delete namespace crowd").await;
+    cluster.kubectl("delete namespace crowd --wait=false").await;
 }
 
 /// A dead node costs overlaps until its replica leaves the Service, but with the default failure
@@ -44,10 +43,9 @@ async fn replicas_run_on_different_nodes_after_every_rollout() {
 async fn a_worker_that_stops_dead_rejects_no_write_and_comes_back() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
-    replaced(&cluster).await;
     run_apart(&cluster, "after the installation").await;
     let load = Load::start(&cluster, "load-dead").await;
-    let pods = cluster.our_pods("webhook").await;
+    let pods = cluster.replicas("webhook").await;
     let dead = node_of(&pods[0]).to_owned();
 
     docker(&cluster, &format!("kill {dead}")).await;
@@ -63,7 +61,7 @@ async fn a_worker_that_stops_dead_rejects_no_write_and_comes_back() {
         is_node_ready(&cluster, &dead).await.then_some(())
     })
     .await;
-    replaced(&cluster).await;
+    cluster.replicas("webhook").await;
     all_overlap_again(&load).await;
 
     let total = load.end().await;
@@ -77,16 +75,11 @@ async fn a_worker_that_stops_dead_rejects_no_write_and_comes_back() {
 }
 
 /// Panics unless the two replicas of each component are ready and run on different nodes. With one
-/// node they cannot. Replicas that are terminating do not count.
+/// node they cannot.
 pub async fn run_apart(cluster: &Cluster, when: &str) {
     let apart = workers(cluster).await.len().min(2);
     for component in ["webhook", "keeper"] {
-        let pods = eventually("two replicas", async || {
-            let mut pods = cluster.our_pods(component).await;
-            pods.retain(|pod| !is_ending(pod));
-            (pods.len() == 2 && pods.iter().all(is_ready)).then_some(pods)
-        })
-        .await;
+        let pods = cluster.replicas(component).await;
         let nodes: BTreeSet<_> = pods.iter().map(node_of).collect();
         assert_eq!(nodes.len(), apart, "{when}: both replicas of the {component} run on {nodes:?}");
     }

@@ -3,9 +3,9 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ca_overlap::names;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, REGISTRATION, root};
+use crate::cluster::{Cluster, REGISTRATION, eventually, root};
 use devtools::certs;
 use devtools::secrets::{Secrets, secret};
 
@@ -54,11 +54,23 @@ async fn the_quick_start_ends_with_both_cas() {
     cluster.kubectl("delete secret demo --ignore-not-found").await;
     let page = std::fs::read_to_string(root().join("docs/quick-start.md")).unwrap();
     let blocks: Vec<_> = page.split("```").skip(1).step_by(2).collect();
+    let (removal, blocks) = blocks.split_last().unwrap();
     // One shell, as the reader has.
     let output =
         cluster.shell(&blocks.concat(), "").await.unwrap_or_else(|error| panic!("{error}"));
     eprintln!("{output}");
     assert!(["CN=one", "CN=two"].iter().all(|ca| output.contains(ca)), "{output}");
+    // It waits for the end of the pods.
+    let (removed, ()) = tokio::join!(cluster.shell(removal, ""), async {
+        let path = format!("/api/v1/namespaces/{}", names::NAMESPACE);
+        eventually("a namespace that ends", async || {
+            let (status, namespace) = cluster.request("GET", &path, &Value::Null).await;
+            (status == 404 || namespace["status"]["phase"] == "Terminating").then_some(())
+        })
+        .await;
+        cluster.remove_pods().await;
+    });
+    removed.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// The commands in the fenced blocks of both sections, without comments and duplicates.

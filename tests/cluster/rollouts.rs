@@ -18,7 +18,7 @@ async fn no_write_is_rejected_while_replicas_are_replaced() {
 
     let line = format!("-n {} rollout restart deployment/{WEBHOOK}", names::NAMESPACE);
     cluster.kubectl(&line).await;
-    replaced(&cluster).await;
+    cluster.rolled_out().await;
     load.more(50).await;
     evict_all(&cluster).await;
 
@@ -43,8 +43,8 @@ async fn a_killed_replica_rejects_no_write_and_comes_back() {
     let agent = Agent::of(&cluster).await;
     let load = Load::start(&cluster, "load-kill").await;
 
-    let pods = cluster.our_pods("webhook").await;
-    let victim = pods.iter().find(|pod| is_ready(pod)).unwrap();
+    let pods = cluster.replicas("webhook").await;
+    let victim = &pods[0];
     let restarts = |pod: &Value| {
         pod["status"]["containerStatuses"][0]["restartCount"].as_i64().unwrap_or_default()
     };
@@ -95,10 +95,19 @@ pub async fn replaced(cluster: &Cluster) {
 }
 
 /// Evicts each pod with the Eviction API as soon as the budget allows, as the drain of a node does.
+/// Waits until all replaced replicas have drained and ended.
 async fn evict_all(cluster: &Cluster) {
-    let pods = cluster.our_pods("webhook").await;
+    let pods = cluster.replicas("webhook").await;
     let old: Vec<_> = pods.iter().map(name).collect();
     let [one, two] = old[..] else { panic!("not two replicas: {old:?}") };
+    // The budget counts the replicas of the rollout, of which there were three, with a delay.
+    let budget =
+        format!("/apis/policy/v1/namespaces/{}/poddisruptionbudgets/{WEBHOOK}", names::NAMESPACE);
+    eventually("a budget that allows one eviction", async || {
+        let status = &cluster.read(&budget).await["status"];
+        (status["currentHealthy"] == 2 && status["disruptionsAllowed"] == 1).then_some(())
+    })
+    .await;
     // Both at once, so that no third replica becomes ready in between.
     let both = tokio::join!(evict(cluster, one), evict(cluster, two));
     assert!(both.0 != both.1, "the budget must allow exactly one, allowed: {both:?}");

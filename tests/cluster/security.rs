@@ -15,7 +15,7 @@ async fn pods_have_no_rights_on_the_node() {
     cluster.install_all().await;
     let agent = Agent::of(&cluster).await;
     for component in ["webhook", "keeper"] {
-        let pods = cluster.our_pods(component).await;
+        let pods = cluster.replicas(component).await;
         let status = agent.run("status", &pods[0]).await;
         let value = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(&format!("{key}:")));

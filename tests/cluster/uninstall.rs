@@ -37,7 +37,7 @@ async fn an_uninstall_takes_effect_at_once_and_leaves_readable_bundles() {
     })
     .await;
 
-    cluster.kubectl("delete -k tests/cluster/manifests --ignore-not-found --timeout=200s").await;
+    cluster.uninstall().await;
     let leftovers = leftovers(&cluster).await;
     assert!(leftovers.is_empty(), "left behind:\n{}", leftovers.join("\n"));
     let stored = secrets.get("before").await.ok();

@@ -16,7 +16,7 @@ async fn an_upgrade_and_a_downgrade_lose_no_write_and_no_overlap() {
     let commit = std::fs::read_to_string(root().join(EARLIER).join("commit"));
     let commit = commit.expect("no earlier build: make node-earlier");
     let cluster = Cluster::connect().await;
-    cluster.kubectl("delete -k tests/cluster/manifests --ignore-not-found --timeout=200s").await;
+    cluster.uninstall().await;
     cluster.install(EARLIER).await;
     let load = Load::start(&cluster, "load-upgrade").await;
     let earlier = images(&cluster).await;
