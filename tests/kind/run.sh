@@ -11,7 +11,8 @@
 #
 # Environment: KIND, KUBECTL (programs), KIND_VERSION, IMAGES (a directory of image archives to
 # load), WORK (a directory for images, kubeconfig files and, after a failure, logs), KIND_NODES
-# (registry or local, instead of the choice), KIND_TESTS (arguments for the suite).
+# (registry or local, instead of the choice), KIND_TESTS (arguments for the suite,
+# otherwise all tests but those of long).
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -80,7 +81,7 @@ inside() {
     trap remove EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
-    read -ra tests <<<"${KIND_TESTS:-} --skip long::"
+    read -ra tests <<<"${KIND_TESTS:---skip long::}"
     [[ $which != all ]] || tests=(--skip long::delays)
     for version in "$@"; do
         say "Kubernetes $version"
@@ -111,17 +112,28 @@ run() {
     cluster=$name
     export KUBECONFIG=$WORK/$version.kubeconfig KIND_CLUSTER_NAME=$name
     begin=$SECONDS
-    "$KIND" create cluster --config "$config" --image "$image" --kubeconfig "$KUBECONFIG" --wait 180s || return 1
-    "$KUBECTL" wait --for=condition=Ready nodes --all --timeout=180s || return 1
-    say "the nodes are ready after $((SECONDS - begin)) s"
-    begin=$SECONDS
-    if load && say "the images are loaded after $((SECONDS - begin)) s" && suite "$@"; then
-        return 0
-    fi
-    rm -rf "${WORK:?}/$version"
-    "$KIND" export logs "$WORK/$version" || true
-    "$KUBECTL" get pods,events --all-namespaces -o wide >"$WORK/$version/objects.txt" 2>&1 || true
+    "$KIND" create cluster --retain --config "$config" --image "$image" --kubeconfig "$KUBECONFIG" --wait 180s &&
+        "$KUBECTL" wait --for=condition=Ready nodes --all --timeout=180s &&
+        say "the nodes are ready after $((SECONDS - begin)) s" &&
+        load && say "the images are loaded after $((SECONDS - begin)) s" &&
+        suite "$@" && say "the suite is done after $((SECONDS - begin)) s" && return 0
+    report "$WORK/$version" >&2
     return 1
+}
+
+# DIRECTORY: writes the logs of the nodes there, and prints what a reader without files needs.
+report() {
+    local log
+    rm -rf "$1"
+    "$KIND" export logs "$1" || true
+    for log in "$1"/*/kubelet.log "$WORK/engine.log"; do
+        [[ ! -e $log ]] || { say "the end of $log:" && tail -n 15 "$log" | cut -c 1-400; }
+    done
+    say "the end of the product's logs:"
+    "$KUBECTL" --namespace ca-overlap logs --selector app.kubernetes.io/name=ca-overlap --prefix --tail 15 || true
+    say "objects:"
+    "$KUBECTL" get nodes,pods --all-namespaces --output wide || true
+    "$KUBECTL" get events --all-namespaces --sort-by .lastTimestamp | tail -n 30 || true
 }
 
 # Prints the name of a node image; puts one that is built here into the engine.

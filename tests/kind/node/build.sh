@@ -14,7 +14,7 @@ set -euo pipefail
 
 version=${1:-}
 minor=$(cut -d . -f 2 <<<"$version")
-current=
+current= debian=
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(realpath -m "${WORK:-$here/../../../target/kind}")
 build=$work/build-$version
@@ -38,8 +38,7 @@ main() {
     trap failed EXIT
     exec 9>"$work/build.lock"
     flock --nonblock 9 || fail "another build is at work in $work"
-    step "programs of Kubernetes $version" programs
-    step "Debian" debian
+    step "programs of Kubernetes $version, beside Debian" programs_and_debian
     step "kind's files" kinds_files
     step "images of the control plane" images
     step "image" pack
@@ -74,9 +73,19 @@ step() {
 }
 
 failed() {
+    [[ -z $debian ]] || kill -KILL "$debian" || true
     [[ -n $current ]] || return 0
     tail -n 20 "$build/log" >&2
     say "$current: failed; the end of $build/log is above"
+}
+
+# Debian is mostly waiting, and its own log is shown after that of the programs.
+programs_and_debian() {
+    debian >"$build/debian.log" 2>&1 &
+    debian=$!
+    programs
+    wait "$debian" || { cat "$build/debian.log" && return 1; }
+    debian=
 }
 
 # Builds with the versions of the modules that Kubernetes was released with. Kubernetes has its own
@@ -114,7 +123,8 @@ debian() {
     local base=$work/debian-$suite
     if [[ $(cat "$base.packages" 2>/dev/null) != "$packages" ]]; then
         rm -rf "$base" "$base.packages"
-        unshare --mount --propagation private \
+        # The kernel ends unshare with this subshell, and debootstrap with unshare.
+        setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc --propagation private \
             debootstrap --variant=minbase --include="$packages" "$suite" "$base"
         echo "$packages" >"$base.packages"
     fi
