@@ -46,7 +46,7 @@ workflow-lint: $(ACTIONLINT) ## Lint the GitHub workflows, which may run only ma
 ci: ## Run everything that a change must pass: .ci/run
 	.ci/run
 
-# The tests in an empty root and on a real node need root.
+# The tests in an empty root, and nodes where no Docker engine answers, need root.
 .PHONY: ci-as-root
 ci-as-root:
 	if [ "$$(id -u)" = 0 ]; then .ci/run; else sudo env PATH="$$PATH" HOME="$$HOME" .ci/run; fi
@@ -113,26 +113,9 @@ mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn:
 corpus: control-plane ## Record the reviews of a real API server in tests/data/reviews
 	CA_OVERLAP_RECORD=1 cargo test --locked --test it api_server::corpus
 
-# A real node: see docs/testing.md. It reports missing rights and packages. To run one test:
-# make node-test NODE_TESTS=handshakes
-NODE := $(TARGET)/node
-NODE_RUN = $(NODE)/tools/node run -images $(NODE)/images -state $(NODE)/state -logs $(NODE)/logs
-NODE_SUITE = cargo test --locked --test cluster -- --ignored --test-threads=1 --nocapture
-
-.PHONY: node-test
-node-test: node-images helm ## Run the suite on a real node, without a container engine; needs root (8 minutes)
-	@sh tests/control-plane/build.sh node
-	go -C tests/cluster vet ./...
-	go -C tests/cluster test -count=1 ./...
-	cargo test --locked --test cluster --no-run
-	$(NODE_RUN) -- $(NODE_SUITE) --skip long:: --skip nodes:: --skip quick_start $(NODE_TESTS)
-
-.PHONY: node-test-full
-node-test-full: node-test node-earlier ## Run node-test, an upgrade from an earlier build, and a kubelet with defaults (25 minutes)
-	$(NODE_RUN) -sync 0 -- $(NODE_SUITE) long:: --skip long::nodes
-
 # A real kind cluster of three nodes: see docs/testing.md. It reports missing rights and packages. To
 # run one test: make kind-test KIND_TESTS=handshakes
+NODE := $(TARGET)/node
 KIND_RUN = KIND="$(abspath $(KIND))" KIND_VERSION=$(patsubst kind-%,%,$(notdir $(patsubst %/,%,$(dir $(KIND))))) \
 	KUBECTL="$(abspath $(TARGET))/control-plane/bin/kubectl" IMAGES="$(abspath $(NODE))/images" \
 	WORK="$(abspath $(TARGET))/kind" KIND_TESTS='$(KIND_TESTS)'
@@ -148,6 +131,7 @@ kind-test-full: kind-ready node-earlier ## Run kind-test on all its versions, wi
 .PHONY: kind-ready
 kind-ready: $(KIND) control-plane helm node-images
 	DIRECTORY="$(abspath $(TARGET))/kind-engine" PROGRAM="$(abspath $(NODE))/tools/peer" tests/kind/engine-test.sh
+	go -C tests/cluster vet ./...
 	cargo test --locked --test cluster --no-run
 
 .PHONY: kind-node-image
@@ -170,7 +154,7 @@ node-tools: need-rust need-go
 	@mkdir -p $(NODE)/tools
 	CGO_ENABLED=0 go -C tests/cluster build -trimpath -ldflags='-s -w' -o "$(abspath $(NODE))/tools/" ./...
 
-# The commit that `node-test-full` upgrades from: the last tag, or the previous commit that changed
+# The commit that `kind-test-full` upgrades from: the last tag, or the previous commit that changed
 # the program.
 EARLIER ?= $(shell git describe --tags --abbrev=0 HEAD^ 2>/dev/null || \
 	git log --first-parent --skip=1 -n 1 --format=%H -- src Cargo.lock)

@@ -1,5 +1,4 @@
-// Programs for `make node-test` and the suite in this directory: a node without a container engine,
-// and peers that log their handshakes. They use only the standard library.
+// The program in the pods of the suite in this directory. It uses only the standard library.
 module ca-overlap.dev/cluster-tests
 
 go 1.25

@@ -14,7 +14,6 @@ mkdir -p "$IMAGES"
 # One image with the name in overlays/kind, and one with the name in the other manifests.
 pack ca-overlap ca-overlap:dev /ca-overlap "$PRODUCT=/ca-overlap"
 pack ca-overlap-release "ghcr.io/ca-overlap/ca-overlap:$VERSION" /ca-overlap "$PRODUCT=/ca-overlap"
-pack pause localhost/ca-overlap-pause:test "/peer pause" "$PEER=/peer"
 pack peer ca-overlap-test-peer:dev /peer "$PEER=/peer"
 # shellcheck disable=SC2046 # words on purpose
 pack certgen ca-overlap-test-certgen:dev /legacy-certgen "$CERTGEN=/legacy-certgen" $(libraries "$CERTGEN")

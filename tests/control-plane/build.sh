@@ -1,8 +1,8 @@
 #!/bin/sh
 # Finds or builds what tests and demo run: etcd, kube-apiserver and kubectl; for tests also
 # kube-controller-manager, the controllers of cert-manager, and foreign CRDs. Run by
-# `make control-plane` (and with the word `demo` by `make demo`, for the first three only, with the
-# word `node` for what tests/cluster/node runs); quick when all is there.
+# `make control-plane` (and with the word `demo` by `make demo`, for the first three only); quick when
+# all is there.
 #
 #   1. KUBEBUILDER_ASSETS, if set
 #   2. what an earlier run left under target/control-plane, if it fits go.mod
@@ -10,8 +10,7 @@
 #   4. go build, from tests/control-plane/go.mod: minutes the first time, then cached
 #
 # kube-controller-manager is in neither 1 nor 3: it is built, into target/control-plane/controllers;
-# so is what a node needs, into target/control-plane/node, and cert-manager, from tests/cert-manager
-# into target/control-plane/cert-manager.
+# so is cert-manager, from tests/cert-manager into target/control-plane/cert-manager.
 # CA_OVERLAP_CONTROL_PLANE_DIR puts the result elsewhere than target/control-plane.
 set -eu
 
@@ -24,8 +23,6 @@ PACKAGES="go.etcd.io/etcd/server/v3 k8s.io/kubernetes/cmd/kube-apiserver k8s.io/
 CONTROLLERS="kube-controller-manager"
 CONTROLLER_PACKAGES="k8s.io/kubernetes/cmd/kube-controller-manager"
 CERT_MANAGER_PROGRAM="cert-manager"
-NODE="kube-scheduler kube-proxy kubelet"
-NODE_PACKAGES="k8s.io/kubernetes/cmd/kube-scheduler k8s.io/kubernetes/cmd/kube-proxy k8s.io/kubernetes/cmd/kubelet"
 VERSION_PACKAGE=k8s.io/component-base/version
 LDFLAGS="-s -w -X $VERSION_PACKAGE.gitVersion=v$KUBERNETES -X $VERSION_PACKAGE.gitMajor=1 -X $VERSION_PACKAGE.gitMinor=36"
 
@@ -38,15 +35,14 @@ child=
 
 main() {
     case "${1:-}" in
-        "" | demo | node) ;;
-        *) fail "usage: build.sh [demo|node]" ;;
+        "" | demo) ;;
+        *) fail "usage: build.sh [demo]" ;;
     esac
     mkdir -p "$out"
     find_binaries || with_lock find_binaries make_binaries
     [ "${1:-}" != demo ] || return 0
     find_controllers || with_lock find_controllers make_controllers
     find_cert_manager || with_lock find_cert_manager make_cert_manager
-    [ "${1:-}" != node ] || find_node || with_lock find_node make_node
     find_crds || fetch_crds
 }
 
@@ -93,10 +89,6 @@ find_cert_manager() {
     find_built cert-manager "$CERT_MANAGER_PROGRAM"
 }
 
-find_node() {
-    find_built node "$NODE"
-}
-
 # DIRECTORY NAMES
 find_built() {
     for name in $2; do
@@ -141,12 +133,6 @@ make_cert_manager() {
     # Static, so that it also runs in an image without libraries.
     CGO_ENABLED=0 build "$cert_manager" "$CERT_MANAGER_PROGRAM $CERT_MANAGER" "2 minutes" .
     publish cert-manager
-}
-
-make_node() {
-    command -v go >/dev/null 2>&1 || fail "no go: install Go 1.26 or newer"
-    build "$here" "$NODE $KUBERNETES" "3 minutes" "$NODE_PACKAGES"
-    publish node
 }
 
 download_binaries() {
