@@ -7,10 +7,10 @@ test: control-plane helm ## Run all tests; the first run builds the control plan
 .PHONY: test-static
 test-static: static control-plane ## Run the tests of the static program; needs root for the tests in an empty root
 	cargo build --locked --workspace --examples
-	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast \
+	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --workspace --no-fail-fast \
 		--test shipped -- --include-ignored
 	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --workspace --no-fail-fast --test it -- demo:: serving_cert::
-	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --no-fail-fast --test pure review::
+	CA_OVERLAP_TEST_PROGRAM=$(STATIC) cargo test --locked --workspace --no-fail-fast --test pure review::
 
 .PHONY: lint
 lint: need-rust ## Check formatting and lints; warnings are errors
@@ -132,7 +132,7 @@ kind-test-full: kind-ready node-earlier ## Run kind-test on all its versions, wi
 kind-ready: $(KIND) control-plane helm node-images
 	DIRECTORY="$(abspath $(TARGET))/kind-engine" PROGRAM="$(abspath $(NODE))/tools/peer" tests/kind/engine-test.sh
 	go -C tests/cluster vet ./...
-	cargo test --locked --test cluster --no-run
+	cargo test --locked --workspace --test cluster --no-run
 
 .PHONY: kind-node-image
 kind-node-image: need-go ## Build a node image for kind from Debian's packages and Go modules (KUBERNETES='1.33.13')

@@ -158,7 +158,7 @@ load() {
 }
 
 suite() {
-    CA_OVERLAP_TEST_KUBECONFIG=$KUBECONFIG PATH=$(dirname "$KIND"):$PATH cargo test --locked \
+    CA_OVERLAP_TEST_KUBECONFIG=$KUBECONFIG PATH=$(dirname "$KIND"):$PATH cargo test --locked --workspace \
         --manifest-path "$root/Cargo.toml" --test cluster -- --ignored --test-threads=1 --nocapture "$@"
 }
 
