@@ -23,7 +23,7 @@ use crate::kubernetes::pages;
 use crate::kubernetes::secret_view::SecretView;
 
 /// The most sources that are read at the same time.
-pub(super) const MAX_READS: usize = 4;
+pub(super) const MAX_READS: usize = 8;
 
 /// Followers and sources, and the work on them.
 pub(super) struct Announcing {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+pub use self::ask::Called;
 pub(crate) use self::ask::FinishedAsk;
 use super::election::Leadership;
 use super::groups::Group;
@@ -44,6 +45,8 @@ pub struct Reconciler {
     pub group_wait: Duration,
     /// `--announce-rate`
     pub pace: Pace,
+    /// For which Secrets the webhook was seen to be called.
+    pub called: Called,
     /// Whether this replica may act. Each write requires it.
     pub leadership: Leadership,
 }
@@ -239,8 +242,8 @@ impl Reconciler {
             Due::Unstage => (AskKind::Unstage, Some(Ask::Unstage)),
             Due::Withdraw => (AskKind::Withdraw, None),
         };
-        let after = self.ask(key, secret, kind, ask.as_ref()).await?;
-        let mut asked = self.finished_ask(kind, outlook, after);
+        let answer = self.ask(key, secret, kind, ask.as_ref()).await?;
+        let mut asked = self.finished_ask(kind, outlook, answer);
         asked.not_awaited = not_awaited;
         asked.lateness = due_since(outlook, now).map(|since| seconds(since, Timestamp::now()));
         Ok(ReconcileOutcome::Asked(Box::new(asked)))
@@ -294,8 +297,8 @@ impl Reconciler {
         let settings = repair.settings.clone();
         let before = outlook::outlook(&secret.view(), &self.rules, Timestamp::now());
         let ask = Ask::Repair(repair);
-        let after = self.ask(key, secret, AskKind::Repair, Some(&ask)).await?;
-        let mut asked = self.finished_ask(AskKind::Repair, &before, after);
+        let answer = self.ask(key, secret, AskKind::Repair, Some(&ask)).await?;
+        let mut asked = self.finished_ask(AskKind::Repair, &before, answer);
         let is_back = |(key, value): &(&'static str, String)| {
             let stored = asked.after.annotation(key).or_else(|| asked.after.label(key));
             (stored == Some(value)).then_some(*key)

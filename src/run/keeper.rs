@@ -19,7 +19,7 @@ use crate::keeper::election::{Election, ElectionConfig};
 use crate::keeper::events::Events;
 use crate::keeper::metrics::KeeperMetrics;
 use crate::keeper::pace::Pace;
-use crate::keeper::reconcile::Reconciler;
+use crate::keeper::reconcile::{Called, Reconciler};
 use crate::keeper::secrets::Secrets;
 use crate::keeper::workloads::Restarter;
 use crate::kubernetes::client::client;
@@ -90,6 +90,7 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
         rules,
         group_wait,
         pace: Pace::new(announce_rate),
+        called: Called::default(),
         leadership,
     };
     let (controller, complete) = Controller::new(reconciler, events, metrics);

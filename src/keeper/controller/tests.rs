@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::election::{Leadership, LeadershipSwitch};
 use super::super::mock::{MockApi, api};
 use super::super::pace::Pace;
-use super::super::reconcile::Reconciler;
+use super::super::reconcile::{Called, Reconciler};
 use super::super::secrets::Secrets;
 use super::super::workloads::Restarter;
 use super::*;
@@ -24,6 +24,7 @@ fn controller(leads: bool) -> (Controller, Client, MockApi, LeadershipSwitch) {
         rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
         group_wait: Duration::from_secs(360),
         pace: Pace::default(),
+        called: Called::default(),
         leadership,
     };
     let (events, publisher) =

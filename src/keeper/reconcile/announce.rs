@@ -32,7 +32,8 @@ impl Reconciler {
         let ask = ask(&secret, &outlook.settings, wanted);
         let is_due = outlook::announces(&secret.view(), &self.rules, ask.announced(), now);
         let is_recorded = secret.annotation(names::TRUSTED) == wanted.trusted.as_deref();
-        if (!is_due && is_recorded) || secret.view().is_immutable {
+        let may_change = outlook::may_change_data(&secret.view(), &outlook.settings);
+        if (!is_due && is_recorded) || !may_change {
             return Ok(Err(secret));
         }
         if self.is_opted_out(key).await? {
@@ -47,8 +48,8 @@ impl Reconciler {
             return Ok(Err(secret));
         }
         self.pace.wait().await;
-        let after = self.ask(key, secret, AskKind::Announce, Some(&ask)).await?;
-        let mut asked = self.finished_ask(AskKind::Announce, outlook, after);
+        let answer = self.ask(key, secret, AskKind::Announce, Some(&ask)).await?;
+        let mut asked = self.finished_ask(AskKind::Announce, outlook, answer);
         let is_left = || outlook::announces(&asked.after.view(), &self.rules, ask.announced(), now);
         if asked.result == AskResult::Done && is_left() {
             asked.result = AskResult::Refused;

@@ -66,7 +66,7 @@ mod tests {
     use super::super::super::pace::Pace;
     use super::super::super::secrets::Secrets;
     use super::super::super::workloads::{MISSING, Restarter};
-    use super::super::ReconcileInput;
+    use super::super::{Called, ReconcileInput};
     use super::*;
     use crate::overlap::outlook::Rules;
     use crate::overlap::settings::Defaults;
@@ -81,6 +81,7 @@ mod tests {
             rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
             group_wait: Duration::from_secs(360),
             pace: Pace::default(),
+            called: Called::default(),
             leadership,
         };
         let key = Key::new("n", "s");

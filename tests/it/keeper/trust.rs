@@ -181,6 +181,27 @@ async fn a_secret_trusts_the_sources_that_it_names_and_that_consent() {
 }
 
 #[tokio::test]
+async fn nothing_is_written_to_followers_for_which_the_webhook_is_not_called() {
+    let test = "nothing_is_written_to_followers_for_which_the_webhook_is_not_called";
+    let Some(setup) = Setup::start(test).await else { return };
+    setup.stop_webhook().await;
+    let shop = setup.cluster.namespace("shop").await;
+    let [own, source] = ["Own", "Source"].map(certs::ca_named);
+    shop.create(&tls_secret("source", &source.pem, &source.leaf("source"))).await.ok();
+    let mut web = tls_secret("web", &own.pem, &own.leaf("web"));
+    web["metadata"]["annotations"] = json!({names::TRUST: "source"});
+    let created = shop.create(&web).await.ok();
+    let keeper = setup.leading_keeper(&["--settle", SETTLE]).await;
+    eventually("asks that are not seen", async || {
+        (keeper.asks("announce", "not_seen").await > 1.5).then_some(())
+    })
+    .await;
+    assert_eq!(shop.get("web").await.resource_version(), created.resource_version());
+    setup.start_webhook().await;
+    trusts(&shop, "web", &[&own, &source]).await;
+}
+
+#[tokio::test]
 async fn a_namespace_that_is_created_anew_is_not_trusted() {
     let test = "a_namespace_that_is_created_anew_is_not_trusted";
     let Some(setup) = Setup::start(test).await else { return };

@@ -15,7 +15,7 @@ use ca_overlap::keeper::election::{Election, ElectionConfig};
 use ca_overlap::keeper::events::Events;
 use ca_overlap::keeper::metrics::KeeperMetrics;
 use ca_overlap::keeper::pace::Pace;
-use ca_overlap::keeper::reconcile::Reconciler;
+use ca_overlap::keeper::reconcile::{Called, Reconciler};
 use ca_overlap::keeper::secrets::Secrets;
 use ca_overlap::keeper::workloads::Restarter;
 use ca_overlap::metrics;
@@ -246,6 +246,7 @@ impl FakeApiServer {
             rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
             group_wait: Duration::from_secs(360),
             pace: Pace::default(),
+            called: Called::default(),
             leadership,
         };
         let (controller, _) = Controller::new(reconciler, events, metrics);
