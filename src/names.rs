@@ -96,6 +96,11 @@ pub const MAX_RESTORED: usize = 4096;
 
 /// The annotation by which cert-manager marks a Secret that it owns.
 pub const CERT_MANAGER_CERTIFICATE: &str = "cert-manager.io/certificate-name";
+/// Label of the Secrets that cert-manager owns.
+pub const CERT_MANAGER_OWNED: &str = "controller.cert-manager.io/fao";
+/// Annotations of these Secrets: the name, kind and API group of the issuer.
+pub const CERT_MANAGER_ISSUER: [&str; 3] =
+    ["cert-manager.io/issuer-name", "cert-manager.io/issuer-kind", "cert-manager.io/issuer-group"];
 
 /// Data key of the trust anchors.
 pub const CA_CRT: &str = "ca.crt";

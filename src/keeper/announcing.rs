@@ -5,10 +5,9 @@ use std::collections::HashSet;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
 use tokio::time::Instant;
 
 use super::backoff::Retries;
@@ -93,20 +92,17 @@ impl Announcing {
 fn secrets(
     client: &Client,
 ) -> impl Stream<Item = watcher::Result<Event<(Key, ObjectMeta)>>> + use<> {
-    let api: Api<PartialObjectMeta<SecretView>> = Api::all(client.clone());
+    let api: Api<SecretView> = Api::all(pages::metadata_only(client.clone()));
     let config = watcher::Config::default().fields(NOT_THESE).page_size(pages::MOST);
     watcher::watcher(api, config).default_backoff().map(|event| {
         event.map(|event| {
-            let pair = |meta: ObjectMeta| {
-                let namespace = meta.namespace.clone().unwrap_or_default();
-                (Key::new(namespace, meta.name.clone().unwrap_or_default()), meta)
-            };
+            let pair = |secret: SecretView| (Key::of(&secret), secret.meta().clone());
             match event {
                 Event::Init => Event::Init,
                 Event::InitDone => Event::InitDone,
-                Event::InitApply(it) => Event::InitApply(pair(it.metadata)),
-                Event::Apply(it) => Event::Apply(pair(it.metadata)),
-                Event::Delete(it) => Event::Delete(pair(it.metadata)),
+                Event::InitApply(it) => Event::InitApply(pair(it)),
+                Event::Apply(it) => Event::Apply(pair(it)),
+                Event::Delete(it) => Event::Delete(pair(it)),
             }
         })
     })

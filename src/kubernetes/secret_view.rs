@@ -278,9 +278,10 @@ impl<'de, const ARE_LABELS: bool> Visitor<'de> for OwnKeysVisitor<ARE_LABELS> {
         let mut found = BTreeMap::new();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             let is_watched = if ARE_LABELS {
-                exempt::is_watched_label(&key)
+                exempt::is_watched_label(&key) || key == names::CERT_MANAGER_OWNED
             } else {
                 exempt::is_watched_annotation(&key)
+                    || names::CERT_MANAGER_ISSUER.contains(&key.as_ref())
             };
             if is_watched || names::KEYS.contains(&key.as_ref()) {
                 found.insert(key.into_owned(), map.next_value()?);

@@ -7,12 +7,6 @@ use crate::names;
 use crate::overlap::record::{Announcer, Record};
 use crate::overlap::trust;
 
-/// The label of the Secrets that cert-manager owns.
-const OWNED: &str = "controller.cert-manager.io/fao";
-/// The annotations that name the issuer of such a Secret.
-const ISSUER_NAME: &str = "cert-manager.io/issuer-name";
-const ISSUER_KIND: &str = "cert-manager.io/issuer-kind";
-const ISSUER_GROUP: &str = "cert-manager.io/issuer-group";
 /// The API group of cert-manager's own issuers. Others use the kind `Issuer`, too.
 pub(super) const GROUP: &str = "cert-manager.io";
 
@@ -40,7 +34,7 @@ impl Follows {
     /// Reads the metadata of a Secret. `None` if it follows nothing, and nothing is to be taken back.
     pub(super) fn read(key: &Key, meta: &ObjectMeta, are_issuers_followed: bool) -> Option<Self> {
         let annotation = |name: &str| meta.annotations.as_ref()?.get(name).map(String::as_str);
-        let is_owned = meta.labels.as_ref().is_some_and(|labels| labels.contains_key(OWNED));
+        let is_owned = meta.labels.as_ref().is_some_and(|labels| labels.contains_key(names::CERT_MANAGER_OWNED));
         let issuer = (are_issuers_followed && is_owned)
             .then(|| IssuerKey::read(key.namespace(), annotation))
             .flatten();
@@ -63,12 +57,13 @@ impl Follows {
 
 impl IssuerKey {
     fn read<'a>(namespace: &str, annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
-        let group = annotation(ISSUER_GROUP).unwrap_or_default();
+        let [name, kind, group] = names::CERT_MANAGER_ISSUER.map(&annotation);
+        let group = group.unwrap_or_default();
         if !group.is_empty() && group != GROUP {
             return None;
         }
-        let name = annotation(ISSUER_NAME).filter(|name| !name.is_empty())?.to_owned();
-        let namespace = match annotation(ISSUER_KIND).unwrap_or_default() {
+        let name = name.filter(|name| !name.is_empty())?.to_owned();
+        let namespace = match kind.unwrap_or_default() {
             "" | "Issuer" => namespace,
             "ClusterIssuer" => "",
             _ => return None,
@@ -94,6 +89,11 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+
+    const OWNED: &str = names::CERT_MANAGER_OWNED;
+    const ISSUER_NAME: &str = names::CERT_MANAGER_ISSUER[0];
+    const ISSUER_KIND: &str = names::CERT_MANAGER_ISSUER[1];
+    const ISSUER_GROUP: &str = names::CERT_MANAGER_ISSUER[2];
 
     fn read(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Option<Follows> {
         let map = |pairs: &[(&str, &str)]| {

@@ -1,12 +1,15 @@
 //! The CA issuers of cert-manager, and the Secrets that they sign with.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{Stream, StreamExt, stream};
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::DynamicResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource};
+use serde::Deserialize;
 
 use super::follows::{GROUP, IssuerKey};
 use crate::keeper::fair::Fair;
@@ -28,23 +31,72 @@ pub(crate) enum IssuerKind {
 impl IssuerKind {
     const ALL: [Self; 2] = [Self::Issuer, Self::ClusterIssuer];
 
-    fn resource(self) -> ApiResource {
-        let (kind, plural) = match self {
+    /// Its names in the API: `kind` and plural.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
             Self::Issuer => ("Issuer", "issuers"),
             Self::ClusterIssuer => ("ClusterIssuer", "clusterissuers"),
-        };
-        let kind = GroupVersionKind::gvk(GROUP, "v1", kind);
-        ApiResource::from_gvk_with_plural(&kind, plural)
+        }
+    }
+}
+
+/// An issuer of cert-manager, as far as it is read.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Issuer {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: IssuerSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct IssuerSpec {
+    #[serde(default)]
+    ca: Option<CaSpec>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CaSpec {
+    #[serde(default)]
+    secret_name: String,
+}
+
+impl Resource for Issuer {
+    type DynamicType = IssuerKind;
+    type Scope = DynamicResourceScope;
+
+    fn kind(of: &IssuerKind) -> Cow<'_, str> {
+        of.names().0.into()
+    }
+
+    fn group(_: &IssuerKind) -> Cow<'_, str> {
+        GROUP.into()
+    }
+
+    fn version(_: &IssuerKind) -> Cow<'_, str> {
+        "v1".into()
+    }
+
+    fn plural(of: &IssuerKind) -> Cow<'_, str> {
+        of.names().1.into()
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
     }
 }
 
 /// What a watch of issuers shows.
-pub(crate) type IssuerEvent = (IssuerKind, watcher::Result<Event<DynamicObject>>);
+pub(crate) type IssuerEvent = (IssuerKind, watcher::Result<Event<Issuer>>);
 
 /// Watches both kinds of issuers; never ends. It goes on trying where cert-manager is not installed.
 pub(crate) fn watch(client: &Client) -> impl Stream<Item = IssuerEvent> + use<> {
     let watches = IssuerKind::ALL.map(|kind| {
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &kind.resource());
+        let api: Api<Issuer> = Api::all_with(client.clone(), &kind);
         let config = watcher::Config::default().page_size(pages::MOST);
         watcher::watcher(api, config).default_backoff().map(move |event| (kind, event)).boxed()
     });
@@ -87,7 +139,7 @@ impl Issuers {
     }
 
     /// Takes in what a watch shows. Returns the issuers whose Secret is another one now.
-    pub(super) fn take(&mut self, kind: IssuerKind, event: Event<DynamicObject>) -> Vec<IssuerKey> {
+    pub(super) fn take(&mut self, kind: IssuerKind, event: Event<Issuer>) -> Vec<IssuerKey> {
         match event {
             Event::Init => {
                 self.shown[kind as usize] = Some(BTreeSet::new());
@@ -187,13 +239,13 @@ impl Issuers {
     }
 }
 
-fn key(issuer: &DynamicObject) -> IssuerKey {
+fn key(issuer: &Issuer) -> IssuerKey {
     let meta = issuer.metadata.clone();
     IssuerKey { namespace: meta.namespace.unwrap_or_default(), name: meta.name.unwrap_or_default() }
 }
 
 /// The name in `spec.ca.secretName`; `None` if it is no CA issuer.
-fn secret_name(issuer: &DynamicObject) -> Option<String> {
-    let name = issuer.data.pointer("/spec/ca/secretName")?.as_str()?;
-    (!name.is_empty()).then(|| name.to_owned())
+fn secret_name(issuer: &Issuer) -> Option<String> {
+    let name = &issuer.spec.ca.as_ref()?.secret_name;
+    (!name.is_empty()).then(|| name.clone())
 }

@@ -25,12 +25,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::DynamicObject;
 use kube::runtime::watcher::Event;
 use tokio::time::Instant;
 
 use self::follows::{Follows, IssuerKey, format_trusted};
-use self::issuers::{IssuerKind, Issuers};
+use self::issuers::{Issuer, IssuerKind, Issuers};
 pub(crate) use self::refusal::Refusal;
 use self::source::Source;
 pub(crate) use self::source::{Offer, SourceRead};
@@ -198,7 +197,7 @@ impl Trust {
     }
 
     /// Takes in what the watches of issuers show.
-    pub(crate) fn issuer(&mut self, kind: IssuerKind, event: Event<DynamicObject>, now: Instant) {
+    pub(crate) fn issuer(&mut self, kind: IssuerKind, event: Event<Issuer>, now: Instant) {
         let Some(issuers) = &mut self.issuers else { return };
         let was_listed = issuers.is_listed();
         let changed: HashSet<IssuerKey> = issuers.take(kind, event).into_iter().collect();

@@ -301,7 +301,7 @@ mod of_issuers {
         fixture.trust.secret(Event::Apply((key(name), meta)), fixture.now);
     }
 
-    fn issuer(namespace: &str, spec: &serde_json::Value) -> DynamicObject {
+    fn issuer(namespace: &str, spec: &serde_json::Value) -> Issuer {
         let meta = if namespace.is_empty() {
             json!({"name": "ca"})
         } else {
@@ -310,7 +310,7 @@ mod of_issuers {
         serde_json::from_value(json!({"metadata": meta, "spec": spec})).unwrap()
     }
 
-    fn list(fixture: &mut Fixture, kind: IssuerKind, all: Vec<DynamicObject>) {
+    fn list(fixture: &mut Fixture, kind: IssuerKind, all: Vec<Issuer>) {
         fixture.trust.issuer(kind, Event::Init, fixture.now);
         for one in all {
             fixture.trust.issuer(kind, Event::InitApply(one), fixture.now);

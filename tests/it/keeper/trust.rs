@@ -236,6 +236,10 @@ async fn a_namespace_that_is_created_anew_is_not_trusted() {
     .await;
     assert_eq!(event["type"], "Warning");
     assert_eq!(shop.get("web").await.pem("ca.crt"), held);
+    // Whoever sets it anew trusts the new one.
+    annotate(&shop, "web", names::TRUST, None).await;
+    annotate(&shop, "web", names::TRUST, Some(&trust)).await;
+    trusts(&shop, "web", &[&own, &root, &hostile]).await;
 }
 
 /// Deletes a namespace in place of the namespace controller, and creates it again.
