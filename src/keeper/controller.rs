@@ -399,8 +399,14 @@ impl Controller {
             self.schedule(&key);
             return;
         } else {
-            // A person removed the labels: ca-overlap no longer handles it.
-            self.unwatch(&key);
+            // A person removed the labels: ca-overlap no longer handles it, unless it is a follower,
+            // whose queue and backoff lead to the next try.
+            if self.announcing.as_ref().is_some_and(|it| it.trust.is_follower(&key)) {
+                self.deadlines.remove(&key);
+                self.watched.remove(&key);
+            } else {
+                self.unwatch(&key);
+            }
             self.memory.forget(&key);
             self.count_remembered();
             return;

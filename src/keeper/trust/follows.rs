@@ -34,7 +34,10 @@ impl Follows {
     /// Reads the metadata of a Secret. `None` if it follows nothing, and nothing is to be taken back.
     pub(super) fn read(key: &Key, meta: &ObjectMeta, are_issuers_followed: bool) -> Option<Self> {
         let annotation = |name: &str| meta.annotations.as_ref()?.get(name).map(String::as_str);
-        let is_owned = meta.labels.as_ref().is_some_and(|labels| labels.contains_key(names::CERT_MANAGER_OWNED));
+        let is_owned = meta
+            .labels
+            .as_ref()
+            .is_some_and(|labels| labels.contains_key(names::CERT_MANAGER_OWNED));
         let issuer = (are_issuers_followed && is_owned)
             .then(|| IssuerKey::read(key.namespace(), annotation))
             .flatten();

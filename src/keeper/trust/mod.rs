@@ -253,6 +253,11 @@ impl Trust {
         Some(Wanted { new_refusals: if is_new { refused } else { Vec::new() }, ..wanted })
     }
 
+    /// Whether this Secret is a follower.
+    pub(crate) fn is_follower(&self, key: &Key) -> bool {
+        self.followers.get(key.namespace(), key).is_some()
+    }
+
     /// The uid of a follower.
     pub(crate) fn uid(&self, key: &Key) -> Option<&str> {
         self.followers.get(key.namespace(), key)?.uid.as_deref()
