@@ -1,19 +1,21 @@
 //! A root, its issuers, and the leaves in three namespaces.
 
-use devtools::handshake::{Files, Tally};
+use ca_overlap::names;
+use devtools::handshake::{Files, Tally, Tls, meet};
 use devtools::secrets::{Answer, Secrets};
 use serde_json::json;
 
 use super::peers::{Peers, add};
 use super::rig::{NAMESPACE, Rig, SELF_SIGNED};
-use crate::keeper::setup::Rotation;
+use crate::keeper::setup::{Rotation, eventually};
+use crate::support::command::run;
 
 /// What keys a family has, and what issues its leaves.
 #[derive(Clone, Copy)]
 pub struct Kind {
     algorithm: &'static str,
     size: u32,
-    has_intermediate: bool,
+    pub has_intermediate: bool,
 }
 
 impl Kind {
@@ -26,8 +28,8 @@ impl Kind {
 pub struct Certificate {
     pub secrets: Secrets,
     pub name: String,
-    /// How often it was ordered.
-    orders: usize,
+    /// How often it was issued when that was last waited for.
+    issued: u64,
 }
 
 pub struct Family<'r> {
@@ -48,7 +50,7 @@ impl<'r> Family<'r> {
         let central = Secrets::new(cluster.plane.client().await.unwrap(), NAMESPACE.into());
         let namespaces =
             [central.clone(), cluster.namespace(name).await, cluster.namespace(name).await];
-        let certificate = |name: String| Certificate { secrets: central.clone(), name, orders: 1 };
+        let certificate = |name: String| Certificate { secrets: central.clone(), name, issued: 0 };
         let mut family = Self {
             rig,
             name,
@@ -60,13 +62,13 @@ impl<'r> Family<'r> {
             peers: Peers::default(),
         };
         family.create(&family.root, true, "ClusterIssuer", SELF_SIGNED).await;
-        family.root.issued(rig).await;
+        family.root.wait(rig).await;
         let mut source = family.root.name.clone();
         if kind.has_intermediate {
             rig.create_issuer(None, &source, &source).await;
-            let intermediate = certificate(format!("{name}-int"));
+            let mut intermediate = certificate(format!("{name}-int"));
             family.create(&intermediate, true, "ClusterIssuer", &source).await;
-            intermediate.issued(rig).await;
+            intermediate.wait(rig).await;
             source.clone_from(&intermediate.name);
             family.intermediate = Some(intermediate);
         }
@@ -75,12 +77,24 @@ impl<'r> Family<'r> {
         for _ in 0..leaves {
             family.add_leaf().await;
         }
-        for leaf in &family.leaves {
-            leaf.issued(rig).await;
-        }
+        family.issued().await;
         let tally = family.step().await;
         assert!(tally.all(), "{name}: {tally:?} before any rotation");
         family.settle();
+        family
+    }
+
+    /// The same beside a keeper that follows issuers, which has found this one. Only then are the
+    /// previous roots kept.
+    pub async fn followed(rig: &'r Rig, name: &'static str, kind: Kind, leaves: usize) -> Self {
+        let family = Self::begin(rig, name, kind, leaves).await;
+        for source in [&family.root].into_iter().chain(&family.intermediate) {
+            eventually(&format!("{} followed", source.name), async || {
+                let stored = source.stored().await;
+                (stored.label(names::SOURCE) == Some("issuer")).then_some(())
+            })
+            .await;
+        }
         family
     }
 
@@ -89,7 +103,7 @@ impl<'r> Family<'r> {
         let number = self.leaves.len();
         let secrets = self.namespaces[number % self.namespaces.len()].clone();
         let kind = if secrets.namespace == NAMESPACE { "Issuer" } else { "ClusterIssuer" };
-        let leaf = Certificate { secrets, name: format!("{}-{number}", self.name), orders: 1 };
+        let leaf = Certificate { secrets, name: format!("{}-{number}", self.name), issued: 0 };
         self.create(&leaf, false, kind, self.name).await;
         self.leaves.push(leaf);
     }
@@ -112,16 +126,23 @@ impl<'r> Family<'r> {
         self.rig.create_certificate(&it.secrets.namespace, &it.name, spec).await;
     }
 
-    /// Renews the root, and then the intermediate.
-    pub async fn renew_cas(&mut self) {
-        renew(self.rig, &mut self.root).await;
-        if let Some(intermediate) = &mut self.intermediate {
-            renew(self.rig, intermediate).await;
+    /// Waits until all leaves are issued.
+    pub async fn issued(&mut self) {
+        for leaf in &mut self.leaves {
+            leaf.wait(self.rig).await;
         }
     }
 
+    pub async fn renew_root(&mut self) {
+        self.root.renew(self.rig).await;
+    }
+
+    pub async fn renew_intermediate(&mut self) {
+        self.intermediate.as_mut().unwrap().renew(self.rig).await;
+    }
+
     pub async fn renew(&mut self, leaf: usize) {
-        renew(self.rig, &mut self.leaves[leaf]).await;
+        self.leaves[leaf].renew(self.rig).await;
     }
 
     /// All leaves, in an order that mixes namespaces and ages, the same in each run.
@@ -146,15 +167,65 @@ impl<'r> Family<'r> {
         self.peers.settle();
     }
 
-    /// cert-manager alone manages the data, and nothing was issued because of us.
-    pub async fn assert_untouched(&self) {
-        let all = self.leaves.iter().chain([&self.root]).chain(&self.intermediate);
-        for it in all {
+    /// All these peers talk to each other with their present files.
+    pub async fn meets(&self, tls: Tls, clients: &[usize], servers: &[usize]) {
+        let (clients, servers) = (self.peers.present(clients), self.peers.present(servers));
+        let tally = meet(tls, &clients, &servers).await.unwrap();
+        assert!(tally.all(), "{}: {tls:?} {tally:?}", self.name);
+    }
+
+    /// Waits until all leaf Secrets trust the present root.
+    pub async fn trusts_root(&self) {
+        self.trust_root(&self.leaves.iter().collect::<Vec<_>>()).await;
+    }
+
+    /// Waits until the intermediate's Secret trusts the present root.
+    pub async fn intermediate_trusts_root(&self) {
+        self.trust_root(&[self.intermediate.as_ref().unwrap()]).await;
+    }
+
+    async fn trust_root(&self, followers: &[&Certificate]) {
+        let root = async || self.root.stored().await.pem("tls.crt");
+        loop {
+            let announced = root().await;
+            for follower in followers {
+                follower.trusts(&announced).await;
+            }
+            let namespace = &self.root.secrets.namespace;
+            let is_under_way = self.rig.is_under_way(namespace, &self.root.name).await;
+            if !is_under_way && root().await == announced {
+                break;
+            }
+        }
+    }
+
+    /// How often each leaf was requested.
+    pub async fn requests(&self) -> Vec<usize> {
+        let mut requests = Vec::new();
+        for leaf in &self.leaves {
+            requests.push(self.rig.requests(&leaf.secrets.namespace, &leaf.name).await);
+        }
+        requests
+    }
+
+    /// Distrusts a CA in all namespaces of the family, as a person.
+    pub fn distrust(&self, ca: &str) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), ca).unwrap();
+        let kubeconfig = self.rig.setup.cluster.plane.admin_kubeconfig();
+        for secrets in &self.namespaces {
+            // It reports the Secrets whose generator still writes that CA.
+            let file = file.path().to_str().unwrap();
+            run(&kubeconfig, &["distrust", file, "-n", &secrets.namespace]);
+        }
+    }
+
+    /// cert-manager alone manages the data.
+    pub async fn assert_managed_by_cert_manager(&self) {
+        for it in self.leaves.iter().chain([&self.root]).chain(&self.intermediate) {
             let (secrets, name) = (it.secrets.clone(), it.name.clone());
             let managers = Rotation { secrets, name, generation: Vec::new() }.data_managers().await;
             assert_eq!(managers, ["cert-manager-certificates-issuing"], "{}", it.name);
-            let requests = self.rig.requests(&it.secrets.namespace, &it.name).await;
-            assert_eq!(requests, it.orders, "{}", it.name);
         }
     }
 }
@@ -164,16 +235,24 @@ impl Certificate {
         self.secrets.get(&self.name).await.ok()
     }
 
-    /// Waits until it has been issued as often as it was ordered.
-    pub async fn issued(&self, rig: &Rig) {
-        rig.issued(&self.secrets.namespace, &self.name, self.orders).await;
+    /// Waits until `ca.crt` has this certificate.
+    pub async fn trusts(&self, ca: &str) {
+        let what = format!("a new CA in {}/{}", self.secrets.namespace, self.name);
+        let trusts = async || self.stored().await.pem("ca.crt").contains(ca).then_some(());
+        eventually(&what, trusts).await;
     }
-}
 
-async fn renew(rig: &Rig, it: &mut Certificate) {
-    rig.renew(&it.secrets.namespace, &it.name).await;
-    it.orders += 1;
-    it.issued(rig).await;
+    /// Waits until it has been issued once more.
+    pub async fn wait(&mut self, rig: &Rig) {
+        self.issued = rig.issued(&self.secrets.namespace, &self.name, self.issued + 1).await;
+    }
+
+    async fn renew(&mut self, rig: &Rig) {
+        // It may have been issued once more than was asked for.
+        self.issued = rig.issued(&self.secrets.namespace, &self.name, self.issued).await;
+        rig.renew(&self.secrets.namespace, &self.name).await;
+        self.wait(rig).await;
+    }
 }
 
 fn files(name: &str, stored: &Answer) -> Files {

@@ -29,6 +29,11 @@ impl Peers {
         tally
     }
 
+    /// The present files of these peers.
+    pub fn present(&self, peers: &[usize]) -> Vec<Files> {
+        peers.iter().map(|peer| self.states[*peer].last().unwrap().clone()).collect()
+    }
+
     /// All peers have read their present files: what the settle time waits for.
     pub fn settle(&mut self) {
         for states in &mut self.states {

@@ -1,5 +1,6 @@
 //! A control plane with the product, and cert-manager's controllers with its CRDs.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use devtools::control_plane::{ControlPlane, Options, Supervised, send};
@@ -16,7 +17,8 @@ const GROUP: &str = "/apis/cert-manager.io/v1";
 
 pub struct Rig {
     // Programs end before their control plane.
-    _controllers: Supervised,
+    controllers: Supervised,
+    program: PathBuf,
     pub setup: Setup,
 }
 
@@ -28,12 +30,32 @@ impl Rig {
         // Not from the pool: the CRDs would stay for the next test.
         let plane = Plane::with(Options::new(assets)).await;
         support::install_crds(&plane, &crds).await;
-        let setup = Setup::on(plane, test, "keeper", &[]).await?;
+        let setup = Setup::on(plane, test, "../../tests/data/issuers", &[]).await?;
         let plane = &setup.cluster.plane;
+        create_account(plane).await;
         let controllers = start(plane, &program).await;
         let spec = json!({"selfSigned": {}});
         create(plane, &issuer(None, SELF_SIGNED, &spec)).await;
-        Some(Self { _controllers: controllers, setup })
+        Some(Self { controllers, program, setup })
+    }
+
+    pub async fn restart_controllers(&mut self) {
+        self.controllers.signal("KILL");
+        self.controllers = start(&self.setup.cluster.plane, &self.program).await;
+    }
+
+    /// The `resourceVersion` of each Secret that cert-manager has issued.
+    pub async fn versions(&self) -> BTreeMap<String, String> {
+        let path = "/api/v1/secrets?labelSelector=controller.cert-manager.io/fao%3Dtrue";
+        let list = self.setup.cluster.plane.json("GET", path, &Value::Null).await.unwrap();
+        let issued = list["items"].as_array().unwrap().iter().filter(|item| {
+            item["metadata"]["annotations"]["cert-manager.io/certificate-name"].is_string()
+        });
+        let version = |item: &Value| {
+            let text = |key: &str| item["metadata"][key].as_str().unwrap().to_owned();
+            (format!("{}/{}", text("namespace"), text("name")), text("resourceVersion"))
+        };
+        issued.map(version).collect()
     }
 
     /// Creates a CA issuer. Without a namespace it is a `ClusterIssuer`.
@@ -52,17 +74,19 @@ impl Rig {
         create(&self.setup.cluster.plane, &object).await;
     }
 
-    /// Waits until a certificate has been issued that often, and nothing more is under way.
-    pub async fn issued(&self, namespace: &str, name: &str, times: usize) {
-        let what = format!("{namespace}/{name} issued, {times}");
-        eventually(&what, async || {
+    /// Waits until a certificate has been issued at least that often, and nothing more is under way.
+    /// On a busy machine cert-manager can see its new Secret late, and then issues once more.
+    pub async fn issued(&self, namespace: &str, name: &str, times: u64) -> u64 {
+        eventually(&format!("{namespace}/{name} issued, {times}"), async || {
             let status = self.certificate(namespace, name).await["status"].take();
-            let is_done = status["revision"] == times
-                && condition(&status, "Ready") == Some("True")
-                && condition(&status, "Issuing") != Some("True");
-            is_done.then_some(())
+            let is_done = condition(&status, "Ready") == Some("True") && !is_under_way(&status);
+            status["revision"].as_u64().filter(|revision| is_done && *revision >= times)
         })
-        .await;
+        .await
+    }
+
+    pub async fn is_under_way(&self, namespace: &str, name: &str) -> bool {
+        is_under_way(&self.certificate(namespace, name).await["status"])
     }
 
     /// Asks for a new certificate as `cmctl renew` does.
@@ -90,7 +114,12 @@ impl Rig {
         .await;
     }
 
-    /// How often a certificate was requested. Its history keeps all requests.
+    pub async fn delete_certificate(&self, namespace: &str, name: &str) {
+        let path = format!("{GROUP}/namespaces/{namespace}/certificates/{name}");
+        self.setup.cluster.plane.json("DELETE", &path, &Value::Null).await.unwrap();
+    }
+
+    /// How often a certificate was requested. The history keeps all requests.
     pub async fn requests(&self, namespace: &str, certificate: &str) -> usize {
         let path = format!("{GROUP}/namespaces/{namespace}/certificaterequests");
         let list = self.setup.cluster.plane.json("GET", &path, &Value::Null).await.unwrap();
@@ -104,6 +133,10 @@ impl Rig {
         let path = format!("{GROUP}/namespaces/{namespace}/certificates/{name}");
         self.setup.cluster.plane.json("GET", &path, &Value::Null).await.unwrap()
     }
+}
+
+fn is_under_way(status: &Value) -> bool {
+    condition(status, "Issuing") == Some("True")
 }
 
 fn condition<'v>(status: &'v Value, kind: &str) -> Option<&'v str> {
@@ -130,8 +163,8 @@ async fn create(plane: &ControlPlane, object: &Value) {
     plane.json("POST", &path, object).await.unwrap();
 }
 
-/// Starts the controllers as a `ServiceAccount` with all rights.
-async fn start(plane: &ControlPlane, program: &Path) -> Supervised {
+/// Creates the `ServiceAccount` of the controllers, with all rights.
+async fn create_account(plane: &ControlPlane) {
     let named = |version: &str, kind: &str| json!({"apiVersion": version, "kind": kind, "metadata": {"name": NAMESPACE}});
     let namespace = named("v1", "Namespace");
     plane.json("POST", "/api/v1/namespaces", &namespace).await.unwrap();
@@ -143,6 +176,9 @@ async fn start(plane: &ControlPlane, program: &Path) -> Supervised {
     binding["subjects"] =
         json!([{"kind": "ServiceAccount", "name": NAMESPACE, "namespace": NAMESPACE}]);
     plane.json("POST", &format!("/apis/{rbac}/v1/clusterrolebindings"), &binding).await.unwrap();
+}
+
+async fn start(plane: &ControlPlane, program: &Path) -> Supervised {
     let kubeconfig = plane.service_account_kubeconfig(NAMESPACE, NAMESPACE).await.unwrap();
     let scratch = plane.scratch().path();
     let arguments = ["--kubeconfig".into(), kubeconfig.into_os_string()];
