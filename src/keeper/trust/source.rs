@@ -136,8 +136,8 @@ impl Source {
             let is_of_leaf = self.leaves.contains_key(&former.certificate.fingerprint());
             former.need = match former.need {
                 _ if is_of_leaf && former.since.is_some() => Need::Needed,
-                Need::Unknown if is_counted => Need::Over,
-                Need::Needed if is_counted => Need::Lingers(now + settle),
+                // Nobody knows for how long no follower has had a leaf of it.
+                Need::Unknown | Need::Needed if is_counted => Need::Lingers(now + settle),
                 Need::Lingers(until) if until <= now => Need::Over,
                 other => other,
             };

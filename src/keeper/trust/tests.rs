@@ -216,6 +216,13 @@ fn an_expired_leaf_needs_nothing() {
     let leaf = old.leaf("x");
     fixture.time = Timestamp::from_second(certificate(&leaf).not_after()).unwrap();
     fixture.compare("a/f", "1", &leaf);
+    let stays = Some(vec![new.sha256(), format!("{} stays", old.sha256())]);
+    assert_eq!(fixture.wanted("a/f"), stays, "a keeper that has just begun takes nothing back");
+    fixture.now += SETTLE;
+    fixture.read(
+        "a/s",
+        SourceRead { previous: vec![(certificate(&old), since)], ..holding(&[&new]) },
+    );
     assert_eq!(fixture.wanted("a/f"), prints(&[&new]));
 }
 
