@@ -49,8 +49,8 @@ pub(crate) fn paged(client: Client) -> Client {
     Client::new(service, namespace)
 }
 
-/// The client, with answers that show only the metadata of objects. kube has a type for these, but
-/// another type of objects to watch takes 150 KiB of the program.
+/// The client, with answers that show only the metadata of objects, whatever their type. kube's own
+/// type for metadata keeps all labels and annotations.
 pub(crate) fn metadata_only(client: Client) -> Client {
     let namespace = client.default_namespace().to_owned();
     let service = tower::service_fn(move |mut request: Request<Body>| {
