@@ -219,10 +219,8 @@ fn an_expired_leaf_needs_nothing() {
     let stays = Some(vec![new.sha256(), format!("{} stays", old.sha256())]);
     assert_eq!(fixture.wanted("a/f"), stays, "a keeper that has just begun takes nothing back");
     fixture.now += SETTLE;
-    fixture.read(
-        "a/s",
-        SourceRead { previous: vec![(certificate(&old), since)], ..holding(&[&new]) },
-    );
+    fixture
+        .read("a/s", SourceRead { previous: vec![(certificate(&old), since)], ..holding(&[&new]) });
     assert_eq!(fixture.wanted("a/f"), prints(&[&new]));
 }
 
