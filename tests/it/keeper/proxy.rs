@@ -155,7 +155,7 @@ impl Shared {
         if self.seen.fetch_add(1, Ordering::SeqCst) + 1 >= self.last {
             return false;
         }
-        if line.starts_with("PATCH ") {
+        if line.starts_with("PATCH ") && !path.contains("dryRun=") {
             let path = path.split('?').next().unwrap_or_default();
             self.changes.lock().unwrap().push(path.to_owned());
         }
