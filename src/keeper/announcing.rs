@@ -79,6 +79,15 @@ impl Announcing {
         self.queue.first(now, has_room).filter(|_| self.reads.len() < MAX_READS)
     }
 
+    /// Reads a source at this time, if it is not to be read earlier.
+    pub(super) fn read_at(&mut self, key: &Key, at: Instant) {
+        if self.queue.contains(key) {
+            self.queue.hasten(key, at);
+        } else {
+            drop(self.queue.set(key, at));
+        }
+    }
+
     pub(super) fn abort(&mut self) {
         self.reads.abort();
     }
@@ -106,4 +115,27 @@ fn secrets(
             }
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::overflow::Overflow;
+    use super::*;
+
+    #[test]
+    fn a_source_that_is_to_be_read_soon_is_not_read_later() {
+        let settle = Duration::from_secs(300);
+        let trust = Trust::new(None, "ca-overlap".to_owned(), settle, Overflow::default());
+        let mut announcing = Announcing::new(trust);
+        let (key, now) = (Key::new("n", "s"), Instant::now());
+        announcing.read_at(&key, now);
+        announcing.read_at(&key, now + settle);
+        assert_eq!(announcing.next(now), Some(now));
+        assert_eq!(announcing.queue.pop(now, |_| true), Some(key.clone()));
+        announcing.read_at(&key, now + settle);
+        announcing.read_at(&key, now);
+        assert_eq!(announcing.next(now), Some(now));
+    }
 }

@@ -127,7 +127,7 @@ impl Controller {
         let todo = announcing.trust.take_todo();
         for (key, at) in todo.sources {
             if !announcing.retries.is_waiting(&key) {
-                drop(announcing.queue.set(&key, at));
+                announcing.read_at(&key, at);
             }
         }
         for key in todo.followers {

@@ -175,7 +175,7 @@ impl Trust {
                 let known = known.chain(self.labelled.iter().map(|(key, ())| key));
                 let gone: Vec<Key> = known.filter(|key| !shown.contains(*key)).cloned().collect();
                 for key in gone {
-                    self.forget(&key);
+                    self.forget(&key, now);
                     self.labelled.remove(key.namespace(), &key);
                 }
                 self.is_listed = true;
@@ -189,7 +189,7 @@ impl Trust {
             }
             Event::Apply((key, meta)) => self.see(&key, &meta, now),
             Event::Delete((key, _)) => {
-                self.forget(&key);
+                self.forget(&key, now);
                 self.labelled.remove(key.namespace(), &key);
                 self.read_source(&key, now);
             }
@@ -350,7 +350,7 @@ impl Trust {
         let is_called = !self.uncalled.iter().any(|namespace| namespace == key.namespace());
         let follows = is_called.then(|| Follows::read(key, meta, self.issuers.is_some())).flatten();
         let Some(follows) = follows else {
-            self.forget(key);
+            self.forget(key, now);
             return;
         };
         let version = meta.resource_version.clone().unwrap_or_default();
@@ -367,7 +367,7 @@ impl Trust {
             }
             return;
         }
-        self.forget(key);
+        self.forget(key, now);
         let follower = Follower {
             uid: meta.uid.clone(),
             version,
@@ -441,9 +441,9 @@ impl Trust {
         true
     }
 
-    fn forget(&mut self, key: &Key) {
+    fn forget(&mut self, key: &Key, now: Instant) {
         if let Some(follower) = self.followers.remove(key.namespace(), key) {
-            self.unlink(key, &follower, Instant::now());
+            self.unlink(key, &follower, now);
         }
     }
 
