@@ -143,3 +143,38 @@ pub const DRAIN_HOLDER: &str = "ca-overlap-drain";
 pub const MUTATE_PATH: &str = "/mutate";
 /// Path of the admission endpoint for writers who may not read the Secret.
 pub const STRANGER_PATH: &str = "/mutate/stranger";
+
+/// Parses `NAMESPACE/NAME` or `NAME`. The names must be valid by the API server's rules: a DNS
+/// label for a namespace, a DNS subdomain for a Secret (RFC 1123).
+pub(crate) fn parse_secret(text: &str) -> Option<(Option<&str>, &str)> {
+    let is_label = |part: &str| {
+        let known = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        let is_inner = |part: &str| !part.starts_with('-') && !part.ends_with('-');
+        !part.is_empty() && part.bytes().all(known) && is_inner(part)
+    };
+    let (namespace, name) = match text.split_once('/') {
+        Some((namespace, name)) => (Some(namespace), name),
+        None => (None, text),
+    };
+    let is_namespace = |namespace: &str| namespace.len() <= 63 && is_label(namespace);
+    let is_name = name.len() <= 253 && name.split('.').all(is_label);
+    (is_name && namespace.is_none_or(is_namespace)).then_some((namespace, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_not_parsed_as_the_name_of_a_secret() {
+        assert_eq!(parse_secret("gateway/envoy"), Some((Some("gateway"), "envoy")));
+        assert_eq!(parse_secret("a-1/b.c-d"), Some((Some("a-1"), "b.c-d")));
+        assert_eq!(parse_secret("b.c-d"), Some((None, "b.c-d")));
+        for path in [
+            "./a", "a/b/c", "/a", "a/", "A/b", "a.b/c", "-a/b", "a/.b", "a/b..c", "", "/", "a_b",
+            "a/b-",
+        ] {
+            assert_eq!(parse_secret(path), None, "{path}");
+        }
+    }
+}

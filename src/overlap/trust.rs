@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::names;
+
 /// The most sources that are read from one Secret.
 pub const MAX_TRUSTED: usize = 8;
 
@@ -17,12 +19,8 @@ pub struct Trusted {
 impl Trusted {
     /// Parses `name` or `namespace/name`.
     fn parse(word: &str) -> Option<Self> {
-        let (namespace, name) = match word.split_once('/') {
-            Some((namespace, name)) => (Some(namespace), name),
-            None => (None, word),
-        };
-        let is_valid = namespace.is_none_or(is_label) && is_name(name);
-        is_valid.then(|| Self { namespace: namespace.map(str::to_owned), name: name.to_owned() })
+        let (namespace, name) = names::parse_secret(word)?;
+        Some(Self { namespace: namespace.map(str::to_owned), name: name.to_owned() })
     }
 }
 
@@ -42,25 +40,6 @@ pub fn parse_list(text: &str) -> (Vec<Trusted>, bool) {
     let read: Vec<_> = words.map(Trusted::parse).collect();
     let is_readable = read.len() <= MAX_TRUSTED && !read.contains(&None);
     (read.into_iter().flatten().take(MAX_TRUSTED).collect(), is_readable)
-}
-
-/// Whether this is a DNS subdomain (RFC 1123), as the API server requires of a Secret's name. It does
-/// not limit the parts.
-fn is_name(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_part)
-}
-
-/// Whether this is a DNS label, as the API server requires of a namespace's name.
-fn is_label(text: &str) -> bool {
-    text.len() <= 63 && is_part(text)
-}
-
-fn is_part(text: &str) -> bool {
-    let is_end = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let bytes = text.as_bytes();
-    is_end(bytes.first().copied())
-        && is_end(bytes.last().copied())
-        && bytes.iter().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == b'-')
 }
 
 #[cfg(test)]

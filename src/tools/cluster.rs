@@ -10,7 +10,6 @@ use kube::{Api, Client, Config};
 use super::error::ToolError;
 use super::progress_line;
 use crate::kubernetes::explain::{Audience, causes, explain};
-use crate::kubernetes::key;
 use crate::kubernetes::list::{self, Namespaces, Unread};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
@@ -95,7 +94,7 @@ impl ScopeArgs {
             let problem = "is not the name of a Secret: expected NAMESPACE/NAME or NAME";
             ToolError::usage("SECRET", format!("{text} {problem}"))
         };
-        secrets.iter().map(|text| key::parse(text).ok_or_else(|| no_name(text))).collect()
+        secrets.iter().map(|text| names::parse_secret(text).ok_or_else(|| no_name(text))).collect()
     }
 }
 

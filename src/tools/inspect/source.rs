@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::InspectedObject;
 use crate::kubernetes::explain::{Audience, explain};
-use crate::kubernetes::key;
+use crate::names;
 use crate::overlap::outlook::Rules;
 use crate::tools::cluster::{InstallationArgs, KubeconfigArgs};
 use crate::tools::documents::{self, as_pem, documents};
@@ -31,7 +31,7 @@ pub(super) async fn read(
     if what == "-" || path.exists() {
         return of_text(what, documents::read(path)?, leaf);
     }
-    let Some((Some(namespace), name)) = key::parse(what) else {
+    let Some((Some(namespace), name)) = names::parse_secret(what) else {
         return Err(ToolError::usage(
             "FILE|NAMESPACE/NAME",
             format!("{what} is neither a file nor the NAMESPACE/NAME of a Secret"),
