@@ -121,17 +121,7 @@ async fn a_recreated_namespace_gets_nothing_back() {
     let secrets = setup.cluster.namespace(test).await;
     let mut rotation = remembered(&keeper, &secrets, json!({names::KEEP: "2"})).await;
     secrets.delete("envoy").await.ok();
-    // Delete the namespace, in place of the namespace controller.
-    let plane = &setup.cluster.plane;
-    let path = format!("/api/v1/namespaces/{}", secrets.namespace);
-    plane.json("DELETE", &path, &Value::Null).await.unwrap();
-    let mut namespace = plane.json("GET", &path, &Value::Null).await.unwrap();
-    namespace["spec"]["finalizers"] = json!([]);
-    plane.json("PUT", &format!("{path}/finalize"), &namespace).await.unwrap();
-    let anew = json!({
-        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": secrets.namespace},
-    });
-    plane.json("POST", "/api/v1/namespaces", &anew).await.unwrap();
+    setup.recreate_namespace(&secrets).await;
     let ca = devtools::certs::ca_named("another tenant");
     let created = secrets.create(&tls_secret("envoy", &ca.pem, &ca.leaf("envoy"))).await.ok();
     rotation.generation.push(ca);

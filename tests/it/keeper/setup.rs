@@ -109,6 +109,20 @@ impl Setup {
         lease["spec"]["holderIdentity"].as_str().map(ToOwned::to_owned)
     }
 
+    /// Deletes a namespace in place of the namespace controller, and creates it again.
+    pub async fn recreate_namespace(&self, secrets: &Secrets) {
+        let plane = &self.cluster.plane;
+        let path = format!("/api/v1/namespaces/{}", secrets.namespace);
+        plane.json("DELETE", &path, &Value::Null).await.unwrap();
+        let mut namespace = plane.json("GET", &path, &Value::Null).await.unwrap();
+        namespace["spec"]["finalizers"] = json!([]);
+        plane.json("PUT", &format!("{path}/finalize"), &namespace).await.unwrap();
+        let anew = json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": secrets.namespace},
+        });
+        plane.json("POST", "/api/v1/namespaces", &anew).await.unwrap();
+    }
+
     /// The Events on a Secret with this reason.
     pub async fn events(&self, rotation: &Rotation, reason: &str) -> Vec<Value> {
         let path = format!(

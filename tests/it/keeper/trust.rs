@@ -223,7 +223,7 @@ async fn a_namespace_that_is_created_anew_is_not_trusted() {
     .await;
 
     infra.delete("root").await.ok();
-    recreate_namespace(&setup, &infra).await;
+    setup.recreate_namespace(&infra).await;
     let mut copy = signer("root", &hostile);
     copy["metadata"]["labels"] = json!({names::SOURCE: "true"});
     infra.create(&copy).await.ok();
@@ -240,20 +240,6 @@ async fn a_namespace_that_is_created_anew_is_not_trusted() {
     annotate(&shop, "web", names::TRUST, None).await;
     annotate(&shop, "web", names::TRUST, Some(&trust)).await;
     trusts(&shop, "web", &[&own, &root, &hostile]).await;
-}
-
-/// Deletes a namespace in place of the namespace controller, and creates it again.
-async fn recreate_namespace(setup: &Setup, secrets: &Secrets) {
-    let plane = &setup.cluster.plane;
-    let path = format!("/api/v1/namespaces/{}", secrets.namespace);
-    plane.json("DELETE", &path, &Value::Null).await.unwrap();
-    let mut namespace = plane.json("GET", &path, &Value::Null).await.unwrap();
-    namespace["spec"]["finalizers"] = json!([]);
-    plane.json("PUT", &format!("{path}/finalize"), &namespace).await.unwrap();
-    let anew = json!({
-        "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": secrets.namespace},
-    });
-    plane.json("POST", "/api/v1/namespaces", &anew).await.unwrap();
 }
 
 /// A CRD of cert-manager, as far as the keeper reads it.
