@@ -81,11 +81,7 @@ impl Announcing {
 
     /// Reads a source at this time, if it is not to be read earlier.
     pub(super) fn read_at(&mut self, key: &Key, at: Instant) {
-        if self.queue.contains(key) {
-            self.queue.hasten(key, at);
-        } else {
-            drop(self.queue.set(key, at));
-        }
+        drop(self.queue.set_by(key, at));
     }
 
     pub(super) fn abort(&mut self) {

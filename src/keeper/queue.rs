@@ -47,6 +47,16 @@ impl<T: Copy + Ord> Queue<T> {
         }
     }
 
+    /// Sets the time of `key` to `at`, unless it is in the queue for an earlier time. Returns the keys
+    /// for which there is no room any more.
+    pub(super) fn set_by(&mut self, key: &Key, at: T) -> Vec<Key> {
+        if self.contains(key) {
+            self.hasten(key, at);
+            return Vec::new();
+        }
+        self.set(key, at)
+    }
+
     /// Removes `key`.
     pub(super) fn remove(&mut self, key: &Key) {
         if let Some(at) = self.of_key.remove(key.namespace(), key) {

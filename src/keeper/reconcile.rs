@@ -4,6 +4,7 @@ mod announce;
 mod ask;
 mod rollout;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -207,8 +208,8 @@ impl Reconciler {
         let secret = match &known.wanted {
             None => secret,
             Some(wanted) => match self.announce(key, secret, outlook, wanted, now).await? {
-                Ok(outcome) => return Ok(outcome),
-                Err(secret) => secret,
+                ControlFlow::Break(outcome) => return Ok(outcome),
+                ControlFlow::Continue(secret) => secret,
             },
         };
         let due = match next_action(&secret.view(), outlook, now) {

@@ -103,11 +103,7 @@ impl Controller {
         let ends = announcing.trust.compared(key, secret, Instant::now(), Timestamp::now());
         if let Some(ends) = ends {
             // It holds watched Secrets and followers only, so there is room.
-            if self.deadlines.contains(key) {
-                self.deadlines.hasten(key, ends);
-            } else {
-                drop(self.deadlines.set(key, ends));
-            }
+            drop(self.deadlines.set_by(key, ends));
         }
     }
 

@@ -1,5 +1,7 @@
 //! Compares what is announced to a follower with what is to be announced, and asks for it.
 
+use std::ops::ControlFlow;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::secrets::MetadataChange;
@@ -20,7 +22,7 @@ use crate::overlap::source::{self, Previous};
 use crate::x509::certs::{Certificate, Fingerprint};
 
 impl Reconciler {
-    /// Asks to announce what is `wanted`. `None` if the Secret needs no change.
+    /// Asks to announce what is `wanted`. If the Secret needs no ask, its reconcile goes on with it.
     pub(super) async fn announce(
         &self,
         key: &Key,
@@ -28,16 +30,16 @@ impl Reconciler {
         outlook: &Outlook,
         wanted: &Wanted,
         now: Timestamp,
-    ) -> Result<Result<ReconcileOutcome, SecretView>, ReconcileError> {
+    ) -> Result<ControlFlow<ReconcileOutcome, SecretView>, ReconcileError> {
         let ask = ask(&secret, &outlook.settings, wanted);
         let is_due = outlook::announces(&secret.view(), &self.rules, ask.announced(), now);
         let is_recorded = secret.annotation(names::TRUSTED) == wanted.trusted.as_deref();
         let may_change = outlook::may_change_data(&secret.view(), &outlook.settings);
         if (!is_due && is_recorded) || !may_change {
-            return Ok(Err(secret));
+            return Ok(ControlFlow::Continue(secret));
         }
         if self.is_opted_out(key).await? {
-            return Ok(Ok(ReconcileOutcome::OptedOut(Box::new(secret))));
+            return Ok(ControlFlow::Break(ReconcileOutcome::OptedOut(Box::new(secret))));
         }
         if !is_recorded {
             self.pace.wait().await;
@@ -45,7 +47,7 @@ impl Reconciler {
             secret = self.secrets.change(key, &secret, change).await?;
         }
         if !is_due {
-            return Ok(Err(secret));
+            return Ok(ControlFlow::Continue(secret));
         }
         self.pace.wait().await;
         let answer = self.ask(key, secret, AskKind::Announce, Some(&ask)).await?;
@@ -54,7 +56,7 @@ impl Reconciler {
         if asked.result == AskResult::Done && is_left() {
             asked.result = AskResult::Refused;
         }
-        Ok(Ok(ReconcileOutcome::Asked(Box::new(asked))))
+        Ok(ControlFlow::Break(ReconcileOutcome::Asked(Box::new(asked))))
     }
 
     /// Reads a source, and gives it the label that it is to have.

@@ -220,9 +220,13 @@ impl Trust {
     /// How the label of this source is to be.
     pub(crate) fn label_rule(&self, key: &Key) -> LabelRule {
         let Some(issuers) = &self.issuers else { return LabelRule::Any };
-        let source = self.sources.get(key.namespace(), key);
+        let is_of_issuer = |follower: &Key| {
+            let follower = self.followers.get(follower.namespace(), follower);
+            follower.is_some_and(|follower| follower.of_issuer.as_ref() == Some(key))
+        };
+        let mut followers = self.source(key).into_iter().flat_map(|source| &source.followers);
         match issuers.is_signer(key) {
-            Some(true) if source.is_some_and(|source| source.of_issuer > 0) => LabelRule::Issuer,
+            Some(true) if followers.any(is_of_issuer) => LabelRule::Issuer,
             Some(false) => LabelRule::NotIssuer,
             _ => LabelRule::Any,
         }
@@ -409,7 +413,6 @@ impl Trust {
             let mut linked = self.sources.remove(source.namespace(), source).unwrap_or_default();
             linked.followers.insert(key.clone());
             linked.unread += 1;
-            linked.of_issuer += usize::from(of_issuer.as_ref() == Some(source));
             self.put(source, linked);
             if is_new {
                 self.todo.sources.insert(source.clone(), now);

@@ -44,8 +44,6 @@ pub(crate) struct SourceRead {
 pub(super) struct Source {
     /// Those that follow it.
     pub(super) followers: BTreeSet<Key>,
-    /// How many of them follow it as the Secret of their issuer.
-    pub(super) of_issuer: usize,
     /// How many of them were not read yet.
     pub(super) unread: usize,
     /// How many of them have a leaf of this CA.

@@ -367,4 +367,20 @@ mod of_issuers {
         assert_eq!(fixture.reads(), ["shop/root"]);
         assert_eq!(fixture.trust.label_rule(&key("shop/root")), LabelRule::NotIssuer);
     }
+
+    #[test]
+    fn a_source_gets_its_label_as_long_as_a_secret_of_its_issuer_follows() {
+        let mut fixture = fixture();
+        let root = key("shop/root");
+        list(&mut fixture, IssuerKind::ClusterIssuer, Vec::new());
+        let spec = json!({"ca": {"secretName": "root"}});
+        list(&mut fixture, IssuerKind::Issuer, vec![issuer("shop", &spec)]);
+        fixture.follower("shop/other", "1", "root", &[]);
+        assert_eq!(fixture.trust.label_rule(&root), LabelRule::Any);
+        owned(&mut fixture, "shop/web", "Issuer");
+        assert_eq!(fixture.trust.label_rule(&root), LabelRule::Issuer);
+        let gone = Event::Delete((key("shop/web"), annotated("2", &[])));
+        fixture.trust.secret(gone, fixture.now);
+        assert_eq!(fixture.trust.label_rule(&root), LabelRule::Any);
+    }
 }
