@@ -113,10 +113,27 @@ impl Store {
         }))
     }
 
-    fn watch(&mut self, kind: &str) -> Response<Body> {
+    /// A watch starts with what was written after the resource version that it names.
+    fn watch(&mut self, kind: &str, query: &str) -> Response<Body> {
         let (sender, receiver) = unbounded();
+        let from = query.split('&').find_map(|part| part.strip_prefix("resourceVersion="));
+        let from: u64 = from.and_then(|from| from.parse().ok()).unwrap_or_default();
+        let newer = |object: &Value| {
+            let version = object["metadata"]["resourceVersion"].as_str().unwrap();
+            version.parse::<u64>().unwrap() > from
+        };
+        for (path, object) in &self.objects {
+            if path.contains(kind) && newer(object) {
+                let event = json!({"type": "MODIFIED", "object": object}).to_string() + "\n";
+                sender.unbounded_send(Ok(event)).unwrap();
+            }
+        }
         self.watchers.push((kind.to_owned(), sender));
         Response::new(Body::from_stream(receiver))
+    }
+
+    fn watchers_of_secrets(&self) -> usize {
+        self.watchers.iter().filter(|(of, _)| of == "/secrets").count()
     }
 
     /// Ends all watches of Secrets with 410: the resource version is too old.
@@ -201,7 +218,7 @@ async fn answer(store: Arc<Mutex<Store>>, request: Request<kube::client::Body>) 
     }
     if query.contains("watch=") {
         let refused = (kind == "/secrets").then(|| store.refused_watches.pop_front()).flatten();
-        return refused.map_or_else(|| store.watch(kind), status);
+        return refused.map_or_else(|| store.watch(kind, query), status);
     }
     if path.ends_with(kind) {
         store.lists += usize::from(kind == "/secrets");
@@ -418,7 +435,10 @@ async fn a_watch_that_ends_is_restarted_and_misses_nothing() {
     api.retired("missed", &missed).await;
     assert!(api.store.lock().unwrap().lists > lists, "it was listed");
     assert!(gone.elapsed() < Duration::from_secs(120), "{:?}", gone.elapsed());
-    // The new watch shows later Secrets.
+    // The new watches, by label and of the metadata of all, show later Secrets.
+    while api.store.lock().unwrap().watchers_of_secrets() < 2 {
+        sleep(Duration::from_millis(10)).await;
+    }
     let later = api.add_due_secret("later");
     let come = Instant::now();
     api.retired("later", &later).await;
