@@ -2,14 +2,10 @@
 //! change, and when.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::election::Leadership;
@@ -39,13 +35,9 @@ impl Restarter {
         key: &Key,
         workload: &Workload,
     ) -> Result<Result<WorkloadState, RestartOutcome>, CallError> {
-        let found = match workload.kind {
-            WorkloadKind::DaemonSet => self.read(key, workload, daemon_set).await,
-            WorkloadKind::Deployment => self.read(key, workload, deployment).await,
-            WorkloadKind::StatefulSet => self.read(key, workload, stateful_set).await,
-        };
-        match found {
-            Ok(state) => Ok(state.ok_or(MISSING)),
+        match call(self.api(key, workload).get_opt(&workload.name)).await {
+            Ok(Some(found)) => Ok(Ok(state(&found, workload.kind))),
+            Ok(None) | Err(CallError::Gone) => Ok(Err(MISSING)),
             // The call may never be allowed, so the other workloads do not wait for this one.
             Err(CallError::Denied(_)) => Ok(Err(RestartOutcome::Denied)),
             Err(error) => Err(error),
@@ -65,13 +57,14 @@ impl Restarter {
             "metadata": {"resourceVersion": version},
             "spec": {"template": {"metadata": {"annotations": annotations}}},
         });
-        let done = match workload.kind {
-            WorkloadKind::DaemonSet => self.patch::<DaemonSet>(key, workload, &patch).await,
-            WorkloadKind::Deployment => self.patch::<Deployment>(key, workload, &patch).await,
-            WorkloadKind::StatefulSet => self.patch::<StatefulSet>(key, workload, &patch).await,
+        let parameters = PatchParams {
+            field_manager: Some(names::KEEPER_SERVICE_ACCOUNT.to_owned()),
+            ..PatchParams::default()
         };
-        match done {
-            Ok(()) => Ok(RestartOutcome::Started),
+        fence(&self.leadership)?;
+        let api = self.api(key, workload);
+        match call(api.patch(&workload.name, &parameters, &Patch::Merge(&patch))).await {
+            Ok(_) => Ok(RestartOutcome::Started),
             Err(CallError::Denied(_)) => Ok(RestartOutcome::Denied),
             // The workload is gone, not the Secret.
             Err(CallError::Gone) => Ok(MISSING),
@@ -79,118 +72,74 @@ impl Restarter {
         }
     }
 
-    async fn read<K>(
-        &self,
-        key: &Key,
-        workload: &Workload,
-        state: fn(&K) -> WorkloadState,
-    ) -> Result<Option<WorkloadState>, CallError>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-        K: Clone + Debug + DeserializeOwned,
-    {
-        let api: Api<K> = Api::namespaced(self.client.clone(), key.namespace());
-        match call(api.get_opt(&workload.name)).await {
-            Err(CallError::Gone) => Ok(None),
-            other => other.map(|found| found.as_ref().map(state)),
-        }
-    }
-
-    async fn patch<K>(&self, key: &Key, workload: &Workload, patch: &Value) -> Result<(), CallError>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-        K: Clone + Debug + DeserializeOwned,
-    {
-        let api: Api<K> = Api::namespaced(self.client.clone(), key.namespace());
-        let parameters = PatchParams {
-            field_manager: Some(names::KEEPER_SERVICE_ACCOUNT.to_owned()),
-            ..PatchParams::default()
+    /// Read as plain JSON: the code that reads whole pod templates would add 400 kilobytes.
+    fn api(&self, key: &Key, workload: &Workload) -> Api<DynamicObject> {
+        let resource = match workload.kind {
+            WorkloadKind::DaemonSet => ApiResource::erase::<DaemonSet>(&()),
+            WorkloadKind::Deployment => ApiResource::erase::<Deployment>(&()),
+            WorkloadKind::StatefulSet => ApiResource::erase::<StatefulSet>(&()),
         };
-        fence(&self.leadership)?;
-        call(api.patch(&workload.name, &parameters, &Patch::Merge(patch))).await.map(drop)
+        Api::namespaced_with(self.client.clone(), key.namespace(), &resource)
     }
 }
 
 pub(super) const MISSING: RestartOutcome = RestartOutcome::NotAllowed("it does not exist");
 
-fn deployment(it: &Deployment) -> WorkloadState {
-    let spec = it.spec.as_ref();
-    let status = it.status.as_ref();
-    let wanted = spec.and_then(|spec| spec.replicas).unwrap_or(1);
-    let is_complete = status.is_some_and(|status| {
-        status.observed_generation >= it.metadata.generation
-            && status.updated_replicas.unwrap_or(0) >= wanted
-            && status.replicas.unwrap_or(0) <= wanted
-            && status.available_replicas.unwrap_or(0) >= wanted
-    });
+fn state(it: &DynamicObject, kind: WorkloadKind) -> WorkloadState {
+    let spec = &it.data["spec"];
+    let template = &spec["template"];
+    let mark = |key: &str| template["metadata"]["annotations"][key].as_str();
+    let marks = template["metadata"]["annotations"].as_object().into_iter().flatten();
+    let marks = marks.filter(|(key, _)| key.starts_with(names::RESTARTED_FOR));
+    let marks = marks.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+    let consent = it.metadata.annotations.as_ref().and_then(|own| own.get(names::ALLOW_RESTART));
     WorkloadState {
-        is_paused: spec.and_then(|spec| spec.paused) == Some(true),
-        is_complete,
-        ..state(it, spec.map(|spec| &spec.template))
+        version: it.metadata.resource_version.clone(),
+        restarted_for: marks.collect(),
+        restarted_at: mark(names::RESTARTED_AT).and_then(|at| at.parse().ok()),
+        is_marked: consent.is_some_and(|value| value == "true"),
+        secrets: secrets(&template["spec"]),
+        is_paused: spec["paused"] == true,
+        is_complete: is_complete(it, kind),
     }
 }
 
-fn stateful_set(it: &StatefulSet) -> WorkloadState {
-    let spec = it.spec.as_ref();
-    let status = it.status.as_ref();
-    let wanted = spec.and_then(|spec| spec.replicas).unwrap_or(1);
-    let is_complete = status.is_some_and(|status| {
-        status.observed_generation >= it.metadata.generation
-            && status.updated_replicas.unwrap_or(0) >= wanted
-            && status.available_replicas.unwrap_or(0) >= wanted
-    });
-    WorkloadState { is_complete, ..state(it, spec.map(|spec| &spec.template)) }
-}
-
-fn daemon_set(it: &DaemonSet) -> WorkloadState {
-    let is_complete = it.status.as_ref().is_some_and(|status| {
-        let wanted = status.desired_number_scheduled;
-        status.observed_generation >= it.metadata.generation
-            && status.updated_number_scheduled.unwrap_or(0) >= wanted
-            && status.number_available.unwrap_or(0) >= wanted
-    });
-    WorkloadState { is_complete, ..state(it, it.spec.as_ref().map(|spec| &spec.template)) }
-}
-
-fn state(it: &impl Resource, template: Option<&PodTemplateSpec>) -> WorkloadState {
-    let annotations =
-        template.and_then(|template| template.metadata.as_ref()?.annotations.as_ref());
-    let own = it.meta().annotations.as_ref();
-    let is_marked =
-        own.and_then(|own| own.get(names::ALLOW_RESTART)).is_some_and(|value| value == "true");
-    let pod = template.and_then(|template| template.spec.as_ref());
-    let marks =
-        annotations.into_iter().flatten().filter(|(key, _)| key.starts_with(names::RESTARTED_FOR));
-    WorkloadState {
-        version: it.meta().resource_version.clone(),
-        restarted_for: marks.map(|(key, value)| (key.clone(), value.clone())).collect(),
-        restarted_at: annotations.and_then(|all| all.get(names::RESTARTED_AT)?.parse().ok()),
-        is_marked,
-        secrets: pod.map(secrets).unwrap_or_default(),
-        is_paused: false,
-        is_complete: false,
-    }
+/// Whether the rollout of the present pod template is over, as `kubectl rollout status` judges it.
+fn is_complete(it: &DynamicObject, kind: WorkloadKind) -> bool {
+    let status = &it.data["status"];
+    let number = |key: &str| status[key].as_i64().unwrap_or(0);
+    let replicas = it.data["spec"]["replicas"].as_i64().unwrap_or(1);
+    let (wanted, updated, available) = if kind == WorkloadKind::DaemonSet {
+        (number("desiredNumberScheduled"), "updatedNumberScheduled", "numberAvailable")
+    } else {
+        (replicas, "updatedReplicas", "availableReplicas")
+    };
+    let is_old_gone = kind != WorkloadKind::Deployment || number("replicas") <= wanted;
+    status.is_object()
+        && status["observedGeneration"].as_i64() >= it.metadata.generation
+        && number(updated) >= wanted
+        && number(available) >= wanted
+        && is_old_gone
 }
 
 /// The Secrets that a pod mounts or takes environment variables from. Those that only the kubelet
 /// uses, to pull images or to mount storage, are not among them: no process of the pod reads them.
-fn secrets(pod: &PodSpec) -> BTreeSet<String> {
-    let volumes = pod.volumes.iter().flatten();
-    let by_volume =
-        volumes.clone().filter_map(|v| v.secret.as_ref()).map(|s| s.secret_name.as_ref());
-    let projected =
-        volumes.filter_map(|v| v.projected.as_ref()).flat_map(|p| p.sources.iter().flatten());
-    let by_projection = projected.filter_map(|s| s.secret.as_ref()).map(|s| Some(&s.name));
-    let init = pod.init_containers.iter().flatten();
-    let containers: Vec<_> = pod.containers.iter().chain(init).collect();
-    let variables = containers.iter().flat_map(|c| c.env.iter().flatten());
-    let by_variable = variables
-        .filter_map(|v| v.value_from.as_ref()?.secret_key_ref.as_ref())
-        .map(|s| Some(&s.name));
-    let all = containers.iter().flat_map(|c| c.env_from.iter().flatten());
-    let by_all = all.filter_map(|v| v.secret_ref.as_ref()).map(|s| Some(&s.name));
-    let found = by_volume.chain(by_projection).chain(by_variable).chain(by_all);
-    found.flatten().cloned().collect()
+fn secrets(pod: &Value) -> BTreeSet<String> {
+    fn items(list: &Value) -> impl Iterator<Item = &Value> {
+        list.as_array().into_iter().flatten()
+    }
+    let mut found = BTreeSet::new();
+    let mut add = |name: &Value| found.extend(name.as_str().map(str::to_owned));
+    for volume in items(&pod["volumes"]) {
+        add(&volume["secret"]["secretName"]);
+        items(&volume["projected"]["sources"]).for_each(|source| add(&source["secret"]["name"]));
+    }
+    for container in items(&pod["containers"]).chain(items(&pod["initContainers"])) {
+        let variables = items(&container["env"]);
+        variables.for_each(|it| add(&it["valueFrom"]["secretKeyRef"]["name"]));
+        items(&container["envFrom"]).for_each(|it| add(&it["secretRef"]["name"]));
+    }
+    found
 }
 
 #[cfg(test)]
@@ -202,7 +151,6 @@ mod tests {
 
     #[test]
     fn every_kind_of_reference_to_a_secret_is_found() {
-        let pod = |spec: serde_json::Value| serde_json::from_value::<PodSpec>(spec).unwrap();
         let container = |more: serde_json::Value| {
             let mut container = json!({"name": "c"});
             container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -220,7 +168,7 @@ mod tests {
             json!({"containers": [env]}),
             json!({"containers": [], "initContainers": [all]}),
         ] {
-            let found: Vec<String> = secrets(&pod(spec.clone())).into_iter().collect();
+            let found: Vec<String> = secrets(&spec).into_iter().collect();
             assert_eq!(found, ["envoy"], "{spec}");
         }
         // What the kubelet alone uses, and other objects of the same name.
@@ -239,7 +187,7 @@ mod tests {
             json!({"containers": []}),
             json!({"containers": [of_map], "imagePullSecrets": pull, "volumes": others}),
         ] {
-            assert!(secrets(&pod(spec.clone())).is_empty(), "{spec}");
+            assert!(secrets(&spec).is_empty(), "{spec}");
         }
     }
 
@@ -275,7 +223,7 @@ mod tests {
                     json!({"a": "b", "c": null})
                 );
                 if status == 200 {
-                    call.answer(&json!({"metadata": {"name": "a"}}));
+                    call.answer(&json!({"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "a"}}));
                 } else {
                     call.refuse(status, reason);
                 }
