@@ -172,14 +172,14 @@ pub(crate) fn of_repair(carried_again: &[Fingerprint], restored: &[&str]) -> Str
 /// How many names the text for a promotion lists.
 const MAX_NAMES: usize = 3;
 
-/// The text for a promotion that did not wait any longer for these Secrets of its group.
+/// The text for a promotion that did not wait any longer for these Secrets.
 pub(crate) fn of_group_wait(not_awaited: &[String]) -> String {
     let named = not_awaited.iter().take(MAX_NAMES).map(String::as_str).collect::<Vec<_>>();
     let more = not_awaited.len() - named.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!(
-        "did not wait any longer for {}{more}: in the group, but without the new CA, changed within \
-         --settle, or not restarted yet",
+        "did not wait any longer for {}{more}: without the new CA, changed within --settle, or not \
+         restarted yet",
         named.join(", ")
     )
 }

@@ -1,9 +1,11 @@
-//! Reads the Secrets of a group.
+//! Reads the Secrets that a promotion waits for: those of a group, or without one those of type
+//! `kubernetes.io/tls` in the namespace that hold the old CA.
 //!
 //! A list shows the metadata of all Secrets of the namespace, because no selector finds an
-//! annotation. Only members are read whole, one by one, and again only when they have changed.
+//! annotation, or of all of that type. Candidates are read one by one, and again only when they have
+//! changed. Of those that turn out to be no members only the fingerprints of their CAs are kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,13 +23,21 @@ use crate::kubernetes::key::Key;
 use crate::kubernetes::pages::{self, Pages};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
+use crate::overlap::MAX_STORED_BLOCKS;
+use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 
 /// The most members of one group, and the most bytes of their certificates. The others are not
 /// read.
 const MAX_MEMBERS: usize = 128;
 const MAX_GROUP: usize = 4 << 20;
-/// The most bytes that are kept of all members together.
+/// The most Secrets that are read in search of those that hold a CA.
+const MAX_CANDIDATES: usize = 1024;
+/// The most bytes that are kept of all members together, and of the fingerprints of the others.
 const MAX_ALL: usize = 16 << 20;
+const MAX_PRINTS: usize = 4 << 20;
+/// How long one list of candidates serves all that wait in its namespace. The keeper looks at each of
+/// them again only after a longer pause.
+const LIST_SERVES: Duration = Duration::from_secs(2);
 /// How long a member is kept after it was last asked for.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// These are in no group, and are often many.
@@ -40,7 +50,57 @@ pub(super) struct Groups {
     client: Client,
     sightings: Sightings,
     read: Arc<Mutex<Fair<Key, ReadMember>>>,
+    others: Arc<Mutex<Fair<Key, OtherSecret>>>,
+    lists: Arc<Mutex<RecentLists>>,
     overflow: Overflow,
+}
+
+/// Which Secrets are wanted.
+#[derive(Clone, Copy)]
+pub(super) enum Search<'a> {
+    /// Those of this group.
+    OfGroup(&'a str),
+    /// Those of type `kubernetes.io/tls` that hold one of these CAs.
+    Holding(&'a [Fingerprint]),
+}
+
+impl Search<'_> {
+    fn selector(self) -> &'static str {
+        match self {
+            Self::OfGroup(_) => NOT_THESE,
+            Self::Holding(_) => "type=kubernetes.io/tls",
+        }
+    }
+
+    /// The most Secrets that are read.
+    fn limit(self) -> usize {
+        match self {
+            Self::OfGroup(_) => MAX_MEMBERS,
+            Self::Holding(_) => MAX_CANDIDATES,
+        }
+    }
+
+    /// Whether a Secret of which only the metadata is known can be a member.
+    fn admits(self, metadata: &SecretView) -> bool {
+        match self {
+            Self::OfGroup(group) => metadata.annotation(names::GROUP) == Some(group),
+            Self::Holding(_) => true,
+        }
+    }
+
+    fn finds(self, secret: &SecretView) -> bool {
+        match self {
+            Self::OfGroup(_) => self.admits(secret),
+            Self::Holding(wanted) => holds(&prints(secret), wanted),
+        }
+    }
+}
+
+/// A Secret that was no member when it was last read.
+struct OtherSecret {
+    version: String,
+    cas: Vec<Fingerprint>,
+    used: Instant,
 }
 
 /// A member as it was last read.
@@ -49,7 +109,7 @@ struct ReadMember {
     used: Instant,
 }
 
-/// The Secrets of a group.
+/// The Secrets that were found.
 #[derive(Default)]
 pub(crate) struct Group {
     /// Those that were read.
@@ -62,38 +122,71 @@ pub(crate) struct Group {
 /// that whoever joins later pushes none of them out.
 type Listed = BTreeMap<(Option<Timestamp>, String), String>;
 
+/// The last list of candidates in each namespace, and when it was asked for.
+type RecentLists = HashMap<String, (Instant, Arc<Listed>)>;
+
 impl Groups {
     pub(super) fn new(client: Client, sightings: Sightings, overflow: Overflow) -> Self {
-        Self { client, sightings, read: Arc::new(Mutex::new(Fair::new(MAX_ALL))), overflow }
+        let read = Arc::new(Mutex::new(Fair::new(MAX_ALL)));
+        let others = Arc::new(Mutex::new(Fair::new(MAX_PRINTS)));
+        Self { client, sightings, read, others, lists: Arc::default(), overflow }
     }
 
-    /// Reads the Secrets of a namespace that are in `group`.
-    pub(super) async fn group(&self, namespace: &str, group: &str) -> Result<Group, CallError> {
+    /// Reads the wanted Secrets of a namespace.
+    pub(super) async fn find(
+        &self,
+        namespace: &str,
+        search: Search<'_>,
+    ) -> Result<Group, CallError> {
         let (mut found, mut bytes) = (Group::default(), 0);
-        for ((_, name), version) in self.list(namespace, group).await? {
-            if found.members.len() >= MAX_MEMBERS || bytes >= MAX_GROUP {
-                if found.unread.is_empty() {
-                    self.overflow.note(Budget::Group, namespace);
-                }
-                found.unread.push(name);
+        let listed = match search {
+            Search::OfGroup(_) => Arc::new(self.list(namespace, search).await?),
+            Search::Holding(_) => self.recent_list(namespace, search).await?,
+        };
+        for (count, ((_, name), version)) in listed.iter().enumerate() {
+            let key = Key::new(namespace, name);
+            if let Search::Holding(wanted) = search
+                && self.is_known_other(&key, version, wanted)
+            {
                 continue;
             }
-            let key = Key::new(namespace, name);
-            if let Some(secret) = self.member(&key, &version).await? {
-                // It may have left the group in between.
-                if secret.annotation(names::GROUP) == Some(group) {
-                    bytes += size(&secret);
-                    found.members.push(secret);
-                }
+            if count >= search.limit() || found.members.len() >= MAX_MEMBERS || bytes >= MAX_GROUP {
+                self.overflow.note(Budget::Group, namespace);
+                found.unread.push(name.clone());
+                break;
+            }
+            if let Some(secret) = self.member(&key, version, search).await? {
+                bytes += size(&secret);
+                found.members.push(secret);
             }
         }
         Ok(found)
     }
 
-    /// The members, the oldest first. One more than [`MAX_MEMBERS`] shows that there are more.
-    async fn list(&self, namespace: &str, group: &str) -> Result<Listed, CallError> {
+    /// A list that is at most [`LIST_SERVES`] old.
+    async fn recent_list(
+        &self,
+        namespace: &str,
+        search: Search<'_>,
+    ) -> Result<Arc<Listed>, CallError> {
+        let now = Instant::now();
+        let is_recent = |at: Instant| now - at < LIST_SERVES;
+        if let Some((at, listed)) = lock(&self.lists).get(namespace)
+            && is_recent(*at)
+        {
+            return Ok(Arc::clone(listed));
+        }
+        let listed = Arc::new(self.list(namespace, search).await?);
+        let mut lists = lock(&self.lists);
+        lists.retain(|_, (at, _)| is_recent(*at));
+        lists.insert(namespace.to_owned(), (now, Arc::clone(&listed)));
+        Ok(listed)
+    }
+
+    /// The candidates, the oldest first. One more than the limit shows that there are more.
+    async fn list(&self, namespace: &str, search: Search<'_>) -> Result<Listed, CallError> {
         let mut found = Listed::new();
-        let list = ListParams::default().limit(pages::MOST).fields(NOT_THESE);
+        let list = ListParams::default().limit(pages::MOST).fields(search.selector());
         let mut pages = Pages::of(list);
         while let Some(page) = pages.next() {
             let request = Request::new(SecretView::url_path(&(), Some(namespace)));
@@ -101,13 +194,10 @@ impl Groups {
                 CallError::Failed(format!("the list of a group cannot be requested: {error}"))
             })?;
             let answer = async { pages.turn::<SecretView>(self.client.request(request).await) };
-            for secret in call(answer).await? {
-                if secret.annotation(names::GROUP) != Some(group) {
-                    continue;
-                }
+            for secret in call(answer).await?.into_iter().filter(|it| search.admits(it)) {
                 let name = secret.meta().name.clone().unwrap_or_default();
                 found.insert((secret.created(), name), secret.resource_version().to_owned());
-                if found.len() > MAX_MEMBERS + 1 {
+                if found.len() > search.limit() + 1 {
                     found.pop_last();
                 }
             }
@@ -115,14 +205,27 @@ impl Groups {
         Ok(found)
     }
 
-    /// A member at this version or a later one; `None` if it is gone.
-    async fn member(&self, key: &Key, version: &str) -> Result<Option<Arc<SecretView>>, CallError> {
-        if let Some(read) = self.lock().get_mut(key.namespace(), key)
+    /// Whether this version was read, and held none of these CAs.
+    fn is_known_other(&self, key: &Key, version: &str, wanted: &[Fingerprint]) -> bool {
+        let mut others = lock(&self.others);
+        let Some(other) = others.get_mut(key.namespace(), key) else { return false };
+        other.used = Instant::now();
+        other.version == version && !holds(&other.cas, wanted)
+    }
+
+    /// A member at this version or a later one; `None` if it is gone, or is no member.
+    async fn member(
+        &self,
+        key: &Key,
+        version: &str,
+        search: Search<'_>,
+    ) -> Result<Option<Arc<SecretView>>, CallError> {
+        if let Some(read) = lock(&self.read).get_mut(key.namespace(), key)
             && read.secret.resource_version() == version
         {
             read.used = Instant::now();
             self.sightings.is_same(key, Timestamp::now());
-            return Ok(Some(Arc::clone(&read.secret)));
+            return Ok(Some(Arc::clone(&read.secret)).filter(|secret| search.finds(secret)));
         }
         let api: Api<SecretView> = Api::namespaced(self.client.clone(), key.namespace());
         let found = match call(api.get_opt(key.name())).await {
@@ -130,30 +233,62 @@ impl Groups {
             other => other?,
         };
         let Some(secret) = found else { return Ok(None) };
+        if !search.finds(&secret) {
+            if let Search::Holding(_) = search {
+                self.note_other(key, &secret);
+            }
+            return Ok(None);
+        }
         let sighting = self.sightings.see(&secret, Timestamp::now());
         let secret = Arc::new(secret.with_sighting(sighting));
         let read = ReadMember { secret: Arc::clone(&secret), used: Instant::now() };
         let size = size(&secret);
         // Without a place here it is read again each time.
-        let inserted = self.lock().insert(key.namespace(), key.clone(), read, size);
+        let inserted = lock(&self.read).insert(key.namespace(), key.clone(), read, size);
         for (key, _) in inserted.dropped(key.clone()) {
             self.overflow.note(Budget::Group, key.namespace());
         }
         Ok(Some(secret))
     }
 
-    /// Forgets the members that were not asked for in a while.
-    pub(super) fn expire(&self, now: Instant) {
-        let mut read = self.lock();
-        let old = read.iter().filter(|(_, read)| now - read.used >= FORGET_AFTER);
-        for key in old.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
-            read.remove(key.namespace(), &key);
+    fn note_other(&self, key: &Key, secret: &SecretView) {
+        let cas = prints(secret);
+        let size = 256 + cas.len() * size_of::<Fingerprint>();
+        let version = secret.resource_version().to_owned();
+        let other = OtherSecret { version, cas, used: Instant::now() };
+        let inserted = lock(&self.others).insert(key.namespace(), key.clone(), other, size);
+        for (key, _) in inserted.dropped(key.clone()) {
+            self.overflow.note(Budget::Group, key.namespace());
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Fair<Key, ReadMember>> {
-        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Forgets the Secrets that were not asked for in a while.
+    pub(super) fn expire(&self, now: Instant) {
+        forget(&mut lock(&self.read), |read| now - read.used >= FORGET_AFTER);
+        forget(&mut lock(&self.others), |other| now - other.used >= FORGET_AFTER);
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn forget<V>(all: &mut Fair<Key, V>, is_old: impl Fn(&V) -> bool) {
+    let old = all.iter().filter(|(_, value)| is_old(value)).map(|(key, _)| key.clone());
+    for key in old.collect::<Vec<_>>() {
+        all.remove(key.namespace(), &key);
+    }
+}
+
+/// The fingerprints of the certificates in `ca.crt`.
+fn prints(secret: &SecretView) -> Vec<Fingerprint> {
+    let text = secret.view().ca_crt.unwrap_or_default();
+    let bundle = Bundle::parse(text, MAX_STORED_BLOCKS).unwrap_or_default();
+    bundle.certificates().iter().map(Certificate::fingerprint).collect()
+}
+
+fn holds(cas: &[Fingerprint], wanted: &[Fingerprint]) -> bool {
+    cas.iter().any(|ca| wanted.contains(ca))
 }
 
 /// The bytes that a Secret takes in memory.
@@ -167,7 +302,10 @@ fn size(secret: &SecretView) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::*;
+    use devtools::certs::{self, Identity};
     use http::Method;
+    use kube::ResourceExt;
     use serde_json::json;
     use tokio::time::timeout;
 
@@ -199,8 +337,52 @@ mod tests {
                 call.answer(&secret(name, version));
             }
         };
-        let read = async { tokio::join!(groups.group("n", "g"), server).0 };
+        let read = async { tokio::join!(groups.find("n", Search::OfGroup("g")), server).0 };
         let group = timeout(Duration::from_secs(60), read).await.expect("it goes on").unwrap();
         assert_eq!(group.members.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_candidate_is_read_once_and_one_list_serves_all_that_wait() {
+        let (client, mut api) = api();
+        let overflow = Overflow::default();
+        let groups = Groups::new(client, Sightings::new(overflow.clone()), overflow);
+        let path = "/api/v1/namespaces/n/secrets";
+        let [old, another] = ["old", "another"].map(certs::ca_named);
+        let secret = |name: &str, version: &str, ca: &Identity| {
+            json!({"metadata": {"namespace": "n", "name": name, "resourceVersion": version},
+                "data": {"ca.crt": BASE64_STANDARD.encode(&ca.pem)}})
+        };
+        let list = |other: &str| {
+            let items = [("a", "1"), ("b", other)];
+            let items = items.map(|(name, version)| {
+                json!({"metadata": {"namespace": "n", "name": name, "resourceVersion": version}})
+            });
+            json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {}, "items": items})
+        };
+        let wanted = [Fingerprint::of(&old.der)];
+        let find = async || {
+            let found = groups.find("n", Search::Holding(&wanted)).await.unwrap();
+            found.members.iter().map(|it| it.name_any()).collect::<Vec<_>>()
+        };
+        let (found, ()) = tokio::join!(find(), async {
+            let call = api.expect(&Method::GET, path).await;
+            assert!(call.path.contains("fieldSelector=type%3Dkubernetes.io%2Ftls"));
+            call.answer(&list("1"));
+            for (name, ca) in [("a", &old), ("b", &another)] {
+                let call = api.expect(&Method::GET, &format!("{path}/{name}")).await;
+                call.answer(&secret(name, "1", ca));
+            }
+        });
+        assert_eq!(found, ["a"]);
+        assert_eq!(find().await, ["a"], "nothing is read");
+        tokio::time::advance(LIST_SERVES).await;
+        let (found, ()) = tokio::join!(find(), async {
+            api.expect(&Method::GET, path).await.answer(&list("2"));
+            let call = api.expect(&Method::GET, &format!("{path}/b")).await;
+            call.answer(&secret("b", "2", &old));
+        });
+        assert_eq!(found, ["a", "b"], "only what changed is read");
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 pub use self::ask::Called;
 pub(crate) use self::ask::FinishedAsk;
 use super::election::Leadership;
-use super::groups::Group;
+use super::groups::{Group, Search};
 use super::memory::{Remembered, RepairPlan};
 use super::pace::Pace;
 use super::secrets::Secrets;
@@ -41,7 +41,7 @@ pub struct Reconciler {
     pub restarter: Restarter,
     /// The defaults and the settle time.
     pub rules: Rules,
-    /// `--group-wait`: the longest wait for the other Secrets of a group, and for the webhook before
+    /// `--group-wait`: the longest wait for other Secrets, and for the webhook before
     /// the keeper ends a stage itself.
     pub group_wait: Duration,
     /// `--announce-rate`
@@ -311,7 +311,7 @@ impl Reconciler {
         Ok(ReconcileOutcome::Asked(Box::new(asked)))
     }
 
-    /// The names of the Secrets that a promotion waits for. Lists them only if there is a group.
+    /// The names of the Secrets that a promotion waits for.
     async fn awaited(
         &self,
         key: &Key,
@@ -319,7 +319,12 @@ impl Reconciler {
         staged: &StageOutlook,
         now: Timestamp,
     ) -> Result<Vec<String>, CallError> {
-        let Group { members, unread } = self.group(key, secret).await?;
+        let search =
+            secret.view().group().map_or(Search::Holding(&staged.held_anchors), Search::OfGroup);
+        if let Search::Holding([]) = search {
+            return Ok(Vec::new());
+        }
+        let Group { members, unread } = self.secrets.groups.find(key.namespace(), search).await?;
         let members: Vec<PublicSecret<'_>> = members.iter().map(|member| member.view()).collect();
         let awaited = awaited(&secret.view(), staged, &members, &self.rules, now);
         Ok(awaited.into_iter().map(ToOwned::to_owned).chain(unread).collect())
@@ -328,7 +333,7 @@ impl Reconciler {
     /// The Secrets of its group, including itself; empty if it is in no group.
     async fn group(&self, key: &Key, secret: &SecretView) -> Result<Group, CallError> {
         match secret.view().group() {
-            Some(group) => self.secrets.groups.group(key.namespace(), group).await,
+            Some(group) => self.secrets.groups.find(key.namespace(), Search::OfGroup(group)).await,
             None => Ok(Group::default()),
         }
     }

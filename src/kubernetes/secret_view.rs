@@ -73,6 +73,11 @@ impl SecretView {
         self.metadata.object.labels.as_ref()?.get(key).map(String::as_str)
     }
 
+    /// Whether its type is `kubernetes.io/tls`.
+    pub fn is_tls(&self) -> bool {
+        self.type_.as_deref() == Some("kubernetes.io/tls")
+    }
+
     /// The object's uid.
     pub fn object_uid(&self) -> Option<&str> {
         self.metadata.object.uid.as_deref()

@@ -5,7 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::names;
-use crate::overlap::outlook::{self, Due, Outlook, PublicSecret, Rules, StageOutlook};
+use crate::overlap::outlook::{
+    self, BundleCertificate, Due, Outlook, PublicSecret, Rules, StageOutlook,
+};
 use crate::overlap::restart::{self, PendingRestart};
 use crate::x509::certs::Fingerprint;
 
@@ -14,8 +16,8 @@ use crate::x509::certs::Fingerprint;
 pub enum Action {
     /// Restart workloads that have not loaded the Secret's trust, or its leaf, yet.
     Restart(PendingRestart),
-    /// Ask the webhook to act. Before it asks to promote, the keeper also checks the group
-    /// ([`awaited`]).
+    /// Ask the webhook to act. Before it asks to promote, the keeper also checks the other
+    /// Secrets ([`awaited`]).
     Ask(Due),
     /// Nothing is due.
     Nothing,
@@ -44,36 +46,61 @@ pub fn next_action(secret: &PublicSecret<'_>, outlook: &Outlook, now: Timestamp)
     outlook.due.clone().map_or(Action::Nothing, Action::Ask)
 }
 
-/// The names of the Secrets that a promotion waits for. Every other Secret of the group that has a
-/// `ca.crt` must hold the new CA and need no restart, and its `ca.crt` must not have changed during
-/// the settle time.
+/// The names of the Secrets that a promotion waits for. Every other Secret that it concerns and that
+/// has a `ca.crt` must hold the new CA and need no restart, and its `ca.crt` must not have changed
+/// during the settle time. `others` are the Secrets of the group; without a group, those of type
+/// `kubernetes.io/tls` in the namespace, of which only the peers count.
 pub fn awaited<'a>(
     secret: &PublicSecret<'_>,
     staged: &StageOutlook,
-    group: &[PublicSecret<'a>],
+    others: &[PublicSecret<'a>],
     rules: &Rules,
     now: Timestamp,
 ) -> Vec<&'a str> {
+    let is_awaited = |member: &PublicSecret<'_>| {
+        let outlook = outlook::outlook(member, rules, now);
+        let concerns = secret.group().is_some() || is_peer(member, &outlook, staged);
+        concerns && !is_ready(member, &outlook, staged, rules, now)
+    };
     let is_other = |m: &&PublicSecret<'_>| m.name != secret.name && m.ca_crt.is_some();
-    let others = group.iter().filter(is_other);
-    others.filter(|member| !is_ready(member, staged, rules, now)).map(|it| it.name).collect()
+    let others = others.iter().filter(is_other);
+    others.filter(|member| is_awaited(member)).map(|member| member.name).collect()
 }
 
-/// Whether the readers of `member`, another Secret of the group, trust the new leaf.
+/// Whether the readers of `member` meet the staged leaf, as far as the Secrets tell: the CA of the
+/// held leaf is its own, or was until it got the new CA. Secrets that no webhook changes do not
+/// count, because nothing would make them ready.
+fn is_peer(member: &PublicSecret<'_>, outlook: &Outlook, staged: &StageOutlook) -> bool {
+    let trusts_new = trusts_new(outlook, staged);
+    let is_own = |known: &BundleCertificate| match known.carried {
+        None => true,
+        Some(_) => trusts_new && !known.is_announced(),
+    };
+    let is_held =
+        |known: &&BundleCertificate| staged.held_anchors.contains(&known.certificate.fingerprint());
+    outlook::may_change_data(member, &outlook.settings)
+        && outlook.certificates.iter().filter(is_held).any(is_own)
+}
+
+fn trusts_new(outlook: &Outlook, staged: &StageOutlook) -> bool {
+    let trusts = |anchor: &Fingerprint| {
+        outlook.certificates.iter().any(|k| k.certificate.fingerprint() == *anchor)
+    };
+    staged.anchors.iter().all(trusts)
+}
+
+/// Whether the readers of `member`, whose outlook this is, trust the new leaf.
 fn is_ready(
     member: &PublicSecret<'_>,
+    outlook: &Outlook,
     staged: &StageOutlook,
     rules: &Rules,
     now: Timestamp,
 ) -> bool {
-    let outlook = outlook::outlook(member, rules, now);
-    let trusts = |anchor: &Fingerprint| {
-        outlook.certificates.iter().any(|k| k.certificate.fingerprint() == *anchor)
-    };
     let changed = outlook.changed(member).unwrap_or(staged.stage.since);
-    staged.anchors.iter().all(trusts)
+    trusts_new(outlook, staged)
         && staged.ready_after(changed, rules) <= now
-        && !lacks_restart(member, &outlook)
+        && !lacks_restart(member, outlook)
 }
 
 /// Whether pods that cannot reload still lack the trust of this Secret. The answer is no for a

@@ -183,6 +183,9 @@ pub struct StageOutlook {
     /// The CAs in `ca.crt` that issued the waiting leaf or its chain. Peers must trust them before
     /// the promotion.
     pub anchors: Vec<Fingerprint>,
+    /// The CAs in `ca.crt` that issued the held leaf or its chain, and not the waiting one. Without a
+    /// group, its peers are those that hold one of these.
+    pub held_anchors: Vec<Fingerprint>,
     /// The earliest time of the promotion, judged by this Secret alone.
     pub ready: Timestamp,
     /// The latest time of the promotion. Then it no longer matters whether peers trust the new CA.
@@ -496,9 +499,13 @@ impl<'a> ParsedSecret<'a> {
         // Whoever has the key of a distrusted CA can imitate the held leaf, so it waits for nobody.
         let is_distrusted = |c: &BundleCertificate| c.issued_leaf && self.is_distrusted(c);
         let must_not_be_held = self.certificates.iter().any(is_distrusted);
+        let anchors: Vec<_> = anchors.iter().map(|&i| certificates[i].fingerprint()).collect();
+        let issued_held = self.certificates.iter().filter(|known| known.issued_leaf);
+        let issued_held = issued_held.map(|known| known.certificate.fingerprint());
         Some(StageOutlook {
             stage,
-            anchors: anchors.iter().map(|&index| certificates[index].fingerprint()).collect(),
+            held_anchors: issued_held.filter(|held| !anchors.contains(held)).collect(),
+            anchors,
             ready,
             latest: if must_not_be_held { stage.since } else { latest },
         })

@@ -57,6 +57,10 @@ async fn without(cluster: &Cluster) -> String {
 /// or, if it does not reload them, until the keeper has restarted it.
 async fn bundled(cluster: &Cluster) -> String {
     let peers = Peers::start(cluster, "peers-bundled", &json!({})).await;
+    for name in SECRETS {
+        let patch = json!({"metadata": {"labels": {names::MODE: "bundle"}}});
+        peers.secrets.patch(name, MERGE, "", &patch).await.ok();
+    }
     let log = Log::rotate(&peers).await;
     for name in SECRETS {
         let ids = crate::records::key_ids(&peers.secret(name).await.pem("ca.crt"));
@@ -101,27 +105,12 @@ async fn bundled(cluster: &Cluster) -> String {
     )
 }
 
-/// In staged mode, with `restart` for peers that cannot reload, no handshake fails, whatever
-/// `disturb` does while the new CA spreads.
+/// With the default mode, and `restart` for peers that cannot reload, no handshake fails, whatever
+/// `disturb` does while the new CA spreads. Nothing else is annotated.
 pub async fn staged(cluster: &Cluster, namespace: &str, disturb: impl AsyncFnOnce()) -> String {
     let peers = Peers::start(cluster, namespace, &json!({})).await;
-    for (secret, workload) in [
-        ("envoy", Some("pinned")),
-        ("envoy-gateway", None),
-        ("envoy-rate-limit", Some("envoy-rate-limit")),
-    ] {
-        let patch = json!({"metadata": {
-            "labels": {names::MODE: "staged"}, "annotations": {names::GROUP: "envoy"},
-        }});
-        peers.secrets.patch(secret, MERGE, "", &patch).await.ok();
-        if let Some(workload) = workload {
-            restart(&peers, secret, workload).await;
-            // The keeper must know the current trust before the rotation.
-            eventually("the keeper's note of the trust", async || {
-                peers.secret(secret).await.annotation(names::RESTARTED).map(drop)
-            })
-            .await;
-        }
+    for (secret, workload) in [("envoy", "pinned"), ("envoy-rate-limit", "envoy-rate-limit")] {
+        restart(&peers, secret, workload).await;
     }
     let log = Log::rotate(&peers).await;
     for name in SECRETS {
@@ -155,7 +144,7 @@ pub async fn staged(cluster: &Cluster, namespace: &str, disturb: impl AsyncFnOnc
     let failures = failures(&records[log.start..]);
     assert!(failures.is_empty(), "{} handshakes failed:\n{}", failures.len(), failures.join("\n"));
     table(
-        "with ca-overlap in staged mode, `restart` set",
+        "with ca-overlap as overlays/full installs it, `restart` set",
         &[
             ("before", &before),
             ("trust spreads", &during),

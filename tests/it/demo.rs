@@ -12,18 +12,17 @@ use crate::support;
 const WIDTH: usize = 80;
 /// What the columns of the table have to show, from the first row to the last. In mutual TLS the
 /// webhook alone does not help; in one-way TLS it helps where an old leaf meets new files.
-const WITHOUT: &str = "✓ ✗ ✗ ✗ ✗ ✓ – – ✓";
-const WEBHOOK: &str = "✓ ✗ ✗ ✓ ✗ ✓ – – ✓";
-const STAGED: &str = "✓ ✓ ✓ ✓ ✓ ✓ ✓ ✓ ✓";
+const WITHOUT: &str = "✓ ✗ ✗ ✗ ✗ ✓ – – ✓ – – ✓";
+const WEBHOOK: &str = "✓ ✗ ✗ ✓ ✗ ✓ – – ✓ – – ✓";
+const FULL: &str = "✓ ✓ ✓ ✓ ✓ ✓ ✓ ✓ ✓ ✓ ✓ ✓";
 
 #[test]
-fn no_handshake_fails_with_the_keeper_and_staged_mode() {
-    let Some((output, scratch)) = demo("no_handshake_fails_with_the_keeper_and_staged_mode", &[])
-    else {
+fn no_handshake_fails_with_webhook_and_keeper() {
+    let Some((output, scratch)) = demo("no_handshake_fails_with_webhook_and_keeper", &[]) else {
         return;
     };
     let shown = output_text(&output);
-    assert_eq!(columns(&shown), [WITHOUT, WEBHOOK, STAGED], "{shown}");
+    assert_eq!(columns(&shown), [WITHOUT, WEBHOOK, FULL], "{shown}");
     assert!(output.status.success(), "{shown}");
     let staged = "ca.crt: CA2, CA1 (kept)  tls.crt: leaf by CA1  pending.tls.crt: leaf by CA2";
     assert!(shown.contains(staged), "{shown}");

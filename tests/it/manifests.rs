@@ -31,6 +31,7 @@ async fn every_overlay_applies_with_strict_validation() {
         "overlays/opt-in",
         keeper,
         keeper,
+        "overlays/full",
         "overlays/staged",
         "overlays/cert-manager",
     ];

@@ -326,7 +326,7 @@ async fn status_shows_a_waiting_leaf_until_it_is_promoted() {
     let shown = status.with_code(1);
     let row = shown.lines().find(|line| line.starts_with(&format!("{}/stuck", secrets.namespace)));
     assert!(row.is_some_and(|row| row.contains(" staged ")), "{shown}");
-    assert!(shown.contains("next: the waiting leaf goes into service when all"), "{shown}");
+    assert!(shown.contains("next: the waiting leaf goes into service when the other"), "{shown}");
     let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words.contains("waits for member"), "the member has no label: {shown}");
     assert!(shown.contains("PROBLEM: the new leaf has waited too long to be promoted"), "{shown}");

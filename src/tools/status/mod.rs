@@ -98,29 +98,27 @@ impl StatusArgs {
         let restarts = FailedRestarts::read(&cluster).await;
         let now = Timestamp::now();
         let mut rotations = Vec::new();
-        let mut groups: BTreeMap<String, Vec<SecretView>> = BTreeMap::new();
+        let mut others: BTreeMap<String, Vec<SecretView>> = BTreeMap::new();
         for (key, secret) in &secrets {
             let failed = restarts.of(key);
             let Some(mut rotation) = Rotation::of(secret, failed, &rules, now) else { continue };
-            if rotation.phase.as_deref() == Some(names::PHASE_STAGED)
-                && secret.view().group().is_some()
-            {
-                // A Secret of the group may have no label.
+            if rotation.phase.as_deref() == Some(names::PHASE_STAGED) {
+                // A Secret that is waited for may have no label.
                 let namespace = key.namespace().to_owned();
-                if !groups.contains_key(&namespace) {
+                if !others.contains_key(&namespace) {
                     let mut all = Vec::new();
                     let scope = Namespaces::One(namespace.clone());
                     let keep = |it: SecretView| {
-                        if it.view().group().is_some() {
+                        if it.view().group().is_some() || it.is_tls() {
                             all.push(it);
                         }
                     };
                     let more = read_all(&cluster.client, &scope, None, keep).await;
                     unread.extend(more);
-                    groups.insert(namespace.clone(), all);
+                    others.insert(namespace.clone(), all);
                 }
-                let group = groups.get(&namespace).map(Vec::as_slice).unwrap_or_default();
-                rotation.name_awaited(secret, group, &rules, now);
+                let others = others.get(&namespace).map(Vec::as_slice).unwrap_or_default();
+                rotation.name_awaited(secret, others, &rules, now);
             }
             rotations.push(rotation);
         }

@@ -100,8 +100,8 @@ impl Rotation {
         })
     }
 
-    /// Names the Secrets of `secret`'s group that a promotion waits for. `all` holds the Secrets of
-    /// the namespace that are in a group.
+    /// Names the Secrets that the promotion of `secret` waits for. `all` holds those of the namespace
+    /// that are in a group or of type `kubernetes.io/tls`.
     pub(super) fn name_awaited(
         &mut self,
         secret: &SecretView,
@@ -112,9 +112,12 @@ impl Rotation {
         let secret = secret.view();
         let outlook = outlook(&secret, rules, now);
         let (Some(Due::Promote(_)), Some(staged)) = (&outlook.due, &outlook.stage) else { return };
-        let all = all.iter().map(SecretView::view);
-        let group: Vec<_> = all.filter(|it| it.group() == secret.group()).collect();
-        let awaited = awaited(&secret, staged, &group, rules, now);
+        let counts = |other: &&SecretView| match secret.group() {
+            Some(group) => other.view().group() == Some(group),
+            None => other.is_tls(),
+        };
+        let others: Vec<_> = all.iter().filter(counts).map(SecretView::view).collect();
+        let awaited = awaited(&secret, staged, &others, rules, now);
         self.waits_for = awaited.into_iter().map(str::to_owned).collect();
         if let Some(next) = self.next.as_mut().filter(|_| !self.waits_for.is_empty()) {
             let names = self.waits_for.join(", ");
@@ -155,7 +158,7 @@ pub(in crate::tools) fn next(outlook: &Outlook) -> Option<NextStep> {
         }
         Some(Due::Promote(_)) => {
             return going(
-                "the waiting leaf goes into service when all Secrets of its group are ready".into(),
+                "the waiting leaf goes into service when the other Secrets are ready".into(),
             );
         }
         Some(Due::Unstage) => return going("the keeper asks to end the stage".into()),
@@ -175,9 +178,7 @@ pub(in crate::tools) fn next(outlook: &Outlook) -> Option<NextStep> {
                 "previous CA is dropped at the next rotation or at expiry"
             }
             Planned::Retire => "a previous CA is dropped",
-            Planned::Promote => {
-                "the waiting leaf goes into service if all Secrets of its group are ready"
-            }
+            Planned::Promote => "the waiting leaf goes into service if the other Secrets are ready",
         };
         return Some(NextStep { what: what.into(), at: Some(next.at) });
     }

@@ -19,9 +19,19 @@ pub async fn apply(secrets: &Secrets, name: &str, ca: &Identity, leaf: &Identity
 
 /// Creates a Secret with a first CA, and sets its mode and group as a person does.
 pub async fn begin(secrets: &Secrets, name: &str, ca: &Identity, mode: &str) -> Rotation {
+    begin_in(secrets, name, ca, mode, Some("mesh")).await
+}
+
+async fn begin_in(
+    secrets: &Secrets,
+    name: &str,
+    ca: &Identity,
+    mode: &str,
+    group: Option<&str>,
+) -> Rotation {
     apply(secrets, name, ca, &ca.leaf("envoy")).await;
     let patch = json!({"metadata": {
-        "labels": {names::MODE: mode}, "annotations": {names::GROUP: "mesh"},
+        "labels": {names::MODE: mode}, "annotations": {names::GROUP: group},
     }});
     secrets.patch(name, MERGE, "fieldManager=person", &patch).await.ok();
     Rotation { secrets: secrets.clone(), name: name.into(), generation: Vec::new() }
@@ -61,16 +71,28 @@ pub async fn wait_for_lease(secrets: &Secrets) {
 
 #[tokio::test]
 async fn a_group_is_promoted_once_all_members_trust_the_new_ca() {
-    let test = "a_group_is_promoted_once_all_members_trust_the_new_ca";
+    rotate_together("a_group_is_promoted_once_all_members_trust_the_new_ca", Some("mesh")).await;
+}
+
+#[tokio::test]
+async fn without_a_group_those_of_the_same_old_ca_are_promoted_together() {
+    rotate_together("without_a_group_those_of_the_same_old_ca_are_promoted_together", None).await;
+}
+
+async fn rotate_together(test: &str, group: Option<&str>) {
     let arguments = ["--staged", "--settle", SETTLE];
     let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
     let keeper = setup.leading_keeper(&["--settle", SETTLE, "--group-wait", "1h"]).await;
     wait_for_lease(&setup.cluster.namespace("trial").await).await;
     let secrets = setup.cluster.namespace(test).await;
     let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
-    let server = begin(&secrets, "server", &old, "staged").await;
-    let proxy = begin(&secrets, "proxy", &old, "staged").await;
-    let client = begin(&secrets, "client", &old, "bundle").await;
+    let server = begin_in(&secrets, "server", &old, "staged", group).await;
+    let proxy = begin_in(&secrets, "proxy", &old, "staged", group).await;
+    let client = begin_in(&secrets, "client", &old, "bundle", group).await;
+
+    // Neither waits for, nor delays, Secrets of another CA.
+    let stranger = certs::ca_named("stranger");
+    begin_in(&secrets, "stranger", &stranger, "staged", None).await;
 
     let held = server.stored().await.pem("tls.crt");
     let [for_server, for_proxy] = [new.leaf("envoy"), new.leaf("envoy")];

@@ -239,3 +239,50 @@ fn a_group_waits_for_its_bundled_secrets_too() {
     let latest = staged.latest;
     assert!(!staged.is_wait_over(year, latest - second) && staged.is_wait_over(year, latest));
 }
+
+#[test]
+fn without_a_group_a_leaf_waits_for_those_that_hold_its_old_ca_as_their_own() {
+    let group = Group::new();
+    let alone = json!({names::GROUP: null});
+    let secret = group.secret("a", true, &alone);
+    let other_ca = certs::ca_named("another");
+    let member = |ca_crt: &[&Identity], entry: Value| {
+        let mut other = group.secret("b", false, &alone);
+        other["metadata"]["annotations"] = json!({names::CARRIED: entry.to_string()});
+        other["metadata"]["managedFields"][0]["time"] = "2026-02-01T10:00:00Z".into();
+        other["data"]["ca.crt"] = BASE64_STANDARD.encode(bundle(ca_crt)).into();
+        other
+    };
+    let entry = |ca: &Identity, since: &str| json!([{"sha256": ca.sha256(), "since": since}]);
+    let waits = |other: &Value, now: &str| !is_ready(&secret, other, now);
+
+    let not_rotated = member(&[&group.old], json!([]));
+    assert!(waits(&not_rotated, SETTLED) && waits(&not_rotated, "2026-03-01T12:00:00Z"));
+    let late = member(&[&group.new, &group.old], entry(&group.old, "2026-03-01T10:01:00Z"));
+    assert!(waits(&late, SETTLED), "it was rotated a minute later");
+    assert!(!waits(&late, "2026-03-01T10:03:00Z"));
+    let of_both = member(&[&group.old, &group.new], json!([]));
+    assert!(!waits(&of_both, SETTLED));
+
+    let elsewhere = member(&[&other_ca], json!([]));
+    assert!(!waits(&elsewhere, SETTLED), "its CA is another");
+    let left_long_ago = member(&[&other_ca, &group.old], entry(&group.old, WRITTEN));
+    assert!(!waits(&left_long_ago, SETTLED), "it will not get the new CA");
+    let told = json!([{"sha256": group.old.sha256(), "since": WRITTEN, "announced": "keeper"}]);
+    assert!(!waits(&member(&[&other_ca, &group.old], told), SETTLED), "it follows another CA");
+
+    // What the webhook leaves alone would never be ready.
+    let mut left_alone = not_rotated.clone();
+    left_alone["immutable"] = true.into();
+    assert!(!waits(&left_alone, SETTLED));
+    let mut left_alone = not_rotated.clone();
+    left_alone["metadata"]["labels"][names::MODE] = "off".into();
+    assert!(!waits(&left_alone, SETTLED));
+    let mut left_alone = not_rotated.clone();
+    left_alone["data"]["tls.crt"] = left_alone["data"]["ca.crt"].clone();
+    assert!(!waits(&left_alone, SETTLED), "a signer");
+
+    // A group is a person's word: only its members are given to `awaited`, and all of them count.
+    let secret = group.secret("a", true, &json!({}));
+    assert!(!is_ready(&secret, &elsewhere, SETTLED));
+}

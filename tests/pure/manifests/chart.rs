@@ -11,12 +11,13 @@ use super::kustomization::{Manifests, id, manifests_directory, parse, text};
 use crate::support::helm::{self, chart, printed};
 
 /// The values file of `examples/` that renders each kustomization.
-const PAIRS: [(&str, Option<&str>); 8] = [
+const PAIRS: [(&str, Option<&str>); 9] = [
     ("manifests/base", None),
     ("manifests/overlays/kind", Some("kind")),
     ("manifests/overlays/opt-in", Some("opt-in")),
     ("manifests/overlays/keeper", Some("keeper")),
-    ("manifests/overlays/staged", Some("staged")),
+    ("manifests/overlays/full", Some("full")),
+    ("manifests/overlays/staged", Some("full")),
     ("manifests/overlays/cert-manager", Some("cert-manager")),
     ("tests/data/monitored", Some("monitored")),
     ("tests/data/issuers", Some("issuers")),
@@ -62,6 +63,7 @@ fn every_overlay_and_example_is_compared() {
     let mut examples: Vec<String> =
         PAIRS.iter().filter_map(|(_, example)| example.map(str::to_owned)).collect();
     examples.sort();
+    examples.dedup();
     assert_eq!(of(&chart().join("examples")), examples);
 }
 

@@ -84,13 +84,12 @@ fn the_keeper_has_only_the_listed_rights() {
 }
 
 #[test]
-fn the_staged_overlay_adds_a_flag_an_entry_and_the_right_to_watch_the_lease() {
-    let Some(mut staged) = Manifests::rendered("overlays/staged") else { return };
+fn the_full_overlay_adds_flags_an_entry_and_two_roles() {
+    let Some(mut full) = Manifests::rendered("overlays/full") else { return };
     let Some(keeper) = Manifests::rendered(OVERLAY) else { return };
-    let name = "ca-overlap-webhook-staged";
-    let role = staged.named("Role", name).clone();
+    let (staged, issuers) = ("ca-overlap-webhook-staged", "ca-overlap-keeper-issuers");
     assert_eq!(
-        role["rules"],
+        full.named("Role", staged)["rules"],
         json!([{
             "apiGroups": ["coordination.k8s.io"],
             "resources": ["leases"],
@@ -98,21 +97,35 @@ fn the_staged_overlay_adds_a_flag_an_entry_and_the_right_to_watch_the_lease() {
             "verbs": ["get", "list", "watch"],
         }])
     );
-    let binding = staged.named("RoleBinding", name).clone();
-    assert_eq!(binding["roleRef"]["name"], name);
-    assert_eq!(binding["subjects"][0]["name"], names::WEBHOOK_SERVICE_ACCOUNT);
-    staged.objects.retain(|object| object["metadata"]["name"] != name);
-    let is_webhook = |object: &&mut Value| {
-        object["kind"] == "Deployment" && object["metadata"]["name"] == "ca-overlap-webhook"
-    };
-    let webhook = staged.objects.iter_mut().find(is_webhook).expect("the webhook");
-    let container = &mut webhook["spec"]["template"]["spec"]["containers"][0];
-    let flag = container["args"].as_array_mut().expect("args").pop();
-    assert_eq!(flag, Some(json!("--staged")));
+    for (binding, name, account) in [
+        ("RoleBinding", staged, names::WEBHOOK_SERVICE_ACCOUNT),
+        ("ClusterRoleBinding", issuers, NAME),
+    ] {
+        let binding = full.named(binding, name);
+        assert_eq!(binding["roleRef"]["name"], name);
+        assert_eq!(binding["subjects"][0]["name"], account);
+    }
+    full.objects.retain(|object| ![staged, issuers].contains(&text(&object["metadata"]["name"])));
+    for (name, flags) in [
+        (names::WEBHOOK_SERVICE_ACCOUNT, ["--staged", "--default-mode=staged"]),
+        (NAME, ["--follow-issuers", "--default-mode=staged"]),
+    ] {
+        let is_it = |object: &&mut Value| {
+            object["kind"] == "Deployment" && object["metadata"]["name"] == name
+        };
+        let deployment = full.objects.iter_mut().find(is_it).expect("a Deployment");
+        let container = &mut deployment["spec"]["template"]["spec"]["containers"][0];
+        let args = container["args"].as_array_mut().expect("args");
+        let added = args.split_off(args.len() - flags.len());
+        assert_eq!(added, flags, "{name}");
+    }
     // Its two entries are compared with the one of the base elsewhere.
     let registration = keeper.one("MutatingWebhookConfiguration").clone();
-    *staged.one_mut("MutatingWebhookConfiguration") = registration;
-    assert_eq!(staged.by_id(), keeper.by_id());
+    *full.one_mut("MutatingWebhookConfiguration") = registration;
+    assert_eq!(full.by_id(), keeper.by_id());
+    let Some(alias) = Manifests::rendered("overlays/staged") else { return };
+    let Some(full) = Manifests::rendered("overlays/full") else { return };
+    assert_eq!(alias.by_id(), full.by_id());
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn without_differences(webhook: &Value) -> Value {
 
 #[test]
 fn staged_mode_registers_one_entry_for_readers_and_one_for_strangers() {
-    let Some(staged) = Manifests::rendered("overlays/staged") else { return };
+    let Some(staged) = Manifests::rendered("overlays/full") else { return };
     let [reader, stranger] = staged.webhooks() else { panic!("not two webhooks") };
     let base = Manifests::base();
     let usual = base.webhook();

@@ -1,5 +1,5 @@
 //! `make demo`: one CA rotation on a real API server, in three parts: without ca-overlap, with the
-//! webhook alone, and with the keeper and staged mode.
+//! webhook alone, and with webhook and keeper as `overlays/full` installs them.
 //!
 //! ```text
 //! rotation (the stages, the table) ──► setup (API server, generator, webhook, keeper)
@@ -25,8 +25,7 @@ use setup::Setup;
 /// Starts etcd and an API server on loopback, runs a certificate generator that does not know
 /// ca-overlap, and makes real TLS handshakes between peers with new files and peers with old ones.
 ///
-/// Exit code: 0 if no handshake fails with the keeper and staged mode; 1 if one does, or on an
-/// error; 130 after Ctrl-C.
+/// Exit code: 0 if no handshake fails with webhook and keeper; 1 if one does, or on an error; 130 after Ctrl-C.
 #[derive(Debug, Parser)]
 #[command(name = "demo", max_term_width = 100)]
 struct Args {
@@ -56,10 +55,10 @@ struct Args {
 
 const INTRODUCTION: &str = "\
 One CA rotation, played three times: without ca-overlap, with its webhook alone,
-and with webhook, keeper and staged mode. API server, Secrets, generator and TLS
-handshakes are real. A peer mounts a Secret: it trusts the CAs in ca.crt and
-shows the certificate in tls.crt, its leaf. As with kubelets, new files reach
-some peers earlier than others. (kept) marks a CA that ca-overlap put there.
+and with webhook and keeper. API server, Secrets, generator and TLS handshakes
+are real. A peer mounts a Secret: it trusts the CAs in ca.crt and shows the
+certificate in tls.crt, its leaf. As with kubelets, new files reach some peers
+earlier than others. (kept) marks a CA that ca-overlap put there.
 ";
 
 /// As shells have it: 128 + SIGINT.

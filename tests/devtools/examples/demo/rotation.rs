@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::printer::{Printer, Tone};
-use crate::setup::{SETTLE, Setup, Snapshot};
+use crate::setup::{SETTLE, Setup, Snapshot, WINDOW};
 
 /// One of the three parts.
 struct Part {
@@ -18,7 +18,7 @@ struct Part {
     namespace: &'static str,
     /// What is installed; empty is nothing.
     manifests: &'static str,
-    is_staged: bool,
+    is_full: bool,
 }
 
 const PARTS: [Part; 3] = [
@@ -26,19 +26,19 @@ const PARTS: [Part; 3] = [
         title: "PART 1 OF 3: without ca-overlap",
         namespace: "demo-without",
         manifests: "",
-        is_staged: false,
+        is_full: false,
     },
     Part {
         title: "PART 2 OF 3: with the webhook alone (manifests/base)",
         namespace: "demo-webhook",
         manifests: "base",
-        is_staged: false,
+        is_full: false,
     },
     Part {
-        title: "PART 3 OF 3: webhook, keeper and staged mode (manifests/overlays/staged)",
-        namespace: "demo-staged",
-        manifests: "overlays/staged",
-        is_staged: true,
+        title: "PART 3 OF 3: webhook and keeper (manifests/overlays/full), nothing annotated",
+        namespace: "demo-full",
+        manifests: "overlays/full",
+        is_full: true,
     },
 ];
 
@@ -46,12 +46,15 @@ const PARTS: [Part; 3] = [
 const BEFORE: usize = 0;
 const ROTATED: usize = 1;
 const PROMOTED: usize = 2;
+const RETIRED: usize = 3;
 
-const STAGES: [&str; 5] = [
+const STAGES: [&str; 7] = [
     "Before the rotation",
     "Just rotated: some peers have the new files, others still the old ones",
     "All peers have the new files",
     "New leaves in service: some peers have them, others still the old ones",
+    "All peers have the new leaves",
+    "The old CA is retired: some peers do not trust it any more, others still do",
     "After the rotation",
 ];
 
@@ -67,7 +70,7 @@ const fn row(stage: usize, tls: Tls, client: usize, server: usize) -> Row {
     Row { stage, tls, client, server }
 }
 
-const ROWS: [Row; 9] = [
+const ROWS: [Row; 12] = [
     row(0, Tls::Mutual, BEFORE, BEFORE),
     row(1, Tls::Mutual, ROTATED, BEFORE),
     row(1, Tls::Mutual, BEFORE, ROTATED),
@@ -77,13 +80,17 @@ const ROWS: [Row; 9] = [
     row(3, Tls::Mutual, PROMOTED, ROTATED),
     row(3, Tls::Mutual, ROTATED, PROMOTED),
     row(4, Tls::Mutual, PROMOTED, PROMOTED),
+    row(5, Tls::Mutual, RETIRED, PROMOTED),
+    row(5, Tls::Mutual, PROMOTED, RETIRED),
+    row(6, Tls::Mutual, RETIRED, RETIRED),
 ];
 
 const LEGEND: &str = "
 Each of three clients calls each of three servers. In mutual TLS both peers show
 a certificate, in one-way TLS the server alone. With the webhook alone, a peer
 with old files still refuses a new leaf; staged mode holds the new leaf back.
-–: there is no such stage, because the new leaf came with the new CA.
+–: no file changed, because the new leaf came with the new CA, or because no CA
+is retired.
 The third column holds for peers that get new files within --settle and reload
 them; docs/modes.md says what the others need.
 ";
@@ -106,7 +113,9 @@ pub(super) async fn play_all(
     let is_kept = columns[2].iter().all(|cell| cell.is_some_and(Tally::all));
     let is_shown = columns[..2].iter().all(fails);
     let (tone, verdict) = match (is_kept, is_shown) {
-        (true, true) => (Tone::Good, "✓ With the keeper and staged mode, no handshake failed."),
+        (true, true) => {
+            (Tone::Good, "✓ With webhook and keeper, nothing annotated, no handshake failed.")
+        }
         (true, false) => (Tone::Bad, "✗ Nothing failed without them either: this shows nothing."),
         (false, _) => (Tone::Bad, "✗ The third column is not all ✓: the promise is NOT kept."),
     };
@@ -124,13 +133,15 @@ async fn play(
     part: &Part,
     has_keeper: bool,
 ) -> anyhow::Result<Column> {
-    let Part { title, namespace, manifests, is_staged } = *part;
-    let has_keeper = is_staged && has_keeper;
+    let Part { title, namespace, manifests, is_full } = *part;
+    let has_keeper = is_full && has_keeper;
     printer.line("");
     printer.head(title);
-    if is_staged {
+    if is_full {
         printer.line(&format!(
-            "--settle is {SETTLE} here to save time; in a cluster, where files take longer, 300s."
+            "--settle is {SETTLE} here to save time; in a cluster, where files take longer, 300s.\n\
+             --window is {WINDOW}, to show the end; without it the old CA stays until the next\n\
+             rotation."
         ));
         if !has_keeper {
             printer.line("NO keeper runs (--no-keeper).");
@@ -138,7 +149,7 @@ async fn play(
     }
     if !manifests.is_empty() {
         printer.line("Applying the manifests, starting each program with its ServiceAccount ...");
-        setup.install(manifests, is_staged, has_keeper).await?;
+        setup.install(manifests, is_full, has_keeper).await?;
     }
     setup.namespace(namespace).await?;
     let mut rotation =
@@ -147,12 +158,6 @@ async fn play(
     setup.generate(namespace).await?;
     let held = rotation.next_moment(&setup.secrets(namespace).await?);
     rotation.stage(0, "The generator writes three TLS Secrets. Each holds", &held).await?;
-    if is_staged {
-        printer.line("  Then a person sets staged mode:");
-        for command in setup.set_staged_mode(namespace).await? {
-            printer.line(&format!("    {command}"));
-        }
-    }
     if has_keeper {
         setup.staging_in_force(namespace).await?;
     }
@@ -174,9 +179,16 @@ async fn play(
     let seconds = rotated.elapsed().as_secs();
     let text = format!("After {seconds} s the keeper promotes the new leaves. Each Secret holds");
     rotation.stage(3, &text, &held).await?;
-    rotation
-        .stage(4, if is_held_back { "All peers have the new leaves." } else { "" }, &[])
-        .await?;
+    let then = |is_so: bool, text: &'static str| if is_so { text } else { "" };
+    rotation.stage(4, then(is_held_back, "The keeper waits for --window ..."), &[]).await?;
+    if is_held_back {
+        setup.all_retired(namespace).await?;
+    }
+    let held = rotation.next_moment(&setup.secrets(namespace).await?);
+    let seconds = rotated.elapsed().as_secs();
+    let text = format!("After {seconds} s the keeper retires the old CA. Each Secret holds");
+    rotation.stage(5, &text, &held).await?;
+    rotation.stage(6, then(is_held_back, "Nothing of it is left."), &[]).await?;
     Ok(rotation.column)
 }
 
@@ -266,12 +278,12 @@ fn has_issued(ca: &CertificateDer<'_>, leaf: &[u8]) -> bool {
 
 fn print_table(printer: Printer, columns: &[Column]) {
     let line = |text: &str, cells: [&str; 3]| {
-        let [without, webhook, staged] = cells;
-        format!("{text:<40}{without:<12}{webhook:<12}{staged}")
+        let [without, webhook, full] = cells;
+        format!("{text:<40}{without:<12}{webhook:<12}{full}")
     };
     printer.line("");
-    printer.head(&line("HANDSHAKES THAT SUCCEED", ["without", "webhook", "webhook, keeper"]));
-    printer.line(&printer.paint(Tone::Bold, &line("", ["ca-overlap", "alone", "and staged mode"])));
+    printer.head(&line("HANDSHAKES THAT SUCCEED", ["without", "webhook", "webhook, keeper,"]));
+    printer.line(&printer.paint(Tone::Bold, &line("", ["ca-overlap", "alone", "no annotation"])));
     let mut stage = None;
     for (index, row) in ROWS.iter().enumerate() {
         if stage.replace(row.stage) != Some(row.stage) {

@@ -23,8 +23,10 @@ use crate::printer::Printer;
 
 /// The Secrets that the generator writes and that peers mount.
 pub(super) const SECRETS: [&str; 3] = ["envoy", "envoy-gateway", "envoy-rate-limit"];
-/// `--settle` of the keeper and the webhook.
-pub(super) const SETTLE: &str = "6s";
+/// `--settle` and `--window` of the keeper and the webhook.
+pub(super) const SETTLE: &str = "5s";
+pub(super) const WINDOW: &str = "8s";
+const FULL: [&str; 6] = ["--default-mode", "staged", "--settle", SETTLE, "--window", WINDOW];
 const GENERATOR_ACCOUNT: &str = "certgen";
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How much of a log is shown if something fails.
@@ -82,7 +84,7 @@ impl Setup {
     pub(super) async fn install(
         &mut self,
         directory: &str,
-        is_staged: bool,
+        is_full: bool,
         has_keeper: bool,
     ) -> anyhow::Result<()> {
         self.webhook = None;
@@ -94,8 +96,8 @@ impl Setup {
             self.keeper = Some(self.start_keeper().await?);
         }
         let mut arguments = Vec::new();
-        if is_staged {
-            arguments.extend(["--staged".into(), "--settle".into(), SETTLE.into()]);
+        if is_full {
+            arguments.extend(["--staged"].into_iter().chain(FULL).map(str::to_owned));
         }
         if let Some((_, serving)) = by_url {
             for (flag, pem) in [("--tls-cert", &serving.certificate), ("--tls-key", &serving.key)] {
@@ -121,12 +123,12 @@ impl Setup {
         let (namespace, account) = (names::NAMESPACE, names::KEEPER_SERVICE_ACCOUNT);
         let kubeconfig = self.plane.service_account_kubeconfig(namespace, account).await?;
         let admin = self.addresses.keeper_admin.to_string();
-        let flags = ["--settle", SETTLE, "--admin-listen", &admin, "--namespace", namespace];
+        let flags = ["--follow-issuers", "--admin-listen", &admin, "--namespace", namespace];
         let scratch = self.plane.scratch().path();
         Ok(Supervised::start(
             "keeper",
             &self.program,
-            [&["keeper", "--identity", "demo"], &flags[..]].concat(),
+            [&["keeper", "--identity", "demo"], &flags[..], &FULL].concat(),
             &[("KUBECONFIG", kubeconfig.as_os_str()), ("NO_COLOR", OsStr::new("1"))],
             scratch,
             scratch.join("keeper.log"),
@@ -190,19 +192,6 @@ impl Setup {
         Ok(())
     }
 
-    /// Sets staged mode as a person does, and gives the commands.
-    pub(super) async fn set_staged_mode(&self, namespace: &str) -> anyhow::Result<[String; 2]> {
-        let setting = |verb: &str, key: &str, value: &str| {
-            format!("-n {namespace} {verb} secret --all {key}={value}")
-        };
-        let commands =
-            [setting("label", names::MODE, "staged"), setting("annotate", names::GROUP, "envoy")];
-        for command in &commands {
-            self.plane.kubectl(&command.split(' ').collect::<Vec<_>>(), b"").await?;
-        }
-        Ok(commands.map(|command| format!("kubectl {command}")))
-    }
-
     /// Waits until the webhook knows that a keeper runs. Before that it bundles. Tries it with dry
     /// runs of a rotation.
     pub(super) async fn staging_in_force(&self, namespace: &str) -> anyhow::Result<()> {
@@ -231,6 +220,14 @@ impl Setup {
     pub(super) async fn all_promoted(&self, namespace: &str) -> anyhow::Result<()> {
         self.wait_for("keeper that promotes all leaves", async || {
             Ok(self.secrets(namespace).await?.iter().all(|secret| secret.waiting.is_none()))
+        })
+        .await
+    }
+
+    /// Waits until the keeper has retired all that the Secrets carry.
+    pub(super) async fn all_retired(&self, namespace: &str) -> anyhow::Result<()> {
+        self.wait_for("keeper that retires the old CA", async || {
+            Ok(self.secrets(namespace).await?.iter().all(|secret| secret.carried.is_empty()))
         })
         .await
     }
