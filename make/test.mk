@@ -124,6 +124,12 @@ KIND_RUN = KIND="$(abspath $(KIND))" KIND_VERSION=$(patsubst kind-%,%,$(notdir $
 kind-test: kind-ready ## Run the suite on a kind cluster of three nodes, with or without Docker (KIND_VERSIONS='1.33')
 	$(KIND_RUN) tests/kind/run.sh $(KIND_VERSIONS)
 
+kind-test-cert-manager kind-test-full: CERT_MANAGER := $(TARGET)/control-plane/cert-manager/cert-manager
+
+.PHONY: kind-test-cert-manager
+kind-test-cert-manager: KIND_TESTS := long::cert_manager
+kind-test-cert-manager: kind-test ## Renew a root of cert-manager under handshakes of pods, on a kind cluster
+
 .PHONY: kind-test-full
 kind-test-full: kind-ready node-earlier ## Run kind-test on all its versions, with an upgrade from an earlier build
 	$(KIND_RUN) tests/kind/run.sh all
@@ -147,7 +153,7 @@ kind-check: $(KIND) ## Check the configuration of kind-test without Docker
 node-images: static node-tools packer
 	cargo build --locked --workspace --example legacy-certgen
 	PACK='$(PACK)' ARCH='$(HOST_ARCH)' IMAGES=$(NODE)/images VERSION='$(VERSION)' PRODUCT=$(STATIC) \
-		PEER=$(NODE)/tools/peer CERTGEN=$(TARGET)/debug/examples/legacy-certgen sh tests/cluster/images.sh
+		PEER=$(NODE)/tools/peer CERTGEN=$(TARGET)/debug/examples/legacy-certgen CERT_MANAGER='$(CERT_MANAGER)' sh tests/cluster/images.sh
 
 .PHONY: node-tools
 node-tools: need-rust need-go

@@ -165,13 +165,13 @@ async fn cas(peers: &Peers) -> Vec<String> {
     crate::records::key_ids(&peers.secret(SECRETS[0]).await.pem("ca.crt"))
 }
 
-fn failures(records: &[Record]) -> Vec<String> {
+pub fn failures(records: &[Record]) -> Vec<String> {
     let is_failure = |one: &&Record| !one.verdict.is_empty() && one.verdict != "ok";
     records.iter().filter(is_failure).map(Record::failure).collect()
 }
 
 /// Waits for more handshakes of all pairs, whether they succeed or fail.
-async fn more(peers: &Peers, from: usize) -> usize {
+pub async fn more(peers: &Peers, from: usize) -> usize {
     peers
         .until("more handshakes", from, |records| {
             let dials = dials(records);
@@ -181,29 +181,45 @@ async fn more(peers: &Peers, from: usize) -> usize {
 }
 
 /// Formats the counts of each phase as a table.
-fn table(title: &str, rows: &[(&str, &Count)]) -> String {
+pub fn table(title: &str, rows: &[(&str, &Count)]) -> String {
     let rows = rows.iter().map(|(name, count)| format!("  {name:<14} {}\n", count.row()));
     format!("\n{title}\n  {:<14} {}\n{}", "", Count::HEADING, rows.collect::<String>())
 }
 
 /// A rotation, and its place in the records.
-struct Log {
-    rotation: Rotation,
+pub struct Log {
+    pub rotation: Rotation,
     /// The record from which on all pairs do handshakes.
-    start: usize,
+    pub start: usize,
     /// The record at which the generator started.
+    pub begin: usize,
+}
+
+/// What is recorded before a rotation.
+pub struct Before {
+    start: usize,
     begin: usize,
 }
 
+impl Before {
+    pub fn of(self, rotation: Rotation) -> Log {
+        Log { rotation, start: self.start, begin: self.begin }
+    }
+}
+
 impl Log {
-    async fn rotate(peers: &Peers) -> Self {
+    pub async fn begin(peers: &Peers) -> Before {
         let start = peers.steady(0).await;
-        let begin = more(peers, start).await;
-        Self { rotation: peers.rotate().await, start, begin }
+        Before { start, begin: more(peers, start).await }
+    }
+
+    async fn rotate(peers: &Peers) -> Self {
+        let before = Self::begin(peers).await;
+        before.of(peers.rotate().await)
     }
 
     /// Waits until a pod of each peer has the new CA in its files. Returns the number of records.
-    async fn spread(&self, peers: &Peers) -> usize {
+    pub async fn spread(&self, peers: &Peers) -> usize {
         peers
             .until("the new files in all pods", self.begin, |records| {
                 let arrived = arrivals(records, &self.rotation.new);
@@ -220,7 +236,7 @@ impl Log {
     }
 
     /// Waits until all peers that reload their files show the new leaf.
-    async fn shown(&self, peers: &Peers, from: usize) -> usize {
+    pub async fn shown(&self, peers: &Peers, from: usize) -> usize {
         peers
             .until("the new leaf, shown by all that reload", from, |records| {
                 let of_reloading = PEERS.iter().filter(|peer| peer.at_start != "all");
@@ -233,7 +249,7 @@ impl Log {
             .await
     }
 
-    fn phases(&self, records: &[Record], spread: usize, end: usize) -> (Count, Count, Count) {
+    pub fn phases(&self, records: &[Record], spread: usize, end: usize) -> (Count, Count, Count) {
         let count = |from: usize, to: usize| Count::of(&records[from..to], &self.rotation);
         (count(self.start, self.begin), count(self.begin, spread), count(spread, end))
     }

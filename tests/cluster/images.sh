@@ -7,6 +7,7 @@
 #   VERSION    its version, which is the tag in the manifests
 #   PEER       the program of tests/cluster/peer
 #   CERTGEN    the example legacy-certgen, which may be linked dynamically
+#   CERT_MANAGER   the program of tests/cert-manager; empty: without it
 set -eu
 . "$(dirname "$0")/pack.sh"
 
@@ -17,3 +18,6 @@ pack ca-overlap-release "ghcr.io/ca-overlap/ca-overlap:$VERSION" /ca-overlap "$P
 pack peer ca-overlap-test-peer:dev /peer "$PEER=/peer"
 # shellcheck disable=SC2046 # words on purpose
 pack certgen ca-overlap-test-certgen:dev /legacy-certgen "$CERTGEN=/legacy-certgen" $(libraries "$CERTGEN")
+# It is large, and only one test needs it.
+rm -f "$IMAGES/cert-manager.tar"
+[ -z "${CERT_MANAGER:-}" ] || pack cert-manager ca-overlap-test-cert-manager:dev /cert-manager "$CERT_MANAGER=/cert-manager"

@@ -38,19 +38,35 @@ pub const PEERS: [Peer; 4] = [
 pub struct Peers {
     pub cluster: Cluster,
     pub secrets: Secrets,
+    all_reload: bool,
 }
 
 impl Peers {
     /// Runs the generator, starts the peers, and waits until all pairs do handshakes.
     pub async fn start(cluster: &Cluster, namespace: &str, labels: &Value) -> Self {
-        let secrets = cluster.namespace(namespace, labels).await;
-        let peers = Self { cluster: cluster.clone(), secrets };
-        cluster.apply(&peers.fixtures()).await;
+        let peers = Self::prepare(cluster, namespace, labels, false).await;
         peers.generate().await;
-        peers.cluster.apply(&peers.deployments()).await;
-        peers.ready().await;
-        peers.steady(0).await;
+        peers.run().await;
         peers
+    }
+
+    /// The same, but the Secrets come from elsewhere: [`Self::run`] does the rest.
+    pub async fn prepare(
+        cluster: &Cluster,
+        namespace: &str,
+        labels: &Value,
+        all_reload: bool,
+    ) -> Self {
+        let secrets = cluster.namespace(namespace, labels).await;
+        let peers = Self { cluster: cluster.clone(), secrets, all_reload };
+        cluster.apply(&peers.fixtures()).await;
+        peers
+    }
+
+    pub async fn run(&self) {
+        self.cluster.apply(&self.deployments()).await;
+        self.ready().await;
+        self.steady(0).await;
     }
 
     pub fn namespace(&self) -> &str {
@@ -109,7 +125,7 @@ impl Peers {
             spec["containers"][0]["env"] = json!([
                 {"name": "NAME", "value": peer.name},
                 {"name": "CERTS", "value": "/certs"},
-                {"name": "AT_START", "value": peer.at_start},
+                {"name": "AT_START", "value": if self.all_reload { "" } else { peer.at_start }},
                 {"name": "COLLECTOR", "value": format!("http://{}/records", address("collector"))},
                 {"name": "TARGETS", "value": targets},
             ]);

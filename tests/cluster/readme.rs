@@ -99,7 +99,7 @@ pub fn commands() -> Vec<String> {
     commands
 }
 
-fn cert_manager_crds() -> String {
+pub fn cert_manager_crds() -> String {
     let directory = root().join("target/control-plane/crds");
     let files = std::fs::read_dir(directory).expect("foreign CRDs: make control-plane");
     let mut paths = files.map(|file| file.unwrap().path().display().to_string());
