@@ -4,6 +4,7 @@
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
@@ -19,6 +20,13 @@ pub fn registry() -> Registry {
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("build", "The version that runs", version);
     registry
+}
+
+/// Registers whether this program runs with `--audit`, which changes nothing.
+pub(crate) fn register_audit(registry: &mut Registry, audit: bool) {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(audit.into());
+    registry.register("audit", "1 with --audit: what is counted was not done", gauge);
 }
 
 /// A counter for each value of one label. All are exported from the start. Clones share the counts.

@@ -139,6 +139,11 @@ pub const KEEPER_LEASE: &str = "ca-overlap-keeper";
 /// How the holder of that Lease is named, with a suffix, while `drain` keeps the keeper from acting.
 /// The webhook then stages nothing.
 pub const DRAIN_HOLDER: &str = "ca-overlap-drain";
+/// How the holder of that Lease is named, with a suffix, if it is a keeper with `--audit`. It promotes
+/// nothing, so a webhook without `--audit` stages nothing.
+pub const AUDIT_HOLDER: &str = "ca-overlap-audit";
+/// Annotation on the `MutatingWebhookConfiguration`, by the manifests: `true` with `--audit`.
+pub const AUDIT: &str = "ca-overlap.dev/audit";
 /// Path of the admission endpoint.
 pub const MUTATE_PATH: &str = "/mutate";
 /// Path of the admission endpoint for writers who may not read the Secret.

@@ -101,6 +101,7 @@ pub(super) fn answer(
         cut: plan.decision.cut,
         asked: None,
         staged: plan.change.map(Into::into),
+        audit: None,
     }
 }
 

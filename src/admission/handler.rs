@@ -23,7 +23,7 @@ use tracing::Level;
 use super::keeper_lease::KeeperLease;
 use super::patch;
 use super::refusal::Refusal;
-use super::respond::{Answer, Installation, respond};
+use super::respond::{Answer, Installation, WOULD_CHANGE, respond};
 use super::review::{self, ReadReviewError};
 use crate::admission::metrics::AdmissionMetrics;
 use crate::names;
@@ -148,6 +148,7 @@ macro_rules! log {
             cut = $answer.cut,
             asked = $answer.asked,
             staged = $answer.staged,
+            audit = $answer.audit,
             warnings = %reasons($answer),
             micros = u64::try_from($elapsed.as_micros()).unwrap_or(u64::MAX),
             "reviewed"
@@ -157,8 +158,9 @@ macro_rules! log {
 
 /// Whether a write passes as it came, and nobody is told anything. Most do.
 fn changes_nothing(answer: &Answer) -> bool {
-    let Answer { patch, warnings, asked, staged, .. } = answer;
-    patch.is_none() && warnings.is_empty() && asked.is_none() && staged.is_none()
+    let Answer { patch, warnings, asked, staged, audit, .. } = answer;
+    let is_as_written = patch.is_none() && *audit != Some(WOULD_CHANGE);
+    is_as_written && warnings.is_empty() && asked.is_none() && staged.is_none()
 }
 
 /// `text`, if an object could have it as its name or uid. What else is sent to the port could fill
@@ -191,7 +193,6 @@ fn review(
 
 /// The body of the response, as JSON.
 pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
-    let warnings = answer.warnings.iter().map(ToString::to_string).collect();
     let fingerprints: Vec<_> =
         answer.record.entries().iter().map(|entry| entry.sha256.to_string()).collect();
     let review = ReviewResponse {
@@ -200,12 +201,13 @@ pub fn render(uid: &str, answer: &Answer) -> Vec<u8> {
         response: ResponseBody {
             uid,
             allowed: true,
-            warnings,
+            warnings: answer.texts(),
             audit_annotations: AuditAnnotations {
                 decision: answer.decision.as_str(),
                 carried: fingerprints.join(","),
                 asked: answer.asked,
                 staged: answer.staged,
+                audit: answer.audit,
             },
         },
     };
@@ -272,4 +274,6 @@ struct AuditAnnotations {
     asked: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     staged: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit: Option<&'static str>,
 }

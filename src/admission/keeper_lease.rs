@@ -35,9 +35,11 @@ impl KeeperLease {
     }
 }
 
-/// Whether a Lease with this holder is held by a keeper. While `drain` holds it, nothing promotes.
-pub fn is_keeper(holder: &str) -> bool {
-    !holder.is_empty() && !holder.starts_with(names::DRAIN_HOLDER)
+/// Whether a Lease with this holder is held by a keeper that promotes; with `audit`, also by one that
+/// would. While `drain` holds it, nothing promotes.
+pub fn is_keeper(holder: &str, audit: bool) -> bool {
+    let would = holder.starts_with(names::AUDIT_HOLDER);
+    !holder.is_empty() && !holder.starts_with(names::DRAIN_HOLDER) && (audit || !would)
 }
 
 #[cfg(test)]

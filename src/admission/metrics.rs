@@ -124,6 +124,7 @@ mod tests {
             cut: 0,
             asked: Some(Ask::Retire.name()),
             staged: Some(StageChange::Begun.into()),
+            audit: None,
         };
         metrics.answered(&answer, Duration::from_millis(3));
         metrics.refused(&Refusal::TooLarge(1));

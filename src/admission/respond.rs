@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use json_patch::Patch;
 
-pub use super::answer::{Answer, Installation, MAX_DATA, SETTLE};
+pub use super::answer::{Answer, Installation, MAX_DATA, NO_CHANGE, SETTLE, WOULD_CHANGE};
 use super::ask_outcome::AskOutcome;
 use super::create;
 pub use super::decision::AdmissionDecision;
@@ -28,6 +28,17 @@ use crate::x509::issuer::Issuers;
 
 /// Answers `request`, which arrived at `now`. `keeper` says whether a keeper would promote.
 pub fn respond(
+    request: &AdmissionRequest<'_>,
+    installation: &Installation,
+    keeper: KeeperHealth,
+    now: Timestamp,
+) -> Answer {
+    let answer = answer(request, installation, keeper, now);
+    if installation.audit { answer.audited() } else { answer }
+}
+
+/// The answer without `--audit`.
+fn answer(
     request: &AdmissionRequest<'_>,
     installation: &Installation,
     keeper: KeeperHealth,
@@ -214,6 +225,7 @@ impl Update<'_> {
             cut: decision.cut,
             asked: asked.map(Ask::name),
             staged: change.map(Into::into),
+            audit: None,
         }
     }
 

@@ -32,12 +32,19 @@ pub(super) struct DefaultsArgs {
         help_heading = "Distrusted CAs"
     )]
     distrusted: Option<PathBuf>,
+
+    /// Decide, count, log and warn as usual, but change nothing: a trial
+    ///
+    /// Every write is stored as it comes, and the keeper writes neither Secrets nor workloads. Where
+    /// rotations are in flight, run ca-overlap drain first.
+    #[arg(long, env = "CA_OVERLAP_AUDIT", help_heading = "Trial")]
+    audit: bool,
 }
 
 impl DefaultsArgs {
-    /// The defaults, and the directory of `--distrusted`.
-    pub(super) fn defaults(self) -> (Defaults, Option<PathBuf>) {
-        let Self { default_mode, keep, window, distrusted } = self;
-        (Defaults { mode: default_mode, keep, window, ..Defaults::default() }, distrusted)
+    /// The defaults, the directory of `--distrusted`, and whether `--audit` is set.
+    pub(super) fn defaults(self) -> (Defaults, Option<PathBuf>, bool) {
+        let Self { default_mode, keep, window, distrusted, audit } = self;
+        (Defaults { mode: default_mode, keep, window, ..Defaults::default() }, distrusted, audit)
     }
 }

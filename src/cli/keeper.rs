@@ -168,13 +168,14 @@ impl KeeperArgs {
             let problem = "must be whole seconds from 3s to 1h";
             return Err(UsageError::new("--lease-duration", problem));
         }
+        let (defaults, distrusted, audit) = defaults.defaults();
+        let identity = identity.map_or_else(|| own_name(host_name().as_deref()), Ok)?;
         let election = ElectionConfig {
             namespace: namespace.unwrap_or_else(own_namespace),
             lease,
-            identity: identity.map_or_else(|| own_name(host_name().as_deref()), Ok)?,
+            identity: if audit { format!("{}-{identity}", names::AUDIT_HOLDER) } else { identity },
             duration: lease_duration,
         };
-        let (defaults, distrusted) = defaults.defaults();
         let rules = Rules { defaults, settle };
         Ok(KeeperConfig {
             admin_listen,
@@ -184,6 +185,7 @@ impl KeeperArgs {
             cluster_resource_namespace: follow_issuers.then_some(cluster_resource_namespace),
             rules,
             distrusted,
+            audit,
         })
     }
 }

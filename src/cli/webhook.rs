@@ -282,7 +282,7 @@ impl WebhookArgs {
         };
         let WebhookKeeperArgs { keeper_user, staged, keeper_lease, settle } = keeper;
         positive("--settle", settle)?;
-        let (defaults, distrusted) = defaults.defaults();
+        let (defaults, distrusted, audit) = defaults.defaults();
         let usual = Installation::new(defaults, namespace);
         let keeper_user = keeper_user.filter(|user| !user.is_empty());
         let keeper_user = keeper_user.unwrap_or_else(|| usual.keeper_user.clone());
@@ -291,7 +291,7 @@ impl WebhookArgs {
             listen,
             admin_listen,
             source,
-            installation: Installation { keeper_user, settle, ..usual },
+            installation: Installation { keeper_user, settle, audit, ..usual },
             distrusted,
             keeper_lease: staged.then_some(keeper_lease),
             limits,

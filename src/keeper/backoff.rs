@@ -11,6 +11,8 @@ use crate::kubernetes::key::Key;
 /// Why a reconcile has to be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RetryCause {
+    /// With `--audit`: it stays due, because nothing is done about it.
+    Audit,
     /// Another writer changed the object in between.
     Conflict,
     /// A call failed.
@@ -100,11 +102,11 @@ impl Retries {
         self.waiting.remove(key);
     }
 
-    /// Ends the backoff of a refused ask if the Secret now has another version. If `version` is
+    /// Ends the backoff of what was refused, or not done, if the Secret now has another version. If `version` is
     /// `None`, something else has become due, and the backoff ends too.
     pub(super) fn changed(&mut self, key: &Key, version: Option<&str>) {
         let is_over = |state: &RetryState| {
-            matches!(state.cause, RetryCause::Refused { .. })
+            matches!(state.cause, RetryCause::Audit | RetryCause::Refused { .. })
                 && version != Some(state.version.as_str())
         };
         if self.waiting.get(key).is_some_and(is_over) {
@@ -167,7 +169,7 @@ fn pause(cause: RetryCause, is_probe: bool, before: u32) -> Duration {
         RetryCause::Failed if before >= MANY_FAILURES => LONG_PAUSE,
         RetryCause::Failed => doubled(SECOND, before).min(MAX_PAUSE),
         RetryCause::NotSeen if is_probe => doubled(SECOND, before).min(UNSEEN),
-        RetryCause::NotSeen | RetryCause::OptedOut => UNSEEN,
+        RetryCause::Audit | RetryCause::NotSeen | RetryCause::OptedOut => UNSEEN,
         RetryCause::Refused { .. } if before + 1 >= MAX_REFUSALS => REFUSED_FOR_LONG,
         RetryCause::Refused { is_by_clock: true } if before < BY_CLOCK => doubled(SECOND, before),
         RetryCause::Refused { is_by_clock: true } => doubled(REFUSED, before - BY_CLOCK),

@@ -33,7 +33,7 @@ use super::sweep;
 use super::tasks::{EndedTask, Tasks};
 use super::tracked::{Selector, TrackedSecret, TrackedSecrets};
 use super::trust::{SourceRead, Trust};
-use crate::keeper::metrics::{AskResult, KeeperMetrics};
+use crate::keeper::metrics::{AskKind, AskResult, KeeperMetrics};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::explain::{Audience, explain_watch};
 use crate::kubernetes::key::Key;
@@ -355,6 +355,7 @@ impl Controller {
 
     /// Takes in the state of a Secret from a watch or a response.
     fn observe(&mut self, secret: &SecretView) {
+        let secret = &*self.reconciler.noted(secret);
         let key = Key::of(secret);
         let now = Timestamp::now();
         // A promotion in its group asks later when its `ca.crt` changed.
@@ -494,6 +495,16 @@ impl Controller {
     fn finish(&mut self, key: &Key, outcome: ReconcileOutcome) {
         match outcome {
             ReconcileOutcome::Asked(asked) => self.asked(key, *asked),
+            ReconcileOutcome::Audited(secret, AskKind::Repair) => {
+                // What is lost stays lost, and something else may be due.
+                self.retries.forget(key);
+                self.remember(key, &secret);
+                self.observe(&secret);
+            }
+            ReconcileOutcome::Audited(secret, _) => {
+                self.retry(key, RetryCause::Audit, secret.resource_version());
+                self.observe(&secret);
+            }
             ReconcileOutcome::Ended(after, end) => self.stage_ended(key, &after, end),
             ReconcileOutcome::Failed(failure) => self.failed(key, &failure),
             ReconcileOutcome::Gone => self.gone(key),

@@ -48,7 +48,10 @@ impl ElectionConfig {
 
 /// Whether this replica may act. All clones share one state.
 #[derive(Clone, Debug)]
-pub struct Leadership(watch::Receiver<LeaseState>);
+pub struct Leadership {
+    state: watch::Receiver<LeaseState>,
+    is_audit: bool,
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct LeaseState {
@@ -59,6 +62,17 @@ struct LeaseState {
 }
 
 impl Leadership {
+    /// The same with `--audit`: it acts, but writes nothing.
+    #[must_use]
+    pub fn auditing(self) -> Self {
+        Self { is_audit: true, ..self }
+    }
+
+    /// Whether this replica writes nothing.
+    pub(crate) fn is_audit(&self) -> bool {
+        self.is_audit
+    }
+
     /// Whether this replica may act now.
     pub(crate) fn may_act(&self) -> bool {
         self.until().is_some()
@@ -66,13 +80,13 @@ impl Leadership {
 
     /// Until when this replica may act; `None` if it may not.
     pub(crate) fn until(&self) -> Option<Instant> {
-        let LeaseState { is_claimed, confirmed_until } = *self.0.borrow();
+        let LeaseState { is_claimed, confirmed_until } = *self.state.borrow();
         confirmed_until.filter(|until| is_claimed && Instant::now() < *until)
     }
 
     /// Waits for the next change.
     pub(crate) async fn changed(&mut self) {
-        if self.0.changed().await.is_err() {
+        if self.state.changed().await.is_err() {
             // The election has ended: nothing changes any more.
             std::future::pending::<()>().await;
         }
@@ -85,7 +99,7 @@ impl Leadership {
     pub(super) fn switched(leads: bool) -> (LeadershipSwitch, Self) {
         let switch = LeadershipSwitch(watch::Sender::new(LeaseState::default()));
         switch.set(leads);
-        let leadership = Self(switch.0.subscribe());
+        let leadership = Self { state: switch.0.subscribe(), is_audit: false };
         (switch, leadership)
     }
 }
@@ -113,7 +127,7 @@ impl Election {
     /// Creates the election, and the leadership that it reports.
     pub fn new(client: Client, config: ElectionConfig) -> (Self, Leadership) {
         let (state, receiver) = watch::channel(LeaseState::default());
-        (Self { client, config, state }, Leadership(receiver))
+        (Self { client, config, state }, Leadership { state: receiver, is_audit: false })
     }
 
     /// Competes for the Lease until `stop` is true, then releases it.
@@ -315,7 +329,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_replica_acts_only_with_both_the_librarys_claim_and_a_renewal() {
         let (sender, receiver) = watch::channel(LeaseState::default());
-        let leadership = Leadership(receiver);
+        let leadership = Leadership { state: receiver, is_audit: false };
         let soon = Instant::now() + Duration::from_secs(12);
         for (is_claimed, confirmed_until, may_act) in
             [(true, None, false), (false, Some(soon), false), (true, Some(soon), true)]

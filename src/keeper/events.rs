@@ -12,11 +12,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::overflow::{Budget, Overflow};
 use super::turns;
-use crate::keeper::metrics::{EventResult, KeeperMetrics};
+use crate::keeper::metrics::{EventResult, KeeperMetrics, RestartResult};
 use crate::kubernetes::call::call;
 use crate::kubernetes::key::Key;
-use crate::kubernetes::reason::Reason;
+use crate::kubernetes::reason::{AUDIT_NOTE, Reason};
 use crate::names;
+use crate::overlap::restart::RestartOutcome;
 use crate::x509::certs::Fingerprint;
 
 /// Queues Events for publication. Never waits and never fails: Events may be lost. The namespaces
@@ -33,6 +34,7 @@ struct QueuedEvent {
     key: Key,
     uid: Option<String>,
     reason: Reason,
+    is_warning: bool,
     text: String,
 }
 
@@ -52,13 +54,23 @@ impl Events {
     /// Logs an Event, a warning at `warn`, and queues it: the Secret's key and the uid of its present
     /// object, the reason, and a text that must not quote the Secret's content.
     pub(crate) fn publish(&self, key: &Key, uid: Option<&str>, reason: Reason, text: String) {
+        self.queue(key, uid, reason, reason.is_warning(), text);
+    }
+
+    /// As [`Self::publish`], but says `what` would be done with `--audit`. It is no warning.
+    pub(super) fn would(&self, key: &Key, uid: Option<&str>, reason: Reason, what: &str) {
+        self.queue(key, uid, reason, false, format!("{AUDIT_NOTE}{what}"));
+    }
+
+    fn queue(&self, key: &Key, uid: Option<&str>, reason: Reason, is_warning: bool, text: String) {
         let name = reason.name();
-        if reason.is_warning() {
+        if is_warning {
             tracing::warn!(secret = %key, reason = name, "{text}");
         } else {
             tracing::info!(secret = %key, reason = name, "{text}");
         }
-        let note = QueuedEvent { key: key.clone(), uid: uid.map(ToOwned::to_owned), reason, text };
+        let uid = uid.map(ToOwned::to_owned);
+        let note = QueuedEvent { key: key.clone(), uid, reason, is_warning, text };
         for namespace in self.queue.send(key.namespace(), note) {
             self.metrics.event(EventResult::Dropped);
             self.overflow.note(Budget::Events, &namespace);
@@ -115,7 +127,7 @@ impl QueuedEvent {
                 ..ObjectMeta::default()
             },
             event_time: Some(MicroTime(now)),
-            type_: Some(if self.reason.is_warning() { "Warning" } else { "Normal" }.to_owned()),
+            type_: Some(if self.is_warning { "Warning" } else { "Normal" }.to_owned()),
             reason: Some(self.reason.name().to_owned()),
             action: Some(self.reason.action().to_owned()),
             note: Some(self.text.chars().take(MAX_TEXT).collect()),
@@ -167,6 +179,48 @@ pub(crate) fn of_repair(carried_again: &[Fingerprint], restored: &[&str]) -> Str
         what.push(format!("set again: {}", restored.join(", ")));
     }
     format!("the webhook missed a write that dropped CAs or settings; {}", what.join("; "))
+}
+
+/// The text for the result of a step of restarting a workload.
+pub(crate) fn of_restart(outcome: &RestartOutcome) -> (RestartResult, Reason, &'static str) {
+    match outcome {
+        RestartOutcome::Complete => {
+            (RestartResult::Done, Reason::Restarted, "its rollout is complete")
+        }
+        RestartOutcome::Denied => (
+            RestartResult::Failed,
+            Reason::RestartFailed,
+            "the API server or an admission policy does not allow it",
+        ),
+        RestartOutcome::NoConsent => (
+            RestartResult::NotAllowed,
+            Reason::RestartFailed,
+            "not restarted, because it does not consent: its pod template refers neither \
+             to this Secret nor to one of its group that names the workload, and it does \
+             not carry the annotation ca-overlap.dev/allow-restart=true",
+        ),
+        RestartOutcome::Paused => (
+            RestartResult::Stuck,
+            Reason::RestartFailed,
+            "it has been paused, or in an earlier rollout, for more than ten minutes",
+        ),
+        RestartOutcome::NotAllowed(why) => (RestartResult::NotAllowed, Reason::RestartFailed, *why),
+        RestartOutcome::Reverted => (
+            RestartResult::Reverted,
+            Reason::RestartFailed,
+            "something removed the restart annotation from its pod template",
+        ),
+        RestartOutcome::Stuck => (
+            RestartResult::Stuck,
+            Reason::RestartFailed,
+            "its rollout has taken more than ten minutes",
+        ),
+        RestartOutcome::Started | RestartOutcome::Waiting => (
+            RestartResult::Started,
+            Reason::Restarted,
+            "its pods are being replaced, because their trust has changed",
+        ),
+    }
 }
 
 /// How many names the text for a promotion lists.

@@ -59,6 +59,8 @@ pub enum AskResult {
     NotSeen,
     /// The webhook saw the ask and changed nothing.
     Refused,
+    /// With `--audit`: it was not asked.
+    Would,
 }
 
 /// A limit that the namespaces share.
@@ -100,7 +102,7 @@ pub(super) enum EventResult {
 /// The result of one step of restarting a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
-pub(super) enum RestartResult {
+pub(crate) enum RestartResult {
     /// Its rollout is complete.
     Done,
     /// The API server refused the change.
@@ -113,6 +115,8 @@ pub(super) enum RestartResult {
     Started,
     /// Its rollout takes too long.
     Stuck,
+    /// With `--audit`: it was not restarted.
+    Would,
 }
 
 impl KeeperMetrics {

@@ -1,11 +1,21 @@
 //! A mock API server, for answers that a real one does not give at a chosen moment.
 
+use std::time::Duration;
+
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
+
+use super::election::Leadership;
+use super::pace::Pace;
+use super::reconcile::{Called, Reconciler};
+use super::secrets::Secrets;
+use super::workloads::Restarter;
+use crate::overlap::outlook::Rules;
+use crate::overlap::settings::Defaults;
 
 /// The calls, in the order they arrive.
 pub(super) struct MockApi(mpsc::UnboundedReceiver<MockCall>);
@@ -41,6 +51,20 @@ pub(super) fn api() -> (Client, MockApi) {
         }
     });
     (Client::new(service, "n"), MockApi(receiver))
+}
+
+/// A reconciler that calls it.
+pub(super) fn reconciler(client: &Client, leadership: Leadership) -> Reconciler {
+    Reconciler {
+        secrets: Secrets::new(client.clone(), leadership.clone()),
+        restarter: Restarter::new(client.clone(), leadership.clone()),
+        rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
+        group_wait: Duration::from_secs(360),
+        pace: Pace::default(),
+        called: Called::default(),
+        audit: None,
+        leadership,
+    }
 }
 
 impl MockApi {

@@ -11,6 +11,7 @@
 //! others only watch, so that they can take over at once.
 
 mod announcing;
+pub mod audit;
 mod backoff;
 pub mod controller;
 pub mod election;

@@ -4,6 +4,7 @@ mod announce;
 mod ask;
 mod rollout;
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 
 pub use self::ask::Called;
 pub(crate) use self::ask::FinishedAsk;
+use super::audit::Audit;
 use super::election::Leadership;
 use super::groups::{Group, Search};
 use super::memory::{Remembered, RepairPlan};
@@ -48,6 +50,8 @@ pub struct Reconciler {
     pub pace: Pace,
     /// For which Secrets the webhook was seen to be called.
     pub called: Called,
+    /// With `--audit`: says what would be done.
+    pub audit: Option<Audit>,
     /// Whether this replica may act. Each write requires it.
     pub leadership: Leadership,
 }
@@ -71,6 +75,8 @@ pub(crate) struct ReconcileInput {
 pub(crate) enum ReconcileOutcome {
     /// The webhook was asked.
     Asked(Box<FinishedAsk>),
+    /// With `--audit`: it was said what the webhook would be asked.
+    Audited(Box<SecretView>, AskKind),
     /// The stage was ended without the webhook.
     Ended(Box<SecretView>, StageEnd),
     /// Something failed.
@@ -107,9 +113,10 @@ impl ReconcileOutcome {
             Self::Asked(asked) if asked.kind == AskKind::Repair => None,
             Self::Asked(asked) => Some(&asked.after),
             Self::Restarting(report) => Some(&report.after),
-            Self::Nothing(secret) | Self::OptedOut(secret) | Self::Waiting(secret, _) => {
-                Some(secret)
-            }
+            Self::Audited(secret, _)
+            | Self::Nothing(secret)
+            | Self::OptedOut(secret)
+            | Self::Waiting(secret, _) => Some(secret),
             _ => None,
         }
     }
@@ -165,6 +172,7 @@ impl Reconciler {
         known: ReconcileInput,
     ) -> Result<ReconcileOutcome, ReconcileError> {
         let Some(secret) = self.secrets.get(key).await? else { return Ok(ReconcileOutcome::Gone) };
+        let secret = self.noted(&secret).into_owned();
         let (now, unseen_since) = (Timestamp::now(), known.unseen_since);
         let outlook = outlook::outlook(&secret.view(), &self.rules, now);
         let is_over = outlook.is_stage_over(&secret.view(), now);
@@ -243,11 +251,20 @@ impl Reconciler {
             Due::Unstage => (AskKind::Unstage, Some(Ask::Unstage)),
             Due::Withdraw => (AskKind::Withdraw, None),
         };
+        if let Some(audit) = &self.audit {
+            audit.ask(&secret, outlook, kind, ask.as_ref());
+            return Ok(ReconcileOutcome::Audited(Box::new(secret), kind));
+        }
         let answer = self.ask(key, secret, kind, ask.as_ref()).await?;
         let mut asked = self.finished_ask(kind, outlook, answer);
         asked.not_awaited = not_awaited;
         asked.lateness = due_since(outlook, now).map(|since| seconds(since, Timestamp::now()));
         Ok(ReconcileOutcome::Asked(Box::new(asked)))
+    }
+
+    /// The Secret, with `--audit` as the keeper would have annotated it.
+    pub(super) fn noted<'a>(&self, secret: &'a SecretView) -> Cow<'a, SecretView> {
+        self.audit.as_ref().map_or(Cow::Borrowed(secret), |audit| audit.noted(secret))
     }
 
     /// Whether the webhook is not called for the Secrets of this namespace.
@@ -272,6 +289,14 @@ impl Reconciler {
         let Some(end) = end.filter(|_| outlook.stage.as_ref().is_none_or(is_ready)) else {
             return Ok(ReconcileOutcome::Uncalled(Box::new(secret)));
         };
+        if let Some(audit) = &self.audit {
+            let (kind, ask) = match outlook.due {
+                Some(Due::Promote(pending)) => (AskKind::Promote, Ask::Promote(pending)),
+                _ => (AskKind::Unstage, Ask::Unstage),
+            };
+            audit.ask(&secret, outlook, kind, Some(&ask));
+            return Ok(ReconcileOutcome::Audited(Box::new(secret), kind));
+        }
         let after = self.secrets.end_stage(&secret, end).await?;
         Ok(ReconcileOutcome::Ended(Box::new(after), end))
     }
@@ -298,6 +323,10 @@ impl Reconciler {
         let settings = repair.settings.clone();
         let before = outlook::outlook(&secret.view(), &self.rules, Timestamp::now());
         let ask = Ask::Repair(repair);
+        if let Some(audit) = &self.audit {
+            audit.ask(&secret, &before, AskKind::Repair, Some(&ask));
+            return Ok(ReconcileOutcome::Audited(Box::new(secret), AskKind::Repair));
+        }
         let answer = self.ask(key, secret, AskKind::Repair, Some(&ask)).await?;
         let mut asked = self.finished_ask(AskKind::Repair, &before, answer);
         let is_back = |(key, value): &(&'static str, String)| {

@@ -149,8 +149,12 @@ impl Secrets {
     }
 }
 
-/// Checks leadership just before a write, because earlier calls may have outlasted the Lease.
+/// Checks leadership just before a write, because earlier calls may have outlasted the Lease. With
+/// `--audit` no write is sent.
 pub(super) fn fence(leadership: &Leadership) -> Result<(), CallError> {
+    if leadership.is_audit() {
+        return Err(CallError::Audit);
+    }
     if leadership.may_act() { Ok(()) } else { Err(CallError::NotLeading) }
 }
 
@@ -179,6 +183,8 @@ mod tests {
             duration: Duration::from_secs(15),
         };
         let (_, leadership) = Election::new(client.clone(), config);
+        let (_, leads) = Leadership::switched(true);
+        let trial = Secrets::new(client.clone(), leads.auditing());
         let secrets = Secrets::new(client, leadership);
         let read = json!({"metadata": {"name": "a", "namespace": "n"}});
         let read: SecretView = serde_json::from_value(read).unwrap();
@@ -188,7 +194,11 @@ mod tests {
                 MetadataChange { is_dry_run, ..MetadataChange::annotation(names::ASK, None) };
             let refused = secrets.change(&key, &read, change).await;
             assert_eq!(refused.err(), Some(CallError::NotLeading));
+            let refused = trial.change(&key, &read, change).await;
+            assert_eq!(refused.err(), Some(CallError::Audit), "a leader with --audit");
         }
+        let refused = trial.end_stage(&read, StageEnd::Promote).await;
+        assert_eq!(refused.err(), Some(CallError::Audit));
         assert_eq!(sent.load(Ordering::SeqCst), 0);
         assert!(secrets.get(&key).await.is_err());
         assert_eq!(sent.load(Ordering::SeqCst), 1, "control: a call is counted");

@@ -9,6 +9,9 @@ use super::explain::{Audience, explain};
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
+    /// The call is a write, and `--audit` sends none.
+    #[error("with --audit nothing is written")]
+    Audit,
     /// Another writer changed the object first: read it again (409).
     #[error("another writer changed it in between")]
     Conflict,

@@ -2,6 +2,9 @@
 
 use strum::IntoStaticStr;
 
+/// How the note of an Event begins that says what a keeper with `--audit` would do.
+pub(crate) const AUDIT_NOTE: &str = "Audit: would ";
+
 /// The reason of an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
 pub enum Reason {

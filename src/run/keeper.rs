@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::parts::Parts;
 use super::{ADMIN_PORT, LIST, RunError, administer, distrusted};
+use crate::keeper::audit::Audit;
 use crate::keeper::controller::Controller;
 use crate::keeper::election::{Election, ElectionConfig};
 use crate::keeper::events::Events;
@@ -47,6 +48,8 @@ pub(crate) struct KeeperConfig {
     pub(crate) rules: Rules,
     /// `--distrusted`.
     pub(crate) distrusted: Option<PathBuf>,
+    /// `--audit`.
+    pub(crate) audit: bool,
 }
 
 /// Runs the keeper until a signal ends it.
@@ -66,12 +69,14 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
         cluster_resource_namespace,
         mut rules,
         distrusted,
+        audit,
     } = config;
     let mut signals = Signals::new()?;
     let client = client().await.map_err(|error| RunError::Client("keeper", error))?;
     let mut registry = metrics::registry();
     log::register(&mut registry);
     let metrics = KeeperMetrics::register(&mut registry);
+    metrics::register_audit(&mut registry, audit);
     let (sender, lists) = watch::channel(Arc::default());
     let follow = distrusted::follow(distrusted, &mut registry, move |list| {
         sender.send_replace(list);
@@ -84,6 +89,8 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
     let own_namespace = election.namespace.clone();
     let (events, publisher) = Events::new(client.clone(), identity.clone(), metrics.clone());
     let (election, leadership) = Election::new(client.clone(), election);
+    let audit = audit.then(|| Audit::new(events.clone(), metrics.clone()));
+    let leadership = if audit.is_some() { leadership.auditing() } else { leadership };
     let reconciler = Reconciler {
         secrets: Secrets::new(client.clone(), leadership.clone()),
         restarter: Restarter::new(client.clone(), leadership.clone()),
@@ -91,6 +98,7 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
         group_wait,
         pace: Pace::new(announce_rate),
         called: Called::default(),
+        audit: audit.clone(),
         leadership,
     };
     let (controller, complete) = Controller::new(reconciler, events, metrics);
@@ -99,7 +107,8 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
     let drain = Drain::default();
     let readiness = KeeperReadiness { complete, drain: drain.clone() };
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, admin = %admin_port.local_addr()?, identity, "the keeper has started");
+    let (admin, audit) = (admin_port.local_addr()?, audit.is_some());
+    tracing::info!(version, audit, %admin, identity, "the keeper has started");
     let mut parts = Parts::default();
     parts.start(ADMIN_PORT, administer(admin_port, readiness, registry, LIMITS, &drain));
     // The publisher ends with the controller, and then the controller is to be reported.

@@ -23,18 +23,26 @@ pub(super) fn watch(
     client: Client,
     namespace: &str,
     name: &str,
+    audit: bool,
 ) -> (watch::Receiver<KeeperLease>, impl Future<Output = ()> + use<>) {
     let (sender, receiver) =
         watch::channel(KeeperLease::AwaitedUntil(Instant::now() + START_TIMEOUT));
     let leases: Api<Lease> = Api::namespaced(client, namespace);
     // The manifests grant the right to watch the Lease of this name only.
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    (receiver, follow(leases, config, sender))
+    (
+        receiver,
+        follow(leases, config, sender, RenewalTracker { audit, ..RenewalTracker::default() }),
+    )
 }
 
-async fn follow(leases: Api<Lease>, config: watcher::Config, sender: watch::Sender<KeeperLease>) {
+async fn follow(
+    leases: Api<Lease>,
+    config: watcher::Config,
+    sender: watch::Sender<KeeperLease>,
+    mut tracker: RenewalTracker,
+) {
     let mut events = pin!(watcher(leases, config).default_backoff());
-    let mut tracker = RenewalTracker::default();
     let mut is_there = false;
     while let Some(event) = events.next().await {
         match event {
@@ -60,6 +68,8 @@ async fn follow(leases: Api<Lease>, config: watcher::Config, sender: watch::Send
 /// arrives the date is used, because it may be an old one.
 #[derive(Default)]
 struct RenewalTracker {
+    /// Whether a keeper with `--audit` counts.
+    audit: bool,
     last: Option<LeaseSpec>,
     until: Option<Instant>,
 }
@@ -68,7 +78,8 @@ impl RenewalTracker {
     fn observe(&mut self, spec: &LeaseSpec, received: Instant, now: Timestamp) -> Instant {
         let seconds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
         let duration = Duration::from_secs(seconds.unwrap_or_default());
-        let is_held = spec.holder_identity.as_deref().is_some_and(keeper_lease::is_keeper);
+        let holder = spec.holder_identity.as_deref();
+        let is_held = holder.is_some_and(|holder| keeper_lease::is_keeper(holder, self.audit));
         let until = match (&self.last, self.until) {
             _ if !is_held => received,
             (Some(last), Some(until)) if *last == *spec => until,
@@ -120,6 +131,9 @@ mod tests {
         // Released.
         assert_eq!(tracker.observe(&spec(ahead, ""), at(9), now), at(9));
         assert_eq!(tracker.observe(&spec(ahead, "ca-overlap-drain-x"), at(9), now), at(9));
+        assert_eq!(tracker.observe(&spec(ahead, "ca-overlap-audit-x"), at(9), now), at(9));
+        let mut trial = RenewalTracker { audit: true, ..RenewalTracker::default() };
+        assert_eq!(trial.observe(&spec(now, "ca-overlap-audit-x"), at(9), now), at(24));
         assert_eq!(RenewalTracker::default().observe(&spec(ahead, "a"), start, now), at(15));
         let gone = now - jiff::SignedDuration::from_secs(60);
         assert_eq!(RenewalTracker::default().observe(&spec(gone, "a"), start, now), start);

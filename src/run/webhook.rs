@@ -77,6 +77,8 @@ async fn serve(config: WebhookConfig) -> Result<(), RunError> {
     let metrics = ServerMetrics::register(&mut registry);
     let certificate_metrics = CertificateMetrics::register(&mut registry);
     let admission_metrics = AdmissionMetrics::register(&mut registry);
+    let audit = config.installation.audit;
+    metrics::register_audit(&mut registry, audit);
 
     let webhook_port = bind("--listen", config.listen).await?;
     let admin_port = bind("--admin-listen", config.admin_listen).await?;
@@ -103,7 +105,7 @@ async fn serve(config: WebhookConfig) -> Result<(), RunError> {
         Some(name) => {
             let namespace = &config.installation.own_namespace;
             let (keeper_lease, watch) =
-                lease_watch::watch(client("--staged").await?, namespace, &name);
+                lease_watch::watch(client("--staged").await?, namespace, &name, audit);
             parts.start(LEASE, watch);
             keeper_lease
         }
@@ -129,7 +131,7 @@ async fn serve(config: WebhookConfig) -> Result<(), RunError> {
     };
     let readiness = WebhookReadiness { address, published: serving, trusted, drain: drain.clone() };
     let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(version, webhook = %address, admin = %admin_port.local_addr()?, "listening");
+    tracing::info!(version, audit, webhook = %address, admin = %admin_port.local_addr()?, "listening");
     parts.start(ADMIN_PORT, administer(admin_port, readiness, registry, config.limits, &drain));
     parts.start(PORT, webhook.run(webhook_port));
     end(parts, &mut signals, &drain, &metrics, config.drain_delay, config.drain_timeout).await

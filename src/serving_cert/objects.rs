@@ -204,6 +204,6 @@ fn advice(error: &CallError) -> &'static str {
         CallError::Conflict => "reading it again",
         CallError::Denied(_) => "grant our ServiceAccount the rights that the manifests grant",
         CallError::Gone => "apply the manifests, which create it",
-        CallError::Failed(_) | CallError::NotLeading => "trying again",
+        CallError::Audit | CallError::Failed(_) | CallError::NotLeading => "trying again",
     }
 }

@@ -14,6 +14,8 @@ use crate::overlap::distrust::DistrustList;
 /// Whether the API server calls the webhook. If it does not, nothing is bundled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Registration {
+    /// The webhook is called, but the registration says that it changes nothing.
+    Audit,
     /// A registration has the webhook, and a CA to verify it.
     InForce,
     /// None does. Holds the reason.
@@ -38,13 +40,19 @@ impl Registration {
 
     fn of(list: &Value) -> Self {
         let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
-        let webhooks = all(&list["items"]).into_iter().flat_map(|item| all(&item["webhooks"]));
-        let ours: Vec<_> = webhooks.filter(|webhook| webhook["name"] == names::WEBHOOK).collect();
+        let items = all(&list["items"]);
+        let webhooks = items.iter().flat_map(|item| all(&item["webhooks"]));
+        let is_ours = |webhook: &Value| webhook["name"] == names::WEBHOOK;
+        let ours: Vec<_> = webhooks.filter(is_ours).collect();
+        let is_audit = |item: &Value| {
+            item["metadata"]["annotations"][names::AUDIT] == "true"
+                && all(&item["webhooks"]).iter().any(is_ours)
+        };
         let has_ca = |webhook: &Value| {
             webhook["clientConfig"]["caBundle"].as_str().is_some_and(|text| !text.is_empty())
         };
         if ours.iter().any(has_ca) {
-            Self::InForce
+            if items.iter().any(is_audit) { Self::Audit } else { Self::InForce }
         } else if ours.is_empty() {
             Self::NotInForce("no MutatingWebhookConfiguration has the webhook of ca-overlap")
         } else {
@@ -56,7 +64,7 @@ impl Registration {
     pub(crate) fn problem(&self) -> Option<String> {
         match self {
             Self::NotInForce(why) => Some(format!("the webhook is not called: {why}")),
-            Self::InForce | Self::Unknown(_) => None,
+            Self::Audit | Self::InForce | Self::Unknown(_) => None,
         }
     }
 
@@ -69,6 +77,7 @@ impl Registration {
 
     pub(crate) fn to_json(&self) -> Value {
         match self {
+            Self::Audit => json!({"inForce": true, "audit": true}),
             Self::InForce => json!({"inForce": true}),
             Self::NotInForce(why) => json!({"inForce": false, "reason": why}),
             Self::Unknown(why) => json!({"inForce": null, "reason": why}),

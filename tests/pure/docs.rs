@@ -55,8 +55,8 @@ fn every_documented_key_exists_and_every_key_is_documented() {
     assert!(names::KEYS.iter().all(|key| seen.contains(*key)), "undocumented: {seen:?}");
 }
 
-/// The keys on Namespaces and workloads, and the bare prefix, as in `ca-overlap.dev/*`.
-const OTHER_KEYS: [&str; 3] = ["", "metrics", "allow-restart"];
+/// The keys on Namespaces, workloads and the registration, and the bare prefix, as in `ca-overlap.dev/*`.
+const OTHER_KEYS: [&str; 4] = ["", "metrics", "allow-restart", "audit"];
 
 #[test]
 fn every_command_that_is_shown_exists() {

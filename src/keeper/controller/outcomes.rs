@@ -6,11 +6,10 @@ use super::super::backoff::{Retry, RetryCause, SEEN_AGAIN};
 use super::super::events;
 use super::super::reconcile::{FinishedAsk, RestartReport};
 use super::Controller;
-use crate::keeper::metrics::{AskKind, AskResult, RestartResult};
+use crate::keeper::metrics::{AskKind, AskResult};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::reason::Reason;
 use crate::kubernetes::secret_view::SecretView;
-use crate::overlap::restart::RestartOutcome;
 use crate::overlap::stage_end::StageEnd;
 
 /// After this many asks that the webhook did not see, in about two hours, the keeper gives up a
@@ -135,46 +134,7 @@ impl Controller {
     pub(super) fn restarting(&mut self, key: &Key, restarting: &RestartReport) {
         self.retries.forget(key);
         for (workload, outcome) in &restarting.outcomes {
-            let (result, reason, text) = match outcome {
-                RestartOutcome::Complete => {
-                    (RestartResult::Done, Reason::Restarted, "its rollout is complete")
-                }
-                RestartOutcome::Denied => (
-                    RestartResult::Failed,
-                    Reason::RestartFailed,
-                    "the API server or an admission policy does not allow it",
-                ),
-                RestartOutcome::NoConsent => (
-                    RestartResult::NotAllowed,
-                    Reason::RestartFailed,
-                    "not restarted, because it does not consent: its pod template refers neither \
-                     to this Secret nor to one of its group that names the workload, and it does \
-                     not carry the annotation ca-overlap.dev/allow-restart=true",
-                ),
-                RestartOutcome::Paused => (
-                    RestartResult::Stuck,
-                    Reason::RestartFailed,
-                    "it has been paused, or in an earlier rollout, for more than ten minutes",
-                ),
-                RestartOutcome::NotAllowed(why) => {
-                    (RestartResult::NotAllowed, Reason::RestartFailed, *why)
-                }
-                RestartOutcome::Reverted => (
-                    RestartResult::Reverted,
-                    Reason::RestartFailed,
-                    "something removed the restart annotation from its pod template",
-                ),
-                RestartOutcome::Stuck => (
-                    RestartResult::Stuck,
-                    Reason::RestartFailed,
-                    "its rollout has taken more than ten minutes",
-                ),
-                RestartOutcome::Started | RestartOutcome::Waiting => (
-                    RestartResult::Started,
-                    Reason::Restarted,
-                    "its pods are being replaced, because their trust has changed",
-                ),
-            };
+            let (result, reason, text) = events::of_restart(outcome);
             self.metrics.restart(result);
             let uid = restarting.after.object_uid();
             self.events.publish(key, uid, reason, format!("{workload}: {text}"));

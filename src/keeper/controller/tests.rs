@@ -4,29 +4,17 @@ use http::Method;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use super::super::audit::Audit;
 use super::super::election::{Leadership, LeadershipSwitch};
-use super::super::mock::{MockApi, api};
-use super::super::pace::Pace;
-use super::super::reconcile::{Called, Reconciler};
-use super::super::secrets::Secrets;
-use super::super::workloads::Restarter;
+use super::super::mock::{MockApi, api, reconciler};
 use super::*;
 use crate::names;
-use crate::overlap::outlook::Rules;
-use crate::overlap::settings::Defaults;
+use crate::overlap::ask::Ask;
 
 fn controller(leads: bool) -> (Controller, Client, MockApi, LeadershipSwitch) {
     let (client, api) = api();
     let (switch, leadership) = Leadership::switched(leads);
-    let reconciler = Reconciler {
-        secrets: Secrets::new(client.clone(), leadership.clone()),
-        restarter: Restarter::new(client.clone(), leadership.clone()),
-        rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
-        group_wait: Duration::from_secs(360),
-        pace: Pace::default(),
-        called: Called::default(),
-        leadership,
-    };
+    let reconciler = reconciler(&client, leadership);
     let (events, publisher) =
         Events::new(client.clone(), "me".to_owned(), KeeperMetrics::default());
     tokio::spawn(publisher);
@@ -241,4 +229,48 @@ async fn a_secret_that_lost_its_labels_backs_off_like_any_other() {
             Some(Instant::now() + Duration::from_secs(pause))
         );
     }
+}
+
+/// Nothing becomes of what is due, so only a pause keeps it from being due again at once.
+#[tokio::test(start_paused = true)]
+async fn with_audit_what_stays_due_is_said_once_and_looked_at_when_the_secret_changes() {
+    let key = Key::new("n", "s");
+    let (mut controller, client, mut api, _switch) = controller(true);
+    let (events, publisher) = Events::new(client, "me".to_owned(), KeeperMetrics::default());
+    controller.reconciler.audit = Some(Audit::new(events, KeeperMetrics::default()));
+    controller.reconciler.leadership = controller.reconciler.leadership.clone().auditing();
+    let secret = carrying(Timestamp::now() - SignedDuration::from_hours(1));
+    for _ in 0..2 {
+        controller.observe(&secret);
+        let outlook =
+            outlook::outlook(&secret.view(), &controller.reconciler.rules, Timestamp::now());
+        let audit = controller.reconciler.audit.as_ref().unwrap();
+        audit.ask(&secret, &outlook, AskKind::Retire, Some(&Ask::Retire));
+        controller
+            .finish(&key, ReconcileOutcome::Audited(Box::new(secret.clone()), AskKind::Retire));
+        let pause = Instant::now() + Duration::from_secs(600);
+        assert_eq!(controller.queue.first(Instant::now(), |_| true), Some(pause));
+    }
+    let mut changed = secret.clone();
+    kube::Resource::meta_mut(&mut changed).resource_version = Some("8".to_owned());
+    controller.observe(&changed);
+    assert_eq!(controller.queue.pop(Instant::now(), |_| true), Some(key));
+
+    drop(controller);
+    let server = async {
+        let call = api.expect(&Method::POST, "/apis/events.k8s.io/v1/namespaces/n/events").await;
+        let note = call.body["note"].as_str().unwrap().to_owned();
+        assert!(
+            note.starts_with("Audit: would remove ") && note.ends_with(" from ca.crt"),
+            "{note}"
+        );
+        assert_eq!(
+            (&call.body["reason"], &call.body["type"]),
+            (&json!("Retired"), &json!("Normal"))
+        );
+        let body = call.body.clone();
+        call.answer(&body);
+    };
+    tokio::join!(publisher, server);
+    assert!(api.is_quiet());
 }

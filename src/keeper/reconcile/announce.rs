@@ -41,6 +41,12 @@ impl Reconciler {
         if self.is_opted_out(key).await? {
             return Ok(ControlFlow::Break(ReconcileOutcome::OptedOut(Box::new(secret))));
         }
+        if let Some(audit) = &self.audit {
+            if is_due {
+                audit.ask(&secret, outlook, AskKind::Announce, Some(&ask));
+            }
+            return Ok(ControlFlow::Continue(secret));
+        }
         if !is_recorded {
             self.pace.wait().await;
             let change = MetadataChange::annotation(names::TRUSTED, wanted.trusted.as_deref());
@@ -74,7 +80,8 @@ impl Reconciler {
             (LabelRule::NotIssuer, Some(names::SOURCE_ISSUER)) => Some(None),
             _ => None,
         };
-        if let Some(value) = wanted.filter(|_| !namespace.as_ref().is_some_and(|it| it.is_off)) {
+        let is_left = self.audit.is_some() || namespace.as_ref().is_some_and(|it| it.is_off);
+        if let Some(value) = wanted.filter(|_| !is_left) {
             self.pace.wait().await;
             self.secrets.change(key, &secret, MetadataChange::label(names::SOURCE, value)).await?;
         }
@@ -119,4 +126,37 @@ fn ask(secret: &SecretView, settings: &Settings, wanted: &Wanted) -> Ask {
         until: offer.since.zip(window).and_then(|(since, window)| since.checked_add(window).ok()),
     };
     Ask::announcing(offers.take(MAX_ANNOUNCED).map(announcement).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    use serde_json::json;
+
+    use super::super::super::audit::Audit;
+    use super::super::super::election::Leadership;
+    use super::super::super::events::Events;
+    use super::super::super::mock::{api, reconciler};
+    use super::*;
+    use crate::keeper::metrics::KeeperMetrics;
+
+    #[tokio::test]
+    async fn with_audit_the_source_of_an_issuer_is_read_and_gets_no_label() {
+        let (client, mut api) = api();
+        let (_, leadership) = Leadership::switched(true);
+        let metrics = KeeperMetrics::default();
+        let (events, _) = Events::new(client.clone(), "me".to_owned(), metrics.clone());
+        let mut reconciler = reconciler(&client, leadership.auditing());
+        reconciler.audit = Some(Audit::new(events, metrics));
+        let server = async {
+            let stored = json!({"metadata": {"name": "root", "namespace": "n", "uid": "u"}});
+            api.expect(&Method::GET, "/api/v1/namespaces/n/secrets/root").await.answer(&stored);
+            let namespace = json!({"metadata": {"name": "n", "uid": "n"}});
+            api.expect(&Method::GET, "/api/v1/namespaces/n").await.answer(&namespace);
+        };
+        let key = Key::new("n", "root");
+        let read = reconciler.read_source(&key, LabelRule::Issuer);
+        let (read, ()) = tokio::join!(read, server);
+        assert!(read.unwrap().exists && api.is_quiet());
+    }
 }

@@ -10,7 +10,7 @@ use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
 use crate::overlap::outlook::PublicSecret;
-use crate::overlap::restart::{NextCall, PendingRestart, RestartPass};
+use crate::overlap::restart::{NextCall, PendingRestart, RestartOutcome, RestartPass};
 
 impl Reconciler {
     /// Continues a restart: changes at most one workload.
@@ -31,12 +31,22 @@ impl Reconciler {
                     pass.listed(&group)
                 }
                 NextCall::Change(workload, version, annotations) => {
+                    if let Some(audit) = &self.audit {
+                        audit.restart(&secret, &workload);
+                        next = pass.done(RestartOutcome::Complete);
+                        continue;
+                    }
                     let version = version.as_deref();
                     let change = self.restarter.change(key, &workload, version, &annotations);
                     pass.done(change.await?)
                 }
                 NextCall::Wait(since) => return Ok(ReconcileOutcome::waiting(secret, since)),
                 NextCall::Note(note) => {
+                    if let Some(audit) = &self.audit {
+                        audit.not_restarted(&secret, &pass.into_outcomes());
+                        audit.note(key, note);
+                        return Ok(ReconcileOutcome::Nothing(Box::new(secret)));
+                    }
                     let value = Some(note.as_str());
                     let change = MetadataChange::annotation(names::RESTARTED, value);
                     let after = self.secrets.change(key, &secret, change).await?;
@@ -56,34 +66,20 @@ impl Reconciler {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http::Method;
     use serde_json::json;
 
     use super::super::super::election::Leadership;
-    use super::super::super::mock::api;
-    use super::super::super::pace::Pace;
-    use super::super::super::secrets::Secrets;
-    use super::super::super::workloads::{MISSING, Restarter};
-    use super::super::{Called, ReconcileInput};
+    use super::super::super::mock::{api, reconciler};
+    use super::super::super::workloads::MISSING;
+    use super::super::ReconcileInput;
     use super::*;
-    use crate::overlap::outlook::Rules;
-    use crate::overlap::settings::Defaults;
 
     #[tokio::test]
     async fn a_missing_workload_is_not_mistaken_for_a_missing_secret() {
         let (client, mut api) = api();
         let (_, leadership) = Leadership::switched(true);
-        let reconciler = Reconciler {
-            secrets: Secrets::new(client.clone(), leadership.clone()),
-            restarter: Restarter::new(client, leadership.clone()),
-            rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
-            group_wait: Duration::from_secs(360),
-            pace: Pace::default(),
-            called: Called::default(),
-            leadership,
-        };
+        let reconciler = reconciler(&client, leadership);
         let key = Key::new("n", "s");
         let mut stored = json!({
             "metadata": {

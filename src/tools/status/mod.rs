@@ -6,8 +6,8 @@
 //! ```
 
 mod report;
-mod restarts;
 mod row;
+mod told;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -17,9 +17,9 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use self::restarts::FailedRestarts;
 use self::row::Rotation;
 pub(super) use self::row::next;
+use self::told::Told;
 use super::cluster::{InstallationArgs, ScopeArgs, report_unread};
 use super::error::{ToolError, exit_code};
 use super::output::Output;
@@ -80,6 +80,9 @@ impl StatusArgs {
         registration.warn();
         if self.watch {
             registration.problem().iter().for_each(|problem| eprintln!("ca-overlap: {problem}"));
+            if registration == Registration::Audit {
+                eprintln!("ca-overlap: nothing is changed (--audit)");
+            }
             watch::run(&cluster, &rules, self.output).await?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -95,12 +98,12 @@ impl StatusArgs {
             }
         };
         let mut unread: Vec<Unread> = cluster.read_secrets(None, keep).await;
-        let restarts = FailedRestarts::read(&cluster).await;
+        let told = Told::read(&cluster, registration == Registration::Audit).await;
         let now = Timestamp::now();
         let mut rotations = Vec::new();
         let mut others: BTreeMap<String, Vec<SecretView>> = BTreeMap::new();
         for (key, secret) in &secrets {
-            let failed = restarts.of(key);
+            let failed = told.failed_restart(key);
             let Some(mut rotation) = Rotation::of(secret, failed, &rules, now) else { continue };
             if rotation.phase.as_deref() == Some(names::PHASE_STAGED) {
                 // A Secret that is waited for may have no label.
@@ -124,10 +127,13 @@ impl StatusArgs {
         }
         let is_complete = unread.is_empty();
         self.output.print(
-            || report::to_text(&rotations, is_complete, &registration, &cluster.scope, now),
+            || {
+                report::to_text(&rotations, is_complete, &registration, &cluster.scope, now)
+                    + &report::audit(&registration, &told.would)
+            },
             || {
                 json!({"registration": registration.to_json(), "rotations": rotations,
-                       "unread": unread})
+                       "unread": unread, "audit": told.would})
             },
         )?;
         report_unread("the Secrets", &unread);

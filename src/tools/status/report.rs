@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::row::{Ca, CarriedCa, Rotation};
+use super::told::Would;
 use crate::kubernetes::list::Namespaces;
 use crate::tools::registration::Registration;
 use crate::tools::table::{Column, Row, Table, paragraph};
@@ -31,6 +32,21 @@ pub(super) fn to_text(
             table.push(row(rotation, now));
         }
         out.push_str(&table.render());
+    }
+    out
+}
+
+/// What would have been done, if nothing is.
+pub(super) fn audit(registration: &Registration, would: &[Would]) -> String {
+    let mut out = String::new();
+    if *registration == Registration::Audit {
+        let text = "nothing is changed (--audit); metrics and log of the webhook count what would be \
+                    bundled and staged; Events of the keeper say what it would do";
+        paragraph(&mut out, "AUDIT: ", text);
+    }
+    for Would { namespace, name, at, what } in would {
+        let _ = writeln!(out, "{namespace}/{name}  {at:.0}");
+        paragraph(&mut out, "    ", &format!("would {what}"));
     }
     out
 }

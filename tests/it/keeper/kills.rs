@@ -152,17 +152,10 @@ async fn keeper(
     replica: &str,
     last: usize,
 ) -> (Keeper, Proxy) {
-    let plane = &setup.cluster.plane;
-    let proxy = Proxy::start(plane, &rotation.secrets.namespace, last).await;
-    let content = std::fs::read(setup.keeper_kubeconfig().await).unwrap();
-    let mut kubeconfig: Value = serde_json::from_slice(&content).unwrap();
-    let server = format!("http://{}", proxy.address);
-    kubeconfig["clusters"][0]["cluster"]["server"] = json!(server);
+    let proxy = Proxy::start(&setup.cluster.plane, &rotation.secrets.namespace, last).await;
     let identity = format!("{lease_name}-{replica}");
-    let file = format!("{identity}.kubeconfig");
-    let file = plane.scratch().write(&file, kubeconfig.to_string()).unwrap();
     let arguments = ["--lease", lease_name, "--settle", "1s"];
-    let mut keeper = setup.keeper_with(&file, &identity, &arguments);
+    let mut keeper = proxy.keeper(setup, &identity, &arguments).await;
     keeper.ready().await;
     (keeper, proxy)
 }

@@ -1,6 +1,7 @@
 //! The keeper as the real program, with the real webhook on a real API server.
 
 mod alone;
+mod audit;
 mod distrust;
 mod drain;
 mod election;

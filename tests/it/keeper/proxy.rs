@@ -9,11 +9,14 @@ use devtools::control_plane::ControlPlane;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+
+use super::setup::{Keeper, Setup};
 
 /// The longest accepted head of a request, in bytes.
 const MAX_HEAD: usize = 64 << 10;
@@ -66,6 +69,18 @@ impl Proxy {
             }
         });
         Self { address, shared, task }
+    }
+
+    /// Starts a keeper behind the proxy, and does not wait.
+    pub async fn keeper(&self, setup: &Setup, identity: &str, arguments: &[&str]) -> Keeper {
+        let content = std::fs::read(setup.keeper_kubeconfig().await).unwrap();
+        let mut kubeconfig: Value = serde_json::from_slice(&content).unwrap();
+        let server = format!("http://{}", self.address);
+        kubeconfig["clusters"][0]["cluster"]["server"] = json!(server);
+        let file = format!("{identity}.kubeconfig");
+        let scratch = setup.cluster.plane.scratch();
+        let file = scratch.write(&file, kubeconfig.to_string()).unwrap();
+        setup.keeper_with(&file, identity, arguments)
     }
 
     /// Counts requests from now on.

@@ -9,13 +9,18 @@ use base64::prelude::*;
 use ca_overlap::admission::handler::{Admission, router};
 use ca_overlap::admission::keeper_lease::KeeperLease;
 use ca_overlap::admission::metrics::AdmissionMetrics;
-use ca_overlap::admission::respond::Installation;
+use ca_overlap::admission::respond::{Installation, respond};
+use ca_overlap::admission::review;
 use ca_overlap::overlap::settings::Defaults;
+use ca_overlap::overlap::staged::KeeperHealth;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt;
+
+use super::audit;
 
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
 
@@ -85,7 +90,12 @@ pub struct Outcome {
 }
 
 pub async fn admit(review: &Value) -> Outcome {
-    let (status, body) = post(serde_json::to_vec(review).unwrap()).await;
+    let sent = serde_json::to_vec(review).unwrap();
+    let (status, body) = post(sent.clone()).await;
+    let (request, now) = (review::read(&sent).ok().unwrap(), Timestamp::now());
+    let installation = Installation::new(Defaults::default(), "ca-overlap");
+    let answer = respond(&request, &installation, KeeperHealth::Absent, now);
+    audit::compare(&request, &installation, KeeperHealth::Absent, now, &answer);
     assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
     outcome(review, &body)
 }

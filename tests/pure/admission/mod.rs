@@ -6,6 +6,7 @@ pub(crate) mod shapes;
 mod announced;
 mod answers;
 mod asks;
+pub(crate) mod audit;
 mod copies;
 mod create;
 mod distrusted;

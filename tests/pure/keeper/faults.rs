@@ -264,6 +264,7 @@ impl FakeApiServer {
             group_wait: Duration::from_secs(360),
             pace: Pace::default(),
             called: Called::default(),
+            audit: None,
             leadership,
         };
         let (controller, _) = Controller::new(reconciler, events, metrics);

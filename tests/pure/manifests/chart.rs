@@ -11,7 +11,7 @@ use super::kustomization::{Manifests, id, manifests_directory, parse, text};
 use crate::support::helm::{self, chart, printed};
 
 /// The values file of `examples/` that renders each kustomization.
-const PAIRS: [(&str, Option<&str>); 9] = [
+const PAIRS: [(&str, Option<&str>); 10] = [
     ("manifests/base", None),
     ("manifests/overlays/kind", Some("kind")),
     ("manifests/overlays/opt-in", Some("opt-in")),
@@ -21,6 +21,7 @@ const PAIRS: [(&str, Option<&str>); 9] = [
     ("manifests/overlays/cert-manager", Some("cert-manager")),
     ("tests/data/monitored", Some("monitored")),
     ("tests/data/issuers", Some("issuers")),
+    ("tests/data/audit", Some("audit")),
 ];
 
 #[test]

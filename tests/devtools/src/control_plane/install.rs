@@ -86,7 +86,9 @@ impl ControlPlane {
         let deadline = Instant::now() + IN_FORCE_TIMEOUT;
         loop {
             let answer = send(&client, "PUT", &path, json, rotation.clone()).await?;
-            if answer.body()["metadata"]["annotations"][names::CARRIED].is_string() {
+            // With --audit it warns instead.
+            let is_warned = answer.headers().contains_key(http::header::WARNING);
+            if answer.body()["metadata"]["annotations"][names::CARRIED].is_string() || is_warned {
                 return Ok(());
             }
             if Instant::now() >= deadline {

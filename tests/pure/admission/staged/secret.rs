@@ -14,6 +14,8 @@ use ca_overlap::x509::certs::Fingerprint;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::super::audit;
+
 /// Five roots of one subject, as legacy generators make them.
 pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..5).map(|_| certs::ca()).collect());
 /// Three leaves of each, one that expires soon, one that renews the first of CA 2 with the same key,
@@ -172,7 +174,9 @@ impl TlsSecret {
     fn respond(&self, body: &[u8]) -> Answer {
         let mut request = review::read(body).ok().unwrap();
         request.is_by_stranger = self.is_by_stranger;
-        respond(&request, &self.installation, self.keeper, self.now)
+        let answer = respond(&request, &self.installation, self.keeper, self.now);
+        audit::compare(&request, &self.installation, self.keeper, self.now, &answer);
+        answer
     }
 
     /// A PUT that the webhook misses.
