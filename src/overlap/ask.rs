@@ -143,7 +143,8 @@ impl Repaired {
         let until: Option<Timestamp> =
             if until.is_empty() { None } else { Some(until.parse().ok()?) };
         let since = since.parse().ok()?;
-        let entry = Entry { sha256: Fingerprint::of(&der), since, until, announced: None };
+        let sha256 = Fingerprint::of(&der);
+        let entry = Entry { sha256, since, until, announced: None, not_staged: None };
         Some(Self { der, entry: Some(entry) })
     }
 }
@@ -279,7 +280,8 @@ mod tests {
 
     fn dated(until: Option<Timestamp>) -> Repaired {
         let since = "2026-03-01T10:00:00Z".parse().unwrap();
-        let entry = Entry { sha256: Fingerprint::of(b"a"), since, until, announced: None };
+        let sha256 = Fingerprint::of(b"a");
+        let entry = Entry { sha256, since, until, announced: None, not_staged: None };
         Repaired { der: b"a".to_vec(), entry: Some(entry) }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::warning::Warning;
 use crate::x509::certs::Fingerprint;
 
 /// The fingerprints of the carried certificates, with their dates.
@@ -27,6 +28,8 @@ pub struct Entry {
     pub until: Option<Timestamp>,
     /// Who announces it; `None` for a previous CA.
     pub announced: Option<Announcer>,
+    /// Why the leaf that came with the rotation was not held back, in mode `staged`.
+    pub not_staged: Option<Warning>,
 }
 
 /// Who announces a CA, so that it is trusted before anybody shows a leaf of it.
@@ -50,6 +53,7 @@ impl fmt::Display for Announcer {
 
 /// An entry as the annotation holds it.
 #[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct WrittenEntry<'a> {
     sha256: Fingerprint,
     since: Timestamp,
@@ -57,6 +61,9 @@ struct WrittenEntry<'a> {
     until: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     announced: Option<Announcer>,
+    /// [`Warning::reason`]. One that this edition does not know is ignored.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    not_staged: Option<Cow<'a, str>>,
     /// The uid of the Secret that it was written for. The first edition wrote none.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     uid: Option<Cow<'a, str>>,
@@ -89,11 +96,12 @@ impl Record {
         let entries = written
             .iter()
             .filter(|entry| is_believed(entry.uid.as_deref(), uid))
-            .map(|&WrittenEntry { sha256, since, until, announced, .. }| Entry {
+            .map(|&WrittenEntry { sha256, since, until, announced, ref not_staged, .. }| Entry {
                 sha256,
                 since,
                 until,
                 announced,
+                not_staged: not_staged.as_deref().and_then(Warning::of_stage),
             })
             .collect();
         Ok((Self { entries }, is_complete))
@@ -119,15 +127,25 @@ impl Record {
         self.entries.iter().find(|entry| entry.sha256 == fingerprint)
     }
 
+    /// Notes why the leaf of a write at `now` is not staged, in the entries that begin with it.
+    pub(super) fn note_not_staged(&mut self, why: Warning, now: Timestamp) {
+        let begins =
+            |entry: &&mut Entry| entry.since == whole_seconds(now) && entry.announced.is_none();
+        let noted = why.why_not_staged().map(|_| why);
+        self.entries.iter_mut().filter(begins).for_each(|entry| entry.not_staged = noted);
+    }
+
     /// The annotation's value, for the Secret with this uid.
     pub fn to_annotation(&self, uid: Option<&str>) -> String {
-        let written = |&Entry { sha256, since, until, announced }: &Entry| WrittenEntry {
-            sha256,
-            since,
-            until,
-            announced,
-            uid: uid.map(Cow::Borrowed),
-        };
+        let written =
+            |&Entry { sha256, since, until, announced, not_staged }: &Entry| WrittenEntry {
+                sha256,
+                since,
+                until,
+                announced,
+                not_staged: not_staged.map(|warning| warning.reason().into()),
+                uid: uid.map(Cow::Borrowed),
+            };
         let entries: Vec<_> = self.entries.iter().map(written).collect();
         // Writing strings and dates to memory cannot fail. If it did, "nothing is carried" would be
         // the harmless value.
@@ -145,7 +163,7 @@ impl Entry {
     pub fn starting(sha256: Fingerprint, now: Timestamp, window: Option<Duration>) -> Self {
         let since = whole_seconds(now);
         let until = window.and_then(|window| after(since, window));
-        Self { sha256, since, until, announced: None }
+        Self { sha256, since, until, announced: None, not_staged: None }
     }
 
     /// Makes the entry of a CA that is announced from `now` on.
@@ -155,7 +173,8 @@ impl Entry {
         until: Option<Timestamp>,
         by: Announcer,
     ) -> Self {
-        Self { sha256, since: whole_seconds(now), until, announced: Some(by) }
+        let since = whole_seconds(now);
+        Self { sha256, since, until, announced: Some(by), not_staged: None }
     }
 
     /// The deadline: the earlier of `until` and `since` plus the window that is set now. The window

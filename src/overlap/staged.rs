@@ -212,7 +212,7 @@ impl<'a> StagedWrite<'a> {
         let held = self.served.fingerprint();
         let stage = self.stage_of(self.written, held, 0);
         self.hold(self.written, stage, StageChange::Begun)
-            .unwrap_or_else(|warning| plain.with_warning(warning))
+            .unwrap_or_else(|warning| plain.not_staged(warning, self.write.now))
     }
 
     /// The stored `ca.crt` without what is announced: what this Secret was told ahead of time says
@@ -469,12 +469,20 @@ impl<'a> StagedWrite<'a> {
         let decided = StagedDecision { decision, served: pair, waiting: None, change };
         match warning {
             None => decided,
-            Some(warning) => decided.with_warning(warning),
+            Some(warning) => decided.not_staged(warning, self.write.now),
         }
     }
 }
 
 impl StagedDecision<'_> {
+    /// Warns, and notes in the record why the pair of this write is not staged.
+    fn not_staged(mut self, warning: Warning, now: Timestamp) -> Self {
+        if let RecordAfter::Set(record) = &mut self.decision.record {
+            record.note_not_staged(warning, now);
+        }
+        self.with_warning(warning)
+    }
+
     fn with_warning(mut self, warning: Warning) -> Self {
         if !self.decision.warnings.contains(&warning) {
             self.decision.warnings.push(warning);

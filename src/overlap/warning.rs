@@ -93,7 +93,42 @@ impl Warning {
     pub fn reason(self) -> &'static str {
         self.into()
     }
+
+    /// The warning with this reason, if it says why a pair is not staged.
+    pub(super) fn of_stage(reason: &str) -> Option<Self> {
+        NOT_STAGED.into_iter().find(|warning| warning.reason() == reason)
+    }
+
+    /// Why a pair is not staged, if this warning is about that.
+    pub fn why_not_staged(self) -> Option<&'static str> {
+        Some(match self {
+            Self::StagedCertManager => "cert-manager would issue a new pair",
+            Self::StagedLater => "the mode counts from the next write on",
+            Self::StagedLeafExpires => "the previous leaf expires too soon to be held",
+            Self::StagedMoved => "a third new leaf came before the first was promoted",
+            Self::StagedNoKeeper => "the keeper's Lease is not fresh",
+            Self::StagedNoRoom => "the Secret has no room for a second leaf",
+            Self::StagedOtherKeys => "the Secret has other data besides ca.crt and tls.*",
+            Self::StagedStranger => "its writer may not read it",
+            Self::StagedUnavailable => "not available in this installation",
+            Self::StagedUnverified => "a leaf would not verify against ca.crt or lacks its key",
+            _ => return None,
+        })
+    }
 }
+
+const NOT_STAGED: [Warning; 10] = [
+    Warning::StagedCertManager,
+    Warning::StagedLater,
+    Warning::StagedLeafExpires,
+    Warning::StagedMoved,
+    Warning::StagedNoKeeper,
+    Warning::StagedNoRoom,
+    Warning::StagedOtherKeys,
+    Warning::StagedStranger,
+    Warning::StagedUnavailable,
+    Warning::StagedUnverified,
+];
 
 impl fmt::Display for Warning {
     #[allow(clippy::too_many_lines, reason = "a table of texts, a line for each warning")]
@@ -174,35 +209,20 @@ impl fmt::Display for Warning {
             Self::StagedBroken => {
                 "ca-overlap: the stored leaves are not the recorded ones: the stage has ended with the newest valid one in service"
             }
-            Self::StagedCertManager => {
-                "ca-overlap.dev/mode=staged: cert-manager would issue a new pair; the CA is bundled instead"
-            }
-            Self::StagedLeafExpires => {
-                "ca-overlap.dev/mode=staged: the previous leaf expires too soon to be held; the CA is bundled instead"
-            }
-            Self::StagedMoved => {
-                "ca-overlap.dev/mode=staged: a third new leaf came before the first was promoted; the CA is bundled instead"
-            }
-            Self::StagedLater => {
-                "ca-overlap.dev/mode=staged: counts from the next write on; the CA is bundled in this one"
-            }
-            Self::StagedNoKeeper => {
-                "ca-overlap.dev/mode=staged: the keeper's Lease is not fresh; the CA is bundled instead"
-            }
-            Self::StagedNoRoom => {
-                "ca-overlap.dev/mode=staged: the Secret has no room for a second leaf; the CA is bundled instead"
-            }
-            Self::StagedOtherKeys => {
-                "ca-overlap.dev/mode=staged: the Secret has other data besides ca.crt and tls.*; the CA is bundled instead"
+            Self::StagedCertManager
+            | Self::StagedLater
+            | Self::StagedLeafExpires
+            | Self::StagedMoved
+            | Self::StagedNoKeeper
+            | Self::StagedNoRoom
+            | Self::StagedOtherKeys
+            | Self::StagedUnavailable
+            | Self::StagedUnverified => {
+                let why = self.why_not_staged().unwrap_or_default();
+                return write!(f, "ca-overlap.dev/mode=staged: {why}; the CA is bundled instead");
             }
             Self::StagedStranger => {
                 "ca-overlap.dev/mode=staged: not staged: its writer may not read it (verb get); the CA is bundled instead"
-            }
-            Self::StagedUnavailable => {
-                "ca-overlap.dev/mode=staged: not available in this installation; the CA is bundled instead"
-            }
-            Self::StagedUnverified => {
-                "ca-overlap.dev/mode=staged: a leaf would not verify against ca.crt or lacks its key; the CA is bundled instead"
             }
             Self::StoredUnreadable => {
                 "ca-overlap: the previous ca.crt holds a block that is not a readable certificate; it was not kept"

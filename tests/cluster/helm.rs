@@ -25,8 +25,8 @@ async fn the_chart_installs_upgrades_under_load_and_uninstalls() {
     assert_eq!(cluster.our_pods("keeper").await.len(), 2, "the keeper came with the command");
 
     // A lost call shows as a rejected write only with failurePolicy: Fail.
-    let values = "registration.failurePolicy=Fail,keeper.enabled=false,staged.enabled=false";
-    upgrade(&cluster, values).await;
+    let values = "registration.failurePolicy=Fail,keeper.enabled=false";
+    upgrade(&cluster, &format!("{values},staged.enabled=false,defaults.mode=")).await;
     cluster.rolled_out().await;
     eventually("the end of the keeper", async || {
         cluster.our_pods("keeper").await.is_empty().then_some(())

@@ -63,8 +63,7 @@ const EXAMPLES: &str = "Examples:
 Exit code: 0 if no Secret has a problem; 1 if one has, if a restart failed, or if the webhook is not
 called; 2 if something could not be read or reached; 64 if the command line is wrong.
 
-If a rotation in mode staged shows the phase overlap, it was not staged. The webhook warned its
-writer and logged why: warnings=staged_stranger stands for a writer that may not read the Secret.";
+A rotation in mode staged that could not be staged has the phase overlap, and says why.";
 
 /// The label selectors: Secrets with a rotation in flight, and Secrets with the label `mode`.
 const SELECTORS: [&str; 2] = [names::PHASE, names::MODE];

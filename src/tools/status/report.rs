@@ -84,6 +84,9 @@ pub(super) fn row(rotation: &Rotation, now: Timestamp) -> Row {
         let at = next.at.map(|at| format!(" {} ({at})", left(at, now)));
         row.note(format!("next: {}{}", next.what, at.unwrap_or_default()));
     }
+    if let Some(why) = &rotation.not_staged {
+        row.note(format!("not staged: {}", why.text));
+    }
     for problem in &rotation.problems {
         row.note(format!("PROBLEM: {}", problem.text));
     }

@@ -28,6 +28,9 @@ pub(super) struct Rotation {
     /// The Secrets of the group that a promotion waits for, which is due otherwise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) waits_for: Vec<String>,
+    /// Why the last rotation was not staged, although the mode asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) not_staged: Option<ReportedProblem>,
     pub(super) problems: Vec<ReportedProblem>,
 }
 
@@ -96,6 +99,7 @@ impl Rotation {
             carried: outlook.certificates.iter().filter_map(carried).collect(),
             next: next(&outlook),
             waits_for: Vec::new(),
+            not_staged: not_staged(&outlook),
             problems: outlook.problems.iter().map(problem).chain(failed_restart).collect(),
         })
     }
@@ -125,6 +129,12 @@ impl Rotation {
                 format!("{}, at the latest after --group-wait; waits for {names}", next.what);
         }
     }
+}
+
+fn not_staged(outlook: &Outlook) -> Option<ReportedProblem> {
+    let entries = outlook.certificates.iter().filter_map(|known| known.carried);
+    let why = entries.max_by_key(|entry| entry.since)?.not_staged?;
+    Some(ReportedProblem { reason: why.reason(), text: why.why_not_staged()?.into() })
 }
 
 fn ca(known: &BundleCertificate) -> Ca {

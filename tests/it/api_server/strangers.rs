@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::setup::{NAME, Setup};
 use super::staged::{grant_and_lease, pairs, staged, values};
+use crate::support::command::run;
 use crate::support::{Cluster, Plane, sum};
 use devtools::certs::Identity;
 use devtools::secrets::{Answer, MERGE, Secrets, tls_secret};
@@ -204,6 +205,8 @@ async fn only_writers_who_may_read_a_secret_stage_it() {
             let says_why = answer.warnings.iter().any(|w| w.contains("may not read"));
             assert_eq!(says_why, !may_read, "{who}: {:?}", answer.warnings);
         }
+        let shown = run(&cluster.plane.admin_kubeconfig(), &["status", "-n", &namespace]).stdout;
+        assert_eq!(shown.contains("not staged: its writer may not read it"), !may_read, "{shown}");
     }
 }
 

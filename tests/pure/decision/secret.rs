@@ -132,6 +132,7 @@ impl TestSecret {
                 since: day_before,
                 until: None,
                 announced: name.ends_with('+').then_some(Announcer::Keeper),
+                not_staged: None,
             })
             .collect()
     }

@@ -32,8 +32,19 @@ fn a_rotation_by_a_stranger_is_bundled_and_says_why() {
     assert_eq!((answer.staged, answer.warnings.as_slice()), (None, &[Warning::StagedStranger][..]));
     assert_eq!(data_paths(&answer), [("add".into(), "/data/ca.crt".into())]);
     assert_eq!(secret.shows(), (Some(6), None, vec![2, 1], vec![1]));
+    // `status` can say it until the CA goes.
+    let noted = |secret: &TlsSecret| {
+        let record: Value = serde_json::from_str(secret.annotation("carried").unwrap()).unwrap();
+        record[0]["notStaged"].clone()
+    };
+    assert_eq!(noted(&secret), "staged_stranger");
     // Nothing to say where nothing would be staged.
     assert_eq!(secret.put(&[2], leaf(2)).warnings, []);
+    assert_eq!(noted(&secret), "staged_stranger");
+    // The next rotation has a record of its own.
+    secret.is_by_stranger = false;
+    assert_eq!(secret.put(&[3], leaf(3)).staged, Some("begun"));
+    assert_eq!(noted(&secret), Value::Null);
 }
 
 #[test]
