@@ -79,6 +79,14 @@ pub(super) struct KeeperArgs {
     )]
     cluster_resource_namespace: String,
 
+    /// Renew the leaves of cert-manager's CA issuers after their CA
+    ///
+    /// When all Secrets of an issuer have trusted its new CA for --settle, cert-manager issues the
+    /// leaves of the previous CA anew, a few at a time. It needs --follow-issuers, and the right to
+    /// mark Certificates (components/cert-manager-renewals).
+    #[arg(long, env = "CA_OVERLAP_RENEW_LEAVES")]
+    renew_leaves: bool,
+
     /// The most writes a second for announcements
     #[arg(
         long,
@@ -154,6 +162,7 @@ impl KeeperArgs {
             group_wait,
             follow_issuers,
             cluster_resource_namespace,
+            renew_leaves,
             announce_rate,
             admin_listen,
             election,
@@ -163,6 +172,9 @@ impl KeeperArgs {
         let ElectionArgs { namespace, lease, lease_duration, identity } = election;
         positive("--settle", settle)?;
         positive("--group-wait", group_wait)?;
+        if renew_leaves && !follow_issuers {
+            return Err(UsageError::new("--renew-leaves", "needs --follow-issuers"));
+        }
         let is_whole = lease_duration.subsec_nanos() == 0;
         if !is_whole || !(SHORTEST_LEASE..=LONGEST_LEASE).contains(&lease_duration) {
             let problem = "must be whole seconds from 3s to 1h";
@@ -183,6 +195,7 @@ impl KeeperArgs {
             group_wait,
             announce_rate,
             cluster_resource_namespace: follow_issuers.then_some(cluster_resource_namespace),
+            renew_leaves,
             rules,
             distrusted,
             audit,
@@ -232,10 +245,18 @@ mod tests {
         assert_eq!(config.group_wait, config.rules.settle * 3);
         assert_eq!(config.announce_rate.get(), 200);
         assert_eq!(config.cluster_resource_namespace, None);
+        assert!(!config.renew_leaves);
         assert_eq!(config.rules.defaults, Defaults::default());
         assert_eq!(config.election.lease, names::KEEPER_LEASE);
         assert_eq!(config.election.duration, Duration::from_secs(15));
         assert_eq!((&*config.election.namespace, &*config.election.identity), ("n", "keeper-0"));
+    }
+
+    #[test]
+    fn leaves_are_renewed_only_where_issuers_are_followed() {
+        let error = config(&["--renew-leaves"]).unwrap_err();
+        assert!(error.contains("--renew-leaves") && error.contains("--follow-issuers"), "{error}");
+        assert!(config(&["--renew-leaves", "--follow-issuers"]).unwrap().renew_leaves);
     }
 
     #[test]

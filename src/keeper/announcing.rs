@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::backoff::Retries;
 use super::groups::NOT_THESE;
 use super::queue::Queue;
+use super::renew::{Renewal, Renewals};
 use super::tasks::{EndedTask, Tasks};
 use super::trust::issuers::{self, IssuerEvent};
 use super::trust::{SourceRead, Trust};
@@ -35,12 +36,22 @@ pub(super) struct Announcing {
     pub(super) later: HashSet<Key>,
     /// Whether it was logged that cert-manager is not installed.
     pub(super) is_reported: bool,
+    /// `None` if no leaf is renewed.
+    pub(super) renewals: Option<Renewals>,
 }
 
 /// What the watches show.
 pub(super) enum TrustEvent {
     Secret(watcher::Result<Event<(Key, ObjectMeta)>>),
     Issuer(IssuerEvent),
+}
+
+/// A task that has ended.
+pub(super) enum EndedWork {
+    /// A source was read.
+    Source(EndedTask<Result<SourceRead, CallError>>),
+    /// A leaf was renewed, or not.
+    Leaf(EndedTask<Result<Renewal, CallError>>),
 }
 
 impl Announcing {
@@ -52,6 +63,7 @@ impl Announcing {
             retries: Retries::default(),
             later: HashSet::new(),
             is_reported: false,
+            renewals: None,
         }
     }
 
@@ -65,18 +77,22 @@ impl Announcing {
         stream::select(secrets, issuers).boxed()
     }
 
-    /// Waits for a source that was read; for ever if none is being read.
-    pub(super) async fn ended(&mut self) -> EndedTask<Result<SourceRead, CallError>> {
-        match self.reads.next().await {
-            Some(ended) => ended,
-            None => std::future::pending().await,
+    /// Waits for a task that ends; for ever if none runs.
+    pub(super) async fn ended(&mut self) -> EndedWork {
+        let renewal = async { self.renewals.as_mut()?.tasks.next().await };
+        tokio::select! {
+            Some(ended) = self.reads.next() => EndedWork::Source(ended),
+            Some(ended) = renewal => EndedWork::Leaf(ended),
+            else => std::future::pending().await,
         }
     }
 
-    /// When the next source is to be read.
+    /// When the next source is to be read, or leaves are to be renewed.
     pub(super) fn next(&self, now: Instant) -> Option<Instant> {
         let has_room = |namespace: &str| self.reads.has_room(namespace);
-        self.queue.first(now, has_room).filter(|_| self.reads.len() < MAX_READS)
+        let read = self.queue.first(now, has_room).filter(|_| self.reads.len() < MAX_READS);
+        let renewals = self.renewals.as_ref().and_then(|renewals| renewals.next);
+        read.into_iter().chain(renewals).min()
     }
 
     /// Reads a source at this time, if it is not to be read earlier.
@@ -86,10 +102,14 @@ impl Announcing {
 
     pub(super) fn abort(&mut self) {
         self.reads.abort();
+        self.renewals.iter_mut().for_each(|renewals| renewals.tasks.abort());
     }
 
     pub(super) async fn shutdown(&mut self) {
         self.reads.shutdown().await;
+        if let Some(renewals) = &mut self.renewals {
+            renewals.tasks.shutdown().await;
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod announcing;
 mod outcomes;
+mod renewing;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::announcing::Announcing;
+use super::announcing::{Announcing, EndedWork};
 use super::backoff::{Retries, RetryCause};
 use super::election::stopped;
 use super::events::Events;
@@ -32,7 +33,7 @@ use super::reconcile::{ReconcileError, ReconcileInput, ReconcileOutcome, Reconci
 use super::sweep;
 use super::tasks::{EndedTask, Tasks};
 use super::tracked::{Selector, TrackedSecret, TrackedSecrets};
-use super::trust::{SourceRead, Trust};
+use super::trust::Trust;
 use crate::keeper::metrics::{AskKind, AskResult, KeeperMetrics};
 use crate::kubernetes::call::CallError;
 use crate::kubernetes::explain::{Audience, explain_watch};
@@ -153,13 +154,17 @@ impl Controller {
             self.metrics.leads(leads);
             self.start(leads);
             self.read_sources(leads);
+            self.start_renewals(leads);
             let wake = self.next_wake(leadership.until());
             tokio::select! {
                 biased;
                 () = &mut stop => break,
                 () = leadership.changed() => {}
                 Some(ended) = self.tasks.next() => self.ended(ended),
-                ended = source_read(&mut self.announcing) => self.source_read(ended),
+                ended = work_ended(&mut self.announcing) => match ended {
+                    EndedWork::Source(ended) => self.source_read(ended),
+                    EndedWork::Leaf(ended) => self.renewed(ended),
+                },
                 Some(key) = left_over.next() => self.schedule(&key),
                 Some((selector, event)) = events.next() => self.watch_event(selector, event),
                 Some(event) = trust.next() => self.trust_event(event),
@@ -475,9 +480,10 @@ impl Controller {
             Ok(outcome) => {
                 // First the Secret itself, which sets its deadline anew.
                 let compared = outcome.secret().cloned();
+                let is_opted_out = matches!(outcome, ReconcileOutcome::OptedOut(_));
                 self.finish(&key, outcome);
                 if let Some(secret) = compared {
-                    self.compared(&key, &secret);
+                    self.compared(&key, &secret, is_opted_out);
                 }
             }
             Err(error) if error.is_cancelled() => self.enqueue(&key, Instant::now()),
@@ -572,10 +578,8 @@ impl Controller {
     }
 }
 
-/// Waits for a source that was read.
-async fn source_read(
-    announcing: &mut Option<Announcing>,
-) -> EndedTask<Result<SourceRead, CallError>> {
+/// Waits for a task on sources or leaves.
+async fn work_ended(announcing: &mut Option<Announcing>) -> EndedWork {
     match announcing {
         Some(announcing) => announcing.ended().await,
         None => std::future::pending().await,

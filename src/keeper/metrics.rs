@@ -20,6 +20,7 @@ pub struct KeeperMetrics {
     problems: Family<Label, Gauge>,
     events: Counters,
     restarts: Counters,
+    renewals: Counters,
     remembered: Gauge,
     not_remembered: Gauge,
     watch_errors: Counter,
@@ -119,6 +120,18 @@ pub(crate) enum RestartResult {
     Would,
 }
 
+/// The result of renewing a leaf of a previous CA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub(super) enum RenewalResult {
+    /// The leaf is of the present CA.
+    Done,
+    /// It was not issued, or not by the present CA.
+    Failed,
+    /// There was nothing to renew, or it is not ours to renew.
+    Skipped,
+}
+
 impl KeeperMetrics {
     /// Registers the families in `registry`, whose prefix is `ca_overlap`.
     pub fn register(registry: &mut Registry) -> Self {
@@ -144,6 +157,8 @@ impl KeeperMetrics {
         keeper.register("problems", "Secrets with a problem, by problem", metrics.problems.clone());
         metrics.events.register(keeper, "events", "Kubernetes Events of the keeper, by result");
         metrics.restarts.register(keeper, "restarts", "Steps of workload restarts, by result");
+        let help = "Renewals of leaves that a previous CA issued, by result";
+        metrics.renewals.register(keeper, "renewals", help);
         keeper.register(
             "remembered",
             "Secrets in the keeper's memory, which repairs what an unseen write drops",
@@ -211,6 +226,11 @@ impl KeeperMetrics {
         self.restarts.inc(result);
     }
 
+    /// Counts a renewal of a leaf.
+    pub(super) fn renewal(&self, result: RenewalResult) {
+        self.renewals.inc(result);
+    }
+
     /// Sets how many Secrets are remembered, and how many are too large for that.
     pub(super) fn remembers(&self, remembered: usize, refused: usize) {
         self.remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
@@ -260,6 +280,7 @@ impl Default for KeeperMetrics {
             problems,
             events: Counters::new("result", EventResult::VARIANTS),
             restarts: Counters::new("result", RestartResult::VARIANTS),
+            renewals: Counters::new("result", RenewalResult::VARIANTS),
             remembered: Gauge::default(),
             not_remembered: Gauge::default(),
             watch_errors: Counter::default(),
@@ -287,6 +308,7 @@ mod tests {
         metrics.acted_after(0.2);
         metrics.event(EventResult::Dropped);
         metrics.restart(RestartResult::Stuck);
+        metrics.renewal(RenewalResult::Done);
         metrics.remembers(4, 2);
         metrics.watch_failed();
         metrics.stage_ended();
@@ -303,6 +325,7 @@ mod tests {
             "ca_overlap_keeper_problems{problem=\"retire_blocked\"} 0",
             "ca_overlap_keeper_events_total{result=\"dropped\"} 1",
             "ca_overlap_keeper_restarts_total{result=\"stuck\"} 1",
+            "ca_overlap_keeper_renewals_total{result=\"done\"} 1",
             "ca_overlap_keeper_remembered 4",
             "ca_overlap_keeper_not_remembered 2",
             "ca_overlap_keeper_watch_errors_total 1",

@@ -26,6 +26,7 @@ pub mod overflow;
 pub mod pace;
 mod queue;
 pub mod reconcile;
+mod renew;
 pub mod secrets;
 mod sightings;
 mod sweep;

@@ -268,7 +268,7 @@ impl Reconciler {
     }
 
     /// Whether the webhook is not called for the Secrets of this namespace.
-    async fn is_opted_out(&self, key: &Key) -> Result<bool, CallError> {
+    pub(super) async fn is_opted_out(&self, key: &Key) -> Result<bool, CallError> {
         let found = self.secrets.namespace(key.namespace()).await?;
         Ok(found.is_some_and(|namespace| namespace.is_off))
     }

@@ -88,6 +88,11 @@ impl Secrets {
         Self { sightings, groups, ..self }
     }
 
+    /// The client, for calls about other objects.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Reads a Secret; `None` if it does not exist.
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<SecretView>, CallError> {
         let api: Api<SecretView> = Api::namespaced(self.client.clone(), key.namespace());

@@ -23,6 +23,12 @@ pub enum Reason {
     /// A waiting pair is now in service, although its group is not ready. Published as `Promoted`.
     #[strum(serialize = "Promoted")]
     PromotedAlone,
+    /// A leaf of a previous CA was issued anew.
+    Renewed,
+    /// Leaves of a previous CA are not renewed, because Secrets do not trust the new CA.
+    RenewalBlocked,
+    /// A leaf of a previous CA was not issued anew.
+    RenewalFailed,
     /// The webhook restored what was dropped by a write that it did not see.
     Repaired,
     /// A workload was not restarted, or its rollout is stuck.
@@ -57,6 +63,7 @@ impl Reason {
             Self::AskFailed => "Ask",
             Self::Overlapping => "Overlap",
             Self::PromoteBlocked | Self::Promoted | Self::PromotedAlone => "Promote",
+            Self::Renewed | Self::RenewalBlocked | Self::RenewalFailed => "Renew",
             Self::Repaired => "Repair",
             Self::RestartFailed | Self::Restarted => "Restart",
             Self::Retired | Self::RetireBlocked => "Retire",
@@ -71,6 +78,8 @@ impl Reason {
             Self::AskFailed
                 | Self::PromoteBlocked
                 | Self::PromotedAlone
+                | Self::RenewalBlocked
+                | Self::RenewalFailed
                 | Self::RestartFailed
                 | Self::RetireBlocked
                 | Self::TrustRefused

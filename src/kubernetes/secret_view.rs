@@ -287,6 +287,7 @@ impl<'de, const ARE_LABELS: bool> Visitor<'de> for OwnKeysVisitor<ARE_LABELS> {
             } else {
                 exempt::is_watched_annotation(&key)
                     || names::CERT_MANAGER_ISSUER.contains(&key.as_ref())
+                    || key == names::CERT_MANAGER_CERTIFICATE
             };
             if is_watched || names::KEYS.contains(&key.as_ref()) {
                 found.insert(key.into_owned(), map.next_value()?);

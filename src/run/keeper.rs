@@ -44,6 +44,8 @@ pub(crate) struct KeeperConfig {
     pub(crate) announce_rate: NonZeroU32,
     /// `--cluster-resource-namespace`, with `--follow-issuers`
     pub(crate) cluster_resource_namespace: Option<String>,
+    /// `--renew-leaves`
+    pub(crate) renew_leaves: bool,
     /// `--settle`, `--default-mode`, `--keep` and `--window`.
     pub(crate) rules: Rules,
     /// `--distrusted`.
@@ -67,6 +69,7 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
         group_wait,
         announce_rate,
         cluster_resource_namespace,
+        renew_leaves,
         mut rules,
         distrusted,
         audit,
@@ -104,6 +107,7 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
     let (controller, complete) = Controller::new(reconciler, events, metrics);
     let controller =
         controller.following(lists).announcing(cluster_resource_namespace, own_namespace);
+    let controller = if renew_leaves { controller.renewing() } else { controller };
     let drain = Drain::default();
     let readiness = KeeperReadiness { complete, drain: drain.clone() };
     let version = env!("CARGO_PKG_VERSION");

@@ -11,6 +11,7 @@
 //!
 //! No clock and no I/O: [`super::controller`] has both. All state can be read again from the objects.
 
+mod cascade;
 mod follows;
 pub(crate) mod issuers;
 mod refusal;
@@ -28,6 +29,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::watcher::Event;
 use tokio::time::Instant;
 
+pub(crate) use self::cascade::Cascade;
+use self::cascade::Told;
 use self::follows::{Follows, IssuerKey, format_trusted};
 use self::issuers::{Issuer, IssuerKind, Issuers};
 pub(crate) use self::refusal::Refusal;
@@ -98,6 +101,8 @@ struct Follower {
     comparing: (u64, String),
     /// The hash of the refusals that were reported.
     reported: u64,
+    /// What decides about renewals; `None` if it was not read yet.
+    told: Option<Told>,
 }
 
 /// What a follower is to be told.
@@ -241,7 +246,7 @@ impl Trust {
         let followers = source.followers_to_look_at(&needs, !is_same, |key| self.is_told(key));
         let ends = source.next();
         self.put(key, source);
-        self.todo.followers.extend(followers);
+        self.look_at(followers);
         if let Some(ends) = ends {
             self.read_at(key, ends);
         }
@@ -268,19 +273,24 @@ impl Trust {
     }
 
     /// Notes that a follower was compared with what was wanted, in this state. Returns when it is to
-    /// be read again: its leaf is of a previous CA, and expires then.
+    /// be read again: its leaf is of a previous CA, and expires then. `is_left_alone` says whether
+    /// nothing is ever announced to it; `None` if no leaf is renewed.
     pub(crate) fn compared(
         &mut self,
         key: &Key,
         secret: &SecretView,
+        is_left_alone: Option<bool>,
         now: Instant,
         time: Timestamp,
     ) -> Option<Timestamp> {
         let follower = self.followers.get(key.namespace(), key)?;
         let leaf = self.leaf(follower, secret, time);
         let (issued, ends) = leaf.unwrap_or_default();
+        let told = is_left_alone
+            .map(|is_left_alone| self.told(follower, key, secret, ends, is_left_alone, time));
         let sources = follower.sources.clone();
         let follower = self.followers.get_mut(key.namespace(), key)?;
+        follower.told = told;
         let (wanted, seen) = mem::take(&mut follower.comparing);
         let version = secret.resource_version().to_owned();
         if follower.version == seen {
@@ -381,6 +391,7 @@ impl Trust {
             compared: None,
             comparing: (0, String::new()),
             reported: hash(&Vec::<Refusal>::new()),
+            told: None,
             follows,
         };
         let size = follower.size();
@@ -426,8 +437,10 @@ impl Trust {
             follower.sources = sources;
             follower.issuers = None;
             follower.compared = None;
+            follower.told = None;
         }
         self.look(key);
+        self.look_below(key);
     }
 
     /// Counts a source of another namespace. Each namespace may follow a limited number of them.
@@ -447,6 +460,7 @@ impl Trust {
     fn forget(&mut self, key: &Key, now: Instant) {
         if let Some(follower) = self.followers.remove(key.namespace(), key) {
             self.unlink(key, &follower, now);
+            self.look_below(key);
         }
     }
 
@@ -499,16 +513,17 @@ impl Trust {
         let Some(source) = self.source(key) else { return };
         let followers = source.followers_to_look_at(&needs, false, |key| self.is_told(key));
         let ends = source.next();
-        self.todo.followers.extend(followers);
+        self.look_at(followers);
         if let Some(ends) = ends {
             self.read_at(key, ends);
         }
     }
 
-    /// Whether the keeper announces something to a follower.
+    /// Whether the keeper announces something to a follower, or to those of its own.
     fn is_told(&self, key: &Key) -> bool {
         let follower = self.followers.get(key.namespace(), key);
         follower.is_some_and(|follower| follower.follows.is_announced_to)
+            || self.source(key).is_some()
     }
 
     fn put(&mut self, key: &Key, source: Source) {
@@ -602,6 +617,9 @@ impl Trust {
                 }
             }
             offers.extend(all);
+        }
+        for name in self.above(key)? {
+            offers.extend(self.source(&name).map_or(Some(Vec::new()), Source::offers)?);
         }
         for named in follows.trust.iter().filter(|named| !follower.sources.contains(named)) {
             refused.push(Refusal::TooMany(named.clone()));

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use devtools::certs::{CA, Identity};
 use serde_json::json;
 
+use super::issuers::IssuerKind;
 use super::*;
 use crate::overlap::distrust::Distrust;
 
@@ -49,7 +50,13 @@ fn annotated(version: &str, annotations: &[(&str, &str)]) -> ObjectMeta {
 
 impl Fixture {
     fn new() -> Self {
-        let trust = Trust::new(None, "ca-overlap".to_owned(), SETTLE, Overflow::default());
+        Self::with(None)
+    }
+
+    fn with(cluster_namespace: Option<&str>) -> Self {
+        let own_namespace = "ca-overlap".to_owned();
+        let cluster_namespace = cluster_namespace.map(ToOwned::to_owned);
+        let trust = Trust::new(cluster_namespace, own_namespace, SETTLE, Overflow::default());
         let mut fixture = Self { trust, now: Instant::now(), time: devtools::certs::now() };
         fixture.trust.secret(Event::Init, fixture.now);
         fixture.trust.secret(Event::InitDone, fixture.now);
@@ -78,14 +85,63 @@ impl Fixture {
 
     /// The follower is compared, and has this leaf.
     fn compare(&mut self, follower: &str, version: &str, leaf: &Identity) {
+        self.compare_with(follower, version, leaf, &[], false);
+    }
+
+    /// The same, and these are in its `ca.crt`.
+    fn compare_with(
+        &mut self,
+        follower: &str,
+        version: &str,
+        leaf: &Identity,
+        cas: &[&Identity],
+        is_left_alone: bool,
+    ) {
         use base64::prelude::*;
         let _ = self.trust.wanted(&key(follower));
-        let secret = json!({
+        let mut secret = json!({
             "metadata": {"uid": "u", "resourceVersion": version},
             "data": {"tls.crt": BASE64_STANDARD.encode(&leaf.pem)},
         });
+        if !cas.is_empty() {
+            let pem = cas.iter().map(|ca| ca.pem.as_str()).collect::<String>();
+            secret["data"]["ca.crt"] = json!(BASE64_STANDARD.encode(pem));
+        }
         let secret: SecretView = serde_json::from_value(secret).unwrap();
-        let _ = self.trust.compared(&key(follower), &secret, self.now, self.time);
+        let left_alone = Some(is_left_alone);
+        let _ = self.trust.compared(&key(follower), &secret, left_alone, self.now, self.time);
+    }
+
+    /// These are all issuers, and the Secrets that they sign with.
+    fn issuers(&mut self, all: &[(&str, &str)]) {
+        for kind in [IssuerKind::ClusterIssuer, IssuerKind::Issuer] {
+            self.trust.issuer(kind, Event::Init, self.now);
+            for (issuer, secret) in all.iter().filter(|_| kind == IssuerKind::Issuer) {
+                let issuer = key(issuer);
+                let issuer = json!({
+                    "metadata": {"namespace": issuer.namespace(), "name": issuer.name()},
+                    "spec": {"ca": {"secretName": secret}},
+                });
+                let issuer = serde_json::from_value(issuer).unwrap();
+                self.trust.issuer(kind, Event::InitApply(issuer), self.now);
+            }
+            self.trust.issuer(kind, Event::InitDone, self.now);
+        }
+    }
+
+    /// A write of a Secret that this issuer issues.
+    fn issued(&mut self, name: &str, version: &str, issuer: &str) {
+        let mut meta = annotated(version, &[(names::CERT_MANAGER_ISSUER[0], issuer)]);
+        meta.labels = Some([(names::CERT_MANAGER_OWNED.to_owned(), "true".to_owned())].into());
+        self.trust.secret(Event::Apply((key(name), meta)), self.now);
+    }
+
+    /// The only cascade: its leaves, what is missing, and whether it is settled.
+    fn cascade(&self) -> Option<(Vec<String>, Vec<String>, bool)> {
+        let mut cascades = self.trust.cascades(self.time);
+        assert!(cascades.len() < 2);
+        let names = |keys: &[Key]| keys.iter().map(ToString::to_string).collect::<Vec<_>>();
+        cascades.pop().map(|it| (names(&it.leaves), names(&it.missing), it.is_settled))
     }
 
     /// The followers that are to be looked at since the last call.
@@ -383,4 +439,110 @@ mod of_issuers {
         fixture.trust.secret(gone, fixture.now);
         assert_eq!(fixture.trust.label_rule(&root), LabelRule::Any);
     }
+}
+
+/// The result of [`Fixture::cascade`].
+#[allow(clippy::unnecessary_wraps, reason = "it is compared with an option")]
+fn cascade(
+    leaves: &[&str],
+    missing: &[&str],
+    is_settled: bool,
+) -> Option<(Vec<String>, Vec<String>, bool)> {
+    let own = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Some((own(leaves), own(missing), is_settled))
+}
+
+#[test]
+fn leaves_are_renewed_when_every_secret_of_the_issuer_has_trusted_the_new_ca_for_the_settle_time() {
+    let mut fixture = Fixture::with(Some("cert-manager"));
+    let (old, new) = (CA.self_signed(), CA.self_signed());
+    fixture.issuers(&[("a/ca", "root")]);
+    for leaf in ["a/f", "a/g", "a/off"] {
+        fixture.issued(leaf, "1", "ca");
+    }
+    fixture.read("a/root", holding(&[&old]));
+    for leaf in ["a/f", "a/g", "a/off"] {
+        fixture.compare_with(leaf, "1", &old.leaf("x"), &[&old], leaf == "a/off");
+    }
+    assert_eq!(fixture.cascade(), None, "every leaf is of the present CA");
+
+    let since = fixture.time;
+    let renewed = SourceRead { previous: vec![(certificate(&old), since)], ..holding(&[&new]) };
+    fixture.read("a/root", renewed);
+    assert_eq!(fixture.cascade(), cascade(&["a/f", "a/g"], &["a/f", "a/g"], false));
+    fixture.compare_with("a/f", "2", &old.leaf("x"), &[&old, &new], false);
+    fixture.time += SETTLE;
+    assert_eq!(fixture.cascade(), cascade(&["a/f", "a/g"], &["a/g"], false));
+    fixture.compare_with("a/g", "2", &old.leaf("x"), &[&old, &new], false);
+    fixture.time += SETTLE / 2;
+    assert_eq!(fixture.cascade(), cascade(&["a/f", "a/g"], &[], false));
+    fixture.time += SETTLE / 2;
+    assert_eq!(fixture.cascade(), cascade(&["a/f", "a/g"], &[], true));
+
+    // What it trusted while the CA was announced, it trusts all the time.
+    fixture.compare_with("a/g", "3", &new.leaf("x"), &[&new, &old], false);
+    assert_eq!(fixture.cascade(), cascade(&["a/f"], &[], true));
+    // Nobody who comes later is passed over.
+    fixture.issued("a/late", "1", "ca");
+    assert_eq!(fixture.cascade(), cascade(&["a/f"], &["a/late"], false));
+    fixture.compare_with("a/late", "1", &new.leaf("x"), &[&new, &old], false);
+    assert_eq!(fixture.cascade(), cascade(&["a/f"], &[], false), "it settles first");
+    fixture.time += SETTLE;
+    assert_eq!(fixture.cascade(), cascade(&["a/f"], &[], true));
+    fixture.compare_with("a/f", "3", &new.leaf("x"), &[&new, &old], false);
+    assert_eq!(fixture.cascade(), None);
+}
+
+#[test]
+fn an_intermediate_is_renewed_when_its_own_followers_trust_the_new_root() {
+    let mut fixture = Fixture::with(Some("cert-manager"));
+    let (old, new) = (CA.self_signed(), CA.self_signed());
+    let intermediate = old.intermediate("int");
+    fixture.issuers(&[("a/root", "root"), ("a/int", "int")]);
+    // The leaf is seen first.
+    fixture.issued("a/leaf", "1", "int");
+    fixture.read("a/int", holding(&[&old]));
+    fixture.issued("a/int", "1", "root");
+    assert_eq!(fixture.wanted("a/leaf"), None, "the root was not read yet");
+    fixture.read("a/root", holding(&[&old]));
+    assert_eq!(fixture.wanted("a/leaf"), prints(&[&old]));
+    let mut leaf = intermediate.leaf("x");
+    leaf.pem += &intermediate.pem;
+    fixture.compare_with("a/int", "1", &intermediate, &[&old], false);
+    fixture.compare_with("a/leaf", "1", &leaf, &[&old], false);
+    let _ = fixture.looks();
+
+    fixture.read("a/root", holding(&[&new]));
+    assert_eq!(fixture.looks(), ["a/int", "a/leaf"]);
+    let stays = format!("{} stays", old.sha256());
+    assert_eq!(fixture.wanted("a/int"), Some(vec![new.sha256(), stays]));
+    assert_eq!(fixture.wanted("a/leaf"), prints(&[&old, &new]));
+    fixture.compare_with("a/int", "2", &intermediate, &[&old, &new], false);
+    fixture.time += SETTLE;
+    assert_eq!(fixture.cascade(), cascade(&["a/int"], &["a/leaf"], false));
+    fixture.compare_with("a/leaf", "2", &leaf, &[&old, &new], false);
+    fixture.time += SETTLE;
+    assert_eq!(fixture.cascade(), cascade(&["a/int"], &[], true));
+
+    // Now the leaves of the intermediate follow, and their peers have trusted the root for long.
+    let renewed = new.intermediate("int");
+    fixture.compare_with("a/int", "3", &renewed, &[&new, &old], false);
+    fixture.read("a/int", holding(&[&new]));
+    fixture.compare_with("a/leaf", "3", &leaf, &[&old, &new], false);
+    assert_eq!(fixture.cascade(), cascade(&["a/leaf"], &[], true));
+}
+
+#[test]
+fn two_intermediates_that_issue_each_other_end_no_loop() {
+    let mut fixture = Fixture::with(Some("cert-manager"));
+    let ca = CA.self_signed();
+    fixture.issuers(&[("a/one", "one"), ("a/two", "two")]);
+    fixture.issued("a/one", "1", "two");
+    fixture.issued("a/two", "1", "one");
+    fixture.issued("a/leaf", "1", "one");
+    fixture.read("a/one", holding(&[&ca]));
+    fixture.read("a/two", holding(&[&ca]));
+    assert_eq!(fixture.wanted("a/leaf"), prints(&[&ca]));
+    fixture.compare_with("a/leaf", "1", &ca.leaf("x"), &[&ca], false);
+    assert_eq!(fixture.cascade(), None);
 }

@@ -11,7 +11,7 @@ use super::kustomization::{Manifests, id, manifests_directory, parse, text};
 use crate::support::helm::{self, chart, printed};
 
 /// The values file of `examples/` that renders each kustomization.
-const PAIRS: [(&str, Option<&str>); 10] = [
+const PAIRS: [(&str, Option<&str>); 11] = [
     ("manifests/base", None),
     ("manifests/overlays/kind", Some("kind")),
     ("manifests/overlays/opt-in", Some("opt-in")),
@@ -22,6 +22,7 @@ const PAIRS: [(&str, Option<&str>); 10] = [
     ("tests/data/monitored", Some("monitored")),
     ("tests/data/issuers", Some("issuers")),
     ("tests/data/audit", Some("audit")),
+    ("tests/data/renewals", Some("renewals")),
 ];
 
 #[test]

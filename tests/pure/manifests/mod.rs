@@ -224,6 +224,7 @@ fn every_rbac_rule_has_its_reason_above_it() {
         ("base/rbac.yaml", 2),
         ("components/keeper/rbac.yaml", 6),
         ("components/cert-manager-issuers/rbac.yaml", 1),
+        ("components/cert-manager-renewals/rbac.yaml", 2),
     ] {
         let rbac = fs::read_to_string(manifests_directory().join(file)).expect(file);
         let lines: Vec<&str> = rbac.lines().collect();
