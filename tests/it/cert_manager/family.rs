@@ -50,7 +50,7 @@ impl<'r> Family<'r> {
         let central = Secrets::new(cluster.plane.client().await.unwrap(), NAMESPACE.into());
         let namespaces =
             [central.clone(), cluster.namespace(name).await, cluster.namespace(name).await];
-        let certificate = |name: String| Certificate { secrets: central.clone(), name, issued: 0 };
+        let certificate = |name: String| Certificate::new(&central, name);
         let mut family = Self {
             rig,
             name,
@@ -61,13 +61,13 @@ impl<'r> Family<'r> {
             leaves: Vec::new(),
             peers: Peers::default(),
         };
-        family.create(&family.root, true, "ClusterIssuer", SELF_SIGNED).await;
+        family.root.create(rig, kind, true, "ClusterIssuer", SELF_SIGNED).await;
         family.root.wait(rig).await;
         let mut source = family.root.name.clone();
         if kind.has_intermediate {
             rig.create_issuer(None, &source, &source).await;
             let mut intermediate = certificate(format!("{name}-int"));
-            family.create(&intermediate, true, "ClusterIssuer", &source).await;
+            intermediate.create(rig, kind, true, "ClusterIssuer", &source).await;
             intermediate.wait(rig).await;
             source.clone_from(&intermediate.name);
             family.intermediate = Some(intermediate);
@@ -103,27 +103,9 @@ impl<'r> Family<'r> {
         let number = self.leaves.len();
         let secrets = self.namespaces[number % self.namespaces.len()].clone();
         let kind = if secrets.namespace == NAMESPACE { "Issuer" } else { "ClusterIssuer" };
-        let leaf = Certificate { secrets, name: format!("{}-{number}", self.name), issued: 0 };
-        self.create(&leaf, false, kind, self.name).await;
+        let leaf = Certificate::new(&secrets, format!("{}-{number}", self.name));
+        leaf.create(self.rig, self.kind, false, kind, self.name).await;
         self.leaves.push(leaf);
-    }
-
-    async fn create(&self, it: &Certificate, is_ca: bool, issuer_kind: &str, issuer: &str) {
-        let mut spec = json!({
-            "secretName": it.name,
-            "isCA": is_ca,
-            "privateKey": {"algorithm": self.kind.algorithm, "size": self.kind.size},
-            "issuerRef": {"group": "cert-manager.io", "kind": issuer_kind, "name": issuer},
-            // Requests are counted, so none may be cleaned up.
-            "revisionHistoryLimit": 99,
-        });
-        if is_ca {
-            spec["commonName"] = json!(it.name);
-        } else {
-            spec["dnsNames"] = json!([it.name]);
-            spec["usages"] = json!(["digital signature", "server auth", "client auth"]);
-        }
-        self.rig.create_certificate(&it.secrets.namespace, &it.name, spec).await;
     }
 
     /// Waits until all leaves are issued.
@@ -151,6 +133,16 @@ impl<'r> Family<'r> {
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by_key(|leaf| (leaf * 7 + 3) % 11);
         order
+    }
+
+    /// Whether all leaves are of this root, and nothing more is under way.
+    pub async fn are_of(&self, root: &str) -> bool {
+        for leaf in &self.leaves {
+            if !leaf.is_of(self.rig, root).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// Reads all leaf Secrets. Peers whose files have changed meet all others.
@@ -203,7 +195,7 @@ impl<'r> Family<'r> {
     pub async fn requests(&self) -> Vec<usize> {
         let mut requests = Vec::new();
         for leaf in &self.leaves {
-            requests.push(self.rig.requests(&leaf.secrets.namespace, &leaf.name).await);
+            requests.push(leaf.requests(self.rig).await);
         }
         requests
     }
@@ -223,14 +215,61 @@ impl<'r> Family<'r> {
     /// cert-manager alone manages the data.
     pub async fn assert_managed_by_cert_manager(&self) {
         for it in self.leaves.iter().chain([&self.root]).chain(&self.intermediate) {
-            let (secrets, name) = (it.secrets.clone(), it.name.clone());
-            let managers = Rotation { secrets, name, generation: Vec::new() }.data_managers().await;
+            let managers = it.rotation().data_managers().await;
             assert_eq!(managers, ["cert-manager-certificates-issuing"], "{}", it.name);
         }
     }
 }
 
 impl Certificate {
+    pub fn new(secrets: &Secrets, name: String) -> Self {
+        Self { secrets: secrets.clone(), name, issued: 0 }
+    }
+
+    /// Its Secret.
+    pub fn rotation(&self) -> Rotation {
+        let (secrets, name) = (self.secrets.clone(), self.name.clone());
+        Rotation { secrets, name, generation: Vec::new() }
+    }
+
+    /// Orders it.
+    pub async fn create(
+        &self,
+        rig: &Rig,
+        kind: Kind,
+        is_ca: bool,
+        issuer_kind: &str,
+        issuer: &str,
+    ) {
+        let mut spec = json!({
+            "secretName": self.name,
+            "isCA": is_ca,
+            "privateKey": {"algorithm": kind.algorithm, "size": kind.size},
+            "issuerRef": {"group": "cert-manager.io", "kind": issuer_kind, "name": issuer},
+            // Requests are counted, so none may be cleaned up.
+            "revisionHistoryLimit": 99,
+        });
+        if is_ca {
+            spec["commonName"] = json!(self.name);
+        } else {
+            spec["dnsNames"] = json!([self.name]);
+            spec["usages"] = json!(["digital signature", "server auth", "client auth"]);
+        }
+        rig.create_certificate(&self.secrets.namespace, &self.name, spec).await;
+    }
+
+    /// How often it was requested.
+    pub async fn requests(&self, rig: &Rig) -> usize {
+        rig.requests(&self.secrets.namespace, &self.name).await
+    }
+
+    /// Whether its leaf is of this root, and nothing more is under way.
+    pub async fn is_of(&self, rig: &Rig, root: &str) -> bool {
+        // cert-manager writes the root first; what is announced is behind it.
+        let is_of = self.stored().await.pem("ca.crt").starts_with(root);
+        is_of && !rig.is_under_way(&self.secrets.namespace, &self.name).await
+    }
+
     pub async fn stored(&self) -> Answer {
         self.secrets.get(&self.name).await.ok()
     }
@@ -247,7 +286,7 @@ impl Certificate {
         self.issued = rig.issued(&self.secrets.namespace, &self.name, self.issued + 1).await;
     }
 
-    async fn renew(&mut self, rig: &Rig) {
+    pub async fn renew(&mut self, rig: &Rig) {
         // It may have been issued once more than was asked for.
         self.issued = rig.issued(&self.secrets.namespace, &self.name, self.issued).await;
         rig.renew(&self.secrets.namespace, &self.name).await;

@@ -3,6 +3,7 @@
 //!
 //! A *family* is a root with the leaves that its issuers issue. All families share one control plane.
 
+mod cascade;
 mod family;
 mod peers;
 mod rig;

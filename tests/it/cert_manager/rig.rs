@@ -30,7 +30,7 @@ impl Rig {
         // Not from the pool: the CRDs would stay for the next test.
         let plane = Plane::with(Options::new(assets)).await;
         support::install_crds(&plane, &crds).await;
-        let setup = Setup::on(plane, test, "../../tests/data/issuers", &[]).await?;
+        let setup = Setup::on(plane, test, "../../tests/data/renewals", &[]).await?;
         let plane = &setup.cluster.plane;
         create_account(plane).await;
         let controllers = start(plane, &program).await;

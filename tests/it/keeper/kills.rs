@@ -88,7 +88,7 @@ async fn after_a_crash_at_any_request_the_standby_finishes_and_repeats_nothing()
 }
 
 /// Lets keepers use any Lease, and creates a fresh Lease of the installation for the webhook.
-async fn allow_any_lease(setup: &Setup) {
+pub async fn allow_any_lease(setup: &Setup) {
     let plane = &setup.cluster.plane;
     let mut role = plane.json("GET", ROLE, &Value::Null).await.unwrap();
     role["rules"][0].as_object_mut().unwrap().remove("resourceNames");
@@ -144,7 +144,6 @@ async fn history(setup: &Setup, task: Task, last: usize) -> HistoryResult {
     HistoryResult { task, is_killed, requests: leader_proxy.seen(), changes: changes.collect() }
 }
 
-/// Starts a keeper behind a proxy and waits until it is ready.
 async fn keeper(
     setup: &Setup,
     rotation: &Rotation,
