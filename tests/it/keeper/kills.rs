@@ -144,6 +144,7 @@ async fn history(setup: &Setup, task: Task, last: usize) -> HistoryResult {
     HistoryResult { task, is_killed, requests: leader_proxy.seen(), changes: changes.collect() }
 }
 
+/// Starts a keeper behind a proxy and waits until it is ready.
 async fn keeper(
     setup: &Setup,
     rotation: &Rotation,
