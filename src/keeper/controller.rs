@@ -82,6 +82,9 @@ const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// The wait after a deadline. The webhook's clock may be a little slow, and it refuses to retire a
 /// CA before the deadline by its own clock.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
+/// When the keeper first looks whether the API server refuses a held leaf. A generator writes its
+/// `caBundle` shortly before or after the Secret.
+const CA_BUNDLE_DELAY: Duration = Duration::from_secs(2);
 
 impl Controller {
     /// Creates the controller. The receiver says which first lists are complete.
@@ -437,6 +440,9 @@ impl Controller {
             || restart::pending_restart(&secret.view(), &outlook).is_some()
         {
             self.schedule(&key);
+        } else if outlook.stage.as_ref().is_some_and(|it| self.reconciler.ca_bundles.may_refuse(it))
+        {
+            self.enqueue_new(&key, Instant::now() + CA_BUNDLE_DELAY);
         }
     }
 

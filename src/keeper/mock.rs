@@ -9,6 +9,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use super::ca_bundles::CaBundles;
 use super::election::Leadership;
 use super::pace::Pace;
 use super::reconcile::{Called, Reconciler};
@@ -61,6 +62,7 @@ pub(super) fn reconciler(client: &Client, leadership: Leadership) -> Reconciler 
         rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
         group_wait: Duration::from_secs(360),
         pace: Pace::default(),
+        ca_bundles: CaBundles::new(client.clone()),
         called: Called::default(),
         audit: None,
         leadership,

@@ -13,6 +13,7 @@
 mod announcing;
 pub mod audit;
 mod backoff;
+pub mod ca_bundles;
 pub mod controller;
 pub mod election;
 pub mod events;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 pub use self::ask::Called;
 pub(crate) use self::ask::FinishedAsk;
 use super::audit::Audit;
+use super::ca_bundles::CaBundles;
 use super::election::Leadership;
 use super::groups::{Group, Search};
 use super::memory::{Remembered, RepairPlan};
@@ -48,6 +49,8 @@ pub struct Reconciler {
     pub group_wait: Duration,
     /// `--announce-rate`
     pub pace: Pace,
+    /// Which held leaves the API server refuses.
+    pub ca_bundles: CaBundles,
     /// For which Secrets the webhook was seen to be called.
     pub called: Called,
     /// With `--audit`: says what would be done.
@@ -220,13 +223,31 @@ impl Reconciler {
                 ControlFlow::Continue(secret) => secret,
             },
         };
-        let due = match next_action(&secret.view(), outlook, now) {
+        let refused = match &outlook.stage {
+            Some(stage) => self.ca_bundles.refuse(key.namespace(), stage).await,
+            None => None,
+        };
+        let action = match &outlook.stage {
+            Some(stage) if refused == Some(true) => Action::Ask(Due::Promote(stage.stage.pending)),
+            _ => next_action(&secret.view(), outlook, now),
+        };
+        let due = match action {
             Action::Restart(wanted) => return Ok(self.restart(key, secret, wanted, now).await?),
             Action::Ask(due) => due,
-            Action::Nothing => return Ok(ReconcileOutcome::Nothing(Box::new(secret))),
+            Action::Nothing => {
+                return Ok(match &outlook.stage {
+                    // A `caBundle` can be written after the Secret.
+                    Some(stage) if refused.is_some() => {
+                        ReconcileOutcome::waiting(secret, stage.stage.since)
+                    }
+                    _ => ReconcileOutcome::Nothing(Box::new(secret)),
+                });
+            }
         };
         let mut not_awaited = Vec::new();
-        if let (Due::Promote(_), Some(staged)) = (&due, &outlook.stage) {
+        if let (Due::Promote(_), Some(staged)) = (&due, &outlook.stage)
+            && refused != Some(true)
+        {
             let is_over = staged.is_wait_over(self.group_wait, now);
             not_awaited = match self.awaited(key, &secret, staged, now).await {
                 // A group that cannot be listed must not delay it for ever.

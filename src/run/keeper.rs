@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::parts::Parts;
 use super::{ADMIN_PORT, LIST, RunError, administer, distrusted};
 use crate::keeper::audit::Audit;
+use crate::keeper::ca_bundles::CaBundles;
 use crate::keeper::controller::Controller;
 use crate::keeper::election::{Election, ElectionConfig};
 use crate::keeper::events::Events;
@@ -100,6 +101,7 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
         rules,
         group_wait,
         pace: Pace::new(announce_rate),
+        ca_bundles: CaBundles::new(client.clone()),
         called: Called::default(),
         audit: audit.clone(),
         leadership,

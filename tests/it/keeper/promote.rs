@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::prelude::*;
 use ca_overlap::names;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -222,4 +223,55 @@ async fn a_stranger_in_the_group_delays_a_promotion_by_the_group_wait_and_is_nam
     // The stage is dated in whole seconds: 3 s to settle, 5 s for the group.
     assert!(Timestamp::now() >= before + SignedDuration::from_secs(7));
     assert!(!is_staged(&server.stored().await));
+}
+
+/// As a Helm chart with `genCA` does: the API server would refuse the held leaf.
+#[tokio::test]
+async fn a_stage_ends_at_once_where_a_ca_bundle_holds_the_new_ca_alone() {
+    let test = "a_stage_ends_at_once_where_a_ca_bundle_holds_the_new_ca_alone";
+    let arguments = ["--staged", "--settle", "1h"];
+    let Some(setup) = Setup::with(test, "staged", &arguments).await else { return };
+    let _keeper = setup.leading_keeper(&["--settle", "1h"]).await;
+    wait_for_lease(&setup.cluster.namespace("trial").await).await;
+    let [served, bundled, elsewhere] = [
+        setup.cluster.namespace(test).await,
+        setup.cluster.namespace(test).await,
+        setup.cluster.namespace(test).await,
+    ];
+    let (old, new) = (certs::ca_named("CA1"), certs::ca_named("CA2"));
+    let leaf = new.leaf("hooks");
+    for secrets in [&served, &bundled, &elsewhere] {
+        stage(secrets, "hooks", [&old, &new], &leaf).await;
+    }
+    let register = async |name: &str, secrets: &Secrets, cas: &str| {
+        let service = json!({"name": "hooks", "namespace": secrets.namespace});
+        let object = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": name},
+            "webhooks": [{
+                "name": "hooks.example.com", "admissionReviewVersions": ["v1"],
+                "sideEffects": "None", "failurePolicy": "Ignore",
+                "clientConfig": {"service": service, "caBundle": BASE64_STANDARD.encode(cas)},
+                "rules": [{
+                    "apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["nothings"],
+                    "operations": ["CREATE"],
+                }],
+            }],
+        });
+        let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+        setup.cluster.plane.json("POST", path, &object).await.unwrap();
+    };
+    register("both", &bundled, &bundle(&[&new, &old])).await;
+    register("new-alone", &served, &new.pem).await;
+    let promoted = eventually("a promotion", async || {
+        let stored = served.get("hooks").await.ok();
+        (!is_staged(&stored)).then_some(stored)
+    })
+    .await;
+    assert_eq!(promoted.pem("tls.crt"), leaf.pem);
+    assert_eq!(promoted.pem("ca.crt"), bundle(&[&new, &old]));
+    for secrets in [&bundled, &elsewhere] {
+        assert!(is_staged(&secrets.get("hooks").await.ok()), "the API server trusts its held leaf");
+    }
 }

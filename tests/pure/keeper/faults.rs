@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use ca_overlap::admission::respond::{Installation, respond};
 use ca_overlap::admission::review;
+use ca_overlap::keeper::ca_bundles::CaBundles;
 use ca_overlap::keeper::controller::Controller;
 use ca_overlap::keeper::election::{Election, ElectionConfig};
 use ca_overlap::keeper::events::Events;
@@ -263,6 +264,7 @@ impl FakeApiServer {
             rules: Rules { defaults: Defaults::default(), settle: Duration::from_secs(120) },
             group_wait: Duration::from_secs(360),
             pace: Pace::default(),
+            ca_bundles: CaBundles::new(self.client.clone()),
             called: Called::default(),
             audit: None,
             leadership,

@@ -84,10 +84,11 @@ fn the_keeper_has_only_the_listed_rights() {
 }
 
 #[test]
-fn the_full_overlay_adds_flags_an_entry_and_two_roles() {
+fn the_full_overlay_adds_flags_an_entry_and_three_roles() {
     let Some(mut full) = Manifests::rendered("overlays/full") else { return };
     let Some(keeper) = Manifests::rendered(OVERLAY) else { return };
     let (staged, issuers) = ("ca-overlap-webhook-staged", "ca-overlap-keeper-issuers");
+    let of_keeper = "ca-overlap-keeper-staged";
     assert_eq!(
         full.named("Role", staged)["rules"],
         json!([{
@@ -97,15 +98,20 @@ fn the_full_overlay_adds_flags_an_entry_and_two_roles() {
             "verbs": ["get", "list", "watch"],
         }])
     );
+    let rules = &full.named("ClusterRole", of_keeper)["rules"];
+    let verbs = rules.as_array().expect("rules").iter().map(|rule| &rule["verbs"]);
+    assert!(verbs.eq([&json!(["list"]), &json!(["list"])]), "{rules}");
     for (binding, name, account) in [
         ("RoleBinding", staged, names::WEBHOOK_SERVICE_ACCOUNT),
+        ("ClusterRoleBinding", of_keeper, NAME),
         ("ClusterRoleBinding", issuers, NAME),
     ] {
         let binding = full.named(binding, name);
         assert_eq!(binding["roleRef"]["name"], name);
         assert_eq!(binding["subjects"][0]["name"], account);
     }
-    full.objects.retain(|object| ![staged, issuers].contains(&text(&object["metadata"]["name"])));
+    let added = [staged, of_keeper, issuers];
+    full.objects.retain(|object| !added.contains(&text(&object["metadata"]["name"])));
     for (name, flags) in [
         (names::WEBHOOK_SERVICE_ACCOUNT, ["--staged", "--default-mode=staged"]),
         (NAME, ["--follow-issuers", "--default-mode=staged"]),
