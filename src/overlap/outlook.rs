@@ -306,7 +306,13 @@ impl Outlook {
     /// is when the keeper found these bytes, or the last write if that was earlier. No later write
     /// counts, because anyone in the group could repeat one for ever.
     pub fn changed(&self, secret: &PublicSecret<'_>) -> Option<Timestamp> {
-        let carried = self.certificates.iter().filter_map(|known| Some(known.carried?.since));
+        let date = |known: &BundleCertificate| {
+            let entry = known.carried?;
+            // The date of a previous CA also starts again at a promotion, which leaves `ca.crt` alone.
+            let written = secret.written.filter(|_| entry.announced.is_none());
+            Some(written.map_or(entry.since, |written| written.min(entry.since)))
+        };
+        let carried = self.certificates.iter().filter_map(date);
         let dated = carried.chain(self.stage.as_ref().map(|staged| staged.stage.since)).max();
         match secret.seen {
             Some(Sighting::Changed(at)) => dated.max(Some(at)),

@@ -191,6 +191,24 @@ fn the_settle_time_counts_from_the_last_change_of_ca_crt_and_not_from_other_writ
 }
 
 #[test]
+fn a_promotion_of_one_secret_does_not_delay_the_others_of_its_group() {
+    let group = Group::new();
+    let secret = group.secret("a", true, &json!({}));
+    // The date of the previous CA starts again at the promotion, which leaves `ca.crt` alone.
+    let entry = json!({"sha256": group.old.sha256(), "since": SETTLED});
+    let carried = |entry: &Value| json!({names::CARRIED: json!([entry]).to_string()});
+    let mut promoted = group.secret("b", false, &carried(&entry));
+    assert!(is_ready(&secret, &promoted, SETTLED));
+    // An announcement is dated by the keeper's own write.
+    let mut announced = entry.clone();
+    announced["announced"] = "keeper".into();
+    assert!(!is_ready(&secret, &group.secret("b", false, &carried(&announced)), SETTLED));
+    // The generator has just written: this is a rotation.
+    promoted["metadata"]["managedFields"][0]["time"] = SETTLED.into();
+    assert!(!is_ready(&secret, &promoted, SETTLED));
+}
+
+#[test]
 fn a_secret_to_which_the_new_ca_is_announced_delays_a_promotion_only_by_the_settle_time() {
     let group = Group::new();
     let secret = group.secret("a", true, &json!({}));
@@ -258,7 +276,9 @@ fn without_a_group_a_leaf_waits_for_those_that_hold_its_old_ca_as_their_own() {
 
     let not_rotated = member(&[&group.old], json!([]));
     assert!(waits(&not_rotated, SETTLED) && waits(&not_rotated, "2026-03-01T12:00:00Z"));
-    let late = member(&[&group.new, &group.old], entry(&group.old, "2026-03-01T10:01:00Z"));
+    let later = "2026-03-01T10:01:00Z";
+    let mut late = member(&[&group.new, &group.old], entry(&group.old, later));
+    late["metadata"]["managedFields"][0]["time"] = later.into();
     assert!(waits(&late, SETTLED), "it was rotated a minute later");
     assert!(!waits(&late, "2026-03-01T10:03:00Z"));
     let of_both = member(&[&group.old, &group.new], json!([]));
