@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use self::progress::RestartProgress;
 use crate::names;
-use crate::overlap::outlook::{self, Due, Outlook, PublicSecret, Rules};
+use crate::overlap::outlook::{self, BundleCertificate, Due, Outlook, PublicSecret, Rules};
 use crate::overlap::workload::{Workload, parse_list};
 use crate::x509::certs::Fingerprint;
 
@@ -34,8 +34,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A restart that is not complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingRestart {
-    /// A hash of the trust that the pods must load. It changes with the own CAs, with `distrust`,
-    /// and with a promotion.
+    /// A hash of the trust that the pods must load. It changes with the own and the announced CAs,
+    /// with `distrust`, and with a promotion.
     pub trust: String,
     /// The workloads, in order.
     pub(crate) workloads: Vec<Workload>,
@@ -94,22 +94,23 @@ fn restarts(secret: &PublicSecret<'_>) -> Vec<Workload> {
     secret.annotation(names::RESTART).map(|text| parse_list(text).0).unwrap_or_default()
 }
 
-/// A hash of what pods load when they start: the own CAs, `distrust`, and whether the new leaf
-/// still waits. Carried CAs do not count, because their end needs no restart. Neither does the list
-/// of the cluster, because most pods never loaded what it lists. Order and repetition do not count
-/// either.
+/// A hash of what pods load when they start: the own and the announced CAs, `distrust`, and whether
+/// the new leaf still waits. Previous CAs do not count, because their end needs no restart. Neither
+/// does the list of the cluster, because most pods never loaded what it lists. Order and repetition
+/// do not count either.
 fn trust(outlook: &Outlook, is_staged: bool) -> String {
     let sorted = |mut all: Vec<String>| {
         all.sort_unstable();
         all.dedup();
         all.concat()
     };
-    let own = outlook.certificates.iter().filter(|known| known.carried.is_none());
-    let own = sorted(own.map(|known| known.certificate.fingerprint().to_string()).collect());
+    let is_loaded = |known: &&BundleCertificate| known.carried.is_none() || known.is_announced();
+    let cas = outlook.certificates.iter().filter(is_loaded);
+    let cas = sorted(cas.map(|known| known.certificate.fingerprint().to_string()).collect());
     let distrust =
         sorted(outlook.settings.distrust.own().iter().map(ToString::to_string).collect());
     let state = if is_staged { "staged" } else { "" };
-    hex([own, distrust, state.to_owned()].join("\n").as_bytes(), 16)
+    hex([cas, distrust, state.to_owned()].join("\n").as_bytes(), 16)
 }
 
 /// The key of the pod template annotation for this Secret. Pods use Secrets of their own namespace

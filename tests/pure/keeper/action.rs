@@ -209,6 +209,24 @@ fn a_promotion_of_one_secret_does_not_delay_the_others_of_its_group() {
 }
 
 #[test]
+fn pods_restart_for_an_announced_ca_and_not_for_the_end_of_a_previous_one() {
+    let group = Group::new();
+    let secret = |ca_crt: &[&Identity], record: Value| {
+        let annotations = json!({
+            names::RESTART: RESTART, names::RESTARTED: "before", names::CARRIED: record.to_string(),
+        });
+        let mut secret = group.secret("a", false, &annotations);
+        secret["data"]["ca.crt"] = BASE64_STANDARD.encode(bundle(ca_crt)).into();
+        trust(&secret)
+    };
+    let (own, both) = ([&group.new], [&group.new, &group.old]);
+    let mut entry = json!({"sha256": group.old.sha256(), "since": WRITTEN});
+    assert_eq!(secret(&both, json!([entry])), secret(&own, json!([])));
+    entry["announced"] = "keeper".into();
+    assert_ne!(secret(&both, json!([entry])), secret(&own, json!([])));
+}
+
+#[test]
 fn a_secret_to_which_the_new_ca_is_announced_delays_a_promotion_only_by_the_settle_time() {
     let group = Group::new();
     let secret = group.secret("a", true, &json!({}));
