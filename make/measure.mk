@@ -77,6 +77,10 @@ keeper-large: static control-plane ## Check time and memory of the shipped keepe
 keeper-followers: static control-plane ## Check time and memory of the shipped keeper that announces a CA to 10,000 Secrets
 	$(KEEPER) CA_OVERLAP_FOLLOWERS=10000 cargo test --locked --test it many_followers -- --nocapture
 
+.PHONY: simulate-seeds
+simulate-seeds: need-rust ## Check the promises of simulate for 200 seeds (5 minutes)
+	CA_OVERLAP_SEEDS=200 cargo test --locked --test pure simulate::promises
+
 .PHONY: figures
 figures: need-rust ## Regenerate docs/figures and the output in docs/modes.md with simulate
 	cargo run --locked -- simulate --svg docs/figures/simulate.svg

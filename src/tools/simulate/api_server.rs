@@ -20,8 +20,9 @@ use crate::overlap::staged::KeeperHealth;
 
 /// The virtual time begins on 1 January 2026, UTC; in seconds since the Unix epoch.
 pub(super) const EPOCH: u64 = 1_767_225_600;
-/// The field manager and ServiceAccount of the generator.
+/// The field manager and ServiceAccount of the legacy generator.
 const GENERATOR: &str = "certgen";
+const CERT_MANAGER: &str = "cert-manager";
 /// The group of all Secrets: they rotate together.
 const GROUP: &str = "mesh";
 
@@ -36,6 +37,7 @@ pub(super) fn timestamp(at: Millis) -> Timestamp {
 pub(super) struct ApiServer {
     /// The webhook, and whether the keeper runs; `None` if the webhook is not installed.
     webhook: Option<(Installation, KeeperHealth)>,
+    generator: Writer,
     secrets: Vec<Value>,
 }
 
@@ -43,6 +45,7 @@ pub(super) struct ApiServer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writer {
     Generator,
+    CertManager,
     Keeper,
 }
 
@@ -50,6 +53,7 @@ impl Writer {
     fn manager(self) -> &'static str {
         match self {
             Self::Generator => GENERATOR,
+            Self::CertManager => CERT_MANAGER,
             Self::Keeper => names::KEEPER_SERVICE_ACCOUNT,
         }
     }
@@ -57,14 +61,23 @@ impl Writer {
     fn user(self) -> String {
         let namespace = match self {
             Self::Generator => NAMESPACE,
+            Self::CertManager => CERT_MANAGER,
             Self::Keeper => names::NAMESPACE,
         };
         format!("system:serviceaccount:{namespace}:{}", self.manager())
     }
+
+    fn options(self) -> &'static str {
+        match self {
+            Self::Generator => "UpdateOptions",
+            Self::CertManager | Self::Keeper => "PatchOptions",
+        }
+    }
 }
 
 impl ApiServer {
-    /// Creates the Secrets of the first generation. The webhook would only begin their records.
+    /// Creates the Secrets of the first generation, the issuer's last. The webhook would only begin
+    /// their records.
     pub(super) fn new(
         strategy: Strategy,
         defaults: Defaults,
@@ -72,32 +85,42 @@ impl ApiServer {
         data: &[Value],
     ) -> Self {
         let installation = Installation { settle, ..Installation::new(defaults, names::NAMESPACE) };
-        let keeper = if strategy.is_staged() { KeeperHealth::Alive } else { KeeperHealth::Absent };
+        let keeper = if strategy.has_keeper() { KeeperHealth::Alive } else { KeeperHealth::Absent };
+        let generator =
+            if strategy.is_cert_manager() { Writer::CertManager } else { Writer::Generator };
+        let issuer = data.len() - 1;
         let secret = |(index, data): (usize, &Value)| {
             let mut secret = fresh(index, data);
             secret["metadata"]["uid"] = json!(format!("uid-{index}"));
             secret["metadata"]["resourceVersion"] = json!("1");
             secret["metadata"]["creationTimestamp"] = json!(timestamp(0));
-            secret["metadata"]["labels"] = settings_label(strategy);
-            secret["metadata"]["annotations"] = settings(strategy, index);
-            manage(&mut secret, Writer::Generator, 0);
+            if index < issuer {
+                secret["metadata"]["labels"] = settings_label(strategy);
+                secret["metadata"]["annotations"] = settings(strategy, index);
+            }
+            manage(&mut secret, generator, 0);
             secret
         };
         Self {
             webhook: (strategy != Strategy::None).then_some((installation, keeper)),
+            generator,
             secrets: data.iter().enumerate().map(secret).collect(),
         }
     }
 
-    /// The generator replaces a Secret by a fresh object without labels and annotations. Returns
-    /// whether the stored Secret changed.
+    /// A legacy generator replaces a Secret by a fresh object without labels and annotations;
+    /// cert-manager applies its data. Returns whether the stored Secret changed.
     pub(super) fn generate(
         &mut self,
         secret: usize,
         data: &Value,
         now: Millis,
     ) -> Result<bool, ToolError> {
-        self.write(secret, fresh(secret, data), Writer::Generator, now)
+        let mut object = fresh(secret, data);
+        if self.generator == Writer::CertManager {
+            object["metadata"] = self.secrets[secret]["metadata"].clone();
+        }
+        self.write(secret, object, self.generator, now)
     }
 
     /// The keeper patches annotations; `None` removes one. Returns whether the stored Secret
@@ -138,10 +161,6 @@ impl ApiServer {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.secrets.len()
-    }
-
     /// Reviews a write and stores the result. Returns `false` if nothing changes: an API server
     /// drops such a write.
     fn write(
@@ -179,7 +198,7 @@ impl ApiServer {
     }
 }
 
-/// The object that the generator writes.
+/// The object that a legacy generator writes.
 fn fresh(secret: usize, data: &Value) -> Value {
     json!({
         "apiVersion": "v1",
@@ -196,7 +215,10 @@ fn settings(strategy: Strategy, secret: usize) -> Value {
     if strategy.is_staged() {
         annotations.insert(names::GROUP.to_owned(), json!(GROUP));
     }
-    if strategy == Strategy::StagedRestart {
+    if strategy.is_cert_manager() {
+        annotations.insert(names::CERT_MANAGER_CERTIFICATE.to_owned(), json!(secret_name(secret)));
+    }
+    if strategy.restarts() {
         let workload = format!("deployment/{}-legacy", secret_name(secret));
         annotations.insert(names::RESTART.to_owned(), json!(workload));
     }
@@ -204,7 +226,11 @@ fn settings(strategy: Strategy, secret: usize) -> Value {
 }
 
 fn settings_label(strategy: Strategy) -> Value {
-    if strategy.is_staged() { json!({names::MODE: "staged"}) } else { json!({}) }
+    match strategy {
+        Strategy::Staged | Strategy::StagedRestart => json!({names::MODE: "staged"}),
+        Strategy::CertManagerAnnounce => json!({names::MODE: "bundle"}),
+        Strategy::None | Strategy::Bundle | Strategy::CertManager => json!({}),
+    }
 }
 
 /// The admission review that the API server sends to the webhook.
@@ -223,7 +249,7 @@ fn review_of(object: &Value, stored: &Value, writer: Writer, secret: usize) -> V
             "object": object,
             "oldObject": stored,
             "dryRun": false,
-            "options": {"kind": "UpdateOptions", "apiVersion": "meta.k8s.io/v1"},
+            "options": {"kind": writer.options(), "apiVersion": "meta.k8s.io/v1"},
         },
     })
 }

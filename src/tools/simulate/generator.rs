@@ -26,7 +26,8 @@ pub(super) fn dns_name(secret: usize) -> String {
     format!("{}.{NAMESPACE}.svc", secret_name(secret))
 }
 
-/// The data of each Secret in one rotation: `ca.crt`, `tls.crt` and `tls.key`.
+/// The data of each Secret in one rotation: `ca.crt`, `tls.crt` and `tls.key`. The last Secret is
+/// the issuer's, with the CA itself.
 pub(super) fn generation(secrets: usize) -> Result<Vec<Value>, rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
@@ -36,19 +37,21 @@ pub(super) fn generation(secrets: usize) -> Result<Vec<Value>, rcgen::Error> {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     validity(&mut params);
     let ca = params.self_signed(&key)?.pem();
-    let issuer = Issuer::new(params, key);
-    (0..secrets)
-        .map(|secret| {
-            let key = KeyPair::generate()?;
-            let leaf = leaf(secret)?.signed_by(&key, &issuer)?;
-            let pem = |text: String| BASE64_STANDARD.encode(text.replace("\r\n", "\n"));
-            Ok(json!({
-                names::CA_CRT: pem(ca.clone()),
-                names::TLS_CRT: pem(leaf.pem()),
-                names::TLS_KEY: pem(key.serialize_pem()),
-            }))
+    let data = |certificate: &str, key: &KeyPair| {
+        let pem = |text: &str| BASE64_STANDARD.encode(text.replace("\r\n", "\n"));
+        json!({
+            names::CA_CRT: pem(&ca),
+            names::TLS_CRT: pem(certificate),
+            names::TLS_KEY: pem(&key.serialize_pem()),
         })
-        .collect()
+    };
+    let of_issuer = data(&ca, &key);
+    let issuer = Issuer::new(params, key);
+    let of_leaf = |secret: usize| {
+        let key = KeyPair::generate()?;
+        Ok(data(&leaf(secret)?.signed_by(&key, &issuer)?.pem(), &key))
+    };
+    (0..secrets).map(of_leaf).chain([Ok(of_issuer)]).collect()
 }
 
 fn leaf(secret: usize) -> Result<CertificateParams, rcgen::Error> {

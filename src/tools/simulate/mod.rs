@@ -40,11 +40,12 @@ use crate::overlap::settings::{Keep, Window, parse_time};
 
 /// Simulate CA rotations and count the TLS handshakes that fail
 ///
-/// Runs the same rotations four times in virtual time: without ca-overlap, with bundling, in staged
-/// mode, and in staged mode with restarts. Each peer has its own copies of ca.crt, tls.crt and
-/// tls.key, which a kubelet updates with a delay. Handshakes are real TLS 1.3, and the code of the
-/// webhook and the keeper decides what is stored. The same flags give the same output, byte for
-/// byte.
+/// Runs the same rotations six times in virtual time. A legacy generator rotates without
+/// ca-overlap, with bundling, in staged mode, and in staged mode with restarts. cert-manager renews
+/// its CA first and each leaf later, with bundling, and with announcements and restarts. Each peer
+/// has its own copies of ca.crt, tls.crt and tls.key, which a kubelet updates with a delay.
+/// Handshakes are real TLS 1.3, and the code of the webhook and the keeper decides what is stored.
+/// The same flags give the same output, byte for byte.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SimulateArgs {
@@ -106,7 +107,8 @@ struct FilesArgs {
 
 #[derive(Clone, Debug, Args)]
 struct OverlapArgs {
-    /// The keeper's --settle: how long it waits before it promotes a new leaf
+    /// The keeper's --settle: how long it waits before it promotes a new leaf. cert-manager renews
+    /// each leaf one to two times as long after the CA
     #[arg(long, value_name = "TIME", env = "CA_OVERLAP_SETTLE", default_value = "300s", value_parser = parse_time)]
     settle: Duration,
 
@@ -147,7 +149,7 @@ const EXAMPLES: &str = "Examples:
   ca-overlap simulate --delay slowest --cache-ttl 60s --settle 180s
 
 Exit code: 0 if no handshake failed between peers that reload in staged mode, and none at all with
-restarts; 1 if one did; 2 if something failed; 64 if the command line is wrong.";
+restarts or announcements; 1 if one did; 2 if something failed; 64 if the command line is wrong.";
 
 /// How ca-overlap handles the rotations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,13 +162,37 @@ pub(crate) enum Strategy {
     Staged,
     /// As `Staged`, and the keeper restarts pods that do not reload.
     StagedRestart,
+    /// The Secrets are cert-manager's, and the webhook bundles the CAs.
+    CertManager,
+    /// As `CertManager`, and the keeper announces the issuer's CA, and restarts pods that do not
+    /// reload.
+    CertManagerAnnounce,
 }
 
 impl Strategy {
-    const ALL: [Self; 4] = [Self::None, Self::Bundle, Self::Staged, Self::StagedRestart];
+    const ALL: [Self; 6] = [
+        Self::None,
+        Self::Bundle,
+        Self::Staged,
+        Self::StagedRestart,
+        Self::CertManager,
+        Self::CertManagerAnnounce,
+    ];
 
     fn is_staged(self) -> bool {
         matches!(self, Self::Staged | Self::StagedRestart)
+    }
+
+    fn is_cert_manager(self) -> bool {
+        matches!(self, Self::CertManager | Self::CertManagerAnnounce)
+    }
+
+    fn restarts(self) -> bool {
+        matches!(self, Self::StagedRestart | Self::CertManagerAnnounce)
+    }
+
+    fn has_keeper(self) -> bool {
+        self.is_staged() || self == Self::CertManagerAnnounce
     }
 
     fn name(self) -> &'static str {
@@ -175,6 +201,8 @@ impl Strategy {
             Self::Bundle => "bundle",
             Self::Staged => "staged",
             Self::StagedRestart => "staged + restart",
+            Self::CertManager => "cert-manager",
+            Self::CertManagerAnnounce => "cert-manager + announce",
         }
     }
 }

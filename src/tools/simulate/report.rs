@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::Strategy;
 use super::mesh::{CLASSES, PairClass};
-use super::schedule::{Delay, Millis, Schedule};
+use super::schedule::{Delay, Millis, Schedule, millis};
 use super::simulation::StrategyResult;
 use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
 use crate::tools::text::counted;
@@ -24,13 +24,13 @@ const NAMES: [(&str, &str); CLASSES] =
     [("mutual TLS", "mutual"), ("one-way TLS", "oneWay"), ("never reloads", "neverReloads")];
 
 impl SimulationReport {
-    /// Whether staged mode keeps its promise: no failure between peers that reload, and none at all
-    /// with restarts.
+    /// Whether ca-overlap keeps its promises: no failure between peers that reload in staged mode,
+    /// and none at all with restarts or announcements.
     pub(super) fn is_as_promised(&self) -> bool {
         self.results.iter().all(|result| match result.strategy {
-            Strategy::None | Strategy::Bundle => true,
+            Strategy::None | Strategy::Bundle | Strategy::CertManager => true,
             Strategy::Staged => result.reloading().is_clean(),
-            Strategy::StagedRestart => result.all().is_clean(),
+            Strategy::StagedRestart | Strategy::CertManagerAnnounce => result.all().is_clean(),
         })
     }
 
@@ -116,6 +116,10 @@ impl SimulationReport {
              files only when it starts. An outage is the time during which a pair could not \
              connect, whether it tried or not."
                 .to_owned(),
+            "cert-manager renews the CA at each rotation, and each leaf one to two settle times later. \
+             bundle and cert-manager: the webhook alone. cert-manager + announce: all Secrets trust \
+             the new CA at once, and peers that never reload are restarted."
+                .to_owned(),
         ];
         if is_left {
             notes.push("+: the outage lasts until the end.".to_owned());
@@ -134,6 +138,7 @@ impl SimulationReport {
     pub(super) fn to_json(&self) -> Value {
         let scenario = &self.schedule.scenario;
         let starts: Vec<Value> = scenario.starts().map(seconds).collect();
+        let renewals = self.schedule.renewals.iter().map(|of| times(&of[..scenario.secrets]));
         let strategies: Vec<Value> = self.results.iter().map(strategy).collect();
         json!({
             "seed": scenario.seed,
@@ -145,6 +150,7 @@ impl SimulationReport {
             "settleSeconds": seconds(millis(scenario.settle)),
             "durationSeconds": seconds(scenario.end()),
             "rotationsAtSeconds": starts,
+            "renewalsAtSeconds": renewals.collect::<Vec<_>>(),
             "asPromised": self.is_as_promised(),
             "strategies": strategies,
         })
@@ -157,7 +163,6 @@ fn strategy(result: &StrategyResult) -> Value {
     for (of, (_, name)) in result.classes.iter().zip(NAMES) {
         all[name] = class(of);
     }
-    let times = |times: &[Millis]| Value::Array(times.iter().map(|at| seconds(*at)).collect());
     all["promotionsAtSeconds"] = times(&result.promotions);
     all["restartsAtSeconds"] = times(&result.restarts);
     all
@@ -175,16 +180,16 @@ fn class(class: &PairClass) -> Value {
     })
 }
 
+fn times(times: &[Millis]) -> Value {
+    times.iter().map(|at| seconds(*at)).collect()
+}
+
 /// A time in seconds; whole seconds are integers.
 fn seconds(millis: Millis) -> Value {
     match millis % 1000 {
         0 => json!(millis / 1000),
         _ => json!(Duration::from_millis(millis).as_secs_f64()),
     }
-}
-
-pub(super) fn millis(time: Duration) -> Millis {
-    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
 }
 
 fn failed(class: &PairClass) -> String {

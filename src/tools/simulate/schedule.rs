@@ -13,6 +13,10 @@ use crate::overlap::settings::{Keep, Window};
 /// Virtual time, in milliseconds since the start.
 pub(super) type Millis = u64;
 
+pub(super) fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
+}
+
 /// The parameters of a simulation.
 #[derive(Clone, Debug)]
 pub(super) struct Scenario {
@@ -111,8 +115,10 @@ pub(super) struct Schedule {
     pub(super) peers: Vec<Peer>,
     /// All pairs of peers.
     pub(super) pairs: Vec<PeerPair>,
-    /// For each rotation, when each Secret is written.
+    /// For each rotation, when a legacy generator writes each Secret.
     pub(super) writes: Vec<Vec<Millis>>,
+    /// For each rotation, when cert-manager renews each Secret, and last the issuer's.
+    pub(super) renewals: Vec<Vec<Millis>>,
 }
 
 impl Schedule {
@@ -129,7 +135,13 @@ impl Schedule {
             let pauses = (0..scenario.secrets).map(|_| random.below(WRITE_PAUSE));
             pauses.scan(start, |at, pause| Some(std::mem::replace(at, *at + pause))).collect()
         });
-        Self { writes: writes.collect(), pairs: pairs(&scenario), peers, scenario }
+        Self {
+            writes: writes.collect(),
+            renewals: renewals(&scenario),
+            pairs: pairs(&scenario),
+            peers,
+            scenario,
+        }
     }
 
     /// The indexes of the pairs of one peer. Pairs are sorted by the higher peer, then by the lower
@@ -174,6 +186,21 @@ impl Schedule {
         let mut random = Random::of(self.scenario.seed, "meetings", tick);
         (0..self.scenario.meetings).map(move |_| random.index(self.pairs.len()))
     }
+}
+
+/// The CA is renewed when a rotation starts. Each leaf is renewed by itself, one to two settle times
+/// later, and before the next rotation.
+fn renewals(scenario: &Scenario) -> Vec<Vec<Millis>> {
+    let Scenario { interval, secrets, seed, .. } = *scenario;
+    let settle = millis(scenario.settle);
+    let earliest = settle.min(interval - 1);
+    let range = settle.min(interval - earliest);
+    let of_rotation = |(rotation, start): (usize, Millis)| {
+        let mut random = Random::of(seed, "renewals", rotation as u64);
+        let leaves = (0..secrets).map(|_| start + earliest + random.below(range));
+        leaves.chain([start]).collect()
+    };
+    scenario.starts().enumerate().map(of_rotation).collect()
 }
 
 /// For each peer, whether it never reloads. Draws as many as the scenario says.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use self::keeper_loop::KeeperState;
+use self::keeper_loop::{KeeperState, SOON};
 use super::api_server::{ApiServer, EPOCH};
 use super::handshake::{FilesId, Tls};
 use super::mesh::{CLASSES, Mesh, NEVER, OutageSample, PairClass};
@@ -43,7 +43,7 @@ impl StrategyResult {
 /// An event in virtual time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Event {
-    /// The generator writes a Secret.
+    /// The generator writes a Secret, or cert-manager does.
     Write { rotation: usize, secret: usize },
     /// A kubelet writes a peer's files with the Secret as of a time.
     Sync { peer: usize, as_of: Millis },
@@ -85,7 +85,7 @@ impl<'a> Simulation<'a> {
         let defaults =
             Defaults { keep: scenario.keep, window: scenario.window, ..Defaults::default() };
         let api = ApiServer::new(strategy, defaults.clone(), scenario.settle, &generations[0]);
-        let versions = (0..api.len())
+        let versions = (0..scenario.secrets)
             .map(|secret| Ok(vec![(0, tls.read(api.files(secret))?)]))
             .collect::<Result<Vec<_>, ToolError>>()?;
         let holds = schedule.peers.iter().map(|peer| versions[peer.secret][0].1).collect();
@@ -96,7 +96,7 @@ impl<'a> Simulation<'a> {
             mesh: Mesh::new(schedule, holds),
             at_version: vec![0; schedule.peers.len()],
             rules: Rules { defaults, settle: scenario.settle },
-            keeper: strategy.is_staged().then(|| vec![KeeperState::default(); api.len()]),
+            keeper: strategy.has_keeper().then(|| vec![KeeperState::default(); scenario.secrets]),
             api,
             versions,
             queue: BTreeMap::new(),
@@ -116,14 +116,14 @@ impl<'a> Simulation<'a> {
 
     fn begin(&mut self) {
         let schedule = self.schedule;
-        for (rotation, writes) in schedule.writes.iter().enumerate() {
+        let is_cert_manager = self.result.strategy.is_cert_manager();
+        let writes = if is_cert_manager { &schedule.renewals } else { &schedule.writes };
+        for (rotation, writes) in writes.iter().enumerate() {
             for (secret, at) in writes.iter().enumerate() {
                 self.schedule_event(*at, Event::Write { rotation, secret });
             }
         }
-        for secret in 0..self.api.len() {
-            self.reconcile_at(secret, 0);
-        }
+        self.reconcile_all_at(0);
         self.schedule_event(schedule.scenario.tick, Event::Tick(1));
     }
 
@@ -174,12 +174,17 @@ impl<'a> Simulation<'a> {
         }
     }
 
-    /// A Secret was written: schedules the syncs of the peers that reload.
+    /// A Secret was written: schedules the syncs of the peers that reload. No peer mounts the
+    /// issuer's.
     pub(super) fn written(&mut self, secret: usize, is_changed: bool) -> Result<(), ToolError> {
         if !is_changed {
             return Ok(());
         }
-        self.reconcile_soon(secret);
+        if secret == self.issuer() {
+            self.reconcile_all_at(self.now + SOON);
+            return Ok(());
+        }
+        self.reconcile_at(secret, self.now + SOON);
         let files = self.tls.read(self.api.files(secret))?;
         if self.versions[secret].last().is_some_and(|(_, last)| *last == files) {
             return Ok(());
@@ -194,6 +199,11 @@ impl<'a> Simulation<'a> {
             self.schedule_event(sync.at, Event::Sync { peer: index, as_of: sync.as_of });
         }
         Ok(())
+    }
+
+    /// The index of the issuer's Secret.
+    pub(super) fn issuer(&self) -> usize {
+        self.schedule.scenario.secrets
     }
 
     pub(super) fn promoted(&mut self) {

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::Strategy;
 use super::mesh::{NEVER, OutageSample};
 use super::report::{SimulationReport, span};
-use super::schedule::{Millis, Scenario};
+use super::schedule::{Millis, Scenario, Schedule};
 use super::simulation::StrategyResult;
 use crate::tools::text::counted;
 
@@ -13,10 +14,13 @@ const WIDTH: u64 = 960;
 const LEFT: u64 = 52;
 const RIGHT: u64 = 16;
 const TOP: u64 = 78;
-const LANE: u64 = 94;
+const LANE: u64 = 106;
 const LABEL: u64 = 24;
 const PLOT: u64 = 56;
 const BOTTOM: u64 = 66;
+
+/// The distance from a plot to the line of text below it.
+const CAPTION: u64 = 21;
 
 /// Light and dark colours. The background is drawn, because the page may not follow the colour
 /// scheme of the reader's system.
@@ -48,7 +52,7 @@ pub(super) fn draw(report: &SimulationReport) -> String {
     text(&mut svg, "small", LEFT, 46, "start", &first);
     text(&mut svg, "small", LEFT, 63, "start", &second);
     for (index, result) in report.results.iter().enumerate() {
-        lane(&mut svg, scenario, result, TOP + LANE * index as u64);
+        lane(&mut svg, &report.schedule, result, TOP + LANE * index as u64);
     }
     axis(&mut svg, scenario, height - BOTTOM);
     legend(&mut svg, height - 14);
@@ -76,7 +80,33 @@ fn summary(result: &StrategyResult) -> String {
     format!("{failed}, {failures} among peers that reload (a pair for up to {longest})")
 }
 
-fn lane(svg: &mut String, scenario: &Scenario, result: &StrategyResult, top: u64) {
+/// What is seen in a lane.
+fn caption(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::None => {
+            "Files change at different times. Until then old and new refuse each other."
+        }
+        Strategy::Bundle => {
+            "New files hold both CAs. A peer with old files still refuses a new leaf."
+        }
+        Strategy::Staged => {
+            "New leaves wait until all files hold the new CA. A peer that never reloads misses it."
+        }
+        Strategy::StagedRestart => {
+            "Peers that never reload are restarted for the new CA, and again for the new leaf."
+        }
+        Strategy::CertManager => {
+            "The CA is renewed first, and each leaf later. Files hold the new CA only from then on."
+        }
+        Strategy::CertManagerAnnounce => {
+            "All Secrets trust the new CA as soon as the issuer has it, before anybody shows a leaf \
+             of it."
+        }
+    }
+}
+
+fn lane(svg: &mut String, schedule: &Schedule, result: &StrategyResult, top: u64) {
+    let scenario = &schedule.scenario;
     let (top, bottom) = (top + LABEL, top + LABEL + PLOT);
     let name = result.strategy.name();
     let _ = writeln!(
@@ -105,6 +135,7 @@ fn lane(svg: &mut String, scenario: &Scenario, result: &StrategyResult, top: u64
         );
     }
     let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {bottom}h{}\"/>", columns());
+    text(svg, "small", LEFT, bottom + CAPTION, "start", caption(result.strategy));
     let columns = |times: &[Millis]| {
         let mut columns: Vec<u64> = times.iter().map(|at| place(scenario, *at)).collect();
         columns.sort_unstable();
@@ -114,10 +145,15 @@ fn lane(svg: &mut String, scenario: &Scenario, result: &StrategyResult, top: u64
     for x in columns(&result.restarts) {
         let _ = writeln!(svg, "<path class=\"restart\" d=\"M{x} {}v6\"/>", bottom + 2);
     }
-    // Promotions at nearly the same time are one mark.
-    let mut promotions = columns(&result.promotions);
-    promotions.dedup_by(|next, kept| *next < *kept + 8);
-    for x in promotions {
+    // New leaves at nearly the same time are one mark.
+    let renewals = || schedule.renewals.iter().flat_map(|of| &of[..scenario.secrets]).copied();
+    let mut leaves = if result.strategy.is_cert_manager() {
+        columns(&renewals().collect::<Vec<_>>())
+    } else {
+        columns(&result.promotions)
+    };
+    leaves.dedup_by(|next, kept| *next < *kept + 8);
+    for x in leaves {
         let _ = writeln!(svg, "<path class=\"promoted\" d=\"M{x} {}l-4 7h8z\"/>", bottom + 1);
     }
 }
@@ -195,7 +231,7 @@ fn legend(svg: &mut String, y: u64) {
     let entries = [
         ("reload", "v-10h10v10z", "both peers reload their files"),
         ("never", "v-10h10v10z", "one never reloads until restarted"),
-        ("rotation", "m4 1v-12", "the generator rotates"),
+        ("rotation", "m4 1v-12", "the CA rotates"),
         ("promoted", "m5 -9l-4 7h8z", "new leaves go into service"),
         ("restart", "m5 -1v-8", "a pod restarts"),
     ];

@@ -38,6 +38,10 @@ impl Strategies {
     }
 }
 
+/// The strategies, in order.
+const NAMES: [&str; 6] =
+    ["none", "bundle", "staged", "staged + restart", "cert-manager", "cert-manager + announce"];
+
 /// The failed handshakes of these classes of pairs, and the longest outage of a pair in seconds.
 fn failures_and_outage(strategy: &Value, classes: &[&str]) -> (u64, f64) {
     let of = |class: &&str| &strategy[*class];

@@ -1,8 +1,9 @@
 //! The printed table and the picture.
 
+use std::collections::BTreeSet;
 use std::fs;
 
-use super::{ALL, Strategies, failures_and_outage, simulate};
+use super::{ALL, NAMES, Strategies, failures_and_outage, simulate};
 
 const SMALL: [&str; 4] = ["--rotations", "1", "--tick", "10s"];
 
@@ -34,10 +35,13 @@ fn the_table_fits_100_columns_and_agrees_with_the_json() {
     assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
     assert!(!shown.contains('\x1b'), "no colour in a pipe");
     let strategies = Strategies::of(&simulate(&[&SMALL[..], &["-o", "json"]].concat()));
-    for name in ["none", "bundle", "staged", "staged + restart"] {
+    for name in NAMES {
         let strategy = strategies.named(name);
-        let first = shown.lines().position(|line| line.starts_with(&format!("{name}  ")));
-        let rows = shown.lines().skip(first.unwrap_or_else(|| panic!("{shown}")));
+        // A long name has a line of its own.
+        let is_long = shown.lines().any(|line| line == name);
+        let is_first = |line: &str| line == name || line.starts_with(&format!("{name}  "));
+        let first = shown.lines().position(is_first).unwrap_or_else(|| panic!("{shown}"));
+        let rows = shown.lines().skip(first + usize::from(is_long));
         for (row, class) in rows.zip(ALL) {
             let class = &strategy[class];
             for number in ["handshakes", "failures"].map(|key| class[key].to_string()) {
@@ -76,18 +80,28 @@ fn the_picture_is_self_contained_and_follows_the_colour_scheme() {
         assert!(!svg.contains(foreign), "{foreign}");
     }
     assert_eq!(svg.matches("http").count(), 1, "the namespace alone");
-    // One lane for each strategy: both colours without ca-overlap, none with all its parts.
+    // One lane for each strategy: both colours where the webhook is alone or absent, none with all
+    // parts of ca-overlap. Below each a caption of its own.
     let lanes: Vec<&str> = svg.split("<tspan class=\"name\">").skip(1).collect();
     let colours =
         |lane: &str| ["reload", "never"].map(|c| lane.contains(&format!("class=\"{c}\" d=\"M52 ")));
-    assert_eq!(lanes.len(), 4);
-    assert_eq!(
-        lanes[..3].iter().map(|lane| colours(lane)).collect::<Vec<_>>(),
-        [[true, true], [true, true], [false, true]]
-    );
-    let (last, _) = lanes[3].split_once("<path class=\"grid\"").unwrap();
-    assert_eq!(colours(last), [false, false]);
-    assert!(last.starts_with("staged + restart<") && last.contains("no failure in 792 handshakes"));
+    let mut captions = BTreeSet::new();
+    for (lane, (name, expected)) in lanes.iter().zip(NAMES.iter().zip([
+        [true, true],
+        [true, true],
+        [false, true],
+        [false, false],
+        [true, true],
+        [false, false],
+    ])) {
+        assert!(lane.starts_with(&format!("{name}<")), "{name}");
+        let (plot, below) = lane.split_once("<path class=\"grid\"").unwrap();
+        assert_eq!(colours(plot), expected, "{name}");
+        assert_eq!(plot.contains("no failure in 792 handshakes"), expected == [false; 2], "{name}");
+        captions.insert(below.split_once("text-anchor=\"start\">").unwrap().1.split('<').next());
+        assert!(*name == "none" || *name == "bundle" || below.contains("\"promoted\""), "{name}");
+    }
+    assert_eq!([lanes.len(), captions.len()], [NAMES.len(); 2]);
 }
 
 #[test]

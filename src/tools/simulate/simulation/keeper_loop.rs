@@ -11,15 +11,18 @@ use super::super::schedule::Millis;
 use super::{Event, Simulation};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
+use crate::overlap::Contents;
 use crate::overlap::action::{Action, awaited, next_action, pause};
+use crate::overlap::announcement::Announcement;
 use crate::overlap::ask::{Ask, nonce};
 use crate::overlap::outlook::{self, Due, PublicSecret};
 use crate::overlap::restart::{
     NextCall, PendingRestart, RestartOutcome, RestartPass, WorkloadState,
 };
+use crate::overlap::source;
 
 /// How long after a write or a deadline the keeper reconciles.
-const SOON: Millis = 1_000;
+pub(super) const SOON: Millis = 1_000;
 /// In how many batches a rollout restarts its pods.
 const BATCHES: usize = 4;
 
@@ -37,9 +40,9 @@ pub(super) struct KeeperState {
 }
 
 impl Simulation<'_> {
-    /// Reconciles a Secret after a change.
-    pub(super) fn reconcile_soon(&mut self, secret: usize) {
-        self.reconcile_at(secret, self.now + SOON);
+    /// Reconciles all Secrets that peers mount.
+    pub(super) fn reconcile_all_at(&mut self, at: Millis) {
+        (0..self.issuer()).for_each(|secret| self.reconcile_at(secret, at));
     }
 
     /// Reconciles a Secret at this time, unless an earlier time is set.
@@ -65,12 +68,15 @@ impl Simulation<'_> {
         state.next = None;
         let view = self.api.view(secret)?;
         let time = timestamp(now);
+        if let Some(ask) = self.announcement(&view, time)? {
+            return self.ask(secret, &view, Some(ask)).map(drop);
+        }
         let outlook = outlook::outlook(&view.view(), &self.rules, time);
         match next_action(&view.view(), &outlook, time) {
-            Action::Restart(wanted) => return self.restart(secret, wanted),
+            Action::Restart(wanted) => return self.restart(secret, &view, wanted),
             Action::Ask(Due::Promote(pending)) => {
                 let Some(staged) = &outlook.stage else { return Ok(()) };
-                let group = self.secrets()?;
+                let group = self.group(&view)?;
                 let group: Vec<PublicSecret<'_>> = group.iter().map(SecretView::view).collect();
                 let is_over = staged.is_wait_over(self.rules.settle * 3, time);
                 if !is_over && !awaited(&view.view(), staged, &group, &self.rules, time).is_empty()
@@ -94,8 +100,24 @@ impl Simulation<'_> {
         Ok(())
     }
 
-    fn secrets(&self) -> Result<Vec<SecretView>, ToolError> {
-        (0..self.api.len()).map(|secret| self.api.view(secret)).collect()
+    /// What is to be announced to a Secret and is not yet: the CA that the issuer's Secret holds.
+    fn announcement(&self, to: &SecretView, now: Timestamp) -> Result<Option<Ask>, ToolError> {
+        if !self.result.strategy.is_cert_manager() {
+            return Ok(None);
+        }
+        let issuer = self.api.view(self.issuer())?;
+        let PublicSecret { ca_crt, tls_crt, .. } = issuer.view();
+        let announced = source::held(Contents { ca_crt, tls_crt }, None).into_iter();
+        let announced = announced.map(|ca| Announcement { der: ca.into_der(), until: None });
+        let ask = Ask::announcing(announced.collect());
+        let is_due = outlook::announces(&to.view(), &self.rules, ask.announced(), now);
+        Ok(is_due.then_some(ask))
+    }
+
+    /// All Secrets of a group, with this one; none if it has no group.
+    fn group(&self, of: &SecretView) -> Result<Vec<SecretView>, ToolError> {
+        let secrets = if of.view().group().is_some() { self.issuer() } else { 0 };
+        (0..secrets).map(|secret| self.api.view(secret)).collect()
     }
 
     /// Reconciles again after a pause that grows with the time waited.
@@ -119,14 +141,19 @@ impl Simulation<'_> {
     }
 
     /// Continues a restart: makes the calls that the pass returns.
-    fn restart(&mut self, secret: usize, wanted: PendingRestart) -> Result<(), ToolError> {
+    fn restart(
+        &mut self,
+        secret: usize,
+        view: &SecretView,
+        wanted: PendingRestart,
+    ) -> Result<(), ToolError> {
         let (now, rules) = (self.now, self.rules.clone());
         let (mut pass, mut next) = RestartPass::begin(wanted, &rules, timestamp(now));
         loop {
             next = match next {
                 NextCall::Read(_) => pass.found(self.workload(secret)),
                 NextCall::List => {
-                    let group = self.secrets()?;
+                    let group = self.group(view)?;
                     pass.listed(
                         &group.iter().map(SecretView::view).collect::<Vec<PublicSecret<'_>>>(),
                     )
