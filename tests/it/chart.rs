@@ -59,10 +59,12 @@ async fn an_uninstall_removes_every_object() {
     let Some((plane, helm)) = start("an_uninstall_removes_every_object").await else {
         return;
     };
-    let everything = ["--create-namespace", "--set", "keeper.enabled=true,staged.enabled=true"];
+    let switches = "keeper.enabled=true,staged.enabled=true,keeper.followIssuers=true,\
+                    keeper.renewLeaves=true";
+    let everything = ["--create-namespace", "--set", switches];
     run(&plane, &helm, "install", &everything);
     write_ca(&plane).await;
-    assert_eq!(get(&plane, CLUSTER_ROLES).await["items"].as_array().map(Vec::len), Some(2));
+    assert_eq!(get(&plane, CLUSTER_ROLES).await["items"].as_array().map(Vec::len), Some(5));
 
     run(&plane, &helm, "uninstall", &[]);
     let label = ["-l", "app.kubernetes.io/name=ca-overlap"];
