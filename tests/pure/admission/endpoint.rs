@@ -11,7 +11,7 @@ use ca_overlap::admission::keeper_lease::KeeperLease;
 use ca_overlap::admission::metrics::AdmissionMetrics;
 use ca_overlap::admission::respond::{Installation, respond};
 use ca_overlap::admission::review;
-use ca_overlap::overlap::settings::Defaults;
+use ca_overlap::overlap::settings::{Defaults, Mode};
 use ca_overlap::overlap::staged::KeeperHealth;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
@@ -89,6 +89,18 @@ pub struct Outcome {
     pub operations: Vec<Value>,
 }
 
+/// The decisions that leave the data alone, whatever the default mode is.
+const LEFT_ALONE: [&str; 8] = [
+    "comparing_writer",
+    "foreign_overlap",
+    "immutable",
+    "not_a_secret_update",
+    "off",
+    "own_namespace",
+    "service_account_token",
+    "signer",
+];
+
 pub async fn admit(review: &Value) -> Outcome {
     let sent = serde_json::to_vec(review).unwrap();
     let (status, body) = post(sent.clone()).await;
@@ -96,6 +108,12 @@ pub async fn admit(review: &Value) -> Outcome {
     let installation = Installation::new(Defaults::default(), "ca-overlap");
     let answer = respond(&request, &installation, KeeperHealth::Absent, now);
     audit::compare(&request, &installation, KeeperHealth::Absent, now, &answer);
+    if LEFT_ALONE.contains(&answer.decision.as_str()) {
+        let defaults = Defaults { mode: Mode::Staged, ..Defaults::default() };
+        let full = Installation::new(defaults, "ca-overlap");
+        let with_full = respond(&request, &full, KeeperHealth::Alive, now);
+        assert_eq!(with_full.patch, answer.patch, "a default reaches what is left alone");
+    }
     assert_eq!(status, StatusCode::OK, "{}", String::from_utf8_lossy(&body));
     outcome(review, &body)
 }
