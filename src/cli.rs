@@ -20,6 +20,7 @@ use crate::log::{self, Format, Level};
 use crate::run;
 use crate::tools;
 use crate::tools::announce::AnnounceArgs;
+use crate::tools::check::CheckArgs;
 use crate::tools::distrust::DistrustArgs;
 use crate::tools::drain::DrainArgs;
 use crate::tools::inspect::InspectArgs;
@@ -123,6 +124,7 @@ struct LogArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Announce(Box<AnnounceArgs>),
+    Check(Box<CheckArgs>),
     Distrust(Box<DistrustArgs>),
     Drain(Box<DrainArgs>),
     Inspect(Box<InspectArgs>),
@@ -142,6 +144,7 @@ impl Command {
         match self {
             Self::Review(args) => Ok(args.run().map(|()| ExitCode::SUCCESS)?),
             Self::Announce(args) => Ok(runtime()?.block_on(args.run())?),
+            Self::Check(args) => Ok(runtime()?.block_on(args.run())?),
             Self::Distrust(args) => Ok(runtime()?.block_on(args.run())?),
             Self::Drain(args) => Ok(runtime()?.block_on(args.run())?),
             Self::Simulate(args) => Ok(runtime()?.block_on(args.run())?),

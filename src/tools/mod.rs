@@ -2,6 +2,7 @@
 
 mod annotate;
 pub(crate) mod announce;
+pub(crate) mod check;
 pub(crate) mod cluster;
 pub(crate) mod distrust;
 mod documents;
@@ -9,7 +10,9 @@ pub(crate) mod drain;
 mod elsewhere;
 pub(crate) mod error;
 pub mod inspect;
+mod installed;
 pub(crate) mod output;
+mod plain;
 pub(crate) mod probe;
 mod progress_line;
 mod registration;

@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use super::plain;
 use crate::kubernetes::explain::{Audience, explain};
 use crate::names;
 use crate::overlap::distrust::DistrustList;
@@ -27,34 +28,21 @@ pub(crate) enum Registration {
 impl Registration {
     /// Reads all `MutatingWebhookConfigurations`, because their names can be changed.
     pub(crate) async fn read(client: &Client) -> Self {
-        let url = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-        let read = match http::Request::get(url).body(Vec::new()) {
-            Ok(request) => client.request::<Value>(request).await,
-            Err(error) => Err(kube::Error::HttpError(error)),
-        };
-        match read {
-            Ok(list) => Self::of(&list),
+        match registrations(client).await {
+            Ok(ours) => Self::of(&ours),
             Err(error) => Self::Unknown(explain(&error, Audience::Caller)),
         }
     }
 
-    fn of(list: &Value) -> Self {
-        let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
-        let items = all(&list["items"]);
-        let webhooks = items.iter().flat_map(|item| all(&item["webhooks"]));
-        let is_ours = |webhook: &Value| webhook["name"] == names::WEBHOOK;
-        let ours: Vec<_> = webhooks.filter(is_ours).collect();
-        let is_audit = |item: &Value| {
-            item["metadata"]["annotations"][names::AUDIT] == "true"
-                && all(&item["webhooks"]).iter().any(is_ours)
-        };
-        let has_ca = |webhook: &Value| {
-            webhook["clientConfig"]["caBundle"].as_str().is_some_and(|text| !text.is_empty())
+    fn of(ours: &[Value]) -> Self {
+        let has_ca = |it: &Value| {
+            let mut all = entries(it).filter(|entry| entry["name"] == names::WEBHOOK);
+            all.any(|entry| ca_bundle(entry).is_some())
         };
         if ours.iter().any(has_ca) {
-            if items.iter().any(is_audit) { Self::Audit } else { Self::InForce }
+            if ours.iter().any(is_audit) { Self::Audit } else { Self::InForce }
         } else if ours.is_empty() {
-            Self::NotInForce("no MutatingWebhookConfiguration has the webhook of ca-overlap")
+            Self::NotInForce(NONE)
         } else {
             Self::NotInForce("the caBundle of its registration is empty, so that each call fails")
         }
@@ -83,6 +71,34 @@ impl Registration {
             Self::Unknown(why) => json!({"inForce": null, "reason": why}),
         }
     }
+}
+
+/// What is wrong if there is none.
+pub(crate) const NONE: &str = "no MutatingWebhookConfiguration has the webhook of ca-overlap";
+
+/// The `MutatingWebhookConfigurations` that have our webhook.
+pub(crate) async fn registrations(client: &Client) -> Result<Vec<Value>, kube::Error> {
+    let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+    let is_ours = |it: &Value| entries(it).any(|entry| entry["name"] == names::WEBHOOK);
+    Ok(plain::list(client, path).await?.into_iter().filter(is_ours).collect())
+}
+
+/// Our entries in a registration.
+pub(crate) fn entries(registration: &Value) -> impl Iterator<Item = &Value> {
+    let all = registration["webhooks"].as_array().into_iter().flatten();
+    all.filter(|entry| OURS.iter().any(|name| entry["name"] == *name))
+}
+
+const OURS: [&str; 2] = [names::WEBHOOK, names::STRANGER_WEBHOOK];
+
+/// The caBundle of an entry, unless it is empty.
+pub(crate) fn ca_bundle(entry: &Value) -> Option<&str> {
+    entry["clientConfig"]["caBundle"].as_str().filter(|text| !text.is_empty())
+}
+
+/// Whether it says that the webhook changes nothing.
+pub(crate) fn is_audit(registration: &Value) -> bool {
+    registration["metadata"]["annotations"][names::AUDIT] == "true"
 }
 
 /// The list of the cluster; empty if there is none, or if the user may not read it.

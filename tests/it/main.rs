@@ -12,6 +12,7 @@ mod announce;
 mod api_server;
 mod cert_manager;
 mod chart;
+mod check;
 mod control_plane;
 mod demo;
 mod distrust;

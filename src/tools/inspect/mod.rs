@@ -24,7 +24,7 @@ pub use self::rule::Rule;
 use super::cluster::{InstallationArgs, KubeconfigArgs};
 use super::error::ToolError;
 use super::output::Output;
-use super::registration::Registration;
+use super::registration::{self, Registration};
 use super::server_args::ServerArgs;
 
 /// Explain the certificates of a Secret and check them for problems
@@ -86,10 +86,17 @@ struct Inspection<'a> {
 impl InspectArgs {
     /// Reads the objects, checks them and prints the result.
     pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
-        let mut rules = self.settings.rules();
         let leaf = self.leaf.as_deref();
-        let objects =
-            source::read(&self.what, leaf, &self.access, &self.installation, &mut rules).await?;
+        let (objects, client) = source::read(&self.what, leaf, &self.access).await?;
+        let rules = match client {
+            None => self.settings.rules(),
+            Some(client) => {
+                let installed_in = &self.installation.ca_overlap_namespace;
+                let mut rules = self.settings.rules_of(&client, installed_in).await;
+                rules.defaults.distrusted = registration::distrusted(&client, installed_in).await;
+                rules
+            }
+        };
         let now = self.at.unwrap_or_else(Timestamp::now);
         let inspect = |object| {
             let facts = Facts::of(object, &rules, now);

@@ -10,26 +10,22 @@ use serde_json::Value;
 use super::InspectedObject;
 use crate::kubernetes::explain::{Audience, explain};
 use crate::names;
-use crate::overlap::outlook::Rules;
-use crate::tools::cluster::{InstallationArgs, KubeconfigArgs};
+use crate::tools::cluster::KubeconfigArgs;
 use crate::tools::documents::{self, as_pem, documents};
 use crate::tools::error::ToolError;
 use crate::tools::progress_line;
-use crate::tools::registration::{self, Registration};
+use crate::tools::registration::Registration;
 
-/// Reads the objects that `what` names. For a Secret of the cluster, adds what the cluster
-/// distrusts to `rules`.
+/// Reads the objects that `what` names. For a Secret of the cluster, also returns the client.
 pub(super) async fn read(
     what: &str,
     leaf: Option<&Path>,
     access: &KubeconfigArgs,
-    installation: &InstallationArgs,
-    rules: &mut Rules,
-) -> Result<Vec<InspectedObject>, ToolError> {
+) -> Result<(Vec<InspectedObject>, Option<Client>), ToolError> {
     let path = Path::new(what);
     // A file is preferred: it exists, and there may be no cluster.
     if what == "-" || path.exists() {
-        return of_text(what, documents::read(path)?, leaf);
+        return Ok((of_text(what, documents::read(path)?, leaf)?, None));
     }
     let Some((Some(namespace), name)) = names::parse_secret(what) else {
         return Err(ToolError::usage(
@@ -44,9 +40,7 @@ pub(super) async fn read(
     let secret = fetch(namespace, name, &client).await?;
     let mut object = InspectedObject::of_secret(what.to_owned(), secret)?;
     object.registration = Some(Registration::read(&client).await);
-    rules.defaults.distrusted =
-        registration::distrusted(&client, &installation.ca_overlap_namespace).await;
-    Ok(vec![object])
+    Ok((vec![object], Some(client)))
 }
 
 fn of_text(

@@ -72,8 +72,8 @@ impl StatusArgs {
     /// Reads the Secrets and prints the table, or watches them.
     pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
         let cluster = self.cluster.connect().await?;
-        let mut rules = self.settings.rules();
         let installed_in = &self.installation.ca_overlap_namespace;
+        let mut rules = self.settings.rules_of(&cluster.client, installed_in).await;
         rules.defaults.distrusted = registration::distrusted(&cluster.client, installed_in).await;
         let registration = Registration::read(&cluster.client).await;
         registration.warn();

@@ -18,9 +18,11 @@ const IN_NAMESPACES_OF_TESTS: [&str; 6] = [
 ];
 /// The kinds that the manifests install and the program writes in its namespace. `ServiceAccount`s
 /// stay: a recreated one does not at once accept its new tokens.
-const IN_OURS: [&str; 10] = [
+const IN_OURS: [&str; 12] = [
     "api/v1 secrets",
+    "api/v1 pods",
     "api/v1 services",
+    "apis/discovery.k8s.io/v1 endpointslices",
     "apis/apps/v1 deployments",
     "api/v1 configmaps",
     "apis/coordination.k8s.io/v1 leases",
