@@ -131,9 +131,11 @@ impl Server {
         let variable = format!("CA_OVERLAP{}", flag[1..].replace('-', "_").to_uppercase());
         let mut variables = self.container["env"].as_array().into_iter().flatten();
         match variables.rfind(|it| it["name"] == variable.as_str()) {
-            Some(it) => {
-                it["value"].as_str().map_or(Flag::Elsewhere, |value| Flag::Set(value.into()))
-            }
+            Some(it) if !it["valueFrom"].is_null() => Flag::Elsewhere,
+            Some(it) => match text(&it["value"]) {
+                empty if empty.is_empty() => Flag::Unset,
+                value => Flag::Set(value),
+            },
             None if self.container["envFrom"].as_array().is_some_and(|all| !all.is_empty()) => {
                 Flag::Elsewhere
             }
@@ -210,7 +212,7 @@ mod tests {
         let env = json!([
             {"name": "CA_OVERLAP_WINDOW", "value": "7d"}, {"name": "CA_OVERLAP_KEEP", "value": "2"},
             {"name": "CA_OVERLAP_SETTLE", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
-            {"name": "CA_OVERLAP_STAGED", "value": "false"},
+            {"name": "CA_OVERLAP_STAGED", "value": "false"}, {"name": "CA_OVERLAP_FOLLOW_ISSUERS"},
         ]);
         let it = server(
             &[
@@ -230,6 +232,7 @@ mod tests {
         assert_eq!(it.flag("--keep"), set("2"));
         assert_eq!(it.flag("--settle"), Flag::Elsewhere);
         assert_eq!(it.flag("--distrusted"), Flag::Unset);
+        assert_eq!(it.flag("--follow-issuers"), Flag::Unset, "an empty variable");
         assert!(it.is_on("--self-managed") && it.is_on("--audit") && !it.is_on("--staged"));
         assert_eq!((it.wanted, it.ready, &*it.image), (2, 1, "i:1"), "one is ready and new");
         let expanded = server(&["webhook", "--window=$(WINDOW)"], &json!([]));

@@ -8,9 +8,11 @@ use base64::prelude::*;
 use serde_json::{Value, json};
 
 use crate::keeper::setup::{Keeper, LEASE, Setup};
-use crate::support::command::run;
+use crate::support::{self, command::run};
 use crate::support::{Cluster, Plane, manifests};
+use devtools::certs::{self, bundle};
 use devtools::control_plane::Patches;
+use devtools::secrets::tls_secret;
 
 const NAMES: [&str; 12] = [
     "kubernetes",
@@ -219,7 +221,7 @@ async fn check_names_each_fault() {
     });
     let before = before.await;
     fails(plane, &["caBundle", "webhookRights"], "empty in the entry strangers.");
-    let other = BASE64_STANDARD.encode(devtools::certs::ca().pem);
+    let other = BASE64_STANDARD.encode(certs::ca().pem);
     change(plane, REGISTRATION, |it| it["webhooks"][1]["clientConfig"]["caBundle"] = json!(other))
         .await;
     fails(plane, &["caBundle", "webhookRights"], "lacks the CA");
@@ -279,4 +281,42 @@ async fn check_and_status_read_what_is_installed() {
     let flags = ["--window", "1h", "--settle", "1s", "--default-mode", "bundle"];
     let given = [&["status", "--ca-overlap-namespace", "default"], &flags[..]].concat();
     assert_eq!(run(&kubeconfig, &given).stderr, "", "all is given");
+
+    // A CA that was carried for an hour is over if, and only if, the webhook has --window=1h.
+    let [new, old] = ["New", "Old"].map(certs::ca_named);
+    let mut secret = tls_secret("it", &bundle(&[&new, &old]), &new.leaf("it"));
+    let record = json!([{"sha256": old.sha256(), "since": "2026-01-01T00:00:00Z"}]);
+    secret["metadata"]["labels"] = json!({"ca-overlap.dev/phase": "overlap"});
+    secret["metadata"]["annotations"] = json!({"ca-overlap.dev/carried": record.to_string()});
+    let secrets = support::namespace(&plane, test, &json!({})).await;
+    secrets.create(&secret).await.ok();
+    let status = |more: &[&str]| {
+        let arguments = ["status", "-n", &secrets.namespace, "-o", "json"];
+        let json = run(&kubeconfig, &[&arguments[..], more].concat()).json();
+        json["rotations"][0]["next"]["what"].as_str().unwrap().to_owned()
+    };
+    let (before, short) = (status(&[]), status(&["--window", "1h"]));
+    assert_ne!(before, short);
+    change(&plane, &format!("{DEPLOYMENTS}/ca-overlap-webhook"), |it| {
+        *last(it) = json!("--window=1h");
+    })
+    .await;
+    assert_eq!(status(&[]), short);
+    assert_eq!(status(&["--window", "none"]), before);
+}
+
+/// A webhook that changes nothing still shows that it is called, and one that is not called does not.
+#[tokio::test]
+async fn check_sees_the_answer_of_a_trial() {
+    let test = "check_sees_the_answer_of_a_trial";
+    let Some(cluster) = Cluster::start(test, &["--audit"]).await else { return };
+    let kubeconfig = cluster.plane.admin_kubeconfig();
+    let (_, all) = checks(&kubeconfig, &[]);
+    assert_eq!(all["dryRun"].0, "good", "{all:?}");
+    assert!(all["dryRun"].1.contains("(--audit)"), "{all:?}");
+    let off = cluster.namespace_with(test, &json!({"ca-overlap.dev/mode": "off"})).await;
+    let (_, all) = checks(&kubeconfig, &["-n", &off.namespace]);
+    assert_eq!(all["dryRun"].0, "bad", "{all:?}");
+    let (_, all) = checks(&kubeconfig, &["-n", "no-such-namespace"]);
+    assert_eq!(all["dryRun"].0, "unknown", "{all:?}");
 }
