@@ -94,6 +94,13 @@ async fn hand_over(from: Edition, to: Edition, test: &str) {
     for (generator, before) in states.all().into_iter().zip(&before) {
         let once = generator.write().await.ok();
         assert_unchanged(&once, before, &generator.name);
+        // The earlier edition does not know this one's marks on pod templates: to it a restart that
+        // is under way was reverted, and it waits for it no longer.
+        let is_forgotten = to == Edition::Earlier && generator.name == "rolling";
+        if !is_forgotten {
+            let noted = |answer: &Answer| answer.annotation(names::RESTARTED).map(str::to_owned);
+            assert_eq!(noted(&once), noted(before), "{}", generator.name);
+        }
         let again = generator.write().await.ok();
         let versions = [&once, &again].map(Answer::resource_version);
         assert_eq!(versions[0], versions[1], "{}: a re-apply writes nothing", generator.name);
@@ -112,7 +119,7 @@ fn assert_unchanged(after: &Answer, before: &Answer, name: &str) {
     for key in [names::CARRIED, names::STAGED] {
         assert_eq!(without_uid(key, after), without_uid(key, before), "{name}: {key}");
     }
-    for key in names::SETTINGS {
+    for key in names::SETTINGS.into_iter().filter(|key| *key != names::RESTARTED) {
         assert_eq!(after.annotation(key), before.annotation(key), "{name}: {key}");
     }
 }
