@@ -51,6 +51,7 @@ fn every_flag_has_an_environment_variable_a_default_and_a_help_text() {
             "keeper_user",
             "staged",
             "distrusted",
+            "audit",
         ];
         assert_eq!(arg.get_default_values().is_empty(), optional.contains(&id), "{id}");
     }
