@@ -149,21 +149,28 @@ pub const MUTATE_PATH: &str = "/mutate";
 /// Path of the admission endpoint for writers who may not read the Secret.
 pub const STRANGER_PATH: &str = "/mutate/stranger";
 
-/// Parses `NAMESPACE/NAME` or `NAME`. The names must be valid by the API server's rules: a DNS
-/// label for a namespace, a DNS subdomain for a Secret (RFC 1123).
+/// Parses `NAMESPACE/NAME` or `NAME`. The names must be valid by the API server's rules.
 pub(crate) fn parse_secret(text: &str) -> Option<(Option<&str>, &str)> {
-    let is_label = |part: &str| {
-        let known = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-        let is_inner = |part: &str| !part.starts_with('-') && !part.ends_with('-');
-        !part.is_empty() && part.bytes().all(known) && is_inner(part)
-    };
     let (namespace, name) = match text.split_once('/') {
         Some((namespace, name)) => (Some(namespace), name),
         None => (None, text),
     };
-    let is_namespace = |namespace: &str| namespace.len() <= 63 && is_label(namespace);
-    let is_name = name.len() <= 253 && name.split('.').all(is_label);
-    (is_name && namespace.is_none_or(is_namespace)).then_some((namespace, name))
+    (is_name(name) && namespace.is_none_or(is_namespace)).then_some((namespace, name))
+}
+
+/// Whether this can be the name of a namespace: a DNS label (RFC 1123).
+pub(crate) fn is_namespace(text: &str) -> bool {
+    text.len() <= 63 && is_label(text)
+}
+
+/// Whether this can be the name of most objects: a DNS subdomain (RFC 1123).
+pub(crate) fn is_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+fn is_label(text: &str) -> bool {
+    let is_known = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    !text.is_empty() && text.bytes().all(is_known) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! another replica can go on at any time, and nothing is renewed twice.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -115,12 +116,7 @@ impl Renewals {
             self.waiting.remove(&cascade.source);
             return None;
         }
-        let held: Vec<_> = cascade.held.iter().map(Certificate::fingerprint).collect();
-        let new = || Waiting { held: held.clone(), since: now, is_reported: false };
-        let waiting = self.waiting.entry(cascade.source.clone()).or_insert_with(new);
-        if waiting.held != held {
-            *waiting = new();
-        }
+        let waiting = self.waiting(cascade, now);
         if waiting.is_reported || now.duration_since(waiting.since) < longest {
             return None;
         }
@@ -130,11 +126,15 @@ impl Renewals {
 
     /// Whether nobody was told of this cascade yet.
     pub(super) fn is_new(&mut self, cascade: &Cascade, now: Instant) -> bool {
+        !mem::replace(&mut self.waiting(cascade, now).is_reported, true)
+    }
+
+    /// The entry of a cascade, which begins anew with other CAs.
+    fn waiting(&mut self, cascade: &Cascade, now: Instant) -> &mut Waiting {
         let held: Vec<_> = cascade.held.iter().map(Certificate::fingerprint).collect();
-        let is_known = self.waiting.get(&cascade.source).is_some_and(|it| it.held == held);
-        let waiting = Waiting { held, since: now, is_reported: true };
-        self.waiting.insert(cascade.source.clone(), waiting);
-        !is_known
+        self.waiting.retain(|source, waiting| *source != cascade.source || waiting.held == held);
+        let waiting = self.waiting.entry(cascade.source.clone());
+        waiting.or_insert(Waiting { held, since: now, is_reported: false })
     }
 
     /// Forgets the issuers and the leaves that need no renewal any more.
@@ -189,7 +189,9 @@ impl Reconciler {
         let mut is_in_flight = false;
         let Some(mut secret) = self.secrets.get(key).await? else { return Ok(GONE) };
         loop {
-            let Some(name) = secret.annotation(names::CERT_MANAGER_CERTIFICATE) else {
+            // Whoever writes the Secret chooses it, and it becomes a part of a path.
+            let name = secret.annotation(names::CERT_MANAGER_CERTIFICATE);
+            let Some(name) = name.filter(|name| names::is_name(name)) else {
                 return Ok(Renewal::Skipped("it names no Certificate"));
             };
             // The Certificate before the Secret, because cert-manager writes the Secret before the
@@ -561,6 +563,13 @@ mod tests {
                 Renewal::Renewed => unreachable!("{expected}"),
             };
             assert_eq!(why, expected);
+        }
+        // Nor what is no name: it would lead to other objects.
+        for name in ["c/../../n2/certificates/c", "c/status?x=", "", "C"] {
+            let mut odd = old.clone();
+            odd["metadata"]["annotations"][names::CERT_MANAGER_CERTIFICATE] = name.into();
+            let renewal = fixture.renew(async |api| get(api, SECRET, &odd).await);
+            assert_eq!(renewal.await, Ok(Renewal::Skipped("it names no Certificate")), "{name}");
         }
         // Nor in a namespace that is opted out.
         let renewal = fixture.renew(async |api| {

@@ -15,6 +15,7 @@ use super::follows::{GROUP, IssuerKey};
 use crate::keeper::fair::Fair;
 use crate::kubernetes::key::Key;
 use crate::kubernetes::pages;
+use crate::names;
 
 /// The most issuers that are followed.
 const MAX: usize = 20_000;
@@ -244,8 +245,9 @@ fn key(issuer: &Issuer) -> IssuerKey {
     IssuerKey { namespace: meta.namespace.unwrap_or_default(), name: meta.name.unwrap_or_default() }
 }
 
-/// The name in `spec.ca.secretName`; `None` if it is no CA issuer.
+/// The name in `spec.ca.secretName`; `None` if it is no CA issuer. Whoever writes the issuer chooses
+/// it, and it becomes a part of a path, so anything but a name counts as none.
 fn secret_name(issuer: &Issuer) -> Option<String> {
     let name = &issuer.spec.ca.as_ref()?.secret_name;
-    (!name.is_empty()).then(|| name.clone())
+    names::is_name(name).then(|| name.clone())
 }

@@ -425,6 +425,18 @@ mod of_issuers {
     }
 
     #[test]
+    fn what_is_no_name_of_a_secret_leads_nowhere() {
+        for name in ["", "../../other/secrets/root", "root?x=", "Root"] {
+            let mut fixture = fixture();
+            list(&mut fixture, IssuerKind::ClusterIssuer, Vec::new());
+            let spec = json!({"ca": {"secretName": name}});
+            list(&mut fixture, IssuerKind::Issuer, vec![issuer("shop", &spec)]);
+            owned(&mut fixture, "shop/web", "Issuer");
+            assert!(fixture.reads().is_empty(), "{name}");
+        }
+    }
+
+    #[test]
     fn a_source_gets_its_label_as_long_as_a_secret_of_its_issuer_follows() {
         let mut fixture = fixture();
         let root = key("shop/root");

@@ -68,7 +68,7 @@ impl CheckArgs {
         for (flag, name) in
             [("--namespace", &self.namespace), ("--ca-overlap-namespace", installed_in)]
         {
-            if names::parse_secret(&format!("{name}/x")).is_none() {
+            if !names::is_namespace(name) {
                 return Err(ToolError::usage(
                     flag,
                     format!("{name} is not the name of a namespace"),
