@@ -555,7 +555,6 @@ impl Controller {
                 self.observe(&secret);
             }
             ReconcileOutcome::Waiting(secret, since) => {
-                tracing::debug!(secret = %key, "due, but waiting for others to be ready");
                 self.retries.forget(key);
                 self.observe(&secret);
                 self.enqueue(key, Instant::now() + pause(since, Timestamp::now()));

@@ -100,12 +100,14 @@ pub(crate) enum ReconcileOutcome {
     Restarting(Box<RestartReport>),
     /// A stage is to end, and the webhook is not called for this Secret.
     Uncalled(Box<SecretView>),
-    /// Something is due, but since this time it has waited for other Secrets or workloads.
+    /// Since this time it has waited for other Secrets or workloads, or its leaf has been held: it is
+    /// looked at again after a pause.
     Waiting(Box<SecretView>, Timestamp),
 }
 
 impl ReconcileOutcome {
     fn waiting(secret: SecretView, since: Timestamp) -> Self {
+        tracing::debug!(secret = %Key::of(&secret), "due, but waiting for others to be ready");
         Self::Waiting(Box::new(secret), since)
     }
 
@@ -238,7 +240,7 @@ impl Reconciler {
                 return Ok(match &outlook.stage {
                     // A `caBundle` can be written after the Secret.
                     Some(stage) if refused.is_some() => {
-                        ReconcileOutcome::waiting(secret, stage.stage.since)
+                        ReconcileOutcome::Waiting(Box::new(secret), stage.stage.since)
                     }
                     _ => ReconcileOutcome::Nothing(Box::new(secret)),
                 });
