@@ -242,13 +242,16 @@ impl Groups {
         let sighting = self.sightings.see(&secret, Timestamp::now());
         let secret = Arc::new(secret.with_sighting(sighting));
         let read = ReadMember { secret: Arc::clone(&secret), used: Instant::now() };
-        let size = size(&secret);
-        // Without a place here it is read again each time.
-        let inserted = lock(&self.read).insert(key.namespace(), key.clone(), read, size);
+        self.keep(&self.read, key, read, size(&secret));
+        Ok(Some(secret))
+    }
+
+    /// Without a place it is read again each time.
+    fn keep<V>(&self, all: &Mutex<Fair<Key, V>>, key: &Key, value: V, size: usize) {
+        let inserted = lock(all).insert(key.namespace(), key.clone(), value, size);
         for (key, _) in inserted.dropped(key.clone()) {
             self.overflow.note(Budget::Group, key.namespace());
         }
-        Ok(Some(secret))
     }
 
     fn note_other(&self, key: &Key, secret: &SecretView) {
@@ -256,10 +259,7 @@ impl Groups {
         let size = 256 + cas.len() * size_of::<Fingerprint>();
         let version = secret.resource_version().to_owned();
         let other = OtherSecret { version, cas, used: Instant::now() };
-        let inserted = lock(&self.others).insert(key.namespace(), key.clone(), other, size);
-        for (key, _) in inserted.dropped(key.clone()) {
-            self.overflow.note(Budget::Group, key.namespace());
-        }
+        self.keep(&self.others, key, other, size);
     }
 
     /// Forgets the Secrets that were not asked for in a while.

@@ -96,38 +96,27 @@ impl Warning {
 
     /// The warning with this reason, if it says why a pair is not staged.
     pub(super) fn of_stage(reason: &str) -> Option<Self> {
-        NOT_STAGED.into_iter().find(|warning| warning.reason() == reason)
+        let mut all = NOT_STAGED.into_iter().map(|(warning, _)| warning);
+        all.find(|warning| warning.reason() == reason)
     }
 
     /// Why a pair is not staged, if this warning is about that.
     pub fn why_not_staged(self) -> Option<&'static str> {
-        Some(match self {
-            Self::StagedCertManager => "cert-manager would issue a new pair",
-            Self::StagedLater => "the mode counts from the next write on",
-            Self::StagedLeafExpires => "the previous leaf expires too soon to be held",
-            Self::StagedMoved => "a third new leaf came before the first was promoted",
-            Self::StagedNoKeeper => "the keeper's Lease is not fresh",
-            Self::StagedNoRoom => "the Secret has no room for a second leaf",
-            Self::StagedOtherKeys => "the Secret has other data besides ca.crt and tls.*",
-            Self::StagedStranger => "its writer may not read it",
-            Self::StagedUnavailable => "not available in this installation",
-            Self::StagedUnverified => "a leaf would not verify against ca.crt or lacks its key",
-            _ => return None,
-        })
+        NOT_STAGED.into_iter().find(|(warning, _)| *warning == self).map(|(_, why)| why)
     }
 }
 
-const NOT_STAGED: [Warning; 10] = [
-    Warning::StagedCertManager,
-    Warning::StagedLater,
-    Warning::StagedLeafExpires,
-    Warning::StagedMoved,
-    Warning::StagedNoKeeper,
-    Warning::StagedNoRoom,
-    Warning::StagedOtherKeys,
-    Warning::StagedStranger,
-    Warning::StagedUnavailable,
-    Warning::StagedUnverified,
+const NOT_STAGED: [(Warning, &str); 10] = [
+    (Warning::StagedCertManager, "cert-manager would issue a new pair"),
+    (Warning::StagedLater, "the mode counts from the next write on"),
+    (Warning::StagedLeafExpires, "the previous leaf expires too soon to be held"),
+    (Warning::StagedMoved, "a third new leaf came before the first was promoted"),
+    (Warning::StagedNoKeeper, "the keeper's Lease is not fresh"),
+    (Warning::StagedNoRoom, "the Secret has no room for a second leaf"),
+    (Warning::StagedOtherKeys, "the Secret has other data besides ca.crt and tls.*"),
+    (Warning::StagedStranger, "its writer may not read it"),
+    (Warning::StagedUnavailable, "not available in this installation"),
+    (Warning::StagedUnverified, "a leaf would not verify against ca.crt or lacks its key"),
 ];
 
 impl fmt::Display for Warning {

@@ -100,9 +100,8 @@ impl Controller {
     /// Notes that a Secret was compared with what it is to be told, if it is a follower.
     pub(super) fn compared(&mut self, key: &Key, secret: &SecretView, is_opted_out: bool) {
         let Some(announcing) = &mut self.announcing else { return };
-        let is_left_alone = announcing.renewals.as_ref();
-        let is_left_alone =
-            is_left_alone.map(|_| is_opted_out || self.reconciler.is_left_alone(secret));
+        let is_left_alone = || is_opted_out || self.reconciler.is_left_alone(secret);
+        let is_left_alone = announcing.renewals.is_some().then(is_left_alone);
         let (now, time) = (Instant::now(), Timestamp::now());
         let ends = announcing.trust.compared(key, secret, is_left_alone, now, time);
         if let Some(ends) = ends {

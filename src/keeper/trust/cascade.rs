@@ -59,9 +59,9 @@ impl Trust {
         let held = &source.read.as_ref().filter(|read| !read.held.is_empty())?.held;
         let prints: Vec<Fingerprint> = held.iter().map(Certificate::fingerprint).collect();
         let has_old_leaf = |name: &&Key| {
-            self.followers.get(name.namespace(), name).is_some_and(|follower| {
-                follower.of_issuer.as_ref() == Some(key) && follower.has_old_leaf(&prints, now)
-            })
+            let follower = self.followers.get(name.namespace(), name);
+            self.is_of_issuer(name, key)
+                && follower.is_some_and(|follower| follower.has_old_leaf(&prints, now))
         };
         let leaves: Vec<Key> = source.followers.iter().filter(has_old_leaf).cloned().collect();
         if leaves.is_empty() {
@@ -87,12 +87,18 @@ impl Trust {
         let consents = source.read.as_ref().is_some_and(|read| read.consents);
         let may_follow = |name: &&Key| consents || name.namespace() == key.namespace();
         let is_by_name = |name: &&Key| {
-            self.followers.get(name.namespace(), name).is_some_and(|follower| {
-                follower.of_issuer.as_ref() != Some(key) && follower.follows.trust.contains(key)
-            })
+            let follower = self.followers.get(name.namespace(), name);
+            !self.is_of_issuer(name, key)
+                && follower.is_some_and(|follower| follower.follows.trust.contains(key))
         };
         readers.extend(source.followers.iter().filter(is_by_name).filter(may_follow).cloned());
         readers
+    }
+
+    /// Whether a follower is issued by the issuer that signs with this Secret.
+    pub(super) fn is_of_issuer(&self, follower: &Key, source: &Key) -> bool {
+        let follower = self.followers.get(follower.namespace(), follower);
+        follower.is_some_and(|follower| follower.of_issuer.as_ref() == Some(source))
     }
 
     /// The Secrets of an issuer, and of the issuers below.
@@ -101,10 +107,7 @@ impl Trust {
         let mut todo = vec![source.clone()];
         while let Some(key) = todo.pop() {
             for name in self.source(&key).into_iter().flat_map(|source| &source.followers) {
-                let follower = self.followers.get(name.namespace(), name);
-                let is_of_issuer =
-                    follower.is_some_and(|follower| follower.of_issuer.as_ref() == Some(&key));
-                if is_of_issuer && found.insert(name.clone()) {
+                if self.is_of_issuer(name, &key) && found.insert(name.clone()) {
                     todo.push(name.clone());
                 }
             }

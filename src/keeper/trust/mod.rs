@@ -225,13 +225,11 @@ impl Trust {
     /// How the label of this source is to be.
     pub(crate) fn label_rule(&self, key: &Key) -> LabelRule {
         let Some(issuers) = &self.issuers else { return LabelRule::Any };
-        let is_of_issuer = |follower: &Key| {
-            let follower = self.followers.get(follower.namespace(), follower);
-            follower.is_some_and(|follower| follower.of_issuer.as_ref() == Some(key))
-        };
         let mut followers = self.source(key).into_iter().flat_map(|source| &source.followers);
         match issuers.is_signer(key) {
-            Some(true) if followers.any(is_of_issuer) => LabelRule::Issuer,
+            Some(true) if followers.any(|follower| self.is_of_issuer(follower, key)) => {
+                LabelRule::Issuer
+            }
             Some(false) => LabelRule::NotIssuer,
             _ => LabelRule::Any,
         }
