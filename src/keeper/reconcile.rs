@@ -176,7 +176,12 @@ impl Reconciler {
         key: &Key,
         known: ReconcileInput,
     ) -> Result<ReconcileOutcome, ReconcileError> {
-        let Some(secret) = self.secrets.get(key).await? else { return Ok(ReconcileOutcome::Gone) };
+        // A CA has thousands of followers, of which only metadata was seen.
+        let seen = known.wanted.as_ref().filter(|_| known.secret.is_none());
+        let seen = seen.map(|wanted| wanted.seen.as_str()).unwrap_or_default();
+        let Some(secret) = self.secrets.get_since(key, seen).await? else {
+            return Ok(ReconcileOutcome::Gone);
+        };
         let secret = self.noted(&secret).into_owned();
         let (now, unseen_since) = (Timestamp::now(), known.unseen_since);
         let outlook = outlook::outlook(&secret.view(), &self.rules, now);
@@ -292,8 +297,7 @@ impl Reconciler {
 
     /// Whether the webhook is not called for the Secrets of this namespace.
     pub(super) async fn is_opted_out(&self, key: &Key) -> Result<bool, CallError> {
-        let found = self.secrets.namespace(key.namespace()).await?;
-        Ok(found.is_some_and(|namespace| namespace.is_off))
+        self.secrets.is_opted_out(key.namespace()).await
     }
 
     /// Ends a stage without the webhook, which has not been called since `unseen_since`. If that is

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Patch, PatchParams};
+use kube::api::{GetParams, Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde_json::json;
 
@@ -95,11 +95,31 @@ impl Secrets {
 
     /// Reads a Secret; `None` if it does not exist.
     pub(crate) async fn get(&self, key: &Key) -> Result<Option<SecretView>, CallError> {
+        self.get_since(key, "").await
+    }
+
+    /// Reads a Secret in this version or a later one, which the API server can have in memory.
+    /// Without a version it reads the latest from its storage.
+    /// <https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list>
+    pub(crate) async fn get_since(
+        &self,
+        key: &Key,
+        version: &str,
+    ) -> Result<Option<SecretView>, CallError> {
         let api: Api<SecretView> = Api::namespaced(self.client.clone(), key.namespace());
-        match call(api.get_opt(key.name())).await {
+        let parameters =
+            if version.is_empty() { GetParams::default() } else { GetParams::at(version) };
+        match call(api.get_with(key.name(), &parameters)).await {
             Err(CallError::Gone) => Ok(None),
-            other => other,
+            other => other.map(Some),
         }
+    }
+
+    /// Whether the webhook is not called for the Secrets of this namespace. The API server answers
+    /// from memory, as it does to itself when it decides whether to call the webhook.
+    pub(crate) async fn is_opted_out(&self, namespace: &str) -> Result<bool, CallError> {
+        let found = self.namespace_with(namespace, &GetParams::any()).await?;
+        Ok(found.is_some_and(|namespace| namespace.is_off))
     }
 
     /// Reads the namespace that has this name now; `None` if there is none.
@@ -107,8 +127,16 @@ impl Secrets {
         &self,
         name: &str,
     ) -> Result<Option<NamespaceIdentity>, CallError> {
+        self.namespace_with(name, &GetParams::default()).await
+    }
+
+    async fn namespace_with(
+        &self,
+        name: &str,
+        parameters: &GetParams,
+    ) -> Result<Option<NamespaceIdentity>, CallError> {
         let api: Api<Namespace> = Api::all(self.client.clone());
-        let found = match call(api.get_metadata_opt(name)).await {
+        let found = match call(api.get_metadata_opt_with(name, parameters)).await {
             Err(CallError::Gone) => None,
             other => other?,
         };

@@ -47,9 +47,9 @@ pub fn next_action(secret: &PublicSecret<'_>, outlook: &Outlook, now: Timestamp)
 }
 
 /// The names of the Secrets that a promotion waits for. Every other Secret that it concerns and that
-/// has a `ca.crt` must hold the new CA and need no restart, and its `ca.crt` must not have changed
-/// during the settle time. `others` are the Secrets of the group; without a group, those of type
-/// `kubernetes.io/tls` in the namespace, of which only the peers count.
+/// has a `ca.crt` must have held the new CA for the settle time, and need no restart. `others` are the
+/// Secrets of the group; without a group, those of type `kubernetes.io/tls` in the namespace, of which
+/// only the peers count.
 pub fn awaited<'a>(
     secret: &PublicSecret<'_>,
     staged: &StageOutlook,
@@ -97,9 +97,9 @@ fn is_ready(
     rules: &Rules,
     now: Timestamp,
 ) -> bool {
-    let changed = outlook.changed(member).unwrap_or(staged.stage.since);
+    let since = outlook.holds_since(&staged.anchors, member).unwrap_or(staged.stage.since);
     trusts_new(outlook, staged)
-        && staged.ready_after(changed, rules) <= now
+        && staged.ready_after(since, rules) <= now
         && !lacks_restart(member, outlook)
 }
 

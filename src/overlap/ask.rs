@@ -144,7 +144,7 @@ impl Repaired {
             if until.is_empty() { None } else { Some(until.parse().ok()?) };
         let since = since.parse().ok()?;
         let sha256 = Fingerprint::of(&der);
-        let entry = Entry { sha256, since, until, announced: None, not_staged: None };
+        let entry = Entry { until, ..Entry::starting(sha256, since, None) };
         Some(Self { der, entry: Some(entry) })
     }
 }
@@ -281,7 +281,7 @@ mod tests {
     fn dated(until: Option<Timestamp>) -> Repaired {
         let since = "2026-03-01T10:00:00Z".parse().unwrap();
         let sha256 = Fingerprint::of(b"a");
-        let entry = Entry { sha256, since, until, announced: None, not_staged: None };
+        let entry = Entry { until, ..Entry::starting(sha256, since, None) };
         Repaired { der: b"a".to_vec(), entry: Some(entry) }
     }
 

@@ -3,6 +3,8 @@
 //!
 //! [`super::write`] defines the terms.
 
+use jiff::Timestamp;
+
 use super::announce::{self, Wanted};
 use super::record::{Entry, Record};
 use super::select::{self, Candidate, Capacity, StoredCertificates};
@@ -118,9 +120,14 @@ impl<'a> Comparison<'a> {
             warnings.push(Warning::KeepTooSmall);
         }
         let starts_anew = |index| is_turning_point(case) && active.contains(&index);
-        let appended = chosen.iter().map(|&index| match self.previous(index) {
+        let entry = |index: usize| match self.previous(index) {
             Some(entry) if !starts_anew(index) => entry,
             _ => self.new_entry(index),
+        };
+        let goes_on = self.turns() || case == Case::Rollback;
+        let appended = chosen.iter().map(|&index| match entry(index) {
+            entry if goes_on => Entry { successor_since: self.told_since(), ..entry },
+            entry => entry,
         });
         let entries = self.echoed(case).into_iter().chain(appended).collect();
         let mut decision = Decision {
@@ -286,6 +293,13 @@ impl<'a> Comparison<'a> {
     fn turns(&self) -> bool {
         let uses = |index| self.is_announced(index) && self.is_incoming[index];
         self.introduces() || (self.indexes().any(uses) && !self.keeps_own())
+    }
+
+    /// Since when the Secret has held what the generator goes on to, if all of it was announced.
+    fn told_since(&self) -> Option<Timestamp> {
+        let used = self.places.iter().map(|place| self.carried[(*place)?]);
+        let since = used.map(|entry| Some(entry.filter(|it| it.announced.is_some())?.since));
+        since.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     /// The entry of a stored certificate that is carried as a previous CA.

@@ -321,6 +321,25 @@ impl Outlook {
         }
     }
 
+    /// Since when `ca.crt` of `secret`, whose outlook this is, has held these CAs of it, announced
+    /// time included; `None` if nothing tells.
+    pub fn holds_since(
+        &self,
+        anchors: &[Fingerprint],
+        secret: &PublicSecret<'_>,
+    ) -> Option<Timestamp> {
+        let since = |anchor: &Fingerprint| {
+            let is_it = |it: &&BundleCertificate| it.certificate.fingerprint() == *anchor;
+            match self.certificates.iter().find(is_it)?.carried {
+                Some(entry) => entry.announced.map(|_| entry.since),
+                None => successor_since(&self.certificates, |_| true),
+            }
+        };
+        let known: Option<Vec<_>> = anchors.iter().map(since).collect();
+        let known = known.and_then(|known| known.into_iter().max());
+        known.into_iter().chain(self.changed(secret)).min()
+    }
+
     /// Whether the stage of `secret`, whose outlook this is, is to end now, judged by this Secret
     /// alone. Something else may be due first.
     pub fn is_stage_over(&self, secret: &PublicSecret<'_>, now: Timestamp) -> bool {
@@ -343,9 +362,9 @@ impl StageOutlook {
         later(self.ready, group_wait).min(self.latest) <= now
     }
 
-    /// The earliest time of the promotion, if `ca.crt` in the group last changed at `changed`.
-    pub fn ready_after(&self, changed: Timestamp, rules: &Rules) -> Timestamp {
-        self.ready.max(later(changed, rules.settle)).min(self.latest)
+    /// The earliest time of the promotion, if another Secret has held the new CA since `since`.
+    pub fn ready_after(&self, since: Timestamp, rules: &Rules) -> Timestamp {
+        self.ready.max(later(since, rules.settle)).min(self.latest)
     }
 }
 
@@ -497,7 +516,10 @@ impl<'a> ParsedSecret<'a> {
         let certificates: Vec<Certificate> =
             self.certificates.iter().map(|c| c.certificate.clone()).collect();
         let anchors = self.issuers.of_chain(&pending, &certificates, &std::iter::empty());
-        let ready = later(stage.since, rules.settle);
+        let told = successor_since(&self.certificates, |known| known.issued_leaf);
+        // A clock that was set back does not make it wait for longer.
+        let trusted = told.map_or(stage.since, |told| told.min(stage.since));
+        let ready = later(trusted, rules.settle).max(stage.since);
         let reserve = SignedDuration::try_from(RESERVE.max(rules.settle * 5));
         let not_after = self.leaf.and_then(|leaf| leaf.not_after);
         let latest = not_after.zip(reserve.ok()).map(|(end, reserve)| end.checked_sub(reserve));
@@ -541,6 +563,16 @@ impl<'a> ParsedSecret<'a> {
             .filter(|next| self.may_change_data && next.at > now)
             .min_by_key(|next| next.at)
     }
+}
+
+/// Since when the own CAs have been there, as all previous CAs that `counts` picks tell.
+fn successor_since(
+    certificates: &[BundleCertificate],
+    counts: impl Fn(&BundleCertificate) -> bool,
+) -> Option<Timestamp> {
+    let previous = certificates.iter().filter(|known| counts(known) && !known.is_announced());
+    let told = previous.filter_map(|known| known.carried).map(|entry| entry.successor_since);
+    told.collect::<Option<Vec<_>>>()?.into_iter().max()
 }
 
 fn certificates(

@@ -30,6 +30,8 @@ pub struct Entry {
     pub announced: Option<Announcer>,
     /// Why the leaf that came with the rotation was not held back, in mode `staged`.
     pub not_staged: Option<Warning>,
+    /// Since when `ca.crt` has held the CAs that replaced it, if they were announced before.
+    pub successor_since: Option<Timestamp>,
 }
 
 /// Who announces a CA, so that it is trusted before anybody shows a leaf of it.
@@ -64,6 +66,8 @@ struct WrittenEntry<'a> {
     /// [`Warning::reason`]. One that this edition does not know is ignored.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     not_staged: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    successor_since: Option<Timestamp>,
     /// The uid of the Secret that it was written for. The first edition wrote none.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     uid: Option<Cow<'a, str>>,
@@ -96,12 +100,13 @@ impl Record {
         let entries = written
             .iter()
             .filter(|entry| is_believed(entry.uid.as_deref(), uid))
-            .map(|&WrittenEntry { sha256, since, until, announced, ref not_staged, .. }| Entry {
-                sha256,
-                since,
-                until,
-                announced,
-                not_staged: not_staged.as_deref().and_then(Warning::of_stage),
+            .map(|entry| Entry {
+                sha256: entry.sha256,
+                since: entry.since,
+                until: entry.until,
+                announced: entry.announced,
+                not_staged: entry.not_staged.as_deref().and_then(Warning::of_stage),
+                successor_since: entry.successor_since,
             })
             .collect();
         Ok((Self { entries }, is_complete))
@@ -137,15 +142,15 @@ impl Record {
 
     /// The annotation's value, for the Secret with this uid.
     pub fn to_annotation(&self, uid: Option<&str>) -> String {
-        let written =
-            |&Entry { sha256, since, until, announced, not_staged }: &Entry| WrittenEntry {
-                sha256,
-                since,
-                until,
-                announced,
-                not_staged: not_staged.map(|warning| warning.reason().into()),
-                uid: uid.map(Cow::Borrowed),
-            };
+        let written = |entry: &Entry| WrittenEntry {
+            sha256: entry.sha256,
+            since: entry.since,
+            until: entry.until,
+            announced: entry.announced,
+            not_staged: entry.not_staged.map(|warning| warning.reason().into()),
+            successor_since: entry.successor_since,
+            uid: uid.map(Cow::Borrowed),
+        };
         let entries: Vec<_> = self.entries.iter().map(written).collect();
         // Writing strings and dates to memory cannot fail. If it did, "nothing is carried" would be
         // the harmless value.
@@ -163,7 +168,7 @@ impl Entry {
     pub fn starting(sha256: Fingerprint, now: Timestamp, window: Option<Duration>) -> Self {
         let since = whole_seconds(now);
         let until = window.and_then(|window| after(since, window));
-        Self { sha256, since, until, announced: None, not_staged: None }
+        Self { sha256, since, until, announced: None, not_staged: None, successor_since: None }
     }
 
     /// Makes the entry of a CA that is announced from `now` on.
@@ -173,8 +178,8 @@ impl Entry {
         until: Option<Timestamp>,
         by: Announcer,
     ) -> Self {
-        let since = whole_seconds(now);
-        Self { sha256, since, until, announced: Some(by), not_staged: None }
+        let announced = Some(by);
+        Self { until, announced, ..Self::starting(sha256, now, None) }
     }
 
     /// The deadline: the earlier of `until` and `since` plus the window that is set now. The window

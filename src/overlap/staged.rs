@@ -437,7 +437,8 @@ impl<'a> StagedWrite<'a> {
         let window = self.write.settings.window.length();
         let restarted = |entry: &Entry| {
             if entry.announced.is_none() && issuers.contains(&entry.sha256) {
-                Entry::starting(entry.sha256, self.write.now, window)
+                let starting = Entry::starting(entry.sha256, self.write.now, window);
+                Entry { successor_since: entry.successor_since, ..starting }
             } else {
                 *entry
             }

@@ -114,6 +114,8 @@ pub(crate) struct Wanted {
     pub(crate) trusted: Option<String>,
     /// What is not announced, and why, if that was not reported yet.
     pub(crate) new_refusals: Vec<Refusal>,
+    /// The version of the follower that was seen last.
+    pub(crate) seen: String,
 }
 
 /// How the label `source` of a source is to be.
@@ -257,7 +259,8 @@ impl Trust {
         follower.comparing = (wanted_hash, follower.version.clone());
         let refused_hash = hash(&refused);
         let is_new = mem::replace(&mut follower.reported, refused_hash) != refused_hash;
-        Some(Wanted { new_refusals: if is_new { refused } else { Vec::new() }, ..wanted })
+        let seen = follower.version.clone();
+        Some(Wanted { new_refusals: if is_new { refused } else { Vec::new() }, seen, ..wanted })
     }
 
     /// Whether this Secret is a follower.
@@ -627,7 +630,7 @@ impl Trust {
         if present > MAX_ANNOUNCED {
             refused.push(Refusal::TooManyCas(present));
         }
-        let wanted = Wanted { offers, trusted: format_trusted(&trusted), new_refusals: Vec::new() };
+        let wanted = Wanted { offers, trusted: format_trusted(&trusted), ..Wanted::default() };
         let words =
             wanted.offers.iter().map(|it| (it.certificate.fingerprint(), it.since, it.stays_only));
         let hash = hash(&(words.collect::<Vec<_>>(), &wanted.trusted, &refused));

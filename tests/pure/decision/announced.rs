@@ -25,6 +25,31 @@ fn a_rotation_to_the_announced_ca_carries_the_previous_one() {
 }
 
 #[test]
+fn a_rotation_to_announced_cas_alone_notes_since_when_they_were_there() {
+    let since = secret("CA1 CA2+").record.unwrap().entries()[0].since;
+    let told = |it: &TestSecret| {
+        let record = it.record.clone().unwrap();
+        let previous = record.entries().iter().filter(|entry| entry.announced.is_none());
+        previous.map(|entry| entry.successor_since).collect::<Vec<_>>()
+    };
+    let mut it = row(secret("CA1 CA2+"), "CA2", "CA2 CA1*", Case::Rotation);
+    assert_eq!(told(&it), [Some(since)]);
+    it.write_bytes(format!("# again\n{}", it.pem("CA2")).as_bytes(), None);
+    assert_eq!(told(&it), [Some(since)]);
+    it.write("CA2 CA3");
+    assert_eq!(told(&it), [None], "CA3 is new");
+    for (stored, incoming) in [("CA1 CA2+", "CA2 CA3"), ("CA2 CA1*", "CA1"), ("CA1", "CA2")] {
+        let mut it = secret(stored);
+        it.write(incoming);
+        assert_eq!(told(&it), [None], "{stored} {incoming}");
+    }
+    let mut several = secret("CA2 CA1* CA3+");
+    several.keep = "2";
+    several.write("CA3");
+    assert_eq!((several.shows().as_str(), told(&several)), ("CA3 CA2* CA1*", vec![Some(since); 2]));
+}
+
+#[test]
 fn an_announced_ca_stays_through_other_writes_with_its_dates() {
     let since = secret("CA1 CA2+").record.unwrap().entries()[0].since;
     let after = row(secret("CA1 CA2+"), "CA1", "CA1 CA2+", Case::Same);

@@ -133,6 +133,7 @@ impl TestSecret {
                 until: None,
                 announced: name.ends_with('+').then_some(Announcer::Keeper),
                 not_staged: None,
+                successor_since: None,
             })
             .collect()
     }

@@ -191,6 +191,42 @@ fn the_settle_time_counts_from_the_last_change_of_ca_crt_and_not_from_other_writ
 }
 
 #[test]
+fn a_leaf_goes_into_service_at_once_where_all_held_its_announced_ca_for_long_enough() {
+    let group = Group::new();
+    let told = |name, is_staged, since: &str| {
+        let entry =
+            json!({"sha256": group.old.sha256(), "since": WRITTEN, "successorSince": since});
+        group.secret(name, is_staged, &json!({names::CARRIED: json!([entry]).to_string()}))
+    };
+    let (early, late) = ("2026-03-01T09:58:00Z", "2026-03-01T09:58:01Z");
+    assert!(matches!(action(&told("a", true, early), WRITTEN), Action::Ask(Due::Promote(_))));
+    assert_eq!(action(&told("a", true, late), WRITTEN), Action::Nothing);
+    let ready = |other: &Value| is_ready(&told("a", true, early), other, WRITTEN);
+    for is_staged in [true, false] {
+        assert!(ready(&told("b", is_staged, early)), "{is_staged}");
+        assert!(!ready(&told("b", is_staged, late)), "{is_staged}");
+        assert!(!ready(&group.secret("b", is_staged, &json!({}))), "{is_staged}: nothing tells");
+    }
+    // One that has not rotated yet, and changed just now for another reason.
+    let announced = |since: &str| {
+        let entry = json!({"sha256": group.new.sha256(), "since": since, "announced": "keeper"});
+        let mut other =
+            group.secret("b", false, &json!({names::CARRIED: json!([entry]).to_string()}));
+        other["data"]["ca.crt"] = BASE64_STANDARD.encode(bundle(&[&group.old, &group.new])).into();
+        other["data"]["tls.crt"] = BASE64_STANDARD.encode(&group.held.pem).into();
+        other
+    };
+    assert!(ready(&announced(early)) && !ready(&announced(late)));
+    // The wait for others is as long as ever.
+    let secret = view(&told("a", true, early));
+    let outlook = outlook_at(&secret, WRITTEN);
+    let wait = Duration::from_secs(360);
+    let is_over =
+        |at: &str| outlook.stage.as_ref().unwrap().is_wait_over(wait, at.parse().unwrap());
+    assert!(!is_over("2026-03-01T10:05:59Z") && is_over("2026-03-01T10:06:00Z"));
+}
+
+#[test]
 fn a_promotion_of_one_secret_does_not_delay_the_others_of_its_group() {
     let group = Group::new();
     let secret = group.secret("a", true, &json!({}));
