@@ -19,12 +19,12 @@ help: ## Show this list
 .PHONY: demo
 demo: need-rust ## Play a CA rotation on a real API server: without ca-overlap, with the webhook, with all of it
 	@sh tests/control-plane/build.sh demo
-	cargo build --locked --workspace --bin ca-overlap --example legacy-certgen --example demo
-	$(TARGET)/debug/examples/demo
+	cargo build --locked --workspace --profile demo --bin ca-overlap --example legacy-certgen --example demo
+	$(TARGET)/demo/examples/demo
 
 .PHONY: clean
 clean: ## Remove what cargo built; keep the control plane and the tools
-	rm -rf $(TARGET)/debug $(TARGET)/release $(TARGET)/static $(TARGET)/*-linux-* $(TARGET)/doc $(TARGET)/tmp $(TARGET)/ci $(TARGET)/mutation
+	rm -rf $(TARGET)/debug $(TARGET)/demo $(TARGET)/release $(TARGET)/static $(TARGET)/*-linux-* $(TARGET)/doc $(TARGET)/tmp $(TARGET)/ci $(TARGET)/mutation
 
 .PHONY: distclean
 distclean: ## Remove everything that was built or downloaded

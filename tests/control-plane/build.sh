@@ -6,7 +6,8 @@
 #
 #   1. KUBEBUILDER_ASSETS, if set
 #   2. what an earlier run left under target/control-plane, if it fits go.mod
-#   3. setup-envtest, if it is installed and its download works
+#   3. setup-envtest, if its download works; for tests only if it is installed, because go.mod names
+#      what they run
 #   4. go build, from tests/control-plane/go.mod: minutes the first time, then cached
 #
 # kube-controller-manager is in neither 1 nor 3: it is built, into target/control-plane/controllers;
@@ -17,6 +18,7 @@ set -eu
 KUBERNETES=1.36.3
 CERT_MANAGER=v1.21.2
 PROMETHEUS_OPERATOR=v0.85.0
+SETUP_ENVTEST=v0.25.1
 ENVTEST_SECONDS=180
 BINARIES="etcd kube-apiserver kubectl"
 PACKAGES="go.etcd.io/etcd/server/v3 k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kubectl"
@@ -38,9 +40,10 @@ main() {
         "" | demo) ;;
         *) fail "usage: build.sh [demo]" ;;
     esac
+    purpose=${1:-}
     mkdir -p "$out"
     find_binaries || with_lock find_binaries make_binaries
-    [ "${1:-}" != demo ] || return 0
+    [ "$purpose" != demo ] || return 0
     find_controllers || with_lock find_controllers make_controllers
     find_cert_manager || with_lock find_cert_manager make_cert_manager
     find_crds || fetch_crds
@@ -136,12 +139,12 @@ make_cert_manager() {
 }
 
 download_binaries() {
-    command -v setup-envtest >/dev/null 2>&1 || return 1
-    say "asking setup-envtest for Kubernetes 1.36 (at most $ENVTEST_SECONDS s)"
     bounded=
     command -v timeout >/dev/null 2>&1 && bounded="timeout $ENVTEST_SECONDS"
+    envtest=$(command -v setup-envtest) || install_envtest || return 1
+    say "asking setup-envtest for Kubernetes 1.36 (at most $ENVTEST_SECONDS s)"
     # shellcheck disable=SC2086 # two words on purpose
-    if assets=$($bounded setup-envtest use -p path --bin-dir "$out/envtest" 1.36.x 2>"$work/log"); then
+    if assets=$($bounded "$envtest" use -p path --bin-dir "$out/envtest" 1.36.x 2>"$work/log"); then
         mkdir "$work/bin"
         for name in $BINARIES; do
             cp "$assets/$name" "$work/bin/$name" || return 1
@@ -151,6 +154,17 @@ download_binaries() {
         say "setup-envtest failed ($(tail -n 1 "$work/log")); building instead"
         return 1
     fi
+}
+
+# A few seconds; a build of the control plane takes minutes.
+install_envtest() {
+    [ "$purpose" = demo ] && command -v go >/dev/null 2>&1 || return 1
+    envtest=$root/target/tools/setup-envtest-$SETUP_ENVTEST/setup-envtest
+    [ ! -x "$envtest" ] || return 0
+    say "installing setup-envtest $SETUP_ENVTEST, to download the programs instead of building them"
+    # shellcheck disable=SC2086 # two words on purpose
+    GOBIN=$(dirname "$envtest") $bounded go install -trimpath \
+        "sigs.k8s.io/controller-runtime/tools/setup-envtest@$SETUP_ENVTEST" >"$work/log" 2>&1
 }
 
 # MODULE WHAT TIME PACKAGES, into $work/bin
