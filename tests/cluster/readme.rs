@@ -6,18 +6,9 @@ use ca_overlap::names;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, REGISTRATION, eventually, root};
+use crate::support::pages::{self, ON_A_CLUSTER};
 use devtools::certs;
 use devtools::secrets::{Secrets, secret};
-
-/// The sections with the commands.
-const SECTIONS: [(&str, &str); 2] =
-    [("README.md", "## Install"), ("docs/install.md", "## Commands")];
-/// Other commands of the sections, and what runs them.
-const ELSEWHERE: [(&str, &str); 3] = [
-    ("make ", "the Makefile, before the suite starts"),
-    ("kind ", "the test of the quick start"),
-    ("docker ", "make image, which needs a container engine"),
-];
 
 #[tokio::test]
 #[ignore = "needs a cluster: make kind-test"]
@@ -73,27 +64,14 @@ async fn the_quick_start_ends_with_both_cas() {
     removed.unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// The commands in the fenced blocks of both sections, without comments and duplicates.
+/// The commands that install, in the order of the pages, without duplicates.
 pub fn commands() -> Vec<String> {
-    let sections = SECTIONS.map(|(file, section)| {
-        let text = std::fs::read_to_string(root().join(file)).unwrap();
-        let text = text.split_once(&format!("\n{section}\n")).unwrap().1;
-        text.split("\n## ").next().unwrap().to_owned()
-    });
-    let blocks = sections.iter().flat_map(|text| text.split("```").skip(1).step_by(2));
-    let lines = blocks.flat_map(str::lines).map(|line| line.split(" #").next().unwrap().trim());
     let mut commands: Vec<String> = Vec::new();
-    for line in lines.filter(|line| !line.is_empty()) {
-        if line.starts_with("kubectl ") || line.starts_with("helm ") {
-            if !commands.iter().any(|known| known == line) {
-                commands.push(line.to_owned());
+    for part in &ON_A_CLUSTER[1..] {
+        for shown in pages::commands().iter().filter(|shown| shown.is_in(&[*part])) {
+            if !commands.contains(&shown.command) {
+                commands.push(shown.command.clone());
             }
-        } else {
-            let known = ELSEWHERE.iter().any(|(start, _)| line.starts_with(start));
-            assert!(
-                known || line.chars().all(char::is_alphabetic),
-                "no test runs this line: {line}"
-            );
         }
     }
     commands

@@ -17,6 +17,7 @@ mod control_plane;
 mod demo;
 mod distrust;
 mod distrust_everywhere;
+mod documented;
 mod inspect;
 mod keeper;
 mod manifests;

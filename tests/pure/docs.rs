@@ -2,16 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::Command;
 
 use ca_overlap::cli::Cli;
 use ca_overlap::names;
 use clap::CommandFactory;
 
+use crate::support::pages::{self, ON_A_CLUSTER, ON_AN_API_SERVER, pages, root};
+
 #[test]
 fn every_link_leads_somewhere() {
     let mut links = 0;
-    for (path, text) in documents() {
+    for (path, text) in pages() {
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let (file, section) = target.split_once('#').unwrap_or((target, ""));
             if file.contains("://") || file.contains(char::is_whitespace) {
@@ -41,7 +44,7 @@ fn anchor(line: &str) -> Option<String> {
 #[test]
 fn every_documented_key_exists_and_every_key_is_documented() {
     let mut seen = BTreeSet::new();
-    for (path, text) in documents() {
+    for (path, text) in pages() {
         for rest in text.split(names::PREFIX).skip(1) {
             let key = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-');
             let key: String = key.collect();
@@ -63,7 +66,9 @@ fn every_command_that_is_shown_exists() {
     let program = Cli::command();
     let known: Vec<&str> = program.get_subcommands().map(clap::Command::get_name).collect();
     let mut seen = BTreeSet::new();
-    for (path, text) in documents() {
+    for (path, text) in pages() {
+        // Helm's release has the program's name.
+        let text = text.replace("install ca-overlap ", "install ");
         for rest in text.split("ca-overlap ").skip(1) {
             let mut words = rest.split_whitespace();
             let command = words.next().unwrap_or_default().trim_end_matches('`');
@@ -77,6 +82,77 @@ fn every_command_that_is_shown_exists() {
         }
     }
     assert!(seen.len() >= 5, "{seen:?}");
+}
+
+/// What starts a command that no test runs as it stands, and why.
+const NOT_RUN: [(&str, &str); 8] = [
+    ("kind create cluster", "make kind-test creates the cluster, with its own configuration"),
+    (
+        "helm install ca-overlap manifests/chart --namespace",
+        "tests/cluster/helm.rs runs the README's",
+    ),
+    ("kubectl -n ca-overlap logs", "it needs a kubelet, and only reads"),
+    ("cosign verify", "nothing is published or signed yet"),
+    ("sha256sum --check", "nothing is published or signed yet"),
+    ("ln -s", "tests/it/status.rs calls a link of that name by kubectl"),
+    ("CA_OVERLAP_TEST_KUBECONFIG=FILE cargo test --test cluster", "tests/kind/run.sh runs it"),
+    ("SECRETS=", "the commands after it run with it"),
+];
+
+/// A page that shows a command shows one that works: its program parses it, or a test runs it.
+#[test]
+fn every_command_that_is_shown_is_run_or_has_a_reason() {
+    let shown = pages::commands();
+    let run_in = |parts: &[(&str, &str)], program: &str| -> BTreeSet<String> {
+        let is_run = |it: &&pages::Shown| it.is_in(parts) && it.command.starts_with(program);
+        shown.iter().filter(is_run).map(|it| it.command.clone()).collect()
+    };
+    let mut run = run_in(&ON_A_CLUSTER, "");
+    run.extend(run_in(&ON_AN_API_SERVER, "kubectl "));
+    let mut reasons = BTreeSet::new();
+    for it in &shown {
+        let place = format!("{}, {}: {}", it.page.display(), it.section, it.command);
+        let command = it.command.as_str();
+        let reason = NOT_RUN.iter().find(|(start, _)| command.starts_with(start));
+        let reason = reason.map(|(start, _)| reasons.insert(*start)).is_some();
+        let ours = ["ca-overlap ", "target/static/ca-overlap ", "kubectl ca-overlap "];
+        if let Some(arguments) = ours.iter().find_map(|program| command.strip_prefix(program)) {
+            let words = std::iter::once("ca-overlap").chain(arguments.split_whitespace());
+            let parsed = Cli::command().try_get_matches_from(words);
+            assert!(parsed.is_ok(), "{place}: {}", parsed.unwrap_err());
+        } else if let Some(arguments) = command.strip_prefix("make ") {
+            assert_is_made(arguments, &place);
+        } else {
+            assert!(reason || run.contains(command), "no test runs this: {place}");
+        }
+    }
+    assert!(shown.len() > 60, "the commands are read: {}", shown.len());
+    let unused = NOT_RUN.iter().map(|(start, _)| start).filter(|start| !reasons.contains(*start));
+    assert_eq!(unused.collect::<Vec<_>>(), Vec::<&&str>::new(), "reasons without a command");
+}
+
+/// Fails if make knows no such target, or if no recipe uses a variable that is set.
+#[track_caller]
+fn assert_is_made(arguments: &str, place: &str) {
+    let words: Vec<&str> = arguments.split_whitespace().collect();
+    let output = Command::new("make")
+        .arg("--dry-run")
+        .args(&words)
+        .envs([("MAKEFLAGS", ""), ("MAKELEVEL", "0")])
+        .current_dir(root())
+        .output()
+        .expect("make");
+    assert!(output.status.success(), "{place}: {}", String::from_utf8_lossy(&output.stderr));
+    let makefiles: String = fs::read_dir(root().join("make"))
+        .unwrap()
+        .map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap())
+        .collect();
+    for (variable, _) in words.iter().filter_map(|word| word.split_once('=')) {
+        assert!(
+            makefiles.contains(&format!("$({variable})")),
+            "{place}: no recipe uses {variable}"
+        );
+    }
 }
 
 #[test]
@@ -115,32 +191,4 @@ fn each_generator_has_its_page_with_the_same_three_questions() {
         pages += 1;
     }
     assert!(pages >= 20, "{pages}");
-}
-
-/// The main pages of the root, and all pages below `docs/`.
-fn documents() -> Vec<(PathBuf, String)> {
-    let mut paths =
-        ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name)).to_vec();
-    collect(&root().join("docs"), &mut paths);
-    assert!(paths.len() > 25, "{paths:?}");
-    let read = |path: PathBuf| {
-        let text = fs::read_to_string(&path).unwrap();
-        (path, text)
-    };
-    paths.into_iter().map(read).collect()
-}
-
-fn collect(directory: &Path, paths: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            collect(&path, paths);
-        } else if path.extension().is_some_and(|extension| extension == "md") {
-            paths.push(path);
-        }
-    }
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -16,6 +16,7 @@
 pub mod binary;
 pub mod command;
 pub mod helm;
+pub mod pages;
 pub mod program;
 pub mod property;
 pub mod server;
