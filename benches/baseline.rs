@@ -106,7 +106,7 @@ impl Baseline {
         for (accepted, measured) in &differing {
             findings.notes.push(format!(
                 "the baseline is of {accepted}, this is {measured}: {WIDE_MARGIN} % are allowed \
-                 instead of {MARGIN} %, until the baseline is accepted anew"
+                 instead of {MARGIN} %, until the baseline is accepted again"
             ));
         }
         if differing.is_empty() { MARGIN } else { WIDE_MARGIN }

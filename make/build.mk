@@ -9,7 +9,7 @@ STATIC_DIR := $(TARGET)/$(STATIC_TRIPLE)/release
 STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
 	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo --remap-path-prefix=$(CURDIR)=ca-overlap
 STATIC_BUILD := --locked --release --target $(STATIC_TRIPLE)
-# Each crate is optimised for speed, then the whole program once more, for size: see docs/decisions.
+# Each crate is optimised for speed, then the whole program again, for size: see docs/decisions.
 STATIC_LINK := -C opt-level=s
 
 .PHONY: static

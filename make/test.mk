@@ -17,6 +17,19 @@ lint: need-rust ## Check formatting and lints; warnings are errors
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
+PROSE := README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md Makefile .ci .github benches build docs make manifests src tests
+
+.PHONY: prose
+prose: $(VALE) ## Check spelling, and the wordings of .vale, in pages, comments and messages (10 seconds)
+	$(VALE) $(PROSE)
+	$(VALE) --config=.vale/text.ini $(PROSE)
+	@for config in .vale.ini:.vale/control.md .vale/text.ini:.vale/control.txt; do \
+		control=$${config#*:}; \
+		faults=$$($(VALE) --config="$${config%%:*}" --output=line "$$control" | cut -d : -f 2 | sort -u | wc -l); \
+		if [ "$$faults" -ne "$$(sed 1d "$$control" | wc -l)" ]; then \
+			echo "$$control: a fault was not reported" >&2; exit 1; fi; \
+	done
+
 # A time limit for downloads, if the machine has the command.
 TIMEOUT := $(shell command -v timeout >/dev/null 2>&1 && echo timeout 120)
 

@@ -15,7 +15,8 @@ COSIGN := $(TOOLS)/cosign-v3.1.3/cosign
 CRANE := $(TOOLS)/crane-v0.22.1/crane
 HELM := $(TOOLS)/helm-v4.3.1/helm
 KIND := $(TOOLS)/kind-v0.33.0/kind
-GO_TOOLS := $(ACTIONLINT) $(COSIGN) $(CRANE) $(HELM) $(KIND)
+VALE := $(TOOLS)/vale-v3.22.0/vale
+GO_TOOLS := $(ACTIONLINT) $(COSIGN) $(CRANE) $(HELM) $(KIND) $(VALE)
 
 $(CARGO_TOOLS): root = $(patsubst %/bin,%,$(@D))
 $(CARGO_TOOLS): | need-rust
@@ -31,6 +32,7 @@ PACKAGE_cosign := github.com/sigstore/cosign/v3/cmd/cosign
 PACKAGE_crane := github.com/google/go-containerregistry/cmd/crane
 PACKAGE_helm := helm.sh/helm/v4/cmd/helm
 PACKAGE_kind := sigs.k8s.io/kind
+PACKAGE_vale := github.com/vale-cli/vale/v3/cmd/vale
 
 $(GO_TOOLS): | need-go
 	@echo "building $(@F) below $(TOOLS) (a minute or two, once)" >&2

@@ -51,7 +51,7 @@ impl Session<'_> {
             for (what, review) in
                 [("bundling", &self.reviews.bundle_8k), ("nothing to do", &self.reviews.nothing_8k)]
             {
-                let asked = Asked { review, anew: false };
+                let asked = Asked { review, again: false };
                 let mut counts = [0, 0];
                 for (count, requests) in counts.iter_mut().zip([REQUESTS, 2 * REQUESTS]) {
                     let out = callgrind(&subject, self.serving, asked, requests).await?;

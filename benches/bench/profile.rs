@@ -20,7 +20,7 @@ use crate::session::Session;
 pub struct Asked<'a> {
     pub review: &'a Review,
     /// Each request on a connection of its own.
-    pub anew: bool,
+    pub again: bool,
 }
 
 /// The parts, each with prefixes of its functions. A function belongs to the first part with a
@@ -48,8 +48,8 @@ impl Session<'_> {
     pub async fn profile(&mut self) -> Result<String> {
         const REQUESTS: u64 = 500;
         let asked = [
-            ("nothing to do, 3 KB", Asked { review: &self.reviews.nothing_3k, anew: false }),
-            ("a new connection for each", Asked { review: &self.reviews.bundle_8k, anew: true }),
+            ("nothing to do, 3 KB", Asked { review: &self.reviews.nothing_3k, again: false }),
+            ("a new connection for each", Asked { review: &self.reviews.bundle_8k, again: true }),
         ];
         let mut columns = Vec::new();
         for (what, asked) in asked {
@@ -97,7 +97,7 @@ pub async fn callgrind(
     let mut server = subject.start_under(serving, &wrapper)?;
     let mut connection = server.dial().await?;
     for _ in 0..requests {
-        if asked.anew {
+        if asked.again {
             connection = Connection::dial(&server.target).await?;
         }
         connection.call(&server.target, asked.review).await?;

@@ -10,7 +10,7 @@ pub(super) enum AskOutcome {
     /// There is no ask, or it was stored earlier, while the webhook did not see it. Its writer is
     /// not known then, so it is removed without a warning.
     Nothing,
-    /// The keeper asks, or somebody asks for what everybody may ask for.
+    /// The keeper asks, or someone asks for what everybody may ask for.
     Asked(Ask),
     /// The ask is removed and not carried out.
     Refused(Warning),

@@ -295,7 +295,7 @@ mod tests {
             assert_eq!(builder.annotation(names::CARRIED, Some("[1]".into())), grows);
             assert_eq!(builder.annotation(names::CARRIED, Some("{}".into())), Ok(()));
         }
-        // Already too large: the API server refuses that without us.
+        // Already too large: the API server rejects that by itself.
         let text = json(others + 1);
         let overfull = secret(&text);
         let mut builder = PatchBuilder::new(&overfull);

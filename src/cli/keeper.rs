@@ -82,7 +82,7 @@ pub(super) struct KeeperArgs {
     /// Renew the leaves of cert-manager's CA issuers after their CA
     ///
     /// When all Secrets of an issuer have trusted its new CA for --settle, cert-manager issues the
-    /// leaves of the previous CA anew, a few at a time. It needs --follow-issuers, and the right to
+    /// leaves of the previous CA again, a few at a time. It needs --follow-issuers, and the right to
     /// mark Certificates (components/cert-manager-renewals).
     #[arg(long, env = "CA_OVERLAP_RENEW_LEAVES")]
     renew_leaves: bool,

@@ -77,7 +77,7 @@ impl Announcing {
         stream::select(secrets, issuers).boxed()
     }
 
-    /// Waits for a task that ends; for ever if none runs.
+    /// Waits for a task that ends; forever if none runs.
     pub(super) async fn ended(&mut self) -> EndedWork {
         let renewal = async { self.renewals.as_mut()?.tasks.next().await };
         tokio::select! {

@@ -1,7 +1,7 @@
 //! Finds held leaves that the API server itself refuses.
 //!
 //! Some generators, such as Helm charts, write their new CA into the `caBundle` of their webhook as
-//! well. The API server then refuses the leaf that a stage holds in service, and no pod's files
+//! well. The API server then rejects the leaf that a stage holds in service, and no pod's files
 //! are worth that. So such a stage ends at once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

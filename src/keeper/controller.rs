@@ -82,7 +82,7 @@ const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// The wait after a deadline. The webhook's clock may be a little slow, and it refuses to retire a
 /// CA before the deadline by its own clock.
 const DEADLINE_MARGIN: Duration = Duration::from_secs(1);
-/// When the keeper first looks whether the API server refuses a held leaf. A generator writes its
+/// When the keeper first looks whether the API server rejects a held leaf. A generator writes its
 /// `caBundle` shortly before or after the Secret.
 const CA_BUNDLE_DELAY: Duration = Duration::from_secs(2);
 
@@ -484,7 +484,7 @@ impl Controller {
         let EndedTask { key, result, is_changed } = ended;
         match result {
             Ok(outcome) => {
-                // First the Secret itself, which sets its deadline anew.
+                // First the Secret itself, which sets a new deadline.
                 let compared = outcome.secret().cloned();
                 let is_opted_out = matches!(outcome, ReconcileOutcome::OptedOut(_));
                 self.finish(&key, outcome);

@@ -84,7 +84,7 @@ const MAX_QUEUED: usize = 256;
 const BURST: u32 = 100;
 /// After a burst, one Event may be published per interval.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How much of a Secret's name begins the name of an Event. The API server refuses the beginning of a
+/// How much of a Secret's name begins the name of an Event. The API server rejects the beginning of a
 /// generated name that ends with anything but `-`, or is too long, and shortens it to 58 bytes.
 const MAX_NAME: usize = 57;
 /// The API server accepts notes of up to 1024 bytes (events.k8s.io/v1); our texts are ASCII.

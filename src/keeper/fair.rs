@@ -1,8 +1,8 @@
 //! A limited collection that namespaces share. What one namespace puts into it never costs another
 //! one its place (docs/design.md, "The keeper").
 //!
-//! `server::shares` is another module, because a connection ends by itself: it is told to, and
-//! others wait for its place.
+//! `server::shares` is another module, because a connection ends by itself, when it is
+//! asked to, and others wait for its place.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -338,7 +338,7 @@ mod tests {
             }
         };
         let read = async { tokio::join!(groups.find("n", Search::OfGroup("g")), server).0 };
-        let group = timeout(Duration::from_secs(60), read).await.expect("it goes on").unwrap();
+        let group = timeout(Duration::from_secs(60), read).await.expect("it continues").unwrap();
         assert_eq!(group.members.len(), 2);
     }
 

@@ -54,7 +54,7 @@ pub enum AskResult {
     Conflict,
     /// The webhook acted.
     Done,
-    /// The API server refused the write, or did not answer.
+    /// The API server rejected the write, or did not answer.
     Failed,
     /// The webhook did not see the ask.
     NotSeen,
@@ -94,7 +94,7 @@ pub enum Budget {
 pub(super) enum EventResult {
     /// The rate limit was reached, or the queue was full.
     Dropped,
-    /// The API server refused it, or did not answer.
+    /// The API server rejected it, or did not answer.
     Failed,
     /// The API server stored it.
     Published,
@@ -106,7 +106,7 @@ pub(super) enum EventResult {
 pub(crate) enum RestartResult {
     /// Its rollout is complete.
     Done,
-    /// The API server refused the change.
+    /// The API server rejected the change.
     Failed,
     /// The workload may not be restarted, or does not exist.
     NotAllowed,

@@ -37,7 +37,7 @@ impl Overflow {
             tracing::warn!(
                 namespace,
                 budget,
-                "this namespace uses more than its share: the keeper drops something of it"
+                "this namespace uses more than its share: the keeper drops a part of it"
             );
         }
     }

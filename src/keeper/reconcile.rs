@@ -49,7 +49,7 @@ pub struct Reconciler {
     pub group_wait: Duration,
     /// `--announce-rate`
     pub pace: Pace,
-    /// Which held leaves the API server refuses.
+    /// Which held leaves the API server rejects.
     pub ca_bundles: CaBundles,
     /// For which Secrets the webhook was seen to be called.
     pub called: Called,
@@ -257,7 +257,7 @@ impl Reconciler {
         {
             let is_over = staged.is_wait_over(self.group_wait, now);
             not_awaited = match self.awaited(key, &secret, staged, now).await {
-                // A group that cannot be listed must not delay it for ever.
+                // A group that cannot be listed must not delay it forever.
                 Err(_) if is_over => Vec::new(),
                 found => found?,
             };

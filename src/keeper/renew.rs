@@ -1,7 +1,7 @@
-//! Has cert-manager issue leaves of a previous CA anew, a few at a time (docs/design.md, "Cascade").
+//! Has cert-manager issue leaves of a previous CA again, a few at a time (docs/design.md, "Cascade").
 //!
 //! What is to be renewed is found in the Secrets, and what is in flight in the Certificates. So
-//! another replica can go on at any time, and nothing is renewed twice.
+//! another replica can continue at any time, and nothing is renewed twice.
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
@@ -129,7 +129,7 @@ impl Renewals {
         !mem::replace(&mut self.waiting(cascade, now).is_reported, true)
     }
 
-    /// The entry of a cascade, which begins anew with other CAs.
+    /// The entry of a cascade, which begins again with other CAs.
     fn waiting(&mut self, cascade: &Cascade, now: Instant) -> &mut Waiting {
         let held: Vec<_> = cascade.held.iter().map(Certificate::fingerprint).collect();
         self.waiting.retain(|source, waiting| *source != cascade.source || waiting.held == held);
@@ -178,7 +178,7 @@ fn of_waiting(cascade: &Cascade) -> String {
 }
 
 impl Reconciler {
-    /// Has cert-manager issue the leaf of a Secret anew, and waits for it, if the leaf does not
+    /// Has cert-manager issue the leaf of a Secret again, and waits for it, if the leaf does not
     /// verify against the CAs that its issuer holds.
     pub(super) async fn renew(
         &self,

@@ -92,7 +92,7 @@ mod tests {
             api.expect(&Method::GET, path).await.answer(&page("", waits));
         };
         let at_once = async { tokio::join!(found.next(), server).0 };
-        let first = timeout(AGAIN / 2, at_once).await.expect("it goes on at once");
+        let first = timeout(AGAIN / 2, at_once).await.expect("it continues at once");
         assert_eq!(first, Some(Key::new("n", "s")));
         assert!(timeout(INTERVAL / 8, found.next()).await.is_err() && api.is_quiet());
     }

@@ -15,7 +15,7 @@ pub enum CallError {
     /// Another writer changed the object first: read it again (409).
     #[error("another writer changed it in between")]
     Conflict,
-    /// The API server refuses the call, and a repetition is unlikely to help
+    /// The API server rejects the call, and a repetition is unlikely to help
     /// (400, 403, 405, 413, 422).
     #[error("{0}")]
     Denied(String),

@@ -27,7 +27,7 @@ const MAX_OBJECT: usize = 16 << 20;
 const FIRST: usize = 16;
 /// The most objects of a page.
 pub(crate) const MOST: u32 = 500;
-/// How often an expired list goes on or starts again.
+/// How often an expired list continues or starts again.
 pub(super) const MAX_EXPIRED: usize = 3;
 /// The time limit of a page. A list that does not answer must not keep the others waiting.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,7 +87,7 @@ impl Pages {
     /// Takes the answer for that page, gives its objects, and turns to the next one.
     ///
     /// All pages show the state at the start of the list, and etcd compacts that after some minutes
-    /// (410). Then the list goes on with the present state, or starts again, and an object may come
+    /// (410). Then the list continues with the present state, or starts again, and an object may come
     /// twice.
     pub(crate) fn turn<K: Clone>(
         &mut self,

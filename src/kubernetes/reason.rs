@@ -23,11 +23,11 @@ pub enum Reason {
     /// A waiting pair is now in service, although its group is not ready. Published as `Promoted`.
     #[strum(serialize = "Promoted")]
     PromotedAlone,
-    /// A leaf of a previous CA was issued anew.
+    /// A leaf of a previous CA was issued again.
     Renewed,
     /// Leaves of a previous CA are not renewed, because Secrets do not trust the new CA.
     RenewalBlocked,
-    /// A leaf of a previous CA was not issued anew.
+    /// A leaf of a previous CA was not issued again.
     RenewalFailed,
     /// The webhook restored what was dropped by a write that it did not see.
     Repaired,

@@ -38,7 +38,7 @@ pub(crate) async fn end_stage(
     client.request(request).await
 }
 
-/// The patch that ends the stage. It applies only to the very version that was read.
+/// The patch that ends the stage. It applies only to the version that was read.
 pub fn patch(secret: &SecretView, end: StageEnd) -> Patch {
     let view = secret.view();
     let mut operations = Vec::new();
@@ -75,7 +75,7 @@ pub fn patch(secret: &SecretView, end: StageEnd) -> Patch {
     Patch(operations)
 }
 
-/// The change of the label `phase`. Where no label of ours is there, its map may be missing, and no
+/// The change of the label `phase`. Where none of our labels is there, its map may be missing, and no
 /// phase is needed: what is carried was forgotten together with the labels.
 fn phase(secret: &SecretView) -> Option<PatchOperation> {
     let view = secret.view();

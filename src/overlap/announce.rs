@@ -127,7 +127,7 @@ impl Wanted {
     }
 }
 
-/// Whether a CA may be announced: no reader refuses it, and it has not ended.
+/// Whether a CA may be announced: no reader rejects it, and it has not ended.
 fn is_usable(certificate: &Certificate, entry: &Entry, write: &Write<'_>) -> bool {
     certificate.is_ca()
         && !write::has_ended(certificate, entry, write)

@@ -173,7 +173,7 @@ impl<'a> Comparison<'a> {
         } else if self.turns()
             && (!keeps_own || !active.iter().any(|&index| self.is_incoming[index]))
         {
-            // The leaf may be of an announced CA already. A generator that then goes on to that CA
+            // The leaf may be of an announced CA already. A generator that then moves on to that CA
             // still drops the one that its peers know.
             Case::Rotation
         } else if self.own().all(|index| self.is_incoming[index]) {
@@ -288,7 +288,7 @@ impl<'a> Comparison<'a> {
         self.own().any(|index| self.is_incoming[index])
     }
 
-    /// Whether the generator goes on to another CA: to a new one, or to an announced one while it
+    /// Whether the generator moves on to another CA: to a new one, or to an announced one while it
     /// keeps none of its own.
     fn turns(&self) -> bool {
         let uses = |index| self.is_announced(index) && self.is_incoming[index];

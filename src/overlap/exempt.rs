@@ -247,7 +247,7 @@ const COMPARING: [System; 3] = [
     },
     System {
         marker: Marker::Annotation("secret-data-hash"),
-        reason: "CockroachDB's self-signer issues anew and restarts its pods at each run where the \
+        reason: "CockroachDB's self-signer issues again and restarts its pods at each run where the \
                  data has another hash",
     },
 ];

@@ -304,7 +304,7 @@ impl Outlook {
     ///
     /// The dates that the webhook wrote count, and a change that the keeper saw. Without either it
     /// is when the keeper found these bytes, or the last write if that was earlier. No later write
-    /// counts, because anyone in the group could repeat one for ever.
+    /// counts, because anyone in the group could repeat one forever.
     pub fn changed(&self, secret: &PublicSecret<'_>) -> Option<Timestamp> {
         let date = |known: &BundleCertificate| {
             let entry = known.carried?;

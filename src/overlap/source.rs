@@ -23,7 +23,7 @@ pub fn is_source(label: Option<&str>) -> bool {
 ///
 /// For a signing source these are the CAs that its leaves verify against. For any other they are
 /// the own and the carried CAs of its `ca.crt`. Announced ones are left out, or they would be
-/// announced for ever between two Secrets that trust each other.
+/// announced forever between two Secrets that trust each other.
 pub fn held(contents: Contents<'_>, record: Option<&Record>) -> Vec<Certificate> {
     held_within(contents, record, &Issuers::default())
 }

@@ -134,7 +134,7 @@ pub struct StagedWrite<'a> {
     /// The fingerprint of the waiting pair that the keeper asks to promote, as in
     /// [`Stage::pending`].
     pub promote: Option<Fingerprint>,
-    /// Whether somebody asks to end the stage with the waiting pair in service.
+    /// Whether someone asks to end the stage with the waiting pair in service.
     pub unstage: bool,
     /// Why this Secret cannot be staged, if there is a reason.
     pub obstacle: Option<Warning>,
@@ -267,8 +267,8 @@ impl<'a> StagedWrite<'a> {
     }
 
     /// The pair that the generator intends. A writer that leaves a value unchanged may never have
-    /// read it. It then intends the waiting value, which it would have found without us. A write of
-    /// half a pair is completed by the same rule.
+    /// read it. It then intends the waiting value, which it would have found without ca-overlap. A
+    /// write of half a pair is completed by the same rule.
     fn intended(&self) -> TlsPair<'a> {
         let (written, served, waiting) = (self.written, self.served, self.waiting);
         if self.is_by_stranger() || self.brings_its_pair() {
@@ -414,7 +414,7 @@ impl<'a> StagedWrite<'a> {
     }
 
     /// Puts `pair` into service. If its leaf is new, the overlap for its peers begins now, so the
-    /// dates of the held leaf's carried CAs start anew.
+    /// dates of the held leaf's carried CAs start again.
     fn switch(
         &self,
         pair: TlsPair<'a>,

@@ -38,7 +38,7 @@ pub enum Warning {
     DistrustUnreadable,
     /// The generator itself writes a distrusted certificate.
     DistrustedOwn,
-    /// The previous CA has a flaw for which some readers would refuse the whole file.
+    /// The previous CA has a flaw for which some readers would reject the whole file.
     Flawed(Flaw),
     /// The incoming `ca.crt` holds no readable certificate.
     IncomingUnreadable,
@@ -165,7 +165,7 @@ impl fmt::Display for Warning {
             Self::Flawed(flaw) => {
                 return write!(
                     f,
-                    "ca-overlap: the previous CA was not kept, because readers refuse a file with it: {flaw}"
+                    "ca-overlap: the previous CA was not kept, because readers reject a file with it: {flaw}"
                 );
             }
             Self::IncomingUnreadable => {

@@ -71,7 +71,7 @@ pub struct Decision {
     pub record: RecordAfter,
     /// How many certificates were appended.
     pub appended: usize,
-    /// How many CAs were announced anew.
+    /// How many CAs were newly announced.
     pub announced: usize,
     /// How many carried certificates were removed.
     pub cut: usize,

@@ -1,7 +1,7 @@
 //! What peers share: places for connections, and memory for bodies.
 //!
 //! A claim is granted while there is room. Where there is none, the peer that holds the most gives
-//! way to one that holds less: one of its claims is told to end. So no peer keeps another one out,
+//! way to one that holds less: one of its claims is asked to end. So no peer keeps another one out,
 //! neither by many claims nor by slow ones. Among the claims of one peer, older ones give way to
 //! new ones after a while.
 //!
@@ -190,7 +190,7 @@ impl Shares {
         let own = entry.peer;
         let Some(of_own) = state.peers.get(&own) else { return };
         let (was_of_use, wanted) = (of_own.was_of_use, of_own.stays() + entry.amount);
-        // The more peers there are, the less each of them keeps, or they could hold everything for ever.
+        // The more peers there are, the less each of them keeps, or they could hold everything forever.
         let kept = self.rules.kept.min(self.rules.capacity / state.peers.len().max(1));
         let now = Instant::now();
         let of_peer = |(address, peer): (&IpAddr, &Peer)| {

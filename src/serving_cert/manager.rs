@@ -262,7 +262,7 @@ impl Manager {
                 .into_iter()
                 .collect();
         }
-        // A leaf that is not valid yet is served all the same: it is our clock that may be wrong.
+        // A leaf that is not valid yet is served anyway: it is our clock that may be wrong.
         let at = now.max(validity(&leaf.certificate)?.0);
         let is_accepted = |name: &String| inject::verifies(&cas, &leaf.certificate, name, at);
         if self.config.dns_names.iter().all(is_accepted) {
@@ -365,7 +365,7 @@ enum RoundError {
     #[error("the CAs in the Secret need too many changes in one round")]
     Unsettled,
     #[error(
-        "{object}: clients would refuse a leaf of the CA in it: remove its data, and a new CA is made"
+        "{object}: clients would reject a leaf of the CA in it: remove its data, and a new CA is made"
     )]
     Unverified { object: String },
     #[error("{name}: {error}")]

@@ -162,7 +162,7 @@ impl Server {
         }
     }
 
-    /// Whether a switch such as `--staged` is on. One that stands elsewhere is taken for off.
+    /// Whether a switch such as `--staged` is on. One that is set elsewhere is taken for off.
     pub(crate) fn is_on(&self, switch: &str) -> bool {
         const OFF: [&str; 6] = ["0", "f", "false", "n", "no", "off"];
         match self.flag(switch) {

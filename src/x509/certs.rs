@@ -151,7 +151,7 @@ impl Certificate {
         self.fields.not_after <= now.as_second()
     }
 
-    /// Why some readers would refuse it, and the whole file that it is in; `None` if all accept it.
+    /// Why some readers would reject it, and the whole file that it is in; `None` if all accept it.
     pub fn flaw(&self) -> Option<Flaw> {
         strict::flaw(&self.der)
     }

@@ -1,6 +1,6 @@
 //! Whether every reader accepts a certificate.
 //!
-//! Some readers refuse a whole file for one certificate in it: OpenSSL for a number or a text that
+//! Some readers reject a whole file for one certificate in it: OpenSSL for a number or a text that
 //! is not encoded as DER asks, programs that call Go's `x509.ParseCertificate`, Java's
 //! `CertificateFactory` or rustls for each block, for more. The generator's new CA stands in the
 //! same file, so nothing that one of them refuses is carried. The rules are those of DER (X.690
@@ -17,7 +17,7 @@ use der::asn1::{AnyRef, BitStringRef, IntRef};
 use der::{Decode, Reader, SliceReader, Tag, TagNumber, Tagged};
 use jiff::civil::DateTime;
 
-/// Why a reader refuses a certificate.
+/// Why a reader rejects a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Default, strum::VariantArray))]
 pub enum Flaw {
@@ -182,7 +182,7 @@ fn check_algorithm(algorithm: AnyRef<'_>) -> Checked<(AnyRef<'_>, Option<AnyRef<
 }
 
 /// Checks the issuer or the subject: sets of pairs of an identifier and a text (RFC 5280
-/// §4.1.2.4). Java refuses an empty one.
+/// §4.1.2.4). Java rejects an empty one.
 fn check_name(name: AnyRef<'_>) -> Checked {
     /// The types that Go reads.
     const TEXTS: [Tag; 6] = [
@@ -411,7 +411,7 @@ fn is_host(text: &[u8]) -> bool {
     text.is_empty() || text.split(|byte| *byte == b'.').all(is_label)
 }
 
-/// Whether this is a plain URI with a scheme (RFC 3986 §3). Go refuses what it cannot split.
+/// Whether this is a plain URI with a scheme (RFC 3986 §3). Go rejects what it cannot split.
 fn is_uri(text: &[u8]) -> bool {
     let Some(colon) = text.iter().position(|byte| *byte == b':') else { return false };
     let (scheme, rest) = (&text[..colon], &text[colon + 1..]);

@@ -143,7 +143,7 @@ impl Cluster {
         .await
     }
 
-    /// Removes the pods of the product at once. Their processes go on draining, for up to 110 s: a
+    /// Removes the pods of the product at once. Their processes continue draining, for up to 110 s: a
     /// kubelet does not shorten a grace period that has begun.
     pub async fn remove_pods(&self) {
         let line = format!("-n {} delete pods --all --force --grace-period=0", names::NAMESPACE);

@@ -24,11 +24,11 @@ async fn handshakes_fail_only_where_the_mode_cannot_prevent_it() {
         staged(&cluster, "peers-staged", async || ())
     );
     eprintln!("{without}{bundled}{staged}");
-    // Peers that go on shaking hands take the processors from the tests that follow.
+    // Peers that continue shaking hands take the processors from the tests that follow.
     cluster.kubectl("delete namespace peers-without peers-bundled peers-staged --wait=false").await;
 }
 
-/// The control: the same peers and generator in a namespace that has opted out. Peers refuse old
+/// The control: the same peers and generator in a namespace that has opted out. Peers reject old
 /// and new leaves, and those that do not reload keep refusing.
 async fn without(cluster: &Cluster) -> String {
     let peers = Peers::start(cluster, "peers-without", &json!({names::MODE: "off"})).await;
@@ -53,7 +53,7 @@ async fn without(cluster: &Cluster) -> String {
     )
 }
 
-/// With the webhook no peer refuses an old leaf. A peer refuses a new leaf until its files arrive
+/// With the webhook no peer rejects an old leaf. A peer rejects a new leaf until its files arrive
 /// or, if it does not reload them, until the keeper has restarted it.
 async fn bundled(cluster: &Cluster) -> String {
     let peers = Peers::start(cluster, "peers-bundled", &json!({})).await;

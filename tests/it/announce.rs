@@ -62,7 +62,7 @@ async fn an_announced_ca_is_trusted_until_it_is_withdrawn() {
     let json = run(&kubeconfig, &["inspect", &name, "-o", "json"]).json();
     assert_eq!(json["inspected"][0]["ca.crt"][1]["announced"], "person", "{json}");
 
-    // The generator knows nothing of it, and goes on to it later.
+    // The generator does not know it, and moves on to it later.
     let again = secrets.put("a", &fresh("a", &own)).await.ok();
     assert_eq!(again.pem("ca.crt"), bundle(&[&own, &next]));
     let rotated = secrets.put("a", &fresh("a", &next)).await.ok();

@@ -215,7 +215,7 @@ impl Drop for Program {
 /// Writes to a pipe until it takes no more.
 pub(crate) fn fill(pipe: &str) {
     const O_NONBLOCK: i32 = 0o4000;
-    // Opened anew, so that the program's own descriptor still blocks.
+    // Opened again, so that the program's own descriptor still blocks.
     let mut writer = File::options().write(true).custom_flags(O_NONBLOCK).open(pipe).unwrap();
     let error = loop {
         if let Err(error) = writer.write(&[b'\n'; 4096]) {

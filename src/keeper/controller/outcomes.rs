@@ -147,7 +147,7 @@ impl Controller {
     /// imitate that at any time.
     pub(super) fn applied(&mut self, secret: &SecretView) {
         let key = Key::of(secret);
-        // The task of this Secret says by itself what came of its own writes.
+        // The task of this Secret reports the outcome of its own writes itself.
         let before = self.watched.get(&key).filter(|_| !self.tasks.is_running(&key)).cloned();
         self.observe(secret);
         let after = self.watched.get(&key);

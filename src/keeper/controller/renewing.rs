@@ -66,7 +66,7 @@ impl Controller {
         match result {
             Ok(Renewal::Renewed) => {
                 self.metrics.renewal(RenewalResult::Done);
-                let text = "cert-manager has issued the leaf anew, by the present CA of its issuer";
+                let text = "cert-manager has reissued the leaf, by the present CA of its issuer";
                 self.events.publish(&key, uid, Reason::Renewed, text.to_owned());
             }
             Ok(Renewal::Failed(why)) => {

@@ -22,7 +22,7 @@ use crate::overlap::source::{self, Previous};
 use crate::x509::certs::{Certificate, Fingerprint};
 
 impl Reconciler {
-    /// Asks to announce what is `wanted`. If the Secret needs no ask, its reconcile goes on with it.
+    /// Asks to announce what is `wanted`. If the Secret needs no ask, its reconcile continues with it.
     pub(super) async fn announce(
         &self,
         key: &Key,

@@ -195,7 +195,7 @@ impl Follower {
         is_valid && !told.is_left_alone && !issuers.iter().any(|ca| held.contains(ca))
     }
 
-    /// Since when it trusts all of these CAs: for ever where it trusts none. `None` if it does not.
+    /// Since when it trusts all of these CAs: forever where it trusts none. `None` if it does not.
     fn trusts_since(&self, held: &[Fingerprint]) -> Option<Timestamp> {
         let told = self.told.as_ref()?;
         if told.is_left_alone || !told.has_ca_crt {

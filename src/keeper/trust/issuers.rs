@@ -94,7 +94,7 @@ impl Resource for Issuer {
 /// What a watch of issuers shows.
 pub(crate) type IssuerEvent = (IssuerKind, watcher::Result<Event<Issuer>>);
 
-/// Watches both kinds of issuers; never ends. It goes on trying where cert-manager is not installed.
+/// Watches both kinds of issuers; never ends. It keeps trying where cert-manager is not installed.
 pub(crate) fn watch(client: &Client) -> impl Stream<Item = IssuerEvent> + use<> {
     let watches = IssuerKind::ALL.map(|kind| {
         let api: Api<Issuer> = Api::all_with(client.clone(), &kind);

@@ -196,7 +196,7 @@ fn a_source_of_another_namespace_must_consent_and_be_in_the_same_namespace_as_ev
     fixture.read("b/s", consenting(&[&ca]));
     let wanted = fixture.trust.wanted(&key("a/f")).unwrap();
     assert_eq!((wanted.offers.len(), wanted.trusted.as_deref()), (1, Some("b=first")));
-    // Its namespace is created anew, and a Secret of the same name consents.
+    // Its namespace is recreated, and a Secret of the same name consents.
     fixture.follower("a/f", "2", "b/s", &[(names::TRUSTED, "b=first")]);
     fixture.read("b/s", SourceRead::default());
     let other = SourceRead { namespace_uid: Some("second".to_owned()), ..consenting(&[&ca]) };
@@ -204,7 +204,7 @@ fn a_source_of_another_namespace_must_consent_and_be_in_the_same_namespace_as_ev
     assert_eq!(fixture.refusals("a/f"), [Refusal::OtherNamespace(key("b/s"))]);
     assert_eq!(fixture.wanted("a/f"), prints(&[]));
     let wanted = fixture.trust.wanted(&key("a/f")).unwrap();
-    assert_eq!(wanted.trusted.as_deref(), Some("b=first"), "it stays until trust is set anew");
+    assert_eq!(wanted.trusted.as_deref(), Some("b=first"), "it stays until trust is set again");
     fixture.follower("a/f", "3", "b/s", &[]);
     assert_eq!(fixture.wanted("a/f"), prints(&[&ca]));
 }

@@ -120,7 +120,7 @@ async fn client_cas_that_cannot_be_published_are_not_taken_as_used() {
     assert!(!Arc::ptr_eq(&first, published.borrow().as_ref().unwrap()));
 }
 
-/// A CA whose leaves clients refuse for our name.
+/// A CA whose leaves clients reject for our name.
 fn constrained_ca() -> Value {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, "constrained");
@@ -143,7 +143,7 @@ async fn a_leaf_that_clients_would_refuse_is_not_published() {
     let text = constrained_ca().to_string();
     objects.lock().unwrap()[0]["data"] = json!({"authorities.json": BASE64_STANDARD.encode(text)});
     let error = manager.round().await.unwrap_err().to_string();
-    assert!(error.contains("ca-overlap/ca-overlap-ca") && error.contains("refuse"), "{error}");
+    assert!(error.contains("ca-overlap/ca-overlap-ca") && error.contains("reject"), "{error}");
     assert!(published.borrow().is_none());
     // As the message says.
     objects.lock().unwrap()[0]["data"] = Value::Null;

@@ -180,7 +180,7 @@ impl ClusterModel {
         }
     }
 
-    /// Reads and writes in one step: the API server would refuse a write that another one overtook.
+    /// Reads and writes in one step: the API server would reject a write that another one overtook.
     fn settle_secret(&mut self, who: usize) -> Fingerprint {
         let mut secret = self.secret.clone();
         let wall = self.wall(who);

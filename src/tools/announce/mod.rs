@@ -197,7 +197,7 @@ fn read(path: &Path, now: Timestamp) -> Result<Vec<Certificate>, ToolError> {
         } else if certificate.is_expired(now) {
             "is expired".to_owned()
         } else if let Some(flaw) = certificate.flaw() {
-            format!("is refused by some readers, with the whole file that it is in: {flaw}")
+            format!("is rejected by some readers, with the whole file that it is in: {flaw}")
         } else {
             continue;
         };

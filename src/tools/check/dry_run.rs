@@ -33,7 +33,7 @@ pub(super) async fn write(client: &Client, namespace: &str) -> Line {
              the log of the API server says why a call failed (failed calling webhook)",
         ),
         Ok((_, _, status)) => {
-            let message = status["message"].as_str().unwrap_or("the API server refused it");
+            let message = status["message"].as_str().unwrap_or("the API server rejected it");
             let is_ours =
                 message.contains("failed calling webhook") && message.contains(names::WEBHOOK);
             if is_ours {
@@ -49,7 +49,7 @@ pub(super) async fn write(client: &Client, namespace: &str) -> Line {
     }
 }
 
-/// The status of the answer, whether it has a warning of ours, and its body.
+/// The status of the answer, whether it has our warning, and its body.
 async fn answer(client: &Client, namespace: &str) -> Result<(u16, bool, Value), kube::Error> {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque",

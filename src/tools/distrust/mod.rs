@@ -44,7 +44,7 @@ const MANAGER: &str = "ca-overlap-distrust";
 ///
 /// With -A, the command first adds the CA to the list of the cluster, the ConfigMap
 /// ca-overlap-distrusted, so that no Secret of any namespace carries it again. It waits until every
-/// replica of webhook and keeper uses the list. Then it reports where else the CA stands: in
+/// replica of webhook and keeper uses the list. Then it reports where else the CA is: in
 /// ConfigMaps, and in the caBundles of webhooks, CustomResourceDefinitions and APIServices. It
 /// changes none of these.
 ///
@@ -91,7 +91,7 @@ const EXAMPLES: &str = "Examples:
   ca-overlap distrust stolen-ca.pem -A
   ca-overlap distrust 5E:2C:…:9A gateway/envoy
 
-Exit code: 0 if the CA stands nowhere any more, of what was looked at; 1 if it was found elsewhere or
+Exit code: 0 if nothing that was looked at holds the CA any more; 1 if it was found elsewhere or
 remains, or if a leaf needs it; 2 if something could not be read, or if a replica does not use the
 list; 64 if the command line is wrong.";
 

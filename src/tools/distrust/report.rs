@@ -61,7 +61,7 @@ impl EverywhereReport {
 }
 
 impl DistrustReport {
-    /// Whether the CA stands nowhere any more, and no leaf needs it.
+    /// Whether nothing holds the CA any more, and no leaf needs it.
     pub(super) fn is_clean(&self) -> bool {
         let is_clean = |outcome: &CaOutcome| {
             matches!(outcome.result, RemovalResult::Dropped | RemovalResult::Gone)
@@ -236,7 +236,7 @@ fn hints(report: &DistrustReport) -> Vec<(String, &'static str)> {
     hint(
         report.count(is_leaf_refused),
         "The leaf needs it",
-        "Readers of the new ca.crt refuse the leaf, because no other CA in it issued the leaf. \
+        "Readers of the new ca.crt reject the leaf, because no other CA in it issued the leaf. \
          Make the generator issue a new leaf now, and restart processes that do not reload their \
          files.",
     );

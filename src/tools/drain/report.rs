@@ -48,7 +48,7 @@ pub(super) fn to_text(drained: &Drained, scope: &Namespaces) -> String {
     if waiting.is_empty() && unread.is_empty() {
         let text = format!(
             "No leaf waits in {scope}. The keeper works again from now on: if you uninstall \
-             ca-overlap, go on at once."
+             ca-overlap, continue at once."
         );
         paragraph(&mut out, "", &text);
     }

@@ -80,7 +80,7 @@ pub enum Rule {
 /// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Severity {
-    /// Peers are refused now, or a private key is exposed.
+    /// Peers are rejected now, or a private key is exposed.
     Error,
     /// Some readers fail, or all of them fail later.
     Warning,

@@ -112,10 +112,10 @@ pub(super) enum ConnectionError {
     #[error("{0} does not answer with TLS (STARTTLS is not supported)")]
     NoTls(Endpoint),
     #[error(
-        "{0} refuses connections without a client certificate ({1}); name one with --cert and --key"
+        "{0} rejects connections without a client certificate ({1}); name one with --cert and --key"
     )]
     NoClientCertificate(Endpoint, String),
-    #[error("{0} refuses the client certificate ({1})")]
+    #[error("{0} rejects the client certificate ({1})")]
     ClientCertificate(Endpoint, String),
     #[error("TLS handshake with {0} failed: {1}")]
     Handshake(Endpoint, String),

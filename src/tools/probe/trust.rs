@@ -17,7 +17,7 @@ use crate::server::tls::provider;
 use crate::tools::error::ToolError;
 use crate::tools::text::printable;
 
-/// Verifies server certificates; `None` with `--insecure`.
+/// Verifies serving certificates; `None` with `--insecure`.
 pub(super) struct Trust(Option<Arc<WebPkiServerVerifier>>);
 
 impl Trust {

@@ -39,7 +39,7 @@ impl Explanation {
     ) -> Self {
         let mut stored = incoming.clone();
         if let Some(patch) = &answer.patch {
-            // The API server refuses a patch that does not apply: nothing is stored.
+            // The API server rejects a patch that does not apply: nothing is stored.
             if json_patch::patch(&mut stored, patch).is_err() {
                 stored = Value::Null;
             }
@@ -132,7 +132,7 @@ impl Explanation {
             notes.push(
                 "a carried CA has the same subject as a new one. Readers that file CAs under their \
                  subject (Jolokia, fabric8, ZooKeeper, Keycloak) keep only the carried one, and \
-                 refuse the new leaf. If such a reader uses this Secret, set the label \
+                 reject the new leaf. If such a reader uses this Secret, set the label \
                  ca-overlap.dev/mode=off."
                     .to_owned(),
             );

@@ -136,7 +136,7 @@ impl Tls {
         Ok(connects)
     }
 
-    /// Does a handshake. Returns `false` if either side refuses the other's certificate.
+    /// Does a handshake. Returns `false` if either side rejects the other's certificate.
     pub(super) fn handshake(
         &self,
         client: FilesId,

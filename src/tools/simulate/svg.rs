@@ -84,10 +84,10 @@ fn summary(result: &StrategyResult) -> String {
 fn caption(strategy: Strategy) -> &'static str {
     match strategy {
         Strategy::None => {
-            "Files change at different times. Until then old and new refuse each other."
+            "Files change at different times. Until then old and new reject each other."
         }
         Strategy::Bundle => {
-            "New files hold both CAs. A peer with old files still refuses a new leaf."
+            "New files hold both CAs. A peer with old files still rejects a new leaf."
         }
         Strategy::Staged => {
             "New leaves wait until all files hold the new CA. A peer that never reloads misses it."

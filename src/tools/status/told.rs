@@ -1,5 +1,5 @@
 //! What the keeper's Events tell and the Secrets do not: which restarts failed, because the keeper
-//! gives up on a workload and goes on with the next one; and with `--audit`, what it would do.
+//! gives up on a workload and continues with the next one; and with `--audit`, what it would do.
 
 use std::collections::BTreeMap;
 

@@ -155,7 +155,7 @@ func (peer *Peer) accept(listener net.Listener) {
 	}
 }
 
-// Returns no record if the client refuses the server or goes away: the client records that itself.
+// Returns no record if the client rejects the server or goes away: the client records that itself.
 func (peer *Peer) answer(connection net.Conn) *Record {
 	material := peer.store.material()
 	server := tls.Server(connection, &tls.Config{

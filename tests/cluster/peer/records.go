@@ -20,7 +20,7 @@ type Record struct {
 	// certificate.
 	From string `json:"from,omitempty"`
 	To   string `json:"to,omitempty"`
-	// ok; refuses: Pod refuses the other's certificate; refused: the other refuses Pod's;
+	// ok; refuses: Pod rejects the other's certificate; refused: the other refuses Pod's;
 	// unreachable: no connection; broken: anything else.
 	Verdict string `json:"verdict,omitempty"`
 	Error   string `json:"error,omitempty"`

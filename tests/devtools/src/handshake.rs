@@ -146,7 +146,7 @@ mod tests {
         assert!(succeeds(Tls::OneWay, &after, &before).await);
         assert!(!succeeds(Tls::OneWay, &before, &after).await);
         assert!(!succeeds(Tls::Mutual, &after, &before).await, "the server refuses the client");
-        assert!(!succeeds(Tls::Mutual, &before, &after).await, "the client refuses the server");
+        assert!(!succeeds(Tls::Mutual, &before, &after).await, "the client rejects the server");
         assert!(!succeeds(Tls::OneWay, &bare, &before).await);
         assert!(succeeds(Tls::Mutual, &bare, &after).await);
         assert!(succeeds(Tls::Mutual, &after, &bare).await);

@@ -76,7 +76,7 @@ func trickle(ctx context.Context, conn net.Conn, prefix string) bool {
 
 // flood opens 2,000 connections to one replica, twice as many as it accepts: half of them never
 // send a byte, and half stop after the handshake. They come from another peer than the calls, as a
-// flood does: among its own connections a peer can lose one at the very moment of its next call.
+// flood does: among its own connections a peer can lose one at the moment of its next call.
 func flood(env *Env) (*Result, error) {
 	service, review, err := setUp(env, Settings{Program: product(env), Arguments: defaultDrain}, 0)
 	if err != nil {

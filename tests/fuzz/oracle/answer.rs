@@ -259,7 +259,7 @@ fn harmless(
         rule!(!appended[..index].contains(der) && !has.contains(der), "one is appended twice");
         let expires = x509::not_after(der).unwrap_or(i64::MAX);
         rule!(expires > now.as_second(), "one is expired");
-        rule!(x509::is_anchor(der), "one is appended that a reader refuses");
+        rule!(x509::is_anchor(der), "one is appended that a reader rejects");
         rule!(!settings.distrusts(der), "one is distrusted");
     }
     Ok(appended)

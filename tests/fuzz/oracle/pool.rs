@@ -9,5 +9,5 @@ pub static AUTHORITIES: LazyLock<Vec<Vec<u8>>> =
     LazyLock::new(|| x509::certificates(include_bytes!("../pool/authorities.pem")));
 
 /// Leaves of some of them.
-pub static LEAFS: LazyLock<Vec<Vec<u8>>> =
-    LazyLock::new(|| x509::certificates(include_bytes!("../pool/leafs.pem")));
+pub static LEAVES: LazyLock<Vec<Vec<u8>>> =
+    LazyLock::new(|| x509::certificates(include_bytes!("../pool/leaves.pem")));

@@ -103,7 +103,7 @@ fn repeated(review: &Value, first: &Judged, now: Timestamp) -> Checked {
         rule!(settled.stored == written_back.stored, "the stored Secret never settles");
         return Ok(());
     }
-    // The API server refuses a write with another uid than the stored one, so such a repetition
+    // The API server rejects a write with another uid than the stored one, so such a repetition
     // is not possible.
     let uid = |object: &str| &review["request"][object]["metadata"]["uid"];
     let is_possible = uid("object").is_null() || uid("object") == uid("oldObject");

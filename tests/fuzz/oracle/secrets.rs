@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{CANARY, Judged};
 use super::input::Input;
-use super::pool::{AUTHORITIES, LEAFS};
+use super::pool::{AUTHORITIES, LEAVES};
 use super::rule::Checked;
 use super::{review, x509};
 
@@ -172,7 +172,7 @@ fn changed(input: &mut Input<'_>, der: &[u8]) -> Vec<u8> {
 }
 
 fn leaf(input: &mut Input<'_>) -> Vec<u8> {
-    let der = &LEAFS[input.pick(LEAFS.len())];
+    let der = &LEAVES[input.pick(LEAVES.len())];
     match input.pick(8) {
         0 => input.raw(32).to_vec(),
         1 => [x509::canonical(der).into(), block(input)].concat(),
@@ -249,7 +249,7 @@ fn fingerprints(input: &mut Input<'_>) -> Vec<String> {
 fn announcements(input: &mut Input<'_>) -> Vec<String> {
     let count = input.of(&[1, 1, 2, 3, 20]);
     let announcement = |_| {
-        let pool = if input.pick(8) == 0 { &LEAFS } else { &AUTHORITIES };
+        let pool = if input.pick(8) == 0 { &LEAVES } else { &AUTHORITIES };
         let der = BASE64_STANDARD.encode(&pool[input.pick(pool.len())]);
         der + input.of(&["", "", "@2026-03-01T20:00:00Z", "@2026-02-01T00:00:00Z", "@soon"])
     };

@@ -40,7 +40,7 @@ async fn the_api_server_calls_only_for_relevant_changes() {
     let setup = Setup::new(cluster.namespace("quiet").await);
     let before = calls(&cluster).await;
     setup.create("CA1", None).await;
-    assert_eq!(calls(&cluster).await, before, "a new Secret that brings nothing of ours");
+    assert_eq!(calls(&cluster).await, before, "a new Secret that brings none of our keys");
     let label = |value: &str| json!({"metadata": {"labels": {"app": value}}});
     let other_key = json!({"data": {"other": BASE64_STANDARD.encode("x")}});
     let stored = setup.secrets.get(NAME).await.ok();

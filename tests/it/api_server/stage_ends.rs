@@ -63,7 +63,7 @@ impl End {
         Self::Wiped,
     ];
 
-    /// The pair that waits afterwards, if the stage goes on when the webhook sees the event.
+    /// The pair that waits afterwards, if the stage continues when the webhook sees the event.
     fn goes_on(self, it: &Staged) -> Option<&Identity> {
         match self {
             Self::AppliedAgain | Self::PutAgain | Self::HalfAPair | Self::Wiped => Some(&it.new),

@@ -130,7 +130,7 @@ async fn calls(cluster: &Cluster) -> f64 {
     sum(&cluster.metrics().await, "ca_overlap_admissions_total", &[])
 }
 
-/// The rotation by a writer, as a dry run and for good. A writer who may only patch sends a PATCH.
+/// The rotation by a writer, as a dry run and as a real write. A writer who may only patch sends a PATCH.
 async fn rotates(writer: &Secrets, setup: &Setup, new: &Identity, how: &str) -> [Answer; 2] {
     let mut object = tls_secret(NAME, &setup.pem("CA2"), new);
     let mut answers = Vec::new();

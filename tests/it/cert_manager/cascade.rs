@@ -1,5 +1,5 @@
 //! With `--renew-leaves` a renewed root is all that a person does: the keeper has the leaves issued
-//! anew, once each, also where it is killed at any of its requests.
+//! again, once each, also where it is killed at any of its requests.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -101,7 +101,7 @@ async fn finished(mut family: Family<'_>, requests: Vec<usize>) {
     assert!(tally.tried > 0 && tally.all(), "{}: {tally:?}", family.name);
     let made = family.requests().await;
     let more: usize = made.iter().zip(&requests).map(|(made, least)| made - least).sum();
-    // On a busy machine cert-manager can see its own Secret late, and then issues once more.
+    // On a busy machine cert-manager can see its own Secret late, and then issues again.
     assert!(more <= made.len() / 4, "{}: {made:?}, not once each: {requests:?}", family.name);
     family.assert_managed_by_cert_manager().await;
 }
@@ -222,7 +222,7 @@ async fn history(rig: &Rig, last: usize) -> History {
         // What is forwarded while the other leaf's request ends the leader may not arrive.
         assert!(marks == 1 || (is_killed && marks == 2), "{}, {last}: {changes:?}", leaf.name);
         let made = leaf.requests(rig).await - before;
-        // On a busy machine cert-manager can see its own Secret late, and then issues once more.
+        // On a busy machine cert-manager can see its own Secret late, and then issues again.
         assert!(made == 1 || (made == 2 && marks == 1), "{}, {last}: {made}", leaf.name);
     }
     History { is_killed, requests: leader_proxy.seen() }

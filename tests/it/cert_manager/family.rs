@@ -281,13 +281,13 @@ impl Certificate {
         eventually(&what, trusts).await;
     }
 
-    /// Waits until it has been issued once more.
+    /// Waits until it has been issued again.
     pub async fn wait(&mut self, rig: &Rig) {
         self.issued = rig.issued(&self.secrets.namespace, &self.name, self.issued + 1).await;
     }
 
     pub async fn renew(&mut self, rig: &Rig) {
-        // It may have been issued once more than was asked for.
+        // It may have been issued one time more than was asked for.
         self.issued = rig.issued(&self.secrets.namespace, &self.name, self.issued).await;
         rig.renew(&self.secrets.namespace, &self.name).await;
         self.wait(rig).await;

@@ -75,7 +75,7 @@ impl Rig {
     }
 
     /// Waits until a certificate has been issued at least that often, and nothing more is under way.
-    /// On a busy machine cert-manager can see its new Secret late, and then issues once more.
+    /// On a busy machine cert-manager can see its new Secret late, and then issues again.
     pub async fn issued(&self, namespace: &str, name: &str, times: u64) -> u64 {
         eventually(&format!("{namespace}/{name} issued, {times}"), async || {
             let status = self.certificate(namespace, name).await["status"].take();

@@ -27,7 +27,7 @@ async fn without_the_registration_the_keeper_ends_stages_itself() {
     let (marked, wiped) = (stage("marked").await, stage("wiped").await);
     let stuck = stage("stuck").await;
     unregister(&setup, &marked).await;
-    // Nothing can be done about an immutable Secret, but somebody has to know.
+    // Nothing can be done about an immutable Secret, but someone has to know.
     secrets.patch("stuck", MERGE, "", &json!({"immutable": true})).await.ok();
     setup.event(&stuck, "PromoteBlocked").await;
     // Neither watch shows a Secret without labels, and the next keeper has never seen it.

@@ -76,14 +76,14 @@ async fn a_distrusted_ca_comes_back_nowhere() {
     .await;
     logged(&keeper, &["using this list of distrusted CAs", &hash]).await;
 
-    let anew = certs::ca_named("anew");
-    here.create(&tls_secret("victim", &anew.pem, &anew.leaf("envoy"))).await.ok();
+    let again = certs::ca_named("again");
+    here.create(&tls_secret("victim", &again.pem, &again.leaf("envoy"))).await.ok();
     let repaired = eventually("the settings", async || {
         let stored = victim.stored().await;
         (stored.annotation(names::KEEP) == Some("2")).then_some(stored)
     })
     .await;
-    assert_eq!(repaired.pem("ca.crt"), anew.pem, "the CA stays away");
+    assert_eq!(repaired.pem("ca.crt"), again.pem, "the CA stays away");
     // Nor does a rotation bring it back, not even in a namespace that is new.
     let later = setup.cluster.namespace(test).await;
     let own = &victim.generation[0];

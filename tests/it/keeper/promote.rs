@@ -225,7 +225,7 @@ async fn a_stranger_in_the_group_delays_a_promotion_by_the_group_wait_and_is_nam
     assert!(!is_staged(&server.stored().await));
 }
 
-/// As a Helm chart with `genCA` does: the API server would refuse the held leaf.
+/// As a Helm chart with `genCA` does: the API server would reject the held leaf.
 #[tokio::test]
 async fn a_stage_ends_at_once_where_a_ca_bundle_holds_the_new_ca_alone() {
     let test = "a_stage_ends_at_once_where_a_ca_bundle_holds_the_new_ca_alone";

@@ -54,7 +54,7 @@ pub(super) async fn holds(rotation: &Rotation, generations: &[usize]) -> Answer 
 /// Deletes the Secret and creates it with a new CA, as `kubectl replace --force` does.
 pub async fn recreate(rotation: &mut Rotation) {
     rotation.secrets.delete(&rotation.name).await.ok();
-    let ca = devtools::certs::ca_named("anew");
+    let ca = devtools::certs::ca_named("again");
     let secret = tls_secret(&rotation.name, &ca.pem, &ca.leaf("envoy"));
     rotation.generation.push(ca);
     rotation.secrets.create(&secret).await.ok();

@@ -117,10 +117,10 @@ impl Setup {
         let mut namespace = plane.json("GET", &path, &Value::Null).await.unwrap();
         namespace["spec"]["finalizers"] = json!([]);
         plane.json("PUT", &format!("{path}/finalize"), &namespace).await.unwrap();
-        let anew = json!({
+        let again = json!({
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": secrets.namespace},
         });
-        plane.json("POST", "/api/v1/namespaces", &anew).await.unwrap();
+        plane.json("POST", "/api/v1/namespaces", &again).await.unwrap();
     }
 
     /// The Events on a Secret with this reason.

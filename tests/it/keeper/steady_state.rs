@@ -18,7 +18,7 @@ use devtools::secrets::{Answer, MERGE, Secrets, secret, tls_secret};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A generator that knows nothing of ca-overlap and writes each second.
+/// A generator that does not know ca-overlap and writes each second.
 struct Generator {
     name: &'static str,
     applies: bool,

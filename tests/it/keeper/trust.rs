@@ -160,7 +160,7 @@ async fn a_secret_trusts_the_sources_that_it_names_and_that_consent() {
     marker(&shop, "marker", "local", &local).await;
     assert_eq!(shop.get("web").await.resource_version(), again.resource_version());
 
-    // The source goes on to another CA. No leaf is of the first one.
+    // The source moves on to another CA. No leaf is of the first one.
     infra.put("root", &signer("root", &second)).await.ok();
     trusts(&shop, "web", &[&own, &local, &second]).await;
     // A deleted source is not trusted any more, nor is one that does not consent any more.
@@ -236,7 +236,7 @@ async fn a_namespace_that_is_created_anew_is_not_trusted() {
     .await;
     assert_eq!(event["type"], "Warning");
     assert_eq!(shop.get("web").await.pem("ca.crt"), held);
-    // Whoever sets it anew trusts the new one.
+    // Whoever sets it again trusts the new one.
     annotate(&shop, "web", names::TRUST, None).await;
     annotate(&shop, "web", names::TRUST, Some(&trust)).await;
     trusts(&shop, "web", &[&own, &root, &hostile]).await;

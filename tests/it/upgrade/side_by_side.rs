@@ -139,7 +139,7 @@ impl Rollout {
         assert_eq!(found, editions);
         let secrets = self.it.cluster.namespace(test).await;
         let mut generators = Vec::new();
-        // Not by PATCH: the API server then dates the manager of `ca.crt` anew each time.
+        // Not by PATCH: the API server then dates the manager of `ca.crt` again each time.
         for (name, how) in [("put", How::Put), ("apply", How::Apply)] {
             let window = json!({names::WINDOW: "24h"});
             let mut it = Generator::begin(&secrets, name, how, json!({}), window).await;

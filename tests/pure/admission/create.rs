@@ -105,7 +105,7 @@ fn a_waiting_pair_becomes_a_stage_of_the_new_object() {
     assert_eq!(secret.annotation("carried"), Some("[]"));
     let stage = secret.stage().unwrap();
     assert_eq!((stage.since, stage.moved), (secret.now, 0), "with its own dates");
-    // The uid comes with the next write, and the stage goes on.
+    // The uid comes with the next write, and the stage continues.
     assert!(!secret.annotation("staged").unwrap().contains("uid"));
     assert_eq!(secret.patch(|_| ()).staged, Some("kept"));
     assert!(secret.annotation("staged").unwrap().contains(r#""uid":"1""#));

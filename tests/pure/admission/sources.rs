@@ -51,7 +51,7 @@ fn ders(cas: &[&Identity]) -> Vec<Vec<u8>> {
     cas.iter().map(|ca| ca.der.to_vec()).collect()
 }
 
-/// Writes one CA after the other, as fresh objects of a program that knows no label of ours.
+/// Writes one CA after the other, as fresh objects of a program that knows none of our labels.
 async fn renewed(cas: &[&Identity], make: impl Fn(&Identity) -> Value) -> Outcome {
     let mut stored = source(make(cas[0]));
     let mut last = None;
@@ -236,13 +236,13 @@ async fn trust_set_anew_is_consent_anew() {
     assert_eq!(noted(&admit(&patch(&forged, "alice")).await), Some("shop=1".into()));
     assert_eq!(noted(&admit(&patch(&forged, KEEPER)).await), Some("shop=2".into()));
     for trust in [Some("shop/root,shop/other"), Some(""), None] {
-        let mut anew = stored.clone();
-        anew["metadata"]["annotations"][names::TRUST] = json!(trust);
+        let mut again = stored.clone();
+        again["metadata"]["annotations"][names::TRUST] = json!(trust);
         if trust.is_none() {
-            anew["metadata"]["annotations"].as_object_mut().unwrap().remove(names::TRUST);
+            again["metadata"]["annotations"].as_object_mut().unwrap().remove(names::TRUST);
         }
         for user in ["alice", KEEPER] {
-            let outcome = admit(&patch(&anew, user)).await;
+            let outcome = admit(&patch(&again, user)).await;
             assert_eq!((outcome.annotation("trust"), noted(&outcome)), (trust, None));
         }
     }

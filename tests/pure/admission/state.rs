@@ -377,7 +377,7 @@ async fn a_typo_in_restart_draws_a_warning() {
         let outcome = admit(&as_patch(review(&plain, &incoming))).await;
         let warned = outcome.warnings().iter().any(|w| w.contains("restart: expected"));
         assert_eq!(warned, warns, "{restart}");
-        assert_eq!(outcome.annotation("restart"), Some(restart), "obeyed all the same");
+        assert_eq!(outcome.annotation("restart"), Some(restart), "obeyed anyway");
         // A restored value draws the warning, too.
         let outcome = admit(&review(&incoming, &plain)).await;
         assert_eq!(!outcome.warnings().is_empty(), warns, "{restart}");

@@ -27,7 +27,7 @@ static POOL: LazyLock<Vec<Identity>> = LazyLock::new(|| {
     pool
 });
 
-static LEAFS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+static LEAVES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     POOL.iter().map(|ca| certs::leaf(ca, true).pem.clone().into_bytes()).collect()
 });
 
@@ -198,7 +198,7 @@ proptest! {
             now += SignedDuration::from_hours(step.hours_later);
             let settings = step.settings();
             let text = step.text();
-            let leaf = step.leaf.map(|ca| LEAFS[ca].as_slice());
+            let leaf = step.leaf.map(|ca| LEAVES[ca].as_slice());
             let decision = stored.decide(&text, leaf, now, &settings);
             let after = stored.after(&decision, &text, leaf);
             let result = after.ca_crt.as_deref().unwrap();

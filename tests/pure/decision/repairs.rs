@@ -346,22 +346,22 @@ proptest! {
         keep in 0..3_usize,
         window in prop_oneof![Just("none"), Just("10h")],
     ) {
-        static LEAFS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
+        static LEAVES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
             POOL.iter().map(|ca| certs::leaf(ca, true).pem.clone().into_bytes()).collect()
         });
         let mut secret = TestSecret::with(NAMES.into_iter().zip(POOL.iter().cloned()));
         (secret.keep, secret.window) = (["0", "1", "2"][keep], window);
         secret.ca_crt = Some(POOL[0].pem.clone().into_bytes());
-        secret.tls_crt = Some(LEAFS[0].clone());
+        secret.tls_crt = Some(LEAVES[0].clone());
         for event in events {
             match event {
                 Event::Rotate(ca) => {
-                    let leaf = LEAFS[ca].clone();
+                    let leaf = LEAVES[ca].clone();
                     secret.write_bytes(POOL[ca].pem.as_bytes(), Some(&leaf));
                 }
                 Event::RotateUnseen { ca, wipes } => {
                     secret.ca_crt = Some(POOL[ca].pem.clone().into_bytes());
-                    secret.tls_crt = Some(LEAFS[ca].clone());
+                    secret.tls_crt = Some(LEAVES[ca].clone());
                     if wipes {
                         secret.record = None;
                     }

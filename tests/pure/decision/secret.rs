@@ -205,7 +205,7 @@ impl TestSecret {
         Announcement { der: self.get(name).der.to_vec(), until: None }
     }
 
-    /// Writes what is stored, as somebody does who changes an annotation.
+    /// Writes what is stored, as someone does who changes an annotation.
     pub fn touch(&mut self) -> Decision {
         let (ca_crt, leaf) = (self.ca_crt.clone().unwrap_or_default(), self.tls_crt.clone());
         self.write_bytes(&ca_crt, leaf.as_deref())

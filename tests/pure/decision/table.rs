@@ -224,7 +224,7 @@ fn more_than_64_certificates_are_a_trust_store() {
 
 #[test]
 fn a_stored_bundle_of_more_blocks_than_an_overlap_can_have_is_a_trust_store() {
-    // An overlap has at most twice 64 blocks of the generator and 64 of ours.
+    // An overlap has at most twice 64 blocks of the generator and 64 that we added.
     for (blocks, case) in [(192, Case::Rotation), (193, Case::TrustStore)] {
         let mut secret = secret("CA1");
         secret.ca_crt = Some(secret.pem("CA1").repeat(blocks).into_bytes());

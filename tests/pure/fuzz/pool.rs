@@ -127,7 +127,7 @@ fn text(made: &[Generated]) -> String {
 fn the_committed_pool_equals_the_generated_one() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/pool");
     let (authorities, leaves) = generate();
-    for (file, made) in [("authorities.pem", authorities), ("leafs.pem", leaves)] {
+    for (file, made) in [("authorities.pem", authorities), ("leaves.pem", leaves)] {
         let path = directory.join(file);
         if std::env::var_os("CA_OVERLAP_RECORD").is_some() {
             std::fs::write(&path, text(&made)).unwrap();

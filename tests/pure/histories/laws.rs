@@ -71,12 +71,12 @@ enum How {
     /// An apply or a PATCH of all values.
     Patch,
     /// DELETE and CREATE.
-    Anew,
+    Again,
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let leaf = || 0..CAS.len() * LEAFS_OF_EACH;
-    let how = prop_oneof![4 => Just(How::Put), 3 => Just(How::Patch), 1 => Just(How::Anew)];
+    let how = prop_oneof![4 => Just(How::Put), 3 => Just(How::Patch), 1 => Just(How::Again)];
     let time = prop_oneof![
         3 => 0..300_i64,
         3 => 0..40 * 3600_i64,
@@ -232,7 +232,7 @@ impl History {
                 set_ca(object, ca);
                 set_pair(object, leaf);
             }),
-            How::Anew => {
+            How::Again => {
                 self.system.create(fresh(leaf));
                 self.system.reconcile();
             }
@@ -261,7 +261,7 @@ impl History {
     /// What a person announces is trusted after each write that the webhook sees.
     fn is_told(&self, event: Event) -> TestCaseResult {
         let is_write = match event {
-            Event::Rotate { how, .. } => how != How::Anew,
+            Event::Rotate { how, .. } => how != How::Again,
             Event::Leaf(_) | Event::Ca(_) | Event::Again | Event::Announce(_) => true,
             _ => false,
         };
@@ -508,7 +508,7 @@ fn each_broken_rule_is_detected() {
         let rng = proptest::test_runner::TestRng::deterministic_rng(config.rng_algorithm);
         let mut runner = TestRunner::new_with_rng(config, rng);
         let found = std::cell::Cell::new(false);
-        // Another law may fail first, so the run goes on until the expected one fails.
+        // Another law may fail first, so the run continues until the expected one fails.
         let history = (vec(event(), 1..24), exit());
         let outcome = runner.run(&history, |(events, exit)| match check(fault, &events, exit) {
             Err(TestCaseError::Fail(why)) if why.message().contains(message) => {

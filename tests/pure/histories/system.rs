@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 /// Four roots of one subject, as legacy generators make them.
 pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..4).map(|_| certs::ca()).collect());
 /// Three leaves of each.
-static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
+static LEAVES: LazyLock<Vec<String>> = LazyLock::new(|| {
     CAS.iter().flat_map(|ca| (0..LEAFS_OF_EACH).map(|_| certs::leaf(ca, true).pem)).collect()
 });
 pub const LEAFS_OF_EACH: usize = 3;
@@ -111,7 +111,7 @@ fn encoded(text: &str) -> Value {
 
 /// Sets the certificate and the key of a leaf; the key names its leaf.
 pub fn set_pair(object: &mut Value, leaf: usize) {
-    object["data"]["tls.crt"] = encoded(&LEAFS[leaf]);
+    object["data"]["tls.crt"] = encoded(&LEAVES[leaf]);
     object["data"]["tls.key"] = encoded(&format!("key of leaf {leaf}"));
 }
 
@@ -414,7 +414,7 @@ impl System {
     }
 
     fn leaf_under(&self, crt: &str, key: &str) -> Result<Option<usize>, String> {
-        let leaf = self.text(crt).and_then(|text| LEAFS.iter().position(|leaf| *leaf == text));
+        let leaf = self.text(crt).and_then(|text| LEAVES.iter().position(|leaf| *leaf == text));
         let key = self.text(key);
         if key == leaf.map(|leaf| format!("key of leaf {leaf}")) {
             return Ok(leaf);

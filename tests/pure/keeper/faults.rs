@@ -420,7 +420,7 @@ async fn a_write_that_the_webhook_undoes_is_tried_again_after_a_pause() {
     sleep(Duration::from_secs(50)).await;
     let store = api.store.lock().unwrap();
     let noted = store.objects[&path]["metadata"]["annotations"][names::RESTARTED].clone();
-    assert_ne!(noted, "another", "the restart goes on");
+    assert_ne!(noted, "another", "the restart continues");
 }
 
 #[tokio::test(start_paused = true)]

@@ -61,7 +61,7 @@ fn distrusted(memory: &Memory, namespace: &str) -> Vec<Fingerprint> {
 }
 
 /// To be carried with a new date.
-fn anew(ca: &Identity) -> [Repaired; 1] {
+fn again(ca: &Identity) -> [Repaired; 1] {
     [ca.der.to_vec().into()]
 }
 
@@ -84,7 +84,7 @@ fn a_rotation_that_the_webhook_missed_is_detected() {
         let before = secret("u", &[&old], &record, Some("bundle"));
         let after = secret("u", &[&new], &record, Some("bundle"));
         let plan = compare(&before, &after).unwrap();
-        assert_eq!(plan.certificates, anew(&old));
+        assert_eq!(plan.certificates, again(&old));
         assert!(plan.annotations.is_empty() && plan.mode.is_none() && !plan.is_recreated);
     }
 }
@@ -126,10 +126,10 @@ fn a_recreated_secret_gets_its_settings_and_its_overlap_back() {
     let after = secret("v", &[&new], &json!({names::WINDOW: "2h"}), None);
     let plan = compare(&before, &after).unwrap();
     assert!(plan.is_recreated);
-    assert_eq!(plan.certificates, anew(&old));
+    assert_eq!(plan.certificates, again(&old));
     assert_eq!(plan.mode.as_deref(), Some("bundle"));
     let restored: Vec<_> = plan.annotations.into_iter().collect();
-    assert_eq!(restored, [(names::KEEP, "2".to_owned())], "what is set anew counts");
+    assert_eq!(restored, [(names::KEEP, "2".to_owned())], "what is set again counts");
 
     // The restored settings apply at once.
     let distrust = json!({names::DISTRUST: old.sha256()});
@@ -144,7 +144,7 @@ fn lost_certificates_and_settings_are_asked_for() {
     let settings = json!({names::KEEP: "2", names::RESTARTED: "T1"});
     let before = secret("u", &[&old], &settings, Some("bundle"));
     let repair = compare(&before, &secret("v", &[&new], &json!({}), None)).unwrap().repair();
-    assert_eq!(repair.certificates, anew(&old));
+    assert_eq!(repair.certificates, again(&old));
     let wanted = [(names::KEEP, "2"), (names::RESTARTED, "T1"), (names::MODE, "bundle")];
     assert_eq!(repair.settings, wanted.map(|(key, value)| (key, value.to_owned())));
 }
@@ -175,7 +175,7 @@ fn where_the_webhook_leaves_data_alone_no_certificate_is_asked_for() {
     // With the restored mode bundle even a signer's Secret is bundled.
     let bundle = secret("u", &[&old], &json!({}), Some("bundle"));
     let signer = after(json!({"data": {"tls.crt": null, "ca.key": ""}}));
-    assert_eq!(compare(&bundle, &signer).unwrap().certificates, anew(&old));
+    assert_eq!(compare(&bundle, &signer).unwrap().certificates, again(&old));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_put_that_wiped_our_keys_is_repaired_and_a_person_who_removed_them_is_obeyed
     let before = secret("u", &[&new, &old], &settings, Some("bundle"));
     // A missed PUT by a generator: the carried CA is gone, too.
     let wiped = compare(&before, &secret("u", &[&new], &json!({}), None)).unwrap();
-    assert_eq!(wiped.certificates, as_before(&old), "its dates go on");
+    assert_eq!(wiped.certificates, as_before(&old), "its dates continue");
     assert_eq!(wiped.mode.as_deref(), Some("bundle"));
     // `kubectl label … mode-` and `annotate … keep-`.
     let obeyed = secret("u", &[&new, &old], &carried(&old), None);
@@ -236,7 +236,7 @@ fn a_ca_that_was_once_distrusted_is_not_repaired() {
     let [stolen, new] = ["CA1", "CA2"].map(certs::ca_named);
     let before = secret("u", &[&stolen], &json!({}), Some("bundle"));
     let after = secret("v", &[&new], &json!({}), Some("bundle"));
-    assert_eq!(compare(&before, &after).unwrap().certificates, anew(&stolen));
+    assert_eq!(compare(&before, &after).unwrap().certificates, again(&stolen));
     assert_eq!(compare_with(&before, &after, &[Fingerprint::of(&stolen.der)]), None);
     let mut rules = rules();
     rules.defaults.distrusted = list(&[&stolen]);
@@ -299,7 +299,7 @@ fn a_ca_that_lost_its_record_is_carried_again_with_its_dates() {
     }
     // The generator's new bundle contains the old CA, which is thus its own.
     let own = secret("u", &[&newer, &old], &json!({}), Some("bundle"));
-    assert_eq!(compare(&before, &own).unwrap().certificates, anew(&new));
+    assert_eq!(compare(&before, &own).unwrap().certificates, again(&new));
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn what_keep_has_no_room_for_is_not_asked_for_after_the_repair() {
     let [one, two, three, four] = ["CA1", "CA2", "CA3", "CA4"].map(certs::ca_named);
     let before = secret("u", &[&two, &one], &carried(&one), Some("bundle"));
     let recreated = secret("v", &[&three], &json!({}), None);
-    assert_eq!(compare(&before, &recreated).unwrap().certificates, anew(&two));
+    assert_eq!(compare(&before, &recreated).unwrap().certificates, again(&two));
     let repaired = secret("v", &[&three, &two], &carried(&two), Some("bundle"));
     assert_eq!(compare(&before, &repaired), None, "the ask would be refused");
     // The webhook saw a rotation of the new object before the keeper looked.

@@ -91,7 +91,7 @@ fn every_reader_accepts_what_is_carried_and_some_reader_refuses_the_rest() {
     let is_refused = |name: &str| refusals.contains_key(&format!("{name}.control"));
     let accepted: Vec<_> =
         flawed.iter().filter(|case| !is_refused(case.name)).map(|case| case.name).collect();
-    assert!(accepted.len() * 10 <= flawed.len(), "no reader refuses {accepted:?}");
+    assert!(accepted.len() * 10 <= flawed.len(), "no reader rejects {accepted:?}");
 }
 
 /// For each reader that is installed, a line for each bundle of `dir` that it refuses. The line

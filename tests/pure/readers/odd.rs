@@ -4,7 +4,7 @@ use ca_overlap::x509::strict::Flaw;
 use devtools::certs::pem_of;
 use rcgen::{KeyPair, PublicKeyData, SignatureAlgorithm};
 
-/// A CA, and why some readers refuse it; `None` if all accept it.
+/// A CA, and why some readers reject it; `None` if all accept it.
 pub struct Case {
     pub name: &'static str,
     pub flaw: Option<Flaw>,

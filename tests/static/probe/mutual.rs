@@ -72,7 +72,7 @@ fn probe_shows_the_client_cas_that_openssl_accepts() {
     expect_refused(&probe_once(&server, &files, &[]), &server);
     expect(&probe_once(&server, &files, &clients.arguments()), 0, UNCHANGED);
     // A client of another CA is refused because of its certificate.
-    let [cert, key] = files.client(&certs::ca_named("Somebody else"));
+    let [cert, key] = files.client(&certs::ca_named("Someone else"));
     let ended = probe_once(&server, &files, &["--cert", &cert, "--key", &key]);
     assert_eq!(ended.verdicts(2), [None, None]);
     for version in ended.json()["versions"].as_array().unwrap() {

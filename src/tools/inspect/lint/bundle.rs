@@ -55,7 +55,7 @@ fn blocks(key: &str, text: &[u8]) -> Vec<Finding> {
         } else if !block.is_certificate() {
             let text = format!(
                 "Block {number} of {key} is labelled {label}, not CERTIFICATE: some readers skip \
-                 it, others refuse the whole file."
+                 it, others reject the whole file."
             );
             findings.push(Finding::new(Rule::UnreadableBlock, text));
         } else {
@@ -70,7 +70,7 @@ fn blocks(key: &str, text: &[u8]) -> Vec<Finding> {
     findings
 }
 
-/// Finds what some readers refuse in a `CERTIFICATE` block.
+/// Finds what some readers reject in a `CERTIFICATE` block.
 fn refused(key: &str, number: usize, contents: Option<Vec<u8>>) -> Option<Finding> {
     let flaw = contents.as_deref().map_or(Some(Flaw::NotDer), strict::flaw);
     match (flaw, contents.and_then(Certificate::from_der)) {
@@ -78,13 +78,13 @@ fn refused(key: &str, number: usize, contents: Option<Vec<u8>>) -> Option<Findin
         (None | Some(Flaw::NotDer), None) => {
             let text = format!(
                 "Block {number} of {key} is not a readable certificate (truncated, with headers, \
-                 or not X.509): some readers skip it, others refuse the whole file."
+                 or not X.509): some readers skip it, others reject the whole file."
             );
             Some(Finding::new(Rule::UnreadableBlock, text))
         }
         (Some(flaw), certificate) => {
             let text = format!(
-                "Some readers refuse the certificate in block {number} of {key}, or the whole \
+                "Some readers reject the certificate in block {number} of {key}, or the whole \
                  file: {flaw}. Such a CA is not carried; make the generator issue another one."
             );
             Some(Finding::new(Rule::of_flaw(flaw), text).about(&certificate))
@@ -97,7 +97,7 @@ fn after_mark(key: &str, text: &[u8]) -> Option<Finding> {
     let begin = [pem::BYTE_ORDER_MARK, b"-----BEGIN "].concat();
     memchr::memmem::find(text, &begin)?;
     let text = format!(
-        "A byte order mark is before a block of {key}. Go does not find that block, Java refuses \
+        "A byte order mark is before a block of {key}. Go does not find that block, Java rejects \
          the whole file, and OpenSSL finds it only at the start of the text or right after another \
          block: write UTF-8 without the mark."
     );
@@ -114,11 +114,11 @@ fn dates(index: usize, certificate: &Certificate, facts: &Facts<'_>) -> Option<F
             "only the generator can remove it"
         };
         let end = day(certificate.not_after());
-        let text = format!("{who} expired on {end}. Some readers refuse the whole file; {goes}.");
+        let text = format!("{who} expired on {end}. Some readers reject the whole file; {goes}.");
         (Rule::CaExpired, text)
     } else if begin.is_some_and(|begin| begin > facts.now.as_second()) {
         let begin = day(begin.unwrap_or_default());
-        (Rule::CaNotYetValid, format!("{who} is not valid before {begin}: readers refuse it."))
+        (Rule::CaNotYetValid, format!("{who} is not valid before {begin}: readers reject it."))
     } else {
         return None;
     };
@@ -133,7 +133,7 @@ fn no_ca(facts: &Facts<'_>) -> Option<Finding> {
         return None;
     }
     let text = format!(
-        "In ca.crt, {} may not sign certificates (basic constraints, key usage). Readers refuse \
+        "In ca.crt, {} may not sign certificates (basic constraints, key usage). Readers reject \
          the leaves of such a CA; only some readers trust a self-signed leaf.",
         numbered(&which)
     );
@@ -199,7 +199,7 @@ fn reused_serials(facts: &Facts<'_>) -> Vec<Finding> {
     let finding = |((_, serial), which): ((&[u8], Vec<u8>), Vec<&Certificate>)| {
         let text = format!(
             "{} certificates have the same issuer name and the serial number {}. Firefox and other \
-             NSS clients refuse them (SEC_ERROR_REUSED_ISSUER_AND_SERIAL). Make the generator use \
+             NSS clients reject them (SEC_ERROR_REUSED_ISSUER_AND_SERIAL). Make the generator use \
              random serial numbers.",
             which.len(),
             hexadecimal(&serial)

@@ -43,7 +43,7 @@ fn not_chained(key: &str, chain: &Bundle, facts: &Facts<'_>) -> Option<Finding> 
     }
     let why = why_not(chain.certificates(), ca)?;
     let text = format!(
-        "The leaf in {key} does not verify against ca.crt: {why}. Readers of this ca.crt refuse \
+        "The leaf in {key} does not verify against ca.crt: {why}. Readers of this ca.crt reject \
          the leaf; make the generator issue both together."
     );
     Some(Finding::new(Rule::LeafNotChained, text).about([leaf]))
@@ -135,7 +135,7 @@ fn not_first(facts: &Facts<'_>) -> Option<Finding> {
         return None;
     }
     let text = format!(
-        "The leaf needs {} of ca.crt. Readers that use only the first certificate of a file refuse \
+        "The leaf needs {} of ca.crt. Readers that use only the first certificate of a file reject \
          the leaf.",
         numbered(&needed)
     );
@@ -157,7 +157,7 @@ fn outlives(leaf: &Certificate, facts: &Facts<'_>) -> Option<Finding> {
         return None;
     }
     let text = format!(
-        "The leaf is valid until {}, but its CA only until {}: readers then refuse the leaf. Renew \
+        "The leaf is valid until {}, but its CA only until {}: readers then reject the leaf. Renew \
          the CA before that date, and the leaf with it.",
         day(leaf.not_after()),
         day(end)
@@ -192,7 +192,7 @@ fn without_names(leaf: &Certificate) -> Option<Finding> {
         return None;
     }
     let text = "The leaf has no subject alternative name. Go, and so the API server, ignores the \
-                common name: clients that check the server's name refuse the leaf.";
+                common name: clients that check the server's name reject the leaf.";
     Some(Finding::new(Rule::LeafWithoutNames, text).about([leaf]))
 }
 
@@ -208,7 +208,7 @@ fn root_differs(facts: &Facts<'_>) -> Option<Finding> {
         }
     })?;
     let text = "tls.crt contains a root that has the key of a CA in ca.crt but is another \
-                certificate. Readers that compare the certificate itself, as Java does, refuse the \
+                certificate. Readers that compare the certificate itself, as Java does, reject the \
                 chain: remove the root from tls.crt, or add the same certificate to ca.crt.";
     Some(Finding::new(Rule::RootInChainDiffers, text).about([embedded]))
 }

@@ -88,7 +88,7 @@ const ROWS: [Row; 12] = [
 const LEGEND: &str = "
 Each of three clients calls each of three servers. In mutual TLS both peers show
 a certificate, in one-way TLS the server alone. With the webhook alone, a peer
-with old files still refuses a new leaf; staged mode holds the new leaf back.
+with old files still rejects a new leaf; staged mode holds the new leaf back.
 –: no file changed, because the new leaf came with the new CA, or because no CA
 is retired.
 The third column holds for peers that get new files within --settle and reload

@@ -25,7 +25,7 @@ enum Event {
         is_seen: bool,
     },
     Retire,
-    /// A write that changes nothing of ours.
+    /// A write that changes none of our keys.
     Touch,
     Distrust(usize),
     Clock(i64),

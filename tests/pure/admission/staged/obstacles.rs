@@ -6,7 +6,7 @@ use ca_overlap::overlap::Warning;
 use ca_overlap::overlap::staged::KeeperHealth;
 use serde_json::{Value, json};
 
-use super::secret::{CAS, GENERATOR, LEAFS, SHORT, TlsSecret, annotate, bundle, fresh, leaf, set};
+use super::secret::{CAS, GENERATOR, LEAVES, SHORT, TlsSecret, annotate, bundle, fresh, leaf, set};
 
 /// Rotates to CA 2, and gives the warnings. The leaf is in service at once.
 fn bundled(mut secret: TlsSecret, object: Value) -> Vec<Warning> {
@@ -57,7 +57,7 @@ fn a_pair_whose_held_leaf_expires_soon_is_not_staged() {
 fn two_pairs_that_do_not_fit_are_not_staged() {
     let mut full = fresh(&[2], leaf(2));
     // The bundle fits to the last byte, so a second pair does not fit.
-    let others = CAS[2].pem.len() + CAS[1].pem.len() + LEAFS[leaf(2)].len();
+    let others = CAS[2].pem.len() + CAS[1].pem.len() + LEAVES[leaf(2)].len();
     let key = 1_048_576 - others;
     full["data"]["tls.key"] = BASE64_STANDARD.encode(vec![0; key]).into();
     let mut secret = TlsSecret::new(leaf(1));
@@ -80,7 +80,7 @@ fn with_key(mut object: Value, bytes: usize) -> Value {
 fn nearly_full(free: usize) -> (TlsSecret, Answer) {
     let mut secret = TlsSecret::new(leaf(1));
     secret.stored = with_key(secret.stored, 2_000);
-    let taken = CAS[2].pem.len() + LEAFS[leaf(1)].len() + 2_000 + LEAFS[leaf(2)].len();
+    let taken = CAS[2].pem.len() + LEAVES[leaf(1)].len() + 2_000 + LEAVES[leaf(2)].len();
     let answer = secret.write(with_key(fresh(&[2], leaf(2)), 1_048_576 - taken - free), GENERATOR);
     (secret, answer)
 }

@@ -20,7 +20,7 @@ use super::super::audit;
 pub static CAS: LazyLock<Vec<Identity>> = LazyLock::new(|| (0..5).map(|_| certs::ca()).collect());
 /// Three leaves of each, one that expires soon, one that renews the first of CA 2 with the same key,
 /// and two of other dates. A leaf is identified by its index.
-pub static LEAFS: LazyLock<Vec<String>> = LazyLock::new(|| {
+pub static LEAVES: LazyLock<Vec<String>> = LazyLock::new(|| {
     let spec = || Spec { subject: "leaf", is_ca: false, ..CA };
     let mut leaves: Vec<_> =
         CAS.iter().flat_map(|ca| (0..3).map(move |_| certs::leaf(ca, true))).collect();
@@ -75,7 +75,7 @@ pub struct TlsSecret {
 
 /// The certificate and the key of a leaf, in base64.
 fn pair(leaf: usize) -> [Value; 2] {
-    [BASE64_STANDARD.encode(&LEAFS[leaf]).into(), BASE64_STANDARD.encode(key(leaf)).into()]
+    [BASE64_STANDARD.encode(&LEAVES[leaf]).into(), BASE64_STANDARD.encode(key(leaf)).into()]
 }
 
 pub fn bundle(cas: &[usize]) -> Value {
@@ -226,7 +226,7 @@ impl TlsSecret {
     /// The leaf under these keys. Fails if the key is not of the same leaf.
     fn leaf_under(&self, crt: &str, key_name: &str) -> Option<usize> {
         let leaf = self.bytes(crt).map(|text| {
-            LEAFS.iter().position(|leaf| leaf.as_bytes() == text).expect("a known leaf")
+            LEAVES.iter().position(|leaf| leaf.as_bytes() == text).expect("a known leaf")
         });
         let stored = self.bytes(key_name).map(|text| String::from_utf8(text).unwrap());
         assert_eq!(stored, leaf.map(key), "a pair");

@@ -88,7 +88,7 @@ fn a_stranger_who_leaves_the_pairs_alone_changes_nothing_of_them() {
             assert_eq!(secret.annotation("staged"), Some(staged.as_str()), "{number}");
             assert_eq!(secret.shows(), (Some(3), Some(6), vec![2, 1], vec![1]), "{number}");
             assert!(data_paths(&answer).iter().all(|(_, path)| path == "/data/ca.crt"));
-            // The next write of a reader goes on from there.
+            // The next write of a reader continues from there.
             (secret.is_by_stranger, secret.keeper) = (false, KeeperHealth::Alive);
             let next = secret.patch(|_| ()).staged;
             let has_mode = ![1, 4].contains(&number);
@@ -129,7 +129,7 @@ fn a_copy_made_by_a_stranger_is_not_staged() {
     assert_eq!((secret.served(), secret.waiting()), (Some(3), None));
 }
 
-/// A write by somebody.
+/// A write by someone.
 #[derive(Clone, Copy, Debug)]
 struct Attempt {
     is_by_stranger: bool,

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 use super::secret::{
-    CAS, GENERATOR, KEEPER, LEAFS, RENEWED, SHORT, TlsSecret, annotate, bundle, fresh, leaf, set,
+    CAS, GENERATOR, KEEPER, LEAVES, RENEWED, SHORT, TlsSecret, annotate, bundle, fresh, leaf, set,
     set_pair,
 };
 
@@ -36,8 +36,8 @@ fn a_rotation_stores_the_new_ca_at_once_and_the_new_leaf_waits() {
     is_staged(&secret);
     let stage = secret.stage().unwrap();
     assert_eq!((stage.since, stage.moved), (secret.now, 0));
-    assert_eq!(stage.held, Fingerprint::of(LEAFS[3].as_bytes()));
-    assert_eq!(stage.pending, Fingerprint::of(LEAFS[6].as_bytes()));
+    assert_eq!(stage.held, Fingerprint::of(LEAVES[3].as_bytes()));
+    assert_eq!(stage.pending, Fingerprint::of(LEAVES[6].as_bytes()));
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_deadline_does_not_remove_the_ca_of_the_leaf_in_service() {
 #[test]
 fn only_the_recorded_pair_is_promoted_and_only_by_the_keeper() {
     let mut secret = TlsSecret::staged();
-    let other = Fingerprint::of(LEAFS[9].as_bytes());
+    let other = Fingerprint::of(LEAVES[9].as_bytes());
     let answer = secret.ask(&format!("promote {other}"));
     assert_eq!((answer.asked, answer.warnings), (None, vec![Warning::AskRefused]));
     is_staged(&secret);
@@ -186,7 +186,7 @@ fn a_stage_that_differs_from_its_annotation_ends_with_the_newer_pair_in_service(
         for promoted in [false, true] {
             let mut secret = TlsSecret::staged();
             edit(&mut secret);
-            let text = format!("promote {}", Fingerprint::of(LEAFS[6].as_bytes()));
+            let text = format!("promote {}", Fingerprint::of(LEAVES[6].as_bytes()));
             let answer = if promoted { secret.ask(&text) } else { secret.patch(|_| ()) };
             assert_eq!((answer.asked, answer.staged), (None, Some("ended")));
             assert!(answer.warnings.contains(&Warning::StagedBroken));
