@@ -295,7 +295,7 @@ impl<'a> Comparison<'a> {
         self.introduces() || (self.indexes().any(uses) && !self.keeps_own())
     }
 
-    /// Since when the Secret has held what the generator goes on to, if all of it was announced.
+    /// Since when the Secret has held what the generator moves on to, if all of it was announced.
     fn told_since(&self) -> Option<Timestamp> {
         let used = self.places.iter().map(|place| self.carried[(*place)?]);
         let since = used.map(|entry| Some(entry.filter(|it| it.announced.is_some())?.since));
