@@ -156,6 +156,28 @@ fn assert_is_made(arguments: &str, place: &str) {
 }
 
 #[test]
+#[should_panic(expected = "no-such-target")]
+fn a_target_that_make_does_not_know_is_noticed() {
+    assert_is_made("no-such-target", "nowhere");
+}
+
+#[test]
+fn commands_are_distinguished_from_output() {
+    let text = "## One\n```\nmake x   # why\n\n```\n## Two\n```\n$ ca-overlap a \\\n    b\nmake y\n```\n\
+                ```yaml\nmake: z\n```\n";
+    let shown = pages::commands_of(Path::new("page.md"), text);
+    let shown: Vec<_> = shown.iter().map(|it| (it.section.as_str(), it.command.as_str())).collect();
+    assert_eq!(shown, [("One", "make x"), ("Two", "ca-overlap a b")]);
+}
+
+#[test]
+fn the_readme_is_a_page() {
+    let words = fs::read_to_string(root().join("README.md")).unwrap();
+    let words = words.split_whitespace().count();
+    assert!(words <= 1000, "{words} words");
+}
+
+#[test]
 fn each_page_is_in_the_index_once() {
     let index = fs::read_to_string(root().join("docs/README.md")).unwrap();
     let mut pages = 0;

@@ -47,7 +47,8 @@ pub fn commands() -> Vec<Shown> {
     pages().iter().flat_map(|(page, text)| commands_of(page, text)).collect()
 }
 
-fn commands_of(page: &Path, text: &str) -> Vec<Shown> {
+/// The same of one page.
+pub fn commands_of(page: &Path, text: &str) -> Vec<Shown> {
     let mut section = String::new();
     let mut shown = Vec::new();
     for (number, part) in text.split("```").enumerate() {
