@@ -24,7 +24,7 @@ pub(super) struct DefaultsArgs {
     /// The directory with the list of distrusted CAs; re-read when its content changes
     ///
     /// The manifests mount the ConfigMap ca-overlap-distrusted here. Its CAs are never carried, in
-    /// no Secret of the cluster. ca-overlap distrust -A adds to it.
+    /// any Secret of the cluster. ca-overlap distrust -A adds to it.
     #[arg(
         long,
         value_name = "DIR",

@@ -201,7 +201,7 @@ struct AuthorityArgs {
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Shutdown (SIGTERM)")]
 struct DrainArgs {
-    /// How long to keep accepting connections, because other nodes learn late of the shutdown
+    /// How long to keep accepting connections, because other nodes learn of the shutdown late
     #[arg(
         long,
         value_name = "TIME",
