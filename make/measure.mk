@@ -25,6 +25,12 @@ bench-programs: static need-go
 	mkdir -p $(TARGET)/bench/bin
 	go -C benches/peer build -trimpath -ldflags='-s -w' -o "$(abspath $(TARGET))/bench/bin/" ./...
 
+.PHONY: write-latency
+write-latency: bench-programs control-plane ## Compare writes through an API server: no webhook, ours, others, a policy (2 minutes)
+	CI=true CA_OVERLAP_TEST_PROGRAM=$(STATIC) CA_OVERLAP_WRITES=$(or $(WRITES),400) \
+		CA_OVERLAP_ALLOW_ALL=$(abspath $(STATIC_DIR))/allow_all CA_OVERLAP_GO_PEER=$(abspath $(TARGET))/bench/bin/stdlib \
+		cargo test --locked --test it write_latency -- --ignored --nocapture
+
 .PHONY: bench-profile
 bench-profile: need-rust need-valgrind ## Profile the instructions of whole requests, also of an allow-all server
 	RUSTFLAGS="$(STATIC_FLAGS)" cargo rustc $(STATIC_BUILD) --package ca-overlap --bin ca-overlap -- $(STATIC_LINK) -C strip=none

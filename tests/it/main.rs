@@ -24,3 +24,4 @@ mod manifests;
 mod serving_cert;
 mod status;
 mod upgrade;
+mod write_latency;
