@@ -244,7 +244,8 @@ pub fn outlook(secret: &PublicSecret<'_>, rules: &Rules, now: Timestamp) -> Outl
 }
 
 /// Whether the webhook would change something if the keeper asked to announce this list, and no other
-/// CAs. What else is due does not count.
+/// CAs. That includes what a person announces and the webhook has missed. What else is due does not
+/// count.
 pub fn announces(
     secret: &PublicSecret<'_>,
     rules: &Rules,
@@ -254,7 +255,8 @@ pub fn announces(
     let parsed = ParsedSecret::of(secret, rules);
     let decide = |announcing| parsed.decide(announcing, usize::MAX, now);
     let (asked, before) = (decide(Announcing::Asked(list)), decide(Announcing::AsBefore));
-    parsed.may_change_data && (&asked.ca_crt, &asked.record) != (&before.ca_crt, &before.record)
+    let differs = (&asked.ca_crt, &asked.record) != (&before.ca_crt, &before.record);
+    parsed.may_change_data && (differs || asked.announced > 0)
 }
 
 /// The settings of a Secret.

@@ -21,6 +21,8 @@ pub(super) struct Follows {
     pub(super) trusted: Vec<(String, String)>,
     /// Whether the keeper announces something to it.
     pub(super) is_announced_to: bool,
+    /// Whether a person announces something to it, which the webhook may have missed.
+    pub(super) has_announcement: bool,
 }
 
 /// An Issuer, or a `ClusterIssuer` if the namespace is empty.
@@ -31,7 +33,7 @@ pub(super) struct IssuerKey {
 }
 
 impl Follows {
-    /// Reads the metadata of a Secret. `None` if it follows nothing, and nothing is to be taken back.
+    /// Reads the metadata of a Secret. `None` if it follows nothing, and nothing is announced to it.
     pub(super) fn read(key: &Key, meta: &ObjectMeta, are_issuers_followed: bool) -> Option<Self> {
         let annotation = |name: &str| meta.annotations.as_ref()?.get(name).map(String::as_str);
         let is_owned = meta
@@ -52,9 +54,10 @@ impl Follows {
             record.entries().iter().any(|entry| entry.announced == Some(Announcer::Keeper))
         });
         let trusted = parse_trusted(annotation(names::TRUSTED).unwrap_or_default());
-        let follows = Self { issuer, trust, trusted, is_announced_to };
+        let has_announcement = annotation(names::ANNOUNCE).is_some();
+        let follows = Self { issuer, trust, trusted, is_announced_to, has_announcement };
         let is_follower = follows.issuer.is_some() || !follows.trust.is_empty();
-        (is_follower || is_announced_to).then_some(follows)
+        (is_follower || is_announced_to || has_announcement).then_some(follows)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The CAs of sources are announced to the Secrets that follow them.
 
+use base64::prelude::*;
 use ca_overlap::names;
 use ca_overlap::overlap::announcement::Announcement;
 use ca_overlap::overlap::ask::Ask;
@@ -199,6 +200,28 @@ async fn nothing_is_written_to_followers_for_which_the_webhook_is_not_called() {
     assert_eq!(shop.get("web").await.resource_version(), created.resource_version());
     setup.start_webhook().await;
     trusts(&shop, "web", &[&own, &source]).await;
+}
+
+#[tokio::test]
+async fn what_a_person_announces_while_the_webhook_is_away_is_announced_later() {
+    let test = "what_a_person_announces_while_the_webhook_is_away_is_announced_later";
+    let Some(setup) = Setup::start(test).await else { return };
+    setup.stop_webhook().await;
+    let shop = setup.cluster.namespace("shop").await;
+    let [own, next] = ["Own", "Next"].map(certs::ca_named);
+    shop.create(&tls_secret("web", &own.pem, &own.leaf("web"))).await.ok();
+    annotate(&shop, "web", names::ANNOUNCE, Some(&BASE64_STANDARD.encode(&next.der))).await;
+    setup.start_webhook().await;
+    assert_eq!(shop.get("web").await.pem("ca.crt"), own.pem, "without the keeper");
+    let keeper = setup.leading_keeper(&[]).await;
+    let told = trusts(&shop, "web", &[&own, &next]).await;
+    eventually("the ask", async || (keeper.asks("announce", "done").await > 0.5).then_some(()))
+        .await;
+    // It is the person's, and the keeper neither repeats it nor takes it back.
+    let local = certs::ca_named("Local");
+    shop.create(&signer("local", &local)).await.ok();
+    marker(&shop, "marker", "local", &local).await;
+    assert_eq!(shop.get("web").await.resource_version(), told.resource_version());
 }
 
 #[tokio::test]
