@@ -31,4 +31,4 @@ distclean: ## Remove everything that was built or downloaded
 	rm -rf $(TARGET)
 
 
-include make/tools.mk make/build.mk make/test.mk make/measure.mk make/fuzz.mk make/release.mk
+include make/owner.mk make/tools.mk make/build.mk make/test.mk make/measure.mk make/fuzz.mk make/release.mk

@@ -10,23 +10,22 @@
 #   IMAGE_TAR       the archive to write
 #   PACK            the program of build/image
 #   VERSION         the version for the labels
+#   REPOSITORY      the address of the repository for the labels; empty: none
 set -eu
 
 how=$1
 
 # No label has a build time, so the same commit gives the same bytes.
 labels() {
-    url=https://github.com/ca-overlap/ca-overlap
     cat <<EOF
 title=ca-overlap
 description=Keeps the previous CA beside the new one when a Secret's ca.crt is rotated
-url=$url
-source=$url
-documentation=$url/blob/main/README.md
 licenses=Apache-2.0
 version=$VERSION
 EOF
     git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null | sed 's/^/revision=/'
+    [ -z "$REPOSITORY" ] ||
+        printf '%s\n' "url=$REPOSITORY" "source=$REPOSITORY" "documentation=$REPOSITORY/blob/main/README.md"
 }
 
 # The context of the Dockerfile has only one program for each platform.

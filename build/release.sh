@@ -2,7 +2,7 @@
 # The steps of a release, each run by `make release-…` in the order of docs/release.md.
 #
 # Environment: VERSION, DIST (the output directory), ARCHES; for some steps HELM, CRANE, COSIGN
-# (programs), IMAGE_TAR, REGISTRY (such as ghcr.io/ca-overlap), STATIC, ARCH.
+# (programs), IMAGE_TAR, REGISTRY, STATIC, ARCH.
 set -eu
 
 name=ca-overlap_${VERSION}
@@ -31,9 +31,6 @@ check() {
     [ -z "$(git status --porcelain)" ] || fail "the work tree has uncommitted changes"
     notes >/dev/null
     grep -q "^version: $VERSION\$" manifests/chart/Chart.yaml || fail "Chart.yaml does not have version $VERSION"
-    for manifest in manifests/base/deployment.yaml manifests/components/keeper/deployment.yaml; do
-        grep -q "image: .*:$VERSION\$" "$manifest" || fail "$manifest does not name the image of $VERSION"
-    done
 }
 
 # Prints the section of this version.

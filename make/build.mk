@@ -39,7 +39,7 @@ IMAGE_DIR := $(TARGET)/image
 IMAGE_TAR ?= $(IMAGE_DIR)/ca-overlap.tar
 PACK := $(abspath $(IMAGE_DIR))/pack
 PACK_PROGRAM = PACK='$(PACK)' IMAGE='$(IMAGE)' IMAGE_DIR='$(IMAGE_DIR)' IMAGE_TAR='$(IMAGE_TAR)' \
-	VERSION='$(VERSION)' IMAGE_PROGRAMS='$(or $(IMAGE_PROGRAMS),$(HOST_ARCH)=$(STATIC))' build/image.sh
+	VERSION='$(VERSION)' REPOSITORY='$(REPOSITORY)' IMAGE_PROGRAMS='$(or $(IMAGE_PROGRAMS),$(HOST_ARCH)=$(STATIC))' build/image.sh
 
 .PHONY: image
 image: $(if $(IMAGE_PROGRAMS),,static) ## Build the image with Docker (BuildKit): ca-overlap:dev

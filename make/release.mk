@@ -2,7 +2,6 @@
 
 DIST ?= $(TARGET)/dist
 ARCHES ?= amd64 arm64
-REGISTRY ?= ghcr.io/ca-overlap
 SBOM = $(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json
 RELEASE_IMAGE = $(DIST)/ca-overlap_$(VERSION)_image.tar
 RELEASE = VERSION='$(VERSION)' DIST='$(DIST)' ARCHES='$(ARCHES)' REGISTRY='$(REGISTRY)' HELM='$(HELM)' CRANE='$(CRANE)' \

@@ -122,6 +122,14 @@ upgrade-test: control-plane ## Upgrade from the first edition and back, with bot
 mutants: $(CARGO_MUTANTS) ## Change each rule of decision and admission in turn: a test must fail (half an hour)
 	PATH="$(abspath $(dir $(CARGO_MUTANTS))):$$PATH" tests/mutation/run.sh $(MUTANTS)
 
+.PHONY: values-table
+values-table: need-rust ## Write the table of values in the chart's README from its values.yaml
+	CA_OVERLAP_RECORD=1 cargo test --locked --test pure manifests::values
+
+.PHONY: helm3-test
+helm3-test: $(HELM3) ## Run the tests of the chart with Helm 3; `make test` has Helm 4
+	CA_OVERLAP_TEST_HELM="$(abspath $(HELM3))" CI=true cargo test --locked --test pure manifests::chart
+
 .PHONY: corpus
 corpus: control-plane ## Record the reviews of a real API server in tests/data/reviews
 	CA_OVERLAP_RECORD=1 cargo test --locked --test it api_server::corpus
@@ -165,7 +173,7 @@ kind-check: $(KIND) ## Check the configuration of kind-test without Docker
 .PHONY: node-images
 node-images: static node-tools packer
 	cargo build --locked --workspace --example legacy-certgen
-	PACK='$(PACK)' ARCH='$(HOST_ARCH)' IMAGES=$(NODE)/images VERSION='$(VERSION)' PRODUCT=$(STATIC) \
+	PACK='$(PACK)' ARCH='$(HOST_ARCH)' IMAGES=$(NODE)/images PRODUCT=$(STATIC) \
 		PEER=$(NODE)/tools/peer CERTGEN=$(TARGET)/debug/examples/legacy-certgen CERT_MANAGER='$(CERT_MANAGER)' sh tests/cluster/images.sh
 
 .PHONY: node-tools

@@ -14,9 +14,10 @@ ACTIONLINT := $(TOOLS)/actionlint-v1.7.12/actionlint
 COSIGN := $(TOOLS)/cosign-v3.1.3/cosign
 CRANE := $(TOOLS)/crane-v0.22.1/crane
 HELM := $(TOOLS)/helm-v4.3.1/helm
+HELM3 := $(TOOLS)/helm3-v3.19.4/helm
 KIND := $(TOOLS)/kind-v0.33.0/kind
 VALE := $(TOOLS)/vale-v3.22.0/vale
-GO_TOOLS := $(ACTIONLINT) $(COSIGN) $(CRANE) $(HELM) $(KIND) $(VALE)
+GO_TOOLS := $(ACTIONLINT) $(COSIGN) $(CRANE) $(HELM) $(HELM3) $(KIND) $(VALE)
 
 $(CARGO_TOOLS): root = $(patsubst %/bin,%,$(@D))
 $(CARGO_TOOLS): | need-rust
@@ -30,14 +31,17 @@ $(CARGO_TOOLS): | need-rust
 PACKAGE_actionlint := github.com/rhysd/actionlint/cmd/actionlint
 PACKAGE_cosign := github.com/sigstore/cosign/v3/cmd/cosign
 PACKAGE_crane := github.com/google/go-containerregistry/cmd/crane
-PACKAGE_helm := helm.sh/helm/v4/cmd/helm
+PACKAGE_helm = helm.sh/helm/$(if $(filter helm3-%,$(notdir $(@D))),v3,v4)/cmd/helm
+# Helm 3 reads its version of Kubernetes from its link flags, and else takes 1.20 for it.
+HELM3_FLAGS := $(foreach package,lint/rules chartutil,$(foreach part,Major=1 Minor=34,-X helm.sh/helm/v3/pkg/$(package).k8sVersion$(part)))
+$(HELM3): LINK_FLAGS = $(HELM3_FLAGS)
 PACKAGE_kind := sigs.k8s.io/kind
 PACKAGE_vale := github.com/vale-cli/vale/v3/cmd/vale
 
 $(GO_TOOLS): | need-go
 	@echo "building $(@F) below $(TOOLS) (a minute or two, once)" >&2
-	GOBIN="$(abspath $(@D))" go install -trimpath -ldflags='-s -w' \
-		$(PACKAGE_$(@F))@$(patsubst $(@F)-%,%,$(notdir $(@D)))
+	GOBIN="$(abspath $(@D))" go install -trimpath -ldflags='-s -w $(LINK_FLAGS)' \
+		$(PACKAGE_$(@F))@$(lastword $(subst -, ,$(notdir $(@D))))
 
 .PHONY: need-rust
 need-rust:

@@ -1,6 +1,6 @@
 // Command image packs directories, one for each platform, into an image without a container engine:
 //
-//	image -name ghcr.io/ca-overlap/ca-overlap:dev -entrypoint /ca-overlap -o image.tar linux/amd64=DIR
+//	image -name ca-overlap:dev -entrypoint /ca-overlap -o image.tar linux/amd64=DIR
 //
 // The output for one platform is an archive as `docker save` writes it, and for several an OCI layout.
 // The same files give the same bytes everywhere: the image has no time, owner or mode of this machine.

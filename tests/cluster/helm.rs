@@ -24,6 +24,12 @@ async fn the_chart_installs_upgrades_under_load_and_uninstalls() {
 
     assert_eq!(cluster.our_pods("keeper").await.len(), 2, "the keeper came with the command");
 
+    // The keeper may not hold its Lease yet.
+    let test = format!("helm test ca-overlap --namespace {namespace} --logs --timeout 60s");
+    let said =
+        eventually("a check that passes", async || cluster.shell(&test, "").await.ok()).await;
+    assert!(said.contains("All is well."), "{said}");
+
     // A lost call shows as a rejected write only with failurePolicy: Fail.
     let values = "registration.failurePolicy=Fail,keeper.enabled=false";
     upgrade(&cluster, &format!("{values},staged.enabled=false,defaults.mode=")).await;

@@ -4,7 +4,6 @@
 #
 # Environment, in addition to that of pack.sh:
 #   PRODUCT    the static ca-overlap
-#   VERSION    its version, which is the tag in the manifests
 #   PEER       the program of tests/cluster/peer
 #   CERTGEN    the example legacy-certgen, which may be linked dynamically
 #   CERT_MANAGER   the program of tests/cert-manager; empty: without it
@@ -12,9 +11,7 @@ set -eu
 . "$(dirname "$0")/pack.sh"
 
 mkdir -p "$IMAGES"
-# One image with the name in overlays/kind, and one with the name in the other manifests.
 pack ca-overlap ca-overlap:dev /ca-overlap "$PRODUCT=/ca-overlap"
-pack ca-overlap-release "ghcr.io/ca-overlap/ca-overlap:$VERSION" /ca-overlap "$PRODUCT=/ca-overlap"
 pack peer ca-overlap-test-peer:dev /peer "$PEER=/peer"
 # shellcheck disable=SC2046 # words on purpose
 pack certgen ca-overlap-test-certgen:dev /legacy-certgen "$CERTGEN=/legacy-certgen" $(libraries "$CERTGEN")

@@ -91,7 +91,7 @@ fn run(plane: &ControlPlane, helm: &Path, subcommand: &str, arguments: &[&str]) 
     let mut command = helm::command(helm, subcommand);
     command.arg("ca-overlap");
     if subcommand != "uninstall" {
-        command.arg(helm::chart());
+        command.arg(helm::chart()).args(["--set", helm::IMAGE]);
     }
     command.args(["--namespace", names::NAMESPACE]).args(arguments);
     let output = command.env("KUBECONFIG", plane.admin_kubeconfig()).output().expect("helm");

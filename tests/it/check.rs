@@ -7,7 +7,8 @@ use std::path::Path;
 use base64::prelude::*;
 use serde_json::{Value, json};
 
-use crate::keeper::setup::{Keeper, LEASE, Setup};
+use crate::helm;
+use crate::keeper::setup::{Keeper, LEASE, Setup, eventually};
 use crate::support::{self, command::run};
 use crate::support::{Cluster, Plane, manifests};
 use devtools::certs::{self, bundle};
@@ -165,6 +166,47 @@ async fn check_is_content_with_a_sound_installation() {
         assert_eq!(result(name), "unknown", "{checks:?}");
     }
     assert!(checks["dryRun"].1.contains("cannot create resource \"secrets\""), "{checks:?}");
+}
+
+/// What `helm test` runs, with the rights that the chart gives to its pod: they are enough, and each
+/// is needed.
+#[tokio::test]
+async fn the_pod_of_helm_test_has_the_rights_that_check_needs() {
+    let test = "the_pod_of_helm_test_has_the_rights_that_check_needs";
+    let Some(helm) = helm::find() else { return };
+    let Some((setup, _keeper)) = sound(test).await else { return };
+    let plane = &setup.cluster.plane;
+    let mut template = helm::command(&helm, "template");
+    template.arg("ca-overlap").arg(helm::chart()).args(["--namespace", "ca-overlap"]);
+    template.args(["--show-only", "templates/tests/check.yaml", "--set", helm::IMAGE]);
+    let rendered = template.args(["--set", "keeper.enabled=true"]).output().unwrap();
+    assert!(rendered.status.success(), "{}", helm::printed(&rendered));
+    plane.kubectl(&["apply", "-f", "-"], &rendered.stdout).await.unwrap();
+    let account = plane.service_account_kubeconfig("ca-overlap", "ca-overlap-check");
+    let kubeconfig = account.await.unwrap();
+    let ends_with = async |code: i32, why: &str| {
+        eventually(why, async || (run(&kubeconfig, &["check"]).code == code).then_some(())).await;
+    };
+    ends_with(0, "a check with all rights").await;
+
+    let mut removed = 0;
+    for role in [
+        "clusterroles/ca-overlap-check",
+        "namespaces/ca-overlap/roles/ca-overlap-check",
+        "namespaces/default/roles/ca-overlap-check",
+    ] {
+        let path = format!("{RBAC}/{role}");
+        let before = plane.json("GET", &path, &Value::Null).await.unwrap();
+        for rule in 0..before["rules"].as_array().unwrap().len() {
+            let without = |it: &mut Value| drop(it["rules"].as_array_mut().unwrap().remove(rule));
+            let before = change(plane, &path, without).await;
+            ends_with(2, &format!("a check without rule {rule} of {role}")).await;
+            restore(plane, &path, before).await;
+            ends_with(0, "a check with all rights again").await;
+            removed += 1;
+        }
+    }
+    assert_eq!(removed, 8);
 }
 
 #[tokio::test]

@@ -6,6 +6,9 @@ use std::{env, fs};
 
 use super::skip::skip;
 
+/// The image of the kustomizations, as values of the chart, which names none.
+pub const IMAGE: &str = "image.repository=ca-overlap,image.tag=dev";
+
 /// The helm to use. Without one skips the test; fails in CI (`CI=true`).
 pub fn find() -> Option<PathBuf> {
     let named = env::var_os("CA_OVERLAP_TEST_HELM").map(PathBuf::from);

@@ -1,15 +1,70 @@
-{{- define "ca-overlap.webhook.labels" -}}
-app.kubernetes.io/name: ca-overlap
-app.kubernetes.io/component: webhook
+{{- /* What the names of our objects begin with. The release's name is no part of them. */ -}}
+{{- define "ca-overlap.fullname" -}}
+{{- coalesce .Values.fullnameOverride .Values.nameOverride "ca-overlap" -}}
 {{- end }}
 
-{{- define "ca-overlap.keeper.labels" -}}
+{{- /*
+Labels of a component: a list of the root and the component's name. The selector has the first two
+alone, because those of a Deployment can never change, and our commands find the Deployments by them.
+*/ -}}
+{{- define "ca-overlap.selector" -}}
 app.kubernetes.io/name: ca-overlap
-app.kubernetes.io/component: keeper
+app.kubernetes.io/component: {{ last . }}
+{{- end }}
+
+{{- define "ca-overlap.labels" -}}
+{{- $root := first . }}
+{{- $own := dict "app.kubernetes.io/name" "ca-overlap" }}
+{{- with last . }}
+{{- $_ := set $own "app.kubernetes.io/component" . }}
+{{- end }}
+{{- $usual := dict "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_") }}
+{{- $_ := set $usual "app.kubernetes.io/instance" $root.Release.Name }}
+{{- $_ = set $usual "app.kubernetes.io/version" $root.Chart.AppVersion }}
+{{- $_ = set $usual "app.kubernetes.io/part-of" "ca-overlap" }}
+{{- $_ = set $usual "app.kubernetes.io/managed-by" $root.Release.Service }}
+{{- merge (dict) $own $root.Values.commonLabels $usual | toYaml }}
+{{- end }}
+
+{{- /* The ServiceAccount of a component: a list of the root and the component's name. */ -}}
+{{- define "ca-overlap.serviceAccount" -}}
+{{- $values := (index (first .).Values (last .)).serviceAccount }}
+{{- $values.name | default (printf "%s-%s" (include "ca-overlap.fullname" (first .)) (last .)) -}}
+{{- end }}
+
+{{- /* Metadata of a pod: a list of the root and the component's name. */ -}}
+{{- define "ca-overlap.podMetadata" -}}
+{{- $root := first . }}
+{{- $values := index $root.Values (last .) }}
+labels:
+  {{- include "ca-overlap.selector" . | nindent 2 }}
+  {{- with merge (dict) $values.podLabels $root.Values.commonLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+annotations:
+  {{- $container := dict "kubectl.kubernetes.io/default-container" (last .) }}
+  {{- merge (dict) $values.podAnnotations $container | toYaml | nindent 2 }}
+{{- end }}
+
+{{- /* The Pod Security Standard that all pods meet. */ -}}
+{{- define "ca-overlap.podSecurity" -}}
+{{ ternary "privileged" "restricted" .Values.webhook.hostNetwork }}
+{{- end }}
+
+{{- /* How many replicas a drain of nodes leaves, from the values of a component. */ -}}
+{{- define "ca-overlap.disruptions" -}}
+{{- if kindIs "invalid" .minAvailable -}}
+maxUnavailable: {{ .maxUnavailable }}
+{{- else -}}
+minAvailable: {{ .minAvailable }}
+{{- end -}}
 {{- end }}
 
 {{- define "ca-overlap.image" -}}
 {{- with .Values.image -}}
+{{- if not .repository }}
+{{- fail "image.repository is empty, and no image of ca-overlap is published. Build one with `make image-tar`, load or push it, and name it, as in: --set image.repository=ca-overlap,image.tag=dev (docs/install.md#the-image)" }}
+{{- end }}
 {{- if .digest -}}
 {{ .repository }}@{{ .digest }}
 {{- else -}}
@@ -130,10 +185,16 @@ that is given twice would end the program.
 {{- fail "defaults.mode staged needs staged.enabled" }}
 {{- end }}
 {{- range $component := list "webhook" "keeper" }}
+{{- $values := index $.Values $component }}
 {{- range $key := list "app.kubernetes.io/name" "app.kubernetes.io/component" }}
-{{- if hasKey (index $.Values $component "podLabels") $key }}
-{{- fail (printf "%s.podLabels: %s is one of the selector's keys" $component $key) }}
+{{- range $name, $labels := dict "commonLabels" $.Values.commonLabels (printf "%s.podLabels" $component) $values.podLabels }}
+{{- if hasKey $labels $key }}
+{{- fail (printf "%s: %s is one of the selector's keys" $name $key) }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- if not (or $values.serviceAccount.create $values.serviceAccount.name) }}
+{{- fail (printf "%s.serviceAccount: name the ServiceAccount that it does not create" $component) }}
 {{- end }}
 {{- end }}
 {{- if eq .Release.Namespace "kube-system" }}

@@ -221,7 +221,7 @@ pub(super) async fn lease(client: &Client, namespace: &str, keeper: &Server) -> 
     const NAME: &str = "lease";
     let lease = keeper.named("--lease", names::KEEPER_LEASE);
     let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{lease}");
-    let log = format!("kubectl -n {namespace} logs deployment/ca-overlap-keeper");
+    let log = format!("kubectl -n {namespace} logs -l app.kubernetes.io/component=keeper");
     let spec = match plain::get(client, &path).await {
         Err(error) => return Line::unread(NAME, &error),
         Ok(None) => {

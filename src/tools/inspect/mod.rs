@@ -74,8 +74,8 @@ const EXAMPLES: &str = "Examples:
   kubectl get secrets -n gateway -o json | ca-overlap inspect - --ignore same-subject
 
 Exit code: 0 if no rule fires; 1 if a rule fires, or if the webhook is not called; 2 if something
-could not be read or reached; 64 if the command line is wrong. Why each rule matters:
-https://github.com/ca-overlap/ca-overlap/blob/main/docs/lint.md";
+could not be read or reached; 64 if the command line is wrong. docs/lint.md says why each rule
+matters.";
 
 /// The facts about an object and the rules that fired.
 struct Inspection<'a> {
