@@ -1,11 +1,21 @@
 ##@ To release (docs/release.md)
 
 DIST ?= $(TARGET)/dist
-ARCHES ?= amd64 arm64
+PLATFORMS ?= linux_amd64 linux_arm64 darwin_amd64 darwin_arm64
+LINUX_ARCHES = $(patsubst linux_%,%,$(filter linux_%,$(PLATFORMS)))
+# What release-archive packs: the static program on Linux, and on macOS one for the commands.
+HOST_OS := $(shell uname -s | tr 'A-Z' 'a-z')
+PLATFORM ?= $(HOST_OS)_$(HOST_ARCH)
+BUILT = $(if $(filter darwin,$(HOST_OS)),$(TARGET)/release/ca-overlap,$(STATIC))
+TRIPLE = $(subst amd64,x86_64,$(subst arm64,aarch64,$(lastword $(subst _, ,$(PLATFORM)))))-$(if $(filter darwin_%,$(PLATFORM)),apple-darwin,unknown-linux-gnu)
+BESIDE := $(TARGET)/beside
+KUBECTL ?= kubectl
 SBOM = $(DIST)/ca-overlap_$(VERSION)_sbom.cdx.json
 RELEASE_IMAGE = $(DIST)/ca-overlap_$(VERSION)_image.tar
-RELEASE = VERSION='$(VERSION)' DIST='$(DIST)' ARCHES='$(ARCHES)' REGISTRY='$(REGISTRY)' HELM='$(HELM)' CRANE='$(CRANE)' \
-	COSIGN='$(COSIGN)' STATIC='$(or $(PROGRAM),$(STATIC))' ARCH='$(HOST_ARCH)' IMAGE_TAR='$(RELEASE_IMAGE)' build/release.sh
+RELEASE = VERSION='$(VERSION)' DIST='$(DIST)' PLATFORMS='$(PLATFORMS)' REGISTRY='$(REGISTRY)' REPOSITORY='$(REPOSITORY)' \
+	HELM='$(HELM)' KUBECTL='$(KUBECTL)' CRANE='$(CRANE)' COSIGN='$(COSIGN)' PROGRAM='$(or $(PROGRAM),$(BUILT))' \
+	PLATFORM='$(PLATFORM)' MAN=$(TARGET)/man COMPLETIONS=$(BESIDE)/completions LICENCES=$(BESIDE)/LICENCES.txt \
+	IMAGE_TAR='$(RELEASE_IMAGE)' build/release.sh
 
 .PHONY: sbom
 sbom: $(CARGO_CYCLONEDX) ## List the linked packages as CycloneDX: target/dist/ca-overlap_VERSION_sbom.cdx.json
@@ -17,20 +27,44 @@ sbom: $(CARGO_CYCLONEDX) ## List the linked packages as CycloneDX: target/dist/c
 	@rm -f *.cdx.json benches/*.cdx.json tests/devtools/*.cdx.json
 	@echo "$(SBOM): $$(grep -c '"purl": "pkg:cargo/' $(SBOM)) packages"
 
+.PHONY: release-test
+release-test: $(HELM) licences ## Check archives, chart, install.yaml and krew manifest, with a stand-in for program and owner
+	KUBECTL="$$(command -v kubectl || echo $(TARGET)/control-plane/bin/kubectl)" \
+		VERSION='$(VERSION)' HELM='$(HELM)' LICENCES=$(BESIDE)/LICENCES.txt build/release-test.sh
+
 .PHONY: release-check
-release-check: ## Check that tag, Cargo.toml, chart, manifests and CHANGELOG have the same version
+release-check: ## Check that an owner is named, and that tag, Cargo.toml, chart and CHANGELOG have one version
 	$(RELEASE) check
 
 .PHONY: release-archive
-release-archive: $(if $(PROGRAM),,static) ## Pack the program of this platform (PROGRAM=FILE HOST_ARCH=arm64 packs another)
+release-archive: $(if $(PROGRAM),,$(if $(filter darwin,$(HOST_OS)),commands,static)) man completions licences ## Pack the program of this platform (PROGRAM=FILE PLATFORM=linux_arm64 packs another)
 	$(RELEASE) archive
 
+# The servers run on Linux. For macOS there are the commands.
+.PHONY: commands
+commands: need-rust
+	cargo build --locked --release --package ca-overlap --bin ca-overlap
+
+.PHONY: completions
+completions: need-rust ## Write the completions of all shells: target/beside/completions
+	@mkdir -p $(BESIDE)/completions
+	for shell in bash:bash zsh:zsh fish:fish powershell:ps1 elvish:elv; do \
+		cargo run --quiet --locked --package ca-overlap --bin ca-overlap -- completions $${shell%:*} \
+			>$(BESIDE)/completions/ca-overlap.$${shell#*:} || exit 1; \
+	done
+
+.PHONY: licences
+licences: need-rust ## Write the licences of all linked packages: target/beside/LICENCES.txt
+	@mkdir -p $(BESIDE)
+	TRIPLE=$(TRIPLE) sh build/licences.sh >$(BESIDE)/LICENCES.txt
+
 .PHONY: release-files
-release-files: $(HELM) sbom ## Make image, chart, SBOM, krew manifest and checksums from the archives of all platforms
+release-files: $(HELM) sbom ## Make image, chart, install.yaml, SBOM, krew manifest and checksums from the archives of all platforms
 	$(RELEASE) unpack
 	$(MAKE) --no-print-directory image-tar IMAGE='$(REGISTRY)/ca-overlap:$(VERSION)' IMAGE_TAR='$(RELEASE_IMAGE)' \
-		IMAGE_PROGRAMS='$(foreach arch,$(ARCHES),$(arch)=$(DIST)/.programs/$(arch)/ca-overlap)'
+		IMAGE_PROGRAMS='$(foreach arch,$(LINUX_ARCHES),$(arch)=$(DIST)/.programs/$(arch)/ca-overlap)'
 	$(RELEASE) chart
+	$(RELEASE) manifest
 	$(RELEASE) krew
 	$(RELEASE) checksums
 
