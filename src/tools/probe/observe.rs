@@ -1,7 +1,7 @@
 //! Observes one server with one TLS version.
 //!
 //! ```text
-//! full handshake ──► keep its sessions, at least one more than the next check needs
+//! full handshake ──► keep its sessions, as many as the evidence needs
 //! check            = resume with one session  ∥  a full handshake that shows the certificate
 //!   same certificate ──► the attempt is a control: does this server resume at all?
 //!   another one      ──► confirm: every new connection gets another one for `settle`;
@@ -23,10 +23,10 @@ use super::session::Session;
 use super::trust::Trust;
 use crate::x509::certs::Certificate;
 
-/// How many sessions are kept. New ones replace the oldest ones, which expire first.
-const HELD: usize = 4;
-/// How many controls a server gets until one resumes: another server behind the address may.
-const CONTROLS: usize = 3;
+/// How many controls a server gets, and how many more until one resumes: an address can have several
+/// servers, and each may resume only its own sessions.
+const CONTROLS: usize = 6;
+const MORE_CONTROLS: usize = 18;
 /// How many new connections in a row must get another certificate. An address can have several
 /// servers, and an old process may accept connections for a moment beside the new one.
 const SAMPLES: u32 = 10;
@@ -107,12 +107,13 @@ impl<'a> Observer<'a> {
             .map_err(|why| ObserverError::Untrusted(client.endpoint.to_string(), why))?;
         observer.given = first.sessions.len();
         observer.take(first, true)?;
-        for _ in 0..CONTROLS {
-            observer.check(true).await?;
-            if observer.evidence.before.resumed > 0 {
+        for control in 0..CONTROLS + MORE_CONTROLS {
+            if control >= CONTROLS && observer.evidence.before.resumed > 0 {
                 break;
             }
+            observer.check(true).await?;
         }
+        observer.gather(true).await?;
         Ok(observer)
     }
 
@@ -151,11 +152,7 @@ impl<'a> Observer<'a> {
     /// Resumes and makes a full handshake at the same time. In the first checks, every certificate
     /// counts as an old one.
     async fn check(&mut self, is_first: bool) -> Result<(), ObserverError> {
-        if self.held.len() < 2 {
-            // Most servers give more than one session at a time; the others need another handshake.
-            let more = self.full().await?;
-            self.take(more, is_first)?;
-        }
+        self.gather(is_first).await?;
         if self.held.len() < 2 || self.new.is_some() {
             return Ok(()); // The last session is kept for after the rotation.
         }
@@ -165,8 +162,20 @@ impl<'a> Observer<'a> {
         let resumed = resumed?;
         // An attempt during the change of the certificate proves nothing.
         if self.new.is_none() && self.old.contains(&self.leaf(&resumed)?) {
-            self.evidence.before.count(resumed.resumed);
-            self.evidence.last_resumed = resumed.resumed;
+            self.evidence.count_before(resumed.resumed);
+        }
+        Ok(())
+    }
+
+    /// Makes handshakes until enough sessions are kept. Many servers give more than one at a time.
+    async fn gather(&mut self, is_first: bool) -> Result<(), ObserverError> {
+        while self.held.len() < self.evidence.sessions_needed() && self.new.is_none() {
+            let before = self.held.len();
+            let more = self.full().await?;
+            self.take(more, is_first)?;
+            if self.held.len() == before {
+                break;
+            }
         }
         Ok(())
     }
@@ -197,6 +206,9 @@ impl<'a> Observer<'a> {
                 return Ok(false);
             }
             self.evidence.after.count(resumed.resumed);
+            if resumed.resumed {
+                break;
+            }
         }
         if self.evidence.after.tried == 0 && self.evidence.before.resumed > 0 {
             return Err(ObserverError::Missed(self.client.endpoint.to_string()));
@@ -234,9 +246,10 @@ impl<'a> Observer<'a> {
         Ok(())
     }
 
+    /// New sessions replace the oldest ones, which expire first.
     fn hold(&mut self, sessions: Vec<Session>) {
         self.held.extend(sessions);
-        let surplus = self.held.len().saturating_sub(HELD);
+        let surplus = self.held.len().saturating_sub(self.evidence.sessions_needed());
         self.held.drain(..surplus);
     }
 

@@ -1,7 +1,7 @@
 //! Session resumption across a certificate rotation.
 
 use super::run::{Ended, Watching, probe_once};
-use super::servers::{Files, Server, go, nginx, s_server, webhook};
+use super::servers::{Files, NAME, Server, balancer, go, nginx, s_server, webhook};
 
 const ROTATES: &str = "rotates tickets";
 const RESUMES: &str = "RESUMES ACROSS ROTATION";
@@ -140,6 +140,34 @@ fn the_webhook_is_sound() {
     let mut server = webhook(&files);
     let ended = rotated(&mut server, &files, Rotation::Reload, &[]);
     expect(&ended, &server, ROTATES);
+}
+
+/// Replicas behind one address, each with its own ticket keys: most attempts to resume reach another
+/// replica than the one that gave the ticket.
+fn balanced(test: &str, changes: &str) -> Option<(Files, Ended, Vec<Server>)> {
+    let files = Files::new();
+    let start = |_| go(test, &files, &["-changes", changes]);
+    let mut replicas = (0..3).map(start).collect::<Option<Vec<Server>>>()?;
+    let port = balancer(replicas.iter().map(|replica| replica.port).collect());
+    let target = format!("127.0.0.1:{port}");
+    let arguments = [&target, "--server-name", NAME, "--ca-file", &files.ca(), "--timeout", "60s"];
+    let watching = Watching::with(&arguments);
+    files.rotate();
+    replicas.iter_mut().for_each(Server::exchange);
+    let ended = watching.end();
+    Some((files, ended, replicas))
+}
+
+#[test]
+fn replicas_behind_a_balancer_with_the_fault_are_found() {
+    let Some((_, ended, replicas)) = balanced("Go, balancer, fault", "certificate") else { return };
+    expect(&ended, &replicas[0], RESUMES);
+}
+
+#[test]
+fn sound_replicas_behind_a_balancer_are_not_said_to_resume_nothing() {
+    let Some((_, ended, replicas)) = balanced("Go, balancer, sound", "keys") else { return };
+    expect(&ended, &replicas[0], ROTATES);
 }
 
 #[test]

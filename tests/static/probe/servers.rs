@@ -1,7 +1,7 @@
 //! TLS servers of other projects: nginx, `openssl s_server`, and one with Go's standard library.
 
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -247,6 +247,30 @@ pub(crate) fn go(test: &str, files: &Files, arguments: &[&str]) -> Option<Server
     };
     server.port = wait_for(|| found(&server.log()), || server.log());
     Some(server)
+}
+
+/// Starts a load balancer on a port that it returns: each connection goes to one of these ports, chosen
+/// by a fixed series of random numbers. It ends with the process.
+pub(crate) fn balancer(ports: Vec<u16>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut state = 1_u64;
+        for client in listener.incoming().map_while(Result::ok) {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let chosen = ports[(state >> 33) as usize % ports.len()];
+            let Ok(server) = TcpStream::connect(("127.0.0.1", chosen)) else { continue };
+            let (to_client, to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            for (mut from, mut to) in [(client, to_server), (server, to_client)] {
+                std::thread::spawn(move || {
+                    // Either end may close first.
+                    let _ = std::io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    port
 }
 
 /// Starts the webhook with the pair as certificate files.
