@@ -1,4 +1,4 @@
-//! The command line: flags, their environment variables, and their validation.
+//! The command line: flags, the environment variables of the servers' flags, and their validation.
 
 mod completions;
 mod defaults;
@@ -33,7 +33,11 @@ use crate::tools::status::StatusArgs;
 /// something was found, 2 if something could not be read or reached, 64 for a wrong command line
 /// (`EX_USAGE` of sysexits.h). A server that fails ends with 1.
 pub fn main() -> ExitCode {
-    let Cli { log: LogArgs { log_level, log_format }, command } = match parse(std::env::args_os()) {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if let Some(completed) = completions::answer(&arguments) {
+        return completed;
+    }
+    let Cli { log: LogArgs { log_level, log_format }, command } = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are errors to clap, too. If printing fails, nothing else can help.
@@ -58,8 +62,7 @@ const PLUGIN_COMMAND: &str = "kubectl ca-overlap";
 
 /// Parses the command line. kubectl starts its plugins under another name, so help and errors show
 /// the command as the user typed it.
-fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let arguments: Vec<OsString> = arguments.collect();
+fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let program = arguments.first().map(Path::new).and_then(Path::file_stem);
     let command = if program == Some(OsStr::new(PLUGIN)) { plugin() } else { Cli::command() };
     Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
@@ -79,7 +82,14 @@ fn plugin() -> clap::Command {
 
 /// Keeps the previous CA bundled beside the new one when a Secret's ca.crt rotates.
 #[derive(Debug, Parser)]
-#[command(name = "ca-overlap", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(
+    name = "ca-overlap",
+    version,
+    max_term_width = 100,
+    after_help = EXAMPLES,
+    mut_subcommand("keeper", with_variables),
+    mut_subcommand("webhook", with_variables)
+)]
 pub struct Cli {
     /// How to log.
     #[command(flatten)]
@@ -96,28 +106,25 @@ const EXAMPLES: &str = "Examples:
 Each command has its own --help. Exit code: 0 if all is well; 1 if something was found, or a server
 failed; 2 if something could not be read or reached; 64 if the command line is wrong.";
 
-/// How to log.
+// How to log. A doc comment would replace the text of the servers, which get these flags again.
 #[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Logging")]
 struct LogArgs {
     /// What to log to standard error: error, warn, info, debug or trace
-    #[arg(
-        long,
-        global = true,
-        value_name = "LEVEL",
-        env = "CA_OVERLAP_LOG_LEVEL",
-        default_value = "info"
-    )]
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
     log_level: Level,
 
     /// The format of log lines: text or json
-    #[arg(
-        long,
-        global = true,
-        value_name = "FORMAT",
-        env = "CA_OVERLAP_LOG_FORMAT",
-        default_value = "text"
-    )]
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     log_format: Format,
+}
+
+/// Gives a server the flags for the log again, with environment variables. Only the flags of
+/// servers have these: a variable that changes what a person's command does surprises.
+fn with_variables(server: clap::Command) -> clap::Command {
+    LogArgs::augment_args(server)
+        .mut_arg("log_level", |flag| flag.env("CA_OVERLAP_LOG_LEVEL"))
+        .mut_arg("log_format", |flag| flag.env("CA_OVERLAP_LOG_FORMAT"))
 }
 
 /// The commands. Each is described at its flags: a doc comment here would replace that text.
@@ -150,9 +157,7 @@ impl Command {
             Self::Simulate(args) => Ok(runtime()?.block_on(args.run())?),
             Self::Probe(args) => Ok(runtime()?.block_on(args.run())?),
             Self::Inspect(args) => Ok(runtime()?.block_on(args.run())?),
-            Self::Completions(args) => {
-                Ok(args.run(Cli::command()).context("cannot write the completions")?)
-            }
+            Self::Completions(args) => Ok(args.run().context("cannot write the completions")?),
             Self::Status(args) => Ok(runtime()?.block_on(args.run())?),
             Self::Keeper(args) => args.run(),
             Self::Webhook(args) => args.run(),

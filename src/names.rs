@@ -149,9 +149,11 @@ pub const MUTATE_PATH: &str = "/mutate";
 /// Path of the admission endpoint for writers who may not read the Secret.
 pub const STRANGER_PATH: &str = "/mutate/stranger";
 
-/// Parses `NAMESPACE/NAME` or `NAME`. The names must be valid by the API server's rules.
+/// Parses `NAMESPACE/NAME` or `NAME`, or `secret/NAME` as kubectl prints it. The names must be valid
+/// by the API server's rules.
 pub(crate) fn parse_secret(text: &str) -> Option<(Option<&str>, &str)> {
     let (namespace, name) = match text.split_once('/') {
+        Some(("secret", name)) => (None, name),
         Some((namespace, name)) => (Some(namespace), name),
         None => (None, text),
     };
@@ -182,6 +184,7 @@ mod tests {
         assert_eq!(parse_secret("gateway/envoy"), Some((Some("gateway"), "envoy")));
         assert_eq!(parse_secret("a-1/b.c-d"), Some((Some("a-1"), "b.c-d")));
         assert_eq!(parse_secret("b.c-d"), Some((None, "b.c-d")));
+        assert_eq!(parse_secret("secret/b"), Some((None, "b")));
         for path in [
             "./a", "a/b/c", "/a", "a/", "A/b", "a.b/c", "-a/b", "a/.b", "a/b..c", "", "/", "a_b",
             "a/b-",

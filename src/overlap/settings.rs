@@ -220,9 +220,19 @@ impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             None => f.write_str("none"),
-            Some(length) => humantime::format_duration(length).fmt(f),
+            Some(length) => f.write_str(&time_to_text(length)),
         }
     }
+}
+
+/// A time as people write it in a flag, in the largest unit of which it is a multiple: `90m`, `36h`, `7d`.
+pub(crate) fn time_to_text(time: Duration) -> String {
+    const UNITS: [(u128, &str); 4] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let millis = time.as_millis();
+    let is_whole = |(unit, _): &&(u128, &str)| millis > 0 && millis.is_multiple_of(*unit);
+    let (unit, name) = UNITS.iter().find(is_whole).unwrap_or(&(1, "ms"));
+    format!("{}{name}", millis / unit)
 }
 
 /// The longest time that a flag accepts: 100 years. Then no sum or multiple of times overflows.
@@ -253,6 +263,14 @@ pub enum ParseSettingError {
 mod tests {
     use super::super::distrust::MAX_OWN;
     use super::*;
+
+    #[test]
+    fn a_time_is_shown_in_one_unit_and_can_be_read_again() {
+        for text in ["1ms", "1500ms", "59s", "90m", "36h", "1d", "7d", "3650d"] {
+            assert_eq!(time_to_text(parse_time(text).unwrap()), text);
+        }
+        assert_eq!(time_to_text(parse_time("24h").unwrap()), "1d");
+    }
 
     fn read(raw: RawSettings<'_>) -> Settings {
         Settings::read(raw, &Defaults::default())

@@ -170,9 +170,9 @@ pub(crate) fn to_text(places: &[Place]) -> String {
         return String::new();
     }
     let mut table = Table::new(vec![
-        Column { head: "ELSEWHERE", max_width: 48 },
+        Column { head: "ELSEWHERE", max_width: 40 },
         Column { head: "CA", max_width: 8 },
-        Column { head: "FIELD", max_width: 40 },
+        Column { head: "FIELD", max_width: 28 },
     ]);
     for place in places {
         let namespace = place.namespace.as_ref().map(|name| format!("{name}/"));

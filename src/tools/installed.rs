@@ -1,13 +1,11 @@
 //! The two Deployments of ca-overlap, and the flags that they run with.
 
-use std::time::Duration;
-
 use kube::Client;
 use serde_json::Value;
 
 use super::plain;
 use crate::overlap::outlook::Rules;
-use crate::overlap::settings::{Keep, Mode, Window, parse_time};
+use crate::overlap::settings::{Keep, Mode, Window, parse_time, time_to_text};
 
 /// The Deployments in one namespace, found by their labels.
 #[derive(Clone, Debug, Default)]
@@ -150,14 +148,13 @@ impl Server {
             Flag::Unset => default.to_owned(),
             Flag::Elsewhere => return None,
         };
-        let time = |time: Duration| humantime::format_duration(time).to_string();
         match flag {
             "--default-mode" => text.parse().ok().map(|mode: Mode| mode.to_string()),
             "--keep" => text.parse().ok().map(|keep: Keep| keep.to_string()),
             "--window" => text.parse().ok().map(|window: Window| window.to_string()),
             // Each has a directory of its own.
             "--distrusted" => Some(if text.is_empty() { text } else { "a list".to_owned() }),
-            "--settle" => parse_time(&text).ok().map(time),
+            "--settle" => parse_time(&text).ok().map(time_to_text),
             _ => Some(text),
         }
     }
@@ -186,6 +183,8 @@ fn text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
@@ -270,7 +269,7 @@ mod tests {
         let mut found = rules();
         assert!(Installed::of(&[webhook.clone(), keeper]).put_into(&mut found).is_empty());
         assert_eq!(found.settle, Duration::from_secs(120));
-        assert_eq!(found.defaults.window.to_string(), "7days");
+        assert_eq!(found.defaults.window.to_string(), "7d");
         assert_eq!((found.defaults.keep.count(), found.defaults.mode), (3, Mode::Staged));
         let mut found = rules();
         Installed::of(&[webhook]).put_into(&mut found);

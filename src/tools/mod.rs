@@ -4,6 +4,7 @@ mod annotate;
 pub(crate) mod announce;
 pub(crate) mod check;
 pub(crate) mod cluster;
+mod complete;
 pub(crate) mod distrust;
 mod documents;
 pub(crate) mod drain;

@@ -11,10 +11,14 @@ use serde_json::Value;
 pub(crate) enum Output {
     /// For people
     Text,
+    /// The same, with more columns, and nothing cut
+    Wide,
     /// For programs, as JSON
     Json,
     /// For programs, as YAML
     Yaml,
+    /// The Secrets only, as secret/NAME
+    Name,
     /// The difference between the Secret as written and as stored
     Diff,
 }
@@ -22,6 +26,8 @@ pub(crate) enum Output {
 impl Output {
     /// The formats of most commands.
     pub(crate) const USUAL: &[Self] = &[Self::Text, Self::Json, Self::Yaml];
+    /// The formats of commands that print a table of Secrets.
+    pub(crate) const TABLE: &[Self] = &[Self::Text, Self::Wide, Self::Json, Self::Yaml, Self::Name];
 
     /// A parser that accepts `these` formats on the command line.
     pub(crate) fn one_of(these: &[Self]) -> impl TypedValueParser<Value = Self> + use<> {
@@ -29,19 +35,35 @@ impl Output {
         PossibleValuesParser::new(names).try_map(|name| Self::from_str(&name, false))
     }
 
-    /// Prints the text or the document, as the format requires.
+    /// Prints the text or the document, as the format requires. Where a command has more formats than
+    /// the usual ones, `text` gives what is asked for.
     pub(crate) fn print(
         self,
         text: impl FnOnce() -> String,
         document: impl FnOnce() -> Value,
     ) -> io::Result<()> {
         let printed = match self {
-            Self::Text | Self::Diff => text(),
+            Self::Text | Self::Wide | Self::Name | Self::Diff => text(),
             Self::Json => format!("{:#}\n", document()),
             Self::Yaml => yaml(&document())?,
         };
         write(&printed).map(drop)
     }
+}
+
+/// A document for programs: these fields, with its version and its kind.
+pub(crate) fn document(kind: &str, mut fields: Value) -> Value {
+    fields["apiVersion"] = API_VERSION.into();
+    fields["kind"] = kind.into();
+    fields
+}
+
+/// The version of all documents.
+const API_VERSION: &str = "ca-overlap.dev/v1alpha1";
+
+/// The names of Secrets, a line each, as kubectl prints them.
+pub(crate) fn names<'a>(secrets: impl IntoIterator<Item = &'a str>) -> String {
+    secrets.into_iter().flat_map(|name| ["secret/", name, "\n"]).collect()
 }
 
 pub(crate) fn yaml(document: &Value) -> io::Result<String> {

@@ -65,10 +65,12 @@ impl Registration {
 
     pub(crate) fn to_json(&self) -> Value {
         match self {
-            Self::Audit => json!({"inForce": true, "audit": true}),
-            Self::InForce => json!({"inForce": true}),
-            Self::NotInForce(why) => json!({"inForce": false, "reason": why}),
-            Self::Unknown(why) => json!({"inForce": null, "reason": why}),
+            Self::Audit => json!({"inForce": true, "state": "audit", "audit": true}),
+            Self::InForce => json!({"inForce": true, "state": "inForce"}),
+            Self::NotInForce(why) => {
+                json!({"inForce": false, "state": "notInForce", "reason": why})
+            }
+            Self::Unknown(why) => json!({"inForce": null, "state": "unknown", "reason": why}),
         }
     }
 }

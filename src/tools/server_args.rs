@@ -15,16 +15,16 @@ use crate::overlap::settings::{Defaults, Mode, Window, parse_time};
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ServerArgs {
     /// The webhook's --window: how long it carries a previous CA by default [default: as installed]
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_WINDOW", value_parser = Window::from_str)]
+    #[arg(long, value_name = "DURATION", value_parser = Window::from_str)]
     window: Option<Window>,
 
     /// The keeper's --settle: how long it waits before it promotes a new leaf [default: as
     /// installed]
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_SETTLE", value_parser = parse_time)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_time)]
     settle: Option<Duration>,
 
     /// The webhook's --default-mode: the mode of Secrets without a label [default: as installed]
-    #[arg(long, value_name = "MODE", env = "CA_OVERLAP_DEFAULT_MODE", value_parser = Mode::from_str)]
+    #[arg(long, value_name = "MODE", value_parser = Mode::from_str)]
     default_mode: Option<Mode>,
 }
 

@@ -102,6 +102,11 @@ pub(crate) fn short(fingerprint: Fingerprint) -> String {
     fingerprint.to_string().chars().take(8).collect()
 }
 
+/// A fingerprint in a table: all digits if it is wide.
+pub(crate) fn sha256(fingerprint: Fingerprint, is_wide: bool) -> String {
+    if is_wide { fingerprint.to_string() } else { short(fingerprint) }
+}
+
 /// The date of a time in seconds since the Unix epoch; `never` after the year 9999.
 pub(crate) fn day(seconds: i64) -> String {
     let Ok(time) = Timestamp::from_second(seconds) else { return "never".to_owned() };

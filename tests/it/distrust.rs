@@ -39,8 +39,8 @@ async fn distrust_drops_a_carried_ca_and_reports_an_own_one() {
     let done = run(&kubeconfig, &["distrust", file.path(), "-A"]);
     let shown = done.with_code(1);
     let line = |name: &str| shown.lines().find(|line| line.contains(name)).unwrap_or(shown);
-    assert!(line("/carries").contains("dropped"), "{shown}");
-    assert!(line("/owns").contains("own") && line("/owns").contains("STILL THERE"), "{shown}");
+    assert!(line(" carries ").contains("dropped"), "{shown}");
+    assert!(line(" owns ").contains(" own ") && line(" owns ").contains("STILL THERE"), "{shown}");
     assert!(!shown.contains("has-not") && !shown.contains("no-ca"), "{shown}");
     assert!(shown.contains("Only the generator can replace it"), "{shown}");
 
@@ -172,7 +172,7 @@ async fn a_forbidden_namespace_is_reported_and_the_others_are_processed() {
     let done = run(&kubeconfig, &arguments);
     let shown = done.with_code(2);
     assert!(shown.contains("could not be added to the list: configmaps"), "{shown}");
-    assert!(shown.contains(&format!("{}/it", mine.namespace)), "{shown}");
+    assert!(shown.lines().any(|line| line.starts_with(&mine.namespace)), "{shown}");
     // What was not read is an error.
     let everywhere = ["configmaps", "apiservices", "customresourcedefinitions"];
     let refused = everywhere.map(|kind| format!("in all namespaces: {kind}"));

@@ -21,6 +21,7 @@ mod documented;
 mod inspect;
 mod keeper;
 mod manifests;
+mod scope;
 mod serving_cert;
 mod status;
 mod upgrade;

@@ -37,8 +37,8 @@ async fn status_shows_each_rotation_with_its_next_step() {
     let status = run(&kubeconfig, &scoped);
     let shown = status.with_code(0);
     let lines: Vec<&str> = shown.lines().collect();
-    assert!(lines[0].starts_with("SECRET "), "{shown}");
-    let row = lines.iter().position(|l| l.starts_with(&format!("{}/open", secrets.namespace)));
+    assert!(lines[0].starts_with("NAMESPACE "), "{shown}");
+    let row = lines.iter().position(|line| is_row(line, &secrets.namespace, "open"));
     let row = row.unwrap_or_else(|| panic!("{shown}"));
     let (own, carried) = (&new.sha256()[..8], &old.sha256()[..8]);
     for part in ["overlap", own, "New Root CA", carried, "Old Root CA", "s"] {
@@ -59,15 +59,25 @@ async fn status_shows_each_rotation_with_its_next_step() {
     assert_eq!(rotations.len(), 2, "{json}");
     let open = &rotations[0];
     assert_eq!((&open["name"], &open["phase"]), (&json!("open"), &json!("overlap")));
+    assert_eq!(
+        (&open["next"]["action"], &open["next"]["due"]),
+        (&json!("retireAtRotation"), &json!(false))
+    );
     assert_eq!(open["own"][0]["sha256"], new.sha256());
     assert_eq!(open["carried"][0]["sha256"], old.sha256());
     assert_eq!(open["carried"][0]["commonName"], "Old Root CA");
     assert_eq!((&open["carried"][0]["until"], &open["problems"]), (&Value::Null, &json!([])));
     let bounded = &rotations[1];
     assert_eq!(bounded["next"]["at"], bounded["carried"][0]["until"]);
+    assert_eq!(bounded["next"]["action"], "retire");
     let since: jiff::Timestamp = bounded["carried"][0]["since"].as_str().unwrap().parse().unwrap();
     let until: jiff::Timestamp = bounded["carried"][0]["until"].as_str().unwrap().parse().unwrap();
     assert_eq!(until.as_second() - since.as_second(), 86_400);
+}
+
+/// Whether a line of a table is about this Secret.
+fn is_row(line: &str, namespace: &str, name: &str) -> bool {
+    line.split_whitespace().take(2).eq([namespace, name])
 }
 
 #[tokio::test]
@@ -117,9 +127,9 @@ async fn a_watch_shows_each_change_as_it_happens() {
 
     let change = json.json();
     assert_eq!((&change["type"], &change["rotation"]["name"]), (&json!("ADDED"), &json!("first")));
-    assert!(shown.line().starts_with("SECRET"));
+    assert!(shown.line().starts_with("NAMESPACE"));
     let row = format!("{}/first", secrets.namespace);
-    assert!(shown.line().starts_with(&row));
+    assert!(is_row(&shown.line(), &secrets.namespace, "first"));
 
     rotate(&secrets, "second", &old, &new, &json!({})).await;
     let change = json.json();
@@ -174,7 +184,7 @@ async fn kubectl_finds_its_plugin_and_help_says_its_name() {
     };
     let (code, shown) = kubectl(&["ca-overlap", "status", "-n", &secrets.namespace]);
     assert_eq!(code, 0, "{shown}");
-    assert!(shown.contains(&format!("{}/it", secrets.namespace)), "{shown}");
+    assert!(shown.lines().any(|line| is_row(line, &secrets.namespace, "it")), "{shown}");
     let (code, shown) =
         kubectl(&["ca-overlap", "distrust", &old.sha256(), "-n", &secrets.namespace]);
     assert_eq!(code, 0, "{shown}");
@@ -324,7 +334,7 @@ async fn status_shows_a_waiting_leaf_until_it_is_promoted() {
     let arguments = ["status", "-n", &secrets.namespace];
     let status = run(&kubeconfig, &arguments);
     let shown = status.with_code(1);
-    let row = shown.lines().find(|line| line.starts_with(&format!("{}/stuck", secrets.namespace)));
+    let row = shown.lines().find(|line| is_row(line, &secrets.namespace, "stuck"));
     assert!(row.is_some_and(|row| row.contains(" staged ")), "{shown}");
     assert!(shown.contains("next: the waiting leaf goes into service when the other"), "{shown}");
     let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");

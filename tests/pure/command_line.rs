@@ -76,15 +76,30 @@ fn every_example_is_understood() {
     }
 }
 
+/// A variable that changes what a person's command does surprises.
 #[test]
-fn every_flag_has_its_environment_variable() {
-    for command in Cli::command().get_subcommands() {
+fn every_flag_of_the_servers_has_its_environment_variable_and_no_other_flag_has_one() {
+    let mut program = Cli::command();
+    program.build();
+    for command in program.get_subcommands() {
+        let is_server = ["keeper", "webhook"].contains(&command.get_name());
         for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
             let flag = argument.get_long().unwrap();
             let variable = argument.get_env().and_then(|name| name.to_str());
             let is_ours = variable.is_some_and(|name| name.starts_with("CA_OVERLAP_"));
-            assert!(is_ours, "{} --{flag}: {variable:?}", command.get_name());
+            let expected = is_server && !["help", "version"].contains(&flag);
+            assert_eq!(is_ours, expected, "{} --{flag}: {variable:?}", command.get_name());
         }
+    }
+}
+
+#[test]
+fn the_flags_of_the_log_stand_apart_in_help() {
+    for command in ["status", "webhook"] {
+        let help = stdout(&[command, "--help"], &[]);
+        let (_, logging) = help.split_once("\nLogging:\n").unwrap_or_else(|| panic!("{help}"));
+        assert!(logging.contains("--log-level") && logging.contains("--log-format"), "{help}");
+        assert_eq!(help.matches("--log-level").count(), 1, "{help}");
     }
 }
 
@@ -120,16 +135,29 @@ fn every_number_size_and_time_has_an_upper_bound() {
     assert!(seen > 40, "{seen}");
 }
 
+/// The answer to a shell that completes the last of these words.
+fn completed(shell: &str, words: &[&str]) -> String {
+    let index = (words.len() - 1).to_string();
+    let variables = [
+        ("CA_OVERLAP_COMPLETE", shell),
+        ("_CLAP_COMPLETE_INDEX", &index),
+        ("_CLAP_IFS", "\n"),
+        ("KUBECONFIG", "/no/such/file"),
+    ];
+    stdout(&[&["--"], words].concat(), &variables)
+}
+
 #[test]
-fn completions_of_every_shell_know_every_command() {
+fn every_shell_has_a_script_and_completes_every_command() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = stdout(&["completions", shell], &[]);
+        assert!(script.contains("CA_OVERLAP_COMPLETE"), "{shell}: {script}");
+        let known = completed(shell, &["ca-overlap", ""]);
         for command in commands() {
-            assert!(script.contains(&command), "{shell}: {command}");
+            assert!(known.contains(&command), "{shell}: {command}");
         }
-        // clap's scripts for these two shells complete no values.
-        let knows_values = !["elvish", "powershell"].contains(&shell);
-        assert_eq!(script.contains("leaf-not-chained"), knows_values, "{shell}");
+        let rules = completed(shell, &["ca-overlap", "inspect", "--ignore", "leaf-not-ch"]);
+        assert!(rules.contains("leaf-not-chained"), "{shell}: {rules}");
     }
     let wrong = Command::new(crate::support::binary::path())
         .args(["completions", "tcsh"])
@@ -142,6 +170,8 @@ fn completions_of_every_shell_know_every_command() {
 #[test]
 fn bash_completes_commands_flags_and_values() {
     let script = stdout(&["completions", "bash"], &[]);
+    let program = crate::support::binary::path();
+    let bin = program.parent().unwrap().display();
     for (words, expected) in [
         (&["ca-overlap", "ins"][..], "inspect"),
         (&["ca-overlap", "dist"], "distrust"),
@@ -149,6 +179,7 @@ fn bash_completes_commands_flags_and_values() {
         (&["ca-overlap", "inspect", "--ignore", "near"], "near-size-limit"),
         (&["ca-overlap", "completions", "el"], "elvish"),
         (&["ca-overlap", "status", "--all-n"], "--all-namespaces"),
+        (&["ca-overlap", "status", "-o", "wi"], "wide"),
     ] {
         let list: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
         let (current, before) = (list.last().unwrap(), &list[list.len() - 2]);
@@ -159,8 +190,35 @@ fn bash_completes_commands_flags_and_values() {
             list.join(" "),
             list.len() - 1
         );
-        let shown = bash(&format!("{script}\n{ask}\n"));
+        let shown = bash(&format!("PATH={bin}:$PATH\nKUBECONFIG=/dev/null\n{script}\n{ask}\n"));
         assert_eq!(shown.trim(), expected, "{words:?}");
+    }
+}
+
+/// A shell prints what a completion prints. So it prints nothing, also where the cluster does not
+/// answer, or a program that the kubeconfig names does not end.
+#[test]
+fn a_completion_that_fails_prints_nothing_and_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let endless = r#"{exec: {apiVersion: client.authentication.k8s.io/v1, command: sh,
+        args: [-c, "echo CANARY >&2; sleep 60"], interactiveMode: Never}}"#;
+    for (name, user) in [("silent", "{token: it}"), ("endless", endless)] {
+        let file = directory.path().join(name);
+        let text = format!(
+            "{{apiVersion: v1, kind: Config, current-context: it, clusters: [{{name: it, cluster: {{server: \"http://{address}\"}}}}], users: [{{name: it, user: {user}}}], contexts: [{{name: it, context: {{cluster: it, user: it}}}}]}}"
+        );
+        fs::write(&file, text).unwrap();
+        let output = Command::new(crate::support::binary::path())
+            .args(["--", "ca-overlap", "status", "-n", ""])
+            .env("CA_OVERLAP_COMPLETE", "bash")
+            .env("_CLAP_COMPLETE_INDEX", "3")
+            .env("KUBECONFIG", file)
+            .output()
+            .unwrap();
+        let shown = [output.stdout, output.stderr].concat();
+        assert_eq!(String::from_utf8_lossy(&shown), "", "{name}");
     }
 }
 

@@ -58,8 +58,9 @@ fn every_documented_key_exists_and_every_key_is_documented() {
     assert!(names::KEYS.iter().all(|key| seen.contains(*key)), "undocumented: {seen:?}");
 }
 
-/// The keys on Namespaces, workloads and the registration, and the bare prefix, as in `ca-overlap.dev/*`.
-const OTHER_KEYS: [&str; 4] = ["", "metrics", "allow-restart", "audit"];
+/// The keys on Namespaces, workloads and the registration, the bare prefix, as in `ca-overlap.dev/*`, and the
+/// version of documents.
+const OTHER_KEYS: [&str; 5] = ["", "metrics", "allow-restart", "audit", "v"];
 
 #[test]
 fn every_command_that_is_shown_exists() {

@@ -25,7 +25,7 @@ pub(super) enum Change {
 
 /// How a Secret stands to one CA after the change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "camelCase")]
 pub(super) enum CaOutcome {
     /// It announces the CA.
     Announced,
@@ -39,6 +39,8 @@ pub(super) enum CaOutcome {
     Own,
     /// The CA is not in `ca.crt`.
     Absent,
+    /// The Secret would be written, and what the webhook does then was not asked.
+    Planned,
 }
 
 /// Whether the change is about this Secret, where the command line does not name it.

@@ -13,13 +13,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use self::listed::{CaOutcome, Change};
 use self::report::{AnnounceReport, SecretOutcome};
-use super::annotate::{self, Annotation};
+use super::annotate::{self, Annotation, DryRunArgs, Written};
 use super::cluster::{InstallationArgs, ScopeArgs, ScopedClient, report_unread};
+use super::complete;
 use super::documents::{self, as_pem};
 use super::elsewhere;
 use super::error::ToolError;
@@ -53,7 +55,7 @@ pub(crate) struct AnnounceArgs {
     pub(crate) file: PathBuf,
 
     /// Look at these Secrets only, as NAMESPACE/NAME or NAME
-    #[arg(value_name = "SECRET")]
+    #[arg(value_name = "SECRET", add = ArgValueCompleter::new(complete::secrets))]
     pub(crate) secrets: Vec<String>,
 
     /// How long they are announced, such as 12h or 30d
@@ -61,21 +63,19 @@ pub(crate) struct AnnounceArgs {
         long = "for",
         value_name = "TIME",
         value_parser = parse_time,
-        env = "CA_OVERLAP_FOR",
         default_value = "30d"
     )]
     pub(crate) length: Duration,
 
     /// Take the announcement back
-    #[arg(long, env = "CA_OVERLAP_WITHDRAW")]
+    #[arg(long)]
     pub(crate) withdraw: bool,
 
-    /// Show what would happen and store nothing
-    #[arg(long, env = "CA_OVERLAP_DRY_RUN")]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) trial: DryRunArgs,
 
     /// What to print
-    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
+    #[arg(short, long, value_parser = Output::one_of(Output::TABLE), default_value = "text")]
     pub(crate) output: Output,
 
     #[command(flatten)]
@@ -101,7 +101,7 @@ impl AnnounceArgs {
         let now = Timestamp::now();
         let cas = read(&self.file, now)?;
         let change = if self.withdraw { Change::Withdraw } else { self.announce(now)? };
-        let cluster = self.cluster.connect().await?;
+        let cluster = self.cluster.connect().await?.narrowed(&names);
         let (secrets, unread) = if names.is_empty() {
             self.find(&cluster, &cas, change).await
         } else {
@@ -114,11 +114,12 @@ impl AnnounceArgs {
             done,
             unread,
             places: Vec::new(),
-            dry_run: self.dry_run,
-            scope: cluster.scope.clone(),
-            is_named: !names.is_empty(),
+            dry_run: self.trial.dry_run,
+            place: cluster.place(),
+            is_part: cluster.is_part(),
+            output: self.output,
         };
-        if self.withdraw && self.cluster.all_namespaces {
+        if self.withdraw && self.cluster.is_everything() {
             let wanted: Vec<Fingerprint> =
                 report.cas.iter().map(Certificate::fingerprint).collect();
             let (places, more) = elsewhere::search(&cluster.client, &wanted).await;
@@ -156,7 +157,7 @@ impl AnnounceArgs {
                 found.remove(&key);
             }
         };
-        let unread = cluster.read_secrets(None, keep).await;
+        let unread = cluster.read_secrets(keep).await;
         (found.into_values().collect(), unread)
     }
 
@@ -169,14 +170,15 @@ impl AnnounceArgs {
         now: Timestamp,
     ) -> Vec<SecretOutcome> {
         let annotation =
-            Annotation { key: names::ANNOUNCE, manager: MANAGER, dry_run: self.dry_run };
+            Annotation { key: names::ANNOUNCE, manager: MANAGER, dry_run: self.trial.dry_run };
         let one = |secret: SecretView| async move {
             let (namespace, name) = (secret.namespace().unwrap_or_default(), secret.name_any());
             let value = |secret: &SecretView| listed::annotation(secret, cas, change, now);
             let written = annotation.write(&cluster.client, secret, value).await;
             let result = written.map(|after| match after {
-                Some(after) => listed::results(&after, cas, change, now),
-                None => vec![CaOutcome::Gone; cas.len()],
+                Written::Is(after) => listed::results(&after, cas, change, now),
+                Written::Planned => vec![CaOutcome::Planned; cas.len()],
+                Written::Gone => vec![CaOutcome::Gone; cas.len()],
             });
             SecretOutcome { namespace, name, result }
         };

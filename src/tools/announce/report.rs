@@ -3,14 +3,17 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::listed::{CaOutcome, Change};
-use crate::kubernetes::list::{Namespaces, Unread};
+use crate::kubernetes::list::Unread;
+use crate::tools::annotate::DryRun;
 use crate::tools::elsewhere::{self, Place};
 use crate::tools::error::exit_code;
+use crate::tools::output::{self, Output};
 use crate::tools::table::{Column, Row, Table, paragraph};
-use crate::tools::text::{counted, day, short, subject};
+use crate::tools::text::{counted, day, sha256, subject};
 use crate::x509::certs::Certificate;
 
 /// The results for all Secrets.
@@ -21,10 +24,12 @@ pub(super) struct AnnounceReport {
     pub(super) unread: Vec<Unread>,
     /// Where else a CA that was taken back stands.
     pub(super) places: Vec<Place>,
-    pub(super) dry_run: bool,
-    pub(super) scope: Namespaces,
-    /// Whether the command line names the Secrets.
-    pub(super) is_named: bool,
+    pub(super) dry_run: DryRun,
+    /// Where the command looked, for people.
+    pub(super) place: String,
+    /// Whether only some Secrets of the namespaces counted.
+    pub(super) is_part: bool,
+    pub(super) output: Output,
 }
 
 /// The result for one Secret.
@@ -47,12 +52,15 @@ impl AnnounceReport {
     }
 
     pub(super) fn to_text(&self) -> String {
+        if self.output == Output::Name {
+            return output::names(self.done.iter().map(|it| it.name.as_str()));
+        }
         let mut out = String::new();
         let title = match (self.change, self.dry_run) {
-            (Change::Until(until), false) => format!("Announced until {until}"),
-            (Change::Until(until), true) => format!("To announce until {until} (dry run)"),
-            (Change::Withdraw, false) => "Withdrawn".to_owned(),
-            (Change::Withdraw, true) => "To withdraw (dry run)".to_owned(),
+            (Change::Until(until), DryRun::None) => format!("Announced until {until}"),
+            (Change::Until(until), _) => format!("To announce until {until} (dry run)"),
+            (Change::Withdraw, DryRun::None) => "Withdrawn".to_owned(),
+            (Change::Withdraw, _) => "To withdraw (dry run)".to_owned(),
         };
         let _ = writeln!(out, "{title}");
         for ca in &self.cas {
@@ -74,27 +82,27 @@ impl AnnounceReport {
     }
 
     fn nothing(&self) -> String {
-        match self.change {
-            _ if self.is_named => "None of these Secrets could be read.".to_owned(),
-            Change::Until(_) => {
-                format!("No Secret in {} has a ca.crt that ca-overlap may change.", self.scope)
-            }
-            Change::Withdraw => format!("No Secret in {} announces it.", self.scope),
-        }
+        let none = if self.is_part { "None of" } else { "No Secret in" };
+        let what = match self.change {
+            Change::Until(_) => "has a ca.crt that ca-overlap may change",
+            Change::Withdraw => "announces it",
+        };
+        format!("{none} {} {what}.", self.place)
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new(vec![
-            Column { head: "SECRET", max_width: 42 },
-            Column { head: "CA", max_width: 8 },
-            Column { head: "RESULT", max_width: 44 },
-        ]);
+        let is_wide = self.output == Output::Wide;
+        let columns =
+            [Column { head: "CA", max_width: 8 }, Column { head: "RESULT", max_width: 35 }];
+        let table = Table::of_secrets(20, columns);
+        let mut table = if is_wide { table.uncut() } else { table };
         for SecretOutcome { namespace, name, result } in &self.done {
             let all = result.as_deref().unwrap_or_default();
             let of = self.cas.iter().take(all.len());
             let mut row = Row::new(vec![
-                vec![format!("{namespace}/{name}")],
-                of.map(|ca| short(ca.fingerprint())).collect(),
+                vec![namespace.clone()],
+                vec![name.clone()],
+                of.map(|ca| sha256(ca.fingerprint(), is_wide)).collect(),
                 all.iter().map(|one| text(*one, self.change).to_owned()).collect(),
             ]);
             if let Err(error) = result {
@@ -154,12 +162,8 @@ impl AnnounceReport {
             "The table gives the reasons. The command needs the rights to list, get and patch \
              Secrets. It is safe to run it again.",
         );
-        if self.dry_run && !self.done.is_empty() {
-            hints.push((
-                "Nothing was stored".to_owned(),
-                "The API server and the webhook answered a dry run. Run the command without \
-                 --dry-run to store the result.",
-            ));
+        if !self.done.is_empty() {
+            hints.extend(self.dry_run.hint());
         }
         hints
     }
@@ -169,7 +173,7 @@ impl AnnounceReport {
             json!({
                 "sha256": ca.fingerprint().to_string(),
                 "subject": subject(ca),
-                "notAfter": day(ca.not_after()),
+                "notAfter": Timestamp::from_second(ca.not_after()).ok(),
             })
         };
         let secret = |SecretOutcome { namespace, name, result }: &SecretOutcome| {
@@ -188,15 +192,17 @@ impl AnnounceReport {
             Change::Until(until) => Some(until),
             Change::Withdraw => None,
         };
-        json!({
-            "dryRun": self.dry_run,
+        let fields = json!({
+            "dryRun": self.dry_run != DryRun::None,
+            "dryRunStrategy": self.dry_run,
             "withdraw": self.change == Change::Withdraw,
             "until": until,
             "certificates": self.cas.iter().map(ca).collect::<Vec<_>>(),
             "secrets": self.done.iter().map(secret).collect::<Vec<_>>(),
             "elsewhere": self.places,
             "unread": self.unread,
-        })
+        });
+        output::document("AnnouncementReport", fields)
     }
 }
 
@@ -204,10 +210,16 @@ impl AnnounceReport {
 fn is_as_wanted(result: CaOutcome, change: Change) -> bool {
     match change {
         Change::Until(_) => {
-            matches!(result, CaOutcome::Announced | CaOutcome::Carried | CaOutcome::Own)
+            matches!(
+                result,
+                CaOutcome::Announced | CaOutcome::Carried | CaOutcome::Own | CaOutcome::Planned
+            )
         }
         Change::Withdraw => {
-            matches!(result, CaOutcome::Absent | CaOutcome::Gone | CaOutcome::Own)
+            matches!(
+                result,
+                CaOutcome::Absent | CaOutcome::Gone | CaOutcome::Own | CaOutcome::Planned
+            )
         }
     }
 }
@@ -216,6 +228,7 @@ fn text(result: CaOutcome, change: Change) -> &'static str {
     match (change, result) {
         (_, CaOutcome::Gone) => "the Secret is gone",
         (_, CaOutcome::Own) => "the generator's own",
+        (_, CaOutcome::Planned) => "would be annotated",
         (Change::Until(_), CaOutcome::Announced | CaOutcome::ByKeeper) => "announced",
         (Change::Until(_), CaOutcome::Carried) => "carried, and announced from its end on",
         (Change::Until(_), CaOutcome::Absent) => "NOT ANNOUNCED",

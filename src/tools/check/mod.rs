@@ -33,17 +33,11 @@ use crate::names;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CheckArgs {
     /// The namespace of the dry-run write; one that is not opted out
-    #[arg(
-        short,
-        long,
-        value_name = "NAME",
-        default_value = "default",
-        env = "CA_OVERLAP_TARGET_NAMESPACE"
-    )]
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
     namespace: String,
 
     /// Output format
-    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
+    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text")]
     output: Output,
 
     #[command(flatten)]

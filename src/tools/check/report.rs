@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use crate::kubernetes::explain::{Audience, explain};
+use crate::tools::output;
 use crate::tools::table::wrapped;
 use crate::tools::text::{counted, is_colourful, printable};
 
@@ -92,5 +93,5 @@ pub(super) fn to_json(lines: &[Line]) -> Value {
         };
         json!({"name": name, "result": result, "found": found, "advice": advice})
     });
-    json!({"checks": checks.collect::<Vec<_>>()})
+    output::document("CheckReport", json!({"checks": checks.collect::<Vec<_>>()}))
 }

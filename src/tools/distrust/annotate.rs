@@ -8,7 +8,7 @@ use super::MANAGER;
 use super::found::{self, FoundCa};
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
-use crate::tools::annotate::Annotation;
+use crate::tools::annotate::{Annotation, DryRun, Written};
 use crate::x509::certs::Fingerprint;
 
 /// The result for one Secret.
@@ -35,7 +35,7 @@ pub(super) struct CaOutcome {
 
 /// What happened to a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "camelCase")]
 pub(super) enum RemovalResult {
     /// The certificate was carried, and the webhook dropped it.
     Dropped,
@@ -45,6 +45,8 @@ pub(super) enum RemovalResult {
     Own,
     /// The webhook did not drop it.
     StillCarried,
+    /// The Secret would be written, and what the webhook does then was not asked.
+    Planned,
     /// The Secret could not be written.
     Failed,
 }
@@ -54,7 +56,7 @@ pub(super) async fn distrust(
     client: &Client,
     secret: SecretView,
     wanted: &[Fingerprint],
-    dry_run: bool,
+    dry_run: DryRun,
 ) -> SecretOutcome {
     let now = Timestamp::now();
     let mut done = SecretOutcome {
@@ -70,16 +72,20 @@ pub(super) async fn distrust(
     let value = |secret: &SecretView| {
         Ok(found::annotation(secret, &found::found(secret, wanted, now)).map(Value::from))
     };
-    match annotation.write(client, secret, value).await {
-        Ok(after) => {
-            let text = after.as_ref().and_then(|after| after.annotation(names::DISTRUST));
-            done.annotation_too_long = text.is_some_and(found::is_too_long);
-            let after = after.map(|after| found::found(&after, wanted, now));
-            done.results = outcomes(&first, &after.unwrap_or_default());
-            done
+    let after = match annotation.write(client, secret, value).await {
+        Ok(Written::Is(after)) => Some(after),
+        Ok(Written::Planned) => return all(done, &first, RemovalResult::Planned),
+        Ok(Written::Gone) => None,
+        Err(error) => {
+            done.error = Some(error);
+            return all(done, &first, RemovalResult::Failed);
         }
-        Err(error) => failed(done, &first, error),
-    }
+    };
+    let text = after.as_ref().and_then(|after| after.annotation(names::DISTRUST));
+    done.annotation_too_long = text.is_some_and(found::is_too_long);
+    let after = after.map(|after| found::found(&after, wanted, now));
+    done.results = outcomes(&first, &after.unwrap_or_default());
+    done
 }
 
 fn outcomes(first: &[FoundCa], after: &[FoundCa]) -> Vec<CaOutcome> {
@@ -96,10 +102,9 @@ fn outcomes(first: &[FoundCa], after: &[FoundCa]) -> Vec<CaOutcome> {
     first.iter().map(outcome).collect()
 }
 
-fn failed(mut done: SecretOutcome, first: &[FoundCa], error: String) -> SecretOutcome {
-    let failed = |ca: &FoundCa| CaOutcome { ca: *ca, result: RemovalResult::Failed };
-    done.results = first.iter().map(failed).collect();
-    done.error = Some(error);
+/// The same result for each certificate.
+fn all(mut done: SecretOutcome, first: &[FoundCa], result: RemovalResult) -> SecretOutcome {
+    done.results = first.iter().map(|ca| CaOutcome { ca: *ca, result }).collect();
     done
 }
 
@@ -161,7 +166,7 @@ mod tests {
 
     async fn run(client: &Client, stored: Value, wanted: Fingerprint) -> SecretOutcome {
         let stored = serde_json::from_value(stored).unwrap();
-        distrust(client, stored, &[wanted], false).await
+        distrust(client, stored, &[wanted], DryRun::None).await
     }
 
     #[tokio::test]

@@ -5,15 +5,15 @@ use std::path::Path;
 
 use crate::tools::documents::{self, as_pem};
 use crate::tools::error::ToolError;
-use crate::tools::text::{day, subject};
+use crate::tools::text::subject;
 use crate::x509::certs::{Bundle, Certificate, Fingerprint};
 
 /// A certificate to distrust.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DistrustedCa {
     pub(super) fingerprint: Fingerprint,
-    /// Subject and expiry date, if the certificate itself was given.
-    pub(super) known: Option<(String, String)>,
+    /// Subject and expiry in seconds, if the certificate itself was given.
+    pub(super) known: Option<(String, i64)>,
 }
 
 /// Reads a fingerprint or a file of certificates.
@@ -39,7 +39,7 @@ pub(super) fn read(argument: &str) -> Result<Vec<DistrustedCa>, ToolError> {
     }
     let wanted = |certificate: &Certificate| DistrustedCa {
         fingerprint: certificate.fingerprint(),
-        known: Some((subject(certificate), day(certificate.not_after()))),
+        known: Some((subject(certificate), certificate.not_after())),
     };
     Ok(bundle.certificates().iter().map(wanted).collect())
 }

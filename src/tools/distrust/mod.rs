@@ -17,13 +17,16 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueHint};
+use clap_complete::engine::ArgValueCompleter;
 use kube::ResourceExt;
 
 use self::annotate::SecretOutcome;
 use self::replicas::Replica;
 use self::report::{DistrustReport, EverywhereReport};
+use super::annotate::{DryRun, DryRunArgs};
 use super::cluster::{InstallationArgs, ScopeArgs, ScopedClient, report_unread};
+use super::complete;
 use super::elsewhere;
 use super::error::ToolError;
 use super::output::Output;
@@ -42,7 +45,7 @@ const MANAGER: &str = "ca-overlap-distrust";
 /// request and never carries it again. If the generator wrote the CA, only the generator can
 /// replace it: the command lists these Secrets.
 ///
-/// With -A, the command first adds the CA to the list of the cluster, the ConfigMap
+/// With -A, and without --selector, the command first adds the CA to the list of the cluster, the ConfigMap
 /// ca-overlap-distrusted, so that no Secret of any namespace carries it again. It waits until every
 /// replica of webhook and keeper uses the list. Then it reports where else the CA is: in
 /// ConfigMaps, and in the caBundles of webhooks, CustomResourceDefinitions and APIServices. It
@@ -55,29 +58,27 @@ const MANAGER: &str = "ca-overlap-distrust";
 pub(crate) struct DistrustArgs {
     /// The SHA-256 fingerprint of the CA, or a file of certificates (PEM or DER), all of which are
     /// distrusted; - reads standard input
-    #[arg(value_name = "FINGERPRINT|FILE")]
+    #[arg(value_name = "FINGERPRINT|FILE", value_hint = ValueHint::FilePath)]
     pub(crate) ca: String,
 
     /// Look at these Secrets only, as NAMESPACE/NAME or NAME
-    #[arg(value_name = "SECRET")]
+    #[arg(value_name = "SECRET", add = ArgValueCompleter::new(complete::secrets))]
     pub(crate) secrets: Vec<String>,
 
-    /// Show what would happen and store nothing
-    #[arg(long, env = "CA_OVERLAP_DRY_RUN")]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) trial: DryRunArgs,
 
     /// With -A: how long to wait until every replica uses the list of the cluster
     #[arg(
         long,
         value_name = "TIME",
         value_parser = parse_time,
-        env = "CA_OVERLAP_TIMEOUT",
         default_value = "3m"
     )]
     pub(crate) timeout: Duration,
 
     /// What to print
-    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
+    #[arg(short, long, value_parser = Output::one_of(Output::TABLE), default_value = "text")]
     pub(crate) output: Output,
 
     #[command(flatten)]
@@ -100,14 +101,19 @@ impl DistrustArgs {
     pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
         let names = self.cluster.named(&self.secrets)?;
         let wanted = argument::read(&self.ca)?;
-        let cluster = self.cluster.connect().await?;
+        let cluster = self.cluster.connect().await?.narrowed(&names);
+        let dry_run = self.trial.dry_run;
         let fingerprints: Vec<Fingerprint> = wanted.iter().map(|w| w.fingerprint).collect();
         // The list comes first, so that nothing brings the CA back behind us.
-        let listed = if self.cluster.all_namespaces {
-            let namespace = &self.installation.ca_overlap_namespace;
-            Some(list::add(&cluster.client, namespace, &wanted, self.dry_run).await)
-        } else {
+        let listed = if !self.cluster.is_everything() {
             None
+        } else if dry_run == DryRun::Client {
+            Some(Ok(None))
+        } else {
+            let namespace = &self.installation.ca_overlap_namespace;
+            let is_trial = dry_run == DryRun::Server;
+            let added = list::add(&cluster.client, namespace, &wanted, is_trial).await;
+            Some(added.map(Some))
         };
         let (mut done, mut unread) = if names.is_empty() {
             self.sweep(&cluster, &fingerprints).await
@@ -120,7 +126,7 @@ impl DistrustArgs {
             None => None,
             Some(listed) => {
                 let replicas = self.replicas(&cluster, &listed).await;
-                if !self.dry_run {
+                if dry_run == DryRun::None {
                     // Until then a replica may have brought the CA back somewhere.
                     let (again, unread_again) = self.sweep(&cluster, &fingerprints).await;
                     done.extend(again);
@@ -137,9 +143,10 @@ impl DistrustArgs {
             done: done.into_values().collect(),
             unread,
             everywhere,
-            dry_run: self.dry_run,
-            scope: cluster.scope,
-            is_named: !names.is_empty(),
+            dry_run,
+            place: cluster.place(),
+            is_part: cluster.is_part(),
+            output: self.output,
         };
         self.output.print(|| report::to_text(&report), || report::to_json(&report))?;
         report_unread("everything", &report.unread);
@@ -156,11 +163,11 @@ impl DistrustArgs {
     async fn replicas(
         &self,
         cluster: &ScopedClient,
-        listed: &Result<Fingerprint, String>,
+        listed: &Result<Option<Fingerprint>, String>,
     ) -> Result<Vec<Replica>, String> {
         let namespace = &self.installation.ca_overlap_namespace;
         match listed {
-            Ok(sha256) if !self.dry_run => {
+            Ok(Some(sha256)) if self.trial.dry_run == DryRun::None => {
                 replicas::wait(&cluster.client, namespace, *sha256, self.timeout).await
             }
             _ => Ok(Vec::new()),
@@ -173,8 +180,8 @@ impl DistrustArgs {
         found: Vec<SecretView>,
         wanted: &[Fingerprint],
     ) -> Done {
-        let one =
-            async |secret| annotate::distrust(&cluster.client, secret, wanted, self.dry_run).await;
+        let dry_run = self.trial.dry_run;
+        let one = async |secret| annotate::distrust(&cluster.client, secret, wanted, dry_run).await;
         let outcomes = super::annotate::each(found, one).await.into_iter();
         outcomes.map(|it| ((it.namespace.clone(), it.name.clone()), it)).collect()
     }
@@ -194,6 +201,6 @@ async fn find(cluster: &ScopedClient, wanted: &[Fingerprint]) -> (Vec<SecretView
             found.remove(&key);
         }
     };
-    let unread = cluster.read_secrets(None, keep).await;
+    let unread = cluster.read_secrets(keep).await;
     (found.into_values().collect(), unread)
 }

@@ -3,17 +3,20 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::annotate::{CaOutcome, RemovalResult, SecretOutcome};
 use super::argument::DistrustedCa;
 use super::replicas::Replica;
-use crate::kubernetes::list::{Namespaces, Unread};
+use crate::kubernetes::list::Unread;
 use crate::names;
+use crate::tools::annotate::DryRun;
 use crate::tools::elsewhere::{self, Place};
 use crate::tools::error::exit_code;
+use crate::tools::output::{self, Output};
 use crate::tools::table::{Column, Row, Table, paragraph};
-use crate::tools::text::{counted, short};
+use crate::tools::text::{counted, day, sha256};
 use crate::x509::certs::Fingerprint;
 
 /// The results for all Secrets.
@@ -24,10 +27,12 @@ pub(super) struct DistrustReport {
     pub(super) unread: Vec<Unread>,
     /// What was done outside of Secrets, if all namespaces were asked for.
     pub(super) everywhere: Option<EverywhereReport>,
-    pub(super) dry_run: bool,
-    pub(super) scope: Namespaces,
-    /// Whether the command line names the Secrets.
-    pub(super) is_named: bool,
+    pub(super) dry_run: DryRun,
+    /// Where the command looked, for people.
+    pub(super) place: String,
+    /// Whether only some Secrets of the namespaces counted.
+    pub(super) is_part: bool,
+    pub(super) output: Output,
 }
 
 /// The list of the cluster, and the places that are no Secrets.
@@ -35,8 +40,8 @@ pub(super) struct DistrustReport {
 pub(super) struct EverywhereReport {
     /// Where ca-overlap is installed.
     pub(super) namespace: String,
-    /// The SHA-256 of the list, or why the CA is not on it.
-    pub(super) listed: Result<Fingerprint, String>,
+    /// The SHA-256 of the list, if it was written, or why the CA is not on it.
+    pub(super) listed: Result<Option<Fingerprint>, String>,
     /// The replicas that should use the list, or why they are not known.
     pub(super) replicas: Result<Vec<Replica>, String>,
     pub(super) places: Vec<Place>,
@@ -94,13 +99,17 @@ impl DistrustReport {
 }
 
 pub(super) fn to_text(report: &DistrustReport) -> String {
+    if report.output == Output::Name {
+        return output::names(report.done.iter().map(|it| it.name.as_str()));
+    }
     let mut out = String::new();
-    let title = if report.dry_run { "To distrust (dry run)" } else { "Distrusted" };
+    let is_trial = report.dry_run != DryRun::None;
+    let title = if is_trial { "To distrust (dry run)" } else { "Distrusted" };
     let _ = writeln!(out, "{title}");
     for DistrustedCa { fingerprint, known } in &report.wanted {
         let _ = writeln!(out, "  sha256 {fingerprint}");
-        if let Some((subject, day)) = known {
-            let _ = writeln!(out, "         {subject}, expires {day}");
+        if let Some((subject, not_after)) = known {
+            let _ = writeln!(out, "         {subject}, expires {}", day(*not_after));
         }
     }
     out.push('\n');
@@ -114,23 +123,21 @@ pub(super) fn to_text(report: &DistrustReport) -> String {
         paragraph(&mut out, "  ", hint);
     }
     if let Some(everywhere) = &report.everywhere {
-        out.push_str(&list(everywhere, report.dry_run));
+        out.push_str(&list(everywhere, is_trial));
         out.push_str(&elsewhere::to_text(&everywhere.places));
     } else {
-        let what =
-            if report.is_named { "these Secrets".to_owned() } else { report.scope.to_string() };
-        let _ = writeln!(out, "\nLooked at {what} only");
+        let _ = writeln!(out, "\nLooked at {} only", report.place);
         paragraph(
             &mut out,
             "  ",
-            "The CA may stand in other places, and can come back there. -A looks at all namespaces, and keeps the CA out of them.",
+            "The CA may stand in other places, and can come back there. -A, without --selector, looks everywhere and keeps the CA out.",
         );
     }
     out
 }
 
 /// The list of the cluster, and who uses it.
-fn list(everywhere: &EverywhereReport, dry_run: bool) -> String {
+fn list(everywhere: &EverywhereReport, is_trial: bool) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "\nThe list of the cluster");
     let place = format!("ConfigMap {}/{}", everywhere.namespace, names::DISTRUSTED_CONFIG_MAP);
@@ -140,7 +147,7 @@ fn list(everywhere: &EverywhereReport, dry_run: bool) -> String {
         Ok(replicas) if failures.is_empty() => format!("All {} replicas use it.", replicas.len()),
         _ => String::new(),
     };
-    let text = match (&everywhere.listed, dry_run) {
+    let text = match (&everywhere.listed, is_trial) {
         (Err(_), _) => String::new(),
         (Ok(_), true) => format!("{place} would list it, and no Secret would carry it again."),
         (Ok(_), false) => format!("{place} lists it. {using}"),
@@ -152,25 +159,29 @@ fn list(everywhere: &EverywhereReport, dry_run: bool) -> String {
 }
 
 fn nowhere(report: &DistrustReport) -> String {
-    let read = if report.unread.is_empty() { "No Secret" } else { "No Secret that was read" };
-    if report.is_named {
-        return "None of these Secrets holds the CA in ca.crt.".to_owned();
-    }
-    format!("{read} in {} holds the CA in ca.crt.", report.scope)
+    let none = match (report.is_part, report.unread.is_empty()) {
+        (true, _) => "None of",
+        (false, true) => "No Secret in",
+        (false, false) => "No Secret that was read in",
+    };
+    format!("{none} {} holds the CA in ca.crt.", report.place)
 }
 
 fn table(report: &DistrustReport) -> Table {
-    let mut table = Table::new(vec![
-        Column { head: "SECRET", max_width: 42 },
+    let is_wide = report.output == Output::Wide;
+    let columns = [
         Column { head: "CA", max_width: 8 },
         Column { head: "WAS", max_width: 7 },
-        Column { head: "RESULT", max_width: 37 },
-    ]);
+        Column { head: "RESULT", max_width: 26 },
+    ];
+    let table = Table::of_secrets(20, columns);
+    let mut table = if is_wide { table.uncut() } else { table };
     for done in &report.done {
         let column = |cell: &dyn Fn(&CaOutcome) -> String| done.results.iter().map(cell).collect();
         let mut row = Row::new(vec![
-            vec![format!("{}/{}", done.namespace, done.name)],
-            column(&|outcome| short(outcome.ca.fingerprint)),
+            vec![done.namespace.clone()],
+            vec![done.name.clone()],
+            column(&|outcome| sha256(outcome.ca.fingerprint, is_wide)),
             column(&|outcome| was(outcome).to_owned()),
             column(&|outcome| result(outcome, report.dry_run)),
         ]);
@@ -198,8 +209,8 @@ fn was(outcome: &CaOutcome) -> &'static str {
     if outcome.ca.is_carried { "carried" } else { "own" }
 }
 
-fn result(outcome: &CaOutcome, dry_run: bool) -> String {
-    let result = match (outcome.result, dry_run) {
+fn result(outcome: &CaOutcome, dry_run: DryRun) -> String {
+    let result = match (outcome.result, dry_run != DryRun::None) {
         (RemovalResult::Dropped, false) => "dropped",
         (RemovalResult::Dropped, true) => "would be dropped",
         (RemovalResult::Gone, _) => "gone meanwhile",
@@ -207,6 +218,7 @@ fn result(outcome: &CaOutcome, dry_run: bool) -> String {
         (RemovalResult::Own, true) => "would stay",
         (RemovalResult::StillCarried, false) => "STILL CARRIED",
         (RemovalResult::StillCarried, true) => "would STILL be carried",
+        (RemovalResult::Planned, _) => "would be annotated",
         (RemovalResult::Failed, _) => "FAILED",
     };
     let leaf = if is_leaf_refused(outcome) { ", leaf needs it" } else { "" };
@@ -253,12 +265,8 @@ fn hints(report: &DistrustReport) -> Vec<(String, &'static str)> {
         "The table gives the reasons. The command needs the rights to list, get and patch Secrets. \
          It is safe to run it again.",
     );
-    if report.dry_run && !report.done.is_empty() {
-        hints.push((
-            "Nothing was stored".to_owned(),
-            "The API server and the webhook answered a dry run. Run the command without --dry-run \
-             to store the result.",
-        ));
+    if !report.done.is_empty() {
+        hints.extend(report.dry_run.hint());
     }
     hints
 }
@@ -268,7 +276,7 @@ pub(super) fn to_json(report: &DistrustReport) -> Value {
         json!({
             "sha256": wanted.fingerprint.to_string(),
             "subject": wanted.known.as_ref().map(|(subject, _)| subject),
-            "notAfter": wanted.known.as_ref().map(|(_, day)| day),
+            "notAfter": wanted.known.as_ref().and_then(|(_, it)| Timestamp::from_second(*it).ok()),
         })
     };
     let outcome = |outcome: &CaOutcome| {
@@ -287,8 +295,9 @@ pub(super) fn to_json(report: &DistrustReport) -> Value {
             "error": done.error,
         })
     };
-    json!({
-        "dryRun": report.dry_run,
+    let fields = json!({
+        "dryRun": report.dry_run != DryRun::None,
+        "dryRunStrategy": report.dry_run,
         "clean": report.is_clean(),
         "certificates": report.wanted.iter().map(certificate).collect::<Vec<_>>(),
         "secrets": report.done.iter().map(secret).collect::<Vec<_>>(),
@@ -296,10 +305,11 @@ pub(super) fn to_json(report: &DistrustReport) -> Value {
         "list": report.everywhere.as_ref().map(|everywhere| json!({
             "namespace": everywhere.namespace,
             "configMap": names::DISTRUSTED_CONFIG_MAP,
-            "sha256": everywhere.listed.as_ref().ok().map(ToString::to_string),
+            "sha256": everywhere.listed.as_ref().ok().and_then(Option::as_ref).map(ToString::to_string),
             "replicas": everywhere.replicas.as_ref().ok(),
             "failures": everywhere.failures(),
         })),
         "elsewhere": report.everywhere.as_ref().map(|everywhere| &everywhere.places),
-    })
+    });
+    output::document("DistrustReport", fields)
 }

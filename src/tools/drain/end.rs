@@ -31,7 +31,7 @@ pub(super) enum EndResult {
 
 /// Who ended a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "camelCase")]
 pub(super) enum EndedBy {
     /// The webhook, asked by this command.
     Webhook,
@@ -47,6 +47,13 @@ pub(super) struct Obstacle {
     pub(super) reason: String,
     /// Whether it is pointless to try again.
     pub(super) is_final: bool,
+}
+
+impl Obstacle {
+    /// Nothing was tried.
+    pub(super) fn trial() -> Self {
+        Self { reason: "a dry run ends nothing".to_owned(), is_final: false }
+    }
 }
 
 impl From<&kube::Error> for EndResult {

@@ -14,11 +14,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use futures::{StreamExt, stream};
 
 use self::end::{EndResult, EndedBy, Obstacle};
 use self::lease::HeldLease;
-use super::cluster::{ScopeArgs, ScopedClient, report_unread};
+use super::annotate::DryRun;
+use super::cluster::{ScopeArgs, ScopedClient, SecretName, namespace, report_unread};
+use super::complete;
 use super::error::{ToolError, exit_code};
 use super::output::Output;
 use super::progress_line;
@@ -43,20 +46,36 @@ const PAUSE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DrainArgs {
+    /// Look at these Secrets only, as NAMESPACE/NAME or NAME
+    #[arg(value_name = "SECRET", add = ArgValueCompleter::new(complete::secrets))]
+    secrets: Vec<String>,
+
     /// Give up after this time, such as 90s or 10m
-    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "5m", env = "CA_OVERLAP_TIMEOUT")]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "5m")]
     timeout: Duration,
 
     /// The name of the keeper's Lease
-    #[arg(long, value_name = "NAME", default_value = names::KEEPER_LEASE, env = "CA_OVERLAP_LEASE")]
+    #[arg(long, value_name = "NAME", default_value = names::KEEPER_LEASE)]
     lease: String,
 
     /// The namespace of the keeper's Lease
-    #[arg(long, value_name = "NAME", default_value = names::NAMESPACE, env = "CA_OVERLAP_LEASE_NAMESPACE")]
+    #[arg(long, value_name = "NAME", default_value = names::NAMESPACE, value_parser = namespace, add = ArgValueCompleter::new(complete::namespaces))]
     lease_namespace: String,
 
+    /// List what waits, and end nothing. The Lease is not taken, and only this program answers: client
+    /// is its one value
+    #[arg(
+        long,
+        value_name = "WHO",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "none",
+        default_missing_value = "client"
+    )]
+    dry_run: DryRun,
+
     /// What to print
-    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
+    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text")]
     output: Output,
 
     #[command(flatten)]
@@ -65,6 +84,7 @@ pub(crate) struct DrainArgs {
 
 const EXAMPLES: &str = "Examples:
   ca-overlap drain -A
+  ca-overlap drain -A --dry-run
   ca-overlap drain -n gateway --timeout 10m
 
 Exit code: 0 if nothing waits any more; 1 if a leaf still waits; 2 if something could not be read or
@@ -81,7 +101,19 @@ struct Drained {
 impl DrainArgs {
     /// Ends all stages in scope and prints the result.
     pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
-        let cluster = self.cluster.connect().await?;
+        let names = self.cluster.named(&self.secrets)?;
+        if self.dry_run == DryRun::Server {
+            let problem = "server is not possible, because the Lease can only be held by a write; \
+                           use --dry-run=client";
+            return Err(ToolError::usage("--dry-run", problem));
+        }
+        let cluster = self.cluster.connect().await?.narrowed(&names);
+        if self.dry_run == DryRun::Client {
+            let (found, unread) = find(&cluster, &names).await;
+            let waiting = found.into_keys().map(|key| (key, Obstacle::trial())).collect();
+            let drained = Drained { waiting, unread, ..Drained::default() };
+            return self.report(&cluster, &drained);
+        }
         let failed = |what: &'static str| {
             move |error: kube::Error| ToolError::failed(what, explain(&error, Audience::Caller))
         };
@@ -93,30 +125,49 @@ impl DrainArgs {
             format!("ending stages, {} done, {} left", ended.len(), waiting.len())
         };
         tokio::select! {
-            () = progress_line::during(line, end_all(&cluster, &drained)) => {}
+            () = progress_line::during(line, end_all(&cluster, &names, &drained)) => {}
             () = lease.keep() => {}
             () = tokio::time::sleep(self.timeout) => {}
             _ = tokio::signal::ctrl_c() => {}
         }
         lease.release().await.map_err(failed("cannot give back the keeper's Lease"))?;
-        let drained = drained.into_inner();
-        self.output
-            .print(|| report::to_text(&drained, &cluster.scope), || report::to_json(&drained))?;
+        self.report(&cluster, &drained.into_inner())
+    }
+
+    fn report(&self, cluster: &ScopedClient, drained: &Drained) -> Result<ExitCode, ToolError> {
+        let is_trial = self.dry_run != DryRun::None;
+        self.output.print(
+            || report::to_text(drained, &cluster.place(), is_trial),
+            || report::to_json(drained, is_trial),
+        )?;
         report_unread("the Secrets", &drained.unread);
         Ok(exit_code(drained.unread.is_empty(), drained.waiting.is_empty()))
     }
 }
 
+/// The Secrets in scope in which something waits, and what could not be read.
+async fn find(
+    cluster: &ScopedClient,
+    names: &[SecretName<'_>],
+) -> (BTreeMap<Key, SecretView>, Vec<Unread>) {
+    let mut found = BTreeMap::new();
+    let keep = |secret: SecretView| {
+        if secret.view().waits() {
+            found.insert(Key::of(&secret), secret);
+        }
+    };
+    let unread = if names.is_empty() {
+        read_all(&cluster.client, &cluster.scope, cluster.selector.as_deref(), keep).await
+    } else {
+        cluster.secrets(names, keep).await
+    };
+    (found, unread)
+}
+
 /// Ends stages until none is left, or only those that cannot end.
-async fn end_all(cluster: &ScopedClient, drained: &RefCell<Drained>) {
+async fn end_all(cluster: &ScopedClient, names: &[SecretName<'_>], drained: &RefCell<Drained>) {
     loop {
-        let mut found = BTreeMap::new();
-        let keep = |secret: SecretView| {
-            if secret.view().waits() {
-                found.insert(Key::of(&secret), secret);
-            }
-        };
-        let unread = read_all(&cluster.client, &cluster.scope, None, keep).await;
+        let (found, unread) = find(cluster, names).await;
         let unknown = || Obstacle { reason: "not ended in time".to_owned(), is_final: false };
         let waiting = found.keys().map(|key| (key.clone(), unknown())).collect();
         let ended = {

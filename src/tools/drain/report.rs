@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::Drained;
 use super::end::EndedBy;
-use crate::kubernetes::list::Namespaces;
+use crate::tools::output;
 use crate::tools::table::paragraph;
 use crate::tools::text::counted;
 
 /// What was ended and by whom, and what is left.
-pub(super) fn to_text(drained: &Drained, scope: &Namespaces) -> String {
+pub(super) fn to_text(drained: &Drained, place: &str, is_trial: bool) -> String {
     let Drained { ended, waiting, unread } = drained;
     let mut out = String::new();
     for (by, what, note) in [
@@ -39,24 +39,27 @@ pub(super) fn to_text(drained: &Drained, scope: &Namespaces) -> String {
         out.push('\n');
     }
     if !waiting.is_empty() {
-        let _ = writeln!(out, "STILL WAITING: {}", counted(waiting.len(), "Secret"));
+        let what = if is_trial { "To end (dry run)" } else { "STILL WAITING" };
+        let _ = writeln!(out, "{what}: {}", counted(waiting.len(), "Secret"));
         for (key, obstacle) in waiting {
             let _ = writeln!(out, "  {key}");
-            paragraph(&mut out, "    ", &obstacle.reason);
+            if !is_trial {
+                paragraph(&mut out, "    ", &obstacle.reason);
+            }
         }
     }
     if waiting.is_empty() && unread.is_empty() {
-        let text = format!(
-            "No leaf waits in {scope}. The keeper works again from now on: if you uninstall \
-             ca-overlap, continue at once."
-        );
+        let mut text = format!("No leaf waits in {place}.");
+        if !is_trial {
+            text += " The keeper works again from now on: if you uninstall ca-overlap, continue at once.";
+        }
         paragraph(&mut out, "", &text);
     }
     out
 }
 
 /// The same for programs.
-pub(super) fn to_json(drained: &Drained) -> Value {
+pub(super) fn to_json(drained: &Drained, is_trial: bool) -> Value {
     let ended = drained
         .ended
         .iter()
@@ -64,9 +67,11 @@ pub(super) fn to_json(drained: &Drained) -> Value {
     let waiting = drained.waiting.iter().map(|(key, obstacle)| {
         json!({"namespace": key.namespace(), "name": key.name(), "reason": obstacle.reason})
     });
-    json!({
+    let fields = json!({
+        "dryRun": is_trial,
         "ended": ended.collect::<Vec<_>>(),
         "waiting": waiting.collect::<Vec<_>>(),
         "unread": drained.unread,
-    })
+    });
+    output::document("DrainReport", fields)
 }

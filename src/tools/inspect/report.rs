@@ -3,19 +3,23 @@
 mod document;
 
 use std::fmt::Write as _;
+use std::io;
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
-pub(super) use self::document::document;
 use super::Inspection;
 use super::facts::{Facts, LeftAlone, subject_alternative_names};
 use super::lint::Finding;
 use super::rule::Severity;
+use crate::kubernetes::list::Unread;
 use crate::names;
+use crate::overlap::exempt::Exemption;
 use crate::overlap::source::{self, Previous};
+use crate::tools::output::{self, Output};
 use crate::tools::registration::Registration;
 use crate::tools::status::next;
-use crate::tools::table::paragraph;
+use crate::tools::table::{Column, Row, Table, paragraph};
 use crate::tools::text::{
     age, carried, counted, data_left_alone, day, is_colourful, list, printable, subject,
 };
@@ -24,11 +28,90 @@ use crate::x509::certs::{Bundle, Certificate};
 /// How many names of a leaf are printed; the rest are counted.
 const MAX_NAMES: usize = 8;
 
-/// All objects, in the order of the input.
-pub(super) fn to_text(inspected: &[Inspection<'_>]) -> String {
-    let colour = is_colourful();
-    let texts: Vec<_> = inspected.iter().map(|one| one_to_text(one, colour)).collect();
-    texts.join("\n")
+/// What was inspected, as far as it is printed: many Secrets need no memory for long.
+pub(super) struct Inspected {
+    output: Output,
+    /// One table, instead of a text for each.
+    table: Option<Table>,
+    texts: Vec<String>,
+    documents: Vec<Value>,
+    problems: usize,
+}
+
+impl Inspected {
+    /// Those of a whole scope are a table.
+    pub(super) fn new(output: Output, is_scope: bool) -> Self {
+        let columns = || {
+            [
+                Column { head: "PHASE", max_width: 7 },
+                Column { head: "CAS", max_width: 3 },
+                Column { head: "LEAF EXPIRES", max_width: 12 },
+                Column { head: "PROBLEMS", max_width: 23 },
+            ]
+        };
+        let table = is_scope.then(|| Table::of_secrets(14, columns()));
+        Self { output, table, texts: Vec::new(), documents: Vec::new(), problems: 0 }
+    }
+
+    pub(super) fn push(&mut self, inspected: &Inspection<'_>) {
+        self.problems += inspected.findings.len();
+        match (self.output, &mut self.table) {
+            (Output::Json | Output::Yaml, _) => self.documents.push(document::one(inspected)),
+            (_, Some(table)) => table.push(row(inspected)),
+            (_, None) => self.texts.push(one_to_text(inspected, is_colourful())),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let is_table = self.table.as_ref().is_none_or(Table::is_empty);
+        is_table && self.texts.is_empty() && self.documents.is_empty()
+    }
+
+    /// Whether no rule fired.
+    pub(super) fn is_fine(&self) -> bool {
+        self.problems == 0
+    }
+
+    pub(super) fn print(
+        &self,
+        registration: Option<&Registration>,
+        unread: &[Unread],
+    ) -> io::Result<()> {
+        let text = || {
+            let Some(table) = &self.table else { return self.texts.join("\n") };
+            let mut out = String::new();
+            if let Some(problem) = registration.and_then(Registration::problem) {
+                paragraph(&mut out, "PROBLEM: ", &problem);
+            }
+            if !table.is_empty() {
+                out.push_str(&table.render());
+            }
+            out
+        };
+        let document = || {
+            let fields = json!({"inspected": self.documents, "unread": unread});
+            output::document("InspectionList", fields)
+        };
+        self.output.print(text, document)
+    }
+}
+
+/// The row of a Secret. `inspect NAMESPACE/NAME` explains it.
+fn row(Inspection { facts, findings }: &Inspection<'_>) -> Row {
+    let identity = facts.object.identity.as_ref();
+    let namespace = identity.and_then(|it| it.namespace.as_deref()).unwrap_or_default();
+    let name = identity.map_or("", |it| it.name.as_str());
+    let phase = facts.object.labels.get(names::PHASE).map_or("-", String::as_str);
+    let leaf = facts.leaf().map_or_else(|| "-".to_owned(), |leaf| day(leaf.not_after()));
+    let problems = findings.iter().map(|finding| finding.rule.id());
+    Row::new(vec![
+        vec![printable(namespace)],
+        vec![printable(name)],
+        vec![printable(phase)],
+        vec![facts.ca.certificates().len().to_string()],
+        vec![leaf],
+        problems.collect(),
+    ])
 }
 
 fn one_to_text(inspected: &Inspection<'_>, colour: bool) -> String {
@@ -122,6 +205,19 @@ fn explain(reason: LeftAlone) -> &'static str {
         LeftAlone::Immutable => "left alone: the Secret is immutable",
         LeftAlone::OwnNamespace => "left alone: it is in the webhook's own namespace",
         LeftAlone::ServiceAccountToken => "left alone: it is a ServiceAccount token",
+    }
+}
+
+/// The same in a word.
+fn reason(reason: LeftAlone) -> &'static str {
+    match reason {
+        LeftAlone::Data(Exemption::ComparingWriter) => "comparingWriter",
+        LeftAlone::Data(Exemption::ForeignOverlap) => "foreignOverlap",
+        LeftAlone::Data(Exemption::Off) => "off",
+        LeftAlone::Data(Exemption::Signer) => "signer",
+        LeftAlone::Immutable => "immutable",
+        LeftAlone::OwnNamespace => "ownNamespace",
+        LeftAlone::ServiceAccountToken => "serviceAccountToken",
     }
 }
 

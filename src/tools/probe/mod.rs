@@ -49,39 +49,39 @@ pub(crate) struct ProbeArgs {
     pub(crate) endpoint: Endpoint,
 
     /// Continue until the certificate is rotated
-    #[arg(short, long, env = "CA_OVERLAP_WATCH")]
+    #[arg(short, long)]
     pub(crate) watch: bool,
 
     /// Output format
-    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
+    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text")]
     pub(crate) output: Output,
 
     /// The TLS version to probe [default: both]
-    #[arg(long, value_name = "VERSION", value_enum, env = "CA_OVERLAP_TLS")]
+    #[arg(long, value_name = "VERSION", value_enum)]
     pub(crate) tls: Option<TlsVersion>,
 
     /// The name for SNI and for checking the certificate [default: HOST]
-    #[arg(long, value_name = "NAME", env = "CA_OVERLAP_SERVER_NAME", value_parser = server_name)]
+    #[arg(long, value_name = "NAME", value_parser = server_name)]
     pub(crate) server_name: Option<ServerName<'static>>,
 
     /// A file with the CAs to trust (PEM) [default: the CAs that this machine trusts]
-    #[arg(long, value_name = "FILE", env = "CA_OVERLAP_CA_FILE")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 
     /// Accept any certificate, such as a self-signed one
-    #[arg(long, env = "CA_OVERLAP_INSECURE", conflicts_with = "ca_file")]
+    #[arg(long, conflicts_with = "ca_file")]
     pub(crate) insecure: bool,
 
     /// A client certificate with its chain (PEM), for servers that request one
-    #[arg(long, value_name = "FILE", env = "CA_OVERLAP_CERT", requires = "key")]
+    #[arg(long, value_name = "FILE", requires = "key")]
     pub(crate) cert: Option<PathBuf>,
 
     /// The private key of the client certificate (PEM)
-    #[arg(long, value_name = "FILE", env = "CA_OVERLAP_KEY", requires = "cert")]
+    #[arg(long, value_name = "FILE", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
 
     /// Application protocols to offer (ALPN), for servers that require one, such as h2,http/1.1
-    #[arg(long, value_name = "LIST", env = "CA_OVERLAP_ALPN", value_delimiter = ',', value_parser = protocol)]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = protocol)]
     pub(crate) alpn: Vec<String>,
 
     #[command(flatten)]
@@ -92,20 +92,20 @@ pub(crate) struct ProbeArgs {
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Times {
     /// With --watch, how often to check, 10ms to 60s, less than the lifetime of a ticket
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_INTERVAL", default_value = "2s", value_parser = interval)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval)]
     pub(crate) interval: Duration,
 
     /// With --watch, when to stop, such as 30m [default: never]
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_TIMEOUT", value_parser = parse_time)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_time)]
     pub(crate) timeout: Option<Duration>,
 
     /// How long every new connection must get the new certificate before the rotation counts as
     /// complete; set it longer if several replicas are rotated one after another
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_PROBE_SETTLE", default_value = "5s", value_parser = parse_time)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_time)]
     pub(crate) settle: Duration,
 
     /// Time limit for a connection and its handshake
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_HANDSHAKE_TIMEOUT", default_value = "5s", value_parser = limit)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = limit)]
     pub(crate) handshake_timeout: Duration,
 }
 

@@ -10,7 +10,8 @@ use super::connect::{ClientOptions, Endpoint, TlsVersion};
 use super::evidence::{ProbeVerdict, Tally};
 use super::observe::{Observer, ObserverError};
 use super::trust::CertificateRequest;
-use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
+use crate::tools::output;
+use crate::tools::table::{Column, Row, Table, line_width, wrapped};
 use crate::tools::text::{counted, day, short, subject};
 use crate::x509::certs::Certificate;
 
@@ -88,11 +89,11 @@ pub(super) fn to_text(report: &ProbeReport<'_>) -> String {
     }
     let mut table = Table::new(vec![
         Column { head: "TLS", max_width: 3 },
-        Column { head: "VERDICT", max_width: 28 },
+        Column { head: "VERDICT", max_width: 23 },
         Column { head: "GIVEN", max_width: 10 },
         Column { head: "RESUMED", max_width: 8 },
         Column { head: "AFTERWARDS", max_width: 10 },
-        Column { head: "CERTIFICATE", max_width: 31 },
+        Column { head: "CERTIFICATE", max_width: 16 },
     ]);
     let mut notes: Vec<_> =
         report.versions.iter().map(|(version, result)| notes(*version, result, report)).collect();
@@ -217,7 +218,7 @@ fn clients(request: &CertificateRequest, sent: bool) -> String {
         text.push_str("The server accepts client certificates of these CAs:\n");
     }
     for name in &request.authorities {
-        for (at, part) in wrapped(name, WIDTH - 4).into_iter().enumerate() {
+        for (at, part) in wrapped(name, line_width(4)).into_iter().enumerate() {
             let _ = writeln!(text, "  {}{part}", if at > 0 { "  " } else { "" });
         }
     }
@@ -237,6 +238,7 @@ pub(super) fn to_json(report: &ProbeReport<'_>) -> Value {
                 "tls": version.to_string(),
                 "offered": true,
                 "verdict": observer.verdict().to_string(),
+                "result": observer.verdict(),
                 "given": observer.given,
                 "before": tally(observer.evidence().before),
                 "after": tally(observer.evidence().after),
@@ -252,21 +254,24 @@ pub(super) fn to_json(report: &ProbeReport<'_>) -> Value {
                 "tls": version.to_string(),
                 "offered": !is_not_offered(error),
                 "verdict": null,
+                "result": null,
                 "error": error.to_string(),
             }),
         };
-    json!({
+    let fields = json!({
         "target": report.endpoint.to_string(),
         "serverName": report.name.to_str(),
         "fine": report.is_fine(),
         "verdict": report.verdict().map(|verdict| verdict.to_string()),
+        "result": report.verdict(),
         "versions": report.versions.iter().map(version).collect::<Vec<_>>(),
         "clientCertificate": {
             "requested": report.request.is_some(),
             "sent": report.request.is_some() && report.sent,
             "authorities": report.request.as_ref().map_or(&[][..], |request| &request.authorities),
         },
-    })
+    });
+    output::document("ProbeReport", fields)
 }
 
 fn certificate(certificate: &Certificate) -> Value {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::names;
 use crate::tools::documents::{self, merged};
 use crate::tools::error::ToolError;
+use crate::x509::certs::Bundle;
 use crate::x509::pem;
 
 /// Reads an `AdmissionReview`.
@@ -46,13 +47,18 @@ fn secret(path: &Path) -> Result<Value, ToolError> {
     if let Some(document) = document(&text).filter(|document| document["kind"] == "Secret") {
         return Ok(merged(document));
     }
-    if pem::blocks(&text).next().is_some() {
+    let has_certificate =
+        || Bundle::parse(&text, usize::MAX).is_ok_and(|bundle| !bundle.is_empty());
+    if pem::blocks(&text).next().is_some() && has_certificate() {
         return Ok(json!({
             "metadata": {},
             "data": {names::CA_CRT: BASE64_STANDARD.encode(&text)},
         }));
     }
-    Err(ToolError::expected(path.display(), "a Secret as JSON or YAML, or a PEM file"))
+    Err(ToolError::expected(
+        path.display(),
+        "a Secret as JSON or YAML, or a PEM file with certificates",
+    ))
 }
 
 /// The document of a file that holds exactly one.

@@ -27,40 +27,40 @@ use crate::tools::output::Output;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ReviewArgs {
     /// An AdmissionReview as JSON or YAML; - reads standard input
-    #[arg(value_name = "FILE", required_unless_present = "new", conflicts_with_all = ["old", "new"])]
+    #[arg(value_name = "FILE", required_unless_present_any = ["old", "new"], conflicts_with_all = ["old", "new"])]
     pub(crate) file: Option<PathBuf>,
 
     /// The Secret as stored: a Secret (JSON or YAML) or a PEM file
-    #[arg(long, value_name = "FILE", requires = "new", env = "CA_OVERLAP_OLD")]
+    #[arg(long, value_name = "FILE", requires = "new")]
     pub(crate) old: Option<PathBuf>,
 
     /// The Secret as the generator writes it, in the same formats
-    #[arg(long, value_name = "FILE", requires = "old", env = "CA_OVERLAP_NEW")]
+    #[arg(long, value_name = "FILE", requires = "old")]
     pub(crate) new: Option<PathBuf>,
 
     /// Output format; json and yaml hold the webhook's response and, under `result`, the Secret as
     /// stored
-    #[arg(short, long, value_parser = Output::one_of(&[Output::Text, Output::Json, Output::Yaml, Output::Diff]), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
+    #[arg(short, long, value_parser = Output::one_of(&[Output::Text, Output::Json, Output::Yaml, Output::Diff]), default_value = "text")]
     pub(crate) output: Output,
 
     /// Decide as of this time (RFC 3339) instead of now
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_AT")]
+    #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<Timestamp>,
 
     /// Mode of Secrets without a label: bundle, staged or off
-    #[arg(long, value_name = "MODE", env = "CA_OVERLAP_DEFAULT_MODE", default_value = "bundle", value_parser = Mode::from_str)]
+    #[arg(long, value_name = "MODE", default_value = "bundle", value_parser = Mode::from_str)]
     pub(crate) default_mode: Mode,
 
     /// How many previous CAs to carry, 0 to 8
-    #[arg(long, value_name = "N", env = "CA_OVERLAP_KEEP", default_value = "1", value_parser = Keep::from_str)]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = Keep::from_str)]
     pub(crate) keep: Keep,
 
     /// How long to carry a previous CA, such as 24h or 7d; none means until the next rotation
-    #[arg(long, value_name = "DURATION", env = "CA_OVERLAP_WINDOW", default_value = "none", value_parser = Window::from_str)]
+    #[arg(long, value_name = "DURATION", default_value = "none", value_parser = Window::from_str)]
     pub(crate) window: Window,
 
     /// The webhook's own namespace; its Secrets are left alone
-    #[arg(long, value_name = "NAME", env = "CA_OVERLAP_NAMESPACE", default_value = names::NAMESPACE)]
+    #[arg(long, value_name = "NAME", default_value = names::NAMESPACE)]
     pub(crate) namespace: String,
 }
 

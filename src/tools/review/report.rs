@@ -153,7 +153,7 @@ impl Explanation {
             json!({
                 "sha256": certificate.fingerprint().to_string(),
                 "subject": subject(certificate),
-                "notAfter": day(certificate.not_after()),
+                "notAfter": Timestamp::from_second(certificate.not_after()).ok(),
                 "carried": entry.is_some(),
                 "announced": entry.and_then(|entry| entry.announced),
                 "since": entry.map(|entry| entry.since.to_string()),

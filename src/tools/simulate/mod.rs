@@ -19,7 +19,9 @@ mod schedule;
 mod simulation;
 mod svg;
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -36,7 +38,7 @@ use self::simulation::{Simulation, StrategyResult};
 use super::error::ToolError;
 use super::output::Output;
 use super::progress_line;
-use crate::overlap::settings::{Keep, Window, parse_time};
+use crate::overlap::settings::{Keep, Window, parse_time, time_to_text};
 
 /// Simulate CA rotations and count the TLS handshakes that fail
 ///
@@ -50,31 +52,31 @@ use crate::overlap::settings::{Keep, Window, parse_time};
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SimulateArgs {
     /// Number of peers
-    #[arg(long, value_name = "N", env = "CA_OVERLAP_PEERS", default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=1000))]
     peers: u16,
 
     /// Number of Secrets; peer 1 mounts the first, peer 2 the second, and so on in turn
-    #[arg(long, value_name = "N", env = "CA_OVERLAP_SECRETS", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     secrets: u16,
 
     /// Percentage of peers that read their files only when they start
-    #[arg(long, value_name = "PERCENT", env = "CA_OVERLAP_NEVER_RELOAD", default_value_t = 25, value_parser = clap::value_parser!(u16).range(0..=100))]
+    #[arg(long, value_name = "PERCENT", default_value_t = 25, value_parser = clap::value_parser!(u16).range(0..=100))]
     never_reload: u16,
 
     /// Percentage of pairs that use mutual TLS; in the others only the server has a certificate
-    #[arg(long, value_name = "PERCENT", env = "CA_OVERLAP_MUTUAL", default_value_t = 50, value_parser = clap::value_parser!(u16).range(0..=100))]
+    #[arg(long, value_name = "PERCENT", default_value_t = 50, value_parser = clap::value_parser!(u16).range(0..=100))]
     mutual: u16,
 
     /// Number of rotations
-    #[arg(long, value_name = "N", env = "CA_OVERLAP_ROTATIONS", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     rotations: u16,
 
     /// Time from one rotation to the next
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_INTERVAL", default_value = "20m", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "20m", value_parser = parse_time)]
     interval: Duration,
 
     /// Seed of the random numbers
-    #[arg(long, value_name = "NUMBER", env = "CA_OVERLAP_SEED", default_value_t = 1)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
 
     #[command(flatten, next_help_heading = "How files follow the Secret")]
@@ -88,20 +90,20 @@ pub(crate) struct SimulateArgs {
 #[derive(Clone, Debug, Args)]
 struct FilesArgs {
     /// How long it takes until the files of a peer follow its Secret
-    #[arg(long, value_name = "WHICH", env = "CA_OVERLAP_DELAY", value_enum, default_value_t = Delay::Kubelet)]
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t = Delay::Kubelet)]
     delay: Delay,
 
     /// The kubelet's syncFrequency: it syncs a pod again after 1 to 1.5 times this time
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_SYNC_PERIOD", default_value = "60s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     sync_period: Duration,
 
     /// The maximum age of a Secret in the kubelet's cache
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_CACHE_TTL", default_value = "15s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = parse_time)]
     cache_ttl: Duration,
 
     /// The longest time that a pod takes to start; a rollout restarts a quarter of the pods at a
     /// time
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_STARTUP", default_value = "30s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_time)]
     startup: Duration,
 }
 
@@ -109,35 +111,35 @@ struct FilesArgs {
 struct OverlapArgs {
     /// The keeper's --settle: how long it waits before it promotes a new leaf. cert-manager renews
     /// each leaf one to two times as long after the CA
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_SETTLE", default_value = "300s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "300s", value_parser = parse_time)]
     settle: Duration,
 
     /// How many previous CAs to carry, 0 to 8
-    #[arg(long, value_name = "N", env = "CA_OVERLAP_KEEP", default_value = "1", value_parser = Keep::from_str)]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = Keep::from_str)]
     keep: Keep,
 
     /// How long to carry them, such as 24h; none means until the next rotation
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_WINDOW", default_value = "none", value_parser = Window::from_str)]
+    #[arg(long, value_name = "TIME", default_value = "none", value_parser = Window::from_str)]
     window: Window,
 }
 
 #[derive(Clone, Debug, Args)]
 struct OutputArgs {
     /// Time between two rounds of handshakes
-    #[arg(long, value_name = "TIME", env = "CA_OVERLAP_TICK", default_value = "5s", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
     tick: Duration,
 
     /// Number of random pairs that do a handshake in each round [default: half of the peers, at
     /// most 6]
-    #[arg(long, value_name = "N", env = "CA_OVERLAP_MEETINGS", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     meetings: Option<u16>,
 
     /// Also draw the failures over time, as an SVG picture
-    #[arg(long, value_name = "FILE", env = "CA_OVERLAP_SVG")]
+    #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 
     /// Output format
-    #[arg(short, long, value_parser = Output::one_of(&[Output::Text, Output::Json]), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
+    #[arg(short, long, value_parser = Output::one_of(&[Output::Text, Output::Json]), default_value = "text")]
     output: Output,
 }
 
@@ -217,16 +219,24 @@ impl SimulateArgs {
     pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
         let scenario = self.scenario()?;
         let OutputArgs { svg, output, .. } = self.output;
+        let unwritten = |path: &Path, error: io::Error| {
+            ToolError::failed(format!("cannot write {}", path.display()), error)
+        };
+        // Opened before the work of half a minute.
+        let svg = svg.map(|path| match File::create(&path) {
+            Ok(file) => Ok((path, file)),
+            Err(error) => Err(unwritten(&path, error)),
+        });
+        let svg = svg.transpose()?;
         let progress = Arc::new(SimulationProgress::new(&scenario));
         let watched = Arc::clone(&progress);
         let work = tokio::task::spawn_blocking(move || simulate(Schedule::of(scenario), &watched));
         let report = progress_line::during(|| progress.text(), work).await;
         let early = |_| inconsistent("its thread ended early");
         let report = report.map_err(early)??;
-        if let Some(path) = svg {
-            std::fs::write(&path, svg::draw(&report)).map_err(|error| {
-                ToolError::failed(format!("cannot write {}", path.display()), error)
-            })?;
+        if let Some((path, mut file)) = svg {
+            let drawn = svg::draw(&report);
+            file.write_all(drawn.as_bytes()).map_err(|error| unwritten(&path, error))?;
         }
         output.print(|| report.to_text(), || report.to_json())?;
         Ok(if report.is_as_promised() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -291,7 +301,7 @@ fn time(
         return Ok(millis);
     }
     let [least, most] = [range.start(), range.end()].map(|m| Duration::from_millis(*m));
-    let [least, most] = [least, most].map(humantime::format_duration);
+    let [least, most] = [least, most].map(time_to_text);
     Err(ToolError::usage(flag, format!("must be from {least} to {most}")))
 }
 

@@ -9,7 +9,8 @@ use super::Strategy;
 use super::mesh::{CLASSES, PairClass};
 use super::schedule::{Delay, Millis, Schedule, millis};
 use super::simulation::StrategyResult;
-use crate::tools::table::{Column, Row, Table, WIDTH, wrapped};
+use crate::tools::output;
+use crate::tools::table::{Column, Row, Table, line_width, wrapped};
 use crate::tools::text::counted;
 
 /// The results of all strategies.
@@ -42,7 +43,7 @@ impl SimulationReport {
         let _ = write!(out, "\n{}", self.table().render());
         for note in self.notes() {
             let _ = writeln!(out);
-            for line in wrapped(&note, WIDTH) {
+            for line in wrapped(&note, line_width(0)) {
                 let _ = writeln!(out, "{line}");
             }
         }
@@ -140,7 +141,7 @@ impl SimulationReport {
         let starts: Vec<Value> = scenario.starts().map(seconds).collect();
         let renewals = self.schedule.renewals.iter().map(|of| times(&of[..scenario.secrets]));
         let strategies: Vec<Value> = self.results.iter().map(strategy).collect();
-        json!({
+        let fields = json!({
             "seed": scenario.seed,
             "peers": scenario.peers,
             "peersThatNeverReload": scenario.never_reload,
@@ -153,7 +154,8 @@ impl SimulationReport {
             "renewalsAtSeconds": renewals.collect::<Vec<_>>(),
             "asPromised": self.is_as_promised(),
             "strategies": strategies,
-        })
+        });
+        output::document("SimulationReport", fields)
     }
 }
 

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -21,8 +22,9 @@ use self::row::Rotation;
 pub(super) use self::row::next;
 use self::told::Told;
 use super::cluster::{InstallationArgs, ScopeArgs, report_unread};
+use super::complete;
 use super::error::{ToolError, exit_code};
-use super::output::Output;
+use super::output::{self, Output};
 use super::registration::{self, Registration};
 use super::server_args::ServerArgs;
 use crate::kubernetes::key::Key;
@@ -37,12 +39,16 @@ use crate::names;
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct StatusArgs {
+    /// Look at these Secrets only, as NAMESPACE/NAME or NAME
+    #[arg(value_name = "SECRET", add = ArgValueCompleter::new(complete::secrets))]
+    secrets: Vec<String>,
+
     /// Keep watching and print each change
-    #[arg(short, long, env = "CA_OVERLAP_WATCH")]
+    #[arg(short, long)]
     pub(crate) watch: bool,
 
     /// Output format; with --watch, each change is one JSON line or one YAML document
-    #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text", env = "CA_OVERLAP_OUTPUT")]
+    #[arg(short, long, value_parser = Output::one_of(Output::TABLE), default_value = "text")]
     pub(crate) output: Output,
 
     #[command(flatten)]
@@ -58,6 +64,7 @@ pub(crate) struct StatusArgs {
 const EXAMPLES: &str = "Examples:
   ca-overlap status -A
   ca-overlap status -n gateway --watch
+  ca-overlap status gateway/envoy
   ca-overlap status -A -o json
 
 Exit code: 0 if no Secret has a problem; 1 if one has, if a restart failed, or if the webhook is not
@@ -71,7 +78,11 @@ const SELECTORS: [&str; 2] = [names::PHASE, names::MODE];
 impl StatusArgs {
     /// Reads the Secrets and prints the table, or watches them.
     pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
-        let cluster = self.cluster.connect().await?;
+        let names = self.cluster.named(&self.secrets)?;
+        if self.watch && self.output == Output::Name {
+            return Err(ToolError::usage("--output", "name does not go with --watch"));
+        }
+        let cluster = self.cluster.connect().await?.narrowed(&names);
         let installed_in = &self.installation.ca_overlap_namespace;
         let mut rules = self.settings.rules_of(&cluster.client, installed_in).await;
         rules.defaults.distrusted = registration::distrusted(&cluster.client, installed_in).await;
@@ -82,7 +93,7 @@ impl StatusArgs {
             if registration == Registration::Audit {
                 eprintln!("ca-overlap: nothing is changed (--audit)");
             }
-            watch::run(&cluster, &rules, self.output).await?;
+            watch::run(&cluster, &names, &rules, self.output).await?;
             return Ok(ExitCode::SUCCESS);
         }
         let mut secrets: BTreeMap<Key, SecretView> = BTreeMap::new();
@@ -90,13 +101,13 @@ impl StatusArgs {
         let keep = |secret: SecretView| {
             let key = Key::of(&secret);
             let is_labelled = SELECTORS.iter().any(|label| secret.label(label).is_some());
-            if is_labelled || secret.view().waits() {
+            if is_labelled || secret.view().waits() || !names.is_empty() {
                 secrets.insert(key, secret);
             } else {
                 secrets.remove(&key);
             }
         };
-        let mut unread: Vec<Unread> = cluster.read_secrets(None, keep).await;
+        let mut unread: Vec<Unread> = cluster.secrets(&names, keep).await;
         let told = Told::read(&cluster, registration == Registration::Audit).await;
         let now = Timestamp::now();
         let mut rotations = Vec::new();
@@ -127,12 +138,18 @@ impl StatusArgs {
         let is_complete = unread.is_empty();
         self.output.print(
             || {
-                report::to_text(&rotations, is_complete, &registration, &cluster.scope, now)
+                if self.output == Output::Name {
+                    return output::names(rotations.iter().map(|it| it.name.as_str()));
+                }
+                let seen = report::Seen { rotations: &rotations, is_complete, now };
+                let is_wide = self.output == Output::Wide;
+                report::to_text(&seen, &registration, &cluster, is_wide)
                     + &report::audit(&registration, &told.would)
             },
             || {
-                json!({"registration": registration.to_json(), "rotations": rotations,
-                       "unread": unread, "audit": told.would})
+                let fields = json!({"registration": registration.to_json(), "rotations": rotations,
+                       "unread": unread, "audit": told.would});
+                output::document("RotationList", fields)
             },
         )?;
         report_unread("the Secrets", &unread);

@@ -7,27 +7,37 @@ use jiff::Timestamp;
 use super::row::{Ca, CarriedCa, Rotation};
 use super::told::Would;
 use crate::kubernetes::list::Namespaces;
+use crate::tools::cluster::ScopedClient;
 use crate::tools::registration::Registration;
 use crate::tools::table::{Column, Row, Table, paragraph};
-use crate::tools::text::{TAKEN_BACK, age};
+use crate::tools::text::{TAKEN_BACK, age, day};
+
+/// What was seen.
+pub(super) struct Seen<'a> {
+    pub(super) rotations: &'a [Rotation],
+    /// Whether everything could be read.
+    pub(super) is_complete: bool,
+    pub(super) now: Timestamp,
+}
 
 /// The table. An empty one says so only if everything could be read.
 pub(super) fn to_text(
-    rotations: &[Rotation],
-    is_complete: bool,
+    seen: &Seen<'_>,
     registration: &Registration,
-    scope: &Namespaces,
-    now: Timestamp,
+    cluster: &ScopedClient,
+    is_wide: bool,
 ) -> String {
+    let Seen { rotations, is_complete, now } = *seen;
     let mut out = String::new();
     if let Some(problem) = registration.problem() {
         paragraph(&mut out, "PROBLEM: ", &problem);
     }
     if rotations.is_empty() && is_complete {
-        let more = if *scope == Namespaces::All { "" } else { " (-A looks at all namespaces)" };
-        let _ = writeln!(out, "No rotation in flight in {scope}{more}.");
+        let is_one = !cluster.is_part() && cluster.scope != Namespaces::All;
+        let more = if is_one { " (-A looks at all namespaces)" } else { "" };
+        let _ = writeln!(out, "No rotation in flight in {}{more}.", cluster.place());
     } else if !rotations.is_empty() {
-        let mut table = table();
+        let mut table = if is_wide { table(WIDE).uncut() } else { table(&[]) };
         for rotation in rotations {
             table.push(row(rotation, now));
         }
@@ -51,28 +61,37 @@ pub(super) fn audit(registration: &Registration, would: &[Would]) -> String {
     out
 }
 
-/// A table without rows.
-pub(super) fn table() -> Table {
-    Table::new(vec![
-        Column { head: "SECRET", max_width: 28 },
+/// A table without rows, with `more` columns.
+pub(super) fn table(more: &[Column]) -> Table {
+    let usual = [
         Column { head: "PHASE", max_width: 7 },
-        Column { head: "OWN CA", max_width: 21 },
-        Column { head: "CARRIED CA", max_width: 21 },
+        Column { head: "OWN CA", max_width: 12 },
+        Column { head: "CARRIED CA", max_width: 12 },
         Column { head: "SINCE", max_width: 5 },
         Column { head: "UNTIL", max_width: 8 },
-    ])
+    ];
+    Table::of_secrets(13, usual.into_iter().chain(more.iter().copied()))
 }
+
+/// What `-o wide` shows more, of the carried CAs.
+pub(super) const WIDE: &[Column] =
+    &[Column { head: "EXPIRES", max_width: 10 }, Column { head: "SHA256", max_width: 64 }];
 
 /// The row of one rotation. Its notes are what happens next and the problems.
 pub(super) fn row(rotation: &Rotation, now: Timestamp) -> Row {
     let carried = |cell: &dyn Fn(&CarriedCa) -> String| rotation.carried.iter().map(cell).collect();
     let mut row = Row::new(vec![
-        vec![format!("{}/{}", rotation.namespace, rotation.name)],
+        vec![rotation.namespace.clone()],
+        vec![rotation.name.clone()],
         vec![rotation.phase.clone().unwrap_or_else(|| "-".into())],
         rotation.own.iter().map(name).collect(),
         carried(&|carried| name(&carried.ca)),
         carried(&|carried| age(now.as_second() - carried.since.as_second())),
         carried(&|carried| carried.until.map_or_else(|| "-".into(), |until| left(until, now))),
+        carried(&|carried| {
+            carried.ca.not_after.map_or_else(|| day(i64::MAX), |it| day(it.as_second()))
+        }),
+        carried(&|carried| carried.ca.sha256.clone()),
     ]);
     for carried in &rotation.carried {
         let Some(by) = carried.announced else { continue };

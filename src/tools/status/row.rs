@@ -60,10 +60,31 @@ pub(super) struct CarriedCa {
 /// What happens next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(in crate::tools) struct NextStep {
+    pub(in crate::tools) action: NextAction,
+    /// Whether nothing is left to wait for but the keeper, or the next write.
+    pub(in crate::tools) due: bool,
     /// A sentence for people.
     pub(in crate::tools) what: String,
     /// When it happens, if a deadline decides. A time in the past means that it is due.
     pub(in crate::tools) at: Option<Timestamp>,
+}
+
+/// What happens next, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::tools) enum NextAction {
+    /// A previous CA is dropped.
+    Retire,
+    /// A previous CA is dropped by the next rotation, or at its expiry.
+    RetireAtRotation,
+    /// An announced CA is dropped.
+    EndAnnouncement,
+    /// The waiting leaf goes into service.
+    Promote,
+    /// The stage ends.
+    Unstage,
+    /// The keeper removes its ask.
+    WithdrawAsk,
 }
 
 /// A problem of a Secret, as it is printed.
@@ -157,22 +178,28 @@ fn ends_by_expiry(known: &BundleCertificate) -> bool {
 
 /// What happens next to a Secret.
 pub(in crate::tools) fn next(outlook: &Outlook) -> Option<NextStep> {
-    let going = |what: String| Some(NextStep { what, at: None });
+    let step = |action, due, what: &str, at| NextStep { action, due, what: what.to_owned(), at };
     match &outlook.due {
         Some(Due::Retire(which)) => {
             let which: Vec<_> = which.iter().map(|fingerprint| short(*fingerprint)).collect();
-            return going(format!(
+            let what = format!(
                 "{} is dropped at the next write of the Secret; the keeper asks for it",
                 which.join(" and ")
-            ));
+            );
+            return Some(step(NextAction::Retire, true, &what, None));
         }
         Some(Due::Promote(_)) => {
-            return going(
-                "the waiting leaf goes into service when the other Secrets are ready".into(),
-            );
+            let what = "the waiting leaf goes into service when the other Secrets are ready";
+            return Some(step(NextAction::Promote, true, what, None));
         }
-        Some(Due::Unstage) => return going("the keeper asks to end the stage".into()),
-        Some(Due::Withdraw) => return going("the keeper removes its ask".into()),
+        Some(Due::Unstage) => {
+            let what = "the keeper asks to end the stage";
+            return Some(step(NextAction::Unstage, true, what, None));
+        }
+        Some(Due::Withdraw) => {
+            let what = "the keeper removes its ask";
+            return Some(step(NextAction::WithdrawAsk, true, what, None));
+        }
         None => {}
     }
     if let Some(next) = outlook.next {
@@ -180,22 +207,24 @@ pub(in crate::tools) fn next(outlook: &Outlook) -> Option<NextStep> {
             |known: &BundleCertificate| known.carried.is_some() && known.ends == Some(next.at);
         let by_expiry = |known: &BundleCertificate| goes(known) && ends_by_expiry(known);
         let announced = |known: &BundleCertificate| goes(known) && known.is_announced();
-        let what = match next.what {
+        let (action, what) = match next.what {
             Planned::Retire if outlook.certificates.iter().any(announced) => {
-                "an announced CA is dropped"
+                (NextAction::EndAnnouncement, "an announced CA is dropped")
             }
-            Planned::Retire if outlook.certificates.iter().any(by_expiry) => {
-                "previous CA is dropped at the next rotation or at expiry"
-            }
-            Planned::Retire => "a previous CA is dropped",
-            Planned::Promote => "the waiting leaf goes into service if the other Secrets are ready",
+            Planned::Retire if outlook.certificates.iter().any(by_expiry) => (
+                NextAction::RetireAtRotation,
+                "previous CA is dropped at the next rotation or at expiry",
+            ),
+            Planned::Retire => (NextAction::Retire, "a previous CA is dropped"),
+            Planned::Promote => (
+                NextAction::Promote,
+                "the waiting leaf goes into service if the other Secrets are ready",
+            ),
         };
-        return Some(NextStep { what: what.into(), at: Some(next.at) });
+        return Some(step(action, false, what, Some(next.at)));
     }
     let is_previous = |known: &BundleCertificate| known.carried.is_some() && !known.is_announced();
-    outlook
-        .certificates
-        .iter()
-        .any(is_previous)
-        .then(|| NextStep { what: "previous CA is dropped at the next rotation".into(), at: None })
+    let what = "previous CA is dropped at the next rotation";
+    let at_rotation = step(NextAction::RetireAtRotation, false, what, None);
+    outlook.certificates.iter().any(is_previous).then_some(at_rotation)
 }

@@ -14,6 +14,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use serde_json::json;
 
+use super::report::Seen;
 use super::row::Rotation;
 use super::{SELECTORS, report};
 use crate::kubernetes::explain::{Audience, explain_watch};
@@ -21,18 +22,21 @@ use crate::kubernetes::key::Key;
 use crate::kubernetes::list::Namespaces;
 use crate::kubernetes::secret_view::SecretView;
 use crate::overlap::outlook::Rules;
-use crate::tools::cluster::ScopedClient;
+use crate::tools::cluster::{ScopedClient, SecretName};
 use crate::tools::error::ToolError;
 use crate::tools::output::{self, Output};
 use crate::tools::registration::Registration;
+use crate::tools::table::Table;
 
 /// How often the table is computed again, because ages and deadlines change with the clock. This
 /// makes no API call.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Watches until the output is closed or the API server denies the watch.
+/// Watches until the output is closed or the API server denies the watch. Shows the Secrets of these
+/// names only, if there are any.
 pub(super) async fn run(
     cluster: &ScopedClient,
+    names: &[SecretName<'_>],
     rules: &Rules,
     output: Output,
 ) -> Result<(), ToolError> {
@@ -51,7 +55,9 @@ pub(super) async fn run(
         }
         if secrets.is_complete() {
             let now = Timestamp::now();
-            if !screen.show(secrets.rotations(rules, now), &cluster.scope, now)? {
+            let mut rotations = secrets.rotations(rules, now);
+            rotations.retain(|key, _| cluster.is_one_of(key, names));
+            if !screen.show(rotations, cluster, now)? {
                 return Ok(());
             }
         }
@@ -64,7 +70,8 @@ fn events(
 ) -> impl Stream<Item = (usize, Result<Event<SecretView>, watcher::Error>)> + use<> {
     let api: Api<SecretView> = cluster.scope.api(&cluster.client);
     select_all(SELECTORS.into_iter().enumerate().map(|(from, selector)| {
-        let config = watcher::Config::default().labels(selector);
+        let own = cluster.selector.as_ref().map(|own| format!(",{own}")).unwrap_or_default();
+        let config = watcher::Config::default().labels(&format!("{selector}{own}"));
         watch(api.clone(), config).default_backoff().map(move |event| (from, event)).boxed()
     }))
 }
@@ -126,7 +133,8 @@ struct Screen {
 
 impl Screen {
     fn new(output: Output) -> Self {
-        let is_terminal = std::io::stdout().is_terminal() && output == Output::Text;
+        let is_table = matches!(output, Output::Text | Output::Wide);
+        let is_terminal = std::io::stdout().is_terminal() && is_table;
         Self { output, is_terminal, shown: None }
     }
 
@@ -134,13 +142,13 @@ impl Screen {
     fn show(
         &mut self,
         rotations: BTreeMap<Key, Rotation>,
-        scope: &Namespaces,
+        cluster: &ScopedClient,
         now: Timestamp,
     ) -> Result<bool, ToolError> {
         let is_read = if self.is_terminal {
-            redraw(&rotations, scope, now)?
+            self.redraw(&rotations, cluster, now)?
         } else {
-            self.append(&rotations, scope, now)?
+            self.append(&rotations, cluster, now)?
         };
         self.shown = Some(rotations);
         Ok(is_read)
@@ -150,17 +158,17 @@ impl Screen {
     fn append(
         &self,
         rotations: &BTreeMap<Key, Rotation>,
-        scope: &Namespaces,
+        cluster: &ScopedClient,
         now: Timestamp,
     ) -> Result<bool, ToolError> {
         let none = BTreeMap::new();
         let before = self.shown.as_ref().unwrap_or(&none);
         let mut text = String::new();
-        if self.shown.is_none() && self.output == Output::Text {
+        if self.shown.is_none() && self.is_table() {
             if rotations.is_empty() {
-                eprintln!("ca-overlap: no rotation in flight in {scope} yet");
+                eprintln!("ca-overlap: no rotation in flight in {} yet", cluster.place());
             }
-            text.push_str(&report::table().stream_head());
+            text.push_str(&self.table().stream_head());
         }
         for (key, rotation) in rotations {
             match before.get(key) {
@@ -176,29 +184,41 @@ impl Screen {
     }
 
     fn change(&self, kind: &str, rotation: &Rotation, now: Timestamp) -> Result<String, ToolError> {
-        let object = json!({"type": kind, "rotation": rotation});
+        let fields = json!({"type": kind, "rotation": rotation});
+        let object = || output::document("RotationChange", fields);
         Ok(match self.output {
-            Output::Text if kind == "DELETED" => {
+            Output::Json => format!("{}\n", object()),
+            Output::Yaml => format!("---\n{}", output::yaml(&object())?),
+            _ if kind == "DELETED" => {
                 format!("{}/{} is no longer in flight\n", rotation.namespace, rotation.name)
             }
-            Output::Json => format!("{object}\n"),
-            Output::Yaml => format!("---\n{}", output::yaml(&object)?),
-            _ => report::table().stream_row(&report::row(rotation, now)),
+            _ => self.table().stream_row(&report::row(rotation, now)),
         })
     }
-}
 
-/// Redraws the whole table on a terminal.
-fn redraw(
-    rotations: &BTreeMap<Key, Rotation>,
-    scope: &Namespaces,
-    now: Timestamp,
-) -> Result<bool, ToolError> {
-    let rotations: Vec<_> = rotations.values().cloned().collect();
-    let text = report::to_text(&rotations, true, &Registration::InForce, scope, now);
-    let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    // Escape codes: cursor home, clear each line to its end, clear what is below.
-    let text = text.replace('\n', "\x1b[K\n");
-    let text = format!("\x1b[H{text}\x1b[K\n{seconds}; press Ctrl-C to stop\x1b[K\n\x1b[J");
-    Ok(output::write(&text)?)
+    fn is_table(&self) -> bool {
+        matches!(self.output, Output::Text | Output::Wide)
+    }
+
+    fn table(&self) -> Table {
+        if self.output == Output::Wide { report::table(report::WIDE) } else { report::table(&[]) }
+    }
+
+    /// Redraws the whole table on a terminal.
+    fn redraw(
+        &self,
+        rotations: &BTreeMap<Key, Rotation>,
+        cluster: &ScopedClient,
+        now: Timestamp,
+    ) -> Result<bool, ToolError> {
+        let rotations: Vec<_> = rotations.values().cloned().collect();
+        let seen = Seen { rotations: &rotations, is_complete: true, now };
+        let is_wide = self.output == Output::Wide;
+        let text = report::to_text(&seen, &Registration::InForce, cluster, is_wide);
+        let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        // Escape codes: cursor home, clear each line to its end, clear what is below.
+        let text = text.replace('\n', "\x1b[K\n");
+        let text = format!("\x1b[H{text}\x1b[K\n{seconds}; press Ctrl-C to stop\x1b[K\n\x1b[J");
+        Ok(output::write(&text)?)
+    }
 }

@@ -34,6 +34,8 @@ async fn drain_ends_every_stage_and_gives_the_lease_back() {
     };
 
     let (first, second) = (stage("first").await, stage("second").await);
+    let trial = run(&kubeconfig, &["drain", "-A", "--dry-run"]);
+    assert!(trial.with_code(1).contains("To end (dry run): 2 Secrets"), "{}", trial.stdout);
     let shown = run(&kubeconfig, &["drain", "-A"]);
     let output = shown.with_code(0);
     assert!(output.contains("Ended by the webhook: 2 stages"), "{output}");

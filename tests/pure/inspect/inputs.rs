@@ -245,7 +245,8 @@ fn errors_are_one_line_that_names_the_cause() {
         (&["ca.pem", "-o", "xml"], 64, "xml"),
         (&["ca.pem", "--settle", "soon"], 64, "--settle"),
         (&["ca.pem", "--window", "soon"], 64, "--window"),
-        (&["ca.pem", "ca.pem"], 64, "ca.pem"),
+        (&["ca.pem", "missing.pem"], 64, "missing.pem"),
+        (&["ca.pem", "-A"], 64, "--all-namespaces"),
         (&[], 64, "FILE"),
     ] {
         let ended = inspect(dir.path(), arguments);

@@ -77,7 +77,7 @@ fn probe_shows_the_client_cas_that_openssl_accepts() {
     assert_eq!(ended.verdicts(2), [None, None]);
     for version in ended.json()["versions"].as_array().unwrap() {
         let error = version["error"].as_str().unwrap();
-        assert!(error.contains("refuses the client certificate"), "{error}");
+        assert!(error.contains("rejects the client certificate"), "{error}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Rules for the problems that keeper and `status` also report.
 
 use super::{Finding, Rule};
+use crate::names;
 use crate::overlap::outlook::Problem;
 use crate::tools::inspect::facts::Facts;
 use crate::x509::certs::Fingerprint;
@@ -43,6 +44,10 @@ fn about(problem: &Problem, facts: &Facts<'_>) -> Vec<Fingerprint> {
 }
 
 fn sentence(text: &str) -> String {
+    // A key stays as it is.
+    if text.starts_with(names::PREFIX) {
+        return format!("{text}.");
+    }
     let mut characters = text.chars();
     let first = characters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
     let end = if text.ends_with(['.', '?']) { "" } else { "." };

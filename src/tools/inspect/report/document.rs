@@ -12,12 +12,8 @@ use crate::tools::status::next;
 use crate::tools::text::{name, printable, subject};
 use crate::x509::certs::{Bundle, Certificate};
 
-/// All objects, in the order of the input.
-pub(in crate::tools::inspect) fn document(inspected: &[Inspection<'_>]) -> Value {
-    json!({"inspected": inspected.iter().map(one).collect::<Vec<_>>()})
-}
-
-fn one(Inspection { facts, findings }: &Inspection<'_>) -> Value {
+/// One object.
+pub(super) fn one(Inspection { facts, findings }: &Inspection<'_>) -> Value {
     let identity = facts.object.identity.as_ref();
     let settings = &facts.outlook.settings;
     let chain = |bundle: &Bundle| -> Vec<Value> {
@@ -37,6 +33,7 @@ fn one(Inspection { facts, findings }: &Inspection<'_>) -> Value {
         "mode": settings.mode.to_string(),
         "registration": facts.object.registration.as_ref().map(Registration::to_json),
         "leftAlone": facts.left_alone.map(super::explain),
+        "leftAloneReason": facts.left_alone.map(super::reason),
         "phase": facts.object.labels.get(names::PHASE),
         "next": next(&facts.outlook),
         "trust": settings.trust.iter().map(ToString::to_string).collect::<Vec<_>>(),
