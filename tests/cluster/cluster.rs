@@ -184,6 +184,24 @@ impl Cluster {
     }
 
     /// Waits until the rollouts of the product's Deployments are complete.
+    /// The name of the pod that holds the keeper's Lease.
+    pub async fn holder(&self) -> String {
+        let (namespace, lease) = (names::NAMESPACE, names::KEEPER_LEASE);
+        let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{lease}");
+        let lease = self.read(&path).await;
+        lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until a replica of the keeper leads. What changes before that has no Event.
+    pub async fn keeper_leads(&self) {
+        let pods = self.replicas("keeper").await;
+        eventually("a keeper that leads", async || {
+            let holder = self.holder().await;
+            pods.iter().any(|pod| pod["metadata"]["name"] == *holder).then_some(())
+        })
+        .await;
+    }
+
     pub async fn rolled_out(&self) {
         let namespace = names::NAMESPACE;
         for deployment in [WEBHOOK, KEEPER] {

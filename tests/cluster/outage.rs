@@ -12,6 +12,7 @@ use devtools::secrets::{MERGE, secret, tls_secret};
 async fn writes_pass_without_a_webhook_and_the_keeper_repairs() {
     let cluster = Cluster::connect().await;
     cluster.install_all().await;
+    cluster.keeper_leads().await;
     let secrets = cluster.namespace("outage", &json!({})).await;
     let cas = ["one", "two", "three"].map(certs::ca_named);
     let [one, two, three] = &cas;

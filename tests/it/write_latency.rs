@@ -24,11 +24,13 @@ const LABEL: &str = "write-latency";
 const NONE: &str = "none";
 const AGAIN: &str = "none-again";
 const BASE: &str = "base";
+/// As `base`, and called for every update of a Secret.
+const BARE: &str = "no-conditions";
 const FULL: &str = "full";
 const ALLOW_ALL: &str = "allow-all";
 const POLICY: &str = "policy";
 const GO: &str = "go";
-const WAYS: [&str; 7] = [NONE, AGAIN, BASE, FULL, ALLOW_ALL, POLICY, GO];
+const WAYS: [&str; 8] = [NONE, AGAIN, BASE, BARE, FULL, ALLOW_ALL, POLICY, GO];
 /// Writes of each kind before the first that counts.
 const WARM_UP: usize = 20;
 const REGISTRATIONS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
@@ -102,7 +104,7 @@ fn variable(name: &str) -> OsString {
 impl Way {
     /// The Secret as its generator writes it. The webhook of `full` also serves `base`, which bundles.
     fn of(&self, mut secret: Value) -> Value {
-        if self.name == BASE {
+        if [BASE, BARE].contains(&self.name) {
             secret["metadata"]["labels"] = json!({names::MODE: "bundle"});
         }
         secret
@@ -142,7 +144,7 @@ impl Way {
         assert_eq!(waits, self.name == FULL, "{}", self.name);
         // The webhook in Go writes the same record.
         let is_recorded = stored.annotation(names::CARRIED).is_some();
-        assert_eq!(is_recorded, [BASE, FULL, GO].contains(&self.name), "{}", self.name);
+        assert_eq!(is_recorded, [BASE, BARE, FULL, GO].contains(&self.name), "{}", self.name);
         assert!(stored.pem("ca.crt").starts_with(&new.pem) && new.pem != old.pem);
     }
 }
@@ -161,7 +163,7 @@ fn report(kind: Kind, ways: &mut [Way]) {
         if way.name == NONE {
             without = median;
         }
-        println!("  {:<10} {median:6.2} {tail:6.2}  {:.2} x", way.name, median / without);
+        println!("  {:<14}{median:6.2} {tail:6.2}  {:.2} x", way.name, median / without);
     }
 }
 
@@ -174,16 +176,16 @@ async fn install(setup: &Setup, test: &str) -> Vec<Supervised> {
     let objects = render(&assets, &support::manifests().join("base")).await.unwrap();
     let is_it = |it: &&Value| it["kind"] == "MutatingWebhookConfiguration";
     let mut base = objects.iter().find(is_it).unwrap().clone();
-    base["metadata"] = json!({"name": BASE});
-    for entry in base["webhooks"].as_array_mut().unwrap() {
-        entry["clientConfig"] = full["webhooks"][0]["clientConfig"].clone();
-        only_in(&mut entry["namespaceSelector"], BASE);
-    }
+    base["webhooks"][0]["clientConfig"] = full["webhooks"][0]["clientConfig"].clone();
+    // Others have no match conditions.
+    let mut unconditional = base.clone();
+    unconditional["webhooks"][0].as_object_mut().unwrap().remove("matchConditions");
+    register(plane, BASE, base).await;
+    register(plane, BARE, unconditional.clone()).await;
     for entry in full["webhooks"].as_array_mut().unwrap() {
         only_in(&mut entry["namespaceSelector"], FULL);
     }
     plane.json("PUT", &path, &full).await.unwrap();
-    plane.json("POST", REGISTRATIONS, &base).await.unwrap();
 
     let mut running = Vec::new();
     for (name, program) in [(ALLOW_ALL, "CA_OVERLAP_ALLOW_ALL"), (GO, "CA_OVERLAP_GO_PEER")] {
@@ -198,19 +200,10 @@ async fn install(setup: &Setup, test: &str) -> Vec<Supervised> {
         let (program, scratch) = (PathBuf::from(variable(program)), plane.scratch().path());
         let log = scratch.join(format!("{name}.log"));
         running.push(Supervised::start(name, &program, arguments, &[], scratch, log).unwrap());
-        let mut entry = base["webhooks"][0].clone();
-        // As a webhook without match conditions.
-        entry.as_object_mut().unwrap().remove("matchConditions");
-        entry["name"] = json!(format!("{name}.example.com"));
-        entry["clientConfig"] =
-            json!({"url": format!("https://{listen}/mutate"), "caBundle": encoded(&serving.ca)});
-        entry["namespaceSelector"] = json!({});
-        only_in(&mut entry["namespaceSelector"], name);
-        let registration = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-            "metadata": {"name": name}, "webhooks": [entry],
-        });
-        plane.json("POST", REGISTRATIONS, &registration).await.unwrap();
+        let url = format!("https://{listen}/mutate");
+        unconditional["webhooks"][0]["clientConfig"] =
+            json!({"url": url, "caBundle": encoded(&serving.ca)});
+        register(plane, name, unconditional.clone()).await;
     }
     let documented = fs::read_to_string("docs/comparison.md").unwrap();
     let policy = documented.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
@@ -221,6 +214,14 @@ async fn install(setup: &Setup, test: &str) -> Vec<Supervised> {
         plane.json("POST", &path, object).await.unwrap();
     }
     running
+}
+
+/// Registers a webhook of one entry for its namespace alone.
+async fn register(plane: &ControlPlane, name: &str, mut registration: Value) {
+    registration["metadata"] = json!({"name": name});
+    registration["webhooks"][0]["name"] = json!(format!("{name}.example.com"));
+    only_in(&mut registration["webhooks"][0]["namespaceSelector"], name);
+    plane.json("POST", REGISTRATIONS, &registration).await.unwrap();
 }
 
 fn encoded(text: &str) -> Value {
@@ -247,7 +248,7 @@ async fn wait_until_in_force(plane: &ControlPlane, ways: &[Way], written: Writte
             let is_ours = tried.annotation(names::CARRIED).is_some();
             let is_staged = tried.data(names::PENDING_TLS_CRT).is_some();
             let is_in_force = match way.name {
-                BASE => is_ours && !is_staged,
+                BASE | BARE => is_ours && !is_staged,
                 FULL => is_staged,
                 ALLOW_ALL => is_called("allow-all.example.com"),
                 GO => is_bundled && is_called("go.example.com"),

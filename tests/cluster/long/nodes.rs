@@ -48,7 +48,7 @@ async fn a_leader_that_is_cut_off_stops_before_the_other_replica_acts() {
     let pods = cluster.replicas("keeper").await;
     // A replica of an earlier rollout may still hold the Lease.
     let pod = eventually("a leader that acts", async || {
-        let leader = holder(&cluster).await;
+        let leader = cluster.holder().await;
         let pod = pods.iter().find(|pod| name(pod) == leader)?;
         acts(&cluster, pod).await.then_some(pod)
     })
@@ -78,7 +78,7 @@ async fn a_leader_that_is_cut_off_stops_before_the_other_replica_acts() {
     cut(&cluster, node, "-I").await;
     let next = eventually("another holder of the Lease", async || {
         // Who takes an expired Lease first empties it.
-        Some(holder(&cluster).await).filter(|now| *now != leader && !now.is_empty())
+        Some(cluster.holder().await).filter(|now| *now != leader && !now.is_empty())
     })
     .await;
     assert!(!acts(&cluster, pod).await, "{leader} acts beside {next}");
@@ -117,14 +117,6 @@ fn reader(node: &str) -> Value {
             "template": {"metadata": {"labels": {"app": "reader"}}, "spec": spec},
         },
     })
-}
-
-/// The name of the pod that holds the keeper's Lease.
-async fn holder(cluster: &Cluster) -> String {
-    let (namespace, lease) = (names::NAMESPACE, names::KEEPER_LEASE);
-    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{lease}");
-    let lease = cluster.read(&path).await;
-    lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Whether a replica of the keeper acts, as its metrics say on its own node, which may be cut off.
