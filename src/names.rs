@@ -118,6 +118,8 @@ pub const PENDING: [&str; 2] = [PENDING_TLS_CRT, PENDING_TLS_KEY];
 
 /// Default namespace of the installation.
 pub const NAMESPACE: &str = "ca-overlap";
+/// The namespace that the registration leaves out, besides that of the installation.
+pub const UNCALLED_NAMESPACE: &str = "kube-system";
 /// Default name of the webhook's Service.
 pub const SERVICE: &str = "ca-overlap-webhook";
 /// Default name of the Secret that holds our own CA.

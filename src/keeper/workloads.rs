@@ -1,17 +1,18 @@
 //! Reads workloads and changes their pod templates. [`crate::overlap::restart`] decides what to
 //! change, and when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::election::Leadership;
 use super::secrets::fence;
 use crate::kubernetes::call::{CallError, call};
 use crate::kubernetes::key::Key;
+use crate::kubernetes::pod_secrets::uses;
 use crate::names;
 use crate::overlap::restart::{RestartOutcome, WorkloadState};
 use crate::overlap::workload::{Workload, WorkloadKind};
@@ -98,7 +99,7 @@ fn state(it: &DynamicObject, kind: WorkloadKind) -> WorkloadState {
         restarted_for: marks.collect(),
         restarted_at: mark(names::RESTARTED_AT).and_then(|at| at.parse().ok()),
         is_marked: consent.is_some_and(|value| value == "true"),
-        secrets: secrets(&template["spec"]),
+        secrets: uses(&template["spec"]).into_iter().map(|(name, _)| name.to_owned()).collect(),
         is_paused: spec["paused"] == true,
         is_complete: is_complete(it, kind),
     }
@@ -122,74 +123,12 @@ fn is_complete(it: &DynamicObject, kind: WorkloadKind) -> bool {
         && is_old_gone
 }
 
-/// The Secrets that a pod mounts or takes environment variables from. Those that only the kubelet
-/// uses, to pull images or to mount storage, are not among them: no process of the pod reads them.
-fn secrets(pod: &Value) -> BTreeSet<String> {
-    fn items(list: &Value) -> impl Iterator<Item = &Value> {
-        list.as_array().into_iter().flatten()
-    }
-    let mut found = BTreeSet::new();
-    let mut add = |name: &Value| found.extend(name.as_str().map(str::to_owned));
-    for volume in items(&pod["volumes"]) {
-        add(&volume["secret"]["secretName"]);
-        items(&volume["projected"]["sources"]).for_each(|source| add(&source["secret"]["name"]));
-    }
-    for container in items(&pod["containers"]).chain(items(&pod["initContainers"])) {
-        let variables = items(&container["env"]);
-        variables.for_each(|it| add(&it["valueFrom"]["secretKeyRef"]["name"]));
-        items(&container["envFrom"]).for_each(|it| add(&it["secretRef"]["name"]));
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use http::Method;
 
     use super::super::mock::{MockApi, api};
     use super::*;
-
-    #[test]
-    fn every_kind_of_reference_to_a_secret_is_found() {
-        let container = |more: serde_json::Value| {
-            let mut container = json!({"name": "c"});
-            container.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            container
-        };
-        let env = json!([{"name": "E", "valueFrom": {"secretKeyRef": {"name": "envoy", "key": "ca.crt"}}}]);
-        let env = container(json!({"env": env}));
-        let all = container(json!({"envFrom": [{"secretRef": {"name": "envoy"}}]}));
-        let mounted = json!([{"name": "v", "secret": {"secretName": "envoy"}}]);
-        let projected =
-            json!([{"name": "v", "projected": {"sources": [{"secret": {"name": "envoy"}}]}}]);
-        for spec in [
-            json!({"containers": [], "volumes": mounted}),
-            json!({"containers": [], "volumes": projected}),
-            json!({"containers": [env]}),
-            json!({"containers": [], "initContainers": [all]}),
-        ] {
-            let found: Vec<String> = secrets(&spec).into_iter().collect();
-            assert_eq!(found, ["envoy"], "{spec}");
-        }
-        // What the kubelet alone uses, and other objects of the same name.
-        let pull = json!([{"name": "envoy"}]);
-        let csi = json!({"driver": "d", "nodePublishSecretRef": {"name": "envoy"}});
-        let others = json!([
-            {"name": "v", "csi": csi}, {"name": "envoy", "configMap": {"name": "envoy"}},
-            {"name": "w", "projected": {"sources": [{"configMap": {"name": "envoy"}}]}},
-        ]);
-        let of_map =
-            json!([{"name": "E", "valueFrom": {"configMapKeyRef": {"name": "envoy", "key": "k"}}}]);
-        let of_map = container(json!({
-            "env": of_map, "envFrom": [{"configMapRef": {"name": "envoy"}}],
-        }));
-        for spec in [
-            json!({"containers": []}),
-            json!({"containers": [of_map], "imagePullSecrets": pull, "volumes": others}),
-        ] {
-            assert!(secrets(&spec).is_empty(), "{spec}");
-        }
-    }
 
     const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/n/deployments/a";
 

@@ -78,6 +78,21 @@ impl SecretView {
         self.type_.as_deref() == Some("kubernetes.io/tls")
     }
 
+    /// Its type; empty if it was not read.
+    pub(crate) fn kind(&self) -> &str {
+        self.type_.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it has the private key of its leaf.
+    pub(crate) fn has_tls_key(&self) -> bool {
+        self.data.as_ref().is_some_and(|data| data.has_tls_key)
+    }
+
+    /// Whether it has keys that this view does not name.
+    pub(crate) fn has_other_keys(&self) -> bool {
+        self.data.as_ref().is_some_and(|data| data.has_others)
+    }
+
     /// The object's uid.
     pub fn object_uid(&self) -> Option<&str> {
         self.metadata.object.uid.as_deref()
@@ -146,6 +161,10 @@ struct PublicData {
     pending_tls_crt: Option<Vec<u8>>,
     /// Which of [`exempt::WATCHED_KEYS`] are there, and whether a key waits; without values.
     keys: Vec<&'static str>,
+    /// Whether `tls.key` is there.
+    has_tls_key: bool,
+    /// Whether keys are there that none of these fields tells of.
+    has_others: bool,
 }
 
 impl<'de> Deserialize<'de> for PublicData {
@@ -173,6 +192,8 @@ impl<'de> Visitor<'de> for PublicDataVisitor {
                 other => {
                     let known = exempt::WATCHED_KEYS.into_iter().chain([names::PENDING_TLS_KEY]);
                     let watched = known.into_iter().find(|key| *key == other);
+                    found.has_tls_key |= other == names::TLS_KEY;
+                    found.has_others |= watched.is_none() && other != names::TLS_KEY;
                     found.keys.extend(watched);
                     map.next_value::<IgnoredAny>()?;
                     continue;
@@ -333,6 +354,7 @@ mod tests {
             (Some("Kafka"), &["pending.tls.key", "ca.key", "old-ca.crt"][..])
         );
         assert!(!view.is_token && !view.is_immutable);
+        assert!(secret.has_tls_key() && secret.has_other_keys());
         assert_ne!(view.owners, &exempt::NO_OWNERS);
         assert_eq!(secret.annotation(names::KEEP), Some("2"));
         assert_eq!(secret.label(names::PHASE), Some("overlap"));
@@ -358,5 +380,8 @@ mod tests {
         assert!(secret.view().ca_crt.is_none() && secret.view().is_immutable);
         assert!(secret.view().is_token && secret.view().keys.is_empty());
         assert!(secret.view().annotations.is_empty());
+        let text = r#"{"metadata":{},"data":{"ca.crt":"Y2E=","tls.crt":"","pending.tls.key":"","ca.key":""}}"#;
+        let secret: SecretView = serde_json::from_str(text).unwrap();
+        assert!(!secret.has_tls_key() && !secret.has_other_keys());
     }
 }

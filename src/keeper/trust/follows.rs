@@ -2,13 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::kubernetes::issuer::IssuerKey;
 use crate::kubernetes::key::Key;
 use crate::names;
 use crate::overlap::record::{Announcer, Record};
 use crate::overlap::trust;
-
-/// The API group of cert-manager's own issuers. Others use the kind `Issuer`, too.
-pub(super) const GROUP: &str = "cert-manager.io";
 
 /// A follower by its metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,24 +23,11 @@ pub(super) struct Follows {
     pub(super) has_announcement: bool,
 }
 
-/// An Issuer, or a `ClusterIssuer` if the namespace is empty.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct IssuerKey {
-    pub(super) namespace: String,
-    pub(super) name: String,
-}
-
 impl Follows {
     /// Reads the metadata of a Secret. `None` if it follows nothing, and nothing is announced to it.
     pub(super) fn read(key: &Key, meta: &ObjectMeta, are_issuers_followed: bool) -> Option<Self> {
         let annotation = |name: &str| meta.annotations.as_ref()?.get(name).map(String::as_str);
-        let is_owned = meta
-            .labels
-            .as_ref()
-            .is_some_and(|labels| labels.contains_key(names::CERT_MANAGER_OWNED));
-        let issuer = (are_issuers_followed && is_owned)
-            .then(|| IssuerKey::read(key.namespace(), annotation))
-            .flatten();
+        let issuer = are_issuers_followed.then(|| IssuerKey::of_secret(key, meta)).flatten();
         let (named, _) = trust::parse_list(annotation(names::TRUST).unwrap_or_default());
         let source = |it: trust::Trusted| {
             Key::new(it.namespace.unwrap_or_else(|| key.namespace().to_owned()), it.name)
@@ -58,23 +43,6 @@ impl Follows {
         let follows = Self { issuer, trust, trusted, is_announced_to, has_announcement };
         let is_follower = follows.issuer.is_some() || !follows.trust.is_empty();
         (is_follower || is_announced_to || has_announcement).then_some(follows)
-    }
-}
-
-impl IssuerKey {
-    fn read<'a>(namespace: &str, annotation: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
-        let [name, kind, group] = names::CERT_MANAGER_ISSUER.map(&annotation);
-        let group = group.unwrap_or_default();
-        if !group.is_empty() && group != GROUP {
-            return None;
-        }
-        let name = name.filter(|name| !name.is_empty())?.to_owned();
-        let namespace = match kind.unwrap_or_default() {
-            "" | "Issuer" => namespace,
-            "ClusterIssuer" => "",
-            _ => return None,
-        };
-        Some(Self { namespace: namespace.to_owned(), name })
     }
 }
 
@@ -95,6 +63,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::kubernetes::issuer::GROUP;
 
     const OWNED: &str = names::CERT_MANAGER_OWNED;
     const ISSUER_NAME: &str = names::CERT_MANAGER_ISSUER[0];

@@ -1,95 +1,19 @@
-//! The CA issuers of cert-manager, and the Secrets that they sign with.
+//! The known CA issuers of cert-manager, and the Secrets that they sign with.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{Stream, StreamExt, stream};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::DynamicResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource};
-use serde::Deserialize;
+use kube::{Api, Client};
 
-use super::follows::{GROUP, IssuerKey};
 use crate::keeper::fair::Fair;
+use crate::kubernetes::issuer::{Issuer, IssuerKey, IssuerKind};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::pages;
-use crate::names;
 
 /// The most issuers that are followed.
 const MAX: usize = 20_000;
-
-/// A kind of issuer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum IssuerKind {
-    /// It signs for its own namespace.
-    Issuer,
-    /// It signs for all namespaces.
-    ClusterIssuer,
-}
-
-impl IssuerKind {
-    const ALL: [Self; 2] = [Self::Issuer, Self::ClusterIssuer];
-
-    /// Its names in the API: `kind` and plural.
-    fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Issuer => ("Issuer", "issuers"),
-            Self::ClusterIssuer => ("ClusterIssuer", "clusterissuers"),
-        }
-    }
-}
-
-/// An issuer of cert-manager, as far as it is read.
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Issuer {
-    metadata: ObjectMeta,
-    #[serde(default)]
-    spec: IssuerSpec,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-struct IssuerSpec {
-    #[serde(default)]
-    ca: Option<CaSpec>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct CaSpec {
-    #[serde(default)]
-    secret_name: String,
-}
-
-impl Resource for Issuer {
-    type DynamicType = IssuerKind;
-    type Scope = DynamicResourceScope;
-
-    fn kind(of: &IssuerKind) -> Cow<'_, str> {
-        of.names().0.into()
-    }
-
-    fn group(_: &IssuerKind) -> Cow<'_, str> {
-        GROUP.into()
-    }
-
-    fn version(_: &IssuerKind) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural(of: &IssuerKind) -> Cow<'_, str> {
-        of.names().1.into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
 
 /// What a watch of issuers shows.
 pub(crate) type IssuerEvent = (IssuerKind, watcher::Result<Event<Issuer>>);
@@ -147,11 +71,11 @@ impl Issuers {
                 Vec::new()
             }
             Event::InitApply(issuer) => {
-                let key = key(&issuer);
+                let key = issuer.key();
                 if let Some(shown) = &mut self.shown[kind as usize] {
                     shown.insert(key.clone());
                 }
-                self.set(key, secret_name(&issuer))
+                self.set(key, issuer.secret_name())
             }
             Event::InitDone => {
                 let shown = self.shown[kind as usize].take().unwrap_or_default();
@@ -169,8 +93,8 @@ impl Issuers {
                 }
                 changed
             }
-            Event::Apply(issuer) => self.set(key(&issuer), secret_name(&issuer)),
-            Event::Delete(issuer) => self.set(key(&issuer), None),
+            Event::Apply(issuer) => self.set(issuer.key(), issuer.secret_name()),
+            Event::Delete(issuer) => self.set(issuer.key(), None),
         }
     }
 
@@ -238,16 +162,4 @@ impl Issuers {
             }
         }
     }
-}
-
-fn key(issuer: &Issuer) -> IssuerKey {
-    let meta = issuer.metadata.clone();
-    IssuerKey { namespace: meta.namespace.unwrap_or_default(), name: meta.name.unwrap_or_default() }
-}
-
-/// The name in `spec.ca.secretName`; `None` if it is no CA issuer. Whoever writes the issuer chooses
-/// it, and it becomes a part of a path, so anything but a name counts as none.
-fn secret_name(issuer: &Issuer) -> Option<String> {
-    let name = &issuer.spec.ca.as_ref()?.secret_name;
-    names::is_name(name).then(|| name.clone())
 }

@@ -31,13 +31,14 @@ use tokio::time::Instant;
 
 pub(crate) use self::cascade::Cascade;
 use self::cascade::Told;
-use self::follows::{Follows, IssuerKey, format_trusted};
-use self::issuers::{Issuer, IssuerKind, Issuers};
+use self::follows::{Follows, format_trusted};
+use self::issuers::Issuers;
 pub(crate) use self::refusal::Refusal;
 use self::source::Source;
 pub(crate) use self::source::{Offer, SourceRead};
 use super::fair::Fair;
 use super::overflow::{Budget, Overflow};
+use crate::kubernetes::issuer::{Issuer, IssuerKey, IssuerKind};
 use crate::kubernetes::key::Key;
 use crate::kubernetes::secret_view::SecretView;
 use crate::names;
@@ -140,7 +141,7 @@ impl Trust {
     ) -> Self {
         Self {
             issuers: cluster_namespace.map(Issuers::new),
-            uncalled: vec![own_namespace, "kube-system".to_owned()],
+            uncalled: vec![own_namespace, names::UNCALLED_NAMESPACE.to_owned()],
             settle,
             followers: Fair::new(MAX_FOLLOWERS),
             sources: Fair::new(MAX_SOURCES),

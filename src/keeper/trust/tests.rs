@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use devtools::certs::{CA, Identity};
 use serde_json::json;
 
-use super::issuers::IssuerKind;
 use super::*;
+use crate::kubernetes::issuer::IssuerKind;
 use crate::overlap::distrust::Distrust;
 
 const SETTLE: Duration = Duration::from_secs(60);

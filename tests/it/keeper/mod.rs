@@ -18,5 +18,5 @@ mod scale;
 pub mod setup;
 mod steady_state;
 mod tenants;
-mod trust;
+pub mod trust;
 pub mod workload;

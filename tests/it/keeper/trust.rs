@@ -12,7 +12,7 @@ use super::scale::{memory, number};
 use super::setup::{Rotation, Setup, eventually};
 use crate::support::{self, Plane};
 use devtools::certs::{self, Identity, bundle};
-use devtools::control_plane::Options;
+use devtools::control_plane::{ControlPlane, Options};
 use devtools::secrets::{Answer, MERGE, Secrets, secret, tls_secret};
 
 const SETTLE: &str = "2s";
@@ -40,10 +40,10 @@ async fn many_followers_are_told_of_the_next_ca_in_time_and_then_nothing_is_writ
     let count = measured.unwrap_or(90);
     let Some(setup) = with_issuers(test).await else { return };
     let central = setup.cluster.namespace("central").await;
-    define_issuers(&setup).await;
+    define_issuers(&setup.cluster.plane).await;
     let [old, new] = ["Old", "New"].map(certs::ca_named);
     central.create(&root("root", &old)).await.ok();
-    create_issuer(&setup, "ClusterIssuer", None).await;
+    create_issuer(&setup.cluster.plane, "ClusterIssuer", None).await;
     let mut namespaces = Vec::new();
     for name in ["a", "b", "c"] {
         namespaces.push(setup.cluster.namespace(name).await);
@@ -284,15 +284,15 @@ fn definition(kind: &str, scope: &str) -> Value {
     })
 }
 
-async fn define_issuers(setup: &Setup) {
+pub async fn define_issuers(plane: &ControlPlane) {
     for (kind, scope) in [("Issuer", "Namespaced"), ("ClusterIssuer", "Cluster")] {
         let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-        setup.cluster.plane.json("POST", path, &definition(kind, scope)).await.unwrap();
+        plane.json("POST", path, &definition(kind, scope)).await.unwrap();
     }
 }
 
 /// Creates the issuer `ca`, which signs with the Secret `root`. Returns its path.
-async fn create_issuer(setup: &Setup, kind: &str, namespace: Option<&str>) -> String {
+pub async fn create_issuer(plane: &ControlPlane, kind: &str, namespace: Option<&str>) -> String {
     let group = "/apis/cert-manager.io/v1";
     let path = match namespace {
         Some(namespace) => format!("{group}/namespaces/{namespace}/issuers"),
@@ -302,15 +302,13 @@ async fn create_issuer(setup: &Setup, kind: &str, namespace: Option<&str>) -> St
         "apiVersion": "cert-manager.io/v1", "kind": kind, "metadata": {"name": "ca"},
         "spec": {"ca": {"secretName": "root"}},
     });
-    eventually("a resource that is served", async || {
-        setup.cluster.plane.json("POST", &path, &issuer).await.ok()
-    })
-    .await;
+    eventually("a resource that is served", async || plane.json("POST", &path, &issuer).await.ok())
+        .await;
     format!("{path}/ca")
 }
 
 /// A leaf's Secret as cert-manager makes it.
-fn issued(name: &str, kind: &str, ca: &Identity) -> Value {
+pub fn issued(name: &str, kind: &str, ca: &Identity) -> Value {
     let mut secret = tls_secret(name, &ca.pem, &ca.leaf(name));
     secret["metadata"]["labels"] = json!({"controller.cert-manager.io/fao": "true"});
     secret["metadata"]["annotations"] = json!({
@@ -360,9 +358,9 @@ async fn the_secrets_of_an_issuer_trust_its_next_ca() {
     // cert-manager is installed while the keeper runs.
     let says = || keeper.log().contains("cert-manager is not installed").then_some(());
     eventually("a keeper that finds no cert-manager", async || says()).await;
-    define_issuers(&setup).await;
-    let of_shop = create_issuer(&setup, "Issuer", Some(&shop.namespace)).await;
-    create_issuer(&setup, "ClusterIssuer", None).await;
+    define_issuers(&setup.cluster.plane).await;
+    let of_shop = create_issuer(&setup.cluster.plane, "Issuer", Some(&shop.namespace)).await;
+    create_issuer(&setup.cluster.plane, "ClusterIssuer", None).await;
     for secrets in [&central, &shop] {
         eventually("a source", async || {
             let source = secrets.get("root").await;
@@ -438,10 +436,10 @@ async fn a_tenant_cannot_make_the_secrets_of_others_trust_his_ca() {
         setup.cluster.namespace("shop").await,
         setup.cluster.namespace("evil").await,
     ];
-    define_issuers(&setup).await;
+    define_issuers(&setup.cluster.plane).await;
     let [own, old, new, hostile] = ["Own", "Old", "New", "Hostile"].map(certs::ca_named);
     central.create(&root("root", &old)).await.ok();
-    create_issuer(&setup, "ClusterIssuer", None).await;
+    create_issuer(&setup.cluster.plane, "ClusterIssuer", None).await;
     let mut source = signer("root", &own);
     source["metadata"]["labels"] = json!({names::SOURCE: "true"});
     infra.create(&source).await.ok();
@@ -461,7 +459,7 @@ async fn a_tenant_cannot_make_the_secrets_of_others_trust_his_ca() {
     let before = [shop.get("leaf").await, shop.get("web").await];
 
     // Sources of the same names, which consent, and claim to have held the hostile CA before.
-    create_issuer(&setup, "Issuer", Some(&evil.namespace)).await;
+    create_issuer(&setup.cluster.plane, "Issuer", Some(&evil.namespace)).await;
     let previous = Previous { der: hostile.der.to_vec(), since: jiff::Timestamp::now() };
     for (name, ca) in [("root", &hostile), ("leaf", &own), ("web", &hostile)] {
         let mut source = root(name, ca);
