@@ -60,10 +60,14 @@ fn mounts<'a>(pod: &'a Value, volume: &'a Value) -> impl Iterator<Item = SecretU
                 .iter()
                 .any(|key| it[*key].as_str().is_some_and(|p| !p.is_empty()))
         };
-        mounts.map(move |it| match is_init {
-            true => SecretUse::InitContainer,
-            false if is_file(it) => SecretUse::SubPath,
-            false => SecretUse::Mount,
+        mounts.map(move |it| {
+            if is_init {
+                SecretUse::InitContainer
+            } else if is_file(it) {
+                SecretUse::SubPath
+            } else {
+                SecretUse::Mount
+            }
         })
     })
 }

@@ -75,7 +75,7 @@ fn holds_signing_key(object: &impl Markers) -> bool {
 
 /// Whether `tls.crt` and `ca.crt` begin with the same CA certificate. This is the Secret of
 /// cert-manager's own authority, which makes a new CA whenever the two differ.
-fn is_its_own_anchor(ca_crt: Option<&[u8]>, tls_crt: Option<&[u8]>) -> bool {
+pub(crate) fn is_its_own_anchor(ca_crt: Option<&[u8]>, tls_crt: Option<&[u8]>) -> bool {
     let first = |text: Option<&[u8]>| pem::blocks(text?).find(Block::is_certificate)?.contents();
     let (Some(anchor), Some(leaf)) = (first(ca_crt), first(tls_crt)) else { return false };
     anchor == leaf && Certificate::from_der(anchor).is_some_and(|certificate| certificate.is_ca())
@@ -110,6 +110,13 @@ pub fn is_watched_annotation(key: &str) -> bool {
 /// `metadata.ownerReferences`, of which nothing else is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnerGroups(Vec<&'static str>);
+
+impl OwnerGroups {
+    /// Their names.
+    pub fn names(&self) -> &[&'static str] {
+        &self.0
+    }
+}
 
 /// No such owner.
 pub static NO_OWNERS: OwnerGroups = OwnerGroups(Vec::new());

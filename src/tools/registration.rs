@@ -80,9 +80,17 @@ pub(crate) const NONE: &str = "no MutatingWebhookConfiguration has the webhook o
 
 /// The `MutatingWebhookConfigurations` that have our webhook.
 pub(crate) async fn registrations(client: &Client) -> Result<Vec<Value>, kube::Error> {
-    let path = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
-    let is_ours = |it: &Value| entries(it).any(|entry| entry["name"] == names::WEBHOOK);
-    Ok(plain::list(client, path).await?.into_iter().filter(is_ours).collect())
+    Ok(all(client).await?.into_iter().filter(is_ours).collect())
+}
+
+/// All `MutatingWebhookConfigurations`.
+pub(crate) async fn all(client: &Client) -> Result<Vec<Value>, kube::Error> {
+    plain::list(client, "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations").await
+}
+
+/// Whether a `MutatingWebhookConfiguration` has our webhook.
+pub(crate) fn is_ours(it: &Value) -> bool {
+    entries(it).any(|entry| entry["name"] == names::WEBHOOK)
 }
 
 /// Our entries in a registration.

@@ -13,6 +13,7 @@ mod api_server;
 mod cert_manager;
 mod chart;
 mod check;
+mod check_pre;
 mod control_plane;
 mod demo;
 mod distrust;

@@ -6,6 +6,7 @@
 
 mod dry_run;
 mod objects;
+mod pre;
 mod report;
 mod rights;
 
@@ -13,15 +14,17 @@ use std::process::ExitCode;
 
 use clap::Args;
 use kube::Client;
+use serde_json::json;
 
-use self::report::{Line, Verdict};
-use super::cluster::{InstallationArgs, KubeconfigArgs};
-use super::error::{ToolError, exit_code};
+use self::report::{Line, exit_code_of};
+use super::cluster::{self, InstallationArgs, KubeconfigArgs, ScopedClient};
+use super::error::ToolError;
 use super::installed::{Installed, Server};
-use super::output::Output;
+use super::output::{self, Output};
 use super::{plain, registration};
 use crate::kubernetes::explain::{Audience, explain};
-use crate::names;
+use crate::kubernetes::list::Namespaces;
+use crate::kubernetes::pages;
 
 /// Check the installation: is the webhook called, does the keeper act, do their flags fit?
 ///
@@ -29,12 +32,28 @@ use crate::names;
 /// server for the rights of webhook and keeper. One dry-run write of a Secret, which stores
 /// nothing, shows whether the webhook answers. A line each: ✓ is good, ✗ is not and says what to do,
 /// – could not be checked with your rights.
+///
+/// With --pre, before anything is installed: may you install it, and what would happen to each
+/// Secret? Shows who reads it, and which readers never see a new file. Nothing is written.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CheckArgs {
-    /// The namespace of the dry-run write; one that is not opted out
-    #[arg(short, long, value_name = "NAME", default_value = "default")]
-    namespace: String,
+    /// Check before the installation, and show the plan
+    #[arg(long)]
+    pre: bool,
+
+    /// The namespace of the dry-run write, one that is not opted out [default: default]; with --pre,
+    /// the only one to look at [default: all]
+    #[arg(short, long, value_name = "NAME", value_parser = cluster::namespace)]
+    namespace: Option<String>,
+
+    /// With --pre, look at all namespaces, as it does by default; overrides --namespace
+    #[arg(short = 'A', long, requires = "pre")]
+    all_namespaces: bool,
+
+    /// With --pre, look at the Secrets with these labels only, such as app=envoy,tier!=test
+    #[arg(short = 'l', long, value_name = "LABELS", requires = "pre")]
+    selector: Option<String>,
 
     /// Output format
     #[arg(short, long, value_parser = Output::one_of(Output::USUAL), default_value = "text")]
@@ -51,6 +70,8 @@ const EXAMPLES: &str = "Examples:
   ca-overlap check
   ca-overlap check -n gateway -o json
   ca-overlap check --ca-overlap-namespace trust
+  ca-overlap check --pre
+  ca-overlap check --pre -n gateway -o json
 
 Exit code: 0 if all is well; 1 if a check failed; 2 if none failed, but something could not be
 checked; 64 if the command line is wrong.";
@@ -59,28 +80,38 @@ impl CheckArgs {
     /// Makes the checks and prints a line for each.
     pub(crate) async fn run(self) -> Result<ExitCode, ToolError> {
         let installed_in = &self.installation.ca_overlap_namespace;
-        for (flag, name) in
-            [("--namespace", &self.namespace), ("--ca-overlap-namespace", installed_in)]
-        {
-            if !names::is_namespace(name) {
-                return Err(ToolError::usage(
-                    flag,
-                    format!("{name} is not the name of a namespace"),
-                ));
-            }
+        let namespace = self.namespace.as_deref();
+        if self.pre {
+            let scope = match self.namespace {
+                Some(name) if !self.all_namespaces => Namespaces::One(name),
+                _ => Namespaces::All,
+            };
+            let client = pages::paged(self.access.connect().await?);
+            let Self { selector, .. } = self;
+            let cluster = ScopedClient {
+                client,
+                scope,
+                namespace: TARGET.to_owned(),
+                selector,
+                is_named: false,
+            };
+            return pre::run(&cluster, installed_in, self.output).await;
         }
-        if self.namespace == *installed_in {
+        if namespace == Some(installed_in) {
             let problem = "is the namespace of ca-overlap, where the webhook is never called";
             return Err(ToolError::usage("--namespace", problem));
         }
         let client = self.access.connect().await?;
-        let lines = lines(&client, installed_in, &self.namespace).await?;
-        self.output.print(|| report::to_text(&lines), || report::to_json(&lines))?;
-        let has = |verdict| lines.iter().any(|line| line.verdict == verdict);
-        let is_fine = !has(Verdict::Bad);
-        Ok(exit_code(!is_fine || !has(Verdict::Unknown), is_fine))
+        let lines = lines(&client, installed_in, namespace.unwrap_or(TARGET)).await?;
+        let checks = || json!({"checks": report::to_json(&lines)});
+        let document = || output::document("CheckReport", checks());
+        self.output.print(|| report::to_text(&lines), document)?;
+        Ok(exit_code_of(&lines))
     }
 }
+
+/// The namespace of the dry-run write.
+const TARGET: &str = "default";
 
 /// All checks, in the order in which one leads to the next.
 async fn lines(client: &Client, namespace: &str, target: &str) -> Result<Vec<Line>, ToolError> {

@@ -1,11 +1,12 @@
 //! The output of `check`.
 
 use std::fmt::Write as _;
+use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
 use crate::kubernetes::explain::{Audience, explain};
-use crate::tools::output;
+use crate::tools::error::exit_code;
 use crate::tools::table::wrapped;
 use crate::tools::text::{counted, is_colourful, printable};
 
@@ -84,7 +85,7 @@ pub(super) fn to_text(lines: &[Line]) -> String {
     out
 }
 
-pub(super) fn to_json(lines: &[Line]) -> Value {
+pub(super) fn to_json(lines: &[Line]) -> Vec<Value> {
     let checks = lines.iter().map(|Line { name, verdict, found, advice }| {
         let result = match verdict {
             Verdict::Good => "good",
@@ -93,5 +94,12 @@ pub(super) fn to_json(lines: &[Line]) -> Value {
         };
         json!({"name": name, "result": result, "found": found, "advice": advice})
     });
-    output::document("CheckReport", json!({"checks": checks.collect::<Vec<_>>()}))
+    checks.collect()
+}
+
+/// 1 if a check failed, else 2 if one could not be made.
+pub(super) fn exit_code_of(lines: &[Line]) -> ExitCode {
+    let has = |verdict| lines.iter().any(|line| line.verdict == verdict);
+    let is_fine = !has(Verdict::Bad);
+    exit_code(!is_fine || !has(Verdict::Unknown), is_fine)
 }

@@ -2,11 +2,11 @@
 
 use futures::future::join_all;
 use kube::Client;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::report::Line;
 use crate::names;
-use crate::tools::installed::Server;
+use crate::tools::installed::{Installed, Server};
 use crate::tools::plain;
 use crate::tools::text::counted;
 
@@ -76,6 +76,140 @@ fn needed(component: &str, server: &Server, is_staged: bool) -> Vec<Right> {
     all
 }
 
+/// The objects of the manifests, and whether each stands in the namespace of ca-overlap.
+const OBJECTS: [(&str, &str, bool); 13] = [
+    ("", "namespaces", false),
+    ("", "serviceaccounts", true),
+    ("", "secrets", true),
+    ("", "configmaps", true),
+    ("", "services", true),
+    ("apps", "deployments", true),
+    ("policy", "poddisruptionbudgets", true),
+    ("networking.k8s.io", "networkpolicies", true),
+    ("rbac.authorization.k8s.io", "roles", true),
+    ("rbac.authorization.k8s.io", "rolebindings", true),
+    ("rbac.authorization.k8s.io", "clusterroles", false),
+    ("rbac.authorization.k8s.io", "clusterrolebindings", false),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", false),
+];
+
+/// Whether the caller may create what the manifests hold.
+pub(super) async fn to_create(client: &Client, namespace: &str) -> Line {
+    const NAME: &str = "rights";
+    let of = |(group, resource, is_local)| right("create", group, resource, is_local);
+    let needed = OBJECTS.map(of);
+    match missing(client, &needed, namespace, None).await {
+        Err(error) => Line::unread(NAME, &error),
+        Ok(missing) if missing.is_empty() => {
+            Line::good(NAME, format!("you may create the {} kinds of objects", needed.len()))
+        }
+        Ok(missing) => Line::bad(NAME, format!("you may not {}", list(&missing)), ADMINISTRATOR),
+    }
+}
+
+/// Whether the caller may give webhook and keeper their rights: the API server rejects a role with
+/// rights that its writer lacks, unless he has the verbs `escalate` and `bind`.
+pub(super) async fn to_give(client: &Client, namespace: &str) -> Line {
+    const NAME: &str = "grants";
+    let rbac = "rbac.authorization.k8s.io";
+    let verbs = ["escalate", "bind"].into_iter();
+    let any: Vec<Right> = verbs
+        .flat_map(|verb| {
+            [right(verb, rbac, "roles", true), right(verb, rbac, "clusterroles", false)]
+        })
+        .collect();
+    let needed = of_full();
+    let asked = async {
+        let missing = missing(client, &needed, namespace, None).await?;
+        let may_give_any =
+            !missing.is_empty() && self::missing(client, &any, namespace, None).await?.is_empty();
+        Ok::<_, kube::Error>((missing, may_give_any))
+    };
+    match asked.await {
+        Err(error) => Line::unread(NAME, &error),
+        Ok((missing, may_give_any)) if missing.is_empty() || may_give_any => Line::good(
+            NAME,
+            format!("you may give webhook and keeper their {}", counted(needed.len(), "right")),
+        ),
+        Ok((missing, _)) => Line::bad(
+            NAME,
+            format!("you may not give webhook and keeper what you lack: {}", list(&missing)),
+            ADMINISTRATOR,
+        ),
+    }
+}
+
+const ADMINISTRATOR: &str = "an administrator of the cluster has to install it";
+
+/// What webhook and keeper need with `overlays/full`.
+fn of_full() -> Vec<Right> {
+    let server = |component: &str, args: &[&str]| {
+        json!({
+            "metadata": {"labels": {"app.kubernetes.io/component": component}},
+            "spec": {"template": {"spec": {"containers": [{"args": args}]}}},
+        })
+    };
+    let servers = [
+        server("webhook", &["--self-managed", "--staged"]),
+        server("keeper", &["--follow-issuers"]),
+    ];
+    let Installed { webhook, keeper } = Installed::of(&servers);
+    let servers = [("webhookRights", webhook), ("keeperRights", keeper)].into_iter();
+    servers.filter_map(|(name, server)| Some(needed(name, &server?, true))).flatten().collect()
+}
+
+fn right(verb: &'static str, group: &'static str, resource: &'static str, is_local: bool) -> Right {
+    Right { verb, group, resource, name: String::new(), is_local }
+}
+
+fn list(rights: &[&Right]) -> String {
+    rights.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Asks the API server for each right, of a user or of the caller. Returns those that are missing.
+async fn missing<'a>(
+    client: &Client,
+    needed: &'a [Right],
+    namespace: &str,
+    user: Option<&str>,
+) -> Result<Vec<&'a Right>, kube::Error> {
+    let asks = needed.iter().map(|right| {
+        let (resource, part) = right.resource.split_once('/').unwrap_or((right.resource, ""));
+        let mut of = json!({"verb": right.verb, "group": right.group, "resource": resource, "subresource": part});
+        for (key, value) in [("name", &*right.name), ("namespace", namespace)] {
+            if !value.is_empty() && (key == "name" || right.is_local) {
+                of[key] = value.into();
+            }
+        }
+        let mut spec = json!({"resourceAttributes": of});
+        if let Some(user) = user {
+            spec["user"] = user.into();
+            spec["groups"] = json!([
+                "system:serviceaccounts",
+                format!("system:serviceaccounts:{namespace}"),
+                "system:authenticated",
+            ]);
+        }
+        let (kind, path) = match user {
+            None => ("SelfSubjectAccessReview", "selfsubjectaccessreviews"),
+            Some(_) => ("SubjectAccessReview", "subjectaccessreviews"),
+        };
+        let review =
+            json!({"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec});
+        async move {
+            let path = format!("/apis/authorization.k8s.io/v1/{path}");
+            plain::post(client, &path, &review).await
+        }
+    });
+    let mut missing = Vec::new();
+    for (right, answer) in needed.iter().zip(join_all(asks).await) {
+        if answer?["status"]["allowed"] != true {
+            missing.push(right);
+        }
+    }
+    Ok(missing)
+}
+
 /// Asks the API server for each right of a server.
 pub(super) async fn line(
     client: &Client,
@@ -90,39 +224,13 @@ pub(super) async fn line(
     };
     let user = format!("system:serviceaccount:{namespace}:{account}");
     let needed = needed(name, server, is_staged);
-    let asks = needed.iter().map(|right| {
-        let (resource, part) = right.resource.split_once('/').unwrap_or((right.resource, ""));
-        let mut of = json!({"verb": right.verb, "group": right.group, "resource": resource, "subresource": part});
-        for (key, value) in [("name", &*right.name), ("namespace", namespace)] {
-            if !value.is_empty() && (key == "name" || right.is_local) {
-                of[key] = value.into();
-            }
-        }
-        let groups = [
-            "system:serviceaccounts",
-            &format!("system:serviceaccounts:{namespace}"),
-            "system:authenticated",
-        ];
-        let review = json!({
-            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-            "spec": {"user": user, "groups": groups, "resourceAttributes": of},
-        });
-        async move {
-            let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-            plain::post(client, path, &review).await
-        }
-    });
     if needed.is_empty() {
         return Line::good(name, "needs none");
     }
-    let mut missing = Vec::new();
-    for (right, answer) in needed.iter().zip(join_all(asks).await) {
-        match answer {
-            Err(error) => return Line::unread(name, &error),
-            Ok(answer) if is_allowed(&answer) => {}
-            Ok(_) => missing.push(right.to_string()),
-        }
-    }
+    let missing = match missing(client, &needed, namespace, Some(&user)).await {
+        Ok(missing) => missing,
+        Err(error) => return Line::unread(name, &error),
+    };
     if missing.is_empty() {
         return Line::good(
             name,
@@ -130,11 +238,7 @@ pub(super) async fn line(
         );
     }
     let advice = format!("apply the RBAC of the manifests again (they are for {user})");
-    Line::bad(name, format!("{account} may not {}", missing.join(", ")), advice)
-}
-
-fn is_allowed(review: &Value) -> bool {
-    review["status"]["allowed"] == true
+    Line::bad(name, format!("{account} may not {}", list(&missing)), advice)
 }
 
 impl std::fmt::Display for Right {
@@ -152,9 +256,10 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
+    use serde_json::Value;
+
     use super::*;
     use crate::tools::documents::documents;
-    use crate::tools::installed::Installed;
 
     /// The rights that the manifests give to a component, and whether by a Role.
     fn given(component: &str) -> BTreeSet<(String, String, String, String, bool)> {
@@ -201,6 +306,37 @@ mod tests {
             }
         }
         all
+    }
+
+    #[test]
+    fn the_objects_are_those_of_the_manifests() {
+        let manifests = Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests");
+        let mut directories = vec![manifests.join("base")];
+        for component in ["keeper", "staged", "cert-manager-issuers"] {
+            directories.push(manifests.join("components").join(component));
+        }
+        let mut found = BTreeSet::new();
+        let files = directories.iter().flat_map(|it| std::fs::read_dir(it).unwrap());
+        for file in files.map(|it| it.unwrap().path()) {
+            // A list of changes is no list of objects.
+            for it in documents(&std::fs::read(file).unwrap()) {
+                let text = |key: &str| it[key].as_str().unwrap_or_default().to_owned();
+                if text("apiVersion").starts_with("kustomize") {
+                    continue;
+                }
+                let group = text("apiVersion");
+                let group = group.split_once('/').map_or("", |(group, _)| group).to_owned();
+                let kind = text("kind").to_lowercase();
+                let plural = match kind.strip_suffix('y') {
+                    Some(stem) => format!("{stem}ies"),
+                    None => format!("{kind}s"),
+                };
+                found.insert((group, plural, it["metadata"]["namespace"].is_string()));
+            }
+        }
+        let known = OBJECTS
+            .map(|(group, resource, is_local)| (group.to_owned(), resource.to_owned(), is_local));
+        assert_eq!(found, BTreeSet::from(known));
     }
 
     #[test]

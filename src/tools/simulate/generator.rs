@@ -28,7 +28,7 @@ pub(super) fn dns_name(secret: usize) -> String {
 
 /// The data of each Secret in one rotation: `ca.crt`, `tls.crt` and `tls.key`. The last Secret is
 /// the issuer's, with the CA itself.
-pub(super) fn generation(secrets: usize) -> Result<Vec<Value>, rcgen::Error> {
+pub(in crate::tools) fn generation(secrets: usize) -> Result<Vec<Value>, rcgen::Error> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
     // The same subject in each rotation, as most generators do.

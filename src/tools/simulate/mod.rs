@@ -10,7 +10,7 @@
 //! ```
 
 mod api_server;
-mod generator;
+pub(super) mod generator;
 mod handshake;
 mod mesh;
 mod random;
