@@ -127,8 +127,9 @@ values-table: need-rust ## Write the table of values in the chart's README from 
 	CA_OVERLAP_RECORD=1 cargo test --locked --test pure manifests::values
 
 .PHONY: helm3-test
-helm3-test: $(HELM3) ## Run the tests of the chart with Helm 3; `make test` has Helm 4
+helm3-test: $(HELM3) control-plane ## Run the tests of the chart with Helm 3; `make test` has Helm 4
 	CA_OVERLAP_TEST_HELM="$(abspath $(HELM3))" CI=true cargo test --locked --test pure manifests::chart
+	CA_OVERLAP_TEST_HELM="$(abspath $(HELM3))" CI=true cargo test --locked --test it chart::
 
 .PHONY: corpus
 corpus: control-plane ## Record the reviews of a real API server in tests/data/reviews
