@@ -42,6 +42,8 @@ impl CommandOutput {
 pub fn command(kubeconfig: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ca-overlap"));
     command.args(arguments).env("KUBECONFIG", kubeconfig).stdin(Stdio::null());
+    // A shell may export it.
+    command.env_remove("COLUMNS");
     command
 }
 
