@@ -90,9 +90,9 @@ const EXAMPLES: &str = "Examples:
   ca-overlap announce next-ca.pem shop/api shop/db
   ca-overlap announce next-ca.pem -n shop --withdraw
 
-Exit code: 0 if every Secret that was looked at trusts the CA now, or does not announce it any more; 1
-if one does not follow, or there is none; 2 if something could not be read; 64 if the command line is
-wrong.";
+Exit code: 0 if every Secret that was looked at trusts the CA now, or does not announce it any more;
+1 if one does not follow, or there is none; 2 if something could not be read; 64 if the command line
+is wrong.";
 
 impl AnnounceArgs {
     /// Annotates the Secrets in scope and prints the result.
