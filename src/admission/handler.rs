@@ -24,7 +24,7 @@ use super::keeper_lease::KeeperLease;
 use super::patch;
 use super::refusal::Refusal;
 use super::respond::{Answer, Installation, WOULD_CHANGE, respond};
-use super::review::{self, ReadReviewError};
+use super::review::{self, AdmissionRequest, ReadReviewError};
 use crate::admission::metrics::AdmissionMetrics;
 use crate::names;
 
@@ -169,6 +169,22 @@ fn name(text: &str) -> Option<&str> {
     Some(text).filter(|text| text.len() <= 253)
 }
 
+/// Names the review that is left without an answer if its handler panics.
+struct Unanswered<'a>(&'a AdmissionRequest<'a>);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                uid = name(&self.0.uid),
+                namespace = self.0.namespace.as_deref().and_then(name),
+                name = self.0.name.as_deref().and_then(name),
+                "not reviewed, because of a bug"
+            );
+        }
+    }
+}
+
 /// Reads a review, decides, and returns the response body.
 fn review(
     admission: &Admission,
@@ -178,6 +194,7 @@ fn review(
 ) -> Result<Vec<u8>, ReadReviewError> {
     let mut request = review::read(body)?;
     request.is_by_stranger = is_by_stranger;
+    let _unanswered = Unanswered(&request);
     let keeper = admission.keeper.borrow().keeper(started);
     let answer = respond(&request, &admission.installation.borrow(), keeper, Timestamp::now());
     let bytes = render(&request.uid, &answer);
@@ -276,4 +293,60 @@ struct AuditAnnotations {
     staged: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     audit: Option<&'static str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    use std::sync::mpsc::{Sender, channel};
+
+    use tracing::Dispatch;
+
+    use super::*;
+
+    /// Takes the lines of a log.
+    struct Lines(Sender<String>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.send(String::from_utf8_lossy(line).into_owned()).ok();
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_review_that_a_panic_leaves_without_an_answer_is_named() {
+        let (sender, lines) = channel();
+        let log = || {
+            let sender = sender.clone();
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(sender.clone()))
+        };
+        let body = br#"{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request":
+            {"uid": "u1", "operation": "UPDATE", "namespace": "gw", "name": "envoy"}}"#;
+        let request = review::read(body).unwrap();
+        for (log, quoted, separator) in [
+            (Dispatch::new(log().finish()), "", '='),
+            (Dispatch::new(log().json().finish()), "\"", ':'),
+        ] {
+            tracing::dispatcher::with_default(&log, || {
+                drop(Unanswered(&request));
+                let panics = AssertUnwindSafe(|| {
+                    let _unanswered = Unanswered(&request);
+                    resume_unwind(Box::new(()));
+                });
+                assert!(catch_unwind(panics).is_err());
+            });
+            let written: Vec<String> = lines.try_iter().collect();
+            assert_eq!(written.len(), 1, "{written:?}");
+            for (key, value) in [("uid", "u1"), ("namespace", "gw"), ("name", "envoy")] {
+                let part = format!("{quoted}{key}{quoted}{separator}\"{value}\"");
+                assert!(written[0].contains(&part), "{part} is not in {written:?}");
+            }
+        }
+    }
 }
