@@ -92,3 +92,7 @@ figures: need-rust ## Regenerate docs/figures and the output in docs/modes.md wi
 	cargo run --locked -- simulate --svg docs/figures/simulate.svg
 	cargo run --locked -- simulate --settle 30s --svg docs/figures/simulate-settle-30s.svg || [ $$? -eq 1 ]
 	CA_OVERLAP_RECORD=1 cargo test --locked --test pure simulate::figures
+
+.PHONY: metrics-page
+metrics-page: need-rust ## Regenerate the tables in docs/metrics.md
+	CA_OVERLAP_RECORD=1 cargo test --locked --lib metrics_page

@@ -2,6 +2,11 @@
 //!
 //! No label names an object, so the number of series is fixed.
 
+pub(crate) mod process;
+
+use std::fmt;
+
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -20,6 +25,15 @@ pub fn registry() -> Registry {
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("build", "The version that runs", version);
     registry
+}
+
+/// The metrics of the program and of its process, as `OpenMetrics` text.
+pub(crate) fn encode(ours: &Registry, process: &Registry) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    encode_registry(&mut text, ours)?;
+    encode_registry(&mut text, process)?;
+    encode_eof(&mut text)?;
+    Ok(text)
 }
 
 /// Registers whether this program runs with `--audit`, which changes nothing.

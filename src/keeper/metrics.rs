@@ -7,6 +7,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use strum::{IntoStaticStr, VariantNames};
 
+use super::trust::Cascade;
 use crate::metrics::{Counters, Label};
 use crate::overlap::outlook::Problem;
 
@@ -21,6 +22,7 @@ pub struct KeeperMetrics {
     events: Counters,
     restarts: Counters,
     renewals: Counters,
+    to_renew: Family<Label, Gauge>,
     remembered: Gauge,
     not_remembered: Gauge,
     watch_errors: Counter,
@@ -142,11 +144,7 @@ impl KeeperMetrics {
             "1 while this replica may act: it holds the Lease and has read back its last renewal",
             metrics.leader.clone(),
         );
-        keeper.register(
-            "secrets",
-            "Watched Secrets, by phase: overlap, staged or none",
-            metrics.secrets.clone(),
-        );
+        keeper.register("secrets", "Watched Secrets, by phase", metrics.secrets.clone());
         keeper.register("asks", "Asks to the webhook, by kind and result", metrics.asks.clone());
         keeper.register_with_unit(
             "lateness",
@@ -159,6 +157,11 @@ impl KeeperMetrics {
         metrics.restarts.register(keeper, "restarts", "Steps of workload restarts, by result");
         let help = "Renewals of leaves that a previous CA issued, by result";
         metrics.renewals.register(keeper, "renewals", help);
+        keeper.register(
+            "leaves_to_renew",
+            "Leaves that a previous CA issued, on the replica that acts, by state",
+            metrics.to_renew.clone(),
+        );
         keeper.register(
             "remembered",
             "Secrets in the keeper's memory, which repairs what an unseen write drops",
@@ -190,6 +193,23 @@ impl KeeperMetrics {
     /// Sets whether this replica may act.
     pub(super) fn leads(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+        if !leads {
+            self.cascades(&[]);
+        }
+    }
+
+    /// Sets how many leaves of previous CAs are to be renewed.
+    pub(super) fn cascades(&self, cascades: &[Cascade]) {
+        let of = |cascade: &Cascade| match cascade {
+            Cascade { is_settled: true, .. } => "due",
+            Cascade { missing, .. } if missing.is_empty() => "settling",
+            _ => "blocked",
+        };
+        for state in ["blocked", "due", "settling"] {
+            let leaves = cascades.iter().filter(|it| of(it) == state).map(|it| it.leaves.len());
+            let leaves = i64::try_from(leaves.sum::<usize>()).unwrap_or(i64::MAX);
+            self.to_renew.get_or_create(&[("state", state)]).set(leaves);
+        }
     }
 
     /// Sets how many Secrets are watched in phase overlap, in phase staged, and in no phase.
@@ -281,6 +301,7 @@ impl Default for KeeperMetrics {
             events: Counters::new("result", EventResult::VARIANTS),
             restarts: Counters::new("result", RestartResult::VARIANTS),
             renewals: Counters::new("result", RenewalResult::VARIANTS),
+            to_renew: Family::default(),
             remembered: Gauge::default(),
             not_remembered: Gauge::default(),
             watch_errors: Counter::default(),
@@ -288,6 +309,7 @@ impl Default for KeeperMetrics {
             over_budget: Counters::new("budget", Budget::VARIANTS),
         };
         metrics.watched(0, 0, 0);
+        metrics.cascades(&[]);
         metrics
     }
 }
@@ -297,6 +319,7 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
+    use crate::kubernetes::key::Key;
 
     #[test]
     fn each_metric_has_its_name_and_labels() {
@@ -326,6 +349,7 @@ mod tests {
             "ca_overlap_keeper_events_total{result=\"dropped\"} 1",
             "ca_overlap_keeper_restarts_total{result=\"stuck\"} 1",
             "ca_overlap_keeper_renewals_total{result=\"done\"} 1",
+            "ca_overlap_keeper_leaves_to_renew{state=\"blocked\"} 0",
             "ca_overlap_keeper_remembered 4",
             "ca_overlap_keeper_not_remembered 2",
             "ca_overlap_keeper_watch_errors_total 1",
@@ -335,5 +359,31 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
+    }
+    #[test]
+    fn leaves_to_renew_are_counted_by_what_they_wait_for_while_this_replica_acts() {
+        let key = |name: &str| Key::new("ns".to_owned(), name.to_owned());
+        let cascade = |leaves: &[&str], missing: &[&str], is_settled| Cascade {
+            source: key("issuer"),
+            held: Vec::new(),
+            leaves: leaves.iter().map(|name| key(name)).collect(),
+            missing: missing.iter().map(|name| key(name)).collect(),
+            is_settled,
+        };
+        let metrics = KeeperMetrics::default();
+        let counts = || {
+            ["blocked", "settling", "due"]
+                .map(|state| metrics.to_renew.get_or_create(&[("state", state)]).get())
+        };
+        metrics.cascades(&[
+            cascade(&["a", "b", "c"], &["x"], false),
+            cascade(&["d"], &[], false),
+            cascade(&["e"], &[], true),
+            cascade(&["f"], &[], true),
+        ]);
+        metrics.leads(true);
+        assert_eq!(counts(), [3, 1, 2]);
+        metrics.leads(false);
+        assert_eq!(counts(), [0, 0, 0]);
     }
 }

@@ -25,8 +25,6 @@ use crate::keeper::reconcile::{Called, Reconciler};
 use crate::keeper::secrets::Secrets;
 use crate::keeper::workloads::Restarter;
 use crate::kubernetes::client::client;
-use crate::log;
-use crate::metrics;
 use crate::overlap::outlook::Rules;
 use crate::server::accept::{Limits, bind};
 use crate::server::admin::Ready;
@@ -77,10 +75,8 @@ async fn keep(config: KeeperConfig) -> Result<(), RunError> {
     } = config;
     let mut signals = Signals::new()?;
     let client = client().await.map_err(|error| RunError::Client("keeper", error))?;
-    let mut registry = metrics::registry();
-    log::register(&mut registry);
+    let mut registry = super::registry(audit);
     let metrics = KeeperMetrics::register(&mut registry);
-    metrics::register_audit(&mut registry, audit);
     let (sender, lists) = watch::channel(Arc::default());
     let follow = distrusted::follow(distrusted, &mut registry, move |list| {
         sender.send_replace(list);

@@ -3,6 +3,8 @@
 mod distrusted;
 pub(crate) mod keeper;
 mod lease_watch;
+#[cfg(test)]
+mod metrics_page;
 mod open_files;
 mod parts;
 pub(crate) mod webhook;
@@ -17,6 +19,8 @@ use tokio::runtime::Builder;
 
 use crate::kubernetes::client::ClientError;
 pub(crate) use crate::kubernetes::client::own_namespace;
+use crate::log;
+use crate::metrics;
 use crate::server::accept::{BindError, Limits, Server, Transport};
 use crate::server::admin::{self, Admin, Ready};
 use crate::server::drain::Drain;
@@ -55,6 +59,14 @@ fn run(
     // A hanging task must not delay the end of the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// Makes the registry of a server, with the metrics that both servers have.
+fn registry(audit: bool) -> Registry {
+    let mut registry = metrics::registry();
+    log::register(&mut registry);
+    metrics::register_audit(&mut registry, audit);
+    registry
 }
 
 /// Serves the admin port, for kubelet, Prometheus and people. Its connections are not counted, and
@@ -118,7 +130,7 @@ mod tests {
         let listener = bind("--admin-listen", ([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let limits = keeper::LIMITS;
-        let registry = crate::metrics::registry();
+        let registry = registry(false);
         let drain = Drain::default();
         tokio::spawn(administer(listener, AlwaysReady, registry, limits, &drain));
         let mut asleep = Vec::new();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use prometheus_client::registry::Registry;
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, watch};
@@ -17,8 +18,6 @@ use crate::admission::keeper_lease::KeeperLease;
 use crate::admission::metrics::AdmissionMetrics;
 use crate::admission::respond::Installation;
 use crate::kubernetes;
-use crate::log;
-use crate::metrics;
 use crate::server::accept::{Limits, Server, Transport, bind};
 use crate::server::admin::WebhookReadiness;
 use crate::server::drain::{Drain, Signals};
@@ -72,13 +71,9 @@ async fn serve(config: WebhookConfig) -> Result<(), RunError> {
     let force = Arc::new(Notify::new());
     let mut parts = Parts::default();
     parts.start(HANGUPS, forward(hangups, force.clone()));
-    let mut registry = metrics::registry();
-    log::register(&mut registry);
-    let metrics = ServerMetrics::register(&mut registry);
-    let certificate_metrics = CertificateMetrics::register(&mut registry);
-    let admission_metrics = AdmissionMetrics::register(&mut registry);
     let audit = config.installation.audit;
-    metrics::register_audit(&mut registry, audit);
+    let mut registry = super::registry(audit);
+    let (metrics, certificate_metrics, admission_metrics) = register(&mut registry);
 
     let webhook_port = bind("--listen", config.listen).await?;
     let admin_port = bind("--admin-listen", config.admin_listen).await?;
@@ -135,6 +130,17 @@ async fn serve(config: WebhookConfig) -> Result<(), RunError> {
     parts.start(ADMIN_PORT, administer(admin_port, readiness, registry, config.limits, &drain));
     parts.start(PORT, webhook.run(webhook_port));
     end(parts, &mut signals, &drain, &metrics, config.drain_delay, config.drain_timeout).await
+}
+
+/// Registers the metrics of the webhook alone.
+pub(super) fn register(
+    registry: &mut Registry,
+) -> (ServerMetrics, CertificateMetrics, AdmissionMetrics) {
+    (
+        ServerMetrics::register(registry),
+        CertificateMetrics::register(registry),
+        AdmissionMetrics::register(registry),
+    )
 }
 
 const PORT: &str = "the webhook's port";

@@ -10,13 +10,13 @@ use axum::routing::get;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use jiff::Timestamp;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
 use super::drain::Drain;
 use super::self_check;
 use super::tls::Published;
+use crate::metrics::{encode, process};
 
 /// The router of the admin port.
 pub fn router<R: Ready>(admin: Admin<R>) -> Router {
@@ -24,7 +24,13 @@ pub fn router<R: Ready>(admin: Admin<R>) -> Router {
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz::<R>))
         .route("/metrics", get(metrics::<R>))
-        .with_state(Arc::new(admin))
+        .with_state(Arc::new(Served { admin, process: process::registry() }))
+}
+
+/// What the routes share.
+struct Served<R> {
+    admin: Admin<R>,
+    process: Registry,
 }
 
 /// The state of the admin port.
@@ -32,7 +38,7 @@ pub fn router<R: Ready>(admin: Admin<R>) -> Router {
 pub struct Admin<R> {
     /// Decides whether the process is ready.
     pub readiness: R,
-    /// The metrics that `/metrics` shows.
+    /// The metrics that `/metrics` shows, beside those of the process.
     pub registry: Registry,
 }
 
@@ -80,8 +86,8 @@ impl Ready for WebhookReadiness {
     }
 }
 
-async fn readyz<R: Ready>(State(admin): State<Arc<Admin<R>>>) -> Response {
-    match admin.readiness.missing(Timestamp::now()).await {
+async fn readyz<R: Ready>(State(served): State<Arc<Served<R>>>) -> Response {
+    match served.admin.readiness.missing(Timestamp::now()).await {
         None => "ok\n".into_response(),
         Some(missing) => (StatusCode::SERVICE_UNAVAILABLE, format!("{missing}\n")).into_response(),
     }
@@ -90,10 +96,9 @@ async fn readyz<R: Ready>(State(admin): State<Arc<Admin<R>>>) -> Response {
 /// The content type that Prometheus asks for (`OpenMetrics` specification, "Overall Structure").
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-async fn metrics<R: Ready>(State(admin): State<Arc<Admin<R>>>) -> Response {
-    let mut text = String::new();
-    match encode(&mut text, &admin.registry) {
-        Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+async fn metrics<R: Ready>(State(served): State<Arc<Served<R>>>) -> Response {
+    match encode(&served.admin.registry, &served.process) {
+        Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }

@@ -34,7 +34,7 @@ impl ServerMetrics {
         );
         registry.register_with_unit(
             "body_memory",
-            "Memory claimed by the bodies of requests in flight",
+            "Memory claimed by the bodies of requests in flight, of --body-memory",
             Unit::Bytes,
             metrics.body_memory.clone(),
         );

@@ -24,13 +24,13 @@ impl CertificateMetrics {
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register_with_unit(
-            "serving_certificate_not_after",
+            "serving_certificate_not_after_timestamp",
             "Expiry of the serving certificate, as a Unix time; 0 while there is none",
             Unit::Seconds,
             metrics.not_after.clone(),
         );
         registry.register_with_unit(
-            "signing_ca_not_after",
+            "signing_ca_not_after_timestamp",
             "Expiry of our CA that issued the serving certificate, as a Unix time; 0 with mounted certificates",
             Unit::Seconds,
             metrics.signing_ca_not_after.clone(),
@@ -105,8 +105,8 @@ mod tests {
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         for line in [
-            "ca_overlap_serving_certificate_not_after_seconds 2000000000",
-            "ca_overlap_signing_ca_not_after_seconds 2000000001",
+            "ca_overlap_serving_certificate_not_after_timestamp_seconds 2000000000",
+            "ca_overlap_signing_ca_not_after_timestamp_seconds 2000000001",
             "ca_overlap_serving_certificate_refreshes_total{result=\"ok\"} 1",
             "ca_overlap_serving_certificate_refreshes_total{result=\"failed\"} 0",
             "ca_overlap_ca_bundle_verified 1",

@@ -29,6 +29,7 @@ impl Controller {
             return;
         }
         let cascades = announcing.trust.cascades(Timestamp::now());
+        self.metrics.cascades(&cascades);
         renewals.keep(&cascades, now);
         for cascade in cascades {
             if self.reconciler.audit.is_some() {

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::expression::metrics;
 use super::root;
 use crate::support;
 
@@ -59,13 +60,46 @@ fn each_panel_has_a_description_and_its_own_space() {
         }
         assert!(!references.is_empty(), "{title} has no query");
     }
-    assert_eq!(dashboard["templating"]["list"][0]["name"], "datasource");
+}
+
+#[test]
+fn every_query_is_narrowed_by_every_variable_that_its_metric_has() {
+    let variables = dashboard()["templating"]["list"].clone();
+    let variables: Vec<&Value> = variables.as_array().unwrap().iter().collect();
+    let names: Vec<&str> = variables.iter().map(|it| it["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["datasource", "cluster", "namespace", "job"]);
+    // Each list of values is of our own metric, and is narrowed by the variables before it.
+    for (number, variable) in variables.iter().enumerate().skip(1) {
+        let used = metrics(variable["query"].as_str().unwrap());
+        assert_eq!(used.len(), 1, "{variable}");
+        assert_eq!(used[0].name, "ca_overlap_build_info");
+        assert_eq!(used[0].narrowed, narrowed_by(&names[1..number]));
+        assert_eq!(variable["includeAll"], true);
+    }
+    for (title, query) in queries() {
+        let used = metrics(&query);
+        for metric in &used {
+            // The API server is neither in our namespace nor in our jobs.
+            let of_api_server = metric.name.starts_with("apiserver_");
+            let by = if of_api_server { &names[1..2] } else { &names[1..] };
+            assert_eq!(metric.narrowed, narrowed_by(by), "{title}: {query}");
+        }
+        // Every process has these.
+        if used.iter().any(|metric| metric.name.starts_with("process_")) {
+            let ours = " and on (cluster, namespace, job, instance) ca_overlap_build_info{";
+            assert!(query.contains(ours), "{title}: {query}");
+        }
+    }
+}
+
+fn narrowed_by(variables: &[&str]) -> Vec<(String, String)> {
+    variables.iter().map(|name| ((*name).to_owned(), format!("${name}"))).collect()
 }
 
 #[test]
 fn every_query_has_balanced_brackets_and_a_variable_rate_interval() {
     let queries = queries();
-    assert!(queries.len() >= 30, "{}", queries.len());
+    assert!(queries.len() >= 40, "{}", queries.len());
     for (title, query) in queries {
         let count = |c| query.matches(c).count();
         assert_eq!(count('('), count(')'), "{title}: {query}");

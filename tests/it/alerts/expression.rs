@@ -2,13 +2,15 @@
 //! repository.
 
 /// Labels that Prometheus adds to each target.
-const OF_TARGETS: [&str; 1] = ["instance"];
+const OF_TARGETS: [&str; 4] = ["cluster", "namespace", "job", "instance"];
 
 /// A metric in an expression, with the labels and values that it must have.
 #[derive(Debug)]
 pub struct Used {
     pub name: String,
     labels: Vec<(String, Vec<String>)>,
+    /// The matchers of labels that Prometheus adds.
+    pub narrowed: Vec<(String, String)>,
 }
 
 /// Returns the metrics of the program and of the API server in an expression. Their labels come
@@ -20,8 +22,11 @@ pub fn metrics(expression: &str) -> Vec<Used> {
     let by: Vec<&str> =
         by.map(str::trim).filter(|l| !l.is_empty() && !OF_TARGETS.contains(l)).collect();
     let mut found = Vec::new();
-    for prefix in ["ca_overlap_", "apiserver_"] {
+    for prefix in ["ca_overlap_", "apiserver_", "process_"] {
         for (at, _) in expression.match_indices(prefix) {
+            if expression[..at].ends_with(is_word) {
+                continue;
+            }
             let name: String = expression[at..].chars().take_while(|c| is_word(*c)).collect();
             let rest = &expression[at + name.len()..];
             let matchers = rest.strip_prefix('{').and_then(|rest| rest.split('}').next());
@@ -30,13 +35,15 @@ pub fn metrics(expression: &str) -> Vec<Used> {
                 let values = value.trim_start_matches('~').trim_matches('"').split('|');
                 Some((label.to_owned(), values.map(str::to_owned).collect()))
             });
-            let mut labels: Vec<(String, Vec<String>)> = matchers.collect();
+            let (narrowed, mut labels): (Vec<_>, Vec<_>) = matchers
+                .partition(|(label, _): &(String, Vec<String>)| OF_TARGETS.contains(&&**label));
+            let narrowed = narrowed.into_iter().map(|(label, values)| (label, values.concat()));
             for label in &by {
                 if !labels.iter().any(|(known, _)| known == label) {
                     labels.push(((*label).to_owned(), Vec::new()));
                 }
             }
-            found.push(Used { name, labels });
+            found.push(Used { name, labels, narrowed: narrowed.collect() });
         }
     }
     found
@@ -61,10 +68,11 @@ pub fn is_exported(metric: &Used, exported: &str) -> bool {
 
 #[test]
 fn an_expression_is_parsed_into_metrics_and_labels() {
-    let text = "sum by (code) (rate(ca_overlap_a_total{x=\"1\", y=~\"b|c\"}[5m])) > 0 and up == 1";
+    let text = "sum by (code) (rate(ca_overlap_a_total{job=~\"$job\", x=\"1\", y=~\"b|c\"}[5m])) > 0 and up == 1";
     let used = metrics(text);
     assert_eq!(used.len(), 1);
     assert_eq!(used[0].name, "ca_overlap_a_total");
+    assert_eq!(used[0].narrowed, [("job".to_owned(), "$job".to_owned())]);
     let expected = [("x", vec!["1"]), ("y", vec!["b", "c"]), ("code", vec![])];
     let expected: Vec<_> = expected
         .into_iter()
