@@ -8,6 +8,7 @@ use std::process::Command;
 use ca_overlap::cli::Cli;
 use ca_overlap::names;
 use clap::CommandFactory;
+use clap::error::ErrorKind;
 
 use crate::support::pages::{self, ON_A_CLUSTER, ON_AN_API_SERVER, pages, root};
 
@@ -127,6 +128,41 @@ fn every_command_that_is_shown_is_run_or_has_a_reason() {
     assert!(shown.len() > 60, "the commands are read: {}", shown.len());
     let unused = NOT_RUN.iter().map(|(start, _)| start).filter(|start| !reasons.contains(*start));
     assert_eq!(unused.collect::<Vec<_>>(), Vec::<&&str>::new(), "reasons without a command");
+}
+
+/// The pages that a person reads while something is wrong, and the alerts, name commands that are
+/// accepted, also in a sentence.
+#[test]
+fn every_command_in_a_runbook_is_accepted() {
+    let rules = root().join("manifests/components/prometheus/prometheusrule.yaml");
+    let rules = (rules.clone(), fs::read_to_string(rules).unwrap());
+    let is_runbook =
+        |page: &Path| ["alerts.md", "troubleshooting.md"].iter().any(|name| page.ends_with(name));
+    let runbooks = pages().into_iter().filter(|(page, _)| is_runbook(page)).chain([rules]);
+    let (mut wrong, mut named) = (Vec::new(), 0);
+    for (page, text) in runbooks {
+        // Every second part is a fenced block.
+        let sentences = text.split("```").step_by(2);
+        for span in sentences.flat_map(|text| text.split('`').skip(1).step_by(2)) {
+            let words: Vec<&str> = span.split_whitespace().collect();
+            let words = if words.first() == Some(&"kubectl") { &words[1..] } else { &words[..] };
+            if words.first() != Some(&"ca-overlap") || words.len() < 2 {
+                continue;
+            }
+            let fingerprint = "0".repeat(64);
+            let words =
+                words.iter().map(|it| if *it == "FINGERPRINT" { &fingerprint } else { *it });
+            // A command without its arguments is only named.
+            match Cli::command().try_get_matches_from(words) {
+                Err(error) if error.kind() != ErrorKind::MissingRequiredArgument => {
+                    wrong.push(format!("{}: `{span}`: {error}", page.display()));
+                }
+                _ => named += 1,
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(named > 15, "{named}");
 }
 
 /// Fails if make knows no such target, or if no recipe uses a variable that is set.
