@@ -315,10 +315,11 @@ async fn kubectl_completes_namespaces_and_secrets_of_its_plugin() {
     };
     let full = format!("{namespace}/");
     let (quiet, begun) = (format!("{namespace}/quiet"), format!("{namespace}/q"));
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
         (&["stat"], "status"),
         (&["status", "--all-n"], "--all-namespaces"),
         (&["status", "-n", namespace], namespace),
+        (&["check", "-n", namespace], namespace),
         (&["status", "-n", namespace, "qu"], "quiet"),
         (&["inspect", &begun], &quiet),
         (&["inspect", namespace], &full),

@@ -13,6 +13,7 @@ mod rights;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use kube::Client;
 use serde_json::json;
 
@@ -21,7 +22,7 @@ use super::cluster::{self, InstallationArgs, KubeconfigArgs, ScopedClient};
 use super::error::ToolError;
 use super::installed::{Installed, Server};
 use super::output::{self, Output};
-use super::{plain, registration};
+use super::{complete, plain, registration};
 use crate::kubernetes::explain::{Audience, explain};
 use crate::kubernetes::list::Namespaces;
 use crate::kubernetes::pages;
@@ -44,7 +45,13 @@ pub(crate) struct CheckArgs {
 
     /// The namespace of the dry-run write, one that is not opted out [default: default]; with --pre,
     /// the only one to look at [default: all]
-    #[arg(short, long, value_name = "NAME", value_parser = cluster::namespace)]
+    #[arg(
+        short,
+        long,
+        value_name = "NAME",
+        value_parser = cluster::namespace,
+        add = ArgValueCompleter::new(complete::namespaces)
+    )]
     namespace: Option<String>,
 
     /// With --pre, look at all namespaces, as it does by default; overrides --namespace
