@@ -2,12 +2,16 @@
 
 # The static program links glibc 2.36 or newer, which supports packed relocations: see
 # docs/performance.md. With --target the flags do not apply to build scripts. The path remapping
-# keeps paths of this machine out of the program.
+# keeps paths of this machine out of the program, and the paths of crates, which panics name, short.
 STATIC := $(TARGET)/static/ca-overlap
 STATIC_TRIPLE := $(shell uname -m)-unknown-linux-gnu
 STATIC_DIR := $(TARGET)/$(STATIC_TRIPLE)/release
-STATIC_FLAGS := -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
-	--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo --remap-path-prefix=$(CURDIR)=ca-overlap
+CARGO_DIR := $(or $(CARGO_HOME),$(HOME)/.cargo)
+# Where the sources of the crates are; cargo names the directory, once it has fetched them.
+CRATES = $(shell cargo fetch --locked >&2; ls -d "$(CARGO_DIR)"/registry/src/*)
+STATIC_FLAGS = -C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs \
+	--remap-path-prefix=$(CARGO_DIR)=cargo $(CRATES:%=--remap-path-prefix=%=cargo) \
+	--remap-path-prefix=$(CURDIR)=ca-overlap
 STATIC_BUILD := --locked --release --target $(STATIC_TRIPLE)
 # Each crate is optimised for speed, then the whole program again, for size: see docs/decisions.
 STATIC_LINK := -C opt-level=s
