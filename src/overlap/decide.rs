@@ -120,14 +120,12 @@ impl<'a> Comparison<'a> {
             warnings.push(Warning::KeepTooSmall);
         }
         let starts_anew = |index| is_turning_point(case) && active.contains(&index);
-        let entry = |index: usize| match self.previous(index) {
-            Some(entry) if !starts_anew(index) => entry,
-            _ => self.new_entry(index),
-        };
         let goes_on = self.turns() || case == Case::Rollback;
-        let appended = chosen.iter().map(|&index| match entry(index) {
-            entry if goes_on => Entry { successor_since: self.told_since(), ..entry },
-            entry => entry,
+        let told_since = goes_on.then(|| self.told_since());
+        let appended = chosen.iter().map(|&index| {
+            let entry = self.previous(index).filter(|_| !starts_anew(index));
+            let entry = entry.unwrap_or_else(|| self.new_entry(index));
+            Entry { successor_since: told_since.unwrap_or(entry.successor_since), ..entry }
         });
         let entries = self.echoed(case).into_iter().chain(appended).collect();
         let mut decision = Decision {
