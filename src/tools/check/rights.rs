@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 use kube::Client;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::report::Line;
 use crate::names;
@@ -143,19 +143,21 @@ const ADMINISTRATOR: &str = "an administrator of the cluster has to install it";
 
 /// What webhook and keeper need with `overlays/full`.
 fn of_full() -> Vec<Right> {
-    let server = |component: &str, args: &[&str]| {
-        json!({
-            "metadata": {"labels": {"app.kubernetes.io/component": component}},
-            "spec": {"template": {"spec": {"containers": [{"args": args}]}}},
-        })
-    };
     let servers = [
-        server("webhook", &["--self-managed", "--staged"]),
-        server("keeper", &["--follow-issuers"]),
+        deployment("webhook", &["--self-managed", "--staged"]),
+        deployment("keeper", &["--follow-issuers"]),
     ];
     let Installed { webhook, keeper } = Installed::of(&servers);
     let servers = [("webhookRights", webhook), ("keeperRights", keeper)].into_iter();
     servers.filter_map(|(name, server)| Some(needed(name, &server?, true))).flatten().collect()
+}
+
+/// A Deployment of the manifests, as far as its rights depend on it.
+fn deployment(component: &str, args: &[&str]) -> Value {
+    json!({
+        "metadata": {"labels": {"app.kubernetes.io/component": component}},
+        "spec": {"template": {"spec": {"containers": [{"args": args}]}}},
+    })
 }
 
 fn right(verb: &'static str, group: &'static str, resource: &'static str, is_local: bool) -> Right {
@@ -256,8 +258,6 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    use serde_json::Value;
-
     use super::*;
     use crate::tools::documents::documents;
 
@@ -341,12 +341,6 @@ mod tests {
 
     #[test]
     fn the_rights_are_those_of_the_manifests() {
-        let deployment = |component: &str, args: &[&str]| {
-            json!({
-                "metadata": {"labels": {"app.kubernetes.io/component": component}},
-                "spec": {"template": {"spec": {"containers": [{"args": args}]}}},
-            })
-        };
         let servers = [
             deployment("webhook", &["--self-managed", "--staged"]),
             deployment("keeper", &["--follow-issuers", "--renew-leaves"]),
