@@ -59,9 +59,9 @@ impl Table {
         Self { names: 2, ..Self::new(secret.into_iter().chain(columns).collect()) }
     }
 
-    /// Cuts nothing, however wide it is.
-    pub(crate) fn uncut(self) -> Self {
-        Self { width: usize::MAX, ..self }
+    /// If it is wide, cuts nothing.
+    pub(crate) fn wide(self, is_wide: bool) -> Self {
+        if is_wide { Self { width: usize::MAX, ..self } } else { self }
     }
 
     pub(crate) fn push(&mut self, row: Row) {
@@ -281,7 +281,7 @@ mod tests {
         table.push(row("c/d", &["0123456789ab"]));
         let text = table.render();
         assert_eq!(text.lines().last(), Some("c/d   01234…89ab"));
-        let text = table.uncut().render();
+        let text = table.wide(true).render();
         assert_eq!(text.lines().nth(1), Some("space/long  all it"), "there is room");
         assert_eq!(text.lines().last(), Some("c/d         0123456789ab"));
     }

@@ -94,8 +94,7 @@ impl AnnounceReport {
         let is_wide = self.output == Output::Wide;
         let columns =
             [Column { head: "CA", max_width: 8 }, Column { head: "RESULT", max_width: 35 }];
-        let table = Table::of_secrets(20, columns);
-        let mut table = if is_wide { table.uncut() } else { table };
+        let mut table = Table::of_secrets(20, columns).wide(is_wide);
         for SecretOutcome { namespace, name, result } in &self.done {
             let all = result.as_deref().unwrap_or_default();
             let of = self.cas.iter().take(all.len());

@@ -174,8 +174,7 @@ fn table(report: &DistrustReport) -> Table {
         Column { head: "WAS", max_width: 7 },
         Column { head: "RESULT", max_width: 26 },
     ];
-    let table = Table::of_secrets(20, columns);
-    let mut table = if is_wide { table.uncut() } else { table };
+    let mut table = Table::of_secrets(20, columns).wide(is_wide);
     for done in &report.done {
         let column = |cell: &dyn Fn(&CaOutcome) -> String| done.results.iter().map(cell).collect();
         let mut row = Row::new(vec![

@@ -37,7 +37,7 @@ pub(super) fn to_text(
         let more = if is_one { " (-A looks at all namespaces)" } else { "" };
         let _ = writeln!(out, "No rotation in flight in {}{more}.", cluster.place());
     } else if !rotations.is_empty() {
-        let mut table = if is_wide { table(WIDE).uncut() } else { table(&[]) };
+        let mut table = table(is_wide).wide(is_wide);
         for rotation in rotations {
             table.push(row(rotation, now));
         }
@@ -61,8 +61,9 @@ pub(super) fn audit(registration: &Registration, would: &[Would]) -> String {
     out
 }
 
-/// A table without rows, with `more` columns.
-pub(super) fn table(more: &[Column]) -> Table {
+/// A table without rows, with more columns if it is wide.
+pub(super) fn table(is_wide: bool) -> Table {
+    let more = if is_wide { WIDE } else { &[] };
     let usual = [
         Column { head: "PHASE", max_width: 7 },
         Column { head: "OWN CA", max_width: 12 },
@@ -74,7 +75,7 @@ pub(super) fn table(more: &[Column]) -> Table {
 }
 
 /// What `-o wide` shows more, of the carried CAs.
-pub(super) const WIDE: &[Column] =
+const WIDE: &[Column] =
     &[Column { head: "EXPIRES", max_width: 10 }, Column { head: "SHA256", max_width: 64 }];
 
 /// The row of one rotation. Its notes are what happens next and the problems.

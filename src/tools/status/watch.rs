@@ -201,7 +201,7 @@ impl Screen {
     }
 
     fn table(&self) -> Table {
-        if self.output == Output::Wide { report::table(report::WIDE) } else { report::table(&[]) }
+        report::table(self.output == Output::Wide)
     }
 
     /// Redraws the whole table on a terminal.
