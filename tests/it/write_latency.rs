@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use base64::prelude::*;
 use ca_overlap::names;
 use devtools::certs::{self, Identity};
 use devtools::control_plane::{ControlPlane, Supervised, render, serving};
@@ -202,7 +203,7 @@ async fn install(setup: &Setup, test: &str) -> Vec<Supervised> {
         running.push(Supervised::start(name, &program, arguments, &[], scratch, log).unwrap());
         let url = format!("https://{listen}/mutate");
         unconditional["webhooks"][0]["clientConfig"] =
-            json!({"url": url, "caBundle": encoded(&serving.ca)});
+            json!({"url": url, "caBundle": BASE64_STANDARD.encode(&serving.ca)});
         register(plane, name, unconditional.clone()).await;
     }
     let documented = fs::read_to_string("docs/comparison.md").unwrap();
@@ -222,10 +223,6 @@ async fn register(plane: &ControlPlane, name: &str, mut registration: Value) {
     registration["webhooks"][0]["name"] = json!(format!("{name}.example.com"));
     only_in(&mut registration["webhooks"][0]["namespaceSelector"], name);
     plane.json("POST", REGISTRATIONS, &registration).await.unwrap();
-}
-
-fn encoded(text: &str) -> Value {
-    secret("", "", &[("text", text.as_bytes())])["data"]["text"].clone()
 }
 
 fn only_in(selector: &mut Value, way: &str) {
